@@ -1,0 +1,1 @@
+"""Hearback scores spoken reading: how likely is it that a learner said the expected text?"""
