@@ -1,0 +1,252 @@
+"""Out-of-fold tables: how good the trained folds are, and which of them stand out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hearback.checkpoint import FoldFiles, Story, read_story
+from hearback.errors import HearbackError
+from hearback.files import sha256_of
+
+N_BOOTSTRAPS = 2000
+OUTLIER_DEVIATIONS = 3.0  # robust standard deviations of the sibling folds' gains
+OUTLIER_SHARE = 0.1  # of the siblings' gain over the base rate
+_MAD_TO_DEVIATION = 1.4826  # for a normal distribution
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """The trained folds of one model.
+
+    `rows` has filename, score, pred, fold and base (the mean label of the fold's training rows);
+    `stories` the folds' stories by fold number.
+    """
+
+    model: str
+    n_folds: int
+    rows: pd.DataFrame
+    stories: Mapping[int, Story]
+
+    @property
+    def missing_folds(self) -> list[int]:
+        """The folds not trained yet."""
+        return [fold for fold in range(self.n_folds) if fold not in self.stories]
+
+    def fold_log_losses(self) -> pd.Series:
+        """Return log loss by fold number."""
+        return row_log_loss(self.rows["score"], self.rows["pred"]).groupby(self.rows["fold"]).mean()
+
+    def fold_gains(self) -> pd.Series:
+        """Return by fold number how far log loss is below that of the training base rate."""
+        base = row_log_loss(self.rows["score"], self.rows["base"]).groupby(self.rows["fold"]).mean()
+        return base - self.fold_log_losses()
+
+    def log_loss_at_a_blind_epoch(self) -> float:
+        """Return log loss with each fold's epoch chosen by the other folds.
+
+        A fold's own best epoch is chosen on the rows that it is scored on, which flatters it; the
+        difference to the plain score says by how much. NaN with fewer than two folds.
+        """
+        curves = {
+            fold: np.array([epoch["validation_log_loss"] for epoch in story["epochs"]])
+            for fold, story in self.stories.items()
+        }
+        if len(curves) < 2 or len({len(curve) for curve in curves.values()}) != 1:
+            return float("nan")
+        losses, weights = [], []
+        for fold, curve in curves.items():
+            others = np.mean([curves[other] for other in curves if other != fold], axis=0)
+            losses.append(curve[int(np.argmin(others))])
+            weights.append(self.stories[fold]["n_validation"])
+        return float(np.average(losses, weights=weights))
+
+
+def row_log_loss(scores: pd.Series, predictions: pd.Series) -> pd.Series:
+    """Return each row's log loss, in nats; probabilities are kept 1e-7 away from 0 and 1."""
+    clipped = predictions.clip(1e-7, 1 - 1e-7)
+    return -(scores * np.log(clipped) + (1 - scores) * np.log1p(-clipped))
+
+
+def trained_folds(assets: Path) -> dict[str, list[int]]:
+    """Return the finished folds that lie in `assets`, by model."""
+    found: dict[str, list[int]] = {}
+    for path in sorted(assets.glob("model*_*.oof.csv")):
+        model, _, fold = path.name.removesuffix(".oof.csv").rpartition("_")
+        if fold.isdigit() and FoldFiles(assets, model, int(fold)).story.exists():
+            found.setdefault(model, []).append(int(fold))
+    return {model: sorted(folds) for model, folds in found.items()}
+
+
+def read_out_of_fold(assets: Path, models: Sequence[str] | None = None) -> list[OutOfFold]:
+    """Read the out-of-fold predictions of `models`, or of all that `assets` holds.
+
+    Raises HearbackError where there are none, where a file is not the one that its story speaks of,
+    and where the folds of a model are not of one training: another recipe, split or data.
+    """
+    found = trained_folds(assets)
+    if models is not None:
+        if unknown := [model for model in models if model not in found]:
+            raise HearbackError(
+                f"{assets}: no finished fold of {', '.join(unknown)}; "
+                f"there are {', '.join(found) or 'none'}"
+            )
+        found = {model: found[model] for model in models}
+    if not found:
+        raise HearbackError(f"{assets}: no finished fold; train some with python train.py")
+    tables = [_read_model(assets, model, folds) for model, folds in found.items()]
+    fingerprints = {t.model: s["data_fingerprint"] for t in tables for s in t.stories.values()}
+    if len(set(fingerprints.values())) > 1:
+        raise HearbackError(
+            f"{assets}: models were trained on different data ({fingerprints}); "
+            "python train.py trains again what is out of date"
+        )
+    return tables
+
+
+def _read_model(assets: Path, model: str, folds: Sequence[int]) -> OutOfFold:
+    stories, tables = {}, []
+    for fold in folds:
+        files = FoldFiles(assets, model, fold)
+        story = read_story(files)
+        if sha256_of(files.oof) != story["sha256"]["oof"]:
+            raise HearbackError(
+                f"{files.oof}: not the file that {files.story.name} speaks of; "
+                f"train it again: {story['command']}"
+            )
+        table = pd.read_csv(files.oof, dtype={"filename": str, "score": float, "pred": float})
+        stories[fold] = story
+        tables.append(table.assign(fold=fold, base=story["base_rate"]))
+    for key in ("recipe_fingerprint", "n_folds", "group_by", "limit", "data_fingerprint"):
+        values = {fold: story[key] for fold, story in stories.items()}
+        if len(set(values.values())) > 1:
+            raise HearbackError(
+                f"{assets}: the folds of {model} differ in {key.replace('_', ' ')} ({values}); "
+                "python train.py trains again what is out of date"
+            )
+    return OutOfFold(model, stories[folds[0]]["n_folds"], pd.concat(tables), stories)
+
+
+def folds_that_stand_out(table: OutOfFold) -> dict[int, str]:
+    """Return the folds that learned less than their siblings did, with the reason in words.
+
+    What is compared is the gain over the base rate, so that the rule fits any level of loss: a fold
+    stands out where its gain falls short of its siblings' median by more than three robust standard
+    deviations of theirs, and by more than a tenth of it. With siblings at 0.22 to 0.24 and a base
+    rate of 0.69, that begins at 0.28.
+    """
+    gains = table.fold_gains()
+    losses = table.fold_log_losses()
+    reasons = {}
+    for fold, gain in gains.items():
+        siblings = gains.drop(fold)
+        if len(siblings) < 2:
+            continue
+        median = siblings.median()
+        deviation = _MAD_TO_DEVIATION * (siblings - median).abs().median()
+        margin = max(OUTLIER_DEVIATIONS * deviation, OUTLIER_SHARE * abs(median))
+        if median - gain > margin:
+            reasons[int(fold)] = (
+                f"log loss {losses[fold]:.4f} where its siblings' median is "
+                f"{losses.drop(fold).median():.4f}: it gains {gain:.4f} on the base rate, they "
+                f"{median:.4f}, and {margin:.4f} less would still be usual"
+            )
+    return reasons
+
+
+def bootstrap_standard_error(
+    values: np.ndarray, groups: np.ndarray, rng: np.random.Generator
+) -> float:
+    """Return the standard error of the mean of `values`, (rows,), resampling whole `groups`.
+
+    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6; groups are drawn whole,
+    for the rows of one speaker go together.
+    """
+    _, codes = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
+    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=N_BOOTSTRAPS)
+    return float(np.std((draws @ sums) / (draws @ counts), ddof=1))
+
+
+def area_under_curve(scores: np.ndarray, predictions: np.ndarray) -> float:
+    """Return the probability that a 1 is ranked above a 0 (ties half); NaN with one class only."""
+    ranks = pd.Series(predictions).rank().to_numpy()
+    positives = np.asarray(scores) > 0.5
+    n_positives, n_negatives = positives.sum(), (~positives).sum()
+    if not n_positives or not n_negatives:
+        return float("nan")
+    wins = ranks[positives].sum() - n_positives * (n_positives + 1) / 2
+    return float(wins / (n_positives * n_negatives))
+
+
+def summary(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per model: rows, log loss, its distance below the base rate with its error, AUC.
+
+    The error is a bootstrap over speakers where `metadata` has them, over rows where not.
+    """
+    unit = "speaker" if "speaker" in metadata else "filename"
+    lines = []
+    for table in tables:
+        rows = table.rows.merge(metadata, on="filename", validate="one_to_one")
+        losses = row_log_loss(rows["score"], rows["pred"])
+        gain = row_log_loss(rows["score"], rows["base"]) - losses
+        error = bootstrap_standard_error(
+            gain.to_numpy(), rows[unit].to_numpy(dtype=str), np.random.default_rng(0)
+        )
+        lines.append(
+            {
+                "model": table.model,
+                "rows": len(rows),
+                "log loss": losses.mean(),
+                "blind epoch": table.log_loss_at_a_blind_epoch(),
+                "mean over texts": losses.groupby(rows["expected_text"]).mean().mean(),
+                "below base rate": gain.mean(),
+                f"± (by {unit})": error,
+                "AUC": area_under_curve(rows["score"].to_numpy(), rows["pred"].to_numpy()),
+                "minutes": sum(story["seconds"] for story in table.stories.values()) / 60,
+            }
+        )
+    return pd.DataFrame(lines).set_index("model")
+
+
+def by_fold(tables: Sequence[OutOfFold]) -> pd.DataFrame:
+    """Return log loss, a row per model and a column per fold."""
+    frame = pd.DataFrame({table.model: table.fold_log_losses() for table in tables}).T
+    return frame.rename(columns=lambda fold: f"fold {fold}").rename_axis("model")
+
+
+def by_column(tables: Sequence[OutOfFold], metadata: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return log loss by a column of the metadata: a row per value, a column per model."""
+    columns: dict[str, pd.Series] = {}
+    for table in tables:
+        rows = table.rows.merge(metadata, on="filename", validate="one_to_one")
+        losses = row_log_loss(rows["score"], rows["pred"]).groupby(rows[column])
+        columns.setdefault("rows", losses.size())
+        columns.setdefault(
+            "base rate", row_log_loss(rows["score"], rows["base"]).groupby(rows[column]).mean()
+        )
+        columns[table.model] = losses.mean()
+    return pd.DataFrame(columns)
+
+
+def join(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+    """Join the models' predictions on filename: the metadata, score, base, a column per model.
+
+    A row that some model did not predict, for its fold is not trained, is left out. Raises
+    HearbackError where none is left or the models disagree about a score.
+    """
+    joined = metadata
+    for place, table in enumerate(tables):
+        rows = table.rows[["filename", "pred", "score", "base"]]
+        rows = rows.rename(columns={"pred": table.model})
+        if place:
+            rows = rows.drop(columns=["score", "base"])
+        joined = joined.merge(rows, on="filename", validate="one_to_one")
+    if joined.empty:
+        raise HearbackError(
+            "no row was predicted out of fold by every model: "
+            "train the same folds of each, or choose with --models"
+        )
+    return joined

@@ -1,0 +1,146 @@
+"""What a model is: a frozen record that its script writes down once."""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hearback.augment import Augmentation
+from hearback.errors import HearbackError
+
+N_RECIPES = 10  # the train_model*.py of the project; a listing that finds another number is wrong
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model's architecture, augmentation and optimisation.
+
+    The defaults are what all ten recipes of the competition share. `hidden` is the width of the
+    head's hidden layer (None: a linear head; "width": the encoder's). `dropout_on` says whether
+    dropout falls on the frames before pooling or on the pooled vector. The learning rate follows a
+    cosine over `schedule_epochs` with `cycles` periods, after a warm-up of `warmup_share` of them.
+    """
+
+    name: str
+    backbone: str
+    pooling: Literal["mean", "attention", "attention+mean"]
+    dropout: float
+    learning_rate: float
+    epochs: int
+    schedule_epochs: int
+    cycles: float
+    weight_decay: float
+    seed: int
+    data_seed: int
+    augment_learner: Augmentation
+    augment_reference: Augmentation = field(default_factory=Augmentation)
+    hidden: int | Literal["width"] | None = None
+    dropout_on: Literal["frames", "pooled"] = "frames"
+    negatives: float = 0.0  # per correct clip and epoch: pairs with the reference of another text
+    frozen_layers: int = 0  # of the encoder, from below, the convolutions with them
+    batch_size: int = 16
+    head_learning_rate: float | None = None  # None: `learning_rate`
+    warmup_share: float = 0.02  # the competition had none; it keeps Adam's first steps small
+    max_gradient_norm: float = 1.0
+    adam_epsilon: float = 1e-6
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    window: Literal["trimmed", "fixed"] = "trimmed"
+    window_step_seconds: float = 0.64
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        problems = []
+        if self.epochs < 1 or self.epochs > self.schedule_epochs:
+            problems.append(f"epochs is {self.epochs}, not within 1 to schedule_epochs")
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout is {self.dropout}, not within 0 to 1")
+        if self.negatives < 0:
+            problems.append(f"negatives is {self.negatives}")
+        if self.batch_size < 1:
+            problems.append(f"batch_size is {self.batch_size}")
+        if self.learning_rate < 0 or (self.head_learning_rate or 0) < 0:
+            problems.append("a learning rate is negative")
+        if self.window == "trimmed" and self.window_step_seconds <= 0:
+            problems.append(f"window_step_seconds is {self.window_step_seconds}")
+        if problems:
+            raise HearbackError(f"recipe {self.name}: {'; '.join(problems)}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON has it."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Make a recipe of what `as_dict` gave; an unknown field is a HearbackError."""
+        known = {entry.name for entry in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise HearbackError(f"a recipe has no field {', '.join(unknown)}")
+        typed = dict(values)
+        for name in ("augment_learner", "augment_reference"):
+            if name in typed:
+                typed[name] = Augmentation(**typed[name])
+        if "adam_betas" in typed:
+            typed["adam_betas"] = tuple(typed["adam_betas"])
+        return cls(**typed)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change when any field does."""
+        canonical = json.dumps(self.as_dict(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def with_preset(self, preset: str) -> "Recipe":
+        """Return the recipe with a preset's values in place of its own."""
+        return replace(self, **PRESETS[preset])
+
+    def with_settings(self, settings: Iterable[str]) -> "Recipe":
+        """Return the recipe with fields changed by `FIELD=VALUE`, a value in JSON or a bare word.
+
+        Raises HearbackError for what is no field.
+        """
+        values: dict[str, Any] = {}
+        for setting in settings:
+            name, equals, value = setting.partition("=")
+            if not equals or name == "name":
+                raise HearbackError(f"{setting!r}: a setting is FIELD=VALUE, of a recipe's fields")
+            try:
+                values[name] = json.loads(value)
+            except ValueError:
+                values[name] = value
+        return Recipe.from_dict({**self.as_dict(), **values})
+
+    def with_epochs(self, epochs: int) -> "Recipe":
+        """Train for `epochs`, the cosine stretched in proportion."""
+        stretched = round(epochs * self.schedule_epochs / self.epochs)
+        return replace(self, epochs=epochs, schedule_epochs=stretched)
+
+
+# A preset replaces fields of every recipe. The recipes' own values were chosen for the 32,000 clips
+# of the competition; "small" was chosen on 1,900 (docs/results.md: how, and what else was tried).
+PRESETS: dict[str, dict[str, Any]] = {
+    "competition": {},
+    "small": {},
+}
+
+
+def find_recipes(folder: Path) -> dict[str, Recipe]:
+    """Read the recipes of all `train_model*.py` in `folder`, by name.
+
+    Raises HearbackError where they are not the ten that the project has, or a script's name is not
+    its recipe's: a model that goes unseen would be missing from every table.
+    """
+    recipes = {}
+    for script in sorted(folder.glob("train_model*.py")):
+        spec = importlib.util.spec_from_file_location(script.stem, script)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if script.stem != f"train_{module.RECIPE.name}":
+            raise HearbackError(f"{script.name} holds the recipe of {module.RECIPE.name}")
+        recipes[module.RECIPE.name] = module.RECIPE
+    if len(recipes) != N_RECIPES:
+        raise HearbackError(f"{folder}: {len(recipes)} train_model*.py, {N_RECIPES} expected")
+    return recipes

@@ -1,0 +1,494 @@
+"""One fold of one model, from pretrained weights to out-of-fold predictions."""
+
+import argparse
+import math
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import log_loss
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from hearback import backbones, checkpoint, cli
+from hearback.checkpoint import FoldFiles, Story
+from hearback.dataset import TrainingData, load_training_data
+from hearback.encoder import EncoderShape
+from hearback.errors import HearbackError
+from hearback.inference import choose_device, compute_dtype, mixed_precision, predict
+from hearback.models import Scorer
+from hearback.pairs import Batch, PairDataset, batched
+from hearback.recipe import PRESETS, Recipe
+
+PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "librosa", "safetensors")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What the command line says beside the recipe and the fold; the same for every training."""
+
+    data: Path
+    tts_data: Path
+    store: Path
+    assets: Path
+    runs: Path
+    n_folds: int
+    group_by: str | None
+    limit: int | None
+    device: str | None
+    workers: int | None
+    backbone: str | None
+    epochs: int | None
+    preset: str
+    window: str | None
+    set: tuple[str, ...]
+    precision: str
+    strict: bool
+
+    def adapt(self, recipe: Recipe) -> Recipe:
+        """Return `recipe` as these options change it."""
+        recipe = recipe.with_preset(self.preset)
+        if self.backbone is not None:
+            recipe = replace(recipe, backbone=self.backbone)
+        if self.window is not None:
+            recipe = recipe.with_settings([f"window={self.window}"])
+        recipe = recipe.with_settings(self.set)
+        return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
+
+    def load_data(self) -> TrainingData:
+        """Load and check the training set that these options name."""
+        return load_training_data(
+            self.data,
+            self.tts_data,
+            self.store,
+            n_folds=self.n_folds,
+            group_by=self.group_by,
+            limit=self.limit,
+            strict=self.strict,
+        )
+
+    def identity(self, recipe: Recipe, data: TrainingData) -> dict[str, Any]:
+        """Return what makes two trainings of a fold the same; `recipe` is the adapted one."""
+        return {
+            "recipe": recipe.as_dict(),
+            "recipe_fingerprint": recipe.fingerprint,
+            "n_folds": self.n_folds,
+            "group_by": self.group_by,
+            "limit": self.limit,
+            "data_fingerprint": data.fingerprint,
+        }
+
+    def as_flags(self) -> list[str]:
+        """Return the options that are not the defaults, as a command line has them."""
+        parser = cli.parser(None)
+        add_options(parser)
+        defaults = vars(options_from(parser.parse_args([])))
+        flags: list[str] = []
+        for name, value in vars(self).items():
+            if value == defaults[name]:
+                continue
+            if isinstance(value, tuple):
+                flags += [part for item in value for part in (f"--{name}", item)]
+            elif isinstance(value, bool):
+                flags += [f"--{name}"]
+            else:
+                flags += [f"--{name}", str(value)]
+        return flags
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of `TrainingOptions`."""
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
+    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
+    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
+    add("--assets", type=Path, default=Path("assets"), help="folder of backbones and trained folds")
+    add("--runs", type=Path, default=Path("runs"), help="folder of the TensorBoard logs")
+    add("--n_folds", type=int, default=6, help="number of folds that the table is split into")
+    add(
+        "--group_by",
+        choices=("speaker", "expected_text", "none"),
+        help="rows that are held out together (default: speaker, where there is that column)",
+    )
+    add("--limit", type=int, help="use only the first rows of the table, for a quick look")
+    add("--device", help="cpu, cuda, cuda:1, … (default: a GPU where there is one)")
+    add("--workers", type=int, help="processes that load and augment (default: by device)")
+    add("--backbone", help="hub id, or directory in Transformers' layout (default: the recipe's)")
+    add("--epochs", type=int, help="train for so many (default: the recipe's)")
+    add("--preset", choices=tuple(PRESETS), default="competition", help="recipes' values for …")
+    add("--window", choices=("trimmed", "fixed"), help="as long as the pair, or always 16 s")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a recipe's field")
+    add(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of the matrix products; auto is half on a GPU, float32 on a CPU",
+    )
+    add(
+        "--strict", action="store_true", help="refuse converted recordings too (stereo, 44.1 kHz …)"
+    )
+
+
+def options_from(arguments: argparse.Namespace) -> TrainingOptions:
+    """Gather the flags that `add_options` declared."""
+    values = {name: getattr(arguments, name) for name in TrainingOptions.__dataclass_fields__}
+    return TrainingOptions(**{**values, "set": tuple(values["set"])})
+
+
+def main(recipe: Recipe) -> None:
+    """Run a `train_model*.py`: train the fold that the command line asks for."""
+
+    def train() -> None:
+        parser = cli.parser(sys.modules["__main__"].__doc__)
+        parser.add_argument("--fold", type=int, required=True, help="the fold to hold out")
+        parser.add_argument(
+            "--attempt", type=int, default=1, help="2, 3, …: train again with other random numbers"
+        )
+        add_options(parser)
+        arguments = parser.parse_args()
+        options = options_from(arguments)
+        story = train_fold(recipe, arguments.fold, options, options.load_data(), arguments.attempt)
+        print(
+            f"{recipe.name} fold {arguments.fold}: log loss {story['log_loss']:.4f} "
+            f"(base rate {story['base_rate_log_loss']:.4f}), epoch {story['best_epoch']} of "
+            f"{len(story['epochs'])}, {story['seconds']:.0f} s"
+        )
+
+    cli.run(train)
+
+
+def train_fold(
+    recipe: Recipe, fold: int, options: TrainingOptions, data: TrainingData, attempt: int = 1
+) -> Story:
+    """Train one fold of `recipe` as `options` adapt it, write its files and return its story.
+
+    Another `attempt` at a fold has other random numbers. A training that was killed goes on after
+    its last whole epoch. Raises HearbackError where the fold, the backbone or the device is not
+    there.
+    """
+    recipe = options.adapt(recipe)
+    if not 0 <= fold < options.n_folds:
+        raise HearbackError(
+            f"--fold {fold}: with --n_folds {options.n_folds} folds are 0 to {options.n_folds - 1}"
+        )
+    training = FoldTraining(recipe, fold, options, data, attempt)
+    with closing(SummaryWriter(options.runs / f"{recipe.name}_{fold}")) as scalars:
+        while training.epoch < recipe.epochs:
+            training.run_epoch(scalars)
+            training.keep()
+    return training.finish()
+
+
+class FoldTraining:
+    """The state of one fold's training, which lives on disk between epochs."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        fold: int,
+        options: TrainingOptions,
+        data: TrainingData,
+        attempt: int,
+    ) -> None:
+        self.recipe, self.fold, self.options, self.data = recipe, fold, options, data
+        self.attempt = attempt
+        self.files = FoldFiles(options.assets, recipe.name, fold)
+        self.identity = options.identity(recipe, data)
+        self.partial_identity = {**self.identity, "attempt": attempt}
+        self.device = choose_device(options.device)
+        self.workers = default_workers(self.device) if options.workers is None else options.workers
+        self.train_rows = np.flatnonzero(data.folds != fold)
+        self.validation_rows = np.flatnonzero(data.folds == fold)
+
+        config, tensors = backbones.read_encoder(backbones.resolve(recipe.backbone, options.assets))
+        self.shape = EncoderShape.from_config(config)
+        self._seed(0)  # the head's first weights
+        self.model = Scorer(recipe, self.shape)
+        self.model.encoder.load_pretrained(tensors)
+        self.model.encoder.freeze_below(recipe.frozen_layers)
+        self.model.to(self.device)
+        self.optimizer = make_optimizer(self.model, recipe, self.device)
+        # bf16 has float32's range and needs no loss scaling.
+        self.dtype = compute_dtype(self.device, options.precision)
+        needs_scaling = self.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=needs_scaling)
+
+        self.epoch = 0
+        self.history: list[dict[str, Any]] = []
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self.best_predictions = np.empty(0)
+        self._resume()
+
+    def _seed(self, stage: int) -> None:
+        sequence = np.random.SeedSequence((self.recipe.seed, self.attempt, stage))
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The epoch with the lowest validation log loss."""
+        return min(self.history, key=lambda epoch: epoch["validation_log_loss"])
+
+    def run_epoch(self, scalars: SummaryWriter) -> None:
+        """Train for one epoch and validate it."""
+        recipe, started = self.recipe, time.monotonic()
+        # Each epoch has randomness of its own, so one that is resumed is one that never stopped.
+        self._seed(self.epoch + 1)
+        seeds = (recipe.data_seed, self.attempt, self.epoch)
+        learners, texts = draw_pairs(
+            self.train_rows, self.data, recipe.negatives, np.random.default_rng(seeds)
+        )
+        losses: list[float] = []
+        norms: list[float] = []
+        heard = 0
+        self.model.train()
+        name = f"{recipe.name} fold {self.fold} epoch {self.epoch + 1}/{recipe.epochs}"
+        with tqdm(total=len(learners), desc=name, unit="clip") as bar:
+            for batch in self._batches(learners, texts):
+                progress = self.epoch + heard / len(learners)
+                loss, norm = self._step(batch, learning_rate_factor(recipe, progress))
+                heard += len(batch)
+                losses.append(loss * len(batch))
+                norms.append(norm)
+                bar.update(len(batch))
+                bar.set_postfix(loss=f"{sum(losses) / heard:.4f}", refresh=False)
+        trained = time.monotonic()
+        predictions = predict(
+            self.model,
+            self.data.source,
+            self.validation_rows,
+            recipe,
+            device=self.device,
+            dtype=self.dtype,
+            n_workers=self.workers,
+        )
+        labels = self.data.labels[self.validation_rows]
+        self.epoch += 1
+        record = {
+            "epoch": self.epoch,
+            "train_log_loss": sum(losses) / heard,
+            "validation_log_loss": float(log_loss(labels, predictions, labels=[0, 1])),
+            "mean_gradient_norm": float(np.mean(norms)),
+            "largest_gradient_norm": float(np.max(norms)),
+            "gradient_norms": [float(f"{norm:.4g}") for norm in norms],
+            "train_seconds": round(trained - started, 2),
+            "validation_seconds": round(time.monotonic() - trained, 2),
+        }
+        self.history.append(record)
+        if self.best is record:
+            self.best_predictions = predictions
+            self.best_weights = {
+                name: tensor.to("cpu", torch.float16)
+                for name, tensor in self.model.state_dict().items()
+            }
+        for key, value in record.items():
+            if isinstance(value, float):
+                scalars.add_scalar(key, value, self.epoch)
+        tqdm.write(
+            f"{name}: train {record['train_log_loss']:.4f}, "
+            f"validation {record['validation_log_loss']:.4f}, "
+            f"{heard / (trained - started):.1f} clips/s"
+        )
+
+    def _batches(self, learners: np.ndarray, texts: np.ndarray) -> Iterator[Batch]:
+        recipe = self.recipe
+        dataset = PairDataset(
+            self.data.source,
+            learners,
+            texts,
+            (recipe.augment_reference, recipe.augment_learner),
+            (recipe.data_seed, self.attempt, self.epoch),
+        )
+        pairs = DataLoader(dataset, batch_size=None, num_workers=self.workers)
+        return batched(pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds)
+
+    def _step(self, batch: Batch, factor: float) -> tuple[float, float]:
+        """Take one step; return the mean loss and the gradient's norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        batch = batch.to(self.device)
+        with mixed_precision(self.device, self.dtype):
+            logits = self.model(batch)
+        losses = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
+        self.optimizer.zero_grad(set_to_none=True)
+        # An epoch's left-over batches are smaller: each clip counts the same in all of them.
+        self.scaler.scale(losses / self.recipe.batch_size).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.max_gradient_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        loss = losses.item() / len(batch)
+        if not math.isfinite(loss):
+            raise HearbackError(
+                f"{self.recipe.name} fold {self.fold}: the loss is {loss} in epoch "
+                f"{self.epoch + 1}; nothing of this epoch was kept"
+            )
+        return loss, norm.item()
+
+    def keep(self) -> None:
+        """Write all that the next epoch needs to one file."""
+        checkpoint.save_partial(
+            self.files.partial,
+            {
+                **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
+                **{
+                    f"optimizer.{name}": tensor
+                    for name, tensor in checkpoint.optimizer_tensors(self.optimizer).items()
+                },
+                **{f"best.{name}": tensor for name, tensor in self.best_weights.items()},
+                "predictions": torch.from_numpy(self.best_predictions),
+            },
+            {
+                "identity": self.partial_identity,
+                "history": self.history,
+                "scaler": self.scaler.state_dict(),
+            },
+        )
+
+    def _resume(self) -> None:
+        kept = checkpoint.load_partial(self.files.partial, self.partial_identity)
+        if kept is None:
+            return
+        tensors, notes = kept
+
+        def part(prefix: str) -> dict[str, torch.Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.model.load_state_dict(part("model."))
+        checkpoint.load_optimizer_tensors(self.optimizer, part("optimizer."))
+        self.scaler.load_state_dict(notes["scaler"])
+        self.best_weights = part("best.")
+        self.best_predictions = tensors["predictions"].numpy()
+        self.history = notes["history"]
+        self.epoch = len(self.history)
+        print(f"{self.recipe.name} fold {self.fold}: goes on after epoch {self.epoch}")
+
+    def finish(self) -> Story:
+        """Write the best epoch's weights and predictions, and the story; return the story."""
+        rows, data = self.validation_rows, self.data
+        base_rate = float(data.labels[self.train_rows].mean())
+        story: Story = {
+            **self.identity,
+            "model": self.recipe.name,
+            "fold": self.fold,
+            "attempt": self.attempt,
+            "base_rate": base_rate,
+            "command_again": shlex.join(
+                [
+                    *("python", f"train_{self.recipe.name}.py", "--fold", str(self.fold)),
+                    *("--n_folds", str(self.options.n_folds)),
+                    *(flag for flag in self.options.as_flags()),
+                    *("--attempt", str(self.attempt + 1)),
+                ]
+            ),
+            "epochs": self.history,
+            "best_epoch": self.best["epoch"],
+            "log_loss": self.best["validation_log_loss"],
+            "base_rate_log_loss": float(
+                log_loss(data.labels[rows], np.full(len(rows), base_rate), labels=[0, 1])
+            ),
+            "n_train": len(self.train_rows),
+            "n_validation": len(rows),
+            "seconds": round(
+                sum(e["train_seconds"] + e["validation_seconds"] for e in self.history), 2
+            ),
+            "voice": data.source.references.voice,
+            "encoder_shape": self.shape.as_config(),
+            "device": device_name(self.device),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "versions": {
+                "python": platform.python_version(),
+                **{package: version(package) for package in PACKAGES},
+            },
+        }
+        oof = pd.DataFrame(
+            {
+                "filename": [data.source.filenames[row] for row in rows],
+                "score": data.labels[rows],
+                "pred": self.best_predictions,
+            }
+        )
+        checkpoint.save_fold(self.files, self.best_weights, oof, story)
+        return story
+
+
+def draw_pairs(
+    rows: np.ndarray, data: TrainingData, negatives: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw an epoch's pairs, in random order: the learners' and the texts' rows, (pairs,) each.
+
+    Every clip comes once with its own text. A clip that says its text does not say another one, so
+    `negatives` times as many as there are correct clips come with the text of another row of their
+    task as well.
+    """
+    tasks = data.metadata["task"].to_numpy(dtype=str)
+    texts = data.metadata["expected_text"].to_numpy(dtype=str)
+    learners, others = [rows], [rows]
+    for task in np.unique(tasks[rows]):
+        candidates = rows[tasks[rows] == task]
+        correct = candidates[data.labels[candidates] == 1]
+        n_wanted = round(negatives * len(correct))
+        learner = np.resize(rng.permutation(correct), n_wanted)
+        other = rng.choice(candidates, n_wanted)
+        different = texts[learner] != texts[other]
+        learners.append(learner[different])
+        others.append(other[different])
+    order = rng.permutation(sum(map(len, learners)))
+    return np.concatenate(learners)[order], np.concatenate(others)[order]
+
+
+def learning_rate_factor(recipe: Recipe, epochs_done: float) -> float:
+    """Return the share of the peak learning rate after `epochs_done` epochs.
+
+    A linear warm-up, then a cosine of `cycles` periods over `schedule_epochs`: 0.5 ends at zero,
+    0.25 at a half (`transformers.get_cosine_schedule_with_warmup`'s `num_cycles`).
+    """
+    progress = epochs_done / recipe.schedule_epochs
+    if progress < recipe.warmup_share:
+        # Never zero: the first step would be lost.
+        return max(progress / recipe.warmup_share, 0.01)
+    after = (progress - recipe.warmup_share) / (1 - recipe.warmup_share)
+    return 0.5 * (1 + math.cos(2 * math.pi * recipe.cycles * after))
+
+
+def make_optimizer(model: Scorer, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
+    """Return AdamW over what is not frozen; the head may have a learning rate of its own."""
+    head_rate = recipe.head_learning_rate
+    groups = []
+    for module, rate in ((model.encoder, None), (model.head, head_rate)):
+        peak = recipe.learning_rate if rate is None else rate
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        groups.append({"params": parameters, "lr": peak, "peak_lr": peak})
+    return torch.optim.AdamW(
+        groups,
+        betas=recipe.adam_betas,
+        eps=recipe.adam_epsilon,
+        weight_decay=recipe.weight_decay,
+        fused=device.type == "cuda",
+    )
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many processes load and augment: none on a CPU, whose cores the model wants."""
+    return min(8, torch.get_num_threads()) if device.type == "cuda" else 0
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,25 @@
+"""Distil-Whisper small.en, mean pooling, a linear head, fewer bent envelopes."""
+
+from dataclasses import replace
+
+from hearback.augment import COMPETITION_A
+from hearback.recipe import Recipe
+from hearback.training import main
+
+RECIPE = Recipe(
+    name="model2ds",
+    backbone="distil-whisper/distil-small.en",
+    pooling="mean",
+    dropout=0.2,
+    learning_rate=2e-5,
+    epochs=5,
+    schedule_epochs=5,
+    cycles=0.25,
+    weight_decay=1e-6,
+    seed=666,
+    data_seed=666,
+    augment_learner=replace(COMPETITION_A, envelope=0.2),
+)
+
+if __name__ == "__main__":
+    main(RECIPE)

@@ -1,0 +1,26 @@
+"""Whisper small, mean pooling, a hidden layer of 128, fewer bent envelopes."""
+
+from dataclasses import replace
+
+from hearback.augment import COMPETITION_A
+from hearback.recipe import Recipe
+from hearback.training import main
+
+RECIPE = Recipe(
+    name="model2s",
+    backbone="openai/whisper-small",
+    pooling="mean",
+    hidden=128,
+    dropout=0.2,
+    learning_rate=2e-5,
+    epochs=5,
+    schedule_epochs=5,
+    cycles=0.25,
+    weight_decay=1e-6,
+    seed=333,
+    data_seed=333,
+    augment_learner=replace(COMPETITION_A, envelope=0.2),
+)
+
+if __name__ == "__main__":
+    main(RECIPE)

@@ -1,0 +1,25 @@
+"""Whisper medium, attention and mean pooling side by side, a hidden layer as wide."""
+
+from hearback.augment import COMPETITION_B, COMPETITION_B_REFERENCE
+from hearback.recipe import Recipe
+from hearback.training import main
+
+RECIPE = Recipe(
+    name="model3mcp",
+    backbone="openai/whisper-medium",
+    pooling="attention+mean",
+    hidden="width",
+    dropout=0.4,
+    learning_rate=1e-5,
+    epochs=4,
+    schedule_epochs=4,
+    cycles=0.5,
+    weight_decay=1e-3,
+    seed=1,
+    data_seed=1,
+    augment_learner=COMPETITION_B,
+    augment_reference=COMPETITION_B_REFERENCE,
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
