@@ -38,5 +38,19 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 $(BACKBONE): | $(VENV)/installed
 	$(RUN) -m hearback.backbones whisper-tiny.en
 
+# MeloTTS's own environment: its packages conflict with ours. Its last release that can be built is
+# a commit of its repository (PyPI's melotts 0.1.1 opens a file that it does not ship).
+MELO_PYTHON ?= python3.11
+MELO_COMMIT := 209145371cff8fc3bd60d7be902ea69cbdb7965a
+
+melo: .venv-melo/.installed
+
+.venv-melo/.installed: requirements-melo.txt
+	$(MELO_PYTHON) -m venv --clear .venv-melo
+	.venv-melo/bin/python -m pip install --quiet --requirement requirements-melo.txt
+	.venv-melo/bin/python -m pip install --quiet --no-deps \
+		"melotts @ git+https://github.com/myshell-ai/MeloTTS.git@$(MELO_COMMIT)"
+	touch $@
+
 clean-demo:
 	rm -rf $(DEMO)

@@ -18,7 +18,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     ends with `path`'s suffix, so that writers which choose a format by suffix still work.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    descriptor, name = tempfile.mkstemp(
+        prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+    )
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -37,7 +39,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (JSON is any of its types)
     """Write `value` as indented JSON, whole or not at all."""
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401

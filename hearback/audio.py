@@ -1,0 +1,442 @@
+"""Recordings: decode, check, bring to 16 kHz mono, and keep so in a store.
+
+A recording that cannot be used (missing, unreadable, silent, ...) is an error. One in another
+layout (stereo, 8 kHz, 44.1 kHz, ...) is converted, and a warning says what was done.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import threading
+import uuid
+from collections import deque
+from collections.abc import Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import soundfile
+import soxr
+from filelock import FileLock
+from tqdm import tqdm
+
+from hearback.errors import HearbackError
+from hearback.files import read_json, whole_file, write_json
+from hearback.tables import Problem, Report, contained, leads_out
+
+SAMPLE_RATE = 16_000  # Hz, Whisper's
+
+# Below this peak nobody spoke: speech recorded far too low still peaks some 20 dB above it, and
+# 16 bits have only 32 steps left there.
+SILENCE_DBFS = -60.0
+
+# No word is this short; what is was cut by mistake.
+MIN_SECONDS = 0.05
+
+# A clip is seconds long. What is longer than this is another file, or has a damaged header, and
+# would have to be held in memory whole.
+MAX_SECONDS = 120.0
+
+# Lossy codecs go over full scale by a little. Four times over it (12 dB) are integers written as
+# floating point, or a damaged stream.
+MAX_PEAK = 4.0
+
+_FULL_SCALE = 32_768  # of int16: a 16-bit file at 16 kHz goes through the store bit for bit
+
+# What a store's data file is. The version goes up when decode() gives other samples, or refuses
+# other recordings, than it did: stores from before are then built again.
+_DTYPE = np.dtype("<i2")
+_LAYOUT = {"version": 1, "dtype": _DTYPE.str, "sample_rate": SAMPLE_RATE}
+
+# libsndfile keeps the reason of a failed open in a global, which another thread's open resets.
+_opening = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording as the models hear it, and what was done to it on the way."""
+
+    waveform: np.ndarray  # (n,), float32, 16 kHz, mono; full scale is 1.0
+    notes: tuple[str, ...]  # e.g. "2 channels, averaged", "44.1 kHz, resampled to 16 kHz"
+
+
+class UnreadableAudio(HearbackError, ValueError):  # noqa: N818  (the fault is the audio's)
+    """A recording that cannot be used; the message ends a sentence that begins with its name."""
+
+
+class BadStore(HearbackError):  # noqa: N818  (the fault is the store's)
+    """A store that is not there, not whole, or of another version."""
+
+
+class NotInStore(HearbackError, KeyError):  # noqa: N818  (it says what KeyError says)
+    """A recording that the store does not hold."""
+
+    __str__ = Exception.__str__  # KeyError's own puts the message in quotes
+
+
+def decode(path: Path) -> Recording:
+    """Decode an audio file of any format that libsndfile knows (WAV, FLAC, MP3, Ogg Opus, ...).
+
+    Channels are averaged, and the result is resampled to 16 kHz. Raises UnreadableAudio if the
+    file is missing or unreadable, or if what is in it cannot be speech: no samples, NaN or
+    infinite ones, too short, too long, silent, far over full scale.
+    """
+    samples, sample_rate = _read(path)
+    mono = samples.mean(axis=1)
+    _check_level(mono)
+    notes = []
+    if samples.shape[1] > 1:
+        notes.append(f"{samples.shape[1]} channels, averaged")
+    if sample_rate != SAMPLE_RATE:
+        # soxr, because its filter ends just below the lower of the two Nyquist frequencies
+        # (linear interpolation or a short filter folds what a 44.1 kHz recording has above 8 kHz
+        # back into the speech), takes a small part of the time of decoding, and is what librosa
+        # resamples with.
+        mono = soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="HQ")
+        notes.append(_resampling(sample_rate))
+    return Recording(mono, tuple(notes))
+
+
+def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
+    """Write a mono waveform, (n,) in [-1, 1], as 16-bit WAV, whole or not at all. Peaks clip."""
+    with whole_file(path) as temporary:
+        soundfile.write(temporary, to_int16(waveform), sample_rate, "PCM_16", format="WAV")
+
+
+def to_int16(waveform: np.ndarray) -> np.ndarray:
+    """Convert floating point samples to little-endian int16; what is over full scale clips.
+
+    Raises ValueError for NaN and infinite samples, which no integer stands for.
+    """
+    if not np.isfinite(waveform).all():
+        raise ValueError("the waveform has NaN or infinite samples")
+    scaled = np.rint(waveform * _FULL_SCALE)
+    return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(_DTYPE)
+
+
+def check_recordings(
+    metadata: pd.DataFrame,
+    data_folder: Path,
+    table_path: Path,
+    *,
+    report: Report,
+    progress: bool = True,
+    workers: int | None = None,
+) -> None:
+    """Decode every recording of a metadata table, only to report what is wrong.
+
+    `Store.build` reports the same, and keeps what it decoded; its parameters are these.
+    """
+    sources = _sources(metadata, data_folder, table_path, report)
+    for _ in _decode_all(sources, table_path, report, progress, workers):
+        pass
+
+
+class Store:
+    """The recordings of one metadata table, decoded once: 16 kHz mono, int16, memory-mapped.
+
+    Two files: `<name>.json`, the index, names the other, `<name>.<id>.pcm`, which is the samples
+    of all recordings one after the other, little-endian int16 without a header. The index is
+    written last and in one step, and no data file is ever written over: a build that is killed
+    leaves the former store as it was. Any number of processes may have a store open.
+
+    `Store(folder, name)` opens what `Store.build` made. Raises BadStore if it is not there, not
+    whole, or of another version.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._opened = (folder.absolute(), name)
+        index_path = folder / f"{name}.json"
+        if not index_path.is_file():
+            raise BadStore(f"{index_path}: there is no such store; build it first")
+        try:
+            index = read_json(index_path)
+            layout = {key: index[key] for key in _LAYOUT}
+            if layout != _LAYOUT:
+                raise BadStore(f"{index_path}: of another version ({layout}); build it again")
+            recordings = index["recordings"].items()
+            self._entries = {filename: _Entry(**entry) for filename, entry in recordings}
+            self._data_path = folder / index["data"]
+            n_bytes = self._data_path.stat().st_size
+            n_bytes_told = index["n_samples"] * _DTYPE.itemsize
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise BadStore(f"{index_path}: damaged ({what}); build the store again") from error
+        if n_bytes != n_bytes_told:
+            what = f"{n_bytes} bytes where its index tells {n_bytes_told}"
+            raise BadStore(f"{self._data_path}: {what}; build the store again")
+        # An empty file cannot be mapped.
+        self._data = np.memmap(self._data_path, _DTYPE, "r") if n_bytes else np.zeros(0, _DTYPE)
+
+    @classmethod
+    def build(
+        cls,
+        metadata: pd.DataFrame,
+        data_folder: Path,
+        table_path: Path,
+        store_folder: Path,
+        name: str,
+        *,
+        report: Report,
+        progress: bool = True,
+        workers: int | None = None,
+    ) -> Self:
+        """Bring the store up to date with a metadata table, and open it.
+
+        `metadata` comes from `tables.read_metadata(table_path, ...)`; its recordings lie in
+        `data_folder`. A recording is decoded if it is new or its file's size or modification time
+        changed, and dropped if the table no longer has it. All problems go into `report`, those
+        of recordings decoded earlier too; a recording with an error is not in the store. Memory
+        holds a few recordings at a time. `workers` is the number of threads, by default one for
+        each processor.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"a store's name is letters, digits, '_' and '-', not {name!r}")
+        sources = _sources(metadata, data_folder, table_path, report)
+        store_folder.mkdir(parents=True, exist_ok=True)
+        # A second process that builds the same store waits here, and then finds it up to date.
+        with FileLock(store_folder / f".{name}.lock"):
+            former: Self | None = None
+            kept: Iterator[_Piece] = iter(())
+            with contextlib.suppress(BadStore):  # the recordings are there to make it again
+                former = cls(store_folder, name)
+            stored = former._entries if former else {}
+            _remove_data(store_folder, name, keep=former)  # what a build that was killed left
+            current = {source.filename for source in sources if _is_current(source, stored)}
+            for source in sources:
+                if source.filename in current:
+                    _report_notes(source, stored[source.filename].notes, table_path, report)
+            changed = [source for source in sources if source.filename not in current]
+            decoded = _decode_all(changed, table_path, report, progress, workers)
+            fresh = (_piece(source, recording) for source, recording in decoded)
+            # A recording with an error is tried again each time. When no other has changed, there
+            # is nothing to write.
+            first = next(fresh, None)
+            if former:
+                if first is None and current == stored.keys():
+                    return former
+                kept = former._pieces(current)
+            _write_store(store_folder, name, chain(kept, [first] if first else [], fresh))
+            store = cls(store_folder, name)
+            _remove_data(store_folder, name, keep=store)
+            return store
+
+    def get(self, filename: str) -> np.ndarray:
+        """Return a recording's waveform, (n,), float32, 16 kHz. Raises NotInStore."""
+        return self._samples(filename).astype(np.float32) / _FULL_SCALE
+
+    def n_samples(self, filename: str) -> int:
+        """Return how many samples a recording has at 16 kHz. Raises NotInStore."""
+        return self._entry(filename).n_samples
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of what the store holds: the same for the same audio in any order."""
+        digest = hashlib.sha256()
+        for filename, entry in sorted(self._entries.items()):
+            digest.update(f"{filename}\0{entry.sha256}\n".encode())
+        return digest.hexdigest()
+
+    def __contains__(self, filename: object) -> bool:
+        """Return whether the store has a recording of this name."""
+        return filename in self._entries
+
+    def __len__(self) -> int:
+        """Return the number of recordings."""
+        return len(self._entries)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, str]]:
+        """Travel to another process as a path: a pickled memory map is a copy of all the audio."""
+        return type(self), self._opened
+
+    def _pieces(self, filenames: Container[str]) -> Iterator["_Piece"]:
+        for filename, entry in self._entries.items():
+            if filename in filenames:
+                yield filename, entry, self._samples(filename)
+
+    def _samples(self, filename: str) -> np.ndarray:
+        entry = self._entry(filename)
+        return self._data[entry.offset : entry.offset + entry.n_samples]
+
+    def _entry(self, filename: str) -> "_Entry":
+        try:
+            return self._entries[filename]
+        except KeyError:
+            why = "its file has an error, or the table that the store is of does not name it"
+            raise NotInStore(f"{filename!r} is not in {self._data_path}: {why}") from None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A recording's file, as the metadata names it."""
+
+    filename: str
+    line: int
+    path: Path
+    size: int  # bytes; 0 where the file is missing
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A recording in a store."""
+
+    offset: int  # samples before it
+    n_samples: int
+    source_size: int  # bytes
+    source_mtime_ns: int
+    sha256: str  # of its samples
+    notes: Sequence[str]
+
+
+_Piece = tuple[str, _Entry, np.ndarray]  # filename, entry (its offset not yet known), int16 samples
+
+
+def _sources(
+    metadata: pd.DataFrame, data_folder: Path, table_path: Path, report: Report
+) -> list[_Source]:
+    """Return the file of each row of the metadata; report names that lead out of the folder."""
+    sources: dict[str, _Source] = {}
+    for filename, line in zip(metadata["filename"], metadata["line"].tolist(), strict=True):
+        if not filename or filename in sources:
+            continue  # read_metadata reports both
+        path = contained(data_folder, filename)
+        if path is None:
+            report.add(leads_out(table_path, line, filename))
+            continue
+        size = mtime_ns = 0
+        with contextlib.suppress(OSError):  # decoding says why
+            stat = path.stat()
+            size, mtime_ns = stat.st_size, stat.st_mtime_ns
+        sources[filename] = _Source(filename, line, path, size, mtime_ns)
+    return list(sources.values())
+
+
+def _is_current(source: _Source, stored: Mapping[str, _Entry]) -> bool:
+    entry = stored.get(source.filename)
+    if entry is None:
+        return False
+    return (source.size, source.mtime_ns) == (entry.source_size, entry.source_mtime_ns)
+
+
+def _piece(source: _Source, recording: Recording) -> _Piece:
+    samples = to_int16(recording.waveform)
+    digest = hashlib.sha256(samples.tobytes()).hexdigest()
+    entry = _Entry(0, len(samples), source.size, source.mtime_ns, digest, recording.notes)
+    return source.filename, entry, samples
+
+
+def _write_store(folder: Path, name: str, pieces: Iterator[_Piece]) -> None:
+    """Write a store's two files, the index last."""
+    entries: dict[str, dict[str, Any]] = {}
+    n_samples = 0
+    data_path = folder / f"{name}.{uuid.uuid4().hex}.pcm"
+    with whole_file(data_path) as temporary, temporary.open("wb") as data:
+        for filename, entry, samples in pieces:
+            data.write(samples.tobytes())
+            entries[filename] = vars(entry) | {"offset": n_samples}
+            n_samples += len(samples)
+    index = {**_LAYOUT, "data": data_path.name, "n_samples": n_samples, "recordings": entries}
+    write_json(folder / f"{name}.json", index)
+
+
+def _remove_data(folder: Path, name: str, keep: Store | None) -> None:
+    """Remove the data files of a store's other builds, whole or begun, except that of `keep`."""
+    for path in chain(folder.glob(f"{name}.*.pcm"), folder.glob(f".{name}.*.pcm")):
+        if keep is None or path != keep._data_path:
+            with contextlib.suppress(PermissionError):  # Windows keeps what a process has open
+                path.unlink(missing_ok=True)
+
+
+def _decode_all(
+    sources: Sequence[_Source],
+    table_path: Path,
+    report: Report,
+    progress: bool,
+    workers: int | None,
+) -> Iterator[tuple[_Source, Recording]]:
+    """Yield, in their order, the recordings that can be used; report the others, and notes."""
+
+    def outcome(source: _Source) -> Recording | UnreadableAudio:
+        try:
+            return decode(source.path)
+        except UnreadableAudio as error:
+            return error
+
+    # Threads: libsndfile, soxr and numpy work outside of Python's lock, and a waveform need not
+    # be pickled. A few recordings ahead of the consumer and no more, to bound the memory.
+    workers = workers or min(os.cpu_count() or 1, 16)
+    bar = tqdm(total=len(sources), desc="decoding", unit="clip", disable=not (progress and sources))
+    with ThreadPoolExecutor(workers) as pool, bar:
+        submitted = ((source, pool.submit(outcome, source)) for source in sources)
+        ahead = deque(islice(submitted, 4 * workers))
+        while ahead:
+            source, future = ahead.popleft()
+            ahead.extend(islice(submitted, 1))
+            recording = future.result()
+            bar.update()
+            if isinstance(recording, UnreadableAudio):
+                cure = "put a good recording there, or remove the row"
+                what, filename = f"the recording {recording}", source.filename
+                report.add(Problem(str(table_path), source.line, what, cure, filename=filename))
+                continue
+            _report_notes(source, recording.notes, table_path, report)
+            yield source, recording
+
+
+def _report_notes(source: _Source, notes: Sequence[str], table_path: Path, report: Report) -> None:
+    if notes:
+        cure = "used as converted; where there is a 16 kHz mono original, use that"
+        what, filename = "; ".join(notes), source.filename
+        report.add(Problem(str(table_path), source.line, what, cure, "warning", filename))
+
+
+def _read(path: Path) -> tuple[np.ndarray, int]:
+    """Return the samples of an audio file, (n, channels), float32, and its sample rate."""
+    try:
+        if not path.is_file():
+            raise UnreadableAudio("is not a file" if path.exists() else "is missing")
+        if path.stat().st_size == 0:
+            raise UnreadableAudio("is empty: 0 bytes")
+        with _opening:
+            file = soundfile.SoundFile(path)
+        with file:
+            if file.frames > MAX_SECONDS * file.samplerate:
+                raise UnreadableAudio(f"is longer than {MAX_SECONDS:g} s")
+            samples = file.read(dtype="float32", always_2d=True)
+    # TypeError is soundfile's answer to the suffix .raw, which has no header to read.
+    except (OSError, soundfile.SoundFileError, TypeError) as error:
+        # The others' str() begins with the path, which the report says already.
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+        raise UnreadableAudio(f"is unreadable: {reason}") from error
+    if len(samples) == 0:
+        raise UnreadableAudio("is empty: no samples")
+    if not np.isfinite(samples).all():
+        raise UnreadableAudio("has NaN or infinite samples")
+    if len(samples) < MIN_SECONDS * file.samplerate:
+        raise UnreadableAudio(f"is shorter than {MIN_SECONDS:g} s")
+    return samples, file.samplerate
+
+
+def _check_level(mono: np.ndarray) -> None:
+    # Half the range, not the largest value: a constant offset is no sound.
+    if (mono.max() - mono.min()) / 2 < 10 ** (SILENCE_DBFS / 20):
+        raise UnreadableAudio(f"is silent: its peak is below {SILENCE_DBFS:g} dBFS")
+    peak = np.abs(mono).max()
+    if peak > MAX_PEAK:
+        raise UnreadableAudio(f"has a peak of {peak:.3g} times full scale")
+
+
+def _resampling(sample_rate: int) -> str:
+    """Say that a recording was resampled, and what it lacks."""
+    note = f"{sample_rate / 1000:g} kHz, resampled to {SAMPLE_RATE / 1000:g} kHz"
+    if sample_rate < SAMPLE_RATE:
+        lost = 1 - sample_rate / SAMPLE_RATE
+        part = "half" if lost == 0.5 else f"{lost:.0%}"
+        above = f"above {sample_rate / 2000:g} kHz"
+        note += f"; the upper {part} of the band ({above}) is missing"
+    return note

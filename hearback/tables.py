@@ -1,0 +1,438 @@
+"""The competition's CSV files: read, check, and report every problem at once.
+
+The layout is that of https://www.drivendata.org/competitions/298/literacy-screening/: metadata with
+the columns `filename`, `task`, `expected_text`, `grade` (here also, if there is one, `speaker`);
+labels and submission format with `filename`, `score`.
+
+Nothing here raises for what a file contains. Each fault becomes a `Problem` in a `Report`, and the
+caller decides: training refuses (`Report.raise_if_errors`), inference goes on with the rows it has.
+"""
+
+import csv
+import posixpath
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from hearback.errors import HearbackError
+from hearback.files import whole_file
+
+TASKS = ("deletion", "blending", "nonword_repetition", "sentence_repetition")
+GRADES = ("KG", "1", "2", "3")
+
+METADATA_COLUMNS = ("filename", "task", "expected_text", "grade")
+LABEL_COLUMNS = ("filename", "score")
+
+# Up to this many rows with the same fault get a line each, with their filename; more of them are
+# said as ranges of line numbers. A whole corpus at 44.1 kHz is one line, and no row goes unsaid.
+_MOST_ROWS_LISTED = 20
+
+# What a filename must not have: a root or a drive, a backslash (a separator on Windows, a letter
+# elsewhere: the same table would mean two things), a `..` folder, a control character.
+_UNSAFE_FILENAME = re.compile(r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)|[\x00-\x1f\x7f]")
+
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of one file.
+
+    `row` is the line number that an editor shows (the header is line 1), None when the fault is
+    the whole file's; `filename` is the recording concerned, where there is one; `cure` says what
+    to do about it. A warning is something that was dealt with and should be known.
+    """
+
+    file: str
+    row: int | None
+    what: str
+    cure: str
+    severity: Literal["error", "warning"] = "error"
+    filename: str | None = None
+
+
+class Report:
+    """The problems of one run, in the order in which they were found. The same one counts once."""
+
+    def __init__(self, problems: Iterable[Problem] = ()) -> None:
+        # A dict is an ordered set: two checks may come upon the same fault.
+        self._problems: dict[Problem, None] = dict.fromkeys(problems)
+
+    def add(self, problem: Problem) -> None:
+        """Add one problem."""
+        self._problems[problem] = None
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Add several problems."""
+        self._problems.update(dict.fromkeys(problems))
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All problems, errors and warnings."""
+        return list(self._problems)
+
+    @property
+    def errors(self) -> list[Problem]:
+        """What training refuses."""
+        return [problem for problem in self._problems if problem.severity == "error"]
+
+    @property
+    def warnings(self) -> list[Problem]:
+        """What was dealt with and should be known."""
+        return [problem for problem in self._problems if problem.severity == "warning"]
+
+    def raise_if_errors(self, strict: bool = False) -> None:
+        """Raise BadInput with the whole report if it has errors, or if `strict`, warnings."""
+        if self.errors or (strict and self.warnings):
+            raise BadInput(self)
+
+    def frame(self) -> pd.DataFrame:
+        """Return the problems as a table, a row each, a column for each of Problem's fields."""
+        columns = [field.name for field in fields(Problem)]
+        frame = pd.DataFrame([asdict(problem) for problem in self._problems], columns=columns)
+        return frame.astype({"row": "Int64"})  # else one None makes floats of all line numbers
+
+    def __str__(self) -> str:
+        """Say every problem, by file, the rows with the same fault together."""
+        if not self._problems:
+            return "no problems"
+        counts = [_count(len(self.errors), "error"), _count(len(self.warnings), "warning")]
+        lines = [", ".join(count for count in counts if count)]
+        by_file: dict[str, dict[tuple[str, str, str], list[Problem]]] = {}
+        for problem in [*self.errors, *self.warnings]:
+            fault = (problem.severity, problem.what, problem.cure)
+            by_file.setdefault(problem.file, {}).setdefault(fault, []).append(problem)
+        for file, faults in by_file.items():
+            lines += ["", file]
+            for (severity, what, cure), problems in faults.items():
+                lines.append(f"  {severity}: {what}")
+                lines += [f"    {line}" for line in _rows_said(problems)]
+                lines.append(f"    -> {cure}")
+        return "\n".join(lines)
+
+
+class BadInput(HearbackError, ValueError):  # noqa: N818  (the error is the input's)
+    """The input has problems; `report` has them, and `str` of this is the whole report."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report)
+        self.report = report
+
+
+def read_metadata(path: Path, report: Report) -> pd.DataFrame:
+    """Read and check a metadata table.
+
+    Returns a row per row of the file, also of those with problems, so that inference can go on:
+    the string columns `filename`, `task`, `expected_text`, `grade` and, where the file has it,
+    `speaker`, all stripped, and the int column `line`. A column that is missing is empty strings.
+    Other columns are left out. Problems go into `report`.
+    """
+    table = _read_table(path, METADATA_COLUMNS, report, optional=("speaker",))
+    frame, there = table.frame, table.columns_there
+
+    def add(
+        wrong: pd.Series, what: str, cure: str, severity: Literal["error", "warning"] = "error"
+    ) -> None:
+        # What stands in which column is a guess in a row with too few or too many fields, and
+        # that has been reported.
+        for row in frame[wrong & table.fits].to_dict("records"):
+            said, filename = what.format(**row), row["filename"] or None
+            report.add(Problem(str(path), row["line"], said, cure, severity, filename))
+
+    if "filename" in there:
+        for row in frame[_matches(_UNSAFE_FILENAME, frame["filename"])].to_dict("records"):
+            report.add(leads_out(path, row["line"], row["filename"]))
+    for column, allowed in (("task", TASKS), ("grade", GRADES)):
+        if column in there:
+            what = f"unknown {column} {{{column}!r}}"
+            add(~frame[column].isin(allowed), what, f"use one of {', '.join(allowed)}")
+    if "expected_text" in there:
+        texts = frame["expected_text"]
+        asked = "say what the learner was asked to say"
+        add(texts == "", "empty expected_text", asked)
+        wordless = (texts != "") & ~_matches(_LETTER_OR_DIGIT, texts)
+        add(wordless, "expected_text {expected_text!r} has no letter and no digit", asked)
+    if "speaker" in frame:
+        add(
+            frame["speaker"] == "",
+            "empty speaker; all rows without one count as one speaker",
+            "say who speaks, or leave the column out",
+            "warning",
+        )
+    return frame
+
+
+def read_labels(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series:
+    """Read the labels of `metadata`'s rows, joined on filename, in whatever order they stand.
+
+    Returns `score`, float32, with `metadata`'s index: 0.0, 1.0, or NaN where the label is missing
+    or is neither; of two rows for one recording, the first counts. Problems go into `report`.
+    """
+    table = _read_table(path, LABEL_COLUMNS, report)
+    frame = table.frame
+    label_of: dict[str, float] = {}
+    if table.columns_there.issuperset(LABEL_COLUMNS):
+        frame = frame[table.fits]
+        values = {score: _label(score) for score in frame["score"].unique()}
+        for row in frame[frame["score"].map(values).isna()].to_dict("records"):
+            what = f"the label is {row['score']!r}"
+            cure = "a label is 1 (the learner said the expected text) or 0"
+            filename = row["filename"] or None
+            report.add(Problem(str(path), row["line"], what, cure, filename=filename))
+        for filename, score in zip(frame["filename"], frame["score"], strict=True):
+            label_of.setdefault(filename, values[score])
+        _check_join(path, table.frame, metadata, report)
+    labels = [label_of.get(filename, np.nan) for filename in metadata["filename"]]
+    return pd.Series(labels, index=metadata.index, dtype=np.float32, name="score")
+
+
+def read_submission_format(path: Path, metadata: pd.DataFrame, report: Report) -> list[str]:
+    """Read which filenames a submission must list, in which order; the scores are placeholders.
+
+    Returns the filenames as they stand, less the empty ones. A filename without a metadata row is
+    an error (nothing is known to score it by), a metadata row that is not listed a warning.
+    Problems go into `report`.
+    """
+    table = _read_table(path, ("filename",), report)
+    if "filename" in table.columns_there:
+        _check_join(path, table.frame, metadata, report, unlisted="warning")
+    return [filename for filename in table.frame["filename"] if filename]
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write `frame` as CSV (UTF-8, no index), whole or not at all."""
+    with whole_file(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def contained(folder: Path, filename: str) -> Path | None:
+    """Return the path of `filename` in `folder`, or None if it leads out of the folder.
+
+    Symbolic links are followed: the folder may be one, but what lies in it must not lead out of
+    it. The path need not exist.
+    """
+    if _UNSAFE_FILENAME.search(filename):
+        return None
+    root = folder.resolve()
+    try:
+        path = (root / filename).resolve()
+    except (OSError, RuntimeError):  # links that go round in a circle lead nowhere
+        return None
+    return path if path.is_relative_to(root) else None
+
+
+def leads_out(path: Path, line: int, filename: str) -> Problem:
+    """Return the problem of a `filename` that `contained` refuses, in the table at `path`."""
+    what = "the filename leads out of the data folder"
+    cure = "name a file inside it, folders with '/'; no '..', drive, backslash or link to outside"
+    return Problem(str(path), line, what, cure, filename=filename)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The columns of a CSV file that were asked for, all strings, and the int column `line`."""
+
+    frame: pd.DataFrame
+    fits: pd.Series  # bool: the row has as many fields as the header, and no broken letters
+    columns_there: frozenset[str]  # the columns asked for that the file has
+
+
+def _read_table(
+    path: Path, required: Sequence[str], report: Report, optional: Sequence[str] = ()
+) -> _Table:
+    """Read a CSV file and check all that does not depend on what its columns mean."""
+    # Not pandas' reader: it makes numbers of the grades and NaN of the words "null" and "nan",
+    # gives up at the first row with a field too many, and does not tell line numbers.
+    header, *rows = list(_rows(path, report)) or [_Row(1, [])]
+    if header.fields:
+        _check_header(path, header, required, report)
+        if not rows:
+            report.add(Problem(str(path), None, "no rows below the header", "add the rows"))
+    columns: dict[str, list[str]] = {}
+    for name in (*required, *optional):
+        if name in header.fields:
+            at = header.fields.index(name)
+            columns[name] = [row.fields[at] if at < len(row.fields) else "" for row in rows]
+        elif name in required:
+            columns[name] = [""] * len(rows)
+    faults = [_fault(row, len(header.fields)) for row in rows]
+    for row, fault, filename in zip(rows, faults, columns["filename"], strict=True):
+        if fault is not None:
+            report.add(Problem(str(path), row.line, *fault, filename=filename or None))
+    lines = np.array([row.line for row in rows], dtype=np.int64)
+    frame = pd.DataFrame(columns, dtype=str).assign(line=lines)
+    if "filename" in header.fields:
+        _check_filenames(path, frame, report)
+    fits = pd.Series([fault is None for fault in faults], index=frame.index, dtype=bool)
+    return _Table(frame, fits, frozenset(columns).intersection(header.fields))
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    fields: list[str]  # stripped
+    fault: str | None = None  # why it is not CSV
+
+
+def _rows(path: Path, report: Report) -> Iterator[_Row]:
+    """Yield the header and the rows of a CSV file that are not blank, with their line numbers."""
+    text = _text(path, report)
+    if text is None:
+        return
+    # splitlines() would also split at form feeds and the like, which editors do not.
+    lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
+    start = 0
+    n_rows = 0
+    while start < len(lines):
+        reader = csv.reader(_from(lines, start), strict=True)
+        first = start
+        try:
+            for cells in reader:
+                stripped = [cell.strip() for cell in cells]
+                if any(stripped):
+                    n_rows += 1
+                    yield _Row(start + 1, stripped)
+                start = first + reader.line_num  # a quoted text may go over several lines
+            break
+        except csv.Error as error:
+            # A stray quote swallows what follows. Give up this line, not the rest of the file.
+            n_rows += 1
+            guessed = [cell.strip().strip('"') for cell in lines[start].split(",")]
+            yield _Row(start + 1, guessed, fault=str(error))
+            start += 1
+    if n_rows == 0:
+        cure = "its first line must name the columns"
+        report.add(Problem(str(path), None, "the file is empty", cure))
+
+
+def _from(lines: Sequence[str], start: int) -> Iterator[str]:
+    for at in range(start, len(lines)):
+        yield lines[at]
+
+
+def _text(path: Path, report: Report) -> str | None:
+    """Return the file's text without a byte order mark, or None if it cannot be read as text."""
+    save_as = "save it as CSV in UTF-8"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        report.add(Problem(str(path), None, "there is no such file", "put it there"))
+        return None
+    except OSError as error:
+        what = f"the file cannot be read: {error.strerror}"
+        report.add(Problem(str(path), None, what, "make it a readable CSV file"))
+        return None
+    if b"\0" in content:  # UTF-16, a spreadsheet, an archive
+        report.add(Problem(str(path), None, "the file is not UTF-8 text", save_as))
+        return None
+    # Spreadsheets begin UTF-8 with a byte order mark. What is not UTF-8 becomes U+FFFD, and the
+    # rows that have one are reported.
+    return content.decode("utf-8-sig", errors="replace")
+
+
+def _check_header(path: Path, header: _Row, required: Sequence[str], report: Report) -> None:
+    names = header.fields
+    if (fault := _fault(header, len(names))) is not None:
+        report.add(Problem(str(path), header.line, *fault))
+    cure = f"the columns that are there: {', '.join(repr(name) for name in names)}"
+    if len(names) == 1 and re.search(r"[;\t]", names[0]):
+        cure += "; separate columns with commas"
+    for name in required:
+        if name not in names:
+            report.add(Problem(str(path), None, f"the column {name!r} is missing", cure))
+        elif names.count(name) > 1:
+            what = f"the column {name!r} is there {names.count(name)} times"
+            report.add(Problem(str(path), None, what, "keep one of them"))
+
+
+def _fault(row: _Row, n_columns: int) -> tuple[str, str] | None:
+    """Return what is wrong with a row whatever its columns mean, and the cure; None if nothing."""
+    if row.fault is not None:
+        return f"not CSV: {row.fault}", 'close each quote; write a quote inside quotes as ""'
+    if len(row.fields) != n_columns:
+        what = f"{_count(len(row.fields), 'field')} where the header has {n_columns}"
+        return what, "put text that has a comma in double quotes"
+    if any("\ufffd" in field for field in row.fields):
+        return "not UTF-8", "save the file as CSV in UTF-8"
+    return None
+
+
+def _check_filenames(path: Path, frame: pd.DataFrame, report: Report) -> None:
+    """Report filenames that are empty or stand twice, also when spelled differently (`./a.wav`)."""
+    first_line: dict[str, int] = {}
+    for line, filename in zip(frame["line"].tolist(), frame["filename"], strict=True):
+        if not filename:
+            report.add(Problem(str(path), line, "empty filename", "name the recording"))
+            continue
+        first = first_line.setdefault(posixpath.normpath(filename), line)
+        if first != line:
+            what = f"duplicated filename, first on line {first}"
+            report.add(Problem(str(path), line, what, "keep one row", filename=filename))
+
+
+def _check_join(
+    path: Path,
+    frame: pd.DataFrame,
+    metadata: pd.DataFrame,
+    report: Report,
+    unlisted: Literal["error", "warning"] = "error",
+) -> None:
+    """Report the filenames that stand in only one of a table and the metadata."""
+    known, listed = metadata["filename"], frame["filename"]
+    # Where one of them could not be read at all, that has been said, and is the one fault.
+    if (known == "").all() or (listed == "").all():
+        return
+    for row in frame[~listed.isin(known) & (listed != "")].to_dict("records"):
+        what = "the filename has no row in the metadata"
+        cure = "remove the row here, or add one to the metadata"
+        report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"]))
+    for filename in known[~known.isin(listed) & (known != "")]:
+        what = "no row for a recording of the metadata"
+        cure = "add the row here, or remove the one of the metadata"
+        report.add(Problem(str(path), None, what, cure, unlisted, filename))
+
+
+def _matches(pattern: re.Pattern[str], texts: pd.Series) -> pd.Series:
+    # Not Series.str.contains: where pyarrow is installed its engine knows only ASCII letters.
+    found = [pattern.search(text) is not None for text in texts]
+    return pd.Series(found, index=texts.index, dtype=bool)
+
+
+def _label(score: str) -> float:
+    """Return 0.0 or 1.0, or NaN for any other text."""
+    try:
+        value = float(score)
+    except ValueError:
+        return np.nan
+    return value if value in (0.0, 1.0) else np.nan
+
+
+def _rows_said(problems: Sequence[Problem]) -> list[str]:
+    """Say which rows have one fault: a line each if they are few, else as ranges of lines."""
+    rows = [problem.row for problem in problems if problem.row is not None]
+    if len(problems) <= _MOST_ROWS_LISTED or len(rows) < len(problems):
+        return [
+            " ".join(
+                [f"line {problem.row}"] * (problem.row is not None)
+                + [f"({problem.filename!r})"] * (problem.filename is not None)
+            )
+            for problem in problems
+            if problem.row is not None or problem.filename is not None
+        ]
+    ranges = []
+    # Within a run of successive lines, line and place differ by the same number.
+    for _, run in groupby(enumerate(sorted(set(rows))), key=lambda item: item[1] - item[0]):
+        ends = [line for _, line in run]
+        ranges.append(f"{ends[0]}-{ends[-1]}" if len(ends) > 1 else str(ends[0]))
+    return textwrap.wrap(f"{len(problems)} rows, lines {', '.join(ranges)}", width=96)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}" if n else ""

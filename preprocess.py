@@ -1,0 +1,142 @@
+"""Step 1: check the tables and the recordings, and render a reference for every expected text.
+
+    python preprocess.py
+
+Reads data/train_metadata.csv, train_labels.csv, test_metadata.csv and submission_format.csv, those
+that are there, and their recordings. Writes the recordings at 16 kHz to store/ and the references
+to tts_data/. Run again, it does only what is missing. Every problem is reported, not the first;
+problems of the training data end it with status 2, those of the test data are warnings.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from hearback.audio import SAMPLE_RATE, Store
+from hearback.cli import parser, run
+from hearback.errors import HearbackError
+from hearback.references import References, UnrenderedTexts, render_missing
+from hearback.tables import Problem, Report, read_labels, read_metadata, read_submission_format
+from hearback.voices import BACKENDS, SPEED, open_voice
+from hearback.voices.hibari import VOICE as HIBARI_VOICE
+from hearback.voices.melo import MODEL_DIR, PYTHON
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training data or the test data, as read, with its own problems."""
+
+    table: Path
+    metadata: pd.DataFrame
+    n_recordings: int
+    report: Report
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    flags = parser(__doc__)
+    flags.add_argument("--data", type=Path, default=Path("data"), help="tables and recordings")
+    flags.add_argument("--tts_data", type=Path, default=Path("tts_data"), help="references")
+    flags.add_argument("--store", type=Path, default=Path("store"), help="recordings at 16 kHz")
+    flags.add_argument("--voice", choices=BACKENDS, default=BACKENDS[0], help="who speaks")
+    flags.add_argument("--speed", type=float, default=SPEED, help="1 is the voice's own pace")
+    flags.add_argument("--hibari_voice", default=HIBARI_VOICE, help="a voice of hibari")
+    flags.add_argument("--melo_python", type=Path, default=PYTHON, help="MeloTTS's own python")
+    flags.add_argument("--melo_model", type=Path, default=MODEL_DIR, help="MeloTTS's files")
+    flags.add_argument("--melo_device", default="cpu", help="where MeloTTS runs")
+    flags.add_argument("--strict", action="store_true", help="warnings end it with status 2 too")
+    return flags.parse_args()
+
+
+def read_split(name: str, args: argparse.Namespace) -> Split | None:
+    """Check the tables and recordings of "train" or "test" and store the recordings, if there."""
+    table = args.data / f"{name}_metadata.csv"
+    if not table.is_file():
+        return None
+    report = Report()
+    metadata = read_metadata(table, report)
+    labels, listed = args.data / "train_labels.csv", args.data / "submission_format.csv"
+    if name == "train" and labels.is_file():
+        read_labels(labels, metadata, report)
+    if name == "test" and listed.is_file():
+        read_submission_format(listed, metadata, report)
+    store = Store.build(metadata, args.data, table, args.store, name, report=report)
+    return Split(table, metadata, len(store), report)
+
+
+def render(splits: Iterable[Split], args: argparse.Namespace) -> int:
+    """Render the texts that lack a reference; return how many. Failures go into the reports."""
+    options = {
+        "hibari": {"voice": args.hibari_voice},
+        "melo": {
+            "python": args.melo_python,
+            "model_dir": args.melo_model,
+            "device": args.melo_device,
+        },
+    }
+    texts = [text for split in splits for text in split.metadata["expected_text"]]
+    voice = open_voice(args.voice, args.speed, **options[args.voice])
+    try:
+        return render_missing(filter(has_words, texts), voice, args.tts_data)
+    except UnrenderedTexts as error:
+        for split in splits:
+            split.report.extend(unrendered(split, error.failures))
+        return error.n_rendered
+    finally:
+        voice.close()
+
+
+def has_words(text: str) -> bool:
+    """Return whether there is anything to say; where not, the table's check has reported it."""
+    return any(character.isalnum() for character in text)
+
+
+def unrendered(split: Split, failures: Mapping[str, str]) -> Iterable[Problem]:
+    """Yield a problem for each row whose text the voice cannot say."""
+    for row in split.metadata.itertuples():
+        if row.expected_text in failures:
+            what = f"no reference for {row.expected_text!r}: {failures[row.expected_text]}"
+            cure = "change the text, or use another voice"
+            yield Problem(str(split.table), row.line, what, cure, filename=row.filename)
+
+
+def whole_report(train: Split | None, test: Split | None) -> Report:
+    """Join the reports. What is wrong with single test rows is a warning: infer.py copes."""
+    report = Report(train.report.problems if train else [])
+    for problem in test.report.problems if test else []:
+        single_row = problem.filename is not None or (problem.row or 0) > 1
+        report.add(replace(problem, severity="warning") if single_row else problem)
+    return report
+
+
+def main() -> int:
+    """Run step 1; return 0, or 2 if there are errors."""
+    args = arguments()
+    train, test = read_split("train", args), read_split("test", args)
+    splits = [split for split in (train, test) if split]
+    if not splits:
+        raise HearbackError(
+            f"neither train_metadata.csv nor test_metadata.csv in {args.data}: put the data there, "
+            "or make a sample with `python -m hearback.corpora.sample data`"
+        )
+    try:
+        n_rendered = render(splits, args)
+    finally:
+        report = whole_report(train, test)
+        if report.problems:
+            print(report, file=sys.stderr)
+    references = References(args.tts_data)
+    seconds = [references.n_samples(text) / SAMPLE_RATE for text in references.texts]
+    print(f"{sum(split.n_recordings for split in splits)} recordings in {args.store}")
+    print(f"{len(references)} references in {args.tts_data}, {n_rendered} of them new", end="")
+    if seconds:
+        print(f"; {sum(seconds) / len(seconds):.1f} s on average, {max(seconds):.1f} s at most")
+    return 2 if report.errors or (args.strict and report.warnings) else 0
+
+
+if __name__ == "__main__":
+    run(main)

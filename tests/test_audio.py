@@ -1,0 +1,591 @@
+"""Recordings: what is decoded, what is refused and why, and the store."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from hearback import audio
+from hearback.audio import (
+    SAMPLE_RATE,
+    BadStore,
+    NotInStore,
+    Store,
+    UnreadableAudio,
+    check_recordings,
+    decode,
+    to_int16,
+    write_wav,
+)
+from hearback.tables import Problem, Report
+
+
+def tone(
+    hertz: float = 440.0, seconds: float = 0.3, sample_rate: int = SAMPLE_RATE, peak: float = 0.5
+) -> np.ndarray:
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
+    return (peak * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+
+
+def level_at(waveform: np.ndarray, hertz: float) -> float:
+    """Return the amplitude of a sine of this frequency in a waveform at 16 kHz."""
+    time = np.arange(len(waveform)) / SAMPLE_RATE
+    return float(2 * np.abs(np.mean(waveform * np.exp(-2j * np.pi * hertz * time))))
+
+
+def floats(path: Path, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Path:
+    """Write a WAV of 32-bit floating point, which may hold anything."""
+    soundfile.write(path, samples, sample_rate, subtype="FLOAT", format="WAV")
+    return path
+
+
+# Decoding
+
+
+def test_a_16_bit_16_khz_recording_comes_as_it_is(tmp_path: Path) -> None:
+    samples = np.array([0, 1, -1, 32_767, -32_768, 1234] * 200, dtype=np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE)
+    recording = decode(tmp_path / "a.wav")
+    assert recording.notes == ()
+    assert recording.waveform.dtype == np.float32
+    assert np.array_equal(recording.waveform * 32_768, samples)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("a.wav", {"subtype": "PCM_24"}),
+        ("a.flac", {}),
+        ("a.mp3", {}),
+        ("a.ogg", {"format": "OGG", "subtype": "VORBIS"}),
+        ("a.opus", {"format": "OGG", "subtype": "OPUS"}),
+        ("no_suffix", {"format": "FLAC"}),
+    ],
+)
+def test_every_format_is_heard(tmp_path: Path, name: str, settings: dict[str, str]) -> None:
+    soundfile.write(tmp_path / name, tone(seconds=1.0), SAMPLE_RATE, **settings)
+    recording = decode(tmp_path / name)
+    assert recording.notes == ()
+    assert abs(len(recording.waveform) - SAMPLE_RATE) < 0.1 * SAMPLE_RATE
+    assert level_at(recording.waveform[4000:12_000], 440.0) == pytest.approx(0.5, abs=0.03)
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    left, right = tone(440.0), tone(1000.0)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), SAMPLE_RATE)
+    recording = decode(tmp_path / "a.wav")
+    assert recording.notes == ("2 channels, averaged",)
+    assert np.allclose(recording.waveform, (left + right) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("sample_rate", [8_000, 11_025, 22_050, 44_100, 48_000])
+def test_other_rates_are_resampled(tmp_path: Path, sample_rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(440.0, 1.0, sample_rate), sample_rate)
+    recording = decode(tmp_path / "a.wav")
+    assert recording.waveform.dtype == np.float32
+    assert abs(len(recording.waveform) - SAMPLE_RATE) <= 1
+    assert level_at(recording.waveform[4000:12_000], 440.0) == pytest.approx(0.5, abs=0.005)
+    assert recording.notes[0].startswith(f"{sample_rate / 1000:g} kHz, resampled to 16 kHz")
+
+
+def test_what_is_above_the_band_does_not_fold_into_it(tmp_path: Path) -> None:
+    both = tone(440.0, 1.0, 44_100) + tone(12_000.0, 1.0, 44_100, peak=0.4)
+    soundfile.write(tmp_path / "a.wav", both, 44_100)
+    waveform = decode(tmp_path / "a.wav").waveform[4000:12_000]
+    assert level_at(waveform, 440.0) == pytest.approx(0.5, abs=0.005)
+    assert level_at(waveform, SAMPLE_RATE - 12_000.0) < 1e-4
+
+
+def test_the_notes_tell_what_a_low_rate_lacks(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.stack([tone(440.0, 0.3, 8000)] * 2, axis=1), 8000)
+    assert decode(tmp_path / "a.wav").notes == (
+        "2 channels, averaged",
+        "8 kHz, resampled to 16 kHz; the upper half of the band (above 4 kHz) is missing",
+    )
+    soundfile.write(tmp_path / "a.wav", tone(440.0, 0.3, 44_100), 44_100)
+    assert decode(tmp_path / "a.wav").notes == ("44.1 kHz, resampled to 16 kHz",)
+
+
+def with_one(value: float) -> np.ndarray:
+    samples = tone()
+    samples[100] = value
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("samples", "why"),
+    [
+        (np.zeros(0, np.float32), "no samples"),
+        (np.zeros(8000, np.float32), "silent"),
+        (np.full(8000, 0.5, np.float32), "silent"),  # a constant offset
+        (tone(peak=0.9e-3), "silent"),
+        (np.stack([tone(), -tone()], axis=1), "silent"),  # channels that cancel out
+        (tone(seconds=0.049), "shorter than 0.05 s"),
+        (with_one(np.nan), "NaN or infinite"),
+        (with_one(np.inf), "NaN or infinite"),
+        (np.stack([with_one(np.inf), with_one(-np.inf)], axis=1), "NaN or infinite"),
+        (tone(peak=32_767.0), "times full scale"),
+    ],
+)
+def test_what_cannot_be_speech_is_refused(tmp_path: Path, samples: np.ndarray, why: str) -> None:
+    with pytest.raises(UnreadableAudio, match=why):
+        decode(floats(tmp_path / "a.wav", samples))
+
+
+def test_what_is_quiet_short_or_loud_is_not_refused(tmp_path: Path) -> None:
+    for samples in (tone(peak=1.2e-3), tone(seconds=0.05), tone(peak=1.5)):
+        assert len(decode(floats(tmp_path / "a.wav", samples)).waveform) == len(samples)
+
+
+def test_a_recording_far_too_long_is_refused_unread(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000 * 121, np.int16), 8000)
+    with pytest.raises(UnreadableAudio, match="longer than 120 s"):
+        decode(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.ogg", "a.flac", "a.raw", "a"])
+def test_files_that_are_no_audio_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(UnreadableAudio, match=r"^is missing$"):
+        decode(path)
+    path.touch()
+    with pytest.raises(UnreadableAudio, match=r"^is empty: 0 bytes$"):
+        decode(path)
+    path.write_text("<html>404: not found</html>\n" * 20)
+    with pytest.raises(UnreadableAudio, match=r"^is unreadable: "):
+        decode(path)
+
+
+def test_folders_and_pipes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableAudio, match="not a file"):
+        decode(tmp_path)
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(UnreadableAudio, match="not a file"):
+        decode(tmp_path / "pipe.wav")
+
+
+def test_a_cut_off_opus_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, tone(seconds=2.0), SAMPLE_RATE, format="OGG", subtype="OPUS")
+    path.write_bytes(path.read_bytes()[:150])
+    with pytest.raises(UnreadableAudio):
+        decode(path)
+
+
+# 16 bits
+
+
+def test_int16_clips_and_does_not_wrap() -> None:
+    samples = to_int16(np.array([1.0, 1.5, -1.0, -1.5, 0.0, 0.5], dtype=np.float32))
+    assert samples.tolist() == [32_767, 32_767, -32_768, -32_768, 0, 16_384]
+    assert samples.dtype == np.dtype("<i2")
+
+
+def test_int16_refuses_what_is_no_number() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        to_int16(np.array([0.0, np.nan]))
+
+
+def test_a_written_wav_is_decoded_to_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.wav"
+    write_wav(path, tone(), SAMPLE_RATE)
+    info = soundfile.info(path)
+    assert (info.samplerate, info.channels, info.subtype) == (SAMPLE_RATE, 1, "PCM_16")
+    assert np.abs(decode(path).waveform - tone()).max() <= 0.5 / 32_768
+
+
+def test_a_wav_that_cannot_be_written_leaves_the_former(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write_wav(path, tone(), SAMPLE_RATE)
+    former = path.read_bytes()
+    with pytest.raises(ValueError, match="NaN"):
+        write_wav(path, with_one(np.nan), SAMPLE_RATE)
+    assert path.read_bytes() == former
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# A table of recordings
+
+
+def table(*filenames: str) -> pd.DataFrame:
+    return pd.DataFrame({"filename": filenames, "line": range(2, 2 + len(filenames))})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give a data folder with three good recordings of different lengths."""
+    for number, name in enumerate(("a", "b", "c"), start=1):
+        write_wav(tmp_path / "data" / f"{name}.wav", tone(seconds=0.1 * number), SAMPLE_RATE)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def build(tmp_path: Path, folder: Path) -> Callable[..., Store]:
+    def build(*filenames: str, report: Report | None = None) -> Store:
+        return Store.build(
+            table(*filenames),
+            folder,
+            Path("metadata.csv"),
+            tmp_path / "store",
+            "train",
+            report=Report() if report is None else report,
+            progress=False,
+            workers=2,
+        )
+
+    return build
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the list of the filenames that are decoded from here on."""
+    names: list[str] = []
+
+    def noting(path: Path) -> audio.Recording:
+        names.append(path.name)
+        return decode(path)
+
+    monkeypatch.setattr(audio, "decode", noting)
+    return names
+
+
+def files(folder: Path) -> list[Path]:
+    """Return the files of the stores in a folder, also those begun, without the locks."""
+    return [path for path in folder.iterdir() if path.suffix != ".lock"]
+
+
+def test_the_store_holds_what_decode_gives(folder: Path, build: Callable[..., Store]) -> None:
+    store = build("b.wav", "a.wav", "c.wav")
+    assert len(store) == 3
+    for name in ("a.wav", "b.wav", "c.wav"):
+        waveform = store.get(name)
+        assert waveform.dtype == np.float32
+        assert np.array_equal(waveform, decode(folder / name).waveform)
+        assert store.n_samples(name) == len(waveform)
+
+
+def test_what_is_not_in_the_store_is_said(build: Callable[..., Store]) -> None:
+    store = build("a.wav")
+    assert "a.wav" in store
+    assert "b.wav" not in store
+    with pytest.raises(KeyError):
+        store.get("b.wav")
+    with pytest.raises(NotInStore, match=r"^'b\.wav' is not in "):
+        store.n_samples("b.wav")
+
+
+def test_every_bad_recording_is_reported_and_left_out(
+    tmp_path: Path, folder: Path, build: Callable[..., Store]
+) -> None:
+    floats(folder / "silent.wav", np.zeros(8000, np.float32))
+    (folder / "text.wav").write_text("not audio")
+    floats(folder / "stereo.wav", np.stack([tone(440.0, 0.3, 44_100)] * 2, axis=1), 44_100)
+    write_wav(tmp_path / "outside.wav", tone(), SAMPLE_RATE)
+    (folder / "link.wav").symlink_to(tmp_path / "outside.wav")
+    report = Report()
+    names = [
+        "silent.wav",
+        "a.wav",
+        "nothing.wav",
+        "text.wav",
+        "link.wav",
+        "",
+        "stereo.wav",
+        "a.wav",
+    ]
+    store = build(*names, report=report)
+
+    assert [(problem.row, problem.filename, problem.what) for problem in report.warnings] == [
+        (8, "stereo.wav", "2 channels, averaged; 44.1 kHz, resampled to 16 kHz")
+    ]
+    assert {(problem.row, problem.filename) for problem in report.errors} == {
+        (2, "silent.wav"),
+        (4, "nothing.wav"),
+        (5, "text.wav"),
+        (6, "link.wav"),
+    }
+    assert {problem.file for problem in report.problems} == {"metadata.csv"}
+    assert [name for name in names if name in store] == ["a.wav", "stereo.wav", "a.wav"]
+
+    # The same without a store; and a second build says it all again.
+    for again in (Report(), Report()):
+        check_recordings(
+            table(*names), folder, Path("metadata.csv"), report=again, progress=False, workers=2
+        )
+        assert set(again.problems) == set(report.problems)
+    again = Report()
+    build(*names, report=again)
+    assert set(again.problems) == set(report.problems)
+
+
+def test_problems_come_in_the_order_of_the_table(build: Callable[..., Store]) -> None:
+    report = Report()
+    build(*(f"missing {number}.wav" for number in range(50)), report=report)
+    assert [problem.row for problem in report.errors] == list(range(2, 52))
+
+
+def test_a_report_of_the_tables_is_not_repeated(build: Callable[..., Store]) -> None:
+    report = Report([Problem("metadata.csv", 9, "something else", "mend it")])
+    build("../a.wav", report=report)
+    build("../a.wav", report=report)
+    assert len(report.problems) == 2
+
+
+def test_only_what_is_new_or_changed_is_decoded(
+    folder: Path, build: Callable[..., Store], decoded: list[str]
+) -> None:
+    build("a.wav", "b.wav")
+    assert sorted(decoded) == ["a.wav", "b.wav"]
+    decoded.clear()
+
+    build("a.wav", "b.wav")
+    assert decoded == []
+
+    write_wav(folder / "b.wav", tone(880.0, 0.2), SAMPLE_RATE)  # of the same size
+    os.utime(folder / "b.wav", ns=(1, 1))
+    store = build("a.wav", "b.wav", "c.wav")
+    assert sorted(decoded) == ["b.wav", "c.wav"]
+    for name in ("a.wav", "b.wav", "c.wav"):
+        assert np.array_equal(store.get(name), decode(folder / name).waveform)
+
+
+def test_what_is_gone_is_dropped(tmp_path: Path, folder: Path, build: Callable[..., Store]) -> None:
+    build("a.wav", "b.wav", "c.wav")
+    (folder / "b.wav").unlink()
+    report = Report()
+    store = build("b.wav", "c.wav", report=report)
+    assert [name for name in ("a.wav", "b.wav", "c.wav") if name in store] == ["c.wav"]
+    assert [problem.what for problem in report.errors] == ["the recording is missing"]
+    sizes = [path.stat().st_size for path in files(tmp_path / "store") if path.suffix == ".pcm"]
+    assert sizes == [2 * store.n_samples("c.wav")]
+
+
+def test_a_bad_recording_does_not_write_the_store_anew(
+    tmp_path: Path, build: Callable[..., Store], decoded: list[str]
+) -> None:
+    build("a.wav", "missing.wav")
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in files(tmp_path / "store"))
+    decoded.clear()
+    build("a.wav", "missing.wav")
+    after = sorted((path.name, path.stat().st_mtime_ns) for path in files(tmp_path / "store"))
+    assert before == after
+    assert decoded == ["missing.wav"]
+
+
+def test_a_store_may_be_empty(build: Callable[..., Store]) -> None:
+    assert len(build()) == 0
+    assert len(build("missing.wav")) == 0
+    assert len(build("a.wav")) == 1
+
+
+def test_the_fingerprint_is_of_the_audio(folder: Path, build: Callable[..., Store]) -> None:
+    first = build("a.wav", "b.wav").fingerprint()
+    assert build("b.wav").fingerprint() != first
+    assert build("b.wav", "a.wav").fingerprint() == first  # a.wav now lies behind b.wav
+    os.utime(folder / "a.wav", ns=(1, 1))
+    assert build("a.wav", "b.wav").fingerprint() == first
+    write_wav(folder / "a.wav", tone(seconds=0.1, peak=0.4), SAMPLE_RATE)
+    assert build("a.wav", "b.wav").fingerprint() != first
+
+
+def test_the_fingerprint_tells_which_name_has_which_audio(
+    folder: Path, build: Callable[..., Store]
+) -> None:
+    first = build("a.wav").fingerprint()
+    (folder / "a.wav").rename(folder / "d.wav")
+    assert build("d.wav").fingerprint() != first
+
+
+def test_a_store_is_opened_by_its_name(tmp_path: Path, build: Callable[..., Store]) -> None:
+    built = build("a.wav", "b.wav")
+    opened = Store(tmp_path / "store", "train")
+    assert opened.fingerprint() == built.fingerprint()
+    assert np.array_equal(opened.get("b.wav"), built.get("b.wav"))
+
+
+def test_a_store_is_not_written_through(build: Callable[..., Store]) -> None:
+    store = build("a.wav")
+    store.get("a.wav")[:] = 0
+    assert store.get("a.wav").any()
+
+
+def length_and_sum(store: Store, filename: str) -> tuple[int, float]:
+    waveform = store.get(filename)
+    return len(waveform), float(np.abs(waveform).sum())
+
+
+@pytest.mark.slow
+def test_other_processes_read_the_same(build: Callable[..., Store]) -> None:
+    store = build("a.wav", "b.wav")
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        theirs = [pool.submit(length_and_sum, store, name) for name in ("a.wav", "b.wav")]
+        ours = [length_and_sum(store, name) for name in ("a.wav", "b.wav")]
+        assert [future.result() for future in theirs] == ours
+
+
+def test_a_store_travels_as_a_path(build: Callable[..., Store]) -> None:
+    store = build("a.wav")
+    pickled = pickle.dumps(store)
+    assert len(pickled) < 1000
+    assert np.array_equal(pickle.loads(pickled).get("a.wav"), store.get("a.wav"))
+
+
+def test_a_store_moves_with_its_folder(tmp_path: Path, build: Callable[..., Store]) -> None:
+    fingerprint = build("a.wav").fingerprint()
+    shutil.copytree(tmp_path / "store", tmp_path / "elsewhere")
+    assert Store(tmp_path / "elsewhere", "train").fingerprint() == fingerprint
+
+
+def test_an_open_store_outlives_a_rebuild(build: Callable[..., Store]) -> None:
+    store = build("a.wav", "b.wav")
+    before = store.get("b.wav")
+    build("b.wav")
+    assert np.array_equal(store.get("b.wav"), before)
+
+
+def test_a_store_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BadStore, match="build it first"):
+        Store(tmp_path, "train")
+
+
+def cut_data(folder: Path) -> None:
+    path = next(folder.glob("*.pcm"))
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def remove_data(folder: Path) -> None:
+    next(folder.glob("*.pcm")).unlink()
+
+
+def cut_index(folder: Path) -> None:
+    path = folder / "train.json"
+    path.write_text(path.read_text()[:-20])
+
+
+def older_index(folder: Path) -> None:
+    path = folder / "train.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 0}))
+
+
+def other_index(folder: Path) -> None:
+    (folder / "train.json").write_text("[]")
+
+
+@pytest.mark.parametrize("damage", [cut_data, remove_data, cut_index, older_index, other_index])
+def test_damage_is_noticed_and_mended_by_a_build(
+    tmp_path: Path, build: Callable[..., Store], damage: Callable[[Path], None]
+) -> None:
+    fingerprint = build("a.wav", "b.wav").fingerprint()
+    damage(tmp_path / "store")
+    with pytest.raises(BadStore, match="build"):
+        Store(tmp_path / "store", "train")
+    assert build("a.wav", "b.wav").fingerprint() == fingerprint
+    assert len(list((tmp_path / "store").glob("*.pcm"))) == 1
+
+
+# Builds the store of a.wav, b.wav and c.wav, and is killed at the nth call of a function.
+KILLED = """
+import os, sys
+from pathlib import Path
+import pandas as pd
+from hearback import audio
+from hearback.tables import Report
+
+owner, name = (audio.Store if sys.argv[1] == "__init__" else audio), sys.argv[1]
+real, calls = getattr(owner, name), []
+
+def killed(*args, **settings):
+    calls.append(args)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+    return real(*args, **settings)
+
+setattr(owner, name, killed)
+table = pd.DataFrame({"filename": ["a.wav", "b.wav", "c.wav"], "line": [2, 3, 4]})
+audio.Store.build(
+    table, Path("data"), Path("m.csv"), Path("store"), "train", report=Report(), progress=False
+)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("to_int16", "2"),  # in the middle of the data
+        ("write_json", "1"),  # between data and index
+        ("__init__", "2"),  # after the index, the former data still there
+    ],
+)
+def test_a_killed_build_leaves_a_whole_store(
+    tmp_path: Path, folder: Path, build: Callable[..., Store], function: str, call: str
+) -> None:
+    build("a.wav")
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, function, call],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        check=False,
+    )
+    assert ended.returncode == -9
+    assert len(files(tmp_path / "store")) > 2
+    store = Store(tmp_path / "store", "train")
+    assert np.array_equal(store.get("a.wav"), decode(folder / "a.wav").waveform)
+
+    store = build("a.wav", "b.wav", "c.wav")
+    assert np.array_equal(store.get("b.wav"), decode(folder / "b.wav").waveform)
+    assert len(files(tmp_path / "store")) == 2
+
+
+def test_builds_at_the_same_time_decode_once(
+    build: Callable[..., Store], decoded: list[str]
+) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        builds = [pool.submit(build, "a.wav", "b.wav", "c.wav") for _ in range(4)]
+        fingerprints = {future.result().fingerprint() for future in builds}
+    assert len(fingerprints) == 1
+    assert sorted(decoded) == ["a.wav", "b.wav", "c.wav"]
+
+
+def test_two_stores_share_a_folder(tmp_path: Path, folder: Path) -> None:
+    stores = {
+        name: Store.build(
+            table(filename),
+            folder,
+            Path("metadata.csv"),
+            tmp_path / "store",
+            name,
+            report=Report(),
+            progress=False,
+        )
+        for name, filename in (("train", "a.wav"), ("train_2", "b.wav"), ("test", "c.wav"))
+    }
+    for name, store in stores.items():
+        assert Store(tmp_path / "store", name).fingerprint() == store.fingerprint()
+    with pytest.raises(ValueError, match="name"):
+        Store.build(
+            table(), folder, Path("m.csv"), tmp_path, "../x", report=Report(), progress=False
+        )
+
+
+def test_a_recording_too_loud_is_clipped_in_the_store(
+    folder: Path, build: Callable[..., Store]
+) -> None:
+    floats(folder / "loud.wav", tone(peak=2.0))
+    waveform = build("loud.wav").get("loud.wav")
+    assert waveform.max() == pytest.approx(1.0, abs=1e-4)
+    assert waveform.min() == -1.0
+    # Where the tone is far over full scale it stays there, on its own side.
+    loud = np.abs(tone(peak=2.0)) > 1
+    assert (np.sign(waveform) == np.sign(tone()))[loud].all()

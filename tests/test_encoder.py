@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder as TheirEncoder
+
+from hearback.backbones import read_encoder
+from hearback.encoder import N_POSITIONS, EncoderShape, WhisperEncoder
+
+TINY_EN = Path(__file__).parent.parent / "assets" / "whisper-tiny.en"
+
+
+def their_encoder(shape: EncoderShape) -> TheirEncoder:
+    sizes = shape.as_config() | {"max_source_positions": N_POSITIONS}
+    return TheirEncoder(WhisperConfig(**sizes, attn_implementation="sdpa")).eval()
+
+
+def test_equals_the_encoder_of_transformers_cut_to_800_positions() -> None:
+    torch.manual_seed(0)
+    theirs = their_encoder(TINY)
+    ours = WhisperEncoder(TINY)
+    ours.load_pretrained(theirs.state_dict())
+    log_mel = torch.randn(2, 80, 1600)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours(log_mel), theirs(log_mel).last_hidden_state, atol=1e-4, rtol=0
+        )
+
+
+@pytest.mark.slow
+def test_equals_the_encoder_of_transformers_on_real_weights() -> None:
+    config, tensors = read_encoder(TINY_EN)
+    shape = EncoderShape.from_config(config)
+    ours, theirs = WhisperEncoder(shape), their_encoder(shape)
+    ours.load_pretrained(tensors)
+    cut = tensors["embed_positions.weight"][:N_POSITIONS]
+    theirs.load_state_dict(tensors | {"embed_positions.weight": cut})
+    torch.manual_seed(0)
+    log_mel = torch.randn(2, 80, 1600) * 0.5
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours(log_mel), theirs(log_mel).last_hidden_state, atol=1e-4, rtol=0
+        )
+
+
+def test_a_shorter_window_has_the_first_positions() -> None:
+    torch.manual_seed(0)
+    encoder = WhisperEncoder(TINY)
+    assert encoder(torch.randn(1, 80, 64)).shape == (1, 32, TINY.d_model)
+
+
+def test_a_window_beyond_16_seconds_is_refused() -> None:
+    with pytest.raises(ValueError, match="801 frames"):
+        WhisperEncoder(TINY)(torch.zeros(1, 80, 1602))
+
+
+def test_positions_are_the_first_rows_of_the_pretrained_table_and_stay_frozen() -> None:
+    tensors = WhisperEncoder(TINY).state_dict()
+    table = torch.randn(1500, TINY.d_model)
+    encoder = WhisperEncoder(TINY)
+    encoder.load_pretrained(tensors | {"embed_positions.weight": table})
+    torch.testing.assert_close(encoder.embed_positions.weight, table[:800], atol=0, rtol=0)
+    encoder(torch.randn(1, 80, 64)).sum().backward()
+    assert encoder.embed_positions.weight.grad is None
+
+
+@pytest.mark.parametrize(("n_layers", "trained"), [(0, {"conv1", "0", "1"}), (1, {"1"})])
+def test_frozen_layers_have_no_gradient(n_layers: int, trained: set[str]) -> None:
+    encoder = WhisperEncoder(TINY)
+    encoder.freeze_below(n_layers)
+    encoder(torch.randn(1, 80, 64)).sum().backward()
+    parts = {"conv1": encoder.conv1, **dict(encoder.layers.named_children())}
+    with_gradient = {
+        name
+        for name, part in parts.items()
+        if all(parameter.grad is not None for parameter in part.parameters())
+    }
+    assert with_gradient == trained
+
+
+def test_a_tensor_of_another_shape_is_refused() -> None:
+    tensors = WhisperEncoder(TINY).state_dict()
+    with pytest.raises(RuntimeError, match=r"conv1\.weight"):
+        WhisperEncoder(TINY).load_pretrained(tensors | {"conv1.weight": torch.zeros(1, 1, 3)})
