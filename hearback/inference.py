@@ -18,7 +18,13 @@ from hearback.errors import HearbackError
 from hearback.models import Scorer
 from hearback.pairs import PairDataset, PairSource, batched
 from hearback.recipe import Recipe
-from hearback.references import References, UnrenderedTexts, missing_texts, render_missing
+from hearback.references import (
+    OtherVoice,
+    References,
+    UnrenderedTexts,
+    missing_texts,
+    render_missing,
+)
 from hearback.tables import (
     BadInput,
     Problem,
@@ -27,7 +33,7 @@ from hearback.tables import (
     read_submission_format,
     write_table,
 )
-from hearback.voices import VoiceError, open_voice
+from hearback.voices import reopen_voice
 
 PROBLEMS = "submission_problems.csv"
 
@@ -212,14 +218,14 @@ def _references(
     unsaid: dict[str, str] = {}
     if missing := missing_texts(texts, folder):
         try:
-            with contextlib.closing(
-                open_voice(str(config.voice["backend"]), float(config.voice["speed"]))
-            ) as voice:
+            with contextlib.closing(reopen_voice(config.voice)) as voice:
                 render_missing(missing, voice, folder)
+        except OtherVoice:
+            raise
         except UnrenderedTexts as error:
             unsaid = error.failures
-        except VoiceError as error:
-            unsaid = dict.fromkeys(missing, str(error))
+        except (HearbackError, OSError) as error:  # no such voice here; a read-only folder
+            unsaid = dict.fromkeys(missing_texts(missing, folder), str(error))
     for row in metadata[metadata["expected_text"].isin(unsaid)].to_dict("records"):
         what = f"no reference speech for {row['expected_text']!r}: {unsaid[row['expected_text']]}"
         cure = "render it before, with python preprocess.py"

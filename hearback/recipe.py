@@ -40,7 +40,7 @@ class Recipe:
     hidden: int | Literal["width"] | None = None
     dropout_on: Literal["frames", "pooled"] = "frames"
     negatives: float = 0.0  # per correct clip and epoch: pairs with the reference of another text
-    frozen_layers: int = 0  # of the encoder, from below, the convolutions with them
+    frozen_share: float = 0.0  # of the encoder's layers, from below, the convolutions with them
     batch_size: int = 16
     head_learning_rate: float | None = None  # None: `learning_rate`
     warmup_share: float = 0.02  # the competition had none; it keeps Adam's first steps small
@@ -57,6 +57,8 @@ class Recipe:
             problems.append(f"epochs is {self.epochs}, not within 1 to schedule_epochs")
         if not 0 <= self.dropout < 1:
             problems.append(f"dropout is {self.dropout}, not within 0 to 1")
+        if not 0 <= self.frozen_share <= 1:
+            problems.append(f"frozen_share is {self.frozen_share}, not within 0 to 1")
         if self.negatives < 0:
             problems.append(f"negatives is {self.negatives}")
         if self.batch_size < 1:
@@ -122,7 +124,18 @@ class Recipe:
 # of the competition; "small" was chosen on 1,900 (docs/results.md: how, and what else was tried).
 PRESETS: dict[str, dict[str, Any]] = {
     "competition": {},
-    "small": {},
+    "small": {
+        "learning_rate": 1e-4,
+        "head_learning_rate": 1e-3,
+        "epochs": 1,
+        "schedule_epochs": 1,
+        "cycles": 0.5,
+        "dropout": 0.1,
+        "frozen_share": 0.5,
+        "negatives": 0.5,
+        "augment_learner": Augmentation(),
+        "augment_reference": Augmentation(),
+    },
 }
 
 

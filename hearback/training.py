@@ -218,7 +218,7 @@ class FoldTraining:
         self._seed(0)  # the head's first weights
         self.model = Scorer(recipe, self.shape)
         self.model.encoder.load_pretrained(tensors)
-        self.model.encoder.freeze_below(recipe.frozen_layers)
+        self.model.encoder.freeze_below(round(recipe.frozen_share * self.shape.encoder_layers))
         self.model.to(self.device)
         self.optimizer = make_optimizer(self.model, recipe, self.device)
         # bf16 has float32's range and needs no loss scaling.

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ TINY_EN = Path(__file__).parent.parent / "assets" / "whisper-tiny.en"
 
 
 def their_encoder(shape: EncoderShape) -> TheirEncoder:
-    sizes = shape.as_config() | {"max_source_positions": N_POSITIONS}
-    return TheirEncoder(WhisperConfig(**sizes, attn_implementation="sdpa")).eval()
+    sizes: dict[str, Any] = {**shape.as_config(), "max_source_positions": N_POSITIONS}
+    return TheirEncoder(WhisperConfig(**sizes)).eval()
 
 
 def test_equals_the_encoder_of_transformers_cut_to_800_positions() -> None:

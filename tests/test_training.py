@@ -13,6 +13,8 @@ from hearback.augment import Augmentation
 from hearback.checkpoint import FoldFiles, read_story, why_not_done
 from hearback.errors import HearbackError
 from hearback.evaluation import row_log_loss
+from hearback.models import Scorer
+from hearback.pairs import Batch
 from hearback.recipe import Recipe
 from hearback.tables import BadInput
 from train_model3mapd import RECIPE
@@ -207,8 +209,9 @@ def test_a_fold_beyond_the_last_is_refused(options: training.TrainingOptions) ->
 def test_a_poisoned_batch_stops_the_training(
     options: training.TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(self: torch.nn.Module, batch: Any) -> torch.Tensor:
-        return self.head.classifier.bias.sum() * torch.full((len(batch),), float("nan"))
+    def poisoned(self: Scorer, batch: Batch) -> torch.Tensor:
+        some_weight = next(self.head.parameters())
+        return some_weight.sum() * torch.full((len(batch),), float("nan"))
 
     monkeypatch.setattr("hearback.models.Scorer.forward", poisoned)
     with pytest.raises(HearbackError, match="the loss is nan in epoch 1"):

@@ -1,0 +1,219 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import TINY
+
+from hearback import checkpoint, inference
+from hearback.checkpoint import FoldFiles
+from hearback.ensemble import EnsembleConfig, ModelConfig
+from hearback.errors import HearbackError
+from hearback.inference import InferenceOptions, write_submission
+from hearback.models import Scorer
+from hearback.recipe import Recipe
+from hearback.references import References
+from hearback.tables import BadInput
+from train_model2ds import RECIPE as MEAN
+from train_model3mapd import RECIPE as ATTENTION
+
+BASE_RATES = {"all": 0.4, "deletion": 0.1, "nonword_repetition": 0.25}
+
+
+@pytest.fixture
+def options(make_corpus: Callable[..., Path]) -> InferenceOptions:
+    """Options to run two models of two folds, with random weights, on a test set of six clips."""
+    folder = make_corpus()
+    voice = References(folder / "tts_data").voice
+    for recipe in (MEAN, ATTENTION):
+        for fold in (0, 1):
+            write_fold(folder / "assets", recipe, fold, voice)
+    models = (ModelConfig(MEAN.name, (0, 1), 0.25), ModelConfig(ATTENTION.name, (0, 1), 0.75))
+    config = EnsembleConfig(models, voice, BASE_RATES, {"honest": 0.5}, n_rows=36)
+    config.save(folder / "model_configs.json")
+    return InferenceOptions(
+        data=folder / "data",
+        tts_data=folder / "tts_data",
+        store=folder / "store",
+        assets=folder / "assets",
+        config=folder / "model_configs.json",
+        submission=folder / "submission.csv",
+        device="cpu",
+        workers=0,
+    )
+
+
+def write_fold(assets: Path, recipe: Recipe, fold: int, voice: dict[str, Any]) -> None:
+    torch.manual_seed(100 * fold + recipe.seed)
+    oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
+    story = {"recipe": recipe.as_dict(), "encoder_shape": TINY.as_config(), "voice": voice}
+    weights = Scorer(recipe, TINY).state_dict()
+    checkpoint.save_fold(FoldFiles(assets, recipe.name, fold), weights, oof, story)
+
+
+def scores(options: InferenceOptions) -> pd.Series:
+    return pd.read_csv(options.submission).set_index("filename")["score"]
+
+
+def problems(options: InferenceOptions) -> pd.DataFrame:
+    return pd.read_csv(options.submission.with_name(inference.PROBLEMS))
+
+
+def test_the_submission_has_the_formats_rows_in_its_order(options: InferenceOptions) -> None:
+    write_submission(options)
+    expected = pd.read_csv(options.data / "submission_format.csv")
+    submission = pd.read_csv(options.submission)
+    assert list(submission.columns) == ["filename", "score"]
+    assert list(submission["filename"]) == list(expected["filename"])
+    assert submission["score"].between(0, 1, inclusive="neither").all()
+    assert submission["score"].nunique() == len(submission)
+    assert not options.submission.with_name(inference.PROBLEMS).exists()
+
+
+def test_without_a_format_the_order_is_the_metadatas(options: InferenceOptions) -> None:
+    (options.data / "submission_format.csv").unlink()
+    write_submission(options)
+    metadata = pd.read_csv(options.data / "test_metadata.csv")
+    assert list(scores(options).index) == list(metadata["filename"])
+
+
+def test_the_score_is_the_weighted_mean_of_the_models_mean_over_folds(
+    options: InferenceOptions,
+) -> None:
+    write_submission(options)
+    together = scores(options)
+    config = EnsembleConfig.load(options.config)
+    expected = pd.Series(0.0, index=together.index)
+    for model in config.models:
+        for fold in model.folds:
+            alone = replace(config, models=(ModelConfig(model.name, (fold,), 1.0),))
+            alone.save(options.config)
+            write_submission(options)
+            expected += model.weight / len(model.folds) * scores(options)
+    pd.testing.assert_series_equal(together, expected, atol=1e-9, check_names=False)
+
+
+def test_a_clips_score_does_not_depend_on_its_place_in_the_table(options: InferenceOptions) -> None:
+    write_submission(options)
+    before = scores(options)
+    path = options.data / "test_metadata.csv"
+    pd.read_csv(path, dtype=str)[::-1].to_csv(path, index=False)
+    write_submission(options)
+    pd.testing.assert_series_equal(scores(options), before, atol=1e-5, rtol=0)
+
+
+def test_rows_that_cannot_be_scored_get_their_tasks_base_rate_and_are_listed(
+    options: InferenceOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_submission(options)
+    before = scores(options)
+    (options.data / "test000.wav").write_bytes(b"broken")  # deletion
+    (options.data / "test001.wav").unlink()  # blending, of which training had none
+    table = options.data / "test_metadata.csv"
+    lines = table.read_text().splitlines()
+    lines[3] = lines[3].replace("koovnorb", "")  # nonword_repetition
+    lines[4] = lines[4].replace("sentence_repetition", "singing")
+    table.write_text("\n".join(lines))
+    write_submission(options)
+    after = scores(options)
+    assert after["test000.wav"] == 0.1
+    assert after["test001.wav"] == 0.4
+    assert after["test002.wav"] == 0.25
+    assert after["test003.wav"] == 0.4
+    untouched = ["test004.wav", "test005.wav"]
+    pd.testing.assert_series_equal(after[untouched], before[untouched], atol=1e-5, rtol=0)
+    listed = problems(options)
+    assert set(listed["filename"]) == {f"test00{n}.wav" for n in range(4)}
+    printed = capsys.readouterr().out
+    assert "WARNING" in printed and "test001.wav" in printed
+    assert "4 of them at the base rate" in printed
+
+
+def test_a_row_of_the_format_that_the_metadata_lacks_is_not_lost(options: InferenceOptions) -> None:
+    path = options.data / "submission_format.csv"
+    path.write_text(path.read_text() + "stranger.wav,0.0\n")
+    write_submission(options)
+    assert scores(options)["stranger.wav"] == 0.4
+    assert "stranger.wav" in set(problems(options)["filename"])
+
+
+def test_a_stereo_recording_is_scored_and_mentioned(options: InferenceOptions) -> None:
+    import soundfile
+
+    samples, rate = soundfile.read(options.data / "test000.wav")
+    soundfile.write(options.data / "test000.wav", np.stack([samples, samples], axis=1), rate)
+    write_submission(options)
+    assert scores(options)["test000.wav"] not in BASE_RATES.values()
+    assert list(problems(options)["severity"]) == ["warning"]
+
+
+def test_a_text_that_cannot_be_rendered_does_not_lose_the_submission(
+    options: InferenceOptions,
+) -> None:
+    table = options.data / "test_metadata.csv"
+    table.write_text(table.read_text().replace("koovnorb", "a text never rendered"))
+    write_submission(options)  # the tests' voice is none that the product knows
+    assert scores(options)["test002.wav"] == 0.25
+    assert "a text never rendered" in problems(options)["what"][0]
+
+
+def test_problems_of_an_earlier_run_do_not_stay(options: InferenceOptions) -> None:
+    whole = (options.data / "test000.wav").read_bytes()
+    (options.data / "test000.wav").write_bytes(b"broken")
+    write_submission(options)
+    assert options.submission.with_name(inference.PROBLEMS).exists()
+    (options.data / "test000.wav").write_bytes(whole)
+    write_submission(options)
+    assert not options.submission.with_name(inference.PROBLEMS).exists()
+
+
+def test_a_missing_column_is_an_error(options: InferenceOptions) -> None:
+    table = options.data / "test_metadata.csv"
+    pd.read_csv(table).drop(columns="grade").to_csv(table, index=False)
+    with pytest.raises(BadInput, match="'grade' is missing"):
+        write_submission(options)
+    assert not options.submission.exists()
+
+
+def test_another_voice_than_in_training_is_refused(options: InferenceOptions) -> None:
+    config = EnsembleConfig.load(options.config)
+    replace(config, voice={**config.voice, "speed": 1.0}).save(options.config)
+    with pytest.raises(HearbackError, match="voice"):
+        write_submission(options)
+
+
+def test_missing_weights_are_an_error_that_says_what_to_do(options: InferenceOptions) -> None:
+    FoldFiles(options.assets, ATTENTION.name, 1).story.unlink()
+    with pytest.raises(HearbackError, match=r"python train_model3mapd\.py --fold 1"):
+        write_submission(options)
+
+
+def test_weights_of_another_model_are_an_error(options: InferenceOptions) -> None:
+    wrong = FoldFiles(options.assets, MEAN.name, 0).weights.read_bytes()
+    FoldFiles(options.assets, ATTENTION.name, 0).weights.write_bytes(wrong)
+    with pytest.raises(HearbackError, match="not this model's weights"):
+        write_submission(options)
+
+
+def test_an_unknown_device_is_an_error() -> None:
+    with pytest.raises(HearbackError, match="--device abacus"):
+        inference.choose_device("abacus")
+
+
+def test_a_cpu_computes_in_float32_unless_told() -> None:
+    cpu = torch.device("cpu")
+    assert inference.compute_dtype(cpu) == torch.float32
+    assert inference.compute_dtype(cpu, "bfloat16") == torch.bfloat16
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpus_scores_are_those_of_the_cpu(options: InferenceOptions) -> None:
+    write_submission(options)
+    on_cpu = scores(options)
+    write_submission(replace(options, device="cuda"))
+    pd.testing.assert_series_equal(scores(options), on_cpu, atol=5e-3, rtol=0)
