@@ -85,7 +85,9 @@ def read_story(files: FoldFiles) -> Story:
             f"--fold {files.fold}"
         ) from None
     except ValueError as error:
-        raise HearbackError(f"{files.story}: not readable JSON ({error}); train it again") from None
+        raise HearbackError(
+            f"{files.story}: not readable JSON ({error}); delete it and train the fold again"
+        ) from None
 
 
 def why_not_done(files: FoldFiles, identity: Mapping[str, Any]) -> str | None:
@@ -134,15 +136,23 @@ def save_partial(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, 
 def load_partial(
     path: Path, identity: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Read what `save_partial` wrote, or None where there is none of this very training."""
+    """Read what `save_partial` wrote, or None where there is none of this very training.
+
+    Raises HearbackError where the file is not whole.
+    """
     if not path.exists():
         return None
-    with safe_open(path, framework="pt") as file:
-        notes = json.loads(file.metadata()["notes"])
-        if notes["identity"] != dict(identity):
-            return None
-        # safe_open's handle has keys() but is no mapping.
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = json.loads((file.metadata() or {})["notes"])
+            if notes["identity"] != dict(identity):
+                return None
+            # safe_open's handle has keys() but is no mapping.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise HearbackError(
+            f"{path}: not the state of a training ({error!r}); delete it to train from the start"
+        ) from None
     return tensors, notes
 
 

@@ -60,10 +60,13 @@ def score_ensemble(
 ) -> EnsembleScores:
     """Score models, (models, rows), alone, as a plain mean, and as a weighted ensemble.
 
-    The honest score weighs each row with weights searched on the other groups' rows.
+    The honest score weighs each row with weights searched on the other groups' rows. Raises
+    HearbackError where there are no other groups.
     """
     honest = np.empty(len(labels))
     n_splits = min(N_CROSS_FITS, len(np.unique(groups)))
+    if n_splits < 2:
+        raise HearbackError("all rows are of one group: no others to search its weights on")
     for rest, held_out in GroupKFold(n_splits).split(labels, groups=groups):
         weights = search_weights(predictions[:, rest], labels[rest])
         honest[held_out] = weights @ predictions[:, held_out]
@@ -129,8 +132,10 @@ class EnsembleConfig:
                 f"{path}: not an ensemble's configuration ({error!r}); "
                 "write it again with python get_config.py"
             ) from None
-        if not config.models or abs(sum(model.weight for model in models) - 1) > 1e-6:
-            raise HearbackError(f"{path}: the models' weights do not sum to one")
+        weights = np.array([model.weight for model in models])
+        # Said the positive way round, for NaN compares as false.
+        if not ((weights >= 0).all() and abs(weights.sum() - 1) <= 1e-6):
+            raise HearbackError(f"{path}: the models' weights are not shares of one")
         return config
 
     def base_rate(self, task: str | None) -> float:

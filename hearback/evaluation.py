@@ -114,7 +114,7 @@ def _read_model(assets: Path, model: str, folds: Sequence[int]) -> OutOfFold:
         if sha256_of(files.oof) != story["sha256"]["oof"]:
             raise HearbackError(
                 f"{files.oof}: not the file that {files.story.name} speaks of; "
-                f"train it again: {story['command']}"
+                f"train it again: {story['command_again']}"
             )
         table = pd.read_csv(files.oof, dtype={"filename": str, "score": float, "pred": float})
         stories[fold] = story
@@ -166,8 +166,11 @@ def bootstrap_standard_error(
     """
     _, codes = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
-    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=N_BOOTSTRAPS)
-    return float(np.std((draws @ sums) / (draws @ counts), ddof=1))
+    means = np.empty(N_BOOTSTRAPS)
+    for place in range(N_BOOTSTRAPS):  # all draws at once would be gigabytes for 38,000 groups
+        drawn = rng.integers(len(sums), size=len(sums))
+        means[place] = sums[drawn].sum() / counts[drawn].sum()
+    return float(np.std(means, ddof=1))
 
 
 def area_under_curve(scores: np.ndarray, predictions: np.ndarray) -> float:
@@ -235,7 +238,7 @@ def join(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
     """Join the models' predictions on filename: the metadata, score, base, a column per model.
 
     A row that some model did not predict, for its fold is not trained, is left out. Raises
-    HearbackError where none is left or the models disagree about a score.
+    HearbackError where none is left.
     """
     joined = metadata
     for place, table in enumerate(tables):

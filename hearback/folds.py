@@ -21,7 +21,7 @@ def assign_folds(
     metadata has that column, for a speaker on both sides flatters the score, and no groups where it
     has not. Folds are stratified by label (and by task where rows are not grouped). The split
     depends on the rows' filenames, not on their order. Raises HearbackError where there are fewer
-    groups than folds.
+    groups than folds, or fewer rows of every label.
     """
     if n_folds < 2:
         raise HearbackError(f"--n_folds {n_folds}: out-of-fold scores need at least 2 folds")
@@ -44,6 +44,11 @@ def assign_folds(
     if n_groups < n_folds:
         raise HearbackError(
             f"{n_groups} {group_by if group_by != 'none' else 'row'}s cannot make {n_folds} folds: "
+            "ask for fewer with --n_folds"
+        )
+    if np.unique(strata, return_counts=True)[1].max() < n_folds:
+        raise HearbackError(
+            f"{len(ordered)} rows are too few to spread each label over {n_folds} folds: "
             "ask for fewer with --n_folds"
         )
     folds = np.empty(len(ordered), dtype=np.int64)

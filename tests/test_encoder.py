@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
@@ -9,6 +10,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder as Their
 
 from hearback.backbones import read_encoder
 from hearback.encoder import N_POSITIONS, EncoderShape, WhisperEncoder
+from hearback.features import log_mel
+from hearback.pairs import Pair, collate, window_samples
 
 TINY_EN = Path(__file__).parent.parent / "assets" / "whisper-tiny.en"
 
@@ -23,26 +26,32 @@ def test_equals_the_encoder_of_transformers_cut_to_800_positions() -> None:
     theirs = their_encoder(TINY)
     ours = WhisperEncoder(TINY)
     ours.load_pretrained(theirs.state_dict())
-    log_mel = torch.randn(2, 80, 1600)
+    features = torch.randn(2, 80, 1600)
     with torch.no_grad():
         torch.testing.assert_close(
-            ours(log_mel), theirs(log_mel).last_hidden_state, atol=1e-4, rtol=0
+            ours(features), theirs(features).last_hidden_state, atol=1e-4, rtol=0
         )
 
 
 @pytest.mark.slow
-def test_equals_the_encoder_of_transformers_on_real_weights() -> None:
+def test_a_fixed_window_equals_transformers_on_real_weights() -> None:
     config, tensors = read_encoder(TINY_EN)
     shape = EncoderShape.from_config(config)
     ours, theirs = WhisperEncoder(shape), their_encoder(shape)
     ours.load_pretrained(tensors)
     cut = tensors["embed_positions.weight"][:N_POSITIONS]
     theirs.load_state_dict(tensors | {"embed_positions.weight": cut})
-    torch.manual_seed(0)
-    log_mel = torch.randn(2, 80, 1600) * 0.5
+    rng = np.random.default_rng(0)
+    pairs = [
+        Pair(rng.normal(0, 0.1, n).astype(np.float32), np.zeros(2, np.float32), row=n)
+        for n in (30_000, 200_000)
+    ]
+    batch = collate(pairs, window_samples(30_000, "fixed", 0.64))
+    features = log_mel(batch.waveforms, shape.num_mel_bins)
+    assert features.shape == (2, 80, 1600)
     with torch.no_grad():
         torch.testing.assert_close(
-            ours(log_mel), theirs(log_mel).last_hidden_state, atol=1e-4, rtol=0
+            ours(features), theirs(features).last_hidden_state, atol=1e-4, rtol=0
         )
 
 
