@@ -21,8 +21,9 @@ def main() -> None:
 def show(data: Path, assets: Path, models: list[str] | None = None) -> None:
     """Print log loss per model, fold, task and grade, and name the folds that stand out."""
     report = Report()
-    metadata, _ = read_labelled(data, report)
+    metadata, labels = read_labelled(data, report)
     report.raise_if_errors()
+    metadata = metadata.assign(score=labels)
     tables = evaluation.read_out_of_fold(assets, models)
 
     def section(title: str, frame: object) -> None:

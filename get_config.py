@@ -25,7 +25,7 @@ def main() -> None:
     metadata, labels = read_labelled(arguments.data, report)
     report.raise_if_errors()
     tables = evaluation.read_out_of_fold(arguments.assets, arguments.models)
-    joined = evaluation.join(tables, metadata)
+    joined = evaluation.join(tables, metadata.assign(score=labels))
     names = [table.model for table in tables]
     predictions, scores = joined[names].to_numpy().T, joined["score"].to_numpy()
     unit = "speaker" if "speaker" in joined else "filename"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import check_models
-from hearback import cli, recipe, training
+from hearback import cli, options, recipe
 from hearback.checkpoint import FoldFiles, why_not_done
 from hearback.errors import HearbackError
 
@@ -50,35 +50,35 @@ def main() -> int:
     )
     parser.add_argument("--folds", nargs="+", type=int, help="only these (default: all)")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
-    training.add_options(parser)
+    options.add_options(parser)
     arguments = parser.parse_args()
-    options = training.options_from(arguments)
+    asked = options.options_from(arguments)
     models = arguments.models or list(recipes)
-    folds = list(range(options.n_folds)) if arguments.folds is None else arguments.folds
-    if outside := [fold for fold in folds if not 0 <= fold < options.n_folds]:
-        raise HearbackError(f"--folds {outside}: with --n_folds {options.n_folds} there are none")
+    folds = list(range(asked.n_folds)) if arguments.folds is None else arguments.folds
+    if outside := [fold for fold in folds if not 0 <= fold < asked.n_folds]:
+        raise HearbackError(f"--folds {outside}: with --n_folds {asked.n_folds} there are none")
     if arguments.jobs < 1:
         raise HearbackError("--jobs: at least 1")
 
-    data = options.load_data()
+    data = asked.load_data()
     todo = []
     for model in models:
-        identity = options.identity(options.adapt(recipes[model]), data)
+        identity = asked.identity(asked.adapt(recipes[model]), data)
         for fold in folds:
-            reason = why_not_done(FoldFiles(options.assets, model, fold), identity)
+            reason = why_not_done(FoldFiles(asked.assets, model, fold), identity)
             print(f"{model} fold {fold}: {reason or 'done'}")
             if reason is not None:
                 todo.append(Job(model, fold))
 
-    failed = run_all(todo, arguments.jobs, options)
-    check_models.show(options.data, options.assets, models)
+    failed = run_all(todo, arguments.jobs, asked)
+    check_models.show(asked.data, asked.assets, models)
     for job, log in failed.items():
         print(f"FAILED: {job.model} fold {job.fold}" + (f", see {log}" if log else ""))
     return 1 if failed else 0
 
 
 def run_all(
-    jobs: list[Job], n_at_once: int, options: training.TrainingOptions
+    jobs: list[Job], n_at_once: int, asked: options.TrainingOptions
 ) -> dict[Job, Path | None]:
     """Run the jobs, `n_at_once` at a time; return those that failed, with their logs.
 
@@ -89,10 +89,10 @@ def run_all(
     n_threads = max(1, (os.cpu_count() or 1) // n_at_once) if several else None
 
     def run(job: Job) -> tuple[Job, Path | None, int]:
-        log = options.runs / f"{job.model}_{job.fold}.log" if several else None
+        log = asked.runs / f"{job.model}_{job.fold}.log" if several else None
         if log:
             print(f"{job.model} fold {job.fold}: starts, log in {log}", flush=True)
-        status = job.run(options.as_flags(), n_threads, log)
+        status = job.run(asked.as_flags(), n_threads, log)
         print(f"{job.model} fold {job.fold}: {'failed' if status else 'trained'}", flush=True)
         return job, log, status
 

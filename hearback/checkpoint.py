@@ -97,7 +97,10 @@ def why_not_done(files: FoldFiles, identity: Mapping[str, Any]) -> str | None:
     """
     if not files.story.exists():
         return "under way" if files.partial.exists() else "not trained"
-    story = read_story(files)
+    try:
+        story = read_story(files)
+    except HearbackError as error:
+        return str(error)
     changed = [name for name, value in identity.items() if story.get(name) != value]
     if "recipe" in changed:
         old, new = story.get("recipe", {}), identity["recipe"]
@@ -105,6 +108,10 @@ def why_not_done(files: FoldFiles, identity: Mapping[str, Any]) -> str | None:
         return f"its recipe changed since ({', '.join(fields)})"
     if changed:
         return f"trained with another {', '.join(changed).replace('_', ' ')}"
+    return _what_does_not_fit(files, story)
+
+
+def _what_does_not_fit(files: FoldFiles, story: Story) -> str | None:
     for name, path in (("weights", files.weights), ("oof", files.oof)):
         if not path.exists():
             return f"{path.name} is missing"

@@ -14,7 +14,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hearback.features import HOP, SAMPLE_RATE
+from hearback.audio import SAMPLE_RATE
+from hearback.features import HOP
 
 WINDOW_SECONDS = 16
 SAMPLES_PER_FRAME = 2 * HOP  # the second convolution halves the mel frames: 20 ms an encoder frame

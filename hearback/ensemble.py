@@ -12,6 +12,7 @@ from hearback.files import read_json, write_json
 
 TOLERANCE = 1e-7  # nats: how far from the best weights' log loss a search may stop
 MAX_ITERATIONS = 100_000
+SMALLEST_WEIGHT = 1e-3
 N_CROSS_FITS = 10
 
 
@@ -52,6 +53,8 @@ def search_weights(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         if ratios.max() - 1 < TOLERANCE:
             break
         weights = weights * ratios
+    # EM nears zero and never arrives; a model of no weight need not run at inference.
+    weights = np.where(weights < SMALLEST_WEIGHT, 0, weights)
     return weights / weights.sum()
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from hearback.checkpoint import FoldFiles, Story, read_story
 from hearback.errors import HearbackError
 from hearback.files import sha256_of
+from hearback.tables import GRADES, TASKS
 
 N_BOOTSTRAPS = 2000
 OUTLIER_DEVIATIONS = 3.0  # robust standard deviations of the sibling folds' gains
@@ -97,13 +98,23 @@ def read_out_of_fold(assets: Path, models: Sequence[str] | None = None) -> list[
     if not found:
         raise HearbackError(f"{assets}: no finished fold; train some with python train.py")
     tables = [_read_model(assets, model, folds) for model, folds in found.items()]
-    fingerprints = {t.model: s["data_fingerprint"] for t in tables for s in t.stories.values()}
-    if len(set(fingerprints.values())) > 1:
-        raise HearbackError(
-            f"{assets}: models were trained on different data ({fingerprints}); "
-            "python train.py trains again what is out of date"
-        )
+    stories = {f"{t.model} fold {fold}": s for t in tables for fold, s in t.stories.items()}
+    _check_same(assets, stories, ("n_folds", "group_by", "limit", "data_fingerprint"))
     return tables
+
+
+def _check_same(assets: Path, stories: Mapping[str, Story], keys: Sequence[str]) -> None:
+    """Raise HearbackError where trainings that belong together differ in one of `keys`."""
+    for key in keys:
+        by_value: dict[str, list[str]] = {}
+        for name, story in stories.items():
+            by_value.setdefault(str(story[key]), []).append(name)
+        if len(by_value) > 1:
+            said = "; ".join(f"{value}: {', '.join(names)}" for value, names in by_value.items())
+            raise HearbackError(
+                f"{assets}: the trained folds differ in {key.replace('_', ' ')} ({said}); "
+                "python train.py trains again what is out of date"
+            )
 
 
 def _read_model(assets: Path, model: str, folds: Sequence[int]) -> OutOfFold:
@@ -119,13 +130,8 @@ def _read_model(assets: Path, model: str, folds: Sequence[int]) -> OutOfFold:
         table = pd.read_csv(files.oof, dtype={"filename": str, "score": float, "pred": float})
         stories[fold] = story
         tables.append(table.assign(fold=fold, base=story["base_rate"]))
-    for key in ("recipe_fingerprint", "n_folds", "group_by", "limit", "data_fingerprint"):
-        values = {fold: story[key] for fold, story in stories.items()}
-        if len(set(values.values())) > 1:
-            raise HearbackError(
-                f"{assets}: the folds of {model} differ in {key.replace('_', ' ')} ({values}); "
-                "python train.py trains again what is out of date"
-            )
+    named = {f"{model} fold {fold}": story for fold, story in stories.items()}
+    _check_same(assets, named, ("recipe_fingerprint", "n_folds"))
     return OutOfFold(model, stories[folds[0]]["n_folds"], pd.concat(tables), stories)
 
 
@@ -134,11 +140,13 @@ def folds_that_stand_out(table: OutOfFold) -> dict[int, str]:
 
     What is compared is the gain over the base rate, so that the rule fits any level of loss: a fold
     stands out where its gain falls short of its siblings' median by more than three robust standard
-    deviations of theirs, and by more than a tenth of it. With siblings at 0.22 to 0.24 and a base
-    rate of 0.69, that begins at 0.28.
+    deviations of theirs (or standard errors of its own), and by more than a tenth of it. With
+    siblings at 0.22 to 0.24 and a base rate of 0.69, that begins at 0.28.
     """
     gains = table.fold_gains()
     losses = table.fold_log_losses()
+    scores, base = table.rows["score"], table.rows["base"]
+    row_gains = row_log_loss(scores, base) - row_log_loss(scores, table.rows["pred"])
     reasons = {}
     for fold, gain in gains.items():
         siblings = gains.drop(fold)
@@ -146,7 +154,8 @@ def folds_that_stand_out(table: OutOfFold) -> dict[int, str]:
             continue
         median = siblings.median()
         deviation = _MAD_TO_DEVIATION * (siblings - median).abs().median()
-        margin = max(OUTLIER_DEVIATIONS * deviation, OUTLIER_SHARE * abs(median))
+        error = row_gains[table.rows["fold"] == fold].sem()  # few rows tell a fold's gain badly
+        margin = max(OUTLIER_DEVIATIONS * max(deviation, error), OUTLIER_SHARE * abs(median))
         if median - gain > margin:
             reasons[int(fold)] = (
                 f"log loss {losses[fold]:.4f} where its siblings' median is "
@@ -192,7 +201,7 @@ def summary(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame
     unit = "speaker" if "speaker" in metadata else "filename"
     lines = []
     for table in tables:
-        rows = table.rows.merge(metadata, on="filename", validate="one_to_one")
+        rows = with_metadata(table.rows, metadata)
         losses = row_log_loss(rows["score"], rows["pred"])
         gain = row_log_loss(rows["score"], rows["base"]) - losses
         error = bootstrap_standard_error(
@@ -223,15 +232,41 @@ def by_fold(tables: Sequence[OutOfFold]) -> pd.DataFrame:
 def by_column(tables: Sequence[OutOfFold], metadata: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return log loss by a column of the metadata: a row per value, a column per model."""
     columns: dict[str, pd.Series] = {}
+    everyone = pd.concat([table.rows for table in tables]).drop_duplicates("filename")
+    everyone = with_metadata(everyone, metadata)
+    columns["rows"] = everyone.groupby(column).size()
+    columns["base rate"] = _mean_by(everyone, column, "base")
     for table in tables:
-        rows = table.rows.merge(metadata, on="filename", validate="one_to_one")
-        losses = row_log_loss(rows["score"], rows["pred"]).groupby(rows[column])
-        columns.setdefault("rows", losses.size())
-        columns.setdefault(
-            "base rate", row_log_loss(rows["score"], rows["base"]).groupby(rows[column]).mean()
+        columns[table.model] = _mean_by(with_metadata(table.rows, metadata), column, "pred")
+    order = {"task": TASKS, "grade": GRADES}.get(column, tuple(columns["rows"].index))
+    frame = pd.DataFrame(columns).reindex([value for value in order if value in columns["rows"]])
+    return frame.rename_axis(column)
+
+
+def _mean_by(rows: pd.DataFrame, column: str, prediction: str) -> pd.Series:
+    return row_log_loss(rows["score"], rows[prediction]).groupby(rows[column]).mean()
+
+
+def with_metadata(rows: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
+    """Join predicted `rows` with the table's columns.
+
+    Raises HearbackError where the table no longer has a row or gives it another score (where
+    `metadata` has that column): then the table has changed since the training.
+    """
+    labels = {"score": "label"} if "score" in metadata else {}
+    joined = rows.merge(
+        metadata.rename(columns=labels), on="filename", how="left", validate="one_to_one"
+    )
+    changed = joined["task"].isna()
+    if labels:
+        changed |= joined["label"] != joined["score"]
+    if changed.any():
+        one = joined["filename"][changed].iloc[0]
+        raise HearbackError(
+            f"the table has changed since the training, for one in the row of {one}; "
+            "python train.py trains again what is out of date"
         )
-        columns[table.model] = losses.mean()
-    return pd.DataFrame(columns)
+    return joined
 
 
 def join(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
@@ -240,13 +275,12 @@ def join(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
     A row that some model did not predict, for its fold is not trained, is left out. Raises
     HearbackError where none is left.
     """
-    joined = metadata
-    for place, table in enumerate(tables):
-        rows = table.rows[["filename", "pred", "score", "base"]]
+    joined = with_metadata(tables[0].rows, metadata).rename(columns={"pred": tables[0].model})
+    for table in tables[1:]:
+        rows = with_metadata(table.rows, metadata)[["filename", "pred"]]
         rows = rows.rename(columns={"pred": table.model})
-        if place:
-            rows = rows.drop(columns=["score", "base"])
         joined = joined.merge(rows, on="filename", validate="one_to_one")
+    joined = metadata[["filename"]].merge(joined, on="filename")  # in the table's order
     if joined.empty:
         raise HearbackError(
             "no row was predicted out of fold by every model: "

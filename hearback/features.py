@@ -10,7 +10,8 @@ import librosa
 import torch
 from torch import Tensor
 
-SAMPLE_RATE = 16_000
+from hearback.audio import SAMPLE_RATE
+
 N_FFT = 400  # samples: a 25 ms Hann window
 HOP = 160  # samples: 10 ms a mel frame
 DYNAMIC_RANGE = 8.0  # in log10 units: what is 80 dB below the window's maximum is floored

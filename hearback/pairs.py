@@ -188,5 +188,6 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
             augment_reference, augment_learner = self.augmentations
             reference = augment_reference.apply(reference, rng)
             learner = augment_learner.apply(learner, rng)
-        label = float(self.source.labels[row]) if row == text_row else 0.0
+        said = self.source.texts[row] == self.source.texts[text_row]
+        label = float(self.source.labels[row]) if said else 0.0
         return Pair(join(reference, learner), self.source.contexts[row], row, label)

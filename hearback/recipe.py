@@ -3,10 +3,12 @@
 import hashlib
 import importlib.util
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hearback.augment import Augmentation
 from hearback.errors import HearbackError
@@ -51,24 +53,32 @@ class Recipe:
     window_step_seconds: float = 0.64
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
-        problems = []
-        if self.epochs < 1 or self.epochs > self.schedule_epochs:
-            problems.append(f"epochs is {self.epochs}, not within 1 to schedule_epochs")
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout is {self.dropout}, not within 0 to 1")
-        if not 0 <= self.frozen_share <= 1:
-            problems.append(f"frozen_share is {self.frozen_share}, not within 0 to 1")
-        if self.negatives < 0:
-            problems.append(f"negatives is {self.negatives}")
-        if self.batch_size < 1:
-            problems.append(f"batch_size is {self.batch_size}")
-        if self.learning_rate < 0 or (self.head_learning_rate or 0) < 0:
-            problems.append("a learning rate is negative")
-        if self.window == "trimmed" and self.window_step_seconds <= 0:
-            problems.append(f"window_step_seconds is {self.window_step_seconds}")
+        """Refuse values of another type than their field's, and what contradicts itself."""
+        problems = [
+            f"{name} is {getattr(self, name)!r}"
+            for name, hint in get_type_hints(type(self)).items()
+            if not _fits(getattr(self, name), hint)
+        ]
+        if not problems:  # else the comparisons below could not be made
+            problems = [f"{name} is {getattr(self, name)}" for name in self._out_of_range()]
         if problems:
-            raise HearbackError(f"recipe {self.name}: {'; '.join(problems)}")
+            raise HearbackError(f"recipe {self.name}: {'; '.join(problems)}: that cannot be")
+
+    def _out_of_range(self) -> list[str]:
+        in_range = {
+            "epochs": 1 <= self.epochs <= self.schedule_epochs,
+            "dropout": 0 <= self.dropout < 1,
+            "frozen_share": 0 <= self.frozen_share <= 1,
+            "warmup_share": 0 <= self.warmup_share < 1,
+            "negatives": self.negatives >= 0,
+            "batch_size": self.batch_size >= 1,
+            "learning_rate": self.learning_rate >= 0,
+            "head_learning_rate": self.head_learning_rate is None or self.head_learning_rate >= 0,
+            "weight_decay": self.weight_decay >= 0,
+            "max_gradient_norm": self.max_gradient_norm > 0,
+            "window_step_seconds": self.window_step_seconds > 0,
+        }
+        return [name for name, fine in in_range.items() if not fine]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON has it."""
@@ -76,17 +86,25 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """Make a recipe of what `as_dict` gave; an unknown field is a HearbackError."""
-        known = {entry.name for entry in fields(cls)}
-        if unknown := sorted(set(values) - known):
+        """Make a recipe of what `as_dict` gave.
+
+        Raises HearbackError for a field that is unknown or missing, or whose value cannot be.
+        """
+        hints = get_type_hints(cls)
+        if unknown := sorted(set(values) - set(hints)):
             raise HearbackError(f"a recipe has no field {', '.join(unknown)}")
         typed = dict(values)
-        for name in ("augment_learner", "augment_reference"):
-            if name in typed:
-                typed[name] = Augmentation(**typed[name])
-        if "adam_betas" in typed:
-            typed["adam_betas"] = tuple(typed["adam_betas"])
-        return cls(**typed)
+        try:
+            for name, value in values.items():
+                if name.startswith("augment_"):
+                    typed[name] = Augmentation(**value)
+                elif isinstance(value, list):
+                    typed[name] = tuple(value)
+                elif type(value) is int and float in (hints[name], *get_args(hints[name])):
+                    typed[name] = float(value)  # 0 and 0.0 are one recipe
+            return cls(**typed)
+        except TypeError as error:
+            raise HearbackError(f"not a recipe: {error}") from None
 
     @property
     def fingerprint(self) -> str:
@@ -118,6 +136,24 @@ class Recipe:
         """Train for `epochs`, the cosine stretched in proportion."""
         stretched = round(epochs * self.schedule_epochs / self.epochs)
         return replace(self, epochs=epochs, schedule_epochs=stretched)
+
+
+def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
+    """Return whether a value is of the type that a field's hint says."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in options
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in options)
+    if origin is tuple:
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(options)
+            and all(map(_fits, value, options))
+        )
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is hint
 
 
 # A preset replaces fields of every recipe. The recipes' own values were chosen for the 32,000 clips

@@ -228,7 +228,7 @@ def test_no_finished_fold_is_an_error_that_says_what_to_run(
 def test_folds_of_different_trainings_do_not_mix(tmp_path: Path, field: str, value: Any) -> None:
     write_folds(tmp_path, "model1m", make_predictions(2), folds=[0, 1])
     write_folds(tmp_path, "model1m", make_predictions(2), folds=[2], **{field: value})
-    said = f"folds of model1m differ in {field.replace('_', ' ')}.*{value}.*train.py"
+    said = f"folds differ in {field.replace('_', ' ')}.*{value}: model1m fold 2.*train.py"
     with pytest.raises(HearbackError, match=said):
         evaluation.read_out_of_fold(tmp_path)
 
@@ -236,7 +236,7 @@ def test_folds_of_different_trainings_do_not_mix(tmp_path: Path, field: str, val
 def test_models_of_different_data_do_not_mix(tmp_path: Path) -> None:
     write_folds(tmp_path, "model1m", make_predictions(2))
     write_folds(tmp_path, "model2ds", make_predictions(1), data_fingerprint="another")
-    with pytest.raises(HearbackError, match="trained on different data"):
+    with pytest.raises(HearbackError, match="differ in data fingerprint"):
         evaluation.read_out_of_fold(tmp_path)
     assert len(evaluation.read_out_of_fold(tmp_path, ["model2ds"])) == 1
 
@@ -304,6 +304,15 @@ def test_log_loss_by_column(tables: list[OutOfFold], column: str) -> None:
         assert frame.loc[value, "model1m"] == pytest.approx(log_loss(rows["score"], rows["pred"]))
         base = np.full(len(rows), BASE_RATE)
         assert frame.loc[value, "base rate"] == pytest.approx(log_loss(rows["score"], base))
+
+
+def test_a_table_that_changed_since_the_training_is_refused(tables: list[OutOfFold]) -> None:
+    metadata = make_metadata()
+    evaluation.summary(tables, metadata)
+    relabelled = metadata.assign(score=metadata["score"].where(metadata.index != 7, 0.5))
+    for changed in (relabelled, metadata.drop(index=7)):
+        with pytest.raises(HearbackError, match=rf"{metadata['filename'][7]}.*train\.py"):
+            evaluation.summary(tables, changed)
 
 
 def test_rows_that_not_every_model_predicted_are_left_out_of_the_ensemble(

@@ -20,13 +20,14 @@ from test_evaluation import (
 import get_config
 from hearback.ensemble import EnsembleConfig, score_ensemble
 
-MODELS = {"model1m": make_predictions(2), "model3mapd": make_predictions(1, seed=1)}
+NAMES = ("model1m", "model2dm", "model2m", "model3mapd")
+MODELS = {name: make_predictions(0.5, seed) for seed, name in enumerate(NAMES)}
 PREDICTIONS = np.stack(list(MODELS.values()))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two models with all their folds."""
+    """Four models with all their folds."""
     write_data(tmp_path / "data")
     for model, predictions in MODELS.items():
         write_folds(tmp_path / "assets", model, predictions)
@@ -72,7 +73,7 @@ def test_each_model_the_plain_mean_and_the_ensemble_are_scored(folder: Path, run
     assert printed_loss(output, "weighted ensemble") == pytest.approx(expected.honest, abs=1e-4)
     assert printed_loss(output, "on its own rows") == pytest.approx(expected.fitted, abs=1e-4)
     assert "searched without the speakers that they are scored on" in output
-    assert expected.honest > expected.fitted
+    assert expected.honest > expected.fitted + 1e-3  # else the lines above could be swapped
 
 
 def test_the_configuration_is_what_was_found(folder: Path, run: Any) -> None:
@@ -80,10 +81,8 @@ def test_the_configuration_is_what_was_found(folder: Path, run: Any) -> None:
     config, metadata = load(folder), make_metadata()
     scores = metadata["score"].to_numpy()
     found = score_ensemble(PREDICTIONS, scores, metadata["speaker"].to_numpy())
-    assert [(model.name, model.folds) for model in config.models] == [
-        ("model1m", (0, 1, 2)),
-        ("model3mapd", (0, 1, 2)),
-    ]
+    assert [model.name for model in config.models] == list(NAMES)
+    assert {model.folds for model in config.models} == {(0, 1, 2)}
     np.testing.assert_allclose([model.weight for model in config.models], found.weights)
     assert config.voice == VOICE
     assert config.n_rows == 96
@@ -105,7 +104,7 @@ def test_without_speakers_rows_are_held_out_one_by_one(tmp_path: Path, run: Any)
 
 
 def test_only_rows_that_every_model_predicted_count(folder: Path, run: Any) -> None:
-    write_folds(folder / "assets", "model2ds", make_predictions(1, seed=2), folds=[0, 2])
+    write_folds(folder / "assets", "model2ds", make_predictions(1, seed=9), folds=[0, 2])
     _, output, _ = run()
     assert output.startswith("64 rows that every model predicted out of fold, of 96\n")
     config = load(folder)
@@ -122,7 +121,7 @@ def test_a_chosen_model_alone_has_all_the_weight(folder: Path, run: Any) -> None
     ("changes", "said"),
     [
         ({"voice": {"backend": "melo"}}, "different voices"),
-        ({"data_fingerprint": "another"}, "trained on different data"),
+        ({"data_fingerprint": "another"}, "differ in data fingerprint"),
     ],
 )
 def test_what_cannot_be_averaged_is_refused_and_the_former_file_kept(
@@ -130,7 +129,7 @@ def test_what_cannot_be_averaged_is_refused_and_the_former_file_kept(
 ) -> None:
     config = folder / "model_configs.json"
     config.write_text("former")
-    write_folds(folder / "assets", "model2ds", make_predictions(1, seed=2), **changes)
+    write_folds(folder / "assets", "model2ds", make_predictions(1, seed=9), **changes)
     status, _, errors = run()
     assert status == 2
     assert said in errors

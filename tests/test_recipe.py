@@ -149,8 +149,14 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"dropout": -0.1}, "dropout is -0.1"),
         ({"negatives": -1.0}, "negatives is -1.0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"learning_rate": -1e-5}, "a learning rate is negative"),
-        ({"head_learning_rate": -1e-5}, "a learning rate is negative"),
+        ({"learning_rate": -1e-5}, "learning_rate is -1e-05"),
+        ({"head_learning_rate": -1e-5}, "head_learning_rate is -1e-05"),
+        ({"pooling": "foo"}, "pooling is 'foo'"),
+        ({"hidden": "wide"}, "hidden is 'wide'"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"seed": None}, "seed is None"),
+        ({"dropout": float("nan")}, "dropout is nan"),
+        ({"warmup_share": 2.0}, r"warmup_share is 2\.0"),
         ({"window_step_seconds": 0.0}, "window_step_seconds is 0.0"),
         ({"epochs": 9, "batch_size": 0}, "recipe model1m: epochs is 9.*; batch_size is 0"),
     ],
@@ -222,3 +228,17 @@ def test_the_cosine_is_stretched_with_the_epochs(epochs: int, schedule: int) -> 
 def test_no_epochs_are_refused() -> None:
     with pytest.raises(HearbackError, match="epochs is 0"):
         RECIPE.with_epochs(0)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["epochs=three", "dropout=abc", 'augment_learner={"foo":1}', "augment_learner=3", "seed=1.5"],
+)
+def test_a_setting_of_the_wrong_type_is_an_error_in_words(setting: str) -> None:
+    with pytest.raises(HearbackError):
+        RECIPES["model1m"].with_settings([setting])
+
+
+def test_zero_is_zero_however_it_is_written() -> None:
+    recipe = RECIPES["model1m"]
+    assert recipe.with_settings(["negatives=0"]).fingerprint == recipe.fingerprint

@@ -14,10 +14,10 @@ PROJECT = Path(__file__).parent.parent
 MODELS = ("model3mapd", "model2ds")
 
 
-def run(script: str, *flags: object, folder: Path, status: int = 0) -> str:
+def run(script: object, *flags: object, folder: Path, status: int = 0) -> str:
     """Run a script of the project in `folder` and return what it printed."""
     done = subprocess.run(
-        [sys.executable, str(PROJECT / script), *map(str, flags)],
+        [sys.executable, str(PROJECT / str(script)), *map(str, flags)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
         capture_output=True,

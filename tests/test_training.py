@@ -14,6 +14,7 @@ from hearback.checkpoint import FoldFiles, read_story, why_not_done
 from hearback.errors import HearbackError
 from hearback.evaluation import row_log_loss
 from hearback.models import Scorer
+from hearback.options import TrainingOptions, add_options, options_from
 from hearback.pairs import Batch
 from hearback.recipe import Recipe
 from hearback.tables import BadInput
@@ -32,25 +33,25 @@ QUICK = replace(
 
 
 @pytest.fixture
-def options(make_corpus: Callable[..., Path], backbone: Path) -> training.TrainingOptions:
+def options(make_corpus: Callable[..., Path], backbone: Path) -> TrainingOptions:
     folder = make_corpus()
     parser = cli.parser(None)
-    training.add_options(parser)
+    add_options(parser)
     names = ("data", "tts_data", "store", "assets", "runs")
     folders = [part for name in names for part in (f"--{name}", str(folder / name))]
     flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
-    return training.options_from(parser.parse_args(flags))
+    return options_from(parser.parse_args(flags))
 
 
-def files_of(options: training.TrainingOptions, fold: int = 0) -> FoldFiles:
+def files_of(options: TrainingOptions, fold: int = 0) -> FoldFiles:
     return FoldFiles(options.assets, QUICK.name, fold)
 
 
-def train(options: training.TrainingOptions, recipe: Recipe = QUICK, fold: int = 0) -> Any:
+def train(options: TrainingOptions, recipe: Recipe = QUICK, fold: int = 0) -> Any:
     return training.train_fold(recipe, fold, options, options.load_data())
 
 
-def test_a_fold_writes_weights_story_and_predictions(options: training.TrainingOptions) -> None:
+def test_a_fold_writes_weights_story_and_predictions(options: TrainingOptions) -> None:
     story = train(options)
     files, data = files_of(options), options.load_data()
     assert story == {k: v for k, v in read_story(files).items() if k != "sha256"}
@@ -69,7 +70,7 @@ def test_a_fold_writes_weights_story_and_predictions(options: training.TrainingO
 
 
 def test_saved_weights_are_half_and_predict_what_was_written(
-    options: training.TrainingOptions,
+    options: TrainingOptions,
 ) -> None:
     story = train(options)
     files, data = files_of(options), options.load_data()
@@ -86,13 +87,13 @@ def test_saved_weights_are_half_and_predict_what_was_written(
     np.testing.assert_allclose(predictions, pd.read_csv(files.oof)["pred"], atol=2e-3)
 
 
-def test_training_learns(options: training.TrainingOptions) -> None:
+def test_training_learns(options: TrainingOptions) -> None:
     recipe = replace(QUICK, epochs=8, schedule_epochs=8)
     losses = [epoch["train_log_loss"] for epoch in train(options, recipe)["epochs"]]
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_the_same_command_gives_the_same_predictions(options: training.TrainingOptions) -> None:
+def test_the_same_command_gives_the_same_predictions(options: TrainingOptions) -> None:
     train(options)
     first = files_of(options).oof.read_bytes()
     train(options)
@@ -100,7 +101,7 @@ def test_the_same_command_gives_the_same_predictions(options: training.TrainingO
 
 
 def test_neither_workers_nor_the_order_of_the_table_change_a_fold(
-    options: training.TrainingOptions,
+    options: TrainingOptions,
 ) -> None:
     train(options)
     first = files_of(options).oof.read_bytes()
@@ -108,7 +109,7 @@ def test_neither_workers_nor_the_order_of_the_table_change_a_fold(
     assert files_of(options).oof.read_bytes() == first
 
 
-def test_another_attempt_has_other_random_numbers(options: training.TrainingOptions) -> None:
+def test_another_attempt_has_other_random_numbers(options: TrainingOptions) -> None:
     first = train(options)
     second = training.train_fold(QUICK, 0, options, options.load_data(), attempt=2)
     assert first["epochs"][0]["train_log_loss"] != second["epochs"][0]["train_log_loss"]
@@ -116,7 +117,7 @@ def test_another_attempt_has_other_random_numbers(options: training.TrainingOpti
 
 
 def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
-    options: training.TrainingOptions, monkeypatch: pytest.MonkeyPatch
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(options)
     undisturbed = files_of(options).oof.read_bytes()
@@ -148,7 +149,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
 
 
 def test_a_changed_recipe_is_not_done_and_says_what_changed(
-    options: training.TrainingOptions,
+    options: TrainingOptions,
 ) -> None:
     train(options)
     changed = options.adapt(replace(QUICK, dropout=0.3))
@@ -156,7 +157,7 @@ def test_a_changed_recipe_is_not_done_and_says_what_changed(
     assert reason == "its recipe changed since (dropout)"
 
 
-def test_a_changed_label_is_another_training_set(options: training.TrainingOptions) -> None:
+def test_a_changed_label_is_another_training_set(options: TrainingOptions) -> None:
     before = options.load_data().fingerprint
     labels = options.data / "train_labels.csv"
     table = pd.read_csv(labels)
@@ -165,7 +166,7 @@ def test_a_changed_label_is_another_training_set(options: training.TrainingOptio
     assert options.load_data().fingerprint != before
 
 
-def test_training_refuses_bad_rows_and_names_them_all(options: training.TrainingOptions) -> None:
+def test_training_refuses_bad_rows_and_names_them_all(options: TrainingOptions) -> None:
     (options.data / "train003.wav").write_bytes(b"no audio")
     (options.data / "train005.wav").unlink()
     metadata = options.data / "train_metadata.csv"
@@ -177,7 +178,7 @@ def test_training_refuses_bad_rows_and_names_them_all(options: training.Training
 
 
 def test_a_text_without_reference_is_reported_with_its_row(
-    options: training.TrainingOptions,
+    options: TrainingOptions,
 ) -> None:
     metadata = options.data / "train_metadata.csv"
     metadata.write_text(metadata.read_text().replace("a red hat", "a blue hat"))
@@ -195,19 +196,19 @@ def test_a_text_without_reference_is_reported_with_its_row(
     ],
 )
 def test_what_cannot_be_is_an_error_in_words(
-    options: training.TrainingOptions, change: dict[str, Any], said: str
+    options: TrainingOptions, change: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(HearbackError, match=said):
         train(replace(options, **change))
 
 
-def test_a_fold_beyond_the_last_is_refused(options: training.TrainingOptions) -> None:
+def test_a_fold_beyond_the_last_is_refused(options: TrainingOptions) -> None:
     with pytest.raises(HearbackError, match="folds are 0 to 2"):
         train(options, fold=3)
 
 
 def test_a_poisoned_batch_stops_the_training(
-    options: training.TrainingOptions, monkeypatch: pytest.MonkeyPatch
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def poisoned(self: Scorer, batch: Batch) -> torch.Tensor:
         some_weight = next(self.head.parameters())
@@ -227,7 +228,7 @@ def test_the_learning_rate_warms_up_and_follows_the_cosine() -> None:
 
 
 def test_negatives_pair_correct_learners_with_other_texts_of_their_task(
-    options: training.TrainingOptions,
+    options: TrainingOptions,
 ) -> None:
     data = options.load_data()
     rows = np.arange(len(data.labels))
@@ -243,8 +244,8 @@ def test_negatives_pair_correct_learners_with_other_texts_of_their_task(
         assert table["expected_text"][learner] != table["expected_text"][text]
 
 
-def test_flags_survive_the_way_to_another_process(options: training.TrainingOptions) -> None:
+def test_flags_survive_the_way_to_another_process(options: TrainingOptions) -> None:
     asked = replace(options, limit=20, set=("dropout=0.1", "window=fixed"), strict=True)
     parser = cli.parser(None)
-    training.add_options(parser)
-    assert training.options_from(parser.parse_args(asked.as_flags())) == asked
+    add_options(parser)
+    assert options_from(parser.parse_args(asked.as_flags())) == asked
