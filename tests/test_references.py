@@ -26,6 +26,7 @@ from hearback.references import (
     missing_texts,
     reference_id,
     render_missing,
+    trim_edges,
     voice_record,
 )
 from hearback.voices import RenderError, VoiceError
@@ -83,6 +84,16 @@ def test_references_are_the_voice_at_16_khz(tmp_path: Path) -> None:
         assert text in references
     assert "the dog" not in references
     assert len(references) == 3
+
+
+def test_the_silence_before_and_after_the_words_is_cut_and_the_pauses_are_not() -> None:
+    word = tone("word", 16_000)
+    silence = np.full(16_000, 1e-4, dtype=np.float32)  # as faint as a voice's own noise
+    spoken = np.concatenate([silence, word, silence, word, silence])
+    trimmed = trim_edges(spoken)
+    edge = 1_600  # 0.1 s
+    assert abs(len(trimmed) - (2 * len(word) + 16_000 + 2 * edge)) < 10
+    np.testing.assert_array_equal(trim_edges(word), word)
 
 
 def test_the_files_are_what_they_should_be(tmp_path: Path) -> None:
