@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hearback import checkpoint, cli, training
+from hearback.audio import SAMPLE_RATE
 from hearback.augment import Augmentation
 from hearback.checkpoint import FoldFiles, read_story, why_not_done
 from hearback.errors import HearbackError
@@ -91,6 +92,24 @@ def test_training_learns(options: TrainingOptions) -> None:
     recipe = replace(QUICK, epochs=8, schedule_epochs=8)
     losses = [epoch["train_log_loss"] for epoch in train(options, recipe)["epochs"]]
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_fixed_window_is_always_16_seconds(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = set()
+    forward = Scorer.forward
+
+    def measured(self: Scorer, batch: Batch) -> torch.Tensor:
+        lengths.add(batch.waveforms.shape[1] / SAMPLE_RATE)
+        return forward(self, batch)
+
+    monkeypatch.setattr("hearback.models.Scorer.forward", measured)
+    train(replace(options, epochs=1))
+    assert max(lengths) < 4
+    lengths.clear()
+    train(replace(options, epochs=1, window="fixed"))
+    assert lengths == {16}
 
 
 def test_the_same_command_gives_the_same_predictions(options: TrainingOptions) -> None:
