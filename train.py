@@ -71,9 +71,9 @@ def main() -> int:
                 todo.append(Job(model, fold))
 
     failed = run_all(todo, arguments.jobs, asked)
-    check_models.show(asked.data, asked.assets, models)
     for job, log in failed.items():
         print(f"FAILED: {job.model} fold {job.fold}" + (f", see {log}" if log else ""))
+    check_models.show(asked.data, asked.assets, models)
     return 1 if failed else 0
 
 
