@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 import check_models
 from hearback import cli, options, recipe
 from hearback.checkpoint import FoldFiles, why_not_done
@@ -91,13 +93,20 @@ def run_all(
     def run(job: Job) -> tuple[Job, Path | None, int]:
         log = asked.runs / f"{job.model}_{job.fold}.log" if several else None
         if log:
-            print(f"{job.model} fold {job.fold}: starts, log in {log}", flush=True)
+            tqdm.write(f"{job.model} fold {job.fold}: starts, log in {log}")
         status = job.run(asked.as_flags(), n_threads, log)
-        print(f"{job.model} fold {job.fold}: {'failed' if status else 'trained'}", flush=True)
+        tqdm.write(f"{job.model} fold {job.fold}: {'failed' if status else 'trained'}")
         return job, log, status
 
-    with ThreadPoolExecutor(n_at_once) as pool:
-        return {job: log for job, log, status in pool.map(run, jobs) if status}
+    # One at a time, the trainings show bars of their own.
+    bar = tqdm(total=len(jobs), desc="training", unit="fold", disable=not several)
+    failed = {}
+    with ThreadPoolExecutor(n_at_once) as pool, bar:
+        for job, log, status in pool.map(run, jobs):
+            bar.update()
+            if status:
+                failed[job] = log
+    return failed
 
 
 if __name__ == "__main__":
