@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from hearback import cli, evaluation
-from hearback.checkpoint import FoldFiles, read_story
 from hearback.dataset import read_labelled
 from hearback.tables import Report
 
@@ -42,9 +41,8 @@ def show(data: Path, assets: Path, models: list[str] | None = None) -> None:
             print(f"{table.model}: folds {table.missing_folds} are not trained; python train.py")
         for fold, reason in evaluation.folds_that_stand_out(table).items():
             n_outliers += 1
-            story = read_story(FoldFiles(assets, table.model, fold))
             print(f"{table.model} fold {fold} stands out: {reason}. Train it again:")
-            print(f"  {story['command_again']}")
+            print(f"  {table.stories[fold]['command_again']}")
     if not n_outliers:
         print("No fold stands out.")
 

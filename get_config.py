@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from hearback import cli, evaluation
@@ -28,7 +27,7 @@ def main() -> None:
     joined = evaluation.join(tables, metadata.assign(score=labels))
     names = [table.model for table in tables]
     predictions, scores = joined[names].to_numpy().T, joined["score"].to_numpy()
-    unit = "speaker" if "speaker" in joined else "filename"
+    unit = evaluation.group_unit(joined)
     groups = joined[unit].to_numpy(dtype=str)
     result = score_ensemble(predictions, scores, groups)
 
@@ -40,11 +39,8 @@ def main() -> None:
         f"{'weighted ensemble':<20} log loss {result.honest:.4f}   "
         f"(weights searched without the {unit}s that they are scored on)"
     )
-    gain = evaluation.row_log_loss(joined["score"], joined["base"]) - evaluation.row_log_loss(
-        joined["score"], pd.Series(result.honest_predictions)
-    )
-    error = evaluation.bootstrap_standard_error(gain.to_numpy(), groups, np.random.default_rng(0))
-    print(f"{'':<20} {gain.mean():.4f} ± {error:.4f} (by {unit}) below the base rate")
+    gain, error = evaluation.gain_with_error(joined, pd.Series(result.honest_predictions))
+    print(f"{'':<20} {gain:.4f} ± {error:.4f} (by {unit}) below the base rate")
     print(f"{'on its own rows':<20} log loss {result.fitted:.4f}   (flattering: not the score)")
 
     voices = [story["voice"] for table in tables for story in table.stories.values()]

@@ -20,7 +20,14 @@ from hearback.audio import SAMPLE_RATE, Store
 from hearback.cli import parser, run
 from hearback.errors import HearbackError
 from hearback.references import References, UnrenderedTexts, render_missing
-from hearback.tables import Problem, Report, read_labels, read_metadata, read_submission_format
+from hearback.tables import (
+    Problem,
+    Report,
+    metadata_path,
+    read_labels,
+    read_metadata,
+    read_submission_format,
+)
 from hearback.voices import BACKENDS, SPEED, open_voice
 from hearback.voices.hibari import VOICE as HIBARI_VOICE
 from hearback.voices.melo import MODEL_DIR, PYTHON
@@ -54,7 +61,7 @@ def arguments() -> argparse.Namespace:
 
 def read_split(name: str, args: argparse.Namespace) -> Split | None:
     """Check the tables and recordings of "train" or "test" and store the recordings, if there."""
-    table = args.data / f"{name}_metadata.csv"
+    table = metadata_path(args.data, name)
     if not table.is_file():
         return None
     report = Report()

@@ -12,7 +12,7 @@ from hearback.audio import Store
 from hearback.folds import GroupBy, assign_folds
 from hearback.pairs import PairSource
 from hearback.references import References
-from hearback.tables import Problem, Report, read_labels, read_metadata
+from hearback.tables import Problem, Report, metadata_path, read_labels, read_metadata
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,6 @@ class TrainingData:
     labels: np.ndarray
     folds: np.ndarray
     fingerprint: str
-
-
-def metadata_path(data: Path, split: str) -> Path:
-    """Return where the metadata of "train" or "test" lies."""
-    return data / f"{split}_metadata.csv"
 
 
 def read_labelled(data: Path, report: Report) -> tuple[pd.DataFrame, np.ndarray]:

@@ -40,10 +40,13 @@ class OutOfFold:
         """Return log loss by fold number."""
         return row_log_loss(self.rows["score"], self.rows["pred"]).groupby(self.rows["fold"]).mean()
 
+    def row_gains(self) -> pd.Series:
+        """Return how far each row's log loss is below that of the training base rate."""
+        return gains_on_the_base_rate(self.rows, self.rows["pred"])
+
     def fold_gains(self) -> pd.Series:
-        """Return by fold number how far log loss is below that of the training base rate."""
-        base = row_log_loss(self.rows["score"], self.rows["base"]).groupby(self.rows["fold"]).mean()
-        return base - self.fold_log_losses()
+        """Return the mean of `row_gains` by fold number."""
+        return self.row_gains().groupby(self.rows["fold"]).mean()
 
     def log_loss_at_a_blind_epoch(self) -> float:
         """Return log loss with each fold's epoch chosen by the other folds.
@@ -69,6 +72,24 @@ def row_log_loss(scores: pd.Series, predictions: pd.Series) -> pd.Series:
     """Return each row's log loss, in nats; probabilities are kept 1e-7 away from 0 and 1."""
     clipped = predictions.clip(1e-7, 1 - 1e-7)
     return -(scores * np.log(clipped) + (1 - scores) * np.log1p(-clipped))
+
+
+def gains_on_the_base_rate(rows: pd.DataFrame, predictions: pd.Series) -> pd.Series:
+    """Return how far the predictions' log loss is below that of `base`, row by row."""
+    return row_log_loss(rows["score"], rows["base"]) - row_log_loss(rows["score"], predictions)
+
+
+def group_unit(rows: pd.DataFrame) -> str:
+    """Return the column whose values go together: speaker, where rows have that, or filename."""
+    return "speaker" if "speaker" in rows else "filename"
+
+
+def gain_with_error(rows: pd.DataFrame, predictions: pd.Series) -> tuple[float, float]:
+    """Return the mean gain on the base rate and its standard error, by `group_unit`."""
+    gains = gains_on_the_base_rate(rows, predictions)
+    groups = rows[group_unit(rows)].to_numpy(dtype=str)
+    error = bootstrap_standard_error(gains.to_numpy(), groups, np.random.default_rng(0))
+    return float(gains.mean()), error
 
 
 def trained_folds(assets: Path) -> dict[str, list[int]]:
@@ -143,10 +164,9 @@ def folds_that_stand_out(table: OutOfFold) -> dict[int, str]:
     deviations of theirs (or standard errors of its own), and by more than a tenth of it. With
     siblings at 0.22 to 0.24 and a base rate of 0.69, that begins at 0.28.
     """
+    row_gains = table.row_gains()
     gains = table.fold_gains()
     losses = table.fold_log_losses()
-    scores, base = table.rows["score"], table.rows["base"]
-    row_gains = row_log_loss(scores, base) - row_log_loss(scores, table.rows["pred"])
     reasons = {}
     for fold, gain in gains.items():
         siblings = gains.drop(fold)
@@ -198,15 +218,12 @@ def summary(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame
 
     The error is a bootstrap over speakers where `metadata` has them, over rows where not.
     """
-    unit = "speaker" if "speaker" in metadata else "filename"
+    unit = group_unit(metadata)
     lines = []
     for table in tables:
         rows = with_metadata(table.rows, metadata)
         losses = row_log_loss(rows["score"], rows["pred"])
-        gain = row_log_loss(rows["score"], rows["base"]) - losses
-        error = bootstrap_standard_error(
-            gain.to_numpy(), rows[unit].to_numpy(dtype=str), np.random.default_rng(0)
-        )
+        gain, error = gain_with_error(rows, rows["pred"])
         lines.append(
             {
                 "model": table.model,
@@ -214,7 +231,7 @@ def summary(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame
                 "log loss": losses.mean(),
                 "blind epoch": table.log_loss_at_a_blind_epoch(),
                 "mean over texts": losses.groupby(rows["expected_text"]).mean().mean(),
-                "below base rate": gain.mean(),
+                "below base rate": gain,
                 f"± (by {unit})": error,
                 "AUC": area_under_curve(rows["score"].to_numpy(), rows["pred"].to_numpy()),
                 "minutes": sum(story["seconds"] for story in table.stories.values()) / 60,

@@ -29,6 +29,7 @@ from hearback.tables import (
     BadInput,
     Problem,
     Report,
+    metadata_path,
     read_metadata,
     read_submission_format,
     write_table,
@@ -167,7 +168,7 @@ def write_submission(options: InferenceOptions) -> None:
     config = EnsembleConfig.load(options.config)
     device = choose_device(options.device)
     report = Report()
-    path = options.data / "test_metadata.csv"
+    path = metadata_path(options.data, "test")
     metadata = read_metadata(path, report)
     if any(problem.row in (None, 1) for problem in report.errors):
         raise BadInput(report)

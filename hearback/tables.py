@@ -126,6 +126,11 @@ class BadInput(HearbackError, ValueError):  # noqa: N818  (the error is the inpu
         self.report = report
 
 
+def metadata_path(data: Path, split: str) -> Path:
+    """Return where the metadata of "train" or "test" lies in the data folder."""
+    return data / f"{split}_metadata.csv"
+
+
 def read_metadata(path: Path, report: Report) -> pd.DataFrame:
     """Read and check a metadata table.
 
