@@ -4,8 +4,10 @@
 
 Reads data/train_metadata.csv, train_labels.csv, test_metadata.csv and submission_format.csv, those
 that are there, and their recordings. Writes the recordings at 16 kHz to store/ and the references
-to tts_data/. Run again, it does only what is missing. Every problem is reported, not the first;
-problems of the training data end it with status 2, those of the test data are warnings.
+to tts_data/; so are texts that are nearly those of the training data (--near_misses), which models
+train on, and near_misses.csv, which lists those asked for last. Run again, it does only what is
+missing. Every problem is reported, not the first; problems of the training data end it with
+status 2, those of the test data are warnings.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import pandas as pd
 from hearback.audio import SAMPLE_RATE, Store
 from hearback.cli import parser, run
 from hearback.errors import HearbackError
+from hearback.near_misses import NearMiss, draw_near_misses, write_near_misses
 from hearback.references import References, UnrenderedTexts, render_missing
 from hearback.tables import (
     Problem,
@@ -31,6 +34,8 @@ from hearback.tables import (
 from hearback.voices import BACKENDS, SPEED, open_voice
 from hearback.voices.hibari import VOICE as HIBARI_VOICE
 from hearback.voices.melo import MODEL_DIR, PYTHON
+
+N_NEAR_MISSES = 2  # a text, so that not every epoch has the same
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,18 @@ def arguments() -> argparse.Namespace:
     flags.add_argument("--melo_python", type=Path, default=PYTHON, help="MeloTTS's own python")
     flags.add_argument("--melo_model", type=Path, default=MODEL_DIR, help="MeloTTS's files")
     flags.add_argument("--melo_device", default="cpu", help="where MeloTTS runs")
+    flags.add_argument(
+        "--near_misses",
+        type=int,
+        help=f"so many for each training text, rendered too; 0: none (default: {N_NEAR_MISSES})",
+    )
+    flags.add_argument("--seed", type=int, default=42, help="of the near misses")
     flags.add_argument("--strict", action="store_true", help="warnings end it with status 2 too")
-    return flags.parse_args()
+    args = flags.parse_args()
+    for name in ("near_misses", "seed"):
+        if (getattr(args, name) or 0) < 0:
+            flags.error(f"--{name} must be 0 or more")
+    return args
 
 
 def read_split(name: str, args: argparse.Namespace) -> Split | None:
@@ -75,7 +90,37 @@ def read_split(name: str, args: argparse.Namespace) -> Split | None:
     return Split(table, metadata, len(store), report)
 
 
-def render(splits: Iterable[Split], args: argparse.Namespace) -> int:
+def near_misses_of(
+    train: Split | None, args: argparse.Namespace
+) -> dict[str, tuple[NearMiss, ...]]:
+    """Return text -> `--near_misses` near misses for each text of the training data."""
+    if args.near_misses == 0 or (args.near_misses is None and train is None):
+        return {}
+    if train is None:
+        raise HearbackError(
+            f"--near_misses are those of the training texts, and {args.data} has no "
+            "train_metadata.csv: put it there, or leave the flag out"
+        )
+    texts = filter(has_words, train.metadata["expected_text"])
+    n_wanted = N_NEAR_MISSES if args.near_misses is None else args.near_misses
+    return draw_near_misses(texts, n_wanted, args.seed)
+
+
+def keep_near_misses(
+    near_misses: Mapping[str, tuple[NearMiss, ...]], references: References, folder: Path
+) -> None:
+    """Write the table of the near misses that have a reference, and say how many have none."""
+    spoken = {
+        text: [made for made in several if made.text in references]
+        for text, several in near_misses.items()
+    }
+    write_near_misses(spoken, folder)
+    n_drawn, n_spoken = (sum(map(len, table.values())) for table in (near_misses, spoken))
+    print(f"{n_spoken} near misses of {len(spoken)} texts", end="")
+    print(f"; {n_drawn - n_spoken} that the voice cannot say left out" * (n_spoken < n_drawn))
+
+
+def render(splits: Iterable[Split], near_misses: Iterable[str], args: argparse.Namespace) -> int:
     """Render the texts that lack a reference; return how many. Failures go into the reports."""
     options = {
         "hibari": {"voice": args.hibari_voice},
@@ -88,7 +133,7 @@ def render(splits: Iterable[Split], args: argparse.Namespace) -> int:
     texts = [text for split in splits for text in split.metadata["expected_text"]]
     voice = open_voice(args.voice, args.speed, **options[args.voice])
     try:
-        return render_missing(filter(has_words, texts), voice, args.tts_data)
+        return render_missing([*filter(has_words, texts), *near_misses], voice, args.tts_data)
     except UnrenderedTexts as error:
         for split in splits:
             split.report.extend(unrendered(split, error.failures))
@@ -131,7 +176,9 @@ def main() -> int:
             "or make a sample with `python -m hearback.corpora.sample data`"
         )
     try:
-        n_rendered = render(splits, args)
+        near_misses = near_misses_of(train, args)
+        more = [made.text for several in near_misses.values() for made in several]
+        n_rendered = render(splits, more, args)
     finally:
         report = whole_report(train, test)
         if report.problems:
@@ -142,6 +189,8 @@ def main() -> int:
     print(f"{len(references)} references in {args.tts_data}, {n_rendered} of them new", end="")
     if seconds:
         print(f"; {sum(seconds) / len(seconds):.1f} s on average, {max(seconds):.1f} s at most")
+    if near_misses:
+        keep_near_misses(near_misses, references, args.tts_data)
     return 2 if report.errors or (args.strict and report.warnings) else 0
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import preprocess
 from hearback.audio import Store, write_wav
 from hearback.errors import HearbackError
+from hearback.near_misses import read_near_misses
 from hearback.references import BadReferences, OtherVoice, References
 from hearback.voices import RenderError, VoiceError
 
@@ -61,6 +62,8 @@ def make_split(data: Path, name: str, texts: list[str]) -> None:
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
     places = [f"--{name}={folder / name}" for name in ("data", "tts_data", "store")]
+    if "--near_misses" not in flags:
+        flags = (*flags, "--near_misses", "0")
     monkeypatch.setattr(sys, "argv", ["preprocess.py", *places, *flags])
     return preprocess.main()
 
@@ -177,6 +180,103 @@ def test_a_voice_that_cannot_be_opened_leaves_the_report_and_the_store(
         References(tmp_path / "tts_data")
 
 
+def modified(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.wav")}
+
+
+def test_near_misses_are_rendered_and_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_split(tmp_path / "data", "train", ["the cat sat", "koovnorb", "the cat sat", ""])
+    make_split(tmp_path / "data", "test", ["where is my dog"])
+    assert run(tmp_path, monkeypatch, "--near_misses", "2") == 2  # for the empty text
+    table = read_near_misses(tmp_path / "tts_data")
+    assert {text: len(several) for text, several in table.items()} == {
+        "the cat sat": 2,
+        "koovnorb": 2,
+    }
+    references = References(tmp_path / "tts_data")
+    texts = {"the cat sat", "koovnorb", "where is my dog"}
+    assert set(references.texts) == texts | {made.text for row in table.values() for made in row}
+    assert "4 near misses of 2 texts" in capsys.readouterr().out
+    # Nothing of the test data goes into what is trained on.
+    known = {"the", "cat", "sat", "koovnorb"}
+    assert all(
+        set(made.text.split()) <= known for made in table["the cat sat"] if made.kind != "respell"
+    )
+
+
+def test_near_misses_are_made_once_and_more_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_split(tmp_path / "data", "train", ["the cat sat", "koovnorb"])
+    run(tmp_path, monkeypatch, "--near_misses", "2")
+    two, spoken = read_near_misses(tmp_path / "tts_data"), modified(tmp_path / "tts_data")
+    capsys.readouterr()
+
+    run(tmp_path, monkeypatch, "--near_misses", "2")
+    assert "0 of them new" in capsys.readouterr().out
+    assert read_near_misses(tmp_path / "tts_data") == two
+
+    run(tmp_path, monkeypatch, "--near_misses", "4")
+    four = read_near_misses(tmp_path / "tts_data")
+    assert {text: several[:2] for text, several in four.items()} == two
+    assert all(len(several) == 4 for several in four.values())
+    assert modified(tmp_path / "tts_data").items() >= spoken.items()
+
+    run(tmp_path, monkeypatch)
+    assert read_near_misses(tmp_path / "tts_data") == four
+
+
+def test_the_seed_decides_the_near_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_split(tmp_path / "data", "train", ["the cat sat on the mat", "koovnorb"])
+    tables = []
+    for seed in ("42", "43", "42"):
+        run(tmp_path, monkeypatch, "--near_misses", "3", "--seed", seed)
+        tables.append(read_near_misses(tmp_path / "tts_data"))
+    assert tables[0] == tables[2] != tables[1]
+
+
+def test_a_killed_run_makes_the_same_near_misses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_split(tmp_path / "data", "train", ["the cat sat", "koovnorb"])
+    run(tmp_path, monkeypatch, "--near_misses", "2")
+    whole = read_near_misses(tmp_path / "tts_data")
+    # As a kill in the middle of the rendering leaves it.
+    spoken = sorted((tmp_path / "tts_data").glob("*.wav"))
+    for name in ("data_paths.csv", "near_misses.csv", *(path.name for path in spoken[::2])):
+        (tmp_path / "tts_data" / name).unlink()
+    left = modified(tmp_path / "tts_data")
+    run(tmp_path, monkeypatch, "--near_misses", "2")
+    assert read_near_misses(tmp_path / "tts_data") == whole
+    assert modified(tmp_path / "tts_data").items() >= left.items()
+    assert len(References(tmp_path / "tts_data")) == len(spoken)
+
+
+def test_a_near_miss_that_cannot_be_said_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Tones, "render", lambda _self, text: tone() if text == "hat" else silent())
+    make_split(tmp_path / "data", "train", ["hat"])
+    assert run(tmp_path, monkeypatch, "--near_misses", "2") == 0
+    assert read_near_misses(tmp_path / "tts_data") == {}
+    assert "2 that the voice cannot say left out" in capsys.readouterr().out
+
+
+def silent() -> NDArray[np.float32]:
+    return np.zeros(8_000, dtype=np.float32)
+
+
+def test_near_misses_are_of_training_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_split(tmp_path / "data", "test", ["the cat"])
+    with pytest.raises(HearbackError, match=r"no train_metadata\.csv"):
+        run(tmp_path, monkeypatch, "--near_misses", "1")
+    make_split(tmp_path / "data", "train", ["the cat"])
+    with pytest.raises(SystemExit):
+        run(tmp_path, monkeypatch, "--near_misses", "-1")
+
+
 @pytest.mark.slow
 def test_the_script_with_its_own_voice(tmp_path: Path) -> None:
     make_split(tmp_path / "data", "train", ["the cat", "koovnorb"])
@@ -200,3 +300,17 @@ def test_the_script_with_its_own_voice(tmp_path: Path) -> None:
     )
     assert unknown.returncode == 2
     assert "--tts" in unknown.stderr
+
+
+def test_a_new_user_gets_two_near_misses_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_split(tmp_path / "data", "train", ["the cat sat", "a dog ran"])
+    places = [f"--{name}={tmp_path / name}" for name in ("data", "tts_data", "store")]
+    monkeypatch.setattr(sys, "argv", ["preprocess.py", *places])
+    assert preprocess.main() == 0
+    made = read_near_misses(tmp_path / "tts_data")
+    assert {text: len(several) for text, several in made.items()} == {
+        "the cat sat": 2,
+        "a dog ran": 2,
+    }
