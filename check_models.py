@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from hearback import cli, evaluation
 from hearback.dataset import read_labelled
 from hearback.tables import Report
@@ -13,27 +15,30 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the tables")
     parser.add_argument("--assets", type=Path, default=Path("assets"), help="folder of the folds")
     parser.add_argument("--models", nargs="+", help="only these (default: all that are trained)")
+    parser.add_argument("--causes", type=Path, help="CSV of filename and why: AUC of each cause")
     arguments = parser.parse_args()
-    show(arguments.data, arguments.assets, arguments.models)
+    show(arguments.data, arguments.assets, arguments.models, arguments.causes)
 
 
-def show(data: Path, assets: Path, models: list[str] | None = None) -> None:
-    """Print log loss per model, fold, task and grade, and name the folds that stand out."""
+def show(
+    data: Path, assets: Path, models: list[str] | None = None, causes: Path | None = None
+) -> None:
+    """Print how good the models are, where and for whom, and name the folds that stand out."""
     report = Report()
     metadata, labels = read_labelled(data, report)
-    report.raise_if_errors()
     metadata = metadata.assign(score=labels)
+    why = None if causes is None else evaluation.read_causes(causes, metadata, report)
+    report.raise_if_errors()
     tables = evaluation.read_out_of_fold(assets, models)
 
-    def section(title: str, frame: object) -> None:
-        print(f"\n{title}\n{frame}")
-
-    section("Out of fold", cli.as_text(evaluation.summary(tables, metadata)))
-    section("Log loss per fold", cli.as_text(evaluation.by_fold(tables)))
-    for column in ("task", "grade"):
-        section(
-            f"Log loss per {column}", cli.as_text(evaluation.by_column(tables, metadata, column))
-        )
+    sections: dict[str, pd.DataFrame] = {
+        "Out of fold": evaluation.summary(tables, metadata),
+        "Log loss per fold": evaluation.by_fold(tables),
+        "Log loss per task": evaluation.by_column(tables, metadata, "task"),
+        **evaluation.error_analysis(tables, metadata, why),
+    }
+    for title, frame in sections.items():
+        print(f"\n{title}\n{cli.as_text(frame)}")
     print()
     n_outliers = 0
     for table in tables:

@@ -1,56 +1,82 @@
-"""Search the ensemble's weights on out-of-fold predictions and write model_configs.json."""
+"""Fit the ensemble on out-of-fold predictions and write model_configs.json.
 
+How models are combined and calibrated is said beforehand (--combine, --calibration) and not taken
+from the table of honest scores: the best of ten would look a little better than it is. The defaults
+are what paid on real learners (docs/results.md).
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from hearback import cli, evaluation
+from hearback import calibration, cli, ensemble, evaluation, words
+from hearback.checkpoint import FoldFiles
 from hearback.dataset import read_labelled
-from hearback.ensemble import EnsembleConfig, ModelConfig, score_ensemble
+from hearback.ensemble import EnsembleConfig, EnsembleScores, Evidence, ModelConfig
 from hearback.errors import HearbackError
+from hearback.evaluation import OutOfFold
 from hearback.tables import Report
+from hearback.words import WordCalibration
 
 
 def main() -> None:
-    """Join, search, print the scores and write the file."""
+    """Join, fit, print the scores and write the file."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the tables")
-    parser.add_argument("--assets", type=Path, default=Path("assets"), help="folder of the folds")
-    parser.add_argument("--models", nargs="+", help="only these (default: all that are trained)")
-    parser.add_argument("--config", type=Path, default=Path("model_configs.json"), help="to write")
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data"), help="folder of the tables")
+    add("--assets", type=Path, default=Path("assets"), help="folder of the folds")
+    add("--models", nargs="+", help="only these (default: all that are trained)")
+    add("--config", type=Path, default=Path("model_configs.json"), help="to write")
+    add(
+        "--combine",
+        choices=ensemble.COMBINATIONS,
+        default="logits",
+        help="what of the models is weighted and added",
+    )
+    add(
+        "--calibration",
+        choices=calibration.KINDS,
+        default="platt_by_age",
+        help="of what the models give together",
+    )
+    add("--causes", type=Path, help="CSV of filename and why: AUC of each cause")
     arguments = parser.parse_args()
 
     report = Report()
     metadata, labels = read_labelled(arguments.data, report)
+    metadata = metadata.assign(score=labels)
+    causes = None
+    if arguments.causes is not None:
+        causes = evaluation.read_causes(arguments.causes, metadata, report)
     report.raise_if_errors()
     tables = evaluation.read_out_of_fold(arguments.assets, arguments.models)
-    joined = evaluation.join(tables, metadata.assign(score=labels))
-    names = [table.model for table in tables]
-    predictions, scores = joined[names].to_numpy().T, joined["score"].to_numpy()
-    unit = evaluation.group_unit(joined)
-    groups = joined[unit].to_numpy(dtype=str)
-    result = score_ensemble(predictions, scores, groups)
-
-    print(f"{len(joined)} rows that every model predicted out of fold, of {len(metadata)}\n")
-    for name, alone, weight in zip(names, result.alone, result.weights, strict=True):
-        print(f"{name:<20} log loss {alone:.4f}   weight {weight:.3f}")
-    print(f"{'plain mean':<20} log loss {result.plain_mean:.4f}")
-    print(
-        f"{'weighted ensemble':<20} log loss {result.honest:.4f}   "
-        f"(weights searched without the {unit}s that they are scored on)"
-    )
-    gain, error = evaluation.gain_with_error(joined, pd.Series(result.honest_predictions))
-    print(f"{'':<20} {gain:.4f} ± {error:.4f} (by {unit}) below the base rate")
-    print(f"{'on its own rows':<20} log loss {result.fitted:.4f}   (flattering: not the score)")
-
+    if peers := [table.model for table in tables if table.family == "peer"]:
+        # They are there to be compared with; infer.py has nothing of theirs to run.
+        print(f"left out, for they are peers: {', '.join(peers)}")
+        tables = [table for table in tables if table.family != "peer"]
+    if not tables:
+        raise HearbackError(f"{arguments.assets}: peers only; train a model with python train.py")
     voices = [story["voice"] for table in tables for story in table.stories.values()]
     if any(voice != voices[0] for voice in voices):
         raise HearbackError("the folds were trained with different voices; train them again")
-    rates = pd.Series(labels).groupby(metadata["task"]).mean()
+    joined = evaluation.join(tables, metadata)
+    print(f"{len(joined)} rows that every model predicted out of fold, of {len(metadata)}")
+    families = {table.model: table.family for table in tables}
+    result = fit(joined, families, arguments.combine, arguments.calibration)
+
+    honest = joined[["filename", "score", "base"]].assign(pred=result.honest_predictions)
+    tables_of_it = [OutOfFold("ensemble", tables[0].n_folds, honest, {})]
+    for title, frame in evaluation.error_analysis(tables_of_it, metadata, causes).items():
+        print(f"\n{title}\n{cli.as_text(frame)}")
+
+    word_calibration, words_loss = fit_words(arguments.assets, tables, joined, result)
+    rates = metadata.groupby("task")["score"].mean()
     EnsembleConfig(
         models=tuple(
             ModelConfig(table.model, tuple(table.stories), float(weight))
-            for table, weight in zip(tables, result.weights, strict=True)
+            for table, weight in zip(tables, result.mixture.weights, strict=True)
         ),
         voice=voices[0],
         base_rates={"all": float(labels.mean()), **rates.astype(float).to_dict()},
@@ -58,10 +84,109 @@ def main() -> None:
             "honest": result.honest,
             "fitted": result.fitted,
             "plain_mean": result.plain_mean,
+            **words_loss,
         },
         n_rows=len(joined),
+        combine=result.mixture.combine,
+        calibration=result.mixture.calibration,
+        words=word_calibration,
     ).save(arguments.config)
     print(f"\nwrote {arguments.config}")
+
+
+def fit(
+    joined: pd.DataFrame, families: Mapping[str, str], combine: str, kind: str
+) -> EnsembleScores:
+    """Fit the ensemble of some models, columns of `joined`, and print its scores.
+
+    `families` maps each model to its family.
+    """
+    names = list(families)
+    unit = evaluation.group_unit(joined)
+    evidence = Evidence(
+        predictions=joined[names].to_numpy().T,
+        labels=joined["score"].to_numpy(),
+        groups=joined[unit].to_numpy(dtype=str),
+        grades=joined["grade"].to_numpy(dtype=str),
+    )
+    result = ensemble.score_ensemble(evidence, combine, kind)
+
+    def without(*models: int) -> float:
+        return ensemble.honest_log_loss_without(models, evidence, combine, kind)
+
+    columns = {
+        "log loss": result.alone,
+        "weight": result.mixture.weights,
+        "ensemble without it": [without(place) for place in range(len(names))],
+    }
+    models = pd.DataFrame(columns, index=pd.Index(names, name="model"))
+    print(f"\nModels (weights of their {combine})\n{cli.as_text(models)}")
+    for family in dict.fromkeys(families.values()):
+        places = [place for place, name in enumerate(names) if families[name] == family]
+        if 1 < len(places) < len(names):  # one model: its line above; all: nothing is left
+            members = ", ".join(names[place] for place in places)
+            print(f"without the {family} models ({members}): {without(*places):.4f}")
+
+    table = pd.DataFrame(ensemble.compare_combinations(evidence)).T
+    print(f"\nHonest log loss by combination and calibration\n{cli.as_text(table)}\n")
+
+    print(f"{'plain mean':<20} log loss {result.plain_mean:.4f}")
+    loss, (low, high) = evaluation.log_loss_with_interval(joined, result.honest_predictions)
+    print(
+        f"{'weighted ensemble':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
+        f"(2.5 to 97.5 % of a bootstrap over {unit}s;\n"
+        f"{'':<20} {combine}, {kind}: fitted without the {unit}s that they are scored on)"
+    )
+    gain, error = evaluation.gain_with_error(joined, pd.Series(result.honest_predictions))
+    print(f"{'':<20} {gain:.4f} ± {error:.4f} (by {unit}) below the base rate")
+    print(f"{'on its own rows':<20} log loss {result.fitted:.4f}   (flattering: not the score)")
+    for group, line in result.mixture.calibration.lines.items():
+        print(f"{'calibration':<20} {group}: log-odds × {line.slope:.3f} {line.intercept:+.3f}")
+    return result
+
+
+def fit_words(
+    assets: Path, tables: Sequence[OutOfFold], joined: pd.DataFrame, result: EnsembleScores
+) -> tuple[WordCalibration | None, dict[str, float]]:
+    """Calibrate the words of the models of weight that score them, and print how good they are.
+
+    Returns None where there are no such models, and the log loss under "words" where there are.
+    """
+    weights = dict(zip([table.model for table in tables], result.mixture.weights, strict=True))
+    scoring = [table for table in tables if weights[table.model] and scores_words(table)]
+    if not scoring:
+        print("\nNo model of the ensemble scores words: infer.py has no --words")
+        return None, {}
+    names = [table.model for table in scoring]
+    filenames, texts = joined["filename"].tolist(), joined["expected_text"].tolist()
+    log_odds = []
+    for table in scoring:
+        folds = table.stories.items()
+        rows = [words.read_fold(FoldFiles(assets, table.model, fold), s) for fold, s in folds]
+        log_odds.append(words.lay_out(pd.concat(rows), filenames, texts))
+    averaged = np.average(log_odds, axis=0, weights=[weights[name] for name in names])
+    labels = joined["score"].to_numpy()
+    unit = evaluation.group_unit(joined)
+    groups = joined[unit].to_numpy(dtype=str)
+    honest = words.cross_fit_words(averaged, labels, groups)
+    loss, (low, high) = evaluation.log_loss_with_interval(joined, honest)
+    fitted = words.fit_words(names, averaged, labels)
+    print(
+        f"\nWords, scored by {', '.join(names)}\n"
+        f"{'product over words':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
+        f"(the ensemble's: {result.honest:.4f}; fitted without the {unit}s)"
+    )
+    for what, line in (("said", fitted.said), ("complete", fitted.complete)):
+        print(f"{'calibration':<20} {what}: log-odds × {line.slope:.3f} {line.intercept:+.3f}")
+    return fitted, {"words": loss}
+
+
+def scores_words(table: OutOfFold) -> bool:
+    """Return whether a model's folds have word scores; HearbackError where only some have."""
+    without = [fold for fold, story in table.stories.items() if "words" not in story["sha256"]]
+    if without and len(without) < len(table.stories):
+        raise HearbackError(f"{table.model}: train again, for their word scores, folds {without}")
+    return not without
 
 
 if __name__ == "__main__":

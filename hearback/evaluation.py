@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hearback.calibration import AGE_GROUPS, NEAREST_TO_CERTAIN, YOUNGEST, fit_logistic, logit
 from hearback.checkpoint import FoldFiles, Story, read_story
 from hearback.errors import HearbackError
 from hearback.files import sha256_of
-from hearback.tables import GRADES, TASKS
+from hearback.tables import GRADES, TASKS, Problem, Report
 
 N_BOOTSTRAPS = 2000
+N_BINS = 10  # of equal mass, for the expected calibration error
+FEWEST_ROWS_OF_A_BIN = 10
 OUTLIER_DEVIATIONS = 3.0  # robust standard deviations of the sibling folds' gains
 OUTLIER_SHARE = 0.1  # of the siblings' gain over the base rate
 _MAD_TO_DEVIATION = 1.4826  # for a normal distribution
@@ -20,7 +23,7 @@ _MAD_TO_DEVIATION = 1.4826  # for a normal distribution
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """The trained folds of one model.
+    """The trained folds of one model (or what an ensemble made of several).
 
     `rows` has filename, score, pred, fold and base (the mean label of the fold's training rows);
     `stories` the folds' stories by fold number.
@@ -35,6 +38,17 @@ class OutOfFold:
     def missing_folds(self) -> list[int]:
         """The folds not trained yet."""
         return [fold for fold in range(self.n_folds) if fold not in self.stories]
+
+    @property
+    def family(self) -> str:
+        """How learner and expected text meet in the model; a peer is none of ours."""
+        story = next(iter(self.stories.values()))
+        if "peer" in story:
+            return "peer"
+        pairing = story["recipe"]["pair"]
+        return {"tokens": "token scorer", "aligned": "aligned comparison"}.get(
+            pairing, "comparison"
+        )
 
     def fold_log_losses(self) -> pd.Series:
         """Return log loss by fold number."""
@@ -69,8 +83,8 @@ class OutOfFold:
 
 
 def row_log_loss(scores: pd.Series, predictions: pd.Series) -> pd.Series:
-    """Return each row's log loss, in nats; probabilities are kept 1e-7 away from 0 and 1."""
-    clipped = predictions.clip(1e-7, 1 - 1e-7)
+    """Return each row's log loss, in nats; probabilities are kept a little away from 0 and 1."""
+    clipped = predictions.clip(NEAREST_TO_CERTAIN, 1 - NEAREST_TO_CERTAIN)
     return -(scores * np.log(clipped) + (1 - scores) * np.log1p(-clipped))
 
 
@@ -90,6 +104,15 @@ def gain_with_error(rows: pd.DataFrame, predictions: pd.Series) -> tuple[float, 
     groups = rows[group_unit(rows)].to_numpy(dtype=str)
     error = bootstrap_standard_error(gains.to_numpy(), groups, np.random.default_rng(0))
     return float(gains.mean()), error
+
+
+def log_loss_with_interval(
+    rows: pd.DataFrame, predictions: np.ndarray
+) -> tuple[float, tuple[float, float]]:
+    """Return the mean log loss and its 95 % bootstrap interval, by `group_unit`."""
+    losses = row_log_loss(rows["score"], pd.Series(predictions, index=rows.index)).to_numpy()
+    groups = rows[group_unit(rows)].to_numpy(dtype=str)
+    return float(losses.mean()), bootstrap_interval(losses, groups, np.random.default_rng(0))
 
 
 def trained_folds(assets: Path) -> dict[str, list[int]]:
@@ -188,7 +211,25 @@ def folds_that_stand_out(table: OutOfFold) -> dict[int, str]:
 def bootstrap_standard_error(
     values: np.ndarray, groups: np.ndarray, rng: np.random.Generator
 ) -> float:
-    """Return the standard error of the mean of `values`, (rows,), resampling whole `groups`.
+    """Return the standard error of the mean of `values`, (rows,), resampling whole `groups`."""
+    return float(np.std(_bootstrap_means(values, groups, rng), ddof=1))
+
+
+def bootstrap_interval(
+    values: np.ndarray, groups: np.ndarray, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % percentiles of the mean of `values`, resampling whole `groups`.
+
+    The percentile interval (Efron & Tibshirani 1993, chapter 13).
+    """
+    low, high = np.percentile(_bootstrap_means(values, groups, rng), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _bootstrap_means(
+    values: np.ndarray, groups: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the means of `N_BOOTSTRAPS` draws.
 
     Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6; groups are drawn whole,
     for the rows of one speaker go together.
@@ -199,7 +240,7 @@ def bootstrap_standard_error(
     for place in range(N_BOOTSTRAPS):  # all draws at once would be gigabytes for 38,000 groups
         drawn = rng.integers(len(sums), size=len(sums))
         means[place] = sums[drawn].sum() / counts[drawn].sum()
-    return float(np.std(means, ddof=1))
+    return means
 
 
 def area_under_curve(scores: np.ndarray, predictions: np.ndarray) -> float:
@@ -247,21 +288,171 @@ def by_fold(tables: Sequence[OutOfFold]) -> pd.DataFrame:
 
 
 def by_column(tables: Sequence[OutOfFold], metadata: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return log loss by a column of the metadata: a row per value, a column per model."""
+    """Return log loss by a column of the metadata: a row per value, a column per model.
+
+    By grade there is a last row for the youngest together.
+    """
     columns: dict[str, pd.Series] = {}
     everyone = pd.concat([table.rows for table in tables]).drop_duplicates("filename")
-    everyone = with_metadata(everyone, metadata)
-    columns["rows"] = everyone.groupby(column).size()
-    columns["base rate"] = _mean_by(everyone, column, "base")
+    parts = _parts(with_metadata(everyone, metadata), column)
+    columns["rows"] = pd.Series({name: len(rows) for name, rows in parts.items()}, dtype=int)
+    columns["base rate"] = _log_losses(parts, "base")
     for table in tables:
-        columns[table.model] = _mean_by(with_metadata(table.rows, metadata), column, "pred")
-    order = {"task": TASKS, "grade": GRADES}.get(column, tuple(columns["rows"].index))
-    frame = pd.DataFrame(columns).reindex([value for value in order if value in columns["rows"]])
-    return frame.rename_axis(column)
+        parts = _parts(with_metadata(table.rows, metadata), column)
+        columns[table.model] = _log_losses(parts, "pred")
+    # Named rows: pandas would sort them otherwise.
+    return pd.DataFrame(columns, index=columns["rows"].index).rename_axis(column)
 
 
-def _mean_by(rows: pd.DataFrame, column: str, prediction: str) -> pd.Series:
-    return row_log_loss(rows["score"], rows[prediction]).groupby(rows[column]).mean()
+def _parts(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
+    """Return the rows of each value of a column in the usual order, and of the youngest."""
+    values = {str(value): part for value, part in rows.groupby(column)}
+    order = {"task": TASKS, "grade": GRADES}.get(column, tuple(values))
+    parts = {value: values[value] for value in order if value in values}
+    if column == "grade":
+        youngest = rows[rows["grade"].isin(AGE_GROUPS[YOUNGEST])]
+        if len(youngest):
+            parts[YOUNGEST] = youngest
+    return parts
+
+
+def _log_losses(parts: Mapping[str, pd.DataFrame], prediction: str) -> pd.Series:
+    losses = {name: row_log_loss(x["score"], x[prediction]).mean() for name, x in parts.items()}
+    return pd.Series(losses, dtype=float)
+
+
+def expected_calibration_error(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Return the mean distance of prediction and label in `N_BINS` bins of equal mass.
+
+    Naeini, Cooper & Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian
+    Binning". Rows of equal predictions share their mean label, so that their order does not matter.
+    Chance alone makes it larger than zero, the more the fewer the rows: NaN below
+    `FEWEST_ROWS_OF_A_BIN` rows to a bin.
+    """
+    if len(labels) < N_BINS * FEWEST_ROWS_OF_A_BIN:
+        return float("nan")
+    shared = pd.Series(labels).groupby(np.asarray(predictions)).transform("mean").to_numpy()
+    order = np.argsort(predictions, kind="stable")
+    bins = np.array_split((shared - predictions)[order], N_BINS)
+    return float(sum(abs(differences.sum()) for differences in bins) / len(labels))
+
+
+def calibration_line(labels: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
+    """Return slope and intercept of the labels' log-odds over the predictions' log-odds.
+
+    Cox 1958, "Two Further Applications of a Model for Binary Regression": (1, 0) is calibrated; a
+    slope below 1 is too certain, an intercept above 0 says yes too seldom. NaN where no finite line
+    is the most likely: the labels are all the same, or the predictions part them.
+    """
+    logits, positive = logit(predictions), np.asarray(labels) > 0.5
+    if positive.all() or not positive.any():
+        return float("nan"), float("nan")
+    parted = (
+        logits[positive].min() >= logits[~positive].max()
+        or logits[positive].max() <= logits[~positive].min()
+    )
+    if parted:
+        return float("nan"), float("nan")
+    features = np.stack([logits, np.ones_like(logits)], axis=1)
+    slope, intercept = fit_logistic(
+        features, positive.astype(float), centre=np.array([1.0, 0.0]), precision=np.zeros((2, 2))
+    )
+    return float(slope), float(intercept)
+
+
+def calibration_by_grade(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+    """Return how a model's probabilities lie to the labels: a row per model and grade."""
+    lines = {}
+    for table in tables:
+        rows = with_metadata(table.rows, metadata)
+        for grade, part in {**_parts(rows, "grade"), "all": rows}.items():
+            labels, predictions = part["score"].to_numpy(), part["pred"].to_numpy()
+            slope, intercept = calibration_line(labels, predictions)
+            lines[table.model, grade] = {
+                "rows": len(part),
+                "mean label": labels.mean(),
+                "mean prediction": predictions.mean(),
+                "ECE": expected_calibration_error(labels, predictions),
+                "slope": slope,
+                "intercept": intercept,
+            }
+    frame = pd.DataFrame.from_dict(lines, orient="index")
+    frame.index = pd.MultiIndex.from_tuples(list(lines), names=["model", "grade"])
+    return frame
+
+
+def read_causes(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series:
+    """Read why each row of `metadata` has its score: a CSV with the columns filename and why.
+
+    For error analysis alone: nothing is trained, weighed or scored with it. Returns `why` with
+    `metadata`'s index, "" where none is known; rows of other recordings and other columns are left
+    out. Problems go into `report`: only rows of score 0 need a cause.
+    """
+    causes = pd.Series("", index=metadata.index, name="why")
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        report.add(Problem(str(path), None, "there is no such file", "put it there"))
+        return causes
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, empty, not CSV
+        what = f"the file cannot be read: {' '.join(str(error).split())}"
+        report.add(Problem(str(path), None, what, "save it as CSV in UTF-8"))
+        return causes
+    missing = [column for column in ("filename", "why") if column not in frame]
+    for column in missing:
+        cure = f"the columns that are there: {', '.join(repr(name) for name in frame.columns)}"
+        report.add(Problem(str(path), None, f"the column {column!r} is missing", cure))
+    if missing:
+        return causes
+    frame = frame[["filename", "why"]].apply(lambda column: column.str.strip())
+    for filename in frame["filename"][frame["filename"].duplicated()].unique():
+        report.add(
+            Problem(str(path), None, "duplicated filename", "keep one row", filename=filename)
+        )
+    why = frame.drop_duplicates("filename").set_index("filename")["why"]
+    causes = metadata["filename"].map(why).fillna("").rename("why")
+    for filename in metadata["filename"][(causes == "") & (metadata["score"] < 0.5)]:
+        what = "no cause for a recording of score 0"
+        report.add(Problem(str(path), None, what, "say why in the column 'why'", filename=filename))
+    return causes
+
+
+def by_cause(
+    tables: Sequence[OutOfFold], metadata: pd.DataFrame, causes: pd.Series
+) -> pd.DataFrame:
+    """Return the AUC of all rows of score 1 against those of score 0 of one cause.
+
+    `causes` is `read_causes`'s. A row per cause, a column per model; `rows` has a cause's number.
+    """
+    metadata = metadata.assign(why=causes)
+    wrong = metadata[metadata["score"] < 0.5]
+    columns: dict[str, pd.Series] = {"rows": wrong.groupby("why").size()}
+    for table in tables:
+        rows = with_metadata(table.rows, metadata)
+        right = rows[rows["score"] > 0.5]
+        areas = {
+            cause: area_under_curve(
+                np.repeat([1, 0], [len(right), len(part)]),
+                np.concatenate([right["pred"], part["pred"]]),
+            )
+            for cause, part in rows[rows["score"] < 0.5].groupby("why")
+        }
+        columns[table.model] = pd.Series(areas, dtype=float)
+    return pd.DataFrame(columns).rename_axis("cause")
+
+
+def error_analysis(
+    tables: Sequence[OutOfFold], metadata: pd.DataFrame, causes: pd.Series | None
+) -> dict[str, pd.DataFrame]:
+    """Return by title what tells for whom, and for which mistakes, the models are good."""
+    sections = {
+        "Log loss per grade": by_column(tables, metadata, "grade"),
+        f"Calibration per grade (ECE: {N_BINS} bins of equal mass; slope and intercept of the "
+        "log-odds, 1 and 0 when calibrated)": calibration_by_grade(tables, metadata),
+    }
+    if causes is not None:
+        sections["AUC of the correct against each cause"] = by_cause(tables, metadata, causes)
+    return sections
 
 
 def with_metadata(rows: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The tables that check_models.py prints, on fabricated folds."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -7,8 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import log_loss
-from test_evaluation import BASE_RATE, make_metadata, make_predictions, write_data, write_folds
+from sklearn.metrics import log_loss, roc_auc_score
+from test_evaluation import (
+    BASE_RATE,
+    make_causes,
+    make_metadata,
+    make_predictions,
+    write_data,
+    write_folds,
+)
 
 import check_models
 
@@ -31,13 +39,15 @@ def shown(folder: Path, capsys: pytest.CaptureFixture[str], models: list[str] | 
 
 def section(output: str, title: str) -> dict[str, list[float]]:
     """Return a printed table: a row's name to its numbers."""
-    _, _, rest = output.partition(f"\n{title}\n")
+    _, _, rest = output.partition(f"\n{title}")
     table, _, _ = rest.partition("\n\n")
-    rows = [line.split() for line in table.splitlines()]
+    rows = [re.split(r"  +", line.strip()) for line in table.splitlines()[1:]]
+    # A name may have one space in it, between columns there may be one as well.
+    rows = [[name, *" ".join(cells).split()] for name, *cells in rows]
     return {
         name: [float(cell) if cell != "–" else np.nan for cell in cells]
         for name, *cells in rows
-        if cells and all(cell[0].isdigit() or cell == "–" for cell in cells)
+        if cells and all(cell.lstrip("-")[0].isdigit() or cell == "–" for cell in cells)
     }
 
 
@@ -66,12 +76,55 @@ def test_log_loss_per_task_and_grade_with_the_number_of_rows(
 ) -> None:
     table = section(shown(folder, capsys), f"Log loss per {column}")
     metadata = make_metadata().assign(**MODELS)
-    assert set(table) == set(metadata[column])
+    assert set(table) == set(metadata[column]) | ({"KG and 1"} if column == "grade" else set())
     for value, rows in metadata.groupby(column):
         expected = [log_loss(rows["score"], rows[model]) for model in MODELS]
         n_rows, _, *losses = table[str(value)]
         assert n_rows == len(rows)
         np.testing.assert_allclose(losses, expected, atol=1e-4)
+
+
+def test_the_youngest_are_shown_together_and_so_is_every_model_s_calibration(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = shown(folder, capsys)
+    metadata = make_metadata()
+    youngest = metadata["grade"].isin(["KG", "1"])
+    n_rows, _, *losses = section(output, "Log loss per grade")["KG and 1"]
+    assert n_rows == 48
+    expected = [log_loss(metadata["score"][youngest], p[youngest]) for p in MODELS.values()]
+    np.testing.assert_allclose(losses, expected, atol=1e-4)
+
+    table = section(output, "Calibration per grade (ECE: 10 bins of equal mass;")
+    # Both models' lines of all rows have the same name; the last one's is left.
+    n_rows, label, prediction, ece, *_ = table["all"]
+    assert (n_rows, label) == (96, pytest.approx(metadata["score"].mean(), abs=1e-4))
+    assert prediction == pytest.approx(MODELS["model3mapd"].mean(), abs=1e-4)
+    assert np.isnan(ece)  # too few rows
+    assert "causes" not in output and "cause" not in output
+
+
+def test_causes_show_the_area_for_every_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_causes().to_csv(folder / "why.csv", index=False)
+    assert run(monkeypatch, folder, "--causes", str(folder / "why.csv")) is None
+    table = section(capsys.readouterr().out, "AUC of the correct against each cause")
+    assert set(table) == {"omit", "substitute"}
+    scores = make_metadata()["score"]
+    rows = (scores > 0) | (make_causes()["why"] == "omit")
+    expected = [roc_auc_score(scores[rows], predictions[rows]) for predictions in MODELS.values()]
+    np.testing.assert_allclose(table["omit"][1:], expected, atol=1e-4)
+
+
+def test_bad_causes_are_reported_with_the_tables_faults(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_causes().iloc[5:].to_csv(folder / "why.csv", index=False)
+    assert run(monkeypatch, folder, "--causes", str(folder / "why.csv")) == 2
+    error = capsys.readouterr().err
+    assert "no cause for a recording of score 0" in error and "why.csv" in error
+    assert "Traceback" not in error
 
 
 def test_good_folds_do_not_stand_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,20 +1,31 @@
 """The weights' search, the honest score, and the configuration."""
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.metrics import log_loss
 
+from hearback.calibration import KINDS, Calibration, Line, fit_calibration, fit_logistic, logit
 from hearback.ensemble import (
+    COMBINATIONS,
     EnsembleConfig,
+    Evidence,
+    Mixture,
     ModelConfig,
+    compare_combinations,
+    cross_fit,
+    fit_mixture,
+    honest_log_loss_without,
     mean_log_loss,
     score_ensemble,
+    search_logit_weights,
     search_weights,
 )
 from hearback.errors import HearbackError
@@ -85,30 +96,104 @@ def test_a_confident_mistake_costs_much_and_not_everything() -> None:
     assert 0 < weights[1] < 1
 
 
-def test_scores_are_log_losses_of_what_they_name() -> None:
-    predictions, labels = make_models(3, n_rows=120)
-    scores = score_ensemble(predictions, labels, np.arange(120) // 4)
+def make_evidence(n_models: int = 3, n_rows: int = 120, n_groups: int = 30) -> Evidence:
+    predictions, labels = make_models(n_models, n_rows)
+    rng = np.random.default_rng(1)
+    groups = rng.integers(0, n_groups, n_rows)
+    return Evidence(predictions, labels, groups, rng.choice(["KG", "1", "2", "3"], n_rows))
+
+
+def make_stack(
+    slopes: Sequence[float], n_rows: int = 4000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return models whose log-odds times `slopes` sum to the truth's, and labels drawn with it."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1.5, (len(slopes), n_rows))
+    labels = (rng.random(n_rows) < expit(np.array(slopes) @ logits)).astype(float)
+    return expit(logits), labels
+
+
+@pytest.mark.parametrize("slopes", [(1.0, 0.6, 0.3), (0.5, 0.5), (1.8, 0.0, 0.4), (0.3,)])
+def test_weights_on_logits_are_those_that_made_the_labels(slopes: tuple[float, ...]) -> None:
+    predictions, labels = make_stack(slopes)
+    weights = search_logit_weights(predictions, labels, np.arange(len(labels)) // 10)
+    np.testing.assert_allclose(weights, slopes, atol=0.12)
+
+
+def test_weights_on_logits_are_never_negative_and_a_model_that_hurts_has_none() -> None:
+    predictions, labels = make_stack((1.0, -0.8, 0.5))
+    groups = np.arange(len(labels)) // 10
+    weights = search_logit_weights(predictions, labels, groups)
+    assert weights[1] == 0
+    np.testing.assert_allclose(weights[[0, 2]], [0.8, 0.4], atol=0.15)
+    backwards = search_logit_weights(1 - predictions[:1], labels, groups)
+    assert backwards.tolist() == [0]
+
+
+def test_few_rows_choose_little_among_equal_models() -> None:
+    # What tells ten noisy copies of one model apart in 60 rows is chance, and costs on new rows.
+    lost = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 2, 2060).astype(float)
+        logits = 1.2 * (2 * labels - 1) + rng.normal(0, 1, 2060) + rng.normal(0, 0.6, (10, 2060))
+        seen, new = np.arange(60), np.arange(60, 2060)
+        drawn = search_logit_weights(expit(logits[:, seen]), labels[seen], seen)
+        freely = fit_logistic(
+            logits[:, seen].T, labels[seen], np.full(10, 0.1), np.zeros((10, 10)), at_least=0
+        )
+        losses = [
+            mean_log_loss(labels[new], expit(weights @ logits[:, new]))
+            for weights in (drawn, freely)
+        ]
+        lost.append(losses[1] - losses[0])
+    assert np.mean(lost) > 0.02
+
+
+@pytest.mark.parametrize("combine", COMBINATIONS)
+@pytest.mark.parametrize("kind", ["none", "isotonic", "platt_by_age"])
+def test_scores_are_log_losses_of_what_they_name(combine: str, kind: str) -> None:
+    evidence = make_evidence()
+    scores = score_ensemble(evidence, combine, kind)
+    predictions, labels = evidence.predictions, evidence.labels
     for loss, prediction in (
         *zip(scores.alone, predictions, strict=True),
         (scores.plain_mean, predictions.mean(axis=0)),
-        (scores.fitted, search_weights(predictions, labels) @ predictions),
+        (scores.fitted, scores.mixture.predict(predictions, evidence.grades)),
         (scores.honest, scores.honest_predictions),
     ):
         assert loss == pytest.approx(log_loss(labels, prediction))
-    np.testing.assert_array_equal(scores.weights, search_weights(predictions, labels))
+    assert scores.fitted < scores.honest
+    assert compare_combinations(evidence)[combine][kind] == scores.honest
+
+
+def test_a_mixture_adds_probabilities_or_log_odds_and_calibrates_the_sum() -> None:
+    evidence = make_evidence()
+    predictions, labels, grades = evidence.predictions, evidence.labels, evidence.grades
+    weights = search_weights(predictions, labels)
+    mixed = weights @ predictions
+    mixture = fit_mixture(evidence, "probabilities", "platt")
+    np.testing.assert_array_equal(mixture.weights, weights)
+    expected = fit_calibration("platt", mixed, labels, grades).apply(mixed, grades)
+    np.testing.assert_array_equal(mixture.predict(predictions, grades), expected)
+
+    weights = np.array([0.5, 0.0, 1.5])
+    summed = Mixture("logits", weights).predict(predictions, grades)
+    np.testing.assert_allclose(logit(summed), weights @ logit(predictions))
 
 
 @pytest.mark.parametrize("n_groups", [2, 5, 30])
-def test_a_group_s_own_labels_do_not_weigh_its_rows(n_groups: int) -> None:
-    predictions, labels = make_models(3, n_rows=120)
-    groups = np.random.default_rng(1).integers(0, n_groups, 120)
-    before = score_ensemble(predictions, labels, groups).honest_predictions
-    for group in range(0, n_groups, 4):
-        own = groups == group
-        flipped = np.where(own, 1 - labels, labels)
-        after = score_ensemble(predictions, flipped, groups).honest_predictions
-        np.testing.assert_array_equal(after[own], before[own])
-        assert (after[~own] != before[~own]).any()
+@pytest.mark.parametrize("combine", COMBINATIONS)
+def test_a_group_s_own_labels_decide_nothing_about_its_rows(combine: str, n_groups: int) -> None:
+    evidence = make_evidence(n_groups=n_groups)
+    before = cross_fit(evidence, combine, KINDS)
+    for group in range(0, n_groups, 10):
+        own = evidence.groups == group
+        flipped = replace(evidence, labels=np.where(own, 1 - evidence.labels, evidence.labels))
+        after = cross_fit(flipped, combine, KINDS)
+        for kind in KINDS:
+            np.testing.assert_array_equal(after[kind][own], before[kind][own])
+            assert (after[kind][~own] != before[kind][~own]).any()
 
 
 def test_models_that_each_know_one_group_by_heart_do_not_look_good() -> None:
@@ -117,17 +202,54 @@ def test_models_that_each_know_one_group_by_heart_do_not_look_good() -> None:
     labels = np.arange(n_rows) // n_groups % 2.0
     truth = np.where(groups == np.arange(n_groups)[:, None], 0.99, 0.45)  # (models, rows)
     predictions = np.where(labels > 0.5, truth, 1 - truth)
-    scores = score_ensemble(predictions, labels, groups)
-    np.testing.assert_allclose(scores.weights, 1 / n_groups, atol=1e-3)
+    evidence = Evidence(predictions, labels, groups, np.full(n_rows, "3"))
+    scores = score_ensemble(evidence, "probabilities", "none")
+    np.testing.assert_allclose(scores.mixture.weights, 1 / n_groups, atol=1e-3)
     # Nothing about a group is known from the others: its rows get what all other models say.
     assert scores.honest == pytest.approx(-np.log(0.45), abs=1e-2)
     assert scores.fitted < -np.log(0.55)
 
 
+@pytest.mark.parametrize("combine", COMBINATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_does_not_look_better_than_the_base_rate(combine: str, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    labels = (np.arange(600) % 10 < 3).astype(float)
+    noise = expit(rng.normal(0, 2, (4, 600)))
+    evidence = Evidence(noise, labels, np.arange(600) // 4, rng.choice(["KG", "3"], 600))
+    (honest,) = cross_fit(evidence, combine, [kind]).values()
+    assert mean_log_loss(labels, honest) > mean_log_loss(labels, np.full(600, 0.3))
+
+
+@pytest.mark.parametrize("combine", COMBINATIONS)
+def test_a_noisy_model_beside_a_good_one_does_no_good_and_little_harm(combine: str) -> None:
+    predictions, labels = make_stack((1.0,), 800)
+    noise = expit(np.random.default_rng(5).normal(0, 2, (2, 800)))
+    both = Evidence(
+        np.concatenate([noise, predictions]), labels, np.arange(800) // 8, np.full(800, "2")
+    )
+    with_noise = score_ensemble(both, combine, "none")
+    assert with_noise.mixture.weights[2] > 0.8
+    assert with_noise.mixture.weights[:2].max() < 0.1
+    without = honest_log_loss_without([0, 1], both, combine, "none")
+    assert without - 1e-4 <= with_noise.honest < without + 0.01
+    assert honest_log_loss_without([2], both, combine, "none") > without + 0.1
+    assert np.isnan(honest_log_loss_without([0, 1, 2], both, combine, "none"))
+
+
+def test_what_the_grades_need_pays_honestly() -> None:
+    predictions, labels = make_stack((1.0, 0.6), 2000)
+    grades = np.where(np.arange(2000) % 2, "KG", "3")
+    misjudged = np.where(grades == "KG", expit(logit(predictions) - 0.8), predictions)
+    evidence = Evidence(misjudged, labels, np.arange(2000) // 8, grades)
+    losses = compare_combinations(evidence)["logits"]
+    assert losses["platt_by_age"] < min(losses["none"], losses["platt"]) - 0.02
+
+
 def test_a_single_group_has_no_honest_score() -> None:
-    predictions, labels = make_models(2, n_rows=10)
+    evidence = replace(make_evidence(), groups=np.zeros(120))
     with pytest.raises(HearbackError, match="one group"):
-        score_ensemble(predictions, labels, np.zeros(10))
+        score_ensemble(evidence, "logits", "none")
 
 
 CONFIG = EnsembleConfig(
@@ -136,12 +258,42 @@ CONFIG = EnsembleConfig(
     base_rates={"all": 0.4, "deletion": 0.1},
     log_losses={"honest": 0.6, "fitted": 0.59, "plain_mean": 0.61},
     n_rows=100,
+    combine="probabilities",
+    calibration=Calibration("platt", {"everyone": Line(0.8, -0.1)}),
 )
 
 
 def test_a_configuration_survives_the_disk(tmp_path: Path) -> None:
     CONFIG.save(tmp_path / "config.json")
     assert EnsembleConfig.load(tmp_path / "config.json") == CONFIG
+
+
+@pytest.mark.parametrize("combine", COMBINATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_read_back_scores_as_what_was_fitted(
+    tmp_path: Path, combine: str, kind: str
+) -> None:
+    evidence = make_evidence(2)
+    mixture = fit_mixture(evidence, combine, kind)
+    models = tuple(
+        replace(model, weight=float(weight))
+        for model, weight in zip(CONFIG.models, mixture.weights, strict=True)
+    )
+    config = replace(CONFIG, models=models, combine=combine, calibration=mixture.calibration)
+    config.save(tmp_path / "config.json")
+    after = EnsembleConfig.load(tmp_path / "config.json").predict(
+        evidence.predictions, evidence.grades
+    )
+    np.testing.assert_array_equal(after, mixture.predict(evidence.predictions, evidence.grades))
+
+
+def test_models_without_a_weight_are_not_run() -> None:
+    idle = (ModelConfig("model3mb", (0,), 0.0), *CONFIG.models)
+    config = replace(CONFIG, models=idle)
+    assert config.models_to_run == CONFIG.models
+    predictions, grades = np.array([[0.2, 0.4], [0.6, 0.8]]), np.array(["KG", "3"])
+    expected = expit(0.8 * logit(np.array([0.5, 0.7])) - 0.1)
+    np.testing.assert_allclose(config.predict(predictions, grades), expected)
 
 
 def test_a_task_that_training_did_not_have_gets_the_base_rate_of_all() -> None:
@@ -157,14 +309,12 @@ def test_a_configuration_that_is_not_there_is_an_error_that_says_what_to_run(
 
 
 def as_json(**changes: Any) -> str:
-    values = {name: value for name, value in vars(CONFIG).items() if name != "models"}
-    models = [vars(model) for model in CONFIG.models]
-    return json.dumps({**values, "models": models, **changes})
+    return json.dumps({**asdict(CONFIG), **changes})
 
 
-def weighing(*weights: float) -> str:
+def weighing(*weights: float, **changes: Any) -> str:
     models = [replace(CONFIG.models[0], weight=weight) for weight in weights]
-    return as_json(models=[vars(model) for model in models])
+    return as_json(models=[vars(model) for model in models], **changes)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +329,12 @@ def weighing(*weights: float) -> str:
         (weighing(0.5, 0.4), "not shares of one"),
         (weighing(1.5, -0.5), "not shares of one"),
         (weighing(float("nan")), "not shares of one"),
+        (weighing(1.5, -0.5, combine="logits"), "not numbers from zero up"),
+        (weighing(float("inf"), combine="logits"), "not numbers from zero up"),
+        (as_json(models=[], combine="logits"), "not numbers from zero up"),
+        (as_json(combine="guesses"), "unknown combination 'guesses'"),
+        (as_json(calibration={"kind": "none"}), "not an ensemble's configuration.*lines"),
+        (as_json().replace('"combine"', '"compile"'), "not an ensemble's configuration.*combine"),
     ],
 )
 def test_a_damaged_configuration_is_an_error_that_says_so(

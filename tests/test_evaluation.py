@@ -1,5 +1,6 @@
 """Out-of-fold tables, and the fabricated folds that other tests read as well."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hearback import evaluation
 from hearback.checkpoint import FoldFiles, save_fold
 from hearback.errors import HearbackError
 from hearback.evaluation import OutOfFold
-from hearback.tables import GRADES, TASKS
+from hearback.tables import GRADES, TASKS, Report
 
 N_ROWS, N_FOLDS = 96, 3
 VOICE = {"backend": "tones", "speed": 0.7}
@@ -56,13 +57,18 @@ def write_folds(
     model: str,
     predictions: np.ndarray,
     folds: Sequence[int] = range(N_FOLDS),
+    words: pd.DataFrame | None = None,
     **changes: Any,
 ) -> None:
-    """Write finished folds of `model`, their stories as a training has them but for `changes`."""
+    """Write finished folds of `model`, their stories as a training has them but for `changes`.
+
+    `words` is the table of the word scores of all rows, for a model that has them.
+    """
     table = make_metadata()[["filename", "score"]].assign(pred=predictions)
     for fold in folds:
         rows = table[table.index % N_FOLDS == fold]
         story = {
+            "recipe": {"pair": "joined"},
             "recipe_fingerprint": "recipe",
             "data_fingerprint": "data",
             **{"n_folds": N_FOLDS, "group_by": None, "limit": None},
@@ -71,7 +77,9 @@ def write_folds(
             "command_again": f"python train_{model}.py --fold {fold} --n_folds 3 --attempt 2",
             **changes,
         }
-        save_fold(FoldFiles(assets, model, fold), {"weight": torch.zeros(1)}, rows, story)
+        of_fold = None if words is None else words[words["filename"].isin(rows["filename"])]
+        files = FoldFiles(assets, model, fold)
+        save_fold(files, {"weight": torch.zeros(1)}, rows, story, of_fold)
 
 
 def test_row_log_loss_by_hand() -> None:
@@ -298,12 +306,191 @@ def test_log_loss_by_column(tables: list[OutOfFold], column: str) -> None:
     metadata = make_metadata()
     frame = evaluation.by_column(tables, metadata.drop(columns="score"), column)
     assert list(frame.columns) == ["rows", "base rate", "model1m", "model2ds"]
-    assert frame["rows"].sum() == N_ROWS
+    assert list(frame.index[:4]) == list(TASKS if column == "task" else GRADES)
+    assert frame["rows"][:4].sum() == N_ROWS
     for value, rows in metadata.assign(pred=make_predictions(2)).groupby(column):
         assert frame.loc[value, "rows"] == len(rows)
         assert frame.loc[value, "model1m"] == pytest.approx(log_loss(rows["score"], rows["pred"]))
         base = np.full(len(rows), BASE_RATE)
         assert frame.loc[value, "base rate"] == pytest.approx(log_loss(rows["score"], base))
+
+
+def test_the_youngest_are_shown_together(tables: list[OutOfFold]) -> None:
+    frame = evaluation.by_column(tables, make_metadata(), "grade")
+    assert list(frame.index) == [*GRADES, "KG and 1"]
+    youngest = make_metadata()["grade"].isin(["KG", "1"])
+    row = frame.loc["KG and 1"]
+    assert row["rows"] == 48
+    scores, predictions = make_metadata()["score"][youngest], make_predictions(2)[youngest]
+    assert row["model1m"] == pytest.approx(log_loss(scores, predictions))
+    # A table without them has no such line.
+    rows = tables[0].rows
+    older = [OutOfFold("model1m", 3, rows[rows["filename"] >= "072.wav"], {})]
+    assert list(evaluation.by_column(older, make_metadata(), "grade").index) == ["3"]
+
+
+def test_the_bootstrap_interval_of_independent_rows_is_the_analytic_one() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 400)
+    low, high = evaluation.bootstrap_interval(values, np.arange(400), np.random.default_rng(0))
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
+
+
+def test_the_log_loss_has_an_interval_by_speaker() -> None:
+    rows = make_metadata()
+    loss, (low, high) = evaluation.log_loss_with_interval(rows, make_predictions(1))
+    assert loss == pytest.approx(log_loss(rows["score"], make_predictions(1)))
+    assert low < loss < high
+    alone = rows.assign(speaker="s0")  # nothing is known of how speakers differ
+    _, (low, high) = evaluation.log_loss_with_interval(alone, make_predictions(1))
+    assert low == pytest.approx(loss) == high
+
+
+def make_calibrated(n_rows: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities, (rows,), and labels drawn with them."""
+    rng = np.random.default_rng(0)
+    predictions = 1 / (1 + np.exp(-rng.normal(0, 1.5, n_rows)))
+    return predictions, (rng.random(n_rows) < predictions).astype(float)
+
+
+def test_the_expected_calibration_error_by_hand() -> None:
+    predictions, labels = make_calibrated()
+    error = evaluation.expected_calibration_error
+    assert error(labels, predictions) < 0.015
+    assert error(labels, np.clip(predictions - 0.2, 0, 1)) == pytest.approx(0.18, abs=0.03)
+    assert error(labels, np.full(len(labels), 0.8)) == pytest.approx(0.8 - labels.mean())
+    # Ten bins, each off by its own distance, one way or the other: they do not cancel.
+    steps = np.repeat(np.arange(10) / 10, 40)
+    halves = np.tile([0.0, 1.0], 200)
+    assert error(halves, steps) == pytest.approx(np.abs(np.arange(10) / 10 - 0.5).mean())
+    shuffled = np.random.default_rng(0).permutation(400)
+    assert error(halves[shuffled], steps[shuffled]) == pytest.approx(error(halves, steps))
+    assert np.isnan(error(halves[:99], steps[:99]))
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.5, 0.0), (1.6, 0.7)])
+def test_the_calibration_line_is_what_was_done_to_the_log_odds(
+    slope: float, intercept: float
+) -> None:
+    truth, labels = make_calibrated()
+    logits = np.log(truth / (1 - truth))
+    predictions = 1 / (1 + np.exp(-(logits - intercept) / slope))
+    found = evaluation.calibration_line(labels, predictions)
+    np.testing.assert_allclose(found, (slope, intercept), atol=0.06)
+
+
+@pytest.mark.parametrize("labels", [[1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0]])
+def test_labels_that_have_no_line_show_none(labels: list[int]) -> None:
+    predictions = np.array([0.1, 0.2, 0.3, 0.9])
+    assert np.isnan(evaluation.calibration_line(np.array(labels), predictions)).all()
+
+
+def test_calibration_by_grade_has_every_model_and_grade(tables: list[OutOfFold]) -> None:
+    frame = evaluation.calibration_by_grade(tables, make_metadata())
+    wanted = [(m, g) for m in ("model1m", "model2ds") for g in (*GRADES, "KG and 1", "all")]
+    assert list(frame.index) == wanted
+    of_it = make_metadata()["grade"] == "1"
+    row = frame.loc[("model1m", "1")]
+    assert row["rows"] == 24
+    assert row["mean label"] == pytest.approx(make_metadata()["score"][of_it].mean())
+    assert row["mean prediction"] == pytest.approx(make_predictions(2)[of_it].mean())
+    everyone = frame.loc[("model2ds", "all")]
+    assert everyone["rows"] == 64
+    rows = make_metadata().assign(pred=make_predictions(1, seed=1))[lambda x: x.index % 3 != 1]
+    line = evaluation.calibration_line(rows["score"].to_numpy(), rows["pred"].to_numpy())
+    np.testing.assert_allclose(everyone[["slope", "intercept"]].astype(float), line)
+
+
+def make_causes() -> pd.DataFrame:
+    """Return why each row has its score: correct, or by turns omit and substitute."""
+    metadata = make_metadata()
+    wrong = np.where(np.arange(N_ROWS) % 2, "omit", "substitute")
+    why = np.where(metadata["score"] > 0, "correct", wrong)
+    return pd.DataFrame({"filename": metadata["filename"], "age": "7", "why": why})
+
+
+def read_causes(path: Path) -> tuple[pd.Series, Report]:
+    report = Report()
+    return evaluation.read_causes(path, make_metadata(), report), report
+
+
+def test_causes_are_joined_on_the_filename(tmp_path: Path) -> None:
+    causes = make_causes()
+    surplus = pd.DataFrame({"filename": ["test.wav"], "age": ["6"], "why": ["omit"]})
+    pd.concat([surplus, causes[::-1]]).to_csv(tmp_path / "why.csv", index=False)
+    found, report = read_causes(tmp_path / "why.csv")
+    assert not report.problems
+    assert found.tolist() == causes["why"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        (b"", "cannot be read: No columns"),
+        (b"filename,why\n\xff\xfe,omit\n", "cannot be read.*UTF-8"),
+        (b"filename,why\n000.wav,omit\n001.wav,omit,again\n", "cannot be read.*line 3"),
+        (b"filename;why\n", "'filename' is missing.*'filename;why'"),
+        (b"filename,cause\n000.wav,omit\n", "'why' is missing.*'filename', 'cause'"),
+    ],
+)
+def test_a_bad_file_of_causes_is_one_clear_problem(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / "why.csv"
+    if content is not None:
+        path.write_bytes(content)
+    _, report = read_causes(path)
+    assert re.search(said, str(report), re.DOTALL), report
+    assert str(path) in str(report)
+    assert "no cause" not in str(report)  # the one fault
+
+
+def test_rows_that_lack_a_cause_or_have_two_are_named(tmp_path: Path) -> None:
+    causes = make_causes()
+    wrong = causes["filename"][causes["why"] != "correct"].tolist()
+    right = causes["filename"][causes["why"] == "correct"].tolist()
+    causes.loc[causes["filename"] == wrong[0], "why"] = "  "
+    kept = causes[~causes["filename"].isin([wrong[1], right[0]])]
+    twice = pd.concat([kept, kept[kept["filename"] == wrong[2]]])
+    twice.to_csv(tmp_path / "why.csv", index=False)
+    _, report = read_causes(tmp_path / "why.csv")
+    named = {(problem.what, problem.filename) for problem in report.errors}
+    assert named == {
+        ("no cause for a recording of score 0", wrong[0]),
+        ("no cause for a recording of score 0", wrong[1]),
+        ("duplicated filename", wrong[2]),
+    }
+
+
+def test_a_cause_s_area_is_of_all_correct_rows_against_its_own(tables: list[OutOfFold]) -> None:
+    causes = make_causes()["why"]
+    frame = evaluation.by_cause(tables, make_metadata(), causes)
+    assert list(frame.index) == ["omit", "substitute"]
+    scores, predictions = make_metadata()["score"], make_predictions(2)
+    for cause in frame.index:
+        rows = (scores > 0) | (causes == cause)
+        expected = roc_auc_score(scores[rows], predictions[rows])
+        assert frame.loc[cause, "model1m"] == pytest.approx(expected)
+        assert frame.loc[cause, "rows"] == (causes == cause).sum()
+    assert frame.loc["omit", "model2ds"] != frame.loc["omit", "model1m"]
+
+
+@pytest.mark.parametrize(
+    ("story", "family"),
+    [
+        ({"recipe": {"pair": "joined"}}, "comparison"),
+        ({"recipe": {"pair": "tokens"}}, "token scorer"),
+        ({"recipe": {"pair": "aligned"}}, "aligned comparison"),
+        ({"peer": {}}, "peer"),
+    ],
+)
+def test_a_model_s_family_is_how_learner_and_text_meet(
+    tmp_path: Path, story: dict[str, Any], family: str
+) -> None:
+    write_folds(tmp_path, "modelany", make_predictions(0), **story)
+    assert evaluation.read_out_of_fold(tmp_path)[0].family == family
 
 
 def test_a_table_that_changed_since_the_training_is_refused(tables: list[OutOfFold]) -> None:

@@ -1,5 +1,8 @@
 """The real get_config.py, on fabricated folds."""
 
+import contextlib
+import functools
+import io
 import re
 import runpy
 import sys
@@ -8,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 from test_evaluation import (
     VOICE,
+    make_causes,
     make_metadata,
     make_predictions,
     write_data,
@@ -18,36 +22,90 @@ from test_evaluation import (
 )
 
 import get_config
-from hearback.ensemble import EnsembleConfig, score_ensemble
+from hearback import words
+from hearback.calibration import KINDS
+from hearback.checkpoint import FoldFiles
+from hearback.ensemble import (
+    COMBINATIONS,
+    EnsembleConfig,
+    EnsembleScores,
+    Evidence,
+    cross_fit,
+    mean_log_loss,
+    score_ensemble,
+)
 
-NAMES = ("model1m", "model2dm", "model2m", "model3mapd")
+NAMES = ("model1m", "model2m", "model3mapd")
 MODELS = {name: make_predictions(0.5, seed) for seed, name in enumerate(NAMES)}
 PREDICTIONS = np.stack(list(MODELS.values()))
 
 
+def make_folder(folder: Path) -> Path:
+    """Write three models with all their folds."""
+    write_data(folder / "data")
+    for model, predictions in MODELS.items():
+        write_folds(folder / "assets", model, predictions)
+    return folder
+
+
+def run_script(folder: Path, *flags: str) -> tuple[Any, str, str]:
+    """Run the script as the command line does; return its status, output and errors."""
+    folders = ["--data", str(folder / "data"), "--assets", str(folder / "assets")]
+    config = ["--config", str(folder / "model_configs.json")]
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        patch.setattr(sys, "argv", ["get_config.py", *folders, *config, *flags])
+        runpy.run_path(str(Path(get_config.__file__)), run_name="__main__")
+    return ended.value.code, output.getvalue(), errors.getvalue()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four models with all their folds."""
-    write_data(tmp_path / "data")
-    for model, predictions in MODELS.items():
-        write_folds(tmp_path / "assets", model, predictions)
-    return tmp_path
+    return make_folder(tmp_path)
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path) -> Any:
-    """Run the script as the command line does; return its status, output and errors."""
+def run(folder: Path) -> Any:
+    """Run the script in the test's folder."""
+    return functools.partial(run_script, folder)
 
-    def run_script(*flags: str) -> tuple[Any, str, str]:
-        folders = ["--data", str(folder / "data"), "--assets", str(folder / "assets")]
-        config = ["--config", str(folder / "model_configs.json")]
-        monkeypatch.setattr(sys, "argv", ["get_config.py", *folders, *config, *flags])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(Path(get_config.__file__)), run_name="__main__")
-        output = capsys.readouterr()
-        return ended.value.code, output.out, output.err
 
-    return run_script
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder where the script has run without flags, and what it printed."""
+    folder = make_folder(tmp_path_factory.mktemp("finished"))
+    status, output, _ = run_script(folder)
+    assert status is None
+    return folder, output
+
+
+def make_evidence() -> Evidence:
+    metadata = make_metadata()
+    columns = (metadata[name].to_numpy() for name in ("score", "speaker", "grade"))
+    return Evidence(PREDICTIONS, *columns)
+
+
+@functools.cache
+def scores_of(combine: str = "logits", kind: str = "platt_by_age") -> EnsembleScores:
+    return score_ensemble(make_evidence(), combine, kind)
+
+
+def section(output: str, title: str) -> dict[str, list[float]]:
+    """Return a printed table: a row's name to its numbers."""
+    assert f"\n{title}" in output
+    table = output.partition(f"\n{title}")[2].partition("\n\n")[0]
+    rows = [line.split() for line in table.splitlines()[1:]]
+    numbers = re.compile(r"[-–]?\d*\.?\d*$")
+    return {
+        name: [float(cell) if cell != "–" else np.nan for cell in cells]
+        for name, *cells in rows
+        if cells and all(numbers.match(cell) for cell in cells)
+    }
 
 
 def printed_loss(output: str, name: str) -> float:
@@ -60,30 +118,109 @@ def load(folder: Path) -> EnsembleConfig:
     return EnsembleConfig.load(folder / "model_configs.json")
 
 
-def test_each_model_the_plain_mean_and_the_ensemble_are_scored(folder: Path, run: Any) -> None:
-    status, output, _ = run()
-    assert status is None
+def test_each_model_the_plain_mean_and_the_ensemble_are_scored(finished: tuple[Path, str]) -> None:
+    _, output = finished
     assert output.startswith("96 rows that every model predicted out of fold, of 96\n")
-    metadata = make_metadata()
-    scores = metadata["score"].to_numpy()
-    for model, predictions in MODELS.items():
-        assert printed_loss(output, model) == pytest.approx(log_loss(scores, predictions), abs=1e-4)
-    expected = score_ensemble(PREDICTIONS, scores, metadata["speaker"].to_numpy())
+    expected = scores_of()
+    models = section(output, "Models (weights of their logits)")
+    for name, alone, weight in zip(NAMES, expected.alone, expected.mixture.weights, strict=True):
+        assert models[name][:2] == pytest.approx([alone, weight], abs=1e-4)
+    for place, name in enumerate(NAMES):
+        rest = make_evidence().without([place])
+        (honest,) = cross_fit(rest, "logits", ["platt_by_age"]).values()
+        assert models[name][2] == pytest.approx(mean_log_loss(rest.labels, honest), abs=1e-4)
     assert printed_loss(output, "plain mean") == pytest.approx(expected.plain_mean, abs=1e-4)
     assert printed_loss(output, "weighted ensemble") == pytest.approx(expected.honest, abs=1e-4)
     assert printed_loss(output, "on its own rows") == pytest.approx(expected.fitted, abs=1e-4)
-    assert "searched without the speakers that they are scored on" in output
+    assert "fitted without the speakers that they are scored on" in output
     assert expected.honest > expected.fitted + 1e-3  # else the lines above could be swapped
 
 
-def test_the_configuration_is_what_was_found(folder: Path, run: Any) -> None:
-    run()
+def test_the_honest_log_loss_has_an_interval(finished: tuple[Path, str]) -> None:
+    _, output = finished
+    match = re.search(r"log loss (\d\.\d{4}) \[(\d\.\d{4}), (\d\.\d{4})\]", output)
+    assert match is not None
+    loss, low, high = map(float, match.groups())
+    assert low < loss < high
+
+
+def test_every_combination_is_shown_with_every_calibration(finished: tuple[Path, str]) -> None:
+    _, output = finished
+    table = section(output, "Honest log loss by combination and calibration")
+    assert set(table) == set(COMBINATIONS)
+    for combine, losses in table.items():
+        expected = [scores_of(combine, kind).honest for kind in KINDS]
+        np.testing.assert_allclose(losses, expected, atol=1e-4)
+
+
+def test_the_honest_ensemble_is_shown_by_grade_and_cause(
+    folder: Path, run: Any, finished: tuple[Path, str]
+) -> None:
+    make_causes().to_csv(folder / "why.csv", index=False)
+    _, output, _ = run("--causes", str(folder / "why.csv"))
+    honest, metadata = scores_of().honest_predictions, make_metadata()
+    grade = metadata["grade"] == "KG"
+    n_rows, _, loss = section(output, "Log loss per grade")["KG"]
+    assert n_rows == 24
+    assert loss == pytest.approx(log_loss(metadata["score"][grade], honest[grade]), abs=1e-4)
+    rows = (metadata["score"] > 0) | (make_causes()["why"] == "omit")
+    area = section(output, "AUC of the correct against each cause")["omit"][-1]
+    assert area == pytest.approx(roc_auc_score(metadata["score"][rows], honest[rows]), abs=1e-4)
+    assert section(output, "Calibration per grade (ECE: 10 bins of equal mass;")["all"][0] == 96
+    assert "AUC" not in finished[1]
+
+
+def test_bad_causes_are_refused(folder: Path, run: Any) -> None:
+    status, _, errors = run("--causes", str(folder / "nowhere.csv"))
+    assert status == 2
+    assert "nowhere.csv" in errors and "no such file" in errors
+    assert not (folder / "model_configs.json").exists()
+
+
+def test_a_family_of_several_models_has_a_line(
+    folder: Path, run: Any, finished: tuple[Path, str]
+) -> None:
+    assert "without the comparison" not in finished[1]  # nothing would be left
+    predictions = make_predictions(2, seed=9)
+    write_folds(folder / "assets", "modeltok", predictions, recipe={"pair": "tokens"})
+    _, output, _ = run()
+    match = re.search(r"^without the comparison models \((.*)\): (\d\.\d+)$", output, re.MULTILINE)
+    assert match is not None and match[1] == ", ".join(NAMES)
+    metadata = make_metadata()
+    columns = (metadata[name].to_numpy() for name in ("score", "speaker", "grade"))
+    alone = Evidence(make_predictions(2, seed=9)[None], *columns)
+    expected = score_ensemble(alone, "logits", "platt_by_age").honest
+    assert float(match[2]) == pytest.approx(expected, abs=1e-4)
+    assert "without the token scorer" not in output  # its one model has a line
+
+
+@pytest.mark.parametrize(
+    ("combine", "kind"),
+    [("probabilities", "none"), ("probabilities", "isotonic"), ("logits", "temperature")],
+)
+def test_what_is_asked_for_is_what_is_written(
+    folder: Path, run: Any, combine: str, kind: str
+) -> None:
+    _, output, _ = run("--combine", combine, "--calibration", kind)
+    config, evidence = load(folder), make_evidence()
+    expected = scores_of(combine, kind)
+    assert (config.combine, config.calibration) == (combine, expected.mixture.calibration)
+    weights = [model.weight for model in config.models]
+    np.testing.assert_array_equal(weights, expected.mixture.weights)
+    used = PREDICTIONS[np.array(weights) > 0]
+    predictions = config.predict(used, evidence.grades)
+    assert mean_log_loss(evidence.labels, predictions) == pytest.approx(expected.fitted)
+    assert printed_loss(output, "on its own rows") == pytest.approx(expected.fitted, abs=1e-4)
+
+
+def test_the_configuration_is_what_was_found(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
     config, metadata = load(folder), make_metadata()
     scores = metadata["score"].to_numpy()
-    found = score_ensemble(PREDICTIONS, scores, metadata["speaker"].to_numpy())
+    found = scores_of()
     assert [model.name for model in config.models] == list(NAMES)
     assert {model.folds for model in config.models} == {(0, 1, 2)}
-    np.testing.assert_allclose([model.weight for model in config.models], found.weights)
+    np.testing.assert_allclose([model.weight for model in config.models], found.mixture.weights)
     assert config.voice == VOICE
     assert config.n_rows == 96
     assert config.log_losses == pytest.approx(
@@ -100,7 +237,7 @@ def test_without_speakers_rows_are_held_out_one_by_one(tmp_path: Path, run: Any)
     write_data(tmp_path / "data", make_metadata().drop(columns="speaker"))
     status, output, _ = run()
     assert status is None
-    assert "searched without the filenames that they are scored on" in output
+    assert "fitted without the filenames that they are scored on" in output
 
 
 def test_only_rows_that_every_model_predicted_count(folder: Path, run: Any) -> None:
@@ -113,7 +250,7 @@ def test_only_rows_that_every_model_predicted_count(folder: Path, run: Any) -> N
 
 
 def test_a_chosen_model_alone_has_all_the_weight(folder: Path, run: Any) -> None:
-    run("--models", "model3mapd")
+    run("--models", "model3mapd", "--combine", "probabilities")
     assert [(model.name, model.weight) for model in load(folder).models] == [("model3mapd", 1)]
 
 
@@ -135,6 +272,82 @@ def test_what_cannot_be_averaged_is_refused_and_the_former_file_kept(
     assert said in errors
     assert "Traceback" not in errors
     assert config.read_text() == "former"
+
+
+def make_words(quality: float, seed: int) -> np.ndarray:
+    """Return word scores, (96, 3, 2), that are low where the row's score is."""
+    sign = 2 * make_metadata()["score"].to_numpy() - 1
+    noise = np.random.default_rng(seed).normal(0, 1, (len(sign), 3, 2))
+    log_odds = 2 + quality * sign[:, None, None] + noise
+    log_odds[:, 2, words.SAID] = np.nan  # the ends of texts of two words
+    return log_odds
+
+
+def write_token_scorer(folder: Path, name: str, quality: float, seed: int) -> np.ndarray:
+    """Write a model that scores words, and return those scores, (96, 3, 2)."""
+    log_odds, metadata = make_words(quality, seed), make_metadata()
+    table = words.to_table(
+        metadata["filename"].tolist(), metadata["expected_text"].tolist(), log_odds
+    )
+    write_folds(folder / "assets", name, make_predictions(quality, seed), words=table)
+    return log_odds
+
+
+def test_words_are_calibrated_on_the_weighted_models_that_score_them(
+    folder: Path, run: Any
+) -> None:
+    both = [
+        write_token_scorer(folder, "modeltok", 1.5, seed=5),
+        write_token_scorer(folder, "modeltokb", 1.0, seed=6),
+    ]
+    _, output, _ = run()
+    config, metadata = load(folder), make_metadata()
+    weights = {model.name: model.weight for model in config.models}
+    assert weights["modeltok"] > 0 and weights["modeltokb"] > 0
+    averaged = np.average(both, axis=0, weights=[weights["modeltok"], weights["modeltokb"]])
+    labels, speakers = metadata["score"].to_numpy(), metadata["speaker"].to_numpy()
+    expected = words.fit_words(("modeltok", "modeltokb"), averaged, labels)
+    assert config.words is not None
+    assert config.words.models == expected.models
+    for found, line in (
+        (config.words.said, expected.said),
+        (config.words.complete, expected.complete),
+    ):
+        assert found.slope == pytest.approx(line.slope, rel=1e-3)
+        assert found.intercept == pytest.approx(line.intercept, abs=1e-3)
+    honest = mean_log_loss(labels, words.cross_fit_words(averaged, labels, speakers))
+    assert config.log_losses["words"] == pytest.approx(honest, abs=1e-4)
+    assert printed_loss(output, "product over words") == pytest.approx(honest, abs=1e-4)
+    assert f"the ensemble's: {config.log_losses['honest']:.4f}" in output
+
+
+def test_a_model_of_no_weight_scores_no_words(folder: Path, run: Any) -> None:
+    write_token_scorer(folder, "modeltok", 3.0, seed=5)
+    write_token_scorer(folder, "modeltokb", -3.0, seed=6)
+    run()
+    config = load(folder)
+    assert config.words is not None and config.words.models == ("modeltok",)
+
+
+def test_without_a_model_that_scores_words_there_are_none(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    assert load(folder).words is None
+    assert "words" not in load(folder).log_losses
+    assert "No model of the ensemble scores words" in output
+
+
+def test_word_scores_of_other_trainings_are_refused(folder: Path, run: Any) -> None:
+    write_token_scorer(folder, "modeltok", 3.0, seed=5)
+    file = FoldFiles(folder / "assets", "modeltok", 1).words
+    file.write_text(file.read_text().replace("text", "test"))
+    status, _, errors = run()
+    assert status == 2
+    assert "modeltok_1.words.csv" in errors and "python train_modeltok.py --fold 1" in errors
+    write_token_scorer(folder, "modeltok", 3.0, seed=5)
+    write_folds(folder / "assets", "modeltok", make_predictions(3.0, 5), folds=[1])
+    status, _, errors = run()
+    assert status == 2
+    assert "modeltok: train again, for their word scores, folds [1]" in errors
 
 
 def test_without_folds_there_is_nothing_to_weigh(tmp_path: Path, run: Any) -> None:
