@@ -1,0 +1,122 @@
+"""Where learner and reference part: the table, and what infer.py makes of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import CONFIG, spoken
+
+from hearback import backbones, models
+from hearback.audio import SAMPLE_RATE, Store, write_wav
+from hearback.augment import Augmentation
+from hearback.checkpoint import FoldFiles, save_fold
+from hearback.ensemble import EnsembleConfig, ModelConfig
+from hearback.errors import HearbackError
+from hearback.inference import InferenceOptions, write_submission
+from hearback.pairs import PairSource
+from hearback.partings import table_of, trace_clips
+from hearback.recipe import Recipe
+from hearback.references import References
+from hearback.tables import Report, read_metadata
+
+RECIPE = Recipe(
+    name="modelali",
+    backbone="none",
+    pair="aligned",
+    dropout=0.0,
+    learning_rate=1e-3,
+    epochs=1,
+    schedule_epochs=1,
+    cycles=0.5,
+    weight_decay=0.0,
+    seed=1,
+    data_seed=1,
+    augment_learner=Augmentation(),
+)
+TEXT = "the dog ran home"
+
+
+def make_model(backbone: Path) -> models.AlignedScorer:
+    model = models.build(RECIPE, CONFIG)
+    model.load_pretrained({"encoder": backbones.read_tensors(backbone, "encoder")})
+    assert isinstance(model, models.AlignedScorer)
+    return model
+
+
+def make_source(folder: Path) -> PairSource:
+    path = folder / "data" / "test_metadata.csv"
+    metadata = read_metadata(path, Report())
+    store = Store.build(metadata, folder / "data", path, folder / "store", "test", report=Report())
+    return PairSource(metadata, References(folder / "tts_data"), store)
+
+
+def rewrite(folder: Path, said: str) -> int:
+    """Let the learner of the first clip with `TEXT` say something else; return its row."""
+    metadata = pd.read_csv(folder / "data" / "test_metadata.csv")
+    row = int(np.flatnonzero(metadata["expected_text"] == TEXT)[0])
+    write_wav(folder / "data" / metadata["filename"][row], spoken(said), SAMPLE_RATE)
+    return row
+
+
+@pytest.mark.parametrize(("said", "wrong"), [("the fox ran home", 1), ("the dog ran zyxw", 3)])
+def test_the_word_that_is_wrong_is_where_they_part(
+    make_corpus: Callable[..., Path], backbone: Path, said: str, wrong: int
+) -> None:
+    folder = make_corpus()
+    row = rewrite(folder, said)
+    source = make_source(folder)
+    traces = trace_clips(make_model(backbone), source, [row], device=torch.device("cpu"))
+    table = table_of(source, traces)
+    assert list(table["word"]) == TEXT.split() and list(table["position"]) == [0, 1, 2, 3]
+    assert list(np.flatnonzero(table["parts"])) == [wrong]
+    assert table["cost"].idxmax() == wrong
+    # Learner and reference take equally long here, so the words are where they are in the text.
+    letters = np.cumsum([0, *(len(word) + 1 for word in TEXT.split())]) * 0.06
+    np.testing.assert_allclose(table["start"], letters[:-1], atol=0.12)
+    assert (table["end"] > table["start"]).all()
+
+
+@pytest.fixture
+def options(make_corpus: Callable[..., Path], backbone: Path) -> InferenceOptions:
+    folder = make_corpus()
+    model, voice = make_model(backbone), References(folder / "tts_data").voice
+    story = {"recipe": RECIPE.as_dict(), "shape": model.shape(), "tokenizer": None, "voice": voice}
+    oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
+    save_fold(FoldFiles(folder / "assets", "modelali", 0), model.state_dict(), oof, story)
+    losses, rates = {"honest": 0.5}, {"all": 0.5}
+    config = EnsembleConfig((ModelConfig("modelali", (0,), 1.0),), voice, rates, losses, n_rows=36)
+    config.save(folder / "model_configs.json")
+    names = ("data", "tts_data", "store", "assets")
+    return InferenceOptions(
+        **{name: folder / name for name in names},
+        config=folder / "model_configs.json",
+        submission=folder / "submission.csv",
+        device="cpu",
+        workers=0,
+        partings=folder / "partings.csv",
+    )
+
+
+def test_infer_writes_every_word_in_the_submissions_order(options: InferenceOptions) -> None:
+    write_submission(options)
+    assert options.partings is not None
+    table = pd.read_csv(options.partings)
+    order = pd.read_csv(options.data / "submission_format.csv")["filename"]
+    texts = pd.read_csv(options.data / "test_metadata.csv").set_index("filename")["expected_text"]
+    assert list(zip(table["filename"], table["word"], strict=True)) == [
+        (name, word) for name in order for word in texts[name].split()
+    ]
+    assert (table.groupby("filename")["parts"].sum() == 1).all()
+
+
+def test_an_ensemble_that_does_not_align_is_told_so_before_anything_starts(
+    options: InferenceOptions,
+) -> None:
+    files = FoldFiles(options.assets, "modelali", 0)
+    files.story.write_text(files.story.read_text().replace('"aligned"', '"joined"'))
+    with pytest.raises(HearbackError, match="partings needs one: python train"):
+        write_submission(options)
+    assert not options.submission.exists()
