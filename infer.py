@@ -4,6 +4,10 @@ from pathlib import Path
 
 from hearback import cli
 from hearback.inference import InferenceOptions, write_submission
+from hearback.partings import TABLE as PARTINGS
+from hearback.words import TABLE as WORDS
+
+BESIDE = Path()  # no file: a flag without its path
 
 
 def main() -> None:
@@ -16,9 +20,20 @@ def main() -> None:
     add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
     add("--config", type=Path, default=Path("model_configs.json"), help="the ensemble")
     add("--submission", type=Path, default=Path("submission.csv"), help="to write")
+    for flag, table, what in (
+        ("--words", WORDS, "also score the words"),
+        ("--partings", PARTINGS, "also say where in recording and text the reference is left"),
+    ):
+        where = f"{what}, in this file (default: {table} beside the submission)"
+        add(flag, type=Path, nargs="?", const=BESIDE, metavar="PATH", help=where)
     add("--device", help="cpu, cuda, … (default: a GPU where there is one)")
     add("--workers", type=int, default=0, help="processes that load recordings")
-    write_submission(InferenceOptions(**vars(parser.parse_args())))
+    arguments = parser.parse_args()
+    if arguments.words == BESIDE:
+        arguments.words = arguments.submission.with_name(WORDS)
+    if arguments.partings == BESIDE:
+        arguments.partings = arguments.submission.with_name(PARTINGS)
+    write_submission(InferenceOptions(**vars(arguments)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Job:
-    """One fold of one model that is to be trained."""
+    """One fold of one model that is to be trained, after the same fold of `after`."""
 
     model: str
     fold: int
+    after: str | None = None
 
     def run(self, flags: list[str], n_threads: int | None, log: Path | None) -> int:
         """Run the model's own script and return its exit status; `log` takes its output."""
@@ -48,7 +50,7 @@ def main() -> int:
         nargs="+",
         choices=tuple(recipes),
         metavar="MODEL",
-        help=f"only these (default: all ten: {', '.join(recipes)})",
+        help=f"only these (default: all: {', '.join(recipes)})",
     )
     parser.add_argument("--folds", nargs="+", type=int, help="only these (default: all)")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
@@ -64,13 +66,15 @@ def main() -> int:
 
     data = asked.load_data()
     todo = []
-    for model in models:
-        identity = asked.identity(asked.adapt(recipes[model]), data)
+    # A model that starts from another one's encoder comes after it.
+    adapted = {model: asked.adapt(recipes[model]) for model in models}
+    for model in sorted(models, key=lambda model: adapted[model].warm_start is not None):
+        identity = asked.identity(adapted[model], data)
         for fold in folds:
             reason = why_not_done(FoldFiles(asked.assets, model, fold), identity)
             print(f"{model} fold {fold}: {reason or 'done'}")
             if reason is not None:
-                todo.append(Job(model, fold))
+                todo.append(Job(model, fold, adapted[model].warm_start))
 
     failed = run_all(todo, arguments.jobs, asked)
     for job, log in failed.items():
@@ -90,7 +94,18 @@ def run_all(
     # Trainings side by side on one CPU would each start a thread for every core.
     n_threads = max(1, (os.cpu_count() or 1) // n_at_once) if several else None
 
+    finished = {(job.model, job.fold): threading.Event() for job in jobs}
+
     def run(job: Job) -> tuple[Job, Path | None, int]:
+        # What it waits for was started before it, so somebody is at it.
+        if event := finished.get((job.after or "", job.fold)):
+            event.wait()
+        try:
+            return train(job)
+        finally:
+            finished[job.model, job.fold].set()
+
+    def train(job: Job) -> tuple[Job, Path | None, int]:
         log = asked.runs / f"{job.model}_{job.fold}.log" if several else None
         if log:
             tqdm.write(f"{job.model} fold {job.fold}: starts, log in {log}")

@@ -114,6 +114,19 @@ class Augmentation:
 COMPETITION_A = Augmentation(pitch=0.4, stretch=0.4, noise=0.4, gain=0.4, envelope=0.4)
 COMPETITION_B = replace(COMPETITION_A, envelope=0.3, cuts=0.4)
 COMPETITION_B_REFERENCE = replace(COMPETITION_B, pitch=0.0, envelope=0.0)
+# Light and cheap, for small corpora: no phase vocoder, no WORLD (docs/results.md).
+LIGHT = Augmentation(
+    speed=0.5,
+    speed_low=0.85,
+    speed_high=1.15,
+    colour=0.5,
+    noise=0.4,
+    noise_std=0.01,
+    gain=0.8,
+    gain_low=0.5,
+    gain_high=1.5,
+)
+LIGHT_REFERENCE = Augmentation(gain=0.8, gain_low=0.5, gain_high=1.5)
 
 
 def cut(waveform: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:

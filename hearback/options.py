@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hearback import cli
+from hearback import cli, near_misses
 from hearback.dataset import TrainingData, load_training_data
+from hearback.files import sha256_of
 from hearback.recipe import PRESETS, Recipe
 
 
@@ -56,6 +57,8 @@ class TrainingOptions:
 
     def identity(self, recipe: Recipe, data: TrainingData) -> dict[str, Any]:
         """Return what makes two trainings of a fold the same; `recipe` is the adapted one."""
+        table = self.tts_data / near_misses.TABLE
+        rendered = recipe.near_misses > 0 and recipe.pair != "tokens" and table.exists()
         return {
             "recipe": recipe.as_dict(),
             "recipe_fingerprint": recipe.fingerprint,
@@ -63,6 +66,7 @@ class TrainingOptions:
             "group_by": self.group_by,
             "limit": self.limit,
             "data_fingerprint": data.fingerprint,
+            "near_misses": sha256_of(table)[:16] if rendered else None,
         }
 
     def as_flags(self) -> list[str]:

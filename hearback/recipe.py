@@ -10,25 +10,30 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hearback.augment import Augmentation
+from hearback.augment import LIGHT, LIGHT_REFERENCE, Augmentation
 from hearback.errors import HearbackError
+from hearback.heads import Pooling
+from hearback.pairs import WITH_TEXT_EMBEDDING, Pairing
 
-N_RECIPES = 10  # the train_model*.py of the project; a listing that finds another number is wrong
+N_RECIPES = 13  # the train_model*.py of the project; a listing that finds another number is wrong
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A model's architecture, augmentation and optimisation.
 
-    The defaults are what all ten recipes of the competition share. `hidden` is the width of the
-    head's hidden layer (None: a linear head; "width": the encoder's). `dropout_on` says whether
-    dropout falls on the frames before pooling or on the pooled vector. The learning rate follows a
-    cosine over `schedule_epochs` with `cycles` periods, after a warm-up of `warmup_share` of them.
+    The defaults are what all ten recipes of the competition share. `pair` says how learner and
+    expected text meet (`pairs.Pairing`). For "joined" and the pairs of vectors, `pooling`, `hidden`
+    and `dropout_on` describe the head: `hidden` is the width of its hidden layer (None: a linear
+    head; "width": the encoder's), and dropout falls on the frames before pooling or on the pooled
+    vector. For "tokens", `token_score` says what is read from the decoder (`models.TokenScorer`).
+    The learning rate follows a cosine over `schedule_epochs` with `cycles` periods, after a warm-up
+    of `warmup_share` of them. `warm_start` names a model whose trained encoder of the same fold is
+    begun with.
     """
 
     name: str
     backbone: str
-    pooling: Literal["mean", "attention", "attention+mean"]
     dropout: float
     learning_rate: float
     epochs: int
@@ -39,13 +44,24 @@ class Recipe:
     data_seed: int
     augment_learner: Augmentation
     augment_reference: Augmentation = field(default_factory=Augmentation)
+    pair: Pairing = "joined"
+    token_score: Literal["likelihood", "own"] = "likelihood"
+    text_embedder: str | None = None  # hub id, or name in the assets; where texts are vectors
+    pooling: Pooling = "mean"
     hidden: int | Literal["width"] | None = None
     dropout_on: Literal["frames", "pooled"] = "frames"
     negatives: float = 0.0  # per correct clip and epoch: pairs with the reference of another text
+    near_misses: float = 0.0  # likewise: with a text that differs by a word or a sound
+    near_miss_weight: float = 1.0  # of such a text's loss, where it is read beside the clip's own
+    word_loss: float = 0.0  # weight of what is known of a single word, where words are read
+    warm_start: str | None = None
     frozen_share: float = 0.0  # of the encoder's layers, from below, the convolutions with them
     batch_size: int = 16
     head_learning_rate: float | None = None  # None: `learning_rate`
     warmup_share: float = 0.02  # the competition had none; it keeps Adam's first steps small
+    average_decay: float = (
+        0.0  # per step, of the weights' running average; 0: the weights themselves
+    )
     max_gradient_norm: float = 1.0
     adam_epsilon: float = 1e-6
     adam_betas: tuple[float, float] = (0.9, 0.999)
@@ -66,11 +82,16 @@ class Recipe:
 
     def _out_of_range(self) -> list[str]:
         in_range = {
-            "epochs": 1 <= self.epochs <= self.schedule_epochs,
+            "text_embedder": self.text_embedder is not None or self.pair not in WITH_TEXT_EMBEDDING,
+            "epochs": 0 <= self.epochs <= self.schedule_epochs and (self.epochs > 0 or self.starts),
             "dropout": 0 <= self.dropout < 1,
             "frozen_share": 0 <= self.frozen_share <= 1,
             "warmup_share": 0 <= self.warmup_share < 1,
             "negatives": self.negatives >= 0,
+            "near_misses": self.near_misses >= 0,
+            "near_miss_weight": self.near_miss_weight >= 0,
+            "word_loss": self.word_loss >= 0,
+            "average_decay": 0 <= self.average_decay < 1,
             "batch_size": self.batch_size >= 1,
             "learning_rate": self.learning_rate >= 0,
             "head_learning_rate": self.head_learning_rate is None or self.head_learning_rate >= 0,
@@ -80,9 +101,17 @@ class Recipe:
         }
         return [name for name, fine in in_range.items() if not fine]
 
+    @property
+    def starts(self) -> bool:
+        """Whether the model is of use before its first step, as an epoch 0."""
+        return self.pair == "aligned" or (self.pair == "tokens" and self.token_score != "own")
+
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON has it."""
-        return json.loads(json.dumps(asdict(self)))
+        values = json.loads(json.dumps(asdict(self)))
+        if self.text_embedder is None:  # what was trained before there were any still counts
+            del values["text_embedder"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
@@ -113,8 +142,8 @@ class Recipe:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def with_preset(self, preset: str) -> "Recipe":
-        """Return the recipe with a preset's values in place of its own."""
-        return replace(self, **PRESETS[preset])
+        """Return the recipe with a preset's values for its pairing in place of its own."""
+        return replace(self, **PRESETS[preset].get(self.pair, {}))
 
     def with_settings(self, settings: Iterable[str]) -> "Recipe":
         """Return the recipe with fields changed by `FIELD=VALUE`, a value in JSON or a bare word.
@@ -134,7 +163,7 @@ class Recipe:
 
     def with_epochs(self, epochs: int) -> "Recipe":
         """Train for `epochs`, the cosine stretched in proportion."""
-        stretched = round(epochs * self.schedule_epochs / self.epochs)
+        stretched = round(epochs * self.schedule_epochs / max(self.epochs, 1))
         return replace(self, epochs=epochs, schedule_epochs=stretched)
 
 
@@ -156,39 +185,41 @@ def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
     return type(value) is hint
 
 
-# A preset replaces fields of every recipe. The recipes' own values were chosen for the 32,000 clips
-# of the competition; "small" was chosen on 1,900 (docs/results.md: how, and what else was tried).
-PRESETS: dict[str, dict[str, Any]] = {
+# The ladder of the comparison idea (benchmarks/ladder.py), from the bottom.
+COMPARISONS: tuple[Pairing, ...] = (
+    "text classifier",
+    "text cosine",
+    "speech classifier",
+    "speech cosine",
+    "joined",
+)
+
+SMALL_COMPARISON: dict[str, Any] = {
+    "learning_rate": 1e-4,
+    "head_learning_rate": 1e-3,
+    "epochs": 2,
+    "schedule_epochs": 2,
+    "cycles": 0.5,
+    "dropout": 0.1,
+    "frozen_share": 0.5,
+    "negatives": 1.0,
+    "augment_learner": LIGHT,
+    "augment_reference": LIGHT_REFERENCE,
+}
+
+# A preset replaces fields of the recipes of some pairings. The competition's recipes were made for
+# its 32,000 clips; "small" was chosen on 1,900 (docs/results.md: how, and what else was tried). The
+# other families' recipes were chosen on these from the start.
+PRESETS: dict[str, dict[Pairing, dict[str, Any]]] = {
     "competition": {},
-    "small": {
-        "learning_rate": 1e-4,
-        "head_learning_rate": 1e-3,
-        "epochs": 2,
-        "schedule_epochs": 2,
-        "cycles": 0.5,
-        "dropout": 0.1,
-        "frozen_share": 0.5,
-        "negatives": 1.0,
-        "augment_learner": Augmentation(
-            speed=0.5,
-            speed_low=0.85,
-            speed_high=1.15,
-            colour=0.5,
-            noise=0.4,
-            noise_std=0.01,
-            gain=0.8,
-            gain_low=0.5,
-            gain_high=1.5,
-        ),
-        "augment_reference": Augmentation(gain=0.8, gain_low=0.5, gain_high=1.5),
-    },
+    "small": dict.fromkeys(COMPARISONS, SMALL_COMPARISON),
 }
 
 
 def find_recipes(folder: Path) -> dict[str, Recipe]:
     """Read the recipes of all `train_model*.py` in `folder`, by name.
 
-    Raises HearbackError where they are not the ten that the project has, or a script's name is not
+    Raises HearbackError where they are not those that the project has, or a script's name is not
     its recipe's: a model that goes unseen would be missing from every table.
     """
     recipes = {}

@@ -72,7 +72,7 @@ class References:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         if not (folder / INDEX).is_file() or not (folder / VOICE).is_file():
             raise BadReferences(f"{folder}: no references there; run `python preprocess.py` first")
         self.voice: dict[str, str | float | int] = _read_voice(folder)
@@ -129,12 +129,12 @@ class References:
             return self._paths[text]
         except KeyError:
             raise MissingReference(
-                f"no reference for {text!r} in {self._folder}: run `{self._command()}`"
+                f"no reference for {text!r} in {self.folder}: run `{self._command()}`"
             ) from None
 
     def _command(self) -> str:
         backend, speed = self.voice.get("backend"), self.voice.get("speed")
-        return f"python preprocess.py --tts_data {self._folder} --voice {backend} --speed {speed}"
+        return f"python preprocess.py --tts_data {self.folder} --voice {backend} --speed {speed}"
 
 
 def reference_id(text: str) -> str:

@@ -30,6 +30,10 @@ GRADES = ("KG", "1", "2", "3")
 METADATA_COLUMNS = ("filename", "task", "expected_text", "grade")
 LABEL_COLUMNS = ("filename", "score")
 
+# Bytes of UTF-8. A Whisper's decoder reads 448 tokens, none of them shorter than a byte, and in the
+# 16 s that the encoder hears nobody says so much.
+LONGEST_TEXT = 400
+
 # Up to this many rows with the same fault get a line each, with their filename; more of them are
 # said as ranges of line numbers. A whole corpus at 44.1 kHz is one line, and no row goes unsaid.
 _MOST_ROWS_LISTED = 20
@@ -162,6 +166,11 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
         texts = frame["expected_text"]
         asked = "say what the learner was asked to say"
         add(texts == "", "empty expected_text", asked)
+        add(
+            texts.str.encode("utf-8").str.len() > LONGEST_TEXT,
+            "an expected_text that nobody can say in 16 s",
+            f"at most {LONGEST_TEXT} bytes; split the recording",
+        )
         wordless = (texts != "") & ~_matches(_LETTER_OR_DIGIT, texts)
         add(wordless, "expected_text {expected_text!r} has no letter and no digit", asked)
     if "speaker" in frame:

@@ -5,10 +5,10 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import log_loss
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -23,14 +24,24 @@ from tqdm import tqdm
 from hearback import backbones, checkpoint, cli
 from hearback.checkpoint import FoldFiles, Story
 from hearback.dataset import TrainingData
-from hearback.encoder import EncoderShape
+from hearback.draws import Drawer
+from hearback.embeddings import TextEmbedder
 from hearback.errors import HearbackError
-from hearback.inference import choose_device, compute_dtype, mixed_precision, predict
-from hearback.models import Scorer
+from hearback.inference import (
+    Predictions,
+    choose_device,
+    collect,
+    compute_dtype,
+    mixed_precision,
+    predict,
+)
+from hearback.models import Scorer, build
 from hearback.options import TrainingOptions, add_options, options_from
-from hearback.pairs import Batch, PairDataset, batched
+from hearback.pairs import WITH_TEXT_EMBEDDING, Batch, Draw, PairDataset, batched
 from hearback.recipe import Recipe
+from hearback.words import to_table
 
+N_START = 1000  # clips that a start is fitted on, if there are as many
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "librosa", "safetensors")
 
 
@@ -50,18 +61,25 @@ def main(recipe: Recipe) -> None:
         print(
             f"{recipe.name} fold {arguments.fold}: log loss {story['log_loss']:.4f} "
             f"(base rate {story['base_rate_log_loss']:.4f}), epoch {story['best_epoch']} of "
-            f"{len(story['epochs'])}, {story['seconds']:.0f} s"
+            f"{story['epochs'][-1]['epoch']}, {story['seconds']:.0f} s"
         )
 
     cli.run(train)
 
 
 def train_fold(
-    recipe: Recipe, fold: int, options: TrainingOptions, data: TrainingData, attempt: int = 1
+    recipe: Recipe,
+    fold: int,
+    options: TrainingOptions,
+    data: TrainingData,
+    attempt: int = 1,
+    *,
+    program: Sequence[str] | None = None,
 ) -> Story:
     """Train one fold of `recipe` as `options` adapt it, write its files and return its story.
 
-    Another `attempt` at a fold has other random numbers. A training that was killed goes on after
+    Another `attempt` at a fold has other random numbers. `program` is what python has to run for it
+    where that is not `train_<model>.py`. A training that was killed goes on after
     its last whole epoch. Raises HearbackError where the fold, the backbone or the device is not
     there.
     """
@@ -70,7 +88,7 @@ def train_fold(
         raise HearbackError(
             f"--fold {fold}: with --n_folds {options.n_folds} folds are 0 to {options.n_folds - 1}"
         )
-    training = FoldTraining(recipe, fold, options, data, attempt)
+    training = FoldTraining(recipe, fold, options, data, attempt, program=program)
     with closing(SummaryWriter(options.runs / f"{recipe.name}_{fold}")) as scalars:
         while training.epoch < recipe.epochs:
             training.run_epoch(scalars)
@@ -88,9 +106,12 @@ class FoldTraining:
         options: TrainingOptions,
         data: TrainingData,
         attempt: int,
+        *,
+        program: Sequence[str] | None = None,
     ) -> None:
         self.recipe, self.fold, self.options, self.data = recipe, fold, options, data
         self.attempt = attempt
+        self.program = program or (f"train_{recipe.name}.py",)
         self.files = FoldFiles(options.assets, recipe.name, fold)
         self.identity = options.identity(recipe, data)
         self.partial_identity = {**self.identity, "attempt": attempt}
@@ -99,13 +120,26 @@ class FoldTraining:
         self.train_rows = np.flatnonzero(data.folds != fold)
         self.validation_rows = np.flatnonzero(data.folds == fold)
 
-        config, tensors = backbones.read_encoder(backbones.resolve(recipe.backbone, options.assets))
-        self.shape = EncoderShape.from_config(config)
+        backbone = backbones.resolve(recipe.backbone, options.assets)
+        self.tokenizer = backbone / "tokenizer.json"
         self._seed(0)  # the head's first weights
-        self.model = Scorer(recipe, self.shape)
-        self.model.encoder.load_pretrained(tensors)
-        self.model.encoder.freeze_below(round(recipe.frozen_share * self.shape.encoder_layers))
+        embedder = None
+        if recipe.pair in WITH_TEXT_EMBEDDING and recipe.text_embedder is not None:
+            embedder = TextEmbedder(backbones.resolve(recipe.text_embedder, options.assets))
+        self.text_embedder = embedder and checkpoint.name_embedder(embedder, options.assets)
+        self.model = build(recipe, backbones.read_config(backbone), self.tokenizer, embedder)
+        self.model.load_pretrained(
+            {part: backbones.read_tensors(backbone, part) for part in self.model.parts}
+        )
+        if recipe.warm_start is not None:
+            self._load_encoder(FoldFiles(options.assets, recipe.warm_start, fold))
         self.model.to(self.device)
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay))
+            if recipe.average_decay
+            else None
+        )
+        self.drawer = Drawer(recipe, data, self.train_rows)
         self.optimizer = make_optimizer(self.model, recipe, self.device)
         # bf16 has float32's range and needs no loss scaling.
         self.dtype = compute_dtype(self.device, options.precision)
@@ -115,12 +149,59 @@ class FoldTraining:
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best_weights: dict[str, torch.Tensor] = {}
-        self.best_predictions = np.empty(0)
-        self._resume()
+        self.best_predictions = Predictions(np.empty(0), None)
+        if not self._resume():
+            self._start()
+
+    def _load_encoder(self, files: FoldFiles) -> None:
+        """Take over the encoder that another model trained on this very fold's training rows."""
+        story = checkpoint.read_story(files)
+        keys = ("n_folds", "group_by", "limit", "data_fingerprint")
+        differing = [key for key in keys if story[key] != self.identity[key]]
+        if story["recipe"]["backbone"] != self.recipe.backbone:
+            differing.append("backbone")
+        if differing:  # a validation row of this fold could have been in its training
+            raise HearbackError(
+                f"{files.story}: {self.recipe.name} cannot start from it, it was trained with "
+                f"another {', '.join(differing)}; train {files.model} again first"
+            )
+        self.model.encoder.load_state_dict(checkpoint.load_part(files, "encoder"))
+
+    def _start(self) -> None:
+        """Begin with what the untrained backbone knows, where the model can: that is epoch 0."""
+        if not self.recipe.starts:
+            return
+        started = time.monotonic()
+        rng = np.random.default_rng((self.recipe.data_seed, self.attempt))
+        rows = rng.permutation(self.train_rows)[:N_START]
+        features = collect(
+            self.model,
+            self.data.source,
+            rows,
+            lambda model, batch: model.starting_features(batch),
+            device=self.device,
+            dtype=self.dtype,
+            n_workers=self.workers,
+            progress=f"{self.recipe.name} fold {self.fold} start",
+        )
+        assert features is not None
+        self.model.start_from(features, self.data.labels[rows])
+        if self.average is not None:
+            self.average.module.load_state_dict(self.model.state_dict())
+        record = self._validate({"epoch": 0, "train_seconds": round(time.monotonic() - started, 2)})
+        tqdm.write(
+            f"{self.recipe.name} fold {self.fold} start: "
+            f"validation {record['validation_log_loss']:.4f}"
+        )
 
     def _seed(self, stage: int) -> None:
         sequence = np.random.SeedSequence((self.recipe.seed, self.attempt, stage))
         torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+    @property
+    def judged(self) -> Scorer:
+        """The model that is validated and kept: the weights' running average, if there is one."""
+        return self.model if self.average is None else cast(Scorer, self.average.module)
 
     @property
     def best(self) -> dict[str, Any]:
@@ -133,72 +214,86 @@ class FoldTraining:
         # Each epoch has randomness of its own, so one that is resumed is one that never stopped.
         self._seed(self.epoch + 1)
         seeds = (recipe.data_seed, self.attempt, self.epoch)
-        learners, texts = draw_pairs(
-            self.train_rows, self.data, recipe.negatives, np.random.default_rng(seeds)
-        )
+        draws = self.drawer.draw(np.random.default_rng(seeds))
         losses: list[float] = []
         norms: list[float] = []
         heard = 0
         self.model.train()
         name = f"{recipe.name} fold {self.fold} epoch {self.epoch + 1}/{recipe.epochs}"
-        with tqdm(total=len(learners), desc=name, unit="clip") as bar:
-            for batch in self._batches(learners, texts):
-                progress = self.epoch + heard / len(learners)
+        with tqdm(total=len(draws), desc=name, unit="clip") as bar:
+            for batch in self._batches(draws):
+                progress = self.epoch + heard / len(draws)
                 loss, norm = self._step(batch, learning_rate_factor(recipe, progress))
                 heard += len(batch)
                 losses.append(loss * len(batch))
                 norms.append(norm)
                 bar.update(len(batch))
                 bar.set_postfix(loss=f"{sum(losses) / heard:.4f}", refresh=False)
-        trained = time.monotonic()
-        predictions = predict(
-            self.model,
-            self.data.source,
-            self.validation_rows,
-            recipe,
-            device=self.device,
-            dtype=self.dtype,
-            n_workers=self.workers,
-        )
-        labels = self.data.labels[self.validation_rows]
+        seconds = time.monotonic() - started
         self.epoch += 1
-        record = {
-            "epoch": self.epoch,
-            "train_log_loss": sum(losses) / heard,
-            "validation_log_loss": float(log_loss(labels, predictions, labels=[0, 1])),
-            "mean_gradient_norm": float(np.mean(norms)),
-            "largest_gradient_norm": float(np.max(norms)),
-            "gradient_norms": [float(f"{norm:.4g}") for norm in norms],
-            "train_seconds": round(trained - started, 2),
-            "validation_seconds": round(time.monotonic() - trained, 2),
-        }
-        self.history.append(record)
-        if self.best is record:
-            self.best_predictions = predictions
-            self.best_weights = {
-                name: tensor.to("cpu", torch.float16)
-                for name, tensor in self.model.state_dict().items()
+        record = self._validate(
+            {
+                "epoch": self.epoch,
+                "train_log_loss": sum(losses) / heard,
+                "mean_gradient_norm": float(np.mean(norms)),
+                "largest_gradient_norm": float(np.max(norms)),
+                "gradient_norms": [float(f"{norm:.4g}") for norm in norms],
+                "train_seconds": round(seconds, 2),
             }
+        )
         for key, value in record.items():
             if isinstance(value, float):
                 scalars.add_scalar(key, value, self.epoch)
         tqdm.write(
             f"{name}: train {record['train_log_loss']:.4f}, "
             f"validation {record['validation_log_loss']:.4f}, "
-            f"{heard / (trained - started):.1f} clips/s"
+            f"{heard / seconds:.1f} clips/s"
         )
 
-    def _batches(self, learners: np.ndarray, texts: np.ndarray) -> Iterator[Batch]:
+    def _validate(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Predict the validation rows, and keep the weights if they are the best so far.
+
+        Completes and returns the epoch's `record`, which becomes part of the history.
+        """
+        started = time.monotonic()
+        predictions = predict(
+            self.judged,
+            self.data.source,
+            self.validation_rows,
+            device=self.device,
+            dtype=self.dtype,
+            n_workers=self.workers,
+        )
+        labels = self.data.labels[self.validation_rows]
+        record = {
+            **record,
+            "validation_log_loss": float(log_loss(labels, predictions.clips, labels=[0, 1])),
+            "validation_seconds": round(time.monotonic() - started, 2),
+        }
+        self.history.append(record)
+        if self.best is record:
+            self.best_predictions = predictions
+            self.best_weights = {
+                name: tensor.to("cpu", torch.float16)
+                for name, tensor in self.judged.state_dict().items()
+            }
+        return record
+
+    def _batches(self, draws: Sequence[Draw]) -> Iterator[Batch]:
         recipe = self.recipe
         dataset = PairDataset(
             self.data.source,
-            learners,
-            texts,
-            (recipe.augment_reference, recipe.augment_learner),
-            (recipe.data_seed, self.attempt, self.epoch),
+            draws,
+            recipe.pair,
+            reader=self.model.reader,
+            embedder=self.model.embedder,
+            augmentations=(recipe.augment_reference, recipe.augment_learner),
+            seeds=(recipe.data_seed, self.attempt, self.epoch),
         )
         pairs = DataLoader(dataset, batch_size=None, num_workers=self.workers)
-        return batched(pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds)
+        return batched(
+            pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds, fill=True
+        )
 
     def _step(self, batch: Batch, factor: float) -> tuple[float, float]:
         """Take one step; return the mean loss and the gradient's norm before clipping."""
@@ -208,19 +303,21 @@ class FoldTraining:
             batch = batch.pin_memory()
         batch = batch.to(self.device)
         with mixed_precision(self.device, self.dtype):
-            logits = self.model(batch)
+            logits, others = self.model.learn(batch)
         losses = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
         self.optimizer.zero_grad(set_to_none=True)
-        # An epoch's left-over batches are smaller: each clip counts the same in all of them.
-        self.scaler.scale(losses / self.recipe.batch_size).backward()
+        # An epoch's last batch may be smaller: each clip counts the same in all of them.
+        self.scaler.scale((losses + others) / self.recipe.batch_size).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.max_gradient_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        loss = losses.item() / len(batch)
-        if not math.isfinite(loss):
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        loss, total = losses.item() / len(batch), (losses + others).item()
+        if not math.isfinite(total):
             raise HearbackError(
-                f"{self.recipe.name} fold {self.fold}: the loss is {loss} in epoch "
+                f"{self.recipe.name} fold {self.fold}: the loss is {total} in epoch "
                 f"{self.epoch + 1}; nothing of this epoch was kept"
             )
         return loss, norm.item()
@@ -235,8 +332,9 @@ class FoldTraining:
                     f"optimizer.{name}": tensor
                     for name, tensor in checkpoint.optimizer_tensors(self.optimizer).items()
                 },
+                **{f"average.{name}": tensor for name, tensor in self._average_state().items()},
                 **{f"best.{name}": tensor for name, tensor in self.best_weights.items()},
-                "predictions": torch.from_numpy(self.best_predictions),
+                **self.best_predictions.as_tensors(),
             },
             {
                 "identity": self.partial_identity,
@@ -245,10 +343,13 @@ class FoldTraining:
             },
         )
 
-    def _resume(self) -> None:
+    def _average_state(self) -> dict[str, torch.Tensor]:
+        return {} if self.average is None else self.average.state_dict()
+
+    def _resume(self) -> bool:
         kept = checkpoint.load_partial(self.files.partial, self.partial_identity)
         if kept is None:
-            return
+            return False
         tensors, notes = kept
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
@@ -256,12 +357,15 @@ class FoldTraining:
 
         self.model.load_state_dict(part("model."))
         checkpoint.load_optimizer_tensors(self.optimizer, part("optimizer."))
+        if self.average is not None:
+            self.average.load_state_dict(part("average."))
         self.scaler.load_state_dict(notes["scaler"])
         self.best_weights = part("best.")
-        self.best_predictions = tensors["predictions"].numpy()
+        self.best_predictions = Predictions.from_tensors(tensors)
         self.history = notes["history"]
-        self.epoch = len(self.history)
+        self.epoch = self.history[-1]["epoch"]
         print(f"{self.recipe.name} fold {self.fold}: goes on after epoch {self.epoch}")
+        return True
 
     def finish(self) -> Story:
         """Write the best epoch's weights and predictions, and the story; return the story."""
@@ -275,7 +379,7 @@ class FoldTraining:
             "base_rate": base_rate,
             "command_again": shlex.join(
                 [
-                    *("python", f"train_{self.recipe.name}.py", "--fold", str(self.fold)),
+                    *("python", *self.program, "--fold", str(self.fold)),
                     *self.options.as_flags(),
                     *("--attempt", str(self.attempt + 1)),
                 ]
@@ -292,7 +396,13 @@ class FoldTraining:
                 sum(e["train_seconds"] + e["validation_seconds"] for e in self.history), 2
             ),
             "voice": data.source.references.voice,
-            "encoder_shape": self.shape.as_config(),
+            "shape": self.model.shape(),
+            "tokenizer": (
+                checkpoint.keep_tokenizer(self.tokenizer, self.files.assets)
+                if self.model.reader
+                else None
+            ),
+            "text_embedder": self.text_embedder,
             "device": device_name(self.device),
             "precision": str(self.dtype).removeprefix("torch."),
             "versions": {
@@ -300,40 +410,17 @@ class FoldTraining:
                 **{package: version(package) for package in PACKAGES},
             },
         }
+        predictions = self.best_predictions
+        filenames = [data.source.filenames[row] for row in rows]
         oof = pd.DataFrame(
-            {
-                "filename": [data.source.filenames[row] for row in rows],
-                "score": data.labels[rows],
-                "pred": self.best_predictions,
-            }
+            {"filename": filenames, "score": data.labels[rows], "pred": predictions.clips}
         )
-        checkpoint.save_fold(self.files, self.best_weights, oof, story)
+        words = None
+        if predictions.words is not None:
+            texts = [data.source.texts[row] for row in rows]
+            words = to_table(filenames, texts, predictions.words)
+        checkpoint.save_fold(self.files, self.best_weights, oof, story, words)
         return story
-
-
-def draw_pairs(
-    rows: np.ndarray, data: TrainingData, negatives: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw an epoch's pairs, in random order: the learners' and the texts' rows, (pairs,) each.
-
-    Every clip comes once with its own text. A clip that says its text does not say another one, so
-    `negatives` times as many as there are correct clips come with the text of another row of their
-    task as well.
-    """
-    tasks = data.metadata["task"].to_numpy(dtype=str)
-    texts = data.metadata["expected_text"].to_numpy(dtype=str)
-    learners, others = [rows], [rows]
-    for task in np.unique(tasks[rows]):
-        candidates = rows[tasks[rows] == task]
-        correct = candidates[data.labels[candidates] == 1]
-        n_wanted = round(negatives * len(correct))
-        learner = np.resize(rng.permutation(correct), n_wanted)
-        other = rng.choice(candidates, n_wanted)
-        different = texts[learner] != texts[other]
-        learners.append(learner[different])
-        others.append(other[different])
-    order = rng.permutation(sum(map(len, learners)))
-    return np.concatenate(learners)[order], np.concatenate(others)[order]
 
 
 def learning_rate_factor(recipe: Recipe, epochs_done: float) -> float:
@@ -352,11 +439,13 @@ def learning_rate_factor(recipe: Recipe, epochs_done: float) -> float:
 
 def make_optimizer(model: Scorer, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
     """Return AdamW over what is not frozen; the head may have a learning rate of its own."""
+    backbone = model.backbone_parameters()
+    known = set(map(id, backbone))
+    head = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
     head_rate = recipe.head_learning_rate
     groups = []
-    for module, rate in ((model.encoder, None), (model.head, head_rate)):
+    for parameters, rate in ((backbone, None), (head, head_rate)):
         peak = recipe.learning_rate if rate is None else rate
-        parameters = [p for p in module.parameters() if p.requires_grad]
         groups.append({"params": parameters, "lr": peak, "peak_lr": peak})
     return torch.optim.AdamW(
         groups,

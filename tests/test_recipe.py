@@ -1,4 +1,4 @@
-"""The ten recipes, and how they are changed, compared and kept."""
+"""The recipes, and how they are changed, compared and kept."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from hearback.augment import Augmentation
 from hearback.errors import HearbackError
-from hearback.recipe import PRESETS, Recipe, find_recipes
+from hearback.recipe import N_RECIPES, PRESETS, Recipe, find_recipes
 
 ROOT = Path(__file__).parents[1]
 RECIPES = find_recipes(ROOT)
@@ -48,9 +48,22 @@ TABLE: dict[str, tuple[Any, ...]] = {
 # fmt: on
 
 
-def test_the_ten_scripts_are_found() -> None:
-    assert set(RECIPES) == set(TABLE)
-    assert len(TABLE) == 10
+# The families that are none of the competition's ten: how learner and text meet, what is read.
+OTHERS = {
+    "modeltok": ("tokens", "likelihood"),
+    "modeltokown": ("tokens", "own"),
+    "modelali": ("aligned", "likelihood"),
+}
+
+
+def test_the_thirteen_scripts_are_found() -> None:
+    assert set(RECIPES) == {*TABLE, *OTHERS}
+    assert len(RECIPES) == N_RECIPES == 13
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_family_s_script_is_of_its_family(name: str) -> None:
+    assert (RECIPES[name].pair, RECIPES[name].token_score) == OTHERS[name]
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -67,6 +80,8 @@ def test_the_recipes_share_what_the_table_says_of_all() -> None:
         "adam_epsilon": 1e-6,
         "adam_betas": (0.9, 0.999),
         "negatives": 0.0,
+        "near_misses": 0.0,
+        "pair": "joined",
         "window": "trimmed",
     }
     assert asdict(RECIPE).items() >= shared.items()
@@ -83,14 +98,17 @@ def test_a_script_that_is_missing_or_holds_another_recipe_is_found_out(tmp_path:
     for script in ROOT.glob("train_model*.py"):
         shutil.copy(script, tmp_path)
     (tmp_path / "train_model2s.py").unlink()
-    with pytest.raises(HearbackError, match=r"9 train_model\*\.py, 10 expected"):
+    with pytest.raises(HearbackError, match=r"12 train_model\*\.py, 13 expected"):
         find_recipes(tmp_path)
     shutil.copy(ROOT / "train_model1m.py", tmp_path / "train_model2s.py")
     with pytest.raises(HearbackError, match=r"train_model2s\.py holds the recipe of model1m"):
         find_recipes(tmp_path)
 
 
-OTHER_WORDS = {"pooling": "attention", "dropout_on": "pooled", "window": "fixed"}
+OTHER_WORDS = {
+    **{"pooling": "attention", "dropout_on": "pooled", "window": "fixed"},
+    **{"pair": "tokens", "token_score": "own"},
+}
 
 
 def another_value(name: str, value: Any) -> Any:
@@ -107,7 +125,7 @@ def another_value(name: str, value: Any) -> Any:
         case Augmentation():
             return replace(value, gain=0.9)
         case None:
-            return 1
+            return 1 if name in ("hidden", "head_learning_rate") else "another"
     raise AssertionError(f"{name}: say here what else it may be")
 
 
@@ -148,6 +166,15 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"dropout": -0.1}, "dropout is -0.1"),
         ({"negatives": -1.0}, "negatives is -1.0"),
+        ({"near_misses": -0.5}, r"near_misses is -0\.5"),
+        ({"near_miss_weight": -1.0}, r"near_miss_weight is -1\.0"),
+        ({"word_loss": -0.1}, r"word_loss is -0\.1"),
+        ({"word_loss": float("inf")}, "word_loss is inf"),
+        ({"average_decay": 1.0}, r"average_decay is 1\.0"),
+        ({"average_decay": -0.1}, r"average_decay is -0\.1"),
+        ({"frozen_share": 1.5}, r"frozen_share is 1\.5"),
+        ({"pair": "apart"}, "pair is 'apart'"),
+        ({"token_score": "likely"}, "token_score is 'likely'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": -1e-5}, "learning_rate is -1e-05"),
         ({"head_learning_rate": -1e-5}, "head_learning_rate is -1e-05"),
@@ -176,6 +203,11 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], said: str) 
         ('hidden="width"', "hidden", "width"),
         ("head_learning_rate=null", "head_learning_rate", None),
         ("backbone=assets/whisper-tiny.en", "backbone", "assets/whisper-tiny.en"),
+        ("pair=tokens", "pair", "tokens"),
+        ("token_score=own", "token_score", "own"),
+        ("near_misses=2", "near_misses", 2.0),
+        ("near_miss_weight=0.5", "near_miss_weight", 0.5),
+        ("word_loss=0.25", "word_loss", 0.25),
         ("adam_betas=[0.9, 0.98]", "adam_betas", (0.9, 0.98)),
         ('augment_learner={"gain": 0.5}', "augment_learner", Augmentation(gain=0.5)),
     ],
@@ -210,9 +242,10 @@ def test_a_preset_fits_every_recipe_and_leaves_it_the_same_model(
     recipe: Recipe, preset: str
 ) -> None:
     changed = recipe.with_preset(preset)
-    for name in ("name", "backbone", "pooling", "hidden", "seed", "data_seed"):
+    same = ("name", "backbone", "pair", "token_score", "pooling", "hidden", "seed", "data_seed")
+    for name in same:
         assert getattr(changed, name) == getattr(recipe, name)
-    assert changed == replace(recipe, **PRESETS[preset])
+    assert changed == replace(recipe, **PRESETS[preset].get(recipe.pair, {}))
 
 
 def test_the_competition_s_preset_changes_nothing() -> None:

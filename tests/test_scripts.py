@@ -65,7 +65,8 @@ def test_the_five_steps_in_order(make_corpus: Callable[..., Path], backbone: Pat
     assert "weighted ensemble" in printed and "plain mean" in printed
     config = json.loads((folder / "model_configs.json").read_text())
     assert [model["name"] for model in config["models"]] == sorted(MODELS)
-    assert sum(model["weight"] for model in config["models"]) == pytest.approx(1)
+    weights = [model["weight"] for model in config["models"]]
+    assert min(weights) >= 0 and max(weights) > 0
 
     run("infer.py", folder=folder)
     submission = pd.read_csv(folder / "submission.csv")

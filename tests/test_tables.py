@@ -9,6 +9,7 @@ import pytest
 
 from hearback.tables import (
     GRADES,
+    LONGEST_TEXT,
     TASKS,
     BadInput,
     Problem,
@@ -471,3 +472,19 @@ def test_a_table_that_cannot_be_written_leaves_the_former(tmp_path: Path) -> Non
         write_table(pd.DataFrame({"a": [Unwritable()] * 3}, dtype=object), path)
     assert path.read_text() == "a\n1\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_text_too_long_for_the_window_is_an_error_of_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "train_metadata.csv"
+    long = "é" * (LONGEST_TEXT // 2)
+    path.write_text(
+        "filename,task,expected_text,grade\n"
+        f"a.wav,sentence_repetition,{long},1\n"
+        f"b.wav,sentence_repetition,{long}e,1\n",
+        encoding="utf-8",
+    )
+    report = Report()
+    read_metadata(path, report)
+    assert [(problem.row, problem.what) for problem in report.errors] == [
+        (3, "an expected_text that nobody can say in 16 s")
+    ]

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ToneVoice
 
 from hearback import checkpoint, cli, training
 from hearback.audio import SAMPLE_RATE
@@ -14,12 +16,16 @@ from hearback.augment import Augmentation
 from hearback.checkpoint import FoldFiles, read_story, why_not_done
 from hearback.errors import HearbackError
 from hearback.evaluation import row_log_loss
-from hearback.models import Scorer
+from hearback.models import JoinedScorer, TokenScorer
+from hearback.near_misses import NearMiss, write_near_misses
 from hearback.options import TrainingOptions, add_options, options_from
 from hearback.pairs import Batch
 from hearback.recipe import Recipe
+from hearback.references import render_missing
 from hearback.tables import BadInput
 from train_model3mapd import RECIPE
+from train_modeltok import RECIPE as TOKENS
+from train_modeltokown import RECIPE as OWN
 
 QUICK = replace(
     RECIPE,
@@ -31,6 +37,27 @@ QUICK = replace(
     augment_learner=Augmentation(gain=0.5, noise=0.5),
     augment_reference=Augmentation(gain=0.5),
 )
+QUICK_TOKENS, QUICK_OWN = (
+    replace(
+        recipe,
+        batch_size=4,
+        learning_rate=1e-3,
+        head_learning_rate=1e-2,
+        dropout=0.0,
+        epochs=2,
+        schedule_epochs=2,
+        frozen_share=0.0,
+        augment_learner=Augmentation(gain=0.5, noise=0.5),
+        average_decay=0.5,
+    )
+    for recipe in (TOKENS, OWN)
+)
+
+
+@pytest.fixture(autouse=True)
+def spelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let letters be sounds: quick, and no voice's package is needed for near misses."""
+    monkeypatch.setattr("hearback.near_misses.hibari_pronounce", lambda: str.lower)
 
 
 @pytest.fixture
@@ -44,8 +71,8 @@ def options(make_corpus: Callable[..., Path], backbone: Path) -> TrainingOptions
     return options_from(parser.parse_args(flags))
 
 
-def files_of(options: TrainingOptions, fold: int = 0) -> FoldFiles:
-    return FoldFiles(options.assets, QUICK.name, fold)
+def files_of(options: TrainingOptions, recipe: Recipe = QUICK, fold: int = 0) -> FoldFiles:
+    return FoldFiles(options.assets, recipe.name, fold)
 
 
 def train(options: TrainingOptions, recipe: Recipe = QUICK, fold: int = 0) -> Any:
@@ -70,22 +97,24 @@ def test_a_fold_writes_weights_story_and_predictions(options: TrainingOptions) -
     assert why_not_done(files, options.identity(adapted, data)) is None
 
 
+@pytest.mark.parametrize("recipe", [QUICK, QUICK_TOKENS, QUICK_OWN], ids=lambda r: r.name)
 def test_saved_weights_are_half_and_predict_what_was_written(
-    options: TrainingOptions,
+    options: TrainingOptions, backbone: Path, tmp_path: Path, recipe: Recipe
 ) -> None:
-    story = train(options)
-    files, data = files_of(options), options.load_data()
+    copy = tmp_path / "backbone"
+    shutil.copytree(backbone, copy)
+    story = train(replace(options, backbone=str(copy)), recipe)
+    shutil.rmtree(copy)  # what was trained needs its own files alone
+    files, data = files_of(options, recipe), options.load_data()
     scorer = checkpoint.load_scorer(files, story)
     rows = np.flatnonzero(data.folds == 0)
     predictions = training.predict(
-        scorer,
-        data.source,
-        rows,
-        options.adapt(QUICK),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
+        scorer, data.source, rows, device=torch.device("cpu"), dtype=torch.float32
     )
-    np.testing.assert_allclose(predictions, pd.read_csv(files.oof)["pred"], atol=2e-3)
+    oof = pd.read_csv(files.oof)["pred"]
+    assert oof.nunique() == len(rows)
+    np.testing.assert_allclose(predictions.clips, oof, atol=2e-3)
+    assert files.words.exists() == (recipe is QUICK_TOKENS)
 
 
 def test_training_learns(options: TrainingOptions) -> None:
@@ -98,13 +127,13 @@ def test_a_fixed_window_is_always_16_seconds(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = set()
-    forward = Scorer.forward
+    forward = JoinedScorer.forward
 
-    def measured(self: Scorer, batch: Batch) -> torch.Tensor:
+    def measured(self: JoinedScorer, batch: Batch) -> torch.Tensor:
         lengths.add(batch.waveforms.shape[1] / SAMPLE_RATE)
         return forward(self, batch)
 
-    monkeypatch.setattr("hearback.models.Scorer.forward", measured)
+    monkeypatch.setattr(JoinedScorer, "forward", measured)
     train(replace(options, epochs=1))
     assert max(lengths) < 4
     lengths.clear()
@@ -119,13 +148,13 @@ def test_the_same_command_gives_the_same_predictions(options: TrainingOptions) -
     assert files_of(options).oof.read_bytes() == first
 
 
-def test_neither_workers_nor_the_order_of_the_table_change_a_fold(
-    options: TrainingOptions,
-) -> None:
-    train(options)
-    first = files_of(options).oof.read_bytes()
-    train(replace(options, workers=2))
-    assert files_of(options).oof.read_bytes() == first
+@pytest.mark.parametrize("recipe", [QUICK, QUICK_TOKENS], ids=lambda recipe: recipe.name)
+def test_workers_change_nothing_of_a_fold(options: TrainingOptions, recipe: Recipe) -> None:
+    options = replace(options, epochs=1)
+    train(options, recipe)
+    first = files_of(options, recipe).oof.read_bytes()
+    train(replace(options, workers=2), recipe)
+    assert files_of(options, recipe).oof.read_bytes() == first
 
 
 def test_another_attempt_has_other_random_numbers(options: TrainingOptions) -> None:
@@ -135,12 +164,14 @@ def test_another_attempt_has_other_random_numbers(options: TrainingOptions) -> N
     assert second["attempt"] == 2
 
 
+@pytest.mark.parametrize("recipe", [QUICK, QUICK_TOKENS], ids=lambda recipe: recipe.name)
 def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
-    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
 ) -> None:
-    train(options)
-    undisturbed = files_of(options).oof.read_bytes()
-    files_of(options).story.unlink()
+    files = files_of(options, recipe)
+    train(options, recipe)
+    undisturbed = [path.read_bytes() for path in (files.oof, files.weights)]
+    files.story.unlink()
 
     run_epoch = training.FoldTraining.run_epoch
 
@@ -152,8 +183,10 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
     with monkeypatch.context() as patch:
         patch.setattr(training.FoldTraining, "run_epoch", killed_in_the_second_epoch)
         with pytest.raises(KeyboardInterrupt):
-            train(options)
-    assert files_of(options).partial.exists()
+            train(options, recipe)
+    assert files.partial.exists()
+    for path in (files.oof, files.weights):
+        path.unlink()
 
     epochs_run = []
 
@@ -162,9 +195,9 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
         run_epoch(self, scalars)
 
     monkeypatch.setattr(training.FoldTraining, "run_epoch", counted)
-    train(options)
+    train(options, recipe)
     assert epochs_run == [1]
-    assert files_of(options).oof.read_bytes() == undisturbed
+    assert [path.read_bytes() for path in (files.oof, files.weights)] == undisturbed
 
 
 def test_a_changed_recipe_is_not_done_and_says_what_changed(
@@ -229,11 +262,11 @@ def test_a_fold_beyond_the_last_is_refused(options: TrainingOptions) -> None:
 def test_a_poisoned_batch_stops_the_training(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(self: Scorer, batch: Batch) -> torch.Tensor:
+    def poisoned(self: JoinedScorer, batch: Batch) -> torch.Tensor:
         some_weight = next(self.head.parameters())
         return some_weight.sum() * torch.full((len(batch),), float("nan"))
 
-    monkeypatch.setattr("hearback.models.Scorer.forward", poisoned)
+    monkeypatch.setattr(JoinedScorer, "forward", poisoned)
     with pytest.raises(HearbackError, match="the loss is nan in epoch 1"):
         train(options)
 
@@ -246,21 +279,111 @@ def test_the_learning_rate_warms_up_and_follows_the_cosine() -> None:
     assert training.learning_rate_factor(to_zero, 4) == pytest.approx(0, abs=1e-12)
 
 
-def test_negatives_pair_correct_learners_with_other_texts_of_their_task(
+def test_a_token_scorer_learns_from_near_misses_and_words(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = []
+    learn = TokenScorer.learn
+
+    def watched(self: TokenScorer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, others = learn(self, batch)
+        assert batch.texts is not None
+        lost.append((others.item(), len(batch.texts.clips) - len(batch)))
+        return logits, others
+
+    monkeypatch.setattr(TokenScorer, "learn", watched)
+    recipe = replace(QUICK_TOKENS, near_misses=2.0, near_miss_weight=0.5, word_loss=0.1)
+    story = train(options, recipe.with_epochs(6))
+    data = options.load_data()
+    correct = ((data.folds != 0) & (data.labels == 1)).sum()
+    assert sum(n for _, n in lost) == 6 * 2 * correct
+    (first, *_, last) = (loss.sum() for loss in np.split(np.array([of for of, _ in lost]), 6))
+    assert last < 0.95 * first
+    kept = options.assets / story["tokenizer"]["file"]
+    assert kept.read_bytes() == (Path(str(options.backbone)) / "tokenizer.json").read_bytes()
+
+
+def test_a_token_scorer_starts_from_what_the_decoder_knows(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    original = TokenScorer.start_from
+
+    def counted(self: TokenScorer, features: np.ndarray, labels: np.ndarray) -> None:
+        started.append((features, labels))
+        original(self, features, labels)
+
+    monkeypatch.setattr(TokenScorer, "start_from", counted)
+    train(replace(options, epochs=1), QUICK_TOKENS)
+    ((features, labels),) = started
+    data = options.load_data()
+    assert len(features) == len(labels) == (data.folds != 0).sum()  # the fold's own clips alone
+    assert sorted(labels) == sorted(data.labels[data.folds != 0])
+    assert np.isfinite(features).all()
+
+
+def test_a_backbone_without_a_tokenizer_can_be_listened_with_but_not_read(
+    options: TrainingOptions, backbone: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "backbone"
+    shutil.copytree(backbone, copy)
+    (copy / "tokenizer.json").unlink()
+    options = replace(options, backbone=str(copy), epochs=1)
+    assert train(options)["tokenizer"] is None
+    with pytest.raises(HearbackError, match=r"tokenizer\.json: not there"):
+        train(options, QUICK_TOKENS)
+
+
+def test_near_misses_that_were_not_rendered_are_an_error_that_says_what_to_run(
     options: TrainingOptions,
 ) -> None:
-    data = options.load_data()
-    rows = np.arange(len(data.labels))
-    rng = np.random.default_rng(0)
-    learners, texts = training.draw_pairs(rows, data, 2.0, rng)
-    own = learners == texts
-    assert sorted(learners[own]) == list(rows)
-    assert (~own).sum() > len(rows) / 4
-    assert (data.labels[learners[~own]] == 1).all()
-    table = data.metadata
-    for learner, text in zip(learners[~own], texts[~own], strict=True):
-        assert table["task"][learner] == table["task"][text]
-        assert table["expected_text"][learner] != table["expected_text"][text]
+    with pytest.raises(HearbackError, match=r"python preprocess\.py .*--near_misses"):
+        train(options, replace(QUICK, near_misses=1.0))
+
+
+def test_a_model_that_listens_is_trained_on_rendered_near_misses(options: TrainingOptions) -> None:
+    recipe = options.adapt(replace(QUICK, near_misses=1.0, epochs=1, schedule_epochs=1))
+    render_missing(["toy", "a red bat"], ToneVoice(), options.tts_data, progress=False)
+    table = {
+        "boy": (NearMiss("toy", "neighbour", (0,)),),
+        "a red hat": (NearMiss("a red bat", "substitute", (2,)),),
+    }
+    write_near_misses(table, options.tts_data)
+    story = train(options, recipe)
+    data, files = options.load_data(), files_of(options)
+    identity = options.identity(recipe, data)
+    assert why_not_done(files, identity) is None
+    correct = (data.folds != 0) & (data.labels == 1)
+    texts = pd.Series(data.source.texts)
+    n_draws = (data.folds != 0).sum() + (correct & texts.isin(table)).sum()
+    assert len(story["epochs"][0]["gradient_norms"]) >= n_draws / recipe.batch_size
+    assert not torch.equal(
+        checkpoint.load_scorer(files, read_story(files)).made_offset, torch.zeros(())
+    )
+    # Other near misses are another training.
+    write_near_misses({"boy": table["boy"]}, options.tts_data)
+    assert why_not_done(files, options.identity(recipe, data)) == "trained with another near misses"
+
+
+def test_what_is_kept_of_a_training_is_the_running_average_of_its_weights(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    biases, decay, name = [], 0.9, "head.classifier.bias"
+    step = training.FoldTraining._step
+
+    def watched(self: training.FoldTraining, batch: Batch, factor: float) -> tuple[float, float]:
+        result = step(self, batch, factor)
+        biases.append(self.model.get_parameter(name).detach().clone())
+        return result
+
+    monkeypatch.setattr(training.FoldTraining, "_step", watched)
+    story = train(options, replace(QUICK, average_decay=decay, epochs=1, schedule_epochs=1))
+    average = biases[0]
+    for bias in biases[1:]:
+        average = decay * average + (1 - decay) * bias
+    assert (average - biases[-1]).abs() > 1e-3
+    kept = checkpoint.load_scorer(files_of(options), story).get_parameter(name)
+    torch.testing.assert_close(kept, average, atol=1e-5, rtol=1e-3)
 
 
 def test_flags_survive_the_way_to_another_process(options: TrainingOptions) -> None:

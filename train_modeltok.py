@@ -1,0 +1,32 @@
+"""Token scorer: Whisper's decoder reads the expected text while it listens to the learner."""
+
+from hearback.augment import LIGHT
+from hearback.recipe import Recipe
+from hearback.training import main
+
+RECIPE = Recipe(
+    name="modeltok",
+    backbone="openai/whisper-small",
+    pair="tokens",
+    token_score="likelihood",
+    dropout=0.2,
+    learning_rate=3e-5,
+    head_learning_rate=1e-3,
+    epochs=2,
+    schedule_epochs=2,
+    cycles=0.5,
+    weight_decay=1e-2,
+    seed=7,
+    data_seed=7,
+    augment_learner=LIGHT,
+    near_misses=1.0,
+    word_loss=0.02,
+    frozen_share=0.5,
+    warmup_share=0.1,
+    average_decay=0.97,
+    adam_epsilon=1e-8,
+    adam_betas=(0.9, 0.98),
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
