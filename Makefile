@@ -8,7 +8,7 @@ DEMO_MODELS = modeltok modelali model2ds
 BACKBONE = assets/whisper-tiny.en
 DEMO_FOLDERS = --data $(DEMO)/data --tts_data $(DEMO)/tts_data --store $(DEMO)/store
 DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBONE) \
-	--preset small --epochs 4 --n_folds 3 --device cpu
+	--preset small --epochs 3 --n_folds 3 --device cpu
 
 .PHONY: demo test lint melo clean-demo
 
@@ -20,7 +20,7 @@ demo: $(VENV)/installed $(BACKBONE)
 	$(RUN) get_config.py --data $(DEMO)/data --assets $(DEMO)/assets \
 		--config $(DEMO)/model_configs.json
 	$(RUN) infer.py $(DEMO_FOLDERS) --assets $(DEMO)/assets --config $(DEMO)/model_configs.json \
-		--submission $(DEMO)/submission.csv --device cpu
+		--submission $(DEMO)/submission.csv --words --partings --device cpu
 
 test: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m pytest -m "not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85

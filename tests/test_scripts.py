@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import TEXTS
+
+from hearback.near_misses import NearMiss, write_near_misses
 
 PROJECT = Path(__file__).parent.parent
-MODELS = ("model3mapd", "model2ds")
+MODELS = ("model2ds", "modelali", "modeltok")  # one of each family
 
 
 def run(script: object, *flags: object, folder: Path, status: int = 0) -> str:
@@ -37,6 +40,12 @@ def training_flags(backbone: Path) -> list[object]:
 def test_the_five_steps_in_order(make_corpus: Callable[..., Path], backbone: Path) -> None:
     folder = make_corpus()
     flags = training_flags(backbone)
+    # Another known text is rendered already: as good a near miss as any here.
+    near = {
+        text: (NearMiss(other, "neighbour", (0,)),)
+        for text, other in zip(TEXTS, [*TEXTS[1:], TEXTS[0]], strict=True)
+    }
+    write_near_misses(near, folder / "tts_data")
 
     printed = run("train.py", "--models", *MODELS, "--jobs", 2, *flags, folder=folder)
     for model in MODELS:
@@ -47,7 +56,7 @@ def test_the_five_steps_in_order(make_corpus: Callable[..., Path], backbone: Pat
     assert "Log loss per fold" in printed
 
     again = run("train.py", "--models", *MODELS, *flags, folder=folder)
-    assert again.count(": done") == 6
+    assert again.count(": done") == 9
     changed = run(
         *("train.py", "--models", MODELS[0], "--folds", 0, *flags, "--set", "dropout=0.3"),
         folder=folder,
@@ -64,15 +73,20 @@ def test_the_five_steps_in_order(make_corpus: Callable[..., Path], backbone: Pat
     printed = run("get_config.py", folder=folder)
     assert "weighted ensemble" in printed and "plain mean" in printed
     config = json.loads((folder / "model_configs.json").read_text())
-    assert [model["name"] for model in config["models"]] == sorted(MODELS)
+    assert [model["name"] for model in config["models"]] == list(MODELS)
     weights = [model["weight"] for model in config["models"]]
     assert min(weights) >= 0 and max(weights) > 0
 
-    run("infer.py", folder=folder)
+    run("infer.py", "--words", "--partings", folder=folder)
     submission = pd.read_csv(folder / "submission.csv")
     expected = pd.read_csv(folder / "data" / "submission_format.csv")
     assert list(submission["filename"]) == list(expected["filename"])
     assert submission["score"].between(0, 1).all()
+    words = pd.read_csv(folder / "word_scores.csv")
+    assert set(words["filename"]) == set(expected["filename"])
+    assert words["score"].between(0, 1).all()
+    partings = pd.read_csv(folder / "partings.csv")
+    assert list(partings["word"]) == list(words["word"])
 
 
 @pytest.mark.slow

@@ -1,0 +1,25 @@
+"""Token scorer without a step of training: what whisper-base's decoder already knows."""
+
+from hearback.augment import Augmentation
+from hearback.recipe import Recipe
+from hearback.training import main
+
+RECIPE = Recipe(
+    name="modeltokzero",
+    backbone="openai/whisper-base",
+    pair="tokens",
+    token_score="likelihood",
+    dropout=0.0,
+    learning_rate=0.0,
+    epochs=0,
+    schedule_epochs=0,
+    cycles=0.5,
+    weight_decay=0.0,
+    seed=10,
+    data_seed=10,
+    augment_learner=Augmentation(),
+    frozen_share=1.0,
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
