@@ -60,9 +60,8 @@ class Scorer(nn.Module, ABC):
 
     def learn(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return (batch,) logits to be judged by the labels, and () what else there is to lose."""
-        return self(batch) + self.made_offset * batch.made, torch.zeros(
-            (), device=batch.rows.device
-        )
+        logits = self(batch) + self.made_offset * batch.made
+        return logits, torch.zeros((), device=logits.device)
 
     def starting_features(self, batch: Batch) -> Tensor | None:
         """Return what the untrained model knows, (batch, features), or None if that is nothing."""

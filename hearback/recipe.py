@@ -59,9 +59,7 @@ class Recipe:
     batch_size: int = 16
     head_learning_rate: float | None = None  # None: `learning_rate`
     warmup_share: float = 0.02  # the competition had none; it keeps Adam's first steps small
-    average_decay: float = (
-        0.0  # per step, of the weights' running average; 0: the weights themselves
-    )
+    average_decay: float = 0.0  # a step, of the running average of the weights; 0: no average
     max_gradient_norm: float = 1.0
     adam_epsilon: float = 1e-6
     adam_betas: tuple[float, float] = (0.9, 0.999)
@@ -103,8 +101,8 @@ class Recipe:
 
     @property
     def starts(self) -> bool:
-        """Whether the model is of use before its first step, as an epoch 0."""
-        return self.pair == "aligned" or (self.pair == "tokens" and self.token_score != "own")
+        """Whether the model begins with what the untrained backbone knows, as an epoch 0."""
+        return self.pair != "joined" and (self.pair != "tokens" or self.token_score != "own")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON has it."""

@@ -407,3 +407,9 @@ def test_a_file_without_notes_is_no_partial(files: FoldFiles) -> None:
     save_file({"weight": torch.ones(1)}, files.partial)
     with pytest.raises(HearbackError, match=r"model3mapd_3\.partial: .* delete it"):
         load_partial(files.partial, PARTIAL_IDENTITY)
+
+
+def test_a_story_of_an_older_version_says_what_it_lacks(files: FoldFiles, scorer: Scorer) -> None:
+    story = {key: value for key, value in read_story(files).items() if key != "tokenizer"}
+    with pytest.raises(HearbackError, match="lacks tokenizer; train the fold again"):
+        checkpoint.load_scorer(files, story)
