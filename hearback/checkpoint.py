@@ -168,7 +168,7 @@ def load_scorer(files: FoldFiles, story: Story) -> Scorer:
     """Load a finished fold's model on the CPU, in float32 and in evaluation mode."""
     if lacking := [key for key in ("recipe", "shape", "tokenizer") if key not in story]:
         raise HearbackError(
-            f"{files.story}: an older version's, it lacks {', '.join(lacking)}; train the fold again"
+            f"{files.story}: an older version's, lacks {', '.join(lacking)}; train the fold again"
         )
     tokenizer = None
     if kept := story["tokenizer"]:
