@@ -6,7 +6,7 @@ the voice `hibari` (PyPI `hibari-tts`), which also read words that no dictionary
 words are is the Levenshtein distance of their phonemes over the number of phonemes of the longer
 one.
 
-The kinds and their shares are about those of the negatives in the so762 selection of speechocean762
+The kinds and their shares are about those of the negatives that `corpora.speechocean762` makes
 (https://www.openslr.org/101/): 418 substitutions, 152 omissions, 131 insertions. For training only:
 inference does not import this module, nor what it needs.
 

@@ -82,7 +82,7 @@ class TokenHead(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         # Evidence to log-odds, for word and completeness: with no evidence against it, a token is
-        # taken for said (untrained, 2 fits so762 well enough to start from).
+        # taken for said (untrained, 2 fits speechocean762 well enough to start from).
         self.slope = nn.Parameter(torch.ones(2))
         self.offset = nn.Parameter(torch.full((2,), 2.0))
         self.classifier = StartedLinear(len(FEATURES) + n_context)
