@@ -283,7 +283,9 @@ def test_the_script_with_its_own_voice(tmp_path: Path) -> None:
     script = str(Path(preprocess.__file__))
     command = [sys.executable, script, "--tts-data", "spoken", "--speed=0.8"]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "2 references in spoken, 2 of them new" in done.stdout
+    # Two texts, and two near misses of each.
+    assert "6 references in spoken, 6 of them new" in done.stdout
+    assert "4 near misses of 2 texts" in done.stdout
     assert "rendering: 100%" in done.stderr
     voice = json.loads((tmp_path / "spoken/voice.json").read_text())
     assert (voice["backend"], voice["voice"], voice["speed"]) == ("hibari", "heart", 0.8)
