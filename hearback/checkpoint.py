@@ -189,20 +189,6 @@ def load_scorer(files: FoldFiles, story: Story) -> Scorer:
     return scorer.eval()
 
 
-def load_part(files: FoldFiles, part: str) -> dict[str, Tensor]:
-    """Load one part of a finished fold's model, float32 tensors by their names inside it."""
-    try:
-        tensors = load_file(files.weights)
-    except (OSError, SafetensorError) as error:
-        raise HearbackError(f"{files.weights}: not a model's weights ({error})") from None
-    prefix = f"{part}."
-    return {
-        name.removeprefix(prefix): tensor.float()
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
-
-
 def save_partial(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
     """Write the state of a training under way: tensors, and JSON notes in the same file."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

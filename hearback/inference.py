@@ -305,11 +305,13 @@ def write_submission(options: InferenceOptions) -> None:
     write_table(submission, options.submission)
     n_base_rate = sum(name not in scores for name in order)
     print(f"wrote {options.submission}: {len(order)} rows, {n_base_rate} of them at the base rate")
+    rows = {filename: row for row, filename in enumerate(source.filenames)}
+    scored = [rows[filename] for filename in order if filename in rows]
     if options.words is not None:
-        write_word_scores(options.words, config, source, predictions, order)
+        write_word_scores(options.words, config, source, predictions, scored)
+        if n_base_rate:
+            print(f"{options.words} lacks {n_base_rate} rows that could not be scored")
     if options.partings is not None and aligned is not None:
-        rows = {filename: row for row, filename in enumerate(source.filenames)}
-        scored = [rows[filename] for filename in order if filename in rows]
         write_partings(options.partings, aligned, source, scored, device)
     problems = options.submission.with_name(PROBLEMS)
     if report.problems:
@@ -324,21 +326,16 @@ def write_word_scores(
     config: EnsembleConfig,
     source: PairSource,
     predictions: Predictions,
-    order: Sequence[str],
+    scored: Sequence[int],
 ) -> None:
-    """Write a line for every word of the texts that were scored, in the submission's `order`."""
+    """Write a line for every word of the texts of the rows `scored`, in their order."""
     assert config.words is not None
-    rows = {filename: row for row, filename in enumerate(source.filenames)}
-    scored = [rows[filename] for filename in order if filename in rows]
     filenames = [source.filenames[row] for row in scored]
     texts = [source.texts[row] for row in scored]
     log_odds = np.empty((0, 1, 2)) if predictions.words is None else predictions.words[scored]
     table = score_table(filenames, texts, config.words.apply(log_odds))
     write_table(table, path)
-    left_out = len(order) - len(scored)
     print(f"wrote {path}: {len(table)} words of {len(scored)} rows")
-    if left_out:
-        print(f"{path} lacks {left_out} rows that could not be scored")
 
 
 def _references(

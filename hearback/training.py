@@ -165,7 +165,8 @@ class FoldTraining:
                 f"{files.story}: {self.recipe.name} cannot start from it, it was trained with "
                 f"another {', '.join(differing)}; train {files.model} again first"
             )
-        self.model.encoder.load_state_dict(checkpoint.load_part(files, "encoder"))
+        encoder = checkpoint.load_scorer(files, story).encoder
+        self.model.encoder.load_state_dict(encoder.state_dict())
 
     def _start(self) -> None:
         """Begin with what the untrained backbone knows, where the model can: that is epoch 0."""
