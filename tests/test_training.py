@@ -391,3 +391,24 @@ def test_flags_survive_the_way_to_another_process(options: TrainingOptions) -> N
     parser = cli.parser(None)
     add_options(parser)
     assert options_from(parser.parse_args(asked.as_flags())) == asked
+
+
+def test_a_warm_start_begins_with_the_same_folds_trained_encoder(options: TrainingOptions) -> None:
+    train(options, QUICK_TOKENS)
+    warm = replace(QUICK, warm_start=QUICK_TOKENS.name)
+    begun = training.FoldTraining(options.adapt(warm), 0, options, options.load_data(), 1)
+    files = files_of(options, QUICK_TOKENS)
+    trained = checkpoint.load_scorer(files, read_story(files)).encoder.state_dict()
+    for name, tensor in begun.model.encoder.state_dict().items():
+        torch.testing.assert_close(tensor, trained[name])
+    cold = training.FoldTraining(options.adapt(QUICK), 0, options, options.load_data(), 1)
+    name = "layers.1.fc1.weight"
+    assert not torch.equal(cold.model.encoder.state_dict()[name], trained[name])
+
+
+def test_a_warm_start_from_another_split_is_refused(options: TrainingOptions) -> None:
+    train(options, QUICK_TOKENS)
+    other = replace(options, n_folds=4)
+    warm = replace(QUICK, warm_start=QUICK_TOKENS.name)
+    with pytest.raises(HearbackError, match="trained with another n_folds; train modeltok again"):
+        train(other, warm)
