@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from hearback.features import HOP
 
 WINDOW_SECONDS = 16
 SAMPLES_PER_FRAME = 2 * HOP  # the second convolution halves the mel frames: 20 ms an encoder frame
+LONGEST_PLAIN_ATTENTION = 400  # frames: above, little is gained and memory grows with the square
 FRAMES_PER_SECOND = SAMPLE_RATE / SAMPLES_PER_FRAME
 N_POSITIONS = WINDOW_SECONDS * SAMPLE_RATE // SAMPLES_PER_FRAME  # 800 of Whisper's 1500
 
@@ -59,10 +61,7 @@ class Attention(nn.Module):
 
         `keys` and `values` are those of `keys_and_values`; `causal` hides what comes later.
         """
-        # No mask: it would send attention down its slow path. A batch holds one window length.
-        attended = F.scaled_dot_product_attention(
-            self._heads(self.q_proj(x)), keys, values, is_causal=causal
-        )
+        attended = attend(self._heads(self.q_proj(x)), keys, values, causal=causal)
         return self.out_proj(attended.transpose(1, 2).flatten(-2))
 
     def keys_and_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,6 +70,21 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = False) -> Tensor:
+    """Return softmax(q kᵀ / √width) v of (batch, heads, places, width) each.
+
+    No mask: it would send attention down its slow path. A batch holds one window length.
+    """
+    plain = queries.device.type == "cpu" and queries.dtype == torch.bfloat16
+    if causal or not plain or keys.shape[-2] > LONGEST_PLAIN_ATTENTION:
+        return F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
+    # The fused kernel's bf16 is slower on a CPU than plain products, which the processor has
+    # instructions for: 1.6 to 3 times, forward and back.
+    with torch.autocast("cpu", enabled=False):  # it would hold the softmax in float32
+        scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+        return scores.softmax(-1) @ values
 
 
 class EncoderLayer(nn.Module):
@@ -107,6 +121,13 @@ class WhisperEncoder(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Encode (batch, mel bins, 2 × frames) to (batch, frames, d_model)."""
+        x = self.stem(log_mel)
+        for layer in self.layers:
+            x = layer(x)
+        return self.layer_norm(x)
+
+    def stem(self, log_mel: Tensor) -> Tensor:
+        """Return what the first layer takes in: the convolutions' frames with their positions."""
         x = F.gelu(self.conv1(log_mel))
         x = F.gelu(self.conv2(x)).transpose(1, 2)
         n_frames = x.shape[1]
@@ -114,10 +135,7 @@ class WhisperEncoder(nn.Module):
             raise ValueError(
                 f"a window of {n_frames} frames; the encoder has {N_POSITIONS} positions"
             )
-        x = x + self.embed_positions.weight[:n_frames]
-        for layer in self.layers:
-            x = layer(x)
-        return self.layer_norm(x)
+        return x + self.embed_positions.weight[:n_frames]
 
     def freeze_below(self, n_layers: int) -> None:
         """Freeze the first `n_layers` layers and the convolutions before them; 0: nothing."""

@@ -9,7 +9,13 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as TheirEncoder
 
 from hearback.backbones import read_config, read_tensors
-from hearback.encoder import N_POSITIONS, EncoderShape, WhisperEncoder
+from hearback.encoder import (
+    LONGEST_PLAIN_ATTENTION,
+    N_POSITIONS,
+    EncoderShape,
+    WhisperEncoder,
+    attend,
+)
 from hearback.features import log_mel
 from hearback.pairs import Pair, collate, window_samples
 
@@ -94,3 +100,23 @@ def test_a_tensor_of_another_shape_is_refused() -> None:
     tensors = WhisperEncoder(TINY).state_dict()
     with pytest.raises(RuntimeError, match=r"conv1\.weight"):
         WhisperEncoder(TINY).load_pretrained(tensors | {"conv1.weight": torch.zeros(1, 1, 3)})
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_places", [9, LONGEST_PLAIN_ATTENTION, LONGEST_PLAIN_ATTENTION + 1])
+def test_attention_is_the_same_whichever_way_it_is_computed(
+    n_places: int, dtype: torch.dtype, causal: bool
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    queries, keys, values = torch.randn(3, 2, 2, n_places, 8, generator=rng).unbind()
+    scores = queries @ keys.transpose(-1, -2) / 8**0.5
+    if causal:
+        later = torch.ones(n_places, n_places, dtype=torch.bool).triu(1)
+        scores = scores.masked_fill(later, float("-inf"))
+    expected = scores.softmax(-1) @ values
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        attended = attend(*(x.to(dtype) for x in (queries, keys, values)), causal=causal)
+    assert attended.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(attended.float(), expected, atol=tolerance, rtol=0)
