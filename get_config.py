@@ -3,6 +3,8 @@
 How models are combined and calibrated is said beforehand (--combine, --calibration) and not taken
 from the table of honest scores: the best of ten would look a little better than it is. The defaults
 are what paid on real learners (docs/results.md).
+
+With --time_limit, fewer models and folds are taken, those worth their time (hearback/budget.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hearback import calibration, cli, ensemble, evaluation, words
+from hearback import budget, calibration, cli, ensemble, evaluation, words
+from hearback.budget import Costs
 from hearback.checkpoint import FoldFiles
 from hearback.dataset import read_labelled
-from hearback.ensemble import EnsembleConfig, EnsembleScores, Evidence, ModelConfig
+from hearback.ensemble import EnsembleConfig, EnsembleScores, Evidence, Groups, ModelConfig
 from hearback.errors import HearbackError
 from hearback.evaluation import OutOfFold
 from hearback.tables import Report
@@ -42,7 +45,17 @@ def main() -> None:
         help="of what the models give together",
     )
     add("--causes", type=Path, help="CSV of filename and why: AUC of each cause")
+    add(
+        "--time_limit",
+        type=budget.parse_duration,
+        help="of inference (2h, 1h30m, 45m): choose models and folds that fit; how long a fold "
+        "takes is known from its training, so leave a margin for another machine, and for "
+        "decoding and starting",
+    )
+    add("--rows", type=int, help="clips to score within it (default: as many as were trained on)")
     arguments = parser.parse_args()
+    if arguments.rows is not None and (arguments.rows < 1 or arguments.time_limit is None):
+        parser.error("--rows is a number of clips, for --time_limit")
 
     report = Report()
     metadata, labels = read_labelled(arguments.data, report)
@@ -63,6 +76,17 @@ def main() -> None:
         raise HearbackError("the folds were trained with different voices; train them again")
     joined = evaluation.join(tables, metadata)
     print(f"{len(joined)} rows that every model predicted out of fold, of {len(metadata)}")
+    folds = {table.model: tuple(table.stories) for table in tables}
+    if arguments.time_limit is not None:
+        folds = choose_folds(
+            tables,
+            joined,
+            n_rows=arguments.rows or len(metadata),
+            limit=arguments.time_limit,
+            combine=arguments.combine,
+            kind=arguments.calibration,
+        )
+        tables = [table for table in tables if table.model in folds]
     families = {table.model: table.family for table in tables}
     result = fit(joined, families, arguments.combine, arguments.calibration)
 
@@ -75,7 +99,7 @@ def main() -> None:
     rates = metadata.groupby("task")["score"].mean()
     EnsembleConfig(
         models=tuple(
-            ModelConfig(table.model, tuple(table.stories), float(weight))
+            ModelConfig(table.model, folds[table.model], float(weight))
             for table, weight in zip(tables, result.mixture.weights, strict=True)
         ),
         voice=voices[0],
@@ -94,6 +118,70 @@ def main() -> None:
     print(f"\nwrote {arguments.config}")
 
 
+def evidence_of(joined: pd.DataFrame, models: Sequence[str]) -> Evidence:
+    """Return what an ensemble of some models, columns of `joined`, is fitted to."""
+    return Evidence(
+        predictions=joined[list(models)].to_numpy().T,
+        labels=joined["score"].to_numpy(),
+        groups=Groups.of(joined[evaluation.group_unit(joined)].to_numpy(dtype=str)),
+        grades=joined["grade"].to_numpy(dtype=str),
+    )
+
+
+def choose_folds(
+    tables: Sequence[OutOfFold],
+    joined: pd.DataFrame,
+    *,
+    n_rows: int,
+    limit: float,
+    combine: str,
+    kind: str,
+) -> dict[str, tuple[int, ...]]:
+    """Choose the models and folds that score `n_rows` clips in `limit` seconds; print the choice.
+
+    Returns the folds by model.
+    """
+    names = [table.model for table in tables]
+    costs = Costs(
+        seconds=np.array([n_rows * budget.seconds_per_clip(table) for table in tables]),
+        n_folds=np.array([len(table.stories) for table in tables]),
+    )
+    evidence = evidence_of(joined, names)
+    planned = budget.plan_folds(evidence, costs, limit, combine, kind)
+    (everything,) = ensemble.cross_fit(evidence, combine, [kind]).values()
+    full = ensemble.mean_log_loss(evidence.labels, everything)
+    left_out = np.flatnonzero(planned == 0).tolist()
+    chosen = ensemble.honest_log_loss_without(left_out, evidence, combine, kind)
+
+    durations = [budget.show_duration(seconds) for seconds in costs.seconds]
+    columns = {"one fold": durations, "folds": planned, "of": costs.n_folds}
+    models = pd.DataFrame(columns, index=pd.Index(names, name="model"))
+    plans = {
+        "full ensemble": (costs.n_folds, full),
+        "half of every model's folds": (costs.half_of_the_folds, full),
+        "within the limit": (planned, chosen),
+    }
+    compared = pd.DataFrame(
+        {
+            "time": {name: budget.show_duration(costs.total(n)) for name, (n, _) in plans.items()},
+            "honest log loss": {name: loss for name, (_, loss) in plans.items()},
+        }
+    )
+    print(
+        f"\nWithin {budget.show_duration(limit)}, {n_rows} clips\n{cli.as_text(models)}\n\n"
+        f"{cli.as_text(compared)}\n"
+        "These log losses are of one fold of each model, for so out-of-fold predictions are made:\n"
+        "what more folds of a model add they cannot show, so half of the folds look as good as\n"
+        "all. Models are chosen by what they gain (on these very rows, which flatters a little);\n"
+        "the time left goes to further folds, by their models' weights and seconds."
+    )
+    return {
+        table.model: tuple(table.stories)[:n]
+        for table, n in zip(tables, planned.tolist(), strict=True)
+        if n
+    }
+
+
 def fit(
     joined: pd.DataFrame, families: Mapping[str, str], combine: str, kind: str
 ) -> EnsembleScores:
@@ -103,12 +191,7 @@ def fit(
     """
     names = list(families)
     unit = evaluation.group_unit(joined)
-    evidence = Evidence(
-        predictions=joined[names].to_numpy().T,
-        labels=joined["score"].to_numpy(),
-        groups=joined[unit].to_numpy(dtype=str),
-        grades=joined["grade"].to_numpy(dtype=str),
-    )
+    evidence = evidence_of(joined, names)
     result = ensemble.score_ensemble(evidence, combine, kind)
 
     def without(*models: int) -> float:

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 
 from hearback.errors import HearbackError
+from hearback.newton import Hessian, minimise, scaled_gram
 
 KINDS = ("none", "temperature", "platt", "isotonic", "platt_by_age")
 AGE_GROUPS = {"KG and 1": ("KG", "1"), "2 and 3": ("2", "3")}
@@ -195,30 +195,32 @@ def fit_logistic(
     precision: np.ndarray,
     *,
     at_least: float | None = None,
+    start: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return a logistic regression's coefficients, (features,), of (rows, features).
 
     They have a normal prior of that `centre`, (features,), and `precision`, (features, features),
     the inverse of its covariance; zeros are no prior. `at_least` bounds all of them from below.
-    There is no intercept but a column of ones. The problem is convex, and L-BFGS-B (Byrd et al.
-    1995) solves it.
+    There is no intercept but a column of ones. The problem is convex; the search begins at `start`,
+    or at `centre`, and a start nearby saves steps.
     """
-    signs = np.where(labels > 0.5, 1.0, -1.0)
-    precision = precision / len(labels)
+    n_rows = len(labels)
+    # (features, rows), and the rows' own signs in them: what is left is how far each row is right.
+    signed = features.T * np.where(labels > 0.5, 1.0, -1.0)
+    precision = precision / n_rows
 
-    def objective(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
-        margins = signs * (features @ coefficients)
+    def objective(coefficients: np.ndarray) -> tuple[float, np.ndarray, Hessian]:
+        margins = coefficients @ signed
         off = coefficients - centre
-        value = np.logaddexp(0, -margins).mean() + 0.5 * off @ precision @ off
-        gradient = features.T @ (-signs * expit(-margins)) / len(labels) + precision @ off
-        return float(value), gradient
+        pull = precision @ off
+        # exp(-|margin|) cannot overflow: the loss, its slope and its curvature all come of it.
+        small = np.exp(-np.abs(margins))
+        losses = np.log1p(small) - np.minimum(margins, 0)
+        slopes = np.where(margins > 0, small, 1.0) / (1 + small)
 
-    found = minimize(
-        objective,
-        centre,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(at_least, None)] * len(centre),
-        options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-7},
-    )
-    return found.x
+        def hessian() -> np.ndarray:
+            return scaled_gram(signed, np.sqrt(small) / (1 + small)) / n_rows + precision
+
+        return float(losses.mean() + 0.5 * off @ pull), pull - signed @ slopes / n_rows, hessian
+
+    return minimise(objective, centre if start is None else start, at_least)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import expit
@@ -19,12 +20,12 @@ from hearback.calibration import (
 )
 from hearback.errors import HearbackError
 from hearback.files import read_json, write_json
+from hearback.newton import Hessian, minimise, scaled_gram
 from hearback.words import WordCalibration
 
 COMBINATIONS = ("probabilities", "logits")
-TOLERANCE = 1e-7  # nats: how far from the best weights' log loss a search may stop
-MAX_ITERATIONS = 100_000
-SMALLEST_WEIGHT = 1e-3
+TOLERANCE = 1e-7  # nats: how far from the best weights' log loss a search may end
+SMALLEST_WEIGHT = 1e-3  # on log-odds: less changes no score, and its model need not run
 N_CROSS_FITS = 10
 # How far weights on logits may lie from equal ones (standard deviations of a normal prior); the
 # rows choose one. Their sum is drawn to one so weakly that a few hundred rows overrule it.
@@ -33,24 +34,57 @@ SUM_DEVIATION = 1.0
 N_INNER_FITS = 5
 
 
+class Split(NamedTuple):
+    """Places of the rows to fit on, (rest,), the latter's groups, and places of those held out."""
+
+    rest: np.ndarray
+    groups: "Groups"
+    held_out: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Which rows go together (a speaker's): equal `codes`, (rows,) of int.
+
+    To split tens of thousands of groups takes as long as to fit an ensemble, so that is done once.
+    """
+
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, names: np.ndarray) -> "Groups":
+        """Return the groups of rows by their names, (rows,)."""
+        return cls(np.unique(names, return_inverse=True)[1])
+
+    @cached_property
+    def cross_fits(self) -> tuple[Split, ...]:
+        """The splits for honest scores; none where there is but one group."""
+        return self._split(N_CROSS_FITS)
+
+    @cached_property
+    def inner_fits(self) -> tuple[Split, ...]:
+        """The splits that choose how strongly weights are drawn together; none likewise."""
+        return self._split(N_INNER_FITS)
+
+    def _split(self, n_splits: int) -> tuple[Split, ...]:
+        n_splits = min(n_splits, len(np.unique(self.codes)))
+        if n_splits < 2:
+            return ()
+        splits = GroupKFold(n_splits).split(self.codes, groups=self.codes)
+        return tuple(Split(rest, Groups(self.codes[rest]), held_out) for rest, held_out in splits)
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What an ensemble is fitted to: out-of-fold `predictions`, (models, rows), of probabilities.
 
-    The rest are (rows,): `labels`, 0 or 1; `groups`, equal for rows that go together (a speaker's);
-    `grades`, strings.
+    The rest are (rows,): `labels`, 0 or 1; the `groups` of the rows; `grades`, strings.
     """
 
     predictions: np.ndarray
     labels: np.ndarray
-    groups: np.ndarray
+    groups: Groups
     grades: np.ndarray
-
-    def of_rows(self, rows: np.ndarray) -> "Evidence":
-        """Return the evidence of some rows."""
-        return Evidence(
-            self.predictions[:, rows], self.labels[rows], self.groups[rows], self.grades[rows]
-        )
 
     def without(self, models: Sequence[int]) -> "Evidence":
         """Return the evidence of the other models."""
@@ -72,7 +106,8 @@ class Mixture:
 
     def predict(self, predictions: np.ndarray, grades: np.ndarray) -> np.ndarray:
         """Return the probabilities, (rows,), of the models' (models, rows) and grades (rows,)."""
-        return self.calibration.apply(_mix(self.combine, self.weights, predictions), grades)
+        mixed = _mix(self.combine, self.weights, _parts(self.combine, predictions))
+        return self.calibration.apply(mixed, grades)
 
 
 @dataclass(frozen=True)
@@ -100,75 +135,101 @@ def search_weights(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the weights, (models,), non-negative and of sum one, with the lowest log loss.
 
     `predictions` is (models, rows) of probabilities. The log loss of a weighted mean of
-    probabilities is a mixture's likelihood, convex in the weights, and EM climbs it without a step
-    size (Dempster, Laird & Rubin 1977). The largest mean ratio of a model's likelihood to the
-    mixture's, less one, bounds what is still to be gained (Lindsay 1983, "The Geometry of Mixture
-    Likelihoods"); the search ends when that is below `TOLERANCE`.
+    probabilities is that of a mixture's likelihood, convex in the weights. Adding their sum frees
+    them of having to sum to one, which the least value's weights do nevertheless (Kim et al. 2020,
+    arXiv 1806.01412). The largest mean ratio of a model's likelihood to the mixture's, less one,
+    bounds what any weights could still gain (Lindsay 1983, "The Geometry of Mixture Likelihoods"):
+    it is below `TOLERANCE`, or an ArithmeticError is raised.
     """
     likelihoods = _likelihoods(predictions, labels)
-    weights = np.full(len(likelihoods), 1 / len(likelihoods))
-    for _ in range(MAX_ITERATIONS):
-        ratios = (likelihoods / (weights @ likelihoods)).mean(axis=1)
-        if ratios.max() - 1 < TOLERANCE:
-            break
-        weights = weights * ratios
-    weights = _without_crumbs(weights)
-    return weights / weights.sum()
+    n_models, n_rows = likelihoods.shape
+
+    def objective(weights: np.ndarray) -> tuple[float, np.ndarray, Hessian]:
+        mixture = weights @ likelihoods
+        inverse = 1 / mixture
+
+        def hessian() -> np.ndarray:
+            return scaled_gram(likelihoods, inverse) / n_rows
+
+        value = float(weights.sum() - np.log(mixture).mean())
+        return value, 1 - likelihoods @ inverse / n_rows, hessian
+
+    weights = minimise(objective, np.full(n_models, 1 / n_models), at_least=0)
+    weights /= weights.sum()
+    still_to_gain = (likelihoods @ (1 / (weights @ likelihoods))).max() / n_rows - 1
+    if not still_to_gain < TOLERANCE:
+        raise ArithmeticError(f"weights {weights} may be {still_to_gain} nats from the best")
+    return weights
 
 
-def search_logit_weights(
-    predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray
-) -> np.ndarray:
+def search_logit_weights(predictions: np.ndarray, labels: np.ndarray, groups: Groups) -> np.ndarray:
     """Return the non-negative weights, (models,), of the log-odds' sum with the lowest log loss.
 
-    `predictions` is (models, rows) of probabilities, `groups` (rows,) the rows that go together.
-    Stacking (Wolpert 1992) by a logistic regression with non-negative coefficients, as Breiman
-    (1996, "Stacked Regressions") found best; a ridge draws them towards equal ones. How strongly is
-    chosen by cross-fitting over groups, among `WEIGHT_DEVIATIONS`.
+    `predictions` is (models, rows) of probabilities. Stacking (Wolpert 1992) by a logistic
+    regression with non-negative coefficients, as Breiman (1996, "Stacked Regressions") found best;
+    a ridge draws them towards equal ones. How strongly is chosen by cross-fitting over groups,
+    among `WEIGHT_DEVIATIONS`.
     """
-    features = logit(predictions).T
-    n_splits = min(N_INNER_FITS, len(np.unique(groups)))
-    deviation = WEIGHT_DEVIATIONS[0]
-    if n_splits > 1 and len(predictions) > 1:  # one model has no differences
-        losses = np.zeros(len(WEIGHT_DEVIATIONS))
-        for rest, held_out in GroupKFold(n_splits).split(features, groups=groups):
-            for place, candidate in enumerate(WEIGHT_DEVIATIONS):
-                weights = _fit_logit_weights(features[rest], labels[rest], candidate)
-                held = expit(features[held_out] @ weights)
-                losses[place] += mean_log_loss(labels[held_out], held) * len(held_out)
-        deviation = WEIGHT_DEVIATIONS[int(np.argmin(losses))]
-    return _without_crumbs(_fit_logit_weights(features, labels, deviation))
+    return _search_logit_weights(logit(predictions), labels, groups)
 
 
-def _fit_logit_weights(features: np.ndarray, labels: np.ndarray, deviation: float) -> np.ndarray:
-    n_models = features.shape[1]
-    of_sum = np.ones((n_models, n_models))
-    of_differences = np.eye(n_models) - of_sum / n_models
-    precision = of_differences / deviation**2 + of_sum / SUM_DEVIATION**2
-    return fit_logistic(features, labels, np.full(n_models, 1 / n_models), precision, at_least=0)
-
-
-def _without_crumbs(weights: np.ndarray) -> np.ndarray:
-    # A search nears zero and seldom arrives; a model of no weight need not run at inference.
+def _search_logit_weights(logits: np.ndarray, labels: np.ndarray, groups: Groups) -> np.ndarray:
+    n_models = len(logits)
+    # One model has no differences to draw together.
+    splits = groups.inner_fits if n_models > 1 else ()
+    deviations = WEIGHT_DEVIATIONS if splits else WEIGHT_DEVIATIONS[:1]
+    fits = [np.full(n_models, 1 / n_models)]
+    for deviation in deviations:  # each begins where the last one ended
+        fits.append(_fit_logit_weights(logits, labels, deviation, fits[-1]))
+    candidates = fits[1:]
+    losses = np.zeros(len(candidates))
+    for rest, _, held_out in splits:
+        of_rest, of_held_out = _rows(logits, rest), _rows(logits, held_out)
+        for place, deviation in enumerate(deviations):
+            weights = _fit_logit_weights(of_rest, labels[rest], deviation, candidates[place])
+            held = expit(weights @ of_held_out)
+            losses[place] += mean_log_loss(labels[held_out], held) * len(held_out)
+    weights = candidates[int(np.argmin(losses))]
     return np.where(weights < SMALLEST_WEIGHT, 0, weights)
 
 
-def _search(evidence: Evidence, combine: str) -> np.ndarray:
-    if combine == "probabilities":
-        return search_weights(evidence.predictions, evidence.labels)
-    return search_logit_weights(evidence.predictions, evidence.labels, evidence.groups)
+def _fit_logit_weights(
+    logits: np.ndarray, labels: np.ndarray, deviation: float, start: np.ndarray
+) -> np.ndarray:
+    n_models = len(logits)
+    of_sum = np.ones((n_models, n_models))
+    of_differences = np.eye(n_models) - of_sum / n_models
+    precision = of_differences / deviation**2 + of_sum / SUM_DEVIATION**2
+    centre = np.full(n_models, 1 / n_models)
+    return fit_logistic(logits.T, labels, centre, precision, at_least=0, start=start)
 
 
-def _mix(combine: str, weights: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+def _rows(parts: np.ndarray, places: np.ndarray) -> np.ndarray:
+    # parts[:, places] would lay a row's models side by side, and every pass over it take longer.
+    return np.take(parts, places, axis=1)
+
+
+def _parts(combine: str, predictions: np.ndarray) -> np.ndarray:
+    """Return what is weighted and summed, (models, rows)."""
+    return predictions if combine == "probabilities" else logit(predictions)
+
+
+def _search(combine: str, parts: np.ndarray, labels: np.ndarray, groups: Groups) -> np.ndarray:
     if combine == "probabilities":
-        return weights @ predictions
-    return expit(weights @ logit(predictions))
+        return search_weights(parts, labels)
+    return _search_logit_weights(parts, labels, groups)
+
+
+def _mix(combine: str, weights: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    mixed = weights @ parts
+    return mixed if combine == "probabilities" else expit(mixed)
 
 
 def fit_mixture(evidence: Evidence, combine: str, calibration: str) -> Mixture:
     """Fit weights, then a calibration to what they give."""
-    weights = _search(evidence, combine)
-    mixed = _mix(combine, weights, evidence.predictions)
+    parts = _parts(combine, evidence.predictions)
+    weights = _search(combine, parts, evidence.labels, evidence.groups)
+    mixed = _mix(combine, weights, parts)
     fitted = fit_calibration(calibration, mixed, evidence.labels, evidence.grades)
     return Mixture(combine, weights, fitted)
 
@@ -181,14 +242,14 @@ def cross_fit(
     Each row's come of weights and a calibration that were both fitted on other groups' rows. Raises
     HearbackError where there are no other groups.
     """
-    labels, groups, grades = evidence.labels, evidence.groups, evidence.grades
-    honest = {kind: np.empty(len(labels)) for kind in calibrations}
-    n_splits = min(N_CROSS_FITS, len(np.unique(groups)))
-    if n_splits < 2:
+    labels, grades = evidence.labels, evidence.grades
+    if not evidence.groups.cross_fits:
         raise HearbackError("all rows are of one group: no others to fit an ensemble on")
-    for rest, held_out in GroupKFold(n_splits).split(labels, groups=groups):
-        weights = _search(evidence.of_rows(rest), combine)
-        mixed = _mix(combine, weights, evidence.predictions)
+    parts = _parts(combine, evidence.predictions)
+    honest = {kind: np.empty(len(labels)) for kind in calibrations}
+    for rest, groups, held_out in evidence.groups.cross_fits:
+        weights = _search(combine, _rows(parts, rest), labels[rest], groups)
+        mixed = _mix(combine, weights, parts)
         for kind, predictions in honest.items():
             fitted = fit_calibration(kind, mixed[rest], labels[rest], grades[rest])
             predictions[held_out] = fitted.apply(mixed[held_out], grades[held_out])
@@ -238,8 +299,8 @@ def honest_log_loss_without(
 
 def _likelihoods(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the probability that each model, (models, rows), gave to what was the case."""
-    clipped = np.clip(predictions, NEAREST_TO_CERTAIN, 1 - NEAREST_TO_CERTAIN)
-    return np.where(labels > 0.5, clipped, 1 - clipped)
+    likelihoods = np.abs(predictions - (labels <= 0.5))
+    return np.clip(likelihoods, NEAREST_TO_CERTAIN, 1 - NEAREST_TO_CERTAIN, out=likelihoods)
 
 
 @dataclass(frozen=True)

@@ -142,25 +142,28 @@ def fit_words(models: Sequence[str], log_odds: np.ndarray, labels: np.ndarray) -
     1998). A normal prior keeps a small table's lines near the identity.
     """
     known = ~np.isnan(log_odds)
-    values = np.where(known, log_odds, 0.0)
+    # Most places are of longer texts than a row's: one flat array of the words that there are.
+    clips, _, kinds = np.nonzero(known)
+    values = log_odds[known]
     right = labels > 0.5
     n_rows = len(labels)
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         slopes, intercepts = np.exp(parameters[:2]), parameters[2:]
-        margins = slopes * values + intercepts
-        log_right = -(np.logaddexp(0, -margins) * known).sum(axis=(1, 2))
+        margins = slopes[kinds] * values + intercepts[kinds]
+        small = np.exp(-np.abs(margins))
+        losses = np.log1p(small) - np.minimum(margins, 0)
+        log_right = -np.bincount(clips, weights=losses, minlength=n_rows)
         log_right = np.minimum(log_right, _LARGEST_LOG_PROBABILITY)
         log_wrong = np.log(-np.expm1(log_right))
         prior = parameters / (_DEVIATION**2 * n_rows)
         value = -np.where(right, log_right, log_wrong).mean() + 0.5 * parameters @ prior
         # Of a clip's loss by its log-probability, then by the margins of its words.
-        outer = np.where(right, -1.0, 1 / np.expm1(np.minimum(-log_right, 700)))
-        slope_of_loss = outer[:, None, None] * expit(-margins) * known / n_rows
-        gradient = np.concatenate(
-            [(slope_of_loss * values).sum(axis=(0, 1)) * slopes, slope_of_loss.sum(axis=(0, 1))]
-        )
-        return float(value), gradient + prior
+        outer = np.where(right, -1.0, 1 / np.expm1(np.minimum(-log_right, 700))) / n_rows
+        by_margin = outer[clips] * np.where(margins > 0, small, 1.0) / (1 + small)
+        by_slope = np.bincount(kinds, weights=by_margin * values, minlength=2) * slopes
+        by_intercept = np.bincount(kinds, weights=by_margin, minlength=2)
+        return float(value), np.concatenate([by_slope, by_intercept]) + prior
 
     found = minimize(objective, np.zeros(4), jac=True, method="L-BFGS-B").x
     slopes, intercepts = np.exp(found[:2]).tolist(), found[2:].tolist()

@@ -15,8 +15,10 @@ from sklearn.metrics import log_loss
 from hearback.calibration import KINDS, Calibration, Line, fit_calibration, fit_logistic, logit
 from hearback.ensemble import (
     COMBINATIONS,
+    TOLERANCE,
     EnsembleConfig,
     Evidence,
+    Groups,
     Mixture,
     ModelConfig,
     compare_combinations,
@@ -96,10 +98,112 @@ def test_a_confident_mistake_costs_much_and_not_everything() -> None:
     assert 0 < weights[1] < 1
 
 
+NASTY = ("plain", "copies", "one far better", "backwards", "constants", "certain", "blind")
+GRID = np.linspace(0, 1, 101)
+
+
+def make_nasty(kind: str, n_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Six models of one kind of trouble, (6, rows), and labels, (rows,); both labels occur."""
+    predictions, labels = make_models(6, n_rows, seed)
+    labels[:2] = 0, 1
+    rng = np.random.default_rng(seed)
+    sign = 2 * labels - 1
+    if kind == "copies":
+        predictions[3:] = predictions[:3]
+    elif kind == "one far better":
+        predictions[2] = expit(9 * sign + rng.normal(0, 4, n_rows))
+    elif kind == "backwards":
+        predictions[3:] = 1 - predictions[:3]
+    elif kind == "constants":
+        predictions[2:] = rng.uniform(0, 1, (4, 1))
+        predictions[5] = 0.5
+    elif kind == "certain":  # every mistake costs 16 nats
+        predictions = np.round(predictions)
+    elif kind == "blind":
+        predictions = expit(rng.normal(0, 4, predictions.shape))
+    return predictions, labels
+
+
+def search_grid(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The way to beat: one weight after the other over a grid, until no weight gains."""
+    weights = np.full(len(predictions), 1 / len(predictions))
+    best, before = mean_log_loss(labels, weights @ predictions), np.inf
+    while best < before:
+        before = best
+        for model in range(len(weights)):
+            others = np.delete(weights, model)
+            if not others.any():
+                continue
+            shares = others / others.sum()
+            candidates = np.insert(np.outer(1 - GRID, shares), model, GRID, axis=1)
+            losses = [mean_log_loss(labels, mixed) for mixed in candidates @ predictions]
+            if min(losses) < best:
+                best, weights = min(losses), candidates[int(np.argmin(losses))]
+    return weights
+
+
+@pytest.mark.parametrize("kind", NASTY)
+@pytest.mark.parametrize("n_rows", [2, 7, 40, 400])
+def test_weights_are_never_worse_than_a_grid_s_and_nothing_is_left_to_gain(
+    kind: str, n_rows: int
+) -> None:
+    for seed in range(4):
+        predictions, labels = make_nasty(kind, n_rows, seed)
+        weights = search_weights(predictions, labels)
+        assert (weights >= 0).all() and weights.sum() == pytest.approx(1, abs=1e-12)
+        found = mean_log_loss(labels, weights @ predictions)
+        by_grid = search_grid(predictions, labels)
+        assert found <= mean_log_loss(labels, by_grid @ predictions) + TOLERANCE
+        # Lindsay's bound, from the probabilities and not from the search's own numbers.
+        clipped = np.clip(predictions, 1e-7, 1 - 1e-7)
+        likelihoods = np.where(labels > 0.5, clipped, 1 - clipped)
+        ratios = (likelihoods / (weights @ likelihoods)).mean(axis=1)
+        assert ratios.max() - 1 < TOLERANCE
+        # No mixture at random is better.
+        others = np.random.default_rng(seed).dirichlet(np.full(6, 0.3), 50) @ predictions
+        assert found <= min(mean_log_loss(labels, other) for other in others) + TOLERANCE
+
+
+@pytest.mark.parametrize("kind", NASTY)
+@pytest.mark.parametrize("n_rows", [2, 7, 40, 400])
+def test_weights_on_logits_are_found_whatever_the_models(kind: str, n_rows: int) -> None:
+    for seed in range(3):
+        predictions, labels = make_nasty(kind, n_rows, seed)
+        groups = Groups(np.arange(n_rows) // 2)
+        weights = search_logit_weights(predictions, labels, groups)
+        assert np.isfinite(weights).all() and (weights >= 0).all()
+        if kind == "copies":  # nothing tells them apart
+            np.testing.assert_allclose(weights[:3], weights[3:], atol=1e-4)
+
+
+def test_a_model_that_one_row_needs_keeps_its_weight() -> None:
+    # All but one row are predicted better by the first, and that row it holds impossible.
+    labels = np.ones(2000)
+    predictions = np.stack([np.full(2000, 0.9), np.full(2000, 0.5)])
+    predictions[0, 0] = 0
+    weights = search_weights(predictions, labels)
+    assert 2e-4 < weights[1] < 2e-3
+    without = mean_log_loss(labels, predictions[0])
+    assert mean_log_loss(labels, weights @ predictions) < without - 3e-3
+
+
+def test_groups_are_kept_whole_and_every_row_is_held_out_once() -> None:
+    names = np.array(["b", "a", "c", "a", "b", "d"])
+    groups = Groups.of(names)
+    assert groups.cross_fits is groups.cross_fits  # made once
+    for splits in (groups.cross_fits, groups.inner_fits):
+        held_out = np.concatenate([split.held_out for split in splits])
+        assert sorted(held_out) == list(range(6))
+        for split in splits:
+            assert not set(names[split.rest]) & set(names[split.held_out])
+            np.testing.assert_array_equal(split.groups.codes, groups.codes[split.rest])
+    assert Groups.of(np.array(["a", "a"])).cross_fits == ()
+
+
 def make_evidence(n_models: int = 3, n_rows: int = 120, n_groups: int = 30) -> Evidence:
     predictions, labels = make_models(n_models, n_rows)
     rng = np.random.default_rng(1)
-    groups = rng.integers(0, n_groups, n_rows)
+    groups = Groups(rng.integers(0, n_groups, n_rows))
     return Evidence(predictions, labels, groups, rng.choice(["KG", "1", "2", "3"], n_rows))
 
 
@@ -116,13 +220,13 @@ def make_stack(
 @pytest.mark.parametrize("slopes", [(1.0, 0.6, 0.3), (0.5, 0.5), (1.8, 0.0, 0.4), (0.3,)])
 def test_weights_on_logits_are_those_that_made_the_labels(slopes: tuple[float, ...]) -> None:
     predictions, labels = make_stack(slopes)
-    weights = search_logit_weights(predictions, labels, np.arange(len(labels)) // 10)
+    weights = search_logit_weights(predictions, labels, Groups(np.arange(len(labels)) // 10))
     np.testing.assert_allclose(weights, slopes, atol=0.12)
 
 
 def test_weights_on_logits_are_never_negative_and_a_model_that_hurts_has_none() -> None:
     predictions, labels = make_stack((1.0, -0.8, 0.5))
-    groups = np.arange(len(labels)) // 10
+    groups = Groups(np.arange(len(labels)) // 10)
     weights = search_logit_weights(predictions, labels, groups)
     assert weights[1] == 0
     np.testing.assert_allclose(weights[[0, 2]], [0.8, 0.4], atol=0.15)
@@ -138,7 +242,7 @@ def test_few_rows_choose_little_among_equal_models() -> None:
         labels = rng.integers(0, 2, 2060).astype(float)
         logits = 1.2 * (2 * labels - 1) + rng.normal(0, 1, 2060) + rng.normal(0, 0.6, (10, 2060))
         seen, new = np.arange(60), np.arange(60, 2060)
-        drawn = search_logit_weights(expit(logits[:, seen]), labels[seen], seen)
+        drawn = search_logit_weights(expit(logits[:, seen]), labels[seen], Groups(seen))
         freely = fit_logistic(
             logits[:, seen].T, labels[seen], np.full(10, 0.1), np.zeros((10, 10)), at_least=0
         )
@@ -188,7 +292,7 @@ def test_a_group_s_own_labels_decide_nothing_about_its_rows(combine: str, n_grou
     evidence = make_evidence(n_groups=n_groups)
     before = cross_fit(evidence, combine, KINDS)
     for group in range(0, n_groups, 10):
-        own = evidence.groups == group
+        own = evidence.groups.codes == group
         flipped = replace(evidence, labels=np.where(own, 1 - evidence.labels, evidence.labels))
         after = cross_fit(flipped, combine, KINDS)
         for kind in KINDS:
@@ -202,7 +306,7 @@ def test_models_that_each_know_one_group_by_heart_do_not_look_good() -> None:
     labels = np.arange(n_rows) // n_groups % 2.0
     truth = np.where(groups == np.arange(n_groups)[:, None], 0.99, 0.45)  # (models, rows)
     predictions = np.where(labels > 0.5, truth, 1 - truth)
-    evidence = Evidence(predictions, labels, groups, np.full(n_rows, "3"))
+    evidence = Evidence(predictions, labels, Groups(groups), np.full(n_rows, "3"))
     scores = score_ensemble(evidence, "probabilities", "none")
     np.testing.assert_allclose(scores.mixture.weights, 1 / n_groups, atol=1e-3)
     # Nothing about a group is known from the others: its rows get what all other models say.
@@ -216,7 +320,7 @@ def test_noise_does_not_look_better_than_the_base_rate(combine: str, kind: str) 
     rng = np.random.default_rng(0)
     labels = (np.arange(600) % 10 < 3).astype(float)
     noise = expit(rng.normal(0, 2, (4, 600)))
-    evidence = Evidence(noise, labels, np.arange(600) // 4, rng.choice(["KG", "3"], 600))
+    evidence = Evidence(noise, labels, Groups(np.arange(600) // 4), rng.choice(["KG", "3"], 600))
     (honest,) = cross_fit(evidence, combine, [kind]).values()
     assert mean_log_loss(labels, honest) > mean_log_loss(labels, np.full(600, 0.3))
 
@@ -226,7 +330,10 @@ def test_a_noisy_model_beside_a_good_one_does_no_good_and_little_harm(combine: s
     predictions, labels = make_stack((1.0,), 800)
     noise = expit(np.random.default_rng(5).normal(0, 2, (2, 800)))
     both = Evidence(
-        np.concatenate([noise, predictions]), labels, np.arange(800) // 8, np.full(800, "2")
+        np.concatenate([noise, predictions]),
+        labels,
+        Groups(np.arange(800) // 8),
+        np.full(800, "2"),
     )
     with_noise = score_ensemble(both, combine, "none")
     assert with_noise.mixture.weights[2] > 0.8
@@ -241,13 +348,13 @@ def test_what_the_grades_need_pays_honestly() -> None:
     predictions, labels = make_stack((1.0, 0.6), 2000)
     grades = np.where(np.arange(2000) % 2, "KG", "3")
     misjudged = np.where(grades == "KG", expit(logit(predictions) - 0.8), predictions)
-    evidence = Evidence(misjudged, labels, np.arange(2000) // 8, grades)
+    evidence = Evidence(misjudged, labels, Groups(np.arange(2000) // 8), grades)
     losses = compare_combinations(evidence)["logits"]
     assert losses["platt_by_age"] < min(losses["none"], losses["platt"]) - 0.02
 
 
 def test_a_single_group_has_no_honest_score() -> None:
-    evidence = replace(make_evidence(), groups=np.zeros(120))
+    evidence = replace(make_evidence(), groups=Groups(np.zeros(120, int)))
     with pytest.raises(HearbackError, match="one group"):
         score_ensemble(evidence, "logits", "none")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 from test_evaluation import (
@@ -30,6 +31,7 @@ from hearback.ensemble import (
     EnsembleConfig,
     EnsembleScores,
     Evidence,
+    Groups,
     cross_fit,
     mean_log_loss,
     score_ensemble,
@@ -84,10 +86,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, output
 
 
+def as_evidence(predictions: np.ndarray, metadata: pd.DataFrame) -> Evidence:
+    speakers, grades = (metadata[name].to_numpy(dtype=str) for name in ("speaker", "grade"))
+    return Evidence(predictions, metadata["score"].to_numpy(), Groups.of(speakers), grades)
+
+
 def make_evidence() -> Evidence:
-    metadata = make_metadata()
-    columns = (metadata[name].to_numpy() for name in ("score", "speaker", "grade"))
-    return Evidence(PREDICTIONS, *columns)
+    return as_evidence(PREDICTIONS, make_metadata())
 
 
 @functools.cache
@@ -186,9 +191,7 @@ def test_a_family_of_several_models_has_a_line(
     _, output, _ = run()
     match = re.search(r"^without the comparison models \((.*)\): (\d\.\d+)$", output, re.MULTILINE)
     assert match is not None and match[1] == ", ".join(NAMES)
-    metadata = make_metadata()
-    columns = (metadata[name].to_numpy() for name in ("score", "speaker", "grade"))
-    alone = Evidence(make_predictions(2, seed=9)[None], *columns)
+    alone = as_evidence(make_predictions(2, seed=9)[None], make_metadata())
     expected = score_ensemble(alone, "logits", "platt_by_age").honest
     assert float(match[2]) == pytest.approx(expected, abs=1e-4)
     assert "without the token scorer" not in output  # its one model has a line
@@ -357,3 +360,51 @@ def test_without_folds_there_is_nothing_to_weigh(tmp_path: Path, run: Any) -> No
     assert status == 2
     assert "python train.py" in errors
     assert not (tmp_path / "model_configs.json").exists()
+
+
+def write_timed_folds(folder: Path) -> None:
+    """Write the three models again, each slower than the one before: 1, 10 and 100 s a fold."""
+    for place, (model, predictions) in enumerate(MODELS.items()):
+        epoch = {"epoch": 1, "validation_seconds": 10.0**place / 3}  # a fold holds out a third
+        write_folds(folder / "assets", model, predictions, epochs=[epoch])
+
+
+def test_a_time_limit_chooses_models_and_folds(folder: Path, run: Any) -> None:
+    write_timed_folds(folder)
+    status, output, _ = run("--time-limit", "50s")
+    assert status is None
+    config, plan = load(folder), section(output, "Within 0:00:50, 96 clips")
+    assert {m.name: m.folds for m in config.models} == {"model1m": (0, 1, 2), "model2m": (0, 1, 2)}
+    full, kept = scores_of().honest, as_evidence(PREDICTIONS[:2], make_metadata())
+    honest = score_ensemble(kept, "logits", "platt_by_age").honest
+    assert config.log_losses["honest"] == pytest.approx(honest)
+    assert not plan  # its rows have durations, which are no numbers: read below
+    for name, duration, loss in (
+        ("full ensemble", "0:05:33", full),
+        ("half of every model's folds", "0:03:42", full),
+        ("within the limit", "0:00:33", honest),
+    ):
+        assert re.search(rf"^{name} +{duration} +{loss:.4f}$", output, re.MULTILINE), output
+    assert "cannot show" in output
+
+
+def test_seconds_are_those_of_the_rows_to_score(folder: Path, run: Any) -> None:
+    write_timed_folds(folder)
+    _, output, _ = run("--time-limit", "50s", "--rows", "48")  # half as many clips
+    assert "Within 0:00:50, 48 clips" in output
+    assert re.search(r"^full ensemble +0:02:46 ", output, re.MULTILINE)
+    run("--time-limit", "11s", "--rows", "96")
+    folds = {model.name: len(model.folds) for model in load(folder).models}
+    assert sum(folds.values()) < 6 and "model3mapd" not in folds
+
+
+def test_a_limit_that_nothing_fits_is_refused(folder: Path, run: Any) -> None:
+    status, _, errors = run("--time-limit", "2h")
+    assert status == 2 and "do not say how long a validation took" in errors
+    write_timed_folds(folder)
+    status, _, errors = run("--time-limit", "0.5s")
+    assert status == 2 and "the fastest fold alone takes 0:00:01" in errors
+    for flags in (["--time-limit", "soon"], ["--rows", "9"], ["--time-limit", "2h", "--rows", "0"]):
+        status, _, _ = run(*flags)
+        assert status == 2
+    assert not (folder / "model_configs.json").exists()
