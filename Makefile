@@ -10,7 +10,7 @@ DEMO_FOLDERS = --data $(DEMO)/data --tts_data $(DEMO)/tts_data --store $(DEMO)/s
 DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBONE) \
 	--preset small --epochs 3 --n_folds 3 --device cpu
 
-.PHONY: demo test lint melo clean-demo
+.PHONY: demo test lint bench melo clean-demo
 
 demo: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m hearback.corpora.sample $(DEMO)/data
@@ -29,6 +29,9 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+bench: $(VENV)/installed $(BACKBONE)
+	$(RUN) -m benchmarks
 
 $(VENV)/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)

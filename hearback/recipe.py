@@ -15,7 +15,7 @@ from hearback.errors import HearbackError
 from hearback.heads import Pooling
 from hearback.pairs import WITH_TEXT_EMBEDDING, Pairing
 
-N_RECIPES = 14  # the train_model*.py of the project; a listing that finds another number is wrong
+N_RECIPES = 15  # the train_model*.py of the project; a listing that finds another number is wrong
 
 
 @dataclass(frozen=True)

@@ -52,14 +52,15 @@ TABLE: dict[str, tuple[Any, ...]] = {
 OTHERS = {
     "modeltok": ("tokens", "likelihood"),
     "modeltokown": ("tokens", "own"),
+    "modeltokb": ("tokens", "likelihood"),
     "modeltokzero": ("tokens", "likelihood"),
     "modelali": ("aligned", "likelihood"),
 }
 
 
-def test_the_fourteen_scripts_are_found() -> None:
+def test_the_fifteen_scripts_are_found() -> None:
     assert set(RECIPES) == {*TABLE, *OTHERS}
-    assert len(RECIPES) == N_RECIPES == 14
+    assert len(RECIPES) == N_RECIPES == 15
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -99,7 +100,7 @@ def test_a_script_that_is_missing_or_holds_another_recipe_is_found_out(tmp_path:
     for script in ROOT.glob("train_model*.py"):
         shutil.copy(script, tmp_path)
     (tmp_path / "train_model2s.py").unlink()
-    with pytest.raises(HearbackError, match=r"13 train_model\*\.py, 14 expected"):
+    with pytest.raises(HearbackError, match=r"14 train_model\*\.py, 15 expected"):
         find_recipes(tmp_path)
     shutil.copy(ROOT / "train_model1m.py", tmp_path / "train_model2s.py")
     with pytest.raises(HearbackError, match=r"train_model2s\.py holds the recipe of model1m"):

@@ -1,0 +1,31 @@
+"""Token scorer on a larger backbone, in one epoch: the second begins to learn by heart."""
+
+from hearback.augment import LIGHT
+from hearback.recipe import Recipe
+from hearback.training import main
+
+RECIPE = Recipe(
+    name="modeltokb",
+    backbone="openai/whisper-base",
+    pair="tokens",
+    token_score="likelihood",
+    dropout=0.2,
+    learning_rate=3e-5,
+    head_learning_rate=1e-3,
+    epochs=1,
+    schedule_epochs=1,
+    cycles=0.5,
+    weight_decay=1e-2,
+    seed=11,
+    data_seed=11,
+    augment_learner=LIGHT,
+    near_misses=1.0,
+    word_loss=0.02,
+    frozen_share=0.5,
+    warmup_share=0.1,
+    adam_epsilon=1e-8,
+    adam_betas=(0.9, 0.98),
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
