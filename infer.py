@@ -5,6 +5,7 @@ from pathlib import Path
 from hearback import cli
 from hearback.inference import InferenceOptions, write_submission
 from hearback.partings import TABLE as PARTINGS
+from hearback.precision import PRECISIONS
 from hearback.words import TABLE as WORDS
 
 BESIDE = Path()  # no file: a flag without its path
@@ -27,6 +28,13 @@ def main() -> None:
         where = f"{what}, in this file (default: {table} beside the submission)"
         add(flag, type=Path, nargs="?", const=BESIDE, metavar="PATH", help=where)
     add("--device", help="cpu, cuda, … (default: a GPU where there is one)")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the matrix products; auto is half where the device computes in it, else float32",
+    )
+    add("--memory_gb", type=float, help="for models at a time (default: half of what is free)")
     add("--workers", type=int, default=0, help="processes that load recordings")
     arguments = parser.parse_args()
     if arguments.words == BESIDE:

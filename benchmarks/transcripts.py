@@ -21,7 +21,7 @@ from hearback.audio import SAMPLE_RATE
 from hearback.dataset import TrainingData
 from hearback.errors import HearbackError
 from hearback.files import read_json, sha256_of
-from hearback.inference import compute_dtype, mixed_precision
+from hearback.precision import compute_dtype, mixed_precision
 from hearback.tables import write_table
 
 BATCH_SIZE = 16
@@ -35,7 +35,7 @@ class Transcriber:
     The original's own way: 30 s of input, silence to the edge, its feature extractor and its prompt
     (Radford et al. 2022, arXiv 2212.04356), no timestamps, no temperature fallback, no beam.
     `directory` is in Transformers' layout with all of a Whisper's files; `precision` is as for
-    `inference.compute_dtype`. Raises HearbackError where a file is missing.
+    `precision.compute_dtype`. Raises HearbackError where a file is missing.
     """
 
     def __init__(self, directory: Path, device: torch.device, precision: str = "auto") -> None:

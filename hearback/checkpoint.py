@@ -10,13 +10,15 @@ others, so a fold is done when its story is there and they fit it. A fold under 
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -66,6 +68,26 @@ class FoldFiles:
     def partial(self) -> Path:
         """The state of a training under way."""
         return self._path(".partial")
+
+
+@contextmanager
+def only_trainer(files: FoldFiles) -> Iterator[None]:
+    """Let no other process train the same fold meanwhile: the two would overwrite each other.
+
+    The system releases the lock of a process that is killed. Raises HearbackError where there is
+    such another process.
+    """
+    files.assets.mkdir(parents=True, exist_ok=True)
+    path = files.assets / f".{files.model}_{files.fold}.lock"
+    try:
+        lock = FileLock(path).acquire(timeout=0)
+    except Timeout:
+        raise HearbackError(
+            f"{path}: another process trains {files.model} fold {files.fold}; wait for it, or stop "
+            "it: what it has done is kept"
+        ) from None
+    with lock:
+        yield
 
 
 def save_fold(
@@ -164,12 +186,17 @@ def name_embedder(embedder: TextEmbedder, assets: Path) -> dict[str, str]:
     return {"directory": directory.name, "sha256": sha256_of(embedder.weights)}
 
 
-def load_scorer(files: FoldFiles, story: Story) -> Scorer:
-    """Load a finished fold's model on the CPU, in float32 and in evaluation mode."""
+def check_version(files: FoldFiles, story: Story) -> None:
+    """Raise HearbackError where a story lacks what a model is built from."""
     if lacking := [key for key in ("recipe", "shape", "tokenizer") if key not in story]:
         raise HearbackError(
             f"{files.story}: an older version's, lacks {', '.join(lacking)}; train the fold again"
         )
+
+
+def load_scorer(files: FoldFiles, story: Story) -> Scorer:
+    """Load a finished fold's model on the CPU, in float32 and in evaluation mode."""
+    check_version(files, story)
     tokenizer = None
     if kept := story["tokenizer"]:
         tokenizer = files.assets / kept["file"]

@@ -62,7 +62,10 @@ class DecoderLayer(nn.Module):
 
 
 class WhisperDecoder(nn.Module):
-    """Tokens and a recording's frames to what the decoder makes of each token."""
+    """Tokens and a recording's frames to what the decoder makes of each token.
+
+    Its output layer shares the embedding's weights; tokens' and positions' embeddings are frozen.
+    """
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
@@ -71,6 +74,10 @@ class WhisperDecoder(nn.Module):
         self.embed_positions = nn.Embedding(shape.max_target_positions, shape.d_model)
         self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.decoder_layers))
         self.layer_norm = nn.LayerNorm(shape.d_model)
+        # More than half of a small Whisper's weights, and a few thousand clips would move only the
+        # rows of the words that they say.
+        self.embed_tokens.requires_grad_(False)
+        self.embed_positions.requires_grad_(False)
 
     def forward(self, tokens: Tensor, frames: Tensor, clips: Tensor) -> Tensor:
         """Read texts against recordings.
@@ -83,16 +90,3 @@ class WhisperDecoder(nn.Module):
         for layer in self.layers:
             x = layer(x, frames, clips)
         return self.layer_norm(x)
-
-    def vocabulary_logits(self, hidden: Tensor) -> Tensor:
-        """Map (…, d_model) to (…, vocabulary): the output layer shares the embedding's weights."""
-        return F.linear(hidden, self.embed_tokens.weight)
-
-    def freeze_embeddings(self) -> None:
-        """Freeze the tokens' and positions' embeddings.
-
-        They are more than half of a small Whisper's weights, and a few thousand clips would move
-        only the rows of the words that they say.
-        """
-        self.embed_tokens.requires_grad_(False)
-        self.embed_positions.requires_grad_(False)

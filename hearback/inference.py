@@ -10,16 +10,26 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from hearback.audio import Store
-from hearback.checkpoint import FoldFiles, load_scorer, read_story
+from hearback.checkpoint import FoldFiles, check_version, read_story
 from hearback.ensemble import EnsembleConfig
 from hearback.errors import HearbackError
 from hearback.models import Scorer
-from hearback.pairs import Batch, Draw, PairDataset, PairSource, batched
+from hearback.pairs import Batch, PairSource
 from hearback.partings import choose_fold, write_partings
+from hearback.passes import (
+    Crew,
+    Member,
+    Progress,
+    batch_seconds,
+    describe_crew,
+    group_members,
+    load_crews,
+    memory_for_models,
+    plan_batches,
+)
+from hearback.precision import compute_dtype
 from hearback.references import (
     OtherVoice,
     References,
@@ -54,6 +64,8 @@ class InferenceOptions:
     submission: Path
     device: str | None
     workers: int
+    precision: str = "auto"
+    memory_gb: float | None = None  # that models may take at a time; None: half of what is free
     words: Path | None = None  # where to write word scores, if wanted
     partings: Path | None = None  # where to write where learner and reference part, likewise
 
@@ -73,29 +85,6 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def compute_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
-    """Return the type to compute in.
-
-    "auto" is float32 on a CPU; on a GPU bf16 where it has that, else fp16.
-    """
-    if precision != "auto":
-        return {
-            "float32": torch.float32,
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-        }[precision]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return the autocast context that computes in `dtype`; with float32 it does nothing."""
-    enabled = dtype != torch.float32
-    return torch.autocast(device.type, dtype=dtype if enabled else None, enabled=enabled)
-
-
-@torch.inference_mode()
 def collect(
     model: Scorer,
     source: PairSource,
@@ -111,30 +100,23 @@ def collect(
 
     `measure` maps a batch to (batch, …), or to None where the model has nothing to give; then the
     result is None. Every clip is heard in a window of its own length, so what is measured depends
-    neither on its batch-mates nor on its place in the table.
+    neither on its batch-mates nor on its place in the table. The model stays as it is, moved to the
+    device and in evaluation mode.
     """
-    model = model.to(device).eval()
-    recipe = model.recipe
-    places = {int(row): place for place, row in enumerate(rows)}
-    # Longest first: what does not fit in memory fails at once, and the last batches are quick.
-    by_length = sorted(places, key=lambda row: source.n_samples(row, recipe.pair), reverse=True)
-    draws = [Draw(row, source.texts[row], float(source.labels[row])) for row in by_length]
-    pairs = DataLoader(
-        PairDataset(source, draws, recipe.pair, reader=model.reader, embedder=model.embedder),
-        batch_size=None,
-        num_workers=n_workers,
-    )
-    measured: list[np.ndarray | None] = [None] * len(places)
-    bar = tqdm(total=len(places), desc=progress, unit="clip", disable=progress is None)
-    with bar, mixed_precision(device, dtype):
-        for batch in batched(pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds):
-            values = measure(model, batch.to(device))
-            if values is None:
-                return None
-            for row, value in zip(batch.rows, values.double().cpu().numpy(), strict=True):
-                measured[places[int(row)]] = value
-            bar.update(len(batch))
-    return np.array(measured)
+    crew = Crew(device, dtype)
+    crew.add(model)
+    planned = plan_batches(source, rows, model.recipe, batch_seconds(device))
+    measured: list[np.ndarray | None] = [None] * len(rows)
+
+    def take(places: list[int], values: list[np.ndarray | None]) -> None:
+        if values[0] is not None:
+            for place, value in zip(places, values[0], strict=True):
+                measured[place] = value
+
+    cost = sum(batch.cost(model.encoder.shape) for batch in planned)
+    with Progress(len(rows), cost, progress) as shown:
+        crew.run(source, rows, planned, measure, take, n_workers=n_workers, progress=shown)
+    return None if any(value is None for value in measured) else np.array(measured)
 
 
 @dataclass(frozen=True)
@@ -174,21 +156,12 @@ def predict(
     """Return the scores of some rows' clips, and of their words if the model has those."""
     if not len(rows):
         return Predictions(np.empty(0), None)
-    n_places = 1 + max(len(source.texts[row].split()) for row in rows)
-
-    def scores(model: Scorer, batch: Batch) -> Tensor:
-        logits, words = model.forward_with_words(batch)
-        clips = logits.sigmoid()[:, None]
-        if words is None:
-            return clips
-        words = F.pad(words, (0, 0, 0, n_places - words.shape[1]), value=float("nan"))
-        return torch.cat([clips, words.flatten(1)], dim=1)
-
+    n_places = most_places(source, rows)
     measured = collect(
         model,
         source,
         rows,
-        scores,
+        score_with_words(n_places),
         device=device,
         dtype=dtype,
         n_workers=n_workers,
@@ -197,6 +170,28 @@ def predict(
     assert measured is not None
     clips, words = measured[:, 0], measured[:, 1:]
     return Predictions(clips, words.reshape(len(rows), n_places, 2) if words.size else None)
+
+
+def most_places(source: PairSource, rows: Sequence[int] | np.ndarray) -> int:
+    """Return how many places the longest text of some rows has: its words, and its end."""
+    return 1 + max((len(source.texts[row].split()) for row in rows), default=0)
+
+
+def score_with_words(n_places: int) -> Callable[[Scorer, Batch], Tensor]:
+    """Return what maps a batch to probabilities and, laid out flat, the log-odds of words.
+
+    (batch, 1 + 2 n_places), or (batch, 1) where the model scores no words.
+    """
+
+    def measure(model: Scorer, batch: Batch) -> Tensor:
+        logits, words = model.forward_with_words(batch)
+        clips = logits.sigmoid()[:, None]
+        if words is None:
+            return clips
+        words = F.pad(words, (0, 0, 0, n_places - words.shape[1]), value=float("nan"))
+        return torch.cat([clips, words.flatten(1)], dim=1)
+
+    return measure
 
 
 def predict_ensemble(
@@ -208,18 +203,82 @@ def predict_ensemble(
     device: torch.device,
     dtype: torch.dtype,
     n_workers: int = 0,
+    memory_gb: float | None = None,
 ) -> Predictions:
     """Return the ensemble's predictions: of each model the mean of its folds'.
 
     Words have the mean of the log-odds of the models that score them, by their weights. `grades`,
-    (rows,), are those of the metadata.
+    (rows,), are those of the metadata. Models that take in the same are run in one pass over the
+    data, as many as fit in half of the device's free memory, or in `memory_gb`; with `torch.int8`
+    as `dtype` their matrix products are quantised.
     """
-    models = config.models_to_run
-    predictions = np.zeros((len(models), len(source)))
-    words: list[np.ndarray] = []
-    word_weights: list[float] = []
-    for place, model in enumerate(models):
-        scores_words = config.words is not None and model.name in config.words.models
+    models, rows = config.models_to_run, np.arange(len(source))
+    most_bytes = memory_for_models(device, memory_gb)
+    groups = group_members(_members(config, source, assets))
+    plans = [plan_batches(source, rows, group[0].recipe, batch_seconds(device)) for group in groups]
+    cost = sum(
+        batch.cost(member.shape)
+        for group, plan in zip(groups, plans, strict=True)
+        for member in group
+        for batch in plan
+    )
+    measure = score_with_words(most_places(source, rows))
+    predictions = np.zeros((len(models), len(rows)))
+    words = _WordMean(len(rows), most_places(source, rows))
+
+    def take_from(members: Sequence[Member]) -> Callable[..., None]:
+        def take(places: list[int], values: list[np.ndarray | None]) -> None:
+            for member, of_fold in zip(members, values, strict=True):
+                assert of_fold is not None
+                model = models[member.model]
+                predictions[member.model, places] += of_fold[:, 0] / len(model.folds)
+                if config.words is not None and model.name in config.words.models:
+                    words.add(places, of_fold[:, 1:], model.weight / len(model.folds))
+
+        return take
+
+    with Progress(len(rows) * sum(map(len, groups)), cost, "ensemble") as progress:
+        for group, plan in zip(groups, plans, strict=True):
+            for crew, members in load_crews(group, device, dtype, most_bytes):
+                progress.say(describe_crew(crew, members, most_bytes))
+                crew.run(
+                    source,
+                    rows,
+                    plan,
+                    measure,
+                    take_from(members),
+                    n_workers=n_workers,
+                    progress=progress,
+                )
+    return Predictions(clips=config.predict(predictions, grades), words=words.mean())
+
+
+class _WordMean:
+    """A weighted mean of (rows, places, 2) log-odds, added up batch by batch."""
+
+    def __init__(self, n_rows: int, n_places: int) -> None:
+        self._shape = (n_rows, n_places, 2)
+        self._sums: np.ndarray | None = None
+        self._weights = np.zeros(n_rows)
+
+    def add(self, places: list[int], log_odds: np.ndarray, weight: float) -> None:
+        """Add some rows' log-odds, (rows, 2 × places), of none for a model that has none."""
+        if not log_odds.size:
+            return
+        if self._sums is None:
+            self._sums = np.zeros(self._shape)
+        self._sums[places] += weight * log_odds.reshape(-1, *self._shape[1:])
+        self._weights[places] += weight
+
+    def mean(self) -> np.ndarray | None:
+        """Return the mean, None where nothing was added."""
+        return None if self._sums is None else self._sums / self._weights[:, None, None]
+
+
+def _members(config: EnsembleConfig, source: PairSource, assets: Path) -> list[Member]:
+    """Return all folds that the ensemble runs; HearbackError for what cannot be run."""
+    members = []
+    for number, model in enumerate(config.models_to_run):
         for fold in model.folds:
             files = FoldFiles(assets, model.name, fold)
             story = read_story(files)
@@ -232,23 +291,9 @@ def predict_ensemble(
                 raise HearbackError(
                     f"{files.story}: trained with another voice than {source.references.voice}"
                 )
-            of_fold = predict(
-                load_scorer(files, story),
-                source,
-                np.arange(len(source)),
-                device=device,
-                dtype=dtype,
-                n_workers=n_workers,
-                progress=f"{model.name} fold {fold}",
-            )
-            predictions[place] += of_fold.clips / len(model.folds)
-            if scores_words and of_fold.words is not None:
-                words.append(of_fold.words)
-                word_weights.append(model.weight / len(model.folds))
-    return Predictions(
-        clips=config.predict(predictions, grades),
-        words=np.average(words, axis=0, weights=word_weights) if words else None,
-    )
+            check_version(files, story)
+            members.append(Member(number, files, story))
+    return members
 
 
 def write_submission(options: InferenceOptions) -> None:
@@ -268,6 +313,7 @@ def write_submission(options: InferenceOptions) -> None:
         )
     aligned = None if options.partings is None else choose_fold(config, options.assets)
     device = choose_device(options.device)
+    dtype = compute_dtype(device, options.precision)
     report = Report()
     path = metadata_path(options.data, "test")
     metadata = read_metadata(path, report)
@@ -291,8 +337,9 @@ def write_submission(options: InferenceOptions) -> None:
         usable["grade"].to_numpy(dtype=str),
         options.assets,
         device=device,
-        dtype=compute_dtype(device),
+        dtype=dtype,
         n_workers=options.workers,
+        memory_gb=options.memory_gb,
     )
     scores = dict(zip(source.filenames, predictions.clips.tolist(), strict=True))
     tasks = dict(zip(metadata["filename"], metadata["task"], strict=True))

@@ -21,6 +21,7 @@ from hearback.pairs import WITH_TEXT_EMBEDDING, Batch
 from hearback.recipe import Recipe
 from hearback.texts import TextReader
 from hearback.token_head import Heard, TokenHead, TokenScores, log_odds
+from hearback.vocabulary import token_likelihoods
 
 N_CONTEXT = 2  # task, grade
 ALIGNMENT_HIDDEN = 64
@@ -81,9 +82,17 @@ class Scorer(nn.Module, ABC):
         """Return the backbone's sizes under the names of a Transformers `config.json`."""
         return self.encoder.shape.as_config()
 
-    def encode(self, waveforms: Tensor) -> Tensor:
-        """Map (batch, samples) to (batch, frames, width)."""
-        return self.encoder(log_mel(waveforms, self.encoder.shape.num_mel_bins))
+    def encode(self, batch: Batch) -> Tensor:
+        """Return the learners' frames and after them, where references are apart, each clip's.
+
+        That is (batch, or twice the batch, frames, width).
+        """
+        frames = batch.frames
+        if frames is None:
+            frames = self.encoder(log_mel(batch.sounds, self.encoder.shape.num_mel_bins))
+        if batch.reference_of is None:
+            return frames
+        return torch.cat([frames[: len(batch)], frames[len(batch) :][batch.reference_of]])
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Return what is pretrained and not frozen; all else learns at the head's rate."""
@@ -112,7 +121,7 @@ class JoinedScorer(Scorer):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return (batch,) float32 logits."""
-        frames = self.encode(batch.waveforms)
+        frames = self.encode(batch)
         return self.head(frames, heard(frames, batch.n_frames), batch.context).float()
 
 
@@ -157,17 +166,13 @@ class EmbeddingScorer(Scorer):
     def _vectors(self, batch: Batch) -> Tensor:
         if self.embedder is not None:
             assert batch.text_embeddings is not None
-            learner = self._pool(batch.waveforms, batch.n_frames)
-            return torch.cat([learner, batch.text_embeddings], dim=-1)
-        assert batch.references is not None and batch.n_reference_frames is not None
-        both = self._pool(
-            torch.cat([batch.waveforms, batch.references]),
-            torch.cat([batch.n_frames, batch.n_reference_frames]),
-        )
+            return torch.cat([self._pool(batch, batch.n_frames), batch.text_embeddings], dim=-1)
+        assert batch.n_reference_frames is not None
+        both = self._pool(batch, torch.cat([batch.n_frames, batch.n_reference_frames]))
         return torch.cat(both.chunk(2), dim=-1)
 
-    def _pool(self, waveforms: Tensor, n_frames: Tensor) -> Tensor:
-        frames = self.encode(waveforms)
+    def _pool(self, batch: Batch, n_frames: Tensor) -> Tensor:
+        frames = self.encode(batch)
         # In half precision, what tells clips apart would drown in what they have in common.
         with torch.autocast(frames.device.type, enabled=False):
             return self.pooler.pool(frames.float(), heard(frames, n_frames))
@@ -200,7 +205,6 @@ class TokenScorer(Scorer):
         """Load the backbone's parts, and freeze of them what the recipe says."""
         super().load_pretrained(tensors)
         self.decoder.load_state_dict(tensors["decoder"])
-        self.decoder.freeze_embeddings()
 
     def forward(self, batch: Batch) -> Tensor:
         """Return (batch,) float32 logits."""
@@ -246,11 +250,11 @@ class TokenScorer(Scorer):
         places = torch.arange(texts.words.shape[1], device=hidden.device)
         of_text = places < texts.n_targets[:, None]
         # Only where there is a target: the vocabulary is what costs here.
-        logits = self.decoder.vocabulary_logits(hidden[:, texts.n_prompt - 1 : -1][of_text]).float()
-        normaliser = logits.logsumexp(-1)
-        targets = texts.tokens[:, texts.n_prompt :][of_text]
-        log_probabilities = logits.gather(1, targets[:, None]).squeeze(1) - normaliser
-        best = logits.amax(-1) - normaliser
+        log_probabilities, best = token_likelihoods(
+            hidden[:, texts.n_prompt - 1 : -1][of_text],
+            self.decoder.embed_tokens.weight,
+            texts.tokens[:, texts.n_prompt :][of_text],
+        )
 
         def lay(values: Tensor) -> Tensor:
             laid = torch.zeros(of_text.shape, device=values.device)
@@ -274,7 +278,7 @@ class TokenScorer(Scorer):
 
     def _hidden(self, batch: Batch) -> Tensor:
         assert batch.texts is not None
-        frames = self.encode(batch.waveforms)
+        frames = self.encode(batch)
         return self.decoder(batch.texts.tokens, frames, batch.texts.clips)
 
     def _own_logits(self, batch: Batch) -> Tensor:
@@ -321,9 +325,8 @@ class AlignedScorer(Scorer):
         ]
 
     def _frames(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        assert batch.references is not None and batch.n_reference_frames is not None
-        frames = self.encode(torch.cat([batch.waveforms, batch.references]))
-        learner, reference = frames.chunk(2)
+        assert batch.n_reference_frames is not None
+        learner, reference = self.encode(batch).chunk(2)
         return learner, reference, batch.n_frames, batch.n_reference_frames
 
 

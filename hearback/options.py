@@ -113,7 +113,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="of the matrix products; auto is half on a GPU, float32 on a CPU",
+        help="of the matrix products; auto: bf16 where the device has it, fp16 on other GPUs",
     )
     add(
         "--strict", action="store_true", help="refuse converted recordings too (stereo, 44.1 kHz …)"

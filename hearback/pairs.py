@@ -129,6 +129,8 @@ class Batch(Tensors):
 
     `references` (batch, window samples) and `n_reference_frames` are there where references are
     apart, `texts` where texts are read, `text_embeddings` (batch, width) where they are vectors.
+    With `reference_of` (batch,) clips share references: it says which of them is a clip's. `frames`
+    are what an encoder makes of the `sounds`, where that is known already.
     """
 
     waveforms: Tensor
@@ -141,10 +143,19 @@ class Batch(Tensors):
     n_reference_frames: Tensor | None = None
     texts: TextBatch | None = None
     text_embeddings: Tensor | None = None
+    reference_of: Tensor | None = None
+    frames: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of pairs."""
         return len(self.rows)
+
+    @property
+    def sounds(self) -> Tensor:
+        """What is encoded: the waveforms, then the references where those are apart."""
+        if self.references is None:
+            return self.waveforms
+        return torch.cat([self.waveforms, self.references])
 
 
 def join(reference: np.ndarray, learner: np.ndarray) -> np.ndarray:
@@ -186,6 +197,19 @@ def collate(pairs: Sequence[Pair], n_samples: int) -> Batch:
         n_reference_frames=_count_frames(references) if references else None,
         texts=collate_texts([pair.texts for pair in pairs]) if pairs[0].texts else None,
         text_embeddings=torch.from_numpy(np.stack(embeddings)) if embeddings else None,
+    )
+
+
+def share_references(batch: Batch, texts: Sequence[str]) -> Batch:
+    """Keep one reference for each text of a batch as `collate` lays it; `texts` are its clips'."""
+    if batch.references is None:
+        return batch
+    place_of = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    first = [texts.index(text) for text in place_of]
+    return replace(
+        batch,
+        references=batch.references[first],
+        reference_of=torch.tensor([place_of[text] for text in texts]),
     )
 
 

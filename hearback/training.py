@@ -27,17 +27,11 @@ from hearback.dataset import TrainingData
 from hearback.draws import Drawer
 from hearback.embeddings import TextEmbedder
 from hearback.errors import HearbackError
-from hearback.inference import (
-    Predictions,
-    choose_device,
-    collect,
-    compute_dtype,
-    mixed_precision,
-    predict,
-)
+from hearback.inference import Predictions, choose_device, collect, predict
 from hearback.models import Scorer, build
 from hearback.options import TrainingOptions, add_options, options_from
 from hearback.pairs import WITH_TEXT_EMBEDDING, Batch, Draw, PairDataset, batched
+from hearback.precision import compute_dtype, mixed_precision
 from hearback.recipe import Recipe
 from hearback.words import to_table
 
@@ -81,19 +75,20 @@ def train_fold(
     Another `attempt` at a fold has other random numbers. `program` is what python has to run for it
     where that is not `train_<model>.py`. A training that was killed goes on after
     its last whole epoch. Raises HearbackError where the fold, the backbone or the device is not
-    there.
+    there, or another process trains this fold.
     """
     recipe = options.adapt(recipe)
     if not 0 <= fold < options.n_folds:
         raise HearbackError(
             f"--fold {fold}: with --n_folds {options.n_folds} folds are 0 to {options.n_folds - 1}"
         )
-    training = FoldTraining(recipe, fold, options, data, attempt, program=program)
-    with closing(SummaryWriter(options.runs / f"{recipe.name}_{fold}")) as scalars:
-        while training.epoch < recipe.epochs:
-            training.run_epoch(scalars)
-            training.keep()
-    return training.finish()
+    with checkpoint.only_trainer(FoldFiles(options.assets, recipe.name, fold)):
+        training = FoldTraining(recipe, fold, options, data, attempt, program=program)
+        with closing(SummaryWriter(options.runs / f"{recipe.name}_{fold}")) as scalars:
+            while training.epoch < recipe.epochs:
+                training.run_epoch(scalars)
+                training.keep()
+        return training.finish()
 
 
 class FoldTraining:
@@ -248,7 +243,7 @@ class FoldTraining:
         tqdm.write(
             f"{name}: train {record['train_log_loss']:.4f}, "
             f"validation {record['validation_log_loss']:.4f}, "
-            f"{heard / seconds:.1f} clips/s"
+            f"{heard / seconds:.1f} clips/s, {peak_memory_gb(self.device):.1f} GB at most"
         )
 
     def _validate(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -405,6 +400,7 @@ class FoldTraining:
             ),
             "text_embedder": self.text_embedder,
             "device": device_name(self.device),
+            "peak_memory_gb": round(peak_memory_gb(self.device), 2),
             "precision": str(self.dtype).removeprefix("torch."),
             "versions": {
                 "python": platform.python_version(),
@@ -453,7 +449,7 @@ def make_optimizer(model: Scorer, recipe: Recipe, device: torch.device) -> torch
         betas=recipe.adam_betas,
         eps=recipe.adam_epsilon,
         weight_decay=recipe.weight_decay,
-        fused=device.type == "cuda",
+        fused=True,
     )
 
 
@@ -467,3 +463,18 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Return the most memory that this process has held so far, on the device, in GB (10⁹ bytes).
+
+    On a CPU that is the process's resident set; NaN on Windows, which does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if sys.platform == "win32":
+        return float("nan")
+    import resource  # noqa: PLC0415  (not on Windows)
+
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

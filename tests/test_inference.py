@@ -9,20 +9,32 @@ import pytest
 import torch
 from conftest import CONFIG
 
-from hearback import checkpoint, inference
+import infer
+from hearback import checkpoint, inference, models, passes
 from hearback.audio import Store
+from hearback.calibration import Line
 from hearback.checkpoint import FoldFiles
 from hearback.dataset import read_labelled
+from hearback.encoder import EncoderLayer
 from hearback.ensemble import EnsembleConfig, ModelConfig
 from hearback.errors import HearbackError
-from hearback.inference import InferenceOptions, collect, predict, write_submission
+from hearback.inference import (
+    InferenceOptions,
+    Predictions,
+    collect,
+    predict,
+    predict_ensemble,
+    write_submission,
+)
 from hearback.models import Scorer, build
-from hearback.pairs import Batch, PairSource
+from hearback.pairs import Batch, PairDataset, PairSource
 from hearback.recipe import Recipe
 from hearback.references import References
 from hearback.tables import BadInput, Report
+from hearback.words import WordCalibration
 from train_model2ds import RECIPE as MEAN
 from train_model3mapd import RECIPE as ATTENTION
+from train_modelali import RECIPE as ALIGNED
 from train_modeltok import RECIPE as TOKENS
 from train_modeltokown import RECIPE as OWN
 
@@ -246,14 +258,14 @@ def source(make_corpus: Callable[..., Path]) -> PairSource:
 
 
 CPU: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}
-FAMILIES = (ATTENTION, TOKENS, OWN)
+FAMILIES = (ATTENTION, ALIGNED, TOKENS, OWN)
 
 
 @pytest.mark.parametrize("recipe", FAMILIES, ids=lambda recipe: recipe.name)
 def test_predictions_come_in_the_order_that_they_were_asked_for(
     recipe: Recipe, source: PairSource, tokenizer: Path
 ) -> None:
-    model = make_model(replace(recipe, batch_size=3), tokenizer)
+    model = make_model(recipe, tokenizer)
     in_order = predict(model, source, np.arange(12), **CPU).clips
     assert in_order.shape == (12,)
     assert in_order.dtype == np.float64
@@ -264,12 +276,11 @@ def test_predictions_come_in_the_order_that_they_were_asked_for(
 
 @pytest.mark.parametrize("recipe", FAMILIES, ids=lambda recipe: recipe.name)
 def test_a_clip_is_predicted_alone_as_in_any_batch(
-    recipe: Recipe, source: PairSource, tokenizer: Path
+    recipe: Recipe, source: PairSource, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = predict(make_model(recipe, tokenizer), source, range(12), **CPU)
-    one_by_one = predict(
-        make_model(replace(recipe, batch_size=1), tokenizer), source, range(12), **CPU
-    )
+    monkeypatch.setitem(passes.BATCH_SECONDS, "cpu", 0.1)
+    one_by_one = predict(make_model(recipe, tokenizer), source, range(12), **CPU)
     np.testing.assert_allclose(one_by_one.clips, together.clips, atol=1e-5)
     alone = predict(make_model(recipe, tokenizer), source, [5], **CPU)
     np.testing.assert_allclose(alone.clips, together.clips[[5]], atol=1e-5)
@@ -297,7 +308,7 @@ def test_no_rows_have_no_predictions(source: PairSource, tokenizer: Path) -> Non
 def test_what_is_collected_is_of_each_row_with_its_own_text(
     source: PairSource, tokenizer: Path
 ) -> None:
-    model = make_model(replace(TOKENS, batch_size=5), tokenizer).train()
+    model = make_model(TOKENS, tokenizer).train()
 
     def label_and_tokens(model: Scorer, batch: Batch) -> torch.Tensor:
         assert not model.training
@@ -331,10 +342,182 @@ def test_an_unknown_device_is_an_error() -> None:
         inference.choose_device("abacus")
 
 
-def test_a_cpu_computes_in_float32_unless_told() -> None:
-    cpu = torch.device("cpu")
-    assert inference.compute_dtype(cpu) == torch.float32
-    assert inference.compute_dtype(cpu, "bfloat16") == torch.bfloat16
+# One pass for all of the ensemble
+
+ENSEMBLE = (MEAN, ATTENTION, ALIGNED, TOKENS, OWN)
+
+
+@pytest.fixture
+def ensemble(source: PairSource, tokenizer: Path, tmp_path: Path) -> EnsembleConfig:
+    """Models of all families, of two folds each, with random weights; two score words."""
+    other_tokens = replace(TOKENS, name="modeltok2", seed=9)
+    weights = {**dict.fromkeys(ENSEMBLE, 0.15), other_tokens: 0.25}
+    for recipe in weights:
+        for fold in (0, 1):
+            write_fold(tmp_path / "assets", recipe, fold, source.references.voice, tokenizer)
+    return EnsembleConfig(
+        tuple(ModelConfig(recipe.name, (0, 1), weight) for recipe, weight in weights.items()),
+        source.references.voice,
+        BASE_RATES,
+        {"honest": 0.5},
+        n_rows=36,
+        words=WordCalibration(("modeltok", "modeltok2"), Line(1.0, 0.0), Line(1.0, 0.0)),
+    )
+
+
+def run_ensemble(
+    config: EnsembleConfig, source: PairSource, assets: Path, **changed: Any
+) -> Predictions:
+    grades = np.repeat("1", len(source))
+    return predict_ensemble(config, source, grades, assets, **{**CPU, **changed})
+
+
+def one_by_one(config: EnsembleConfig, source: PairSource, assets: Path) -> Predictions:
+    clips, words, weights = [], [], []
+    for model in config.models:
+        of_model = []
+        for fold in model.folds:
+            files = FoldFiles(assets, model.name, fold)
+            scorer = checkpoint.load_scorer(files, checkpoint.read_story(files))
+            alone = predict(scorer, source, range(len(source)), **CPU)
+            of_model.append(alone.clips)
+            if alone.words is not None:
+                words.append(alone.words)
+                weights.append(model.weight / len(model.folds))
+        clips.append(np.mean(of_model, axis=0))
+    mixed = config.predict(np.array(clips), np.repeat("1", len(source)))
+    return Predictions(mixed, np.average(words, axis=0, weights=weights))
+
+
+def assert_same(predictions: Predictions, expected: Predictions, atol: float) -> None:
+    np.testing.assert_allclose(predictions.clips, expected.clips, atol=atol)
+    assert predictions.words is not None and expected.words is not None
+    np.testing.assert_allclose(predictions.words, expected.words, atol=10 * atol)
+
+
+@pytest.fixture
+def assets(tmp_path: Path) -> Path:
+    return tmp_path / "assets"
+
+
+def test_an_ensemble_s_scores_are_those_of_its_folds_one_by_one(
+    ensemble: EnsembleConfig, source: PairSource, assets: Path
+) -> None:
+    expected = one_by_one(ensemble, source, assets)
+    assert np.ptp(expected.clips) > 0.01
+    assert_same(run_ensemble(ensemble, source, assets), expected, 1e-5)
+
+
+def count(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
+    """Return a list that gets the arguments of every call of `owner.name`."""
+    calls: list[Any] = []
+    function = getattr(owner, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+def test_what_models_take_in_is_made_once_for_all_that_take_in_the_same(
+    ensemble: EnsembleConfig,
+    source: PairSource,
+    assets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetched = count(monkeypatch, PairDataset, "__getitem__")
+    laid = count(monkeypatch, passes, "collate")
+    features = count(monkeypatch, passes, "log_mel")
+    again = count(monkeypatch, models, "log_mel")
+    run_ensemble(ensemble, source, assets)
+    # Twelve clips, joined, aligned and read: of each kind there are four, two and six folds.
+    assert len(fetched) == 12 * 3
+    assert len(features) == len(laid) and not again
+
+
+def test_models_that_do_not_fit_in_memory_together_take_turns_and_score_the_same(
+    ensemble: EnsembleConfig,
+    source: PairSource,
+    assets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    together = run_ensemble(ensemble, source, assets)
+    assert "modeltok fold 0 1, modeltokown fold 0 1, modeltok2 fold 0 1" in capsys.readouterr().out
+    fetched = count(monkeypatch, PairDataset, "__getitem__")
+    n_parameters = sum(p.numel() for p in make_model(MEAN, source_tokenizer(assets)).parameters())
+    in_turns = run_ensemble(ensemble, source, assets, memory_gb=2.5 * 4 * n_parameters / 1e9)
+    assert_same(in_turns, together, 1e-12)
+    assert len(fetched) == 12 * (2 + 2 + 6)  # two joined models at a time; others are larger
+    assert "modeltok fold 0:" in capsys.readouterr().out
+    one_at_a_time = run_ensemble(ensemble, source, assets, memory_gb=1e-9)
+    assert_same(one_at_a_time, together, 1e-12)
+
+
+def source_tokenizer(assets: Path) -> Path:
+    return next(assets.glob("tokenizer_*.json"))
+
+
+def test_layers_that_folds_have_in_common_are_computed_once(
+    source: PairSource, tokenizer: Path, assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice = source.references.voice
+    for fold in (0, 1):
+        model = make_model(MEAN, tokenizer)
+        with torch.no_grad():
+            model.encoder.layers[1].get_parameter("fc2.weight").mul_(1 + fold)
+        files = FoldFiles(assets, MEAN.name, fold)
+        story = {"recipe": MEAN.as_dict(), "shape": model.shape(), "tokenizer": None}
+        oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
+        checkpoint.save_fold(files, model.state_dict(), oof, {**story, "voice": voice})
+    config = EnsembleConfig(
+        (ModelConfig(MEAN.name, (0, 1), 1.0),), voice, BASE_RATES, {"honest": 0.5}, n_rows=36
+    )
+    alone = [
+        run_ensemble(
+            replace(config, models=(ModelConfig(MEAN.name, (fold,), 1.0),)), source, assets
+        )
+        for fold in (0, 1)
+    ]
+    layers = count(monkeypatch, EncoderLayer, "forward")
+    batches = count(monkeypatch, passes, "collate")
+    together = run_ensemble(config, source, assets)
+    assert len(layers) == 3 * len(batches)
+    assert not np.allclose(alone[0].clips, alone[1].clips, atol=1e-4)
+    mean = (alone[0].clips + alone[1].clips) / 2
+    np.testing.assert_allclose(together.clips, mean, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_scores_in_fewer_bits_are_near_those_in_float32(
+    dtype: torch.dtype, ensemble: EnsembleConfig, source: PairSource, assets: Path
+) -> None:
+    exact = run_ensemble(ensemble, source, assets).clips
+    near = run_ensemble(ensemble, source, assets, dtype=dtype).clips
+    assert not np.array_equal(near, exact)
+    np.testing.assert_allclose(near, exact, atol=0.02)
+
+
+def test_infer_computes_in_what_it_is_told(options: InferenceOptions) -> None:
+    write_submission(replace(options, precision="float32"))
+    exact = scores(options)
+    for precision in ("bfloat16", "int8"):
+        write_submission(replace(options, precision=precision))
+        assert not scores(options).equals(exact)
+        pd.testing.assert_series_equal(scores(options), exact, atol=0.02, rtol=0)
+
+
+def test_the_command_line_says_precision_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[InferenceOptions] = []
+    monkeypatch.setattr(infer, "write_submission", asked.append)
+    monkeypatch.setattr("sys.argv", ["infer.py", "--precision", "int8", "--memory_gb", "1.5"])
+    infer.main()
+    assert (asked[0].precision, asked[0].memory_gb) == ("int8", 1.5)
+    monkeypatch.setattr("sys.argv", ["infer.py"])
+    infer.main()
+    assert (asked[1].precision, asked[1].memory_gb) == ("auto", None)
 
 
 @pytest.mark.gpu

@@ -125,7 +125,8 @@ def options(make_corpus: Callable[..., Path], backbone: Path, embedder: TextEmbe
 def flags_of(folder: Path, backbone: Path) -> list[str]:
     names = ("data", "tts_data", "store", "assets", "runs")
     folders = [part for name in names for part in (f"--{name}", str(folder / name))]
-    return [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
+    flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
+    return [*flags, "--precision", "float32"]  # the same on every machine
 
 
 def test_another_text_is_another_vector(embedder: TextEmbedder) -> None:

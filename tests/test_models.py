@@ -197,7 +197,7 @@ def token_scorer(recipe: Recipe, tokenizer: Path) -> TokenScorer:
 def one_by_one(model: TokenScorer, batch: Batch) -> list[tuple[Tensor, Tensor]]:
     """Return each text's states, (tokens, width), and tokens, (tokens,), read alone."""
     assert batch.texts is not None
-    frames, texts = model.encode(batch.waveforms), batch.texts
+    frames, texts = model.encode(batch), batch.texts
     read = []
     for line, clip in enumerate(texts.clips.tolist()):
         n_tokens = texts.n_prompt + int(texts.n_targets[line])
@@ -213,7 +213,7 @@ def test_own_is_the_mean_over_a_text_of_each_token_s_logit_in_its_own_place(
     with torch.no_grad():
         expected = []
         for hidden, tokens in one_by_one(model, batch):
-            logits = model.decoder.vocabulary_logits(hidden)
+            logits = F.linear(hidden, model.decoder.embed_tokens.weight)
             places = range(2, len(tokens) - 1)  # neither the prompt nor the end of text
             expected.append(torch.stack([logits[at, tokens[at]] for at in places]).mean())
         torch.testing.assert_close(model(batch), torch.stack(expected[:4]), atol=1e-4, rtol=0)
@@ -237,7 +237,8 @@ def test_the_head_is_given_the_log_probabilities_of_a_whole_softmax(
     assert scores.logits.shape == (7,)
     heard: Heard = given["heard"]
     for line, (hidden, tokens) in enumerate(read):
-        probabilities = model.decoder.vocabulary_logits(hidden).log_softmax(-1)[1:-1]
+        logits = F.linear(hidden, model.decoder.embed_tokens.weight)
+        probabilities = logits.log_softmax(-1)[1:-1]
         n_targets = len(tokens) - 2
         expected = probabilities.gather(1, tokens[2:, None]).squeeze(1)
         close = torch.testing.assert_close
@@ -346,7 +347,6 @@ def test_all_that_is_trained_has_a_gradient(recipe: Recipe, backbone: Path) -> N
     tokenizer = backbone / "tokenizer.json"
     model = make_model(replace(recipe, word_loss=0.5, near_misses=1.0), tokenizer)
     assert isinstance(model, TokenScorer)
-    model.decoder.freeze_embeddings()
     reader = TextReader(tokenizer)
     pairs = [
         read(make_pair(9000, row), reader, (text, 1.0), (near[0], 0.0))

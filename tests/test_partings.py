@@ -89,9 +89,11 @@ def options(make_corpus: Callable[..., Path], backbone: Path) -> InferenceOption
     losses, rates = {"honest": 0.5}, {"all": 0.5}
     config = EnsembleConfig((ModelConfig("modelali", (0,), 1.0),), voice, rates, losses, n_rows=36)
     config.save(folder / "model_configs.json")
-    names = ("data", "tts_data", "store", "assets")
     return InferenceOptions(
-        **{name: folder / name for name in names},
+        data=folder / "data",
+        tts_data=folder / "tts_data",
+        store=folder / "store",
+        assets=folder / "assets",
         config=folder / "model_configs.json",
         submission=folder / "submission.csv",
         device="cpu",

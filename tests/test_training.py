@@ -1,6 +1,9 @@
+import multiprocessing
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.synchronize import Event as EventOfProcesses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from conftest import ToneVoice
 from hearback import checkpoint, cli, training
 from hearback.audio import SAMPLE_RATE
 from hearback.augment import Augmentation
-from hearback.checkpoint import FoldFiles, read_story, why_not_done
+from hearback.checkpoint import FoldFiles, only_trainer, read_story, why_not_done
 from hearback.errors import HearbackError
 from hearback.evaluation import row_log_loss
 from hearback.models import JoinedScorer, TokenScorer
@@ -68,6 +71,7 @@ def options(make_corpus: Callable[..., Path], backbone: Path) -> TrainingOptions
     names = ("data", "tts_data", "store", "assets", "runs")
     folders = [part for name in names for part in (f"--{name}", str(folder / name))]
     flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
+    flags += ["--precision", "float32"]  # the same on every machine
     return options_from(parser.parse_args(flags))
 
 
@@ -412,3 +416,25 @@ def test_a_warm_start_from_another_split_is_refused(options: TrainingOptions) ->
     warm = replace(QUICK, warm_start=QUICK_TOKENS.name)
     with pytest.raises(HearbackError, match="trained with another n_folds; train modeltok again"):
         train(other, warm)
+
+
+def test_two_processes_do_not_train_the_same_fold(options: TrainingOptions) -> None:
+    files, processes = files_of(options), multiprocessing.get_context("spawn")
+    started = processes.Event()
+    holder = processes.Process(target=hold, args=(files, started))
+    holder.start()
+    try:
+        assert started.wait(60)
+        with pytest.raises(HearbackError, match=f"another process trains {RECIPE.name} fold 0"):
+            train(options)
+        assert not files.story.exists()
+    finally:
+        holder.kill()  # its lock goes with it
+        holder.join()
+    assert train(options)["fold"] == 0
+
+
+def hold(files: FoldFiles, started: EventOfProcesses) -> None:
+    with only_trainer(files):
+        started.set()
+        time.sleep(600)

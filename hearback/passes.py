@@ -1,0 +1,344 @@
+"""One pass over the data for many models: batches, who is on the device, how long it takes.
+
+Models that take in the same (`Intake`) are run side by side, so that a clip is fetched, laid in a
+batch and made a spectrogram of once for all of them.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from hearback.audio import SAMPLE_RATE
+from hearback.checkpoint import FoldFiles, Story, load_scorer
+from hearback.encoder import SAMPLES_PER_FRAME, EncoderShape
+from hearback.errors import HearbackError
+from hearback.features import log_mel
+from hearback.models import Scorer
+from hearback.pairs import (
+    WITHOUT_REFERENCE,
+    Batch,
+    Draw,
+    Pair,
+    PairDataset,
+    PairSource,
+    collate,
+    share_references,
+    window_samples,
+)
+from hearback.precision import hold_weights, mixed_precision
+from hearback.recipe import Recipe
+from hearback.trunks import Trunks, digest_stages, modules_once
+
+# What a batch holds, in seconds of windows: a CPU is fastest while a batch's frames stay in its
+# cache, a GPU where there are enough of them to keep it busy.
+BATCH_SECONDS = {"cpu": 32.0, "cuda": 512.0}
+SHARE_FOR_MODELS = 0.5  # of the free memory; the rest is for what they compute
+ESTIMATE_AFTER_SECONDS = 60.0
+_GB = 1e9
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+_MEMORY = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """Clips that are heard together: their places among the rows asked for, and their window.
+
+    `n_sounds` is how many windows are encoded: clips, and their references where those are apart.
+    """
+
+    places: list[int]
+    n_samples: int
+    n_sounds: int
+
+    def cost(self, shape: EncoderShape) -> float:
+        """Return what it takes to encode them, in multiply-adds."""
+        frames, width = self.n_samples / SAMPLES_PER_FRAME, shape.d_model
+        stem = 3 * frames * width * (2 * shape.num_mel_bins + width)
+        layer = frames * width * (4 * width + 2 * shape.encoder_ffn_dim + 2 * frames)
+        return self.n_sounds * (stem + shape.encoder_layers * layer)
+
+
+def batch_seconds(device: torch.device) -> float:
+    """Return how many seconds of windows a batch holds on a device."""
+    return BATCH_SECONDS.get(device.type, BATCH_SECONDS["cpu"])
+
+
+def plan_batches(
+    source: PairSource, rows: Sequence[int] | np.ndarray, recipe: Recipe, seconds: float
+) -> list[PlannedBatch]:
+    """Return batches of at most `seconds` of windows, of at least a clip each; longest first.
+
+    What does not fit in memory fails at once then, and the last batches are quick. Clips of a text
+    are together, as their reference need not be encoded twice in a batch.
+    """
+    by_window: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        window = window_samples(
+            source.n_samples(int(row), recipe.pair), recipe.window, recipe.window_step_seconds
+        )
+        by_window.setdefault(window, []).append(place)
+    apart = recipe.pair not in (*WITHOUT_REFERENCE, "joined")
+    planned = []
+    for window in sorted(by_window, reverse=True):
+        # Texts of a length together as well: less padding where they are read.
+        texts = {place: source.texts[rows[place]] for place in by_window[window]}
+        ordered = sorted(texts, key=lambda place: (len(texts[place]), texts[place], place))
+        most = max(1, int(seconds * SAMPLE_RATE) // window)
+        n_batches = -(-len(ordered) // most)
+        for places in np.array_split(ordered, n_batches):
+            of_batch = places.tolist()
+            n_references = len({texts[place] for place in of_batch}) if apart else 0
+            planned.append(PlannedBatch(of_batch, window, len(of_batch) + n_references))
+    return planned
+
+
+class Progress:
+    """A bar that counts the scores of all models, and an estimate of the time left.
+
+    The estimate goes by `cost`, which the caller adds up in a unit of its own: long windows come
+    first, so counting clips would promise too long a wait. It is printed once, after a minute.
+    """
+
+    def __init__(
+        self,
+        n_scores: int,
+        cost: float,
+        description: str | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start the clock; without a `description` nothing is shown."""
+        self._is_shown = description is not None
+        self._bar = tqdm(total=n_scores, desc=description, unit="score", disable=not self._is_shown)
+        self._cost, self._done = cost, 0.0
+        self._clock, self._started = clock, clock()
+        self._is_estimated = False
+
+    def __enter__(self) -> "Progress":
+        """Return the progress itself."""
+        return self
+
+    def __exit__(self, *of_error: object) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+    def advance(self, n_scores: int, cost: float) -> None:
+        """Count what was done since."""
+        self._bar.update(n_scores)
+        self._done += cost
+        seconds = self._clock() - self._started
+        if seconds >= ESTIMATE_AFTER_SECONDS and self._done < self._cost and not self._is_estimated:
+            self._is_estimated = True
+            self.say(estimate(seconds, self._done / self._cost))
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        if self._is_shown:
+            self._bar.write(line)
+
+
+def estimate(seconds: float, share: float) -> str:
+    """Say how long the rest will take, when a `share` of the whole took so many seconds."""
+    left = seconds * (1 - share) / share
+    if left < 90:
+        about = f"{left:.0f} s"
+    else:
+        about = f"{left / 60:.0f} min" if left < 5400 else f"{left / 3600:.1f} h"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"after {minutes} min {rest} s: {100 * share:.0f} % done, about {about} to go"
+
+
+class Crew:
+    """Models of the same intake, side by side on a device."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        self.models: list[Scorer] = []
+        self.trunks = Trunks()
+
+    def add(self, model: Scorer, digests: Sequence[str] | None = None) -> None:
+        """Move a model to the device; `digests` are those of its encoder's stages, to share."""
+        self.models.append(model.to(self.device).eval())
+        self.trunks.add(model.encoder, digests)
+
+    def clear(self) -> None:
+        """Let the models go."""
+        self.models.clear()
+        self.trunks = Trunks()
+
+    def n_bytes(self, more: Scorer | None = None) -> int:
+        """Return the bytes of the models' weights, shared ones once, and of one more model's."""
+        return _n_bytes([*self.models, *([more] if more else [])])
+
+    @torch.inference_mode()
+    def run(
+        self,
+        source: PairSource,
+        rows: Sequence[int] | np.ndarray,
+        planned: Sequence[PlannedBatch],
+        measure: Callable[[Scorer, Batch], Tensor | None],
+        take: Callable[[list[int], list[np.ndarray | None]], None],
+        *,
+        n_workers: int,
+        progress: Progress,
+    ) -> None:
+        """Hand every batch to `measure` for each model, and to `take` what that returned.
+
+        `measure` maps a batch to (clips, …), or to None. `take` has the clips' places in `rows`,
+        and of each model the values, float64.
+        """
+        first = self.models[0]
+        draws = [Draw(int(row), source.texts[row], float(source.labels[row])) for row in rows]
+        dataset = PairDataset(
+            source, draws, first.recipe.pair, reader=first.reader, embedder=first.embedder
+        )
+        loader = DataLoader(
+            dataset,
+            batch_sampler=[batch.places for batch in planned],
+            collate_fn=_as_they_are,  # arrays: shared memory, which tensors take, may be scarce
+            num_workers=n_workers,
+        )
+        shape = first.encoder.shape
+        with mixed_precision(self.device, self.dtype):
+            for plan, pairs in zip(planned, loader, strict=True):
+                batch = collate(pairs, plan.n_samples)
+                batch = share_references(batch, [source.texts[pair.row] for pair in pairs])
+                if self.device.type == "cuda":
+                    batch = batch.pin_memory()
+                batch = batch.to(self.device)
+                spectrograms = log_mel(batch.sounds, shape.num_mel_bins)
+                values: list[Tensor | None] = [None] * len(self.models)
+                for number, frames in self.trunks.encode(spectrograms):
+                    values[number] = measure(self.models[number], replace(batch, frames=frames))
+                # Only now, so that a GPU need not wait between two models.
+                take(plan.places, [_to_numpy(value) for value in values])
+                costs = [plan.cost(model.encoder.shape) for model in self.models]
+                progress.advance(len(costs) * len(pairs), sum(costs))
+
+
+def _as_they_are(pairs: list[Pair]) -> list[Pair]:
+    return pairs
+
+
+def _to_numpy(values: Tensor | None) -> np.ndarray | None:
+    return None if values is None else values.double().cpu().numpy()
+
+
+def _n_bytes(models: Sequence[Scorer]) -> int:
+    n_bytes = 0
+    for module in modules_once(models):
+        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        n_bytes += sum(tensor.nbytes for tensor in tensors)
+        if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):  # holds no such tensors
+            n_bytes += module.in_features * module.out_features
+    return n_bytes
+
+
+@dataclass(frozen=True)
+class Member:
+    """A fold of one of the ensemble's models, the `model`-th, and the file and story it is in."""
+
+    model: int
+    files: FoldFiles
+    story: Story
+
+    @property
+    def recipe(self) -> Recipe:
+        """Its recipe."""
+        return Recipe.from_dict(self.story["recipe"])
+
+    @property
+    def shape(self) -> EncoderShape:
+        """The sizes of its encoder."""
+        return EncoderShape.from_config(self.story["shape"])
+
+    def intake(self) -> tuple[Any, ...]:
+        """Return what tells its input from another's."""
+        recipe = self.recipe
+        tokenizer, embedder = self.story["tokenizer"], self.story.get("text_embedder")
+        return (
+            recipe.pair,
+            recipe.window,
+            recipe.window_step_seconds,
+            self.shape.num_mel_bins,
+            tokenizer and tokenizer["sha256"],
+            embedder and embedder["sha256"],
+        )
+
+
+def group_members(members: Sequence[Member]) -> list[list[Member]]:
+    """Return members that take in the same together."""
+    groups: dict[tuple[Any, ...], list[Member]] = {}
+    for member in members:
+        groups.setdefault(member.intake(), []).append(member)
+    return list(groups.values())
+
+
+def load_crews(
+    members: Sequence[Member], device: torch.device, dtype: torch.dtype, most_bytes: float
+) -> Iterator[tuple[Crew, list[Member]]]:
+    """Load members of the same intake, as many at a time as fit in `most_bytes`, at least one.
+
+    Only one crew is there at a time: what was given is emptied when the next is asked for.
+    """
+    crew, of_crew = Crew(device, dtype), list[Member]()
+    for member in members:
+        model = load_scorer(member.files, member.story)
+        digests = digest_stages(model.encoder)
+        crew.trunks.adopt(model.encoder, digests)
+        hold_weights(model, dtype)
+        if of_crew and crew.n_bytes(model) > most_bytes:
+            yield crew, of_crew
+            crew.clear()  # whoever took it may hold it still
+            crew, of_crew = Crew(device, dtype), list[Member]()
+        if of_crew:
+            model.embedder = crew.models[0].embedder
+        crew.add(model, digests)
+        of_crew.append(member)
+    yield crew, of_crew
+
+
+def describe_crew(crew: Crew, members: Sequence[Member], most_bytes: float) -> str:
+    """Say who runs together, and how much memory that was decided by."""
+    folds: dict[str, list[str]] = {}
+    for member in members:
+        folds.setdefault(member.files.model, []).append(str(member.files.fold))
+    who = ", ".join(f"{model} fold {' '.join(of_model)}" for model, of_model in folds.items())
+    computed, unshared = crew.trunks.shares()
+    shared = f", {computed} encoder stages of {unshared}" if computed < unshared else ""
+    return f"{who}: {crew.n_bytes() / _GB:.2g} of at most {most_bytes / _GB:.2g} GB{shared}"
+
+
+def memory_for_models(device: torch.device, memory_gb: float | None) -> float:
+    """Return how many bytes models may take at a time, by default half of what is free.
+
+    Raises HearbackError where that is not to be found out, or is not above zero.
+    """
+    if memory_gb is not None:
+        if not memory_gb > 0:
+            raise HearbackError(f"--memory_gb {memory_gb:g}: models need more than that")
+        return memory_gb * _GB
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return SHARE_FOR_MODELS * free
+    return SHARE_FOR_MODELS * _free_memory()
+
+
+def _free_memory() -> float:
+    """Return the bytes of main memory that are free, or all of it where only that is known."""
+    if not _MEMORY.exists():  # not Linux
+        if not hasattr(os, "sysconf"):
+            raise HearbackError("how much memory there is is not known here: say --memory_gb")
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = dict(line.split(":") for line in _MEMORY.read_text().splitlines())
+    available = int(lines["MemAvailable"].split()[0]) * 1024
+    limit = _CGROUP_LIMIT.read_text().strip() if _CGROUP_LIMIT.exists() else "max"
+    return available if limit == "max" else min(available, int(limit))
