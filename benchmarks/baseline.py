@@ -1,0 +1,320 @@
+"""The standard stack, as the second place of "Goodnight Moon, Hello Early Literacy" used it.
+
+Written from what that code did, against the public libraries, and not to its disadvantage: it does
+the same work on the same clips with the same recipe as ours, and where its own way cost time for
+nothing (a loss in half precision that had to be repaired, no limit on threads), it is left out.
+
+- A clip, in every epoch and for every model: `librosa.load` of learner and reference, augmentation
+  with librosa's pitch shifting and time stretching and with pyworld, one waveform of 16 s, log-mel
+  by `WhisperFeatureExtractor(chunk_length=16)`.
+- A model: the encoder of `transformers.WhisperModel` with 800 positions, whatever the clip's own
+  length, mean pooling, a linear head.
+- A step: AdamW; on a GPU, fp16 with loss scaling, gradient checkpointing, `empty_cache()`.
+- Inference: one model after the other, over all data.
+- Weights: a grid, one model's weight at a time, by scikit-learn's `log_loss`.
+"""
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import pyworld
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import log_loss
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from benchmarks.clips import Clips
+from hearback.augment import Augmentation
+from hearback.pairs import encode_context
+from hearback.recipe import Recipe
+
+SAMPLE_RATE = 16_000
+CHUNK_SECONDS = 16
+N_POSITIONS = 800  # of 20 ms
+SAMPLES_PER_POSITION = 320
+MAX_GRADIENT_NORM = 20_000.0
+QUIETEST_POWER = 1e-16  # WORLD's synthesis needs powers above zero
+GRID = np.linspace(0, 1, 21)
+
+
+class ClipDataset(Dataset[dict[str, Any]]):
+    """The clips from their files, augmented or as they are, (80, 1600) features each."""
+
+    def __init__(
+        self,
+        clips: Clips,
+        n_mels: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        metadata = clips.data.metadata
+        self.recordings = [clips.folder / name for name in metadata["filename"]]
+        with (clips.tts_data / "data_paths.csv").open(encoding="utf-8", newline="") as file:
+            paths = {line["text"]: clips.tts_data / line["path"] for line in csv.DictReader(file)}
+        self.references = [paths[text] for text in metadata["expected_text"]]
+        self.contexts = [
+            encode_context(task, grade)
+            for task, grade in zip(metadata["task"], metadata["grade"], strict=True)
+        ]
+        self.labels = clips.data.labels
+        self.augmentation = augmentation
+        self.seed = seed
+        self.extractor = WhisperFeatureExtractor(
+            feature_size=n_mels, chunk_length=CHUNK_SECONDS, sampling_rate=SAMPLE_RATE
+        )
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """This process's random numbers: torch gives each worker a seed of its own."""
+        return np.random.default_rng((self.seed, torch.initial_seed() % 2**32))
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.recordings)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """Load, augment and transform one clip."""
+        learner, _ = librosa.load(self.recordings[row], sr=SAMPLE_RATE)
+        reference, _ = librosa.load(self.references[row], sr=SAMPLE_RATE)
+        if self.augmentation is not None:
+            learner = augment(learner, self.augmentation, self.rng)
+        joined = np.concatenate([reference, learner])[: CHUNK_SECONDS * SAMPLE_RATE]
+        extracted = self.extractor(joined, sampling_rate=SAMPLE_RATE, return_tensors="np")
+        return {
+            "features": extracted["input_features"][0],
+            "context": self.contexts[row],
+            "label": np.float32(self.labels[row]),
+            "n_heard": -(-len(joined) // SAMPLES_PER_POSITION),
+            "row": row,
+        }
+
+
+def augment(
+    waveform: np.ndarray, augmentation: Augmentation, rng: np.random.Generator
+) -> np.ndarray:
+    """Return a waveform, (n,) float32, with the effects of augmentation A, each or not."""
+    if rng.random() < augmentation.pitch:
+        steps = rng.uniform(-augmentation.pitch_semitones, augmentation.pitch_semitones)
+        waveform = librosa.effects.pitch_shift(waveform, sr=SAMPLE_RATE, n_steps=steps)
+    if rng.random() < augmentation.stretch:
+        rate = rng.uniform(augmentation.stretch_low, augmentation.stretch_high)
+        waveform = librosa.effects.time_stretch(waveform, rate=rate)
+    if rng.random() < augmentation.noise:
+        waveform = waveform + rng.normal(0, augmentation.noise_std, len(waveform))
+    if rng.random() < augmentation.gain:
+        waveform = waveform * rng.uniform(augmentation.gain_low, augmentation.gain_high)
+    if rng.random() < augmentation.envelope:
+        waveform = warp_envelope(
+            waveform, augmentation.envelope_std, augmentation.envelope_mean, rng
+        )
+    return waveform.astype(np.float32)
+
+
+def warp_envelope(
+    waveform: np.ndarray, std: float, mean: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return a waveform, (n,), with noise on the power of WORLD's spectral envelope."""
+    f0, envelope, aperiodicity = pyworld.wav2world(waveform.astype(np.float64), SAMPLE_RATE)
+    changed = np.maximum(envelope + rng.normal(mean, std, envelope.shape), QUIETEST_POWER)
+    return pyworld.synthesize(f0, changed, aperiodicity, SAMPLE_RATE)
+
+
+class Shares(Sampler[int]):
+    """The places of `n_clips` clips in random order, a share of them at a time.
+
+    A clip costs the baseline the same, however long it is, so a share of an epoch tells as much.
+    """
+
+    def __init__(self, n_clips: int, n_shares: int, seed: int) -> None:
+        self.n_clips, self.n_shares = n_clips, n_shares
+        self.rng = np.random.default_rng(seed)
+        self.left: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        """Return how many clips a share has, at most."""
+        return math.ceil(self.n_clips / self.n_shares)
+
+    def __iter__(self) -> Iterator[int]:
+        """Return the next share; when all are used up, a new order begins."""
+        if not self.left:
+            self.left = np.array_split(self.rng.permutation(self.n_clips), self.n_shares)
+        return iter(self.left.pop().tolist())
+
+
+class Comparison(nn.Module):
+    """Encoder, mean over the frames, task and grade beside it, a linear layer."""
+
+    def __init__(self, config: Mapping[str, Any], dropout: float) -> None:
+        super().__init__()
+        public = WhisperConfig(**{**config, "max_source_positions": N_POSITIONS})
+        self.encoder = WhisperEncoder(public)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(public.d_model + 2, 1)
+
+    def forward(self, features: Tensor, context: Tensor, n_heard: Tensor) -> Tensor:
+        """Map (batch, mel bins, 1600), (batch, 2) and (batch,) to (batch,) float32 logits.
+
+        The mean is over the pair's own frames, as ours is, so that the scores can be compared.
+        """
+        frames = self.dropout(self.encoder(features).last_hidden_state)
+        heard = torch.arange(N_POSITIONS, device=frames.device) < n_heard[:, None]
+        pooled = (frames * heard[..., None]).sum(1) / n_heard[:, None]
+        return self.classifier(torch.cat([pooled, context], dim=1)).squeeze(1).float()
+
+    def load_ours(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load a mean-pooled joined comparison's weights by the names that ours has."""
+        renamed = {
+            name.replace("head.classifier.", "classifier."): tensor.float()
+            for name, tensor in tensors.items()
+            if name.startswith(("encoder.", "head.classifier."))
+        }
+        self.load_state_dict(renamed)
+
+
+class Training:
+    """The training of one model, a share of an epoch at a time."""
+
+    def __init__(
+        self,
+        clips: Clips,
+        recipe: Recipe,
+        config: Mapping[str, Any],
+        encoder: Mapping[str, Tensor],
+        *,
+        device: torch.device,
+        n_workers: int,
+        n_shares: int = 1,
+    ) -> None:
+        self.device = device
+        torch.manual_seed(recipe.seed)
+        model = Comparison(config, recipe.dropout)
+        positions = "embed_positions.weight"
+        model.encoder.load_state_dict({**encoder, positions: encoder[positions][:N_POSITIONS]})
+        self.half = device.type == "cuda"
+        if self.half:  # on a CPU it would only cost time, memory is plenty
+            model.encoder.gradient_checkpointing_enable()
+        self.model = model.to(device).train()
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=recipe.learning_rate,
+            betas=recipe.adam_betas,
+            eps=recipe.adam_epsilon,
+            weight_decay=recipe.weight_decay,
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.half)
+        self.loss = nn.BCEWithLogitsLoss()
+        self.loader = DataLoader(
+            ClipDataset(clips, config["num_mel_bins"], recipe.augment_learner, recipe.data_seed),
+            batch_size=recipe.batch_size,
+            sampler=Shares(len(clips), n_shares, recipe.data_seed),
+            num_workers=n_workers,
+            pin_memory=self.half,
+            persistent_workers=n_workers > 0,
+        )
+
+    def run_share(self) -> float:
+        """Train on the clips of a share once; return how many those were."""
+        n_heard = 0
+        for batch in self.loader:
+            self._step({name: tensor.to(self.device) for name, tensor in batch.items()})
+            n_heard += len(batch["row"])
+        return float(n_heard)
+
+    def _step(self, batch: Mapping[str, Tensor]) -> float:
+        self.optimizer.zero_grad()
+        with _half_precision(self.device):
+            logits = self.model(batch["features"], batch["context"], batch["n_heard"])
+        loss = self.loss(logits, batch["label"])
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.half:
+            torch.cuda.empty_cache()
+        return loss.item()
+
+
+@torch.inference_mode()
+def predict(
+    clips: Clips,
+    models: Mapping[Path, float],
+    config: Mapping[str, Any],
+    *,
+    batch_size: int,
+    device: torch.device,
+    n_workers: int,
+) -> np.ndarray:
+    """Return the models' weighted mean probabilities, (clips,), a pass over the clips for each.
+
+    `models` are files of a mean-pooled joined comparison's weights with their share of one.
+    """
+    mean = np.zeros(len(clips))
+    for path, weight in models.items():
+        model = Comparison(config, dropout=0.0)
+        model.load_ours(load_file(path))
+        model.to(device).eval()
+        loader = DataLoader(
+            ClipDataset(clips, config["num_mel_bins"]),
+            batch_size=batch_size,
+            num_workers=n_workers,
+            pin_memory=device.type == "cuda",
+        )
+        for batch in loader:
+            features, context, n_heard = (
+                batch[name].to(device) for name in ("features", "context", "n_heard")
+            )
+            with _half_precision(device):
+                logits = model(features, context, n_heard)
+            mean[batch["row"].numpy()] += weight * logits.sigmoid().double().cpu().numpy()
+    return mean
+
+
+def features_of(clips: Clips, recipe: Recipe, n_mels: int) -> list[int]:
+    """Load, augment and transform all clips in batches; return the rows that came out."""
+    dataset = ClipDataset(clips, n_mels, recipe.augment_learner, recipe.data_seed)
+    loader = DataLoader(dataset, batch_size=recipe.batch_size, shuffle=True)
+    return [row for batch in loader for row in batch["row"].tolist()]
+
+
+def search_weights(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the weights, (models,) of sum one, that a grid finds for (models, rows) predictions.
+
+    Each model's weight in turn goes over `GRID`, the whole is normalised, the best is kept, until
+    a sweep over all models finds nothing better.
+    """
+    weights = np.full(len(predictions), 1 / len(predictions))
+    best = log_loss(labels, weights @ predictions)
+    improved = True
+    while improved:
+        improved = False
+        for model in range(len(weights)):
+            for value in GRID:
+                candidate = weights.copy()
+                candidate[model] = value
+                if not candidate.sum():
+                    continue
+                candidate /= candidate.sum()
+                loss = log_loss(labels, candidate @ predictions)
+                if loss < best:
+                    best, weights, improved = loss, candidate, True
+    return weights
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """Return the type to compute in: half on a GPU; a CPU has no fp16 to speak of."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def _half_precision(device: torch.device) -> torch.autocast:
+    enabled = device.type == "cuda"
+    return torch.autocast(device.type, compute_dtype(device) if enabled else None, enabled=enabled)

@@ -1,0 +1,528 @@
+"""The benchmarks: what each side does, and what is to be said of it beside the ratio."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
+from torch.utils.tensorboard import SummaryWriter
+
+from benchmarks import baseline, flops, profiles
+from benchmarks.clips import MEDIUM, Clips, load, make_backbone, make_noise, select
+from benchmarks.harness import (
+    CLOCKS,
+    Result,
+    Side,
+    compare,
+    fastest,
+    median_flop_rate,
+    n_cores,
+    silence,
+    take_turns,
+    warm_up,
+)
+from hearback import backbones, checkpoint, cli, ensemble
+from hearback.checkpoint import FoldFiles
+from hearback.encoder import SAMPLES_PER_FRAME, EncoderShape
+from hearback.ensemble import EnsembleConfig, ModelConfig, mean_log_loss
+from hearback.errors import HearbackError
+from hearback.features import log_mel
+from hearback.inference import predict_ensemble
+from hearback.models import build
+from hearback.options import TrainingOptions, add_options, options_from
+from hearback.pairs import Draw, PairDataset, batched, window_samples
+from hearback.precision import compute_dtype
+from hearback.recipe import Recipe
+from hearback.training import FoldTraining
+from train_model1m import RECIPE as MEDIUM_RECIPE
+from train_model2ds import RECIPE as SMALL_RECIPE
+
+N_MODELS = 3  # of the ensemble that infers
+PRODUCT_SECONDS = 0.5  # that matrix products are timed for, in a turn
+SEARCH_SECONDS = 0.2
+TRAINED_NOISE = 0.01  # of a tensor's deviation: what training did to it, as it were
+NOT_WORSE = 1e-6  # nats of log loss: what two searches may differ by
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much work a turn is. Of clips a GPU takes more: a turn should last seconds."""
+
+    n_train: int = 192  # enough that few batches have clips of other lengths
+    n_shares: int = 4  # that the baseline trains on them in; each costs it the same
+    n_infer: int = 64
+    n_load: int = 128
+    n_both_padded: int = 8  # that are also scored in 16 s windows by both
+    n_gpu: int = 512
+    n_rows: int = 38_095  # the competition's
+    n_weights: int = 10
+
+    def with_clips(self, n_clips: int) -> "Sizes":
+        """Return these sizes with as many clips in every turn."""
+        of_clips = ("n_train", "n_infer", "n_load", "n_gpu")
+        few = min(n_clips, self.n_both_padded)
+        return replace(self, **dict.fromkeys(of_clips, n_clips), n_both_padded=few)
+
+
+QUICK = Sizes(
+    n_train=12,
+    n_shares=2,
+    n_infer=12,
+    n_load=12,
+    n_both_padded=4,
+    n_gpu=64,
+    n_rows=2000,
+    n_weights=4,
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the command line says, and a folder for what a benchmark writes."""
+
+    data: Path
+    tts_data: Path
+    store: Path
+    backbone: Path
+    work: Path
+    n_rounds: int = 5
+    n_threads: int = 1
+    clock: str = "wall"
+    precision: str = "auto"  # of ours
+    profile: bool = False
+    sizes: Sizes = Sizes()
+
+    @property
+    def unit(self) -> str:
+        """What a rate of clips is in."""
+        return "clips/s" if self.clock == "wall" else "clips/CPU s"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A benchmark's figures, and lines that say what they are of."""
+
+    result: Result
+    lines: tuple[str, ...]
+
+
+def train_cpu(setting: Setting) -> Outcome:
+    """Train a joined comparison, all of it, with augmentation A."""
+    clips = load(setting.data, setting.tts_data, setting.store, setting.sizes.n_train)
+    return compare_training(setting, clips, SMALL_RECIPE, setting.backbone, torch.device("cpu"))
+
+
+def infer_cpu(setting: Setting) -> Outcome:
+    """Score clips with three models, from their files to the ensemble's probabilities."""
+    clips = load(setting.data, setting.tts_data, setting.store, setting.sizes.n_infer)
+    return compare_inference(setting, clips, SMALL_RECIPE, setting.backbone, torch.device("cpu"))
+
+
+def load_cpu(setting: Setting) -> Outcome:
+    """Load clips, augment them and compute features, on one core."""
+    clips = load(setting.data, setting.tts_data, setting.store, setting.sizes.n_load)
+    n_mels = int(backbones.read_config(setting.backbone)["num_mel_bins"])
+    sides = [
+        Side("ours", counting(len(clips), Loading(clips, SMALL_RECIPE, n_mels).run)),
+        Side(
+            "baseline",
+            counting(len(clips), partial(baseline.features_of, clips, SMALL_RECIPE, n_mels)),
+        ),
+    ]
+    with threads(1):
+        warm_up(sides)
+        turns = take_turns(sides, setting.n_rounds, CLOCKS[setting.clock])
+        lines = [clips.describe(), "ours reads the 16 kHz store, the baseline the files"]
+        lines += profile_lines(setting, sides, torch.device("cpu"))
+    return Outcome(compare(turns[0], turns[1], f"{setting.unit} per core"), tuple(lines))
+
+
+def weights_cpu(setting: Setting) -> Outcome:
+    """Search the weights of an ensemble's models."""
+    predictions, labels = simulate_predictions(setting.sizes.n_weights, setting.sizes.n_rows)
+    searches = {"ours": ensemble.search_weights, "baseline": baseline.search_weights}
+    found: dict[str, np.ndarray] = {}
+
+    def search(name: str) -> float:
+        found[name] = searches[name](predictions, labels)
+        return 1.0
+
+    sides = [
+        Side("ours", partial(search, "ours"), least_seconds=SEARCH_SECONDS),
+        Side("baseline", partial(search, "baseline")),
+    ]
+    with threads(setting.n_threads):
+        warm_up(sides[:1])  # the grid is long enough
+        turns = take_turns(sides, setting.n_rounds, CLOCKS[setting.clock])
+    losses = {name: mean_log_loss(labels, found[name] @ predictions) for name in found}
+    if losses["ours"] > losses["baseline"] + NOT_WORSE:
+        raise HearbackError(f"our weights are worse than the grid's: log losses {losses}")
+    alone = [mean_log_loss(labels, of_model) for of_model in predictions]
+    lines = (
+        f"{len(predictions)} models × {len(labels)} rows, simulated; log loss of one "
+        f"{min(alone):.4f} to {max(alone):.4f}, of their mean "
+        f"{mean_log_loss(labels, predictions.mean(axis=0)):.4f}",
+        f"weighted: ours {losses['ours']:.6f}, baseline {losses['baseline']:.6f}",
+    )
+    return Outcome(compare(turns[0], turns[1], "searches/s"), lines)
+
+
+def train_gpu(setting: Setting) -> Outcome:
+    """Train whisper-medium's shape, weights at random, with augmentation A."""
+    clips, backbone = of_medium_shape(setting)
+    return compare_training(setting, clips, MEDIUM_RECIPE, backbone, torch.device("cuda"))
+
+
+def infer_gpu(setting: Setting) -> Outcome:
+    """Score clips with three models of whisper-medium's shape, weights at random."""
+    clips, backbone = of_medium_shape(setting)
+    return compare_inference(setting, clips, MEDIUM_RECIPE, backbone, torch.device("cuda"))
+
+
+BENCHMARKS: Mapping[str, Callable[[Setting], Outcome]] = {
+    "train_cpu": train_cpu,
+    "infer_cpu": infer_cpu,
+    "load_cpu": load_cpu,
+    "weights_cpu": weights_cpu,
+    "train_gpu": train_gpu,
+    "infer_gpu": infer_gpu,
+}
+
+
+def of_medium_shape(setting: Setting) -> tuple[Clips, Path]:
+    """Return clips of noise and a whisper-medium of noise: machines with a GPU may have neither."""
+    noise = setting.work / "noise"
+    backbone = setting.work / "medium"
+    if not noise.exists():
+        make_noise(noise, setting.sizes.n_gpu)
+        make_backbone(backbone, MEDIUM)
+    clips = load(noise / "data", noise / "tts_data", noise / "store", setting.sizes.n_gpu)
+    return clips, backbone
+
+
+def compare_training(
+    setting: Setting, clips: Clips, recipe: Recipe, backbone: Path, device: torch.device
+) -> Outcome:
+    """Train one model on the clips, an epoch a turn, and so does the baseline."""
+    recipe = replace(recipe, backbone=str(backbone))
+    ours = make_training(setting, clips, recipe, device)
+    config = backbones.read_config(backbone)
+    encoder = backbones.read_tensors(backbone, "encoder")
+
+    def baseline_side(n_workers: int) -> Side:
+        training = baseline.Training(
+            clips,
+            recipe,
+            config,
+            encoder,
+            device=device,
+            n_workers=n_workers,
+            n_shares=setting.sizes.n_shares,
+        )
+        return Side("baseline", training.run_share)
+
+    with ExitStack() as stack:
+        stack.enter_context(threads(setting.n_threads))
+        scalars = stack.enter_context(closing_writer(setting.work / "scalars"))
+
+        def run_epoch() -> float:
+            ours.run_epoch(scalars)
+            return float(len(clips))
+
+        sides, workers = with_best_workers(setting, Side("ours", run_epoch), baseline_side, device)
+        result, mfu = in_turn(setting, sides, device, (ours.dtype, baseline.compute_dtype(device)))
+        lines = [
+            f"{clips.describe()}; {recipe.name}'s recipe on {backbone.name}, batches of "
+            f"{recipe.batch_size}",
+            f"a turn of ours is all of them and the validation of one more, one of the baseline's "
+            f"1/{setting.sizes.n_shares} of them",
+            workers,
+            *mfu,
+            *profile_lines(setting, [sides[0], baseline_side(0)], device),
+        ]
+    return Outcome(result, tuple(lines))
+
+
+def make_training(
+    setting: Setting, clips: Clips, recipe: Recipe, device: torch.device
+) -> FoldTraining:
+    """Return our training of all of the clips.
+
+    The fold that is held out is one more clip, the shortest again: an epoch ends with a validation,
+    which is not what is measured.
+    """
+    data = select(clips.data, [*range(len(clips)), int(np.argmin(clips.pair_seconds))])
+    data.folds[-1] = 0
+    return FoldTraining(recipe, 0, training_options(setting, clips, device), data, attempt=1)
+
+
+def training_options(setting: Setting, clips: Clips, device: torch.device) -> TrainingOptions:
+    """Return the options of a train_model*.py, as its command line would have them."""
+    parser = cli.parser(None)
+    add_options(parser)
+    flags = {
+        "data": clips.folder,
+        "tts_data": clips.tts_data,
+        "store": clips.store,
+        "assets": setting.work / "assets",
+        "runs": setting.work / "runs",
+        "device": device,
+        "precision": setting.precision,
+    }
+    given = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    return options_from(parser.parse_args(given))
+
+
+def compare_inference(
+    setting: Setting, clips: Clips, recipe: Recipe, backbone: Path, device: torch.device
+) -> Outcome:
+    """Score the clips with an ensemble, a pass a turn, and so does the baseline."""
+    assets = setting.work / f"assets_{device.type}"
+    dtype = compute_dtype(device, setting.precision)
+    config = save_ensemble(assets, recipe, backbone, clips)
+    padded = save_ensemble(assets / "padded", replace(recipe, window="fixed"), backbone, clips)
+    scores: dict[str, np.ndarray] = {}
+
+    def predict() -> float:
+        scores["ours"] = predict_ours(config, clips, assets, device, dtype)
+        return float(len(clips))
+
+    def predict_baseline(n_workers: int, clips: Clips = clips) -> float:
+        scores["baseline"] = baseline.predict(
+            clips,
+            {FoldFiles(assets, model.name, 0).weights: model.weight for model in config.models},
+            backbones.read_config(backbone),
+            batch_size=recipe.batch_size,
+            device=device,
+            n_workers=n_workers,
+        )
+        return float(len(clips))
+
+    def baseline_side(n_workers: int) -> Side:
+        return Side("baseline", partial(predict_baseline, n_workers))
+
+    with threads(setting.n_threads):
+        ours = Side("ours", predict, flops_per_unit=flops_per_clip(clips, recipe, backbone))
+        sides, workers = with_best_workers(setting, ours, baseline_side, device)
+        result, mfu = in_turn(setting, sides, device, (dtype, baseline.compute_dtype(device)))
+        differences = np.abs(scores["ours"] - scores["baseline"])
+        few = replace(clips, data=select(clips.data, range(setting.sizes.n_both_padded)))
+        with silence():
+            predict_baseline(0, few)
+            of_few = predict_ours(padded, few, assets / "padded", device, dtype)
+        both_padded = np.abs(of_few - scores["baseline"])
+        lines = [
+            f"{clips.describe()}; {len(config.models)} models of {backbone.name}'s shape, "
+            f"batches of {recipe.batch_size}",
+            workers,
+            *mfu,
+            f"scores differ by {differences.mean():.5f} on average, {differences.max():.5f} at "
+            f"most; by {both_padded.max():.5f} at most where ours pads to 16 s, too "
+            f"({len(few)} clips)",
+            *profile_lines(setting, [sides[0], baseline_side(0)], device),
+        ]
+    return Outcome(result, tuple(lines))
+
+
+def predict_ours(
+    config: EnsembleConfig, clips: Clips, assets: Path, device: torch.device, dtype: torch.dtype
+) -> np.ndarray:
+    """Return our ensemble's probabilities, (clips,)."""
+    grades = clips.data.metadata["grade"].to_numpy(dtype=str)
+    source = clips.data.source
+    return predict_ensemble(config, source, grades, assets, device=device, dtype=dtype).clips
+
+
+def flops_per_clip(clips: Clips, recipe: Recipe, backbone: Path) -> float:
+    """Return the mean operations that our models' encoders need for one clip, all of them."""
+    shape = EncoderShape.from_config(backbones.read_config(backbone))
+    source = clips.data.source
+    windows = [
+        window_samples(
+            source.n_samples(row, recipe.pair), recipe.window, recipe.window_step_seconds
+        )
+        for row in range(len(clips))
+    ]
+    each = [flops.encoder_flops(shape, window // SAMPLES_PER_FRAME) for window in windows]
+    return N_MODELS * float(np.mean(each))
+
+
+def save_ensemble(assets: Path, recipe: Recipe, backbone: Path, clips: Clips) -> EnsembleConfig:
+    """Save a fold of each of three models and return their ensemble.
+
+    Heads at random, and backbones with a little noise in all of their weights: what the scores are
+    worth is not the question, but models that were trained have nothing in common that could be
+    computed once.
+    """
+    voice = clips.data.source.references.voice
+    tensors = backbones.read_tensors(backbone, "encoder")
+    oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
+    models = []
+    for number in range(N_MODELS):
+        named = replace(recipe, name=f"model{number}")
+        torch.manual_seed(number)
+        scorer = build(named, backbones.read_config(backbone))
+        scorer.load_pretrained({"encoder": tensors})
+        with torch.no_grad():
+            for tensor in scorer.encoder.state_dict().values():
+                tensor.add_(TRAINED_NOISE * tensor.std() * torch.randn_like(tensor))
+        story = {
+            "recipe": named.as_dict(),
+            "shape": scorer.shape(),
+            "tokenizer": None,
+            "voice": voice,
+        }
+        files = FoldFiles(assets, named.name, 0)
+        checkpoint.save_fold(files, scorer.state_dict(), oof, story)
+        models.append(ModelConfig(named.name, (0,), 1 / N_MODELS))
+    return EnsembleConfig(tuple(models), voice, {"all": 0.5}, {}, n_rows=0)
+
+
+class Loading:
+    """Our pairs, augmented, in batches, as features; other random numbers in every turn."""
+
+    def __init__(self, clips: Clips, recipe: Recipe, n_mels: int) -> None:
+        self.clips, self.recipe, self.n_mels = clips, recipe, n_mels
+        self.turn = 0
+
+    def run(self) -> list[int]:
+        """Return the rows whose features came out."""
+        recipe, source = self.recipe, self.clips.data.source
+        self.turn += 1
+        order = np.random.default_rng((recipe.data_seed, self.turn)).permutation(len(source))
+        pairs = PairDataset(
+            source,
+            [Draw(int(row), source.texts[row]) for row in order],
+            recipe.pair,
+            augmentations=(recipe.augment_reference, recipe.augment_learner),
+            seeds=(recipe.data_seed, self.turn),
+        )
+        rows: list[int] = []
+        each = (pairs[place] for place in range(len(pairs)))
+        for batch in batched(
+            each, recipe.batch_size, recipe.window, recipe.window_step_seconds, fill=True
+        ):
+            log_mel(batch.waveforms, self.n_mels)
+            rows += batch.rows.tolist()
+        return rows
+
+
+def counting(n_clips: int, run: Callable[[], list[int]]) -> Callable[[], float]:
+    """Return a turn that makes sure that every clip came out, once."""
+
+    def turn() -> float:
+        rows = run()
+        if sorted(rows) != list(range(n_clips)):
+            raise HearbackError(f"{len(rows)} rows came out of {n_clips}, or others")
+        return float(n_clips)
+
+    return turn
+
+
+def simulate_predictions(n_models: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return out-of-fold predictions, (models, rows), and labels, as the competition had them.
+
+    What the models hear is one normal variable a class, with noise that they share and some of
+    their own; the probability is calibrated. A single model's log loss is about 0.24, from 0.21
+    to 0.26, that of their mean 0.20.
+    """
+    base_rate, distance, shared_variance = 0.467, 2.6, 0.8
+    rng = np.random.default_rng(0)
+    labels = (rng.random(n_rows) < base_rate).astype(np.float64)
+    shared = rng.normal(0, np.sqrt(shared_variance), n_rows)
+    deviations = np.sqrt(1 - shared_variance) * np.linspace(0.7, 1.3, n_models)
+    heard = (
+        distance * (labels - 0.5)
+        + shared
+        + deviations[:, None] * rng.normal(size=(n_models, n_rows))
+    )
+    variances = shared_variance + deviations**2
+    logits = distance * heard / variances[:, None] + np.log(base_rate / (1 - base_rate))
+    return 1 / (1 + np.exp(-logits)), labels
+
+
+def with_best_workers(
+    setting: Setting, ours: Side, make: Callable[[int], Side], device: torch.device
+) -> tuple[list[Side], str]:
+    """Return ours and the baseline with as many loading processes as help it most, warmed up."""
+    several = (0, n_cores()) if device.type == "cpu" else (min(8, n_cores()),)
+    if setting.clock == "cpu":  # more processes do not make for fewer processor seconds
+        several = (0,)
+    sides = {str(n): make(n) for n in several}
+    warm_up([ours, sides[str(several[0])]])
+    if len(several) == 1:
+        return [ours, *sides.values()], f"baseline: {several[0]} loading processes"
+    n_workers = fastest(sides, CLOCKS[setting.clock])
+    return [ours, sides[n_workers]], f"baseline: {n_workers} loading processes, best of {several}"
+
+
+def in_turn(
+    setting: Setting, sides: list[Side], device: torch.device, dtypes: tuple[torch.dtype, ...]
+) -> tuple[Result, list[str]]:
+    """Time ours, the baseline and matrix products; return the result and the lines on FLOP/s."""
+    products = {}
+    for dtype in dict.fromkeys(dtypes):
+        product = flops.matrix_product(device, dtype)
+        products[dtype] = Side(str(dtype), product.run, PRODUCT_SECONDS, product.flops)
+    warm_up(products.values())
+    turns = take_turns([*sides, *products.values()], setting.n_rounds, CLOCKS[setting.clock])
+    of_product = dict(zip(products, turns[len(sides) :], strict=True))
+    lines = []
+    for side, of_side, dtype in zip(sides, turns, dtypes, strict=False):
+        reached, peak = median_flop_rate(of_side), median_flop_rate(of_product[dtype])
+        lines.append(
+            f"{side.name}: {reached / 1e9:.1f} GFLOP/s, {reached / peak:.1%} of the "
+            f"{peak / 1e9:.1f} of matrix products ({str(dtype).removeprefix('torch.')})"
+        )
+    return compare(turns[0], turns[1], setting.unit), lines
+
+
+def profile_lines(setting: Setting, sides: list[Side], device: torch.device) -> list[str]:
+    """Return what share of each side's time goes where, if that is asked for."""
+    if not setting.profile:
+        return []
+    if device.type != "cpu":
+        return ["no profile: a GPU works while Python goes on"]
+    return [f"{side.name} spends {profiles.describe(side.run)}" for side in sides]
+
+
+@contextmanager
+def threads(n_threads: int) -> Iterator[None]:
+    """Let torch and the libraries below numpy use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        with threadpool_limits(n_threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def closing_writer(folder: Path) -> Iterator[SummaryWriter]:
+    """Open a writer of TensorBoard scalars, and close it."""
+    writer = SummaryWriter(folder)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def run(name: str, setting: Setting) -> Outcome:
+    """Run a benchmark; what it writes is gone afterwards."""
+    setting.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=setting.work) as folder:
+        return BENCHMARKS[name](replace(setting, work=Path(folder)))
+
+
+def why_not(name: str) -> str | None:
+    """Say why a benchmark cannot run on this machine, or None where it can."""
+    if name.endswith("_gpu") and not torch.cuda.is_available():
+        return "left out: no CUDA device here"
+    return None

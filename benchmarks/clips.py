@@ -1,0 +1,176 @@
+"""What the benchmarks work on: clips in the competition's layout, chosen, made or made up."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from hearback.audio import SAMPLE_RATE, write_wav
+from hearback.dataset import TrainingData, load_training_data
+from hearback.encoder import WINDOW_SECONDS, EncoderShape, WhisperEncoder
+from hearback.errors import HearbackError
+from hearback.files import whole_file, write_json
+from hearback.pairs import PairSource
+from hearback.references import render_missing
+from hearback.tables import GRADES, TASKS, write_table
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("data", "tts_data", "store")  # of the clips, under the name of their flags
+SEED = 42
+
+MEDIUM = EncoderShape(
+    d_model=1024,
+    encoder_layers=24,
+    encoder_attention_heads=16,
+    encoder_ffn_dim=4096,
+    num_mel_bins=80,
+)
+N_PUBLIC_POSITIONS = 1500  # of a Whisper: 30 s
+
+# Seconds at 0, 10, …, 100 % of speechocean762's recordings (2,298 of its training half) and of
+# their references (hibari at 0.7 of its pace). Long texts have both long, so one rank is drawn for
+# the two; the pairs that result are 6.6 s long on average, the real ones 6.4 s.
+LEARNER_SECONDS = (1.59, 2.57, 2.85, 3.07, 3.27, 3.52, 3.81, 4.21, 4.81, 6.43, 20.41)
+REFERENCE_SECONDS = (0.69, 1.64, 1.78, 1.91, 2.03, 2.18, 2.33, 2.50, 2.72, 3.06, 4.63)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The same clips for both sides: as ours holds them, and where their files are."""
+
+    data: TrainingData
+    folder: Path  # of the recordings
+    tts_data: Path  # of the references
+    store: Path  # of the recordings at 16 kHz, which ours reads
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.data.source)
+
+    @property
+    def pair_seconds(self) -> np.ndarray:
+        """How long reference and learner are together, (clips,), at most a window."""
+        source = self.data.source
+        n_samples = [source.n_samples(row, "joined") for row in range(len(source))]
+        return np.minimum(np.array(n_samples) / SAMPLE_RATE, WINDOW_SECONDS)
+
+    def describe(self) -> str:
+        """Say how many there are and how long."""
+        mean = self.pair_seconds.mean()
+        return (
+            f"{len(self)} clips of {self.folder}, pairs of {mean:.1f} s on average, "
+            f"{mean / WINDOW_SECONDS:.0%} of the {WINDOW_SECONDS} s window"
+        )
+
+
+def load(folder: Path, tts_data: Path, store: Path, n_clips: int) -> Clips:
+    """Choose `n_clips` of the training data in `folder` at random, the same every time.
+
+    Raises BadInput for data with problems, HearbackError where there are not as many.
+    """
+    data = load_training_data(folder, tts_data, store, n_folds=2, group_by="none")
+    if len(data.labels) < n_clips:
+        raise HearbackError(f"{folder}: {len(data.labels)} clips; a benchmark needs {n_clips}")
+    rows = np.random.default_rng(SEED).permutation(len(data.labels))[:n_clips]
+    return Clips(select(data, rows), folder, tts_data, store)
+
+
+def select(data: TrainingData, rows: Sequence[int] | np.ndarray) -> TrainingData:
+    """Return some rows of a training set, in this order; none of them is held out."""
+    metadata = data.metadata.iloc[list(rows)].reset_index(drop=True)
+    labels = data.labels[list(rows)]
+    return replace(
+        data,
+        metadata=metadata,
+        source=PairSource(metadata, data.source.references, data.source.store, labels),
+        labels=labels,
+        folds=np.full(len(rows), -1),
+    )
+
+
+def make_sample(folder: Path) -> None:
+    """Make the embedded sample, its references and its store in `folder`: what is missing of it."""
+    folder = folder.absolute()
+    data = folder / "data"
+    if not (data / "train_metadata.csv").exists():  # written last
+        _run_step("-m", "hearback.corpora.sample", str(data))
+    folders = [part for name in FOLDERS for part in (f"--{name}", str(folder / name))]
+    _run_step("preprocess.py", *folders, "--near_misses", "0")
+
+
+def _run_step(*command: str) -> None:
+    status = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
+    if status:
+        raise HearbackError(f"python {shlex.join(command)} ended with status {status}")
+
+
+def make_noise(folder: Path, n_clips: int) -> None:
+    """Write `n_clips` clips of noise, as long as speechocean762's, with references as long as its.
+
+    For machines that have no corpus and no voice: how fast a clip goes through does not depend on
+    what is said in it.
+    """
+    rng = np.random.default_rng(SEED)
+    ranks = np.linspace(0, 1, len(LEARNER_SECONDS))
+    rows, reference_seconds = [], {}
+    for number, rank in enumerate(rng.random(n_clips)):
+        text, name = f"text {number}", f"noise_{number:05d}.wav"
+        reference_seconds[text] = float(np.interp(rank, ranks, REFERENCE_SECONDS))
+        learner_seconds = float(np.interp(rank, ranks, LEARNER_SECONDS))
+        write_wav(folder / "data" / name, _murmur(learner_seconds, rng), SAMPLE_RATE)
+        rows.append((name, TASKS[number % len(TASKS)], text, GRADES[number % len(GRADES)]))
+    columns = ["filename", "task", "expected_text", "grade"]
+    metadata = pd.DataFrame(rows, columns=columns)
+    write_table(metadata, folder / "data" / "train_metadata.csv")
+    labels = metadata[["filename"]].assign(score=[float(n % 2) for n in range(n_clips)])
+    write_table(labels, folder / "data" / "train_labels.csv")
+    render_missing(metadata["expected_text"], _NoiseVoice(reference_seconds), folder / "tts_data")
+
+
+class _NoiseVoice:
+    """A voice that says noise, as long as it is told to."""
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+        self.rng = np.random.default_rng(SEED)
+
+    def describe(self) -> dict[str, str | float | int]:
+        return {"backend": "noise", "voice": "noise", "speed": 1.0, "sample_rate": SAMPLE_RATE}
+
+    def render(self, text: str) -> np.ndarray:
+        return _murmur(self.seconds[text], self.rng)
+
+    def close(self) -> None:
+        pass
+
+
+def _murmur(seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """Return noise that swells and fades four times a second, as syllables do."""
+    times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    loudness = 0.1 * (1 + np.sin(2 * np.pi * 4 * times)) / 2
+    return (loudness * rng.standard_normal(len(times))).clip(-1, 1).astype(np.float32)
+
+
+def make_backbone(folder: Path, shape: EncoderShape) -> Path:
+    """Write a Whisper's encoder of random weights in Transformers' layout; return its folder."""
+    torch.manual_seed(SEED)
+    tensors = {
+        f"model.encoder.{name}": tensor.half().contiguous()
+        for name, tensor in WhisperEncoder(shape).state_dict().items()
+    }
+    name = "model.encoder.embed_positions.weight"
+    missing = N_PUBLIC_POSITIONS - len(tensors[name])
+    tensors[name] = torch.cat([tensors[name], tensors[name][:missing]])
+    with whole_file(folder / "model.safetensors") as temporary:
+        save_file(tensors, temporary)
+    write_json(folder / "config.json", {"model_type": "whisper", **shape.as_config()})
+    return folder

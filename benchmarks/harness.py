@@ -1,0 +1,191 @@
+"""Two ways to do the same work, timed in turn: what one machine does in one sitting is comparable.
+
+The sides take turns (A B, B A, A B, …), so that what slows the machine down for a while slows both.
+A ratio is that of the median rates; its spread is the lowest and the highest ratio of any one
+round. (A bootstrap of so few rounds would only pretend to know more.)
+"""
+
+import contextlib
+import gc
+import io
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from benchmarks import flops
+from hearback.errors import HearbackError
+from hearback.files import read_json, write_json
+
+Clock = Callable[[], float]  # seconds since some moment
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended, in seconds."""
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
+
+
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": cpu_seconds}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to do the work. `run` takes one turn and returns how much it did: clips, say.
+
+    A turn that is over sooner is taken again until `least_seconds` have passed. `flops_per_unit`
+    are the floating point operations of a clip, say, where they are known; else those of Whisper's
+    encoders are counted.
+    """
+
+    name: str
+    run: Callable[[], float]
+    least_seconds: float = 0.0
+    flops_per_unit: float | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn did: units of work, floating point operations, seconds."""
+
+    amount: float
+    flops: float
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Units of work a second."""
+        return self.amount / self.seconds
+
+    @property
+    def flop_rate(self) -> float:
+        """Floating point operations a second."""
+        return self.flops / self.seconds
+
+
+@dataclass(frozen=True)
+class Result:
+    """How many times as fast ours is, from `low` to `high`; the median rates are in `unit`."""
+
+    ratio: float
+    low: float
+    high: float
+    ours: float
+    baseline: float
+    unit: str
+
+
+def take_turn(side: Side, clock: Clock) -> Turn:
+    """Let a side do its work, as often as it takes, in silence, and time it."""
+    gc.collect()
+    amount, done = 0.0, False
+    with silence(), flops.counted() as counter:
+        _wait_for_device()
+        started = clock()
+        while not done:
+            amount += side.run()
+            _wait_for_device()
+            seconds = clock() - started
+            done = seconds >= side.least_seconds and seconds > 0
+    known = side.flops_per_unit
+    return Turn(amount, counter.flops if known is None else known * amount, seconds)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Let nothing be printed in this block: no bars, no estimates."""
+    with (
+        io.StringIO() as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
+def take_turns(sides: Sequence[Side], n_rounds: int, clock: Clock) -> list[list[Turn]]:
+    """Return the turns of each side, (sides, rounds), in another order every other round.
+
+    What is done only once (imports, compilation, first allocations) is to have been done before.
+    """
+    turns: list[list[Turn]] = [[] for _ in sides]
+    for number in range(n_rounds):
+        order = range(len(sides))
+        for place in order if number % 2 == 0 else reversed(order):
+            turns[place].append(take_turn(sides[place], clock))
+    return turns
+
+
+def warm_up(sides: Iterable[Side]) -> None:
+    """Let each side take a turn that is not counted."""
+    for side in sides:
+        take_turn(side, time.perf_counter)
+
+
+def fastest(sides: Mapping[str, Side], clock: Clock) -> str:
+    """Return the name of the side that does most in a second, after one turn each."""
+    rates = {name: take_turn(side, clock).rate for name, side in sides.items()}
+    return max(rates, key=rates.__getitem__)
+
+
+def compare(ours: Sequence[Turn], baseline: Sequence[Turn], unit: str) -> Result:
+    """Compare the rates of the turns of two sides, round by round."""
+    ratios = [one.rate / other.rate for one, other in zip(ours, baseline, strict=True)]
+    rate, other_rate = median_rate(ours), median_rate(baseline)
+    return Result(rate / other_rate, min(ratios), max(ratios), rate, other_rate, unit)
+
+
+def median_rate(turns: Iterable[Turn]) -> float:
+    """Return the median of the turns' rates, in units a second."""
+    return statistics.median(turn.rate for turn in turns)
+
+
+def median_flop_rate(turns: Iterable[Turn]) -> float:
+    """Return the median of the turns' floating point operations a second."""
+    return statistics.median(turn.flop_rate for turn in turns)
+
+
+def machine() -> str:
+    """Return the machine in words: processor, cores, GPU, versions, date."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # Linux only; elsewhere the platform knows better
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    parts = [f"{processor}, {n_cores()} cores"]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    parts += [f"torch {torch.__version__}", f"Python {platform.python_version()}"]
+    return ", ".join([*parts, date.today().isoformat()])
+
+
+def n_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def keep_results(results: Mapping[str, Result], path: Path) -> None:
+    """Write results as JSON, by benchmark; those of other benchmarks in the file stay.
+
+    Raises HearbackError where the file is there and holds something else.
+    """
+    try:
+        kept = read_json(path) if path.exists() else {}
+    except ValueError as error:
+        raise HearbackError(f"{path}: not JSON ({error}); delete it") from None
+    if not isinstance(kept, dict):
+        raise HearbackError(f"{path}: not a file of results; delete it")
+    new = {name: asdict(result) for name, result in results.items()}
+    write_json(path, dict(sorted({**kept, **new}.items())))
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
