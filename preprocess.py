@@ -5,9 +5,9 @@
 Reads data/train_metadata.csv, train_labels.csv, test_metadata.csv and submission_format.csv, those
 that are there, and their recordings. Writes the recordings at 16 kHz to store/ and the references
 to tts_data/; so are texts that are nearly those of the training data (--near_misses), which models
-train on, and near_misses.csv, which lists those asked for last. Run again, it does only what is
-missing. Every problem is reported, not the first; problems of the training data end it with
-status 2, those of the test data are warnings.
+train on, and near_misses.csv, which lists those asked for last. Run again, also after it was
+killed, it does only what is missing. Every problem is reported, not the first; problems of the
+training data end it with status 2, those of the test data are warnings.
 """
 
 import argparse
@@ -66,11 +66,16 @@ def arguments() -> argparse.Namespace:
         help=f"so many for each training text, rendered too; 0: none (default: {N_NEAR_MISSES})",
     )
     flags.add_argument("--seed", type=int, default=42, help="of the near misses")
+    flags.add_argument(
+        "--jobs", type=int, help="processes that render (default: one for each processor)"
+    )
     flags.add_argument("--strict", action="store_true", help="warnings end it with status 2 too")
     args = flags.parse_args()
     for name in ("near_misses", "seed"):
         if (getattr(args, name) or 0) < 0:
             flags.error(f"--{name} must be 0 or more")
+    if args.jobs is not None and args.jobs < 1:
+        flags.error("--jobs must be 1 or more")
     return args
 
 
@@ -133,7 +138,8 @@ def render(splits: Iterable[Split], near_misses: Iterable[str], args: argparse.N
     texts = [text for split in splits for text in split.metadata["expected_text"]]
     voice = open_voice(args.voice, args.speed, **options[args.voice])
     try:
-        return render_missing([*filter(has_words, texts), *near_misses], voice, args.tts_data)
+        wanted = [*filter(has_words, texts), *near_misses]
+        return render_missing(wanted, voice, args.tts_data, jobs=args.jobs)
     except UnrenderedTexts as error:
         for split in splits:
             split.report.extend(unrendered(split, error.failures))

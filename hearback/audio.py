@@ -6,17 +6,18 @@ layout (stereo, 8 kHz, 44.1 kHz, ...) is converted, and a warning says what was 
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import threading
 import uuid
 from collections import deque
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from tqdm import tqdm
 
 from hearback.errors import HearbackError
 from hearback.files import read_json, whole_file, write_json
-from hearback.tables import Problem, Report, contained, leads_out
+from hearback.tables import Problem, Report, containing, leads_out
 
 SAMPLE_RATE = 16_000  # Hz, Whisper's
 
@@ -137,13 +138,21 @@ def check_recordings(
         pass
 
 
+def count_processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Store:
     """The recordings of one metadata table, decoded once: 16 kHz mono, int16, memory-mapped.
 
     Two files: `<name>.json`, the index, names the other, `<name>.<id>.pcm`, which is the samples
     of all recordings one after the other, little-endian int16 without a header. The index is
-    written last and in one step, and no data file is ever written over: a build that is killed
-    leaves the former store as it was. Any number of processes may have a store open.
+    written last and in one step, and what it tells of the data is never written over, only
+    appended to: a build that is killed leaves the former store as it was, and the next one goes on
+    where it ended (`_Builder`). Any number of processes may have a store open.
 
     `Store(folder, name)` opens what `Store.build` made. Raises BadStore if it is not there, not
     whole, or of another version.
@@ -167,11 +176,13 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise BadStore(f"{index_path}: damaged ({what}); build the store again") from error
-        if n_bytes != n_bytes_told:
+        if n_bytes < n_bytes_told:
             what = f"{n_bytes} bytes where its index tells {n_bytes_told}"
             raise BadStore(f"{self._data_path}: {what}; build the store again")
-        # An empty file cannot be mapped.
-        self._data = np.memmap(self._data_path, _DTYPE, "r") if n_bytes else np.zeros(0, _DTYPE)
+        # More bytes are those of a build under way. An empty file cannot be mapped.
+        self._data: np.ndarray = np.zeros(0, _DTYPE)
+        if n_bytes_told:
+            self._data = np.memmap(self._data_path, _DTYPE, "r", shape=(index["n_samples"],))
 
     @classmethod
     def build(
@@ -190,10 +201,10 @@ class Store:
 
         `metadata` comes from `tables.read_metadata(table_path, ...)`; its recordings lie in
         `data_folder`. A recording is decoded if it is new or its file's size or modification time
-        changed, and dropped if the table no longer has it. All problems go into `report`, those
-        of recordings decoded earlier too; a recording with an error is not in the store. Memory
-        holds a few recordings at a time. `workers` is the number of threads, by default one for
-        each processor.
+        changed, and dropped if the table no longer has it. What a build that was killed has decoded
+        is not decoded again. All problems go into `report`, those of recordings decoded earlier
+        too; a recording with an error is not in the store. Memory holds a few recordings at a
+        time. `workers` is the number of threads, by default one for each processor.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(f"a store's name is letters, digits, '_' and '-', not {name!r}")
@@ -202,29 +213,23 @@ class Store:
         # A second process that builds the same store waits here, and then finds it up to date.
         with FileLock(store_folder / f".{name}.lock"):
             former: Self | None = None
-            kept: Iterator[_Piece] = iter(())
             with contextlib.suppress(BadStore):  # the recordings are there to make it again
                 former = cls(store_folder, name)
-            stored = former._entries if former else {}
-            _remove_data(store_folder, name, keep=former)  # what a build that was killed left
+            builder = _Builder(store_folder, name, former)
+            stored = builder.entries
             current = {source.filename for source in sources if _is_current(source, stored)}
             for source in sources:
                 if source.filename in current:
                     _report_notes(source, stored[source.filename].notes, table_path, report)
-            changed = [source for source in sources if source.filename not in current]
-            decoded = _decode_all(changed, table_path, report, progress, workers)
-            fresh = (_piece(source, recording) for source, recording in decoded)
-            # A recording with an error is tried again each time. When no other has changed, there
-            # is nothing to write.
-            first = next(fresh, None)
-            if former:
-                if first is None and current == stored.keys():
+            missing = [source for source in sources if source.filename not in current]
+            with contextlib.closing(builder):
+                # A recording with an error is tried again each time.
+                for source, decoded in _decode_all(missing, table_path, report, progress, workers):
+                    builder.add(source.filename, decoded)
+                    current.add(source.filename)
+                if not builder.finish(current) and former is not None:
                     return former
-                kept = former._pieces(current)
-            _write_store(store_folder, name, chain(kept, [first] if first else [], fresh))
-            store = cls(store_folder, name)
-            _remove_data(store_folder, name, keep=store)
-            return store
+            return cls(store_folder, name)
 
     def get(self, filename: str) -> np.ndarray:
         """Return a recording's waveform, (n,), float32, 16 kHz. Raises NotInStore."""
@@ -252,11 +257,6 @@ class Store:
     def __reduce__(self) -> tuple[type[Self], tuple[Path, str]]:
         """Travel to another process as a path: a pickled memory map is a copy of all the audio."""
         return type(self), self._opened
-
-    def _pieces(self, filenames: Container[str]) -> Iterator["_Piece"]:
-        for filename, entry in self._entries.items():
-            if filename in filenames:
-                yield filename, entry, self._samples(filename)
 
     def _samples(self, filename: str) -> np.ndarray:
         entry = self._entry(filename)
@@ -293,7 +293,153 @@ class _Entry:
     notes: Sequence[str]
 
 
-_Piece = tuple[str, _Entry, np.ndarray]  # filename, entry (its offset not yet known), int16 samples
+@dataclass(frozen=True)
+class _Decoded:
+    """A recording as the store keeps it; its place is not known yet."""
+
+    entry: _Entry
+    samples: np.ndarray  # int16
+
+
+class _Builder:
+    """A store under way: samples are appended to its data file, and what they are to a journal.
+
+    The journal, `.<name>.journal`, is a header that names the data file, then a line of JSON for
+    each recording, written after its samples. The index takes its place when all is done. Until
+    then a line counts only if the samples are those of its digest, so nothing needs to be synced
+    on the way. `entries` are the recordings that there are, of the former store and of the journal.
+    """
+
+    def __init__(self, folder: Path, name: str, former: Store | None) -> None:
+        self._folder, self._name, self._former = folder, name, former
+        self._journal_path = folder / f".{name}.journal"
+        self.entries: dict[str, _Entry] = {}
+        self._data_path = self._new_path()
+        self._n_samples = 0
+        if former is not None:
+            self.entries.update(former._entries)
+            self._data_path, self._n_samples = former._data_path, len(former._data)
+        self._journal_bytes = 0
+        self._data: BinaryIO | None = None
+        self._journal: BinaryIO | None = None
+        self._read_journal()
+        self._remove_data()
+
+    def close(self) -> None:
+        """Close the files; what was added stays for the next build."""
+        for file in (self._data, self._journal):
+            if file is not None:
+                file.close()
+
+    def add(self, filename: str, decoded: _Decoded) -> None:
+        """Append a recording, in place of a former one of its name."""
+        if self._data is None or self._journal is None:
+            self._data, self._journal = self._open()
+        entry = replace(decoded.entry, offset=self._n_samples)
+        self._data.write(decoded.samples.data)
+        self._data.flush()
+        self._journal.write(_as_line({"filename": filename, **vars(entry)}))
+        self._journal.flush()
+        self._n_samples += entry.n_samples
+        self.entries[filename] = entry
+
+    def finish(self, filenames: set[str]) -> bool:
+        """Write the index of `filenames` and drop the others; return whether anything changed."""
+        self.close()
+        former = self._former
+        entries = {name: entry for name, entry in self.entries.items() if name in filenames}
+        changed = former is None or entries != former._entries
+        if changed:
+            n_samples = sum(entry.n_samples for entry in entries.values())
+            if n_samples < self._n_samples or not self._data_path.exists():
+                entries = self._copy(entries)
+            else:
+                with self._data_path.open("rb+") as data:
+                    os.fsync(data.fileno())
+            recordings = {name: vars(entry) for name, entry in entries.items()}
+            told = {**_LAYOUT, "data": self._data_path.name, "n_samples": n_samples}
+            write_json(self._folder / f"{self._name}.json", {**told, "recordings": recordings})
+            self._remove_data()
+        elif former is not None and len(former._data) < self._n_samples:
+            # Decoded for a table that is no more. Windows cuts nothing that is mapped.
+            with contextlib.suppress(PermissionError):
+                os.truncate(self._data_path, len(former._data) * _DTYPE.itemsize)
+        self._journal_path.unlink(missing_ok=True)
+        return changed
+
+    def _open(self) -> tuple[BinaryIO, BinaryIO]:
+        """Open data and journal, cut behind what counts: half a recording, half a line."""
+        if not self._journal_bytes:
+            header = _as_line({**_LAYOUT, "data": self._data_path.name})
+            with whole_file(self._journal_path) as temporary:
+                temporary.write_bytes(header)
+            self._journal_bytes = len(header)
+        self._data_path.touch()
+        data, journal = self._data_path.open("rb+"), self._journal_path.open("rb+")
+        for file, n_bytes in (
+            (data, self._n_samples * _DTYPE.itemsize),
+            (journal, self._journal_bytes),
+        ):
+            file.truncate(n_bytes)
+            file.seek(n_bytes)
+        return data, journal
+
+    def _read_journal(self) -> None:
+        """Take over what a build that was killed has stored, as far as it is whole."""
+        # No journal, half a line, samples that were lost with the power: what comes before counts.
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, TypeError),
+            self._journal_path.open("rb") as journal,
+        ):
+            header = journal.readline()
+            told = json.loads(header)
+            data_path = self._folder / Path(told.pop("data")).name
+            if told != _LAYOUT or (self._former is not None and data_path != self._data_path):
+                return  # another version's; or the index is newer, and its data a copy
+            self._data_path, self._journal_bytes = data_path, len(header)
+            with data_path.open("rb") as data:
+                for line in journal:
+                    values = json.loads(line)
+                    filename, entry = values.pop("filename"), _Entry(**values)
+                    if hashlib.sha256(_read_samples(data, entry)).hexdigest() != entry.sha256:
+                        return
+                    self.entries[filename] = entry
+                    self._n_samples = entry.offset + entry.n_samples
+                    self._journal_bytes += len(line)
+
+    def _copy(self, entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
+        """Copy some recordings to a new data file; return them with their places there."""
+        moved: dict[str, _Entry] = {}
+        offset = 0
+        former_path, self._data_path = self._data_path, self._new_path()
+        with whole_file(self._data_path) as temporary, temporary.open("wb") as copy:
+            if entries:
+                with former_path.open("rb") as data:
+                    for filename, entry in entries.items():
+                        copy.write(_read_samples(data, entry))
+                        moved[filename] = replace(entry, offset=offset)
+                        offset += entry.n_samples
+        return moved
+
+    def _new_path(self) -> Path:
+        return self._folder / f"{self._name}.{uuid.uuid4().hex}.pcm"
+
+    def _remove_data(self) -> None:
+        """Remove the data files of the store's other builds, whole or begun."""
+        name = self._name
+        for path in chain(self._folder.glob(f"{name}.*.pcm"), self._folder.glob(f".{name}.*.pcm")):
+            if path != self._data_path:
+                with contextlib.suppress(PermissionError):  # Windows keeps what a process has open
+                    path.unlink(missing_ok=True)
+
+
+def _as_line(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values) + "\n").encode()
+
+
+def _read_samples(data: BinaryIO, entry: _Entry) -> bytes:
+    data.seek(entry.offset * _DTYPE.itemsize)
+    return data.read(entry.n_samples * _DTYPE.itemsize)
 
 
 def _sources(
@@ -301,10 +447,11 @@ def _sources(
 ) -> list[_Source]:
     """Return the file of each row of the metadata; report names that lead out of the folder."""
     sources: dict[str, _Source] = {}
+    path_of = containing(data_folder)
     for filename, line in zip(metadata["filename"], metadata["line"].tolist(), strict=True):
         if not filename or filename in sources:
             continue  # read_metadata reports both
-        path = contained(data_folder, filename)
+        path = path_of(filename)
         if path is None:
             report.add(leads_out(table_path, line, filename))
             continue
@@ -323,53 +470,28 @@ def _is_current(source: _Source, stored: Mapping[str, _Entry]) -> bool:
     return (source.size, source.mtime_ns) == (entry.source_size, entry.source_mtime_ns)
 
 
-def _piece(source: _Source, recording: Recording) -> _Piece:
-    samples = to_int16(recording.waveform)
-    digest = hashlib.sha256(samples.tobytes()).hexdigest()
-    entry = _Entry(0, len(samples), source.size, source.mtime_ns, digest, recording.notes)
-    return source.filename, entry, samples
-
-
-def _write_store(folder: Path, name: str, pieces: Iterator[_Piece]) -> None:
-    """Write a store's two files, the index last."""
-    entries: dict[str, dict[str, Any]] = {}
-    n_samples = 0
-    data_path = folder / f"{name}.{uuid.uuid4().hex}.pcm"
-    with whole_file(data_path) as temporary, temporary.open("wb") as data:
-        for filename, entry, samples in pieces:
-            data.write(samples.tobytes())
-            entries[filename] = vars(entry) | {"offset": n_samples}
-            n_samples += len(samples)
-    index = {**_LAYOUT, "data": data_path.name, "n_samples": n_samples, "recordings": entries}
-    write_json(folder / f"{name}.json", index)
-
-
-def _remove_data(folder: Path, name: str, keep: Store | None) -> None:
-    """Remove the data files of a store's other builds, whole or begun, except that of `keep`."""
-    for path in chain(folder.glob(f"{name}.*.pcm"), folder.glob(f".{name}.*.pcm")):
-        if keep is None or path != keep._data_path:
-            with contextlib.suppress(PermissionError):  # Windows keeps what a process has open
-                path.unlink(missing_ok=True)
-
-
 def _decode_all(
     sources: Sequence[_Source],
     table_path: Path,
     report: Report,
     progress: bool,
     workers: int | None,
-) -> Iterator[tuple[_Source, Recording]]:
+) -> Iterator[tuple[_Source, _Decoded]]:
     """Yield, in their order, the recordings that can be used; report the others, and notes."""
 
-    def outcome(source: _Source) -> Recording | UnreadableAudio:
+    def outcome(source: _Source) -> _Decoded | UnreadableAudio:
         try:
-            return decode(source.path)
+            recording = decode(source.path)
         except UnreadableAudio as error:
             return error
+        samples = to_int16(recording.waveform)
+        digest = hashlib.sha256(samples.data).hexdigest()
+        entry = _Entry(0, len(samples), source.size, source.mtime_ns, digest, recording.notes)
+        return _Decoded(entry, samples)
 
     # Threads: libsndfile, soxr and numpy work outside of Python's lock, and a waveform need not
     # be pickled. A few recordings ahead of the consumer and no more, to bound the memory.
-    workers = workers or min(os.cpu_count() or 1, 16)
+    workers = workers or min(count_processors(), 16)
     bar = tqdm(total=len(sources), desc="decoding", unit="clip", disable=not (progress and sources))
     with ThreadPoolExecutor(workers) as pool, bar:
         submitted = ((source, pool.submit(outcome, source)) for source in sources)
@@ -377,15 +499,15 @@ def _decode_all(
         while ahead:
             source, future = ahead.popleft()
             ahead.extend(islice(submitted, 1))
-            recording = future.result()
+            decoded = future.result()
             bar.update()
-            if isinstance(recording, UnreadableAudio):
+            if isinstance(decoded, UnreadableAudio):
                 cure = "put a good recording there, or remove the row"
-                what, filename = f"the recording {recording}", source.filename
+                what, filename = f"the recording {decoded}", source.filename
                 report.add(Problem(str(table_path), source.line, what, cure, filename=filename))
                 continue
-            _report_notes(source, recording.notes, table_path, report)
-            yield source, recording
+            _report_notes(source, decoded.entry.notes, table_path, report)
+            yield source, decoded
 
 
 def _report_notes(source: _Source, notes: Sequence[str], table_path: Path, report: Report) -> None:

@@ -42,6 +42,7 @@ PREFERENCE = 0.1  # 0.1 farther makes a word 1/e as likely
 TABLE = "near_misses.csv"
 
 _COLUMNS = ("text", "near_miss", "kind", "wrong", "gap")
+N_CACHED = 1 << 16  # texts and words whose phonemes are kept
 _TRIES = 10  # for a kind, before the next one
 
 # Stress and length are not sounds; a flap is a t, and reduced vowels differ by their neighbours.
@@ -97,8 +98,9 @@ class NearMisses:
     """
 
     def __init__(self, texts: Iterable[str], pronounce: Callable[[str], str] | None = None) -> None:
-        self._pronounce = pronounce or hibari_pronounce()
-        self._sounds_of: dict[str, str] = {}
+        pronounce = pronounce or hibari_pronounce()
+        # Half of what is asked was asked before, and a sentence takes a millisecond.
+        self._clean = functools.lru_cache(N_CACHED)(lambda text: sounds_only(pronounce(text)))
         known = [text.split() for text in texts]
         self._vocabulary = self._words(word for words in known for word in words)
         self._singles = self._words(words[0] for words in known if len(words) == 1)
@@ -217,12 +219,7 @@ class NearMisses:
     def _sounds(self, word: str) -> str:
         """Return the phonemes of a word said alone; nothing for punctuation."""
         core = _core(word)
-        if core not in self._sounds_of:
-            self._sounds_of[core] = self._clean(core) if core else ""
-        return self._sounds_of[core]
-
-    def _clean(self, text: str) -> str:
-        return sounds_only(self._pronounce(text))
+        return self._clean(core) if core else ""
 
 
 class _Words:

@@ -6,13 +6,21 @@
       voice.json       the voice that made them
 
 A recording is there whole or not at all, so a run that was killed is taken up where it ended.
+Several processes render at once, each with the voice opened anew; the audio is the same.
 """
 
 import csv
 import hashlib
 import json
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
 import wave
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +30,17 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from hearback.audio import SAMPLE_RATE, SILENCE_DBFS, write_wav
+from hearback.audio import SAMPLE_RATE, SILENCE_DBFS, count_processors, write_wav
 from hearback.errors import HearbackError
 from hearback.files import read_json, sha256_of, whole_file, write_json
 from hearback.tables import contained
-from hearback.voices.base import RenderError, Voice
+from hearback.voices.base import RenderError, Voice, VoiceError
 
 EDGE_SECONDS = 0.1  # of the silence before and after the words that is kept
 EDGE_DB = -40.0  # below the peak: what is quieter is silence there
 INDEX = "data_paths.csv"
 VOICE = "voice.json"
+FEWEST_TEXTS = 16  # of a process: with fewer, to start it takes longer than to render them
 _HEADER_BYTES = 44  # of a WAV file with 16-bit samples and nothing else
 _SEEN_VALUE = 40  # characters of a setting that an error shows
 
@@ -155,19 +164,29 @@ def missing_texts(texts: Iterable[str], folder: Path) -> list[str]:
 
 
 def render_missing(
-    texts: Iterable[str], voice: Voice, folder: Path, *, progress: bool = True
+    texts: Iterable[str],
+    voice: Voice,
+    folder: Path,
+    *,
+    progress: bool = True,
+    jobs: int | None = None,
 ) -> int:
     """Render the texts that have no reference in `folder` yet, and return how many those were.
 
+    `jobs` is the number of processes, by default one for each processor; few texts are rendered by
+    fewer. A script that has many rendered must be safe to import, as `multiprocessing` asks.
     Raises OtherVoice, before anything is written, if the folder holds another voice's references;
     UnrenderedTexts, when all other texts are rendered, if the voice cannot say some of them;
-    VoiceError if it can say none any more. In each case the index lists what is there.
+    VoiceError if it can say none any more, or if a process was killed. In each case the index
+    lists what is there.
     """
     wanted = _by_id(texts)
     folder.mkdir(parents=True, exist_ok=True)
     # A second process that renders into the same folder waits here.
     with FileLock(folder / ".lock"):
         _keep_voice(folder, voice)
+        for begun in folder.glob(".*.wav"):  # by a run that was killed
+            begun.unlink()
         paths = _read_index(folder)
         # What is on disk counts, listed or not: a killed run has written no index.
         made = {id_: folder / f"{id_}.wav" for id_ in wanted}
@@ -176,22 +195,90 @@ def render_missing(
             for id_, text in wanted.items()
             if not _is_listed(text, paths) and _n_samples(made[id_]) is None
         }
-        failures: dict[str, str] = {}
-        bar = tqdm(missing.items(), "rendering", unit="text", disable=not (progress and missing))
+        to_make = {text: made[id_] for id_, text in missing.items()}
+        n_processes = min(jobs or count_processors(), len(missing) // FEWEST_TEXTS)
+        why_not: dict[str, str | None] = {}
+        shown = progress and bool(missing)
         try:
-            for id_, text in bar:
-                try:
-                    write_wav(made[id_], _spoken(text, voice), SAMPLE_RATE)
-                except RenderError as error:
-                    failures[text] = str(error)
+            with tqdm(total=len(missing), desc="rendering", unit="text", disable=not shown) as bar:
+                for text, why in _render_all(to_make, voice, n_processes):
+                    why_not[text] = why
+                    bar.update()
         finally:
             for id_, text in wanted.items():
                 if not _is_listed(text, paths):
                     paths[text] = made[id_]
             _write_index(folder, paths)
-    if failures:
+    if failures := {text: why for text in to_make if (why := why_not[text]) is not None}:
         raise UnrenderedTexts(failures, len(missing) - len(failures))
     return len(missing)
+
+
+def _render_all(
+    paths: Mapping[str, Path], voice: Voice, n_processes: int
+) -> Iterator[tuple[str, str | None]]:
+    """Render each text to its path; yield it as it is done, with the reason if it cannot be said.
+
+    With two processes or more the order is any.
+    """
+    if n_processes < 2:
+        for text, path in paths.items():
+            yield text, _render(text, voice, path)
+        return
+    # Spawned, not forked: the process may hold threads and a GPU.
+    pool = ProcessPoolExecutor(
+        n_processes,
+        multiprocessing.get_context("spawn"),
+        _prepare_process,
+        (pickle.dumps(voice),),  # as bytes, so that an error on opening it is a text's
+    )
+    try:
+        futures = {pool.submit(_render_in_process, *item): item[0] for item in paths.items()}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise VoiceError(
+            f"one of the {n_processes} processes that render was killed, perhaps for want of "
+            "memory; run it again, it goes on where it was, or with fewer processes (--jobs)"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _render(text: str, voice: Voice, path: Path) -> str | None:
+    """Write the reference of `text`; return why if the voice cannot say it."""
+    try:
+        write_wav(path, _spoken(text, voice), SAMPLE_RATE)
+    except RenderError as error:
+        return str(error)
+    return None
+
+
+class _Process:
+    """What a process that renders keeps between two texts: its voice, as it came and opened."""
+
+    pickled: bytes
+    voice: Voice | None = None
+
+
+def _prepare_process(pickled_voice: bytes) -> None:
+    _Process.pickled = pickled_voice
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends it after this text
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)  # it was killed; nobody would ever ask for another text
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _render_in_process(text: str, path: Path) -> str | None:
+    # With the first text, not before: what it raises comes back only from here.
+    if _Process.voice is None:
+        _Process.voice = pickle.loads(_Process.pickled)
+    return _render(text, _Process.voice, path)
 
 
 def _by_id(texts: Iterable[str]) -> dict[str, str]:

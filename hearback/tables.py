@@ -9,10 +9,11 @@ caller decides: training refuses (`Report.raise_if_errors`), inference goes on w
 """
 
 import csv
+import os
 import posixpath
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from pathlib import Path
@@ -232,14 +233,33 @@ def contained(folder: Path, filename: str) -> Path | None:
     Symbolic links are followed: the folder may be one, but what lies in it must not lead out of
     it. The path need not exist.
     """
-    if _UNSAFE_FILENAME.search(filename):
-        return None
+    return containing(folder)(filename)
+
+
+def containing(folder: Path) -> Callable[[str], Path | None]:
+    """Return `contained` of one folder, for many filenames: each of their folders is resolved once.
+
+    Links to folders must not change while it is used.
+    """
     root = folder.resolve()
-    try:
-        path = (root / filename).resolve()
-    except (OSError, RuntimeError):  # links that go round in a circle lead nowhere
-        return None
-    return path if path.is_relative_to(root) else None
+    resolved: dict[Path, Path] = {}
+
+    def path_of(filename: str) -> Path | None:
+        if _UNSAFE_FILENAME.search(filename):
+            return None
+        path = root / filename
+        try:
+            if os.path.islink(path):  # noqa: PTH114  (Path.is_symlink raises for a name too long)
+                path = path.resolve()
+            else:
+                if path.parent not in resolved:
+                    resolved[path.parent] = path.parent.resolve()
+                path = resolved[path.parent] / path.name
+        except (OSError, RuntimeError):  # links that go round in a circle lead nowhere
+            return None
+        return path if path.is_relative_to(root) else None
+
+    return path_of
 
 
 def leads_out(path: Path, line: int, filename: str) -> Problem:

@@ -494,7 +494,8 @@ def test_damage_is_noticed_and_mended_by_a_build(
     assert len(list((tmp_path / "store").glob("*.pcm"))) == 1
 
 
-# Builds the store of a.wav, b.wav and c.wav, and is killed at the nth call of a function.
+# Builds the store of ten recordings one after the other, and is killed at the nth call of a
+# function of the module.
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -502,50 +503,180 @@ import pandas as pd
 from hearback import audio
 from hearback.tables import Report
 
-owner, name = (audio.Store if sys.argv[1] == "__init__" else audio), sys.argv[1]
-real, calls = getattr(owner, name), []
+name, number, *filenames = sys.argv[1:]
+real, calls = getattr(audio, name), []
 
 def killed(*args, **settings):
     calls.append(args)
-    if len(calls) == int(sys.argv[2]):
+    if len(calls) == int(number):
         os.kill(os.getpid(), 9)
     return real(*args, **settings)
 
-setattr(owner, name, killed)
-table = pd.DataFrame({"filename": ["a.wav", "b.wav", "c.wav"], "line": [2, 3, 4]})
+setattr(audio, name, killed)
+table = pd.DataFrame({"filename": filenames, "line": range(2, 2 + len(filenames))})
 audio.Store.build(
-    table, Path("data"), Path("m.csv"), Path("store"), "train", report=Report(), progress=False
+    table,
+    Path("data"),
+    Path("metadata.csv"),
+    Path("store"),
+    "train",
+    report=Report(),
+    progress=False,
+    workers=1,
 )
 """
+TEN = [f"{number}.wav" for number in range(10)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("function", "call"),
-    [
-        ("to_int16", "2"),  # in the middle of the data
-        ("write_json", "1"),  # between data and index
-        ("__init__", "2"),  # after the index, the former data still there
-    ],
-)
-def test_a_killed_build_leaves_a_whole_store(
-    tmp_path: Path, folder: Path, build: Callable[..., Store], function: str, call: str
-) -> None:
-    build("a.wav")
+@pytest.fixture
+def ten(folder: Path) -> Path:
+    for number, name in enumerate(TEN, start=1):
+        write_wav(folder / name, tone(100.0 * number, 0.05 * number), SAMPLE_RATE)
+    return folder
+
+
+def killed_build(tmp_path: Path, function: str, call: int, *filenames: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", KILLED, function, call],
+        [sys.executable, "-c", KILLED, function, str(call), *filenames],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         check=False,
     )
     assert ended.returncode == -9
-    assert len(files(tmp_path / "store")) > 2
-    store = Store(tmp_path / "store", "train")
-    assert np.array_equal(store.get("a.wav"), decode(folder / "a.wav").waveform)
 
-    store = build("a.wav", "b.wav", "c.wav")
-    assert np.array_equal(store.get("b.wav"), decode(folder / "b.wav").waveform)
+
+@pytest.mark.slow
+@pytest.mark.parametrize("former", [[], ["0.wav", "1.wav"], ["a.wav", "0.wav", "1.wav"]])
+@pytest.mark.parametrize(
+    "killed_at",
+    [
+        ("_as_line", 1, 0),  # before anything: that is the journal's header
+        ("_as_line", 5, 3),  # the fourth recording's samples are there, its line is not
+        ("write_json", 1, 10),  # between data and index: all is kept
+    ],
+)
+def test_a_killed_build_leaves_the_former_store_and_the_next_goes_on(
+    ten: Path,
+    build: Callable[..., Store],
+    decoded: list[str],
+    former: list[str],
+    killed_at: tuple[str, int, int],  # function, call, how many new recordings are kept
+) -> None:
+    tmp_path, (function, call, n_kept) = ten.parent, killed_at
+    if former:
+        before = build(*former).fingerprint()
+    killed_build(tmp_path, function, call, *TEN)
+    if former:
+        assert Store(tmp_path / "store", "train").fingerprint() == before
+    else:
+        with pytest.raises(BadStore):
+            Store(tmp_path / "store", "train")
+
+    new = [name for name in TEN if name not in former]
+    decoded.clear()
+    store = build(*TEN)
+    assert sorted(decoded) == new[n_kept:]
+    for name in TEN:
+        assert np.array_equal(store.get(name), decode(ten / name).waveform)
+    assert len(store) == len(TEN)
     assert len(files(tmp_path / "store")) == 2
+    data = next((tmp_path / "store").glob("*.pcm"))
+    assert data.stat().st_size == sum(2 * store.n_samples(name) for name in TEN)
+
+
+def rewritten(folder: Path) -> None:
+    """Give a recording other audio of the same length, as if somebody mended it."""
+    write_wav(folder / "1.wav", tone(2000.0, 0.1), SAMPLE_RATE)
+    os.utime(folder / "1.wav", ns=(1, 1))
+
+
+@pytest.mark.slow
+def test_a_build_killed_twice_heeds_what_changed_meanwhile(
+    tmp_path: Path, ten: Path, build: Callable[..., Store], decoded: list[str]
+) -> None:
+    killed_build(tmp_path, "_as_line", 5, *TEN)
+    rewritten(ten)
+    # The first build left 0, 1 and 2. This one adds 1, 3 and 4, without a header: there is one.
+    killed_build(tmp_path, "_as_line", 4, *TEN)
+    decoded.clear()
+    store = build(*TEN)
+    assert sorted(decoded) == TEN[5:]
+    for name in TEN:
+        assert np.array_equal(store.get(name), decode(ten / name).waveform)
+    data = next((tmp_path / "store").glob("*.pcm"))
+    assert data.stat().st_size == sum(2 * store.n_samples(name) for name in TEN)
+
+
+@pytest.mark.slow
+def test_a_build_killed_for_a_table_that_is_no_more_leaves_nothing(
+    tmp_path: Path, ten: Path, build: Callable[..., Store], decoded: list[str]
+) -> None:
+    before = build(*TEN[:2]).fingerprint()
+    killed_build(tmp_path, "_as_line", 5, *TEN)
+    decoded.clear()
+    store = build(*TEN[:2])
+    assert store.fingerprint() == before
+    assert decoded == []
+    data = next((tmp_path / "store").glob("*.pcm"))
+    assert data.stat().st_size == sum(2 * store.n_samples(name) for name in TEN[:2])
+    assert len(files(tmp_path / "store")) == 2
+    assert np.array_equal(build(*TEN).get("9.wav"), decode(ten / "9.wav").waveform)
+
+
+def half_a_line(journal: Path, _data: Path) -> None:
+    journal.write_bytes(journal.read_bytes()[:-30])
+
+
+def half_a_recording(_journal: Path, data: Path) -> None:
+    data.write_bytes(data.read_bytes()[:-31])
+
+
+def other_samples(_journal: Path, data: Path) -> None:
+    data.write_bytes(data.read_bytes()[:-100] + bytes(100))
+
+
+def no_data(_journal: Path, data: Path) -> None:
+    data.unlink()
+
+
+def no_header(journal: Path, _data: Path) -> None:
+    journal.write_bytes(journal.read_bytes()[20:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage", [half_a_line, half_a_recording, other_samples, no_data, no_header]
+)
+def test_what_the_power_took_with_it_is_decoded_again(
+    ten: Path,
+    build: Callable[..., Store],
+    decoded: list[str],
+    damage: Callable[[Path, Path], None],
+) -> None:
+    killed_build(ten.parent, "_as_line", 9, *TEN)  # seven are whole, the eighth has no line
+    store_folder = ten.parent / "store"
+    journal, data = store_folder / ".train.journal", next(store_folder.glob("*.pcm"))
+    samples_of_eighth = 2 * len(decode(ten / TEN[7]).waveform)
+    data.write_bytes(data.read_bytes()[:-samples_of_eighth])
+    damage(journal, data)
+    decoded.clear()
+    store = build(*TEN)
+    assert sorted(decoded) == TEN[0 if damage in (no_data, no_header) else 6 :]
+    for name in TEN:
+        assert np.array_equal(store.get(name), decode(ten / name).waveform)
+    assert len(files(store_folder)) == 2
+
+
+def test_a_store_is_extended_and_not_written_anew(
+    tmp_path: Path, ten: Path, build: Callable[..., Store]
+) -> None:
+    opened = build(*TEN[:5])
+    data = next((tmp_path / "store").glob("*.pcm"))
+    extended = build(*TEN)
+    assert next((tmp_path / "store").glob("*.pcm")) == data
+    for store, names in ((opened, TEN[:5]), (extended, TEN)):
+        for name in names:
+            assert np.array_equal(store.get(name), decode(ten / name).waveform)
 
 
 def test_builds_at_the_same_time_decode_once(

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import preprocess
 from hearback.audio import Store, write_wav
 from hearback.errors import HearbackError
 from hearback.near_misses import read_near_misses
-from hearback.references import BadReferences, OtherVoice, References
+from hearback.references import BadReferences, OtherVoice, References, render_missing
 from hearback.voices import RenderError, VoiceError
 
 HEADER = "filename,task,expected_text,grade\n"
@@ -302,6 +303,24 @@ def test_the_script_with_its_own_voice(tmp_path: Path) -> None:
     )
     assert unknown.returncode == 2
     assert "--tts" in unknown.stderr
+
+
+def test_the_number_of_processes_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    def noting(*args: Any, jobs: int | None) -> int:
+        asked.append(jobs)
+        return render_missing(*args, jobs=jobs)
+
+    monkeypatch.setattr(preprocess, "render_missing", noting)
+    make_split(tmp_path / "data", "train", ["the cat"])
+    run(tmp_path, monkeypatch)
+    run(tmp_path, monkeypatch, "--jobs", "3")
+    assert asked == [None, 3]
+    with pytest.raises(SystemExit):
+        run(tmp_path, monkeypatch, "--jobs", "0")
 
 
 def test_a_new_user_gets_two_near_misses_a_text(

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,10 @@ def tone(text: str, sample_rate: int) -> NDArray[np.float32]:
     return (0.5 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
 
 
-def render(texts: Iterable[str], folder: Path, voice: Tones | None = None) -> int:
-    return render_missing(texts, voice or Tones(), folder, progress=False)
+def render(
+    texts: Iterable[str], folder: Path, voice: Tones | None = None, jobs: int | None = None
+) -> int:
+    return render_missing(texts, voice or Tones(), folder, progress=False, jobs=jobs)
 
 
 def test_references_are_the_voice_at_16_khz(tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ def test_what_a_killed_run_rendered_is_kept(tmp_path: Path) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return super().render(text)
 
-        render([f"text {{n}}" for n in range(40)], Path({str(tmp_path)!r}), Doomed())
+        render([f"text {{n}}" for n in range(40)], Path({str(tmp_path)!r}), Doomed(), jobs=1)
     """
     root = str(Path(module.__file__).parents[1])
     killed = subprocess.run(
@@ -170,9 +173,163 @@ def test_what_a_killed_run_rendered_is_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.wav"))) == 12
     texts = [f"text {n}" for n in range(40)]
     voice = Tones()
-    assert render(texts, tmp_path, voice) == 28
+    assert render(texts, tmp_path, voice, jobs=1) == 28
     assert voice.said == texts[12:]
     assert References(tmp_path).texts == texts
+
+
+# Several processes
+
+
+class Noting(Tones):
+    """A voice that notes what it says in a file, with the process that says it; "kill" kills it."""
+
+    def __init__(self, log: Path, fail: Iterable[str] = (), die_at: str = "") -> None:
+        super().__init__(fail=fail, die_at=die_at)
+        self.log = log
+
+    def render(self, text: str) -> NDArray[np.float32]:
+        if text == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        waveform = super().render(text)
+        with self.log.open("a") as file:
+            file.write(f"{os.getpid()} {text}\n")
+        return waveform
+
+    def said_by(self) -> dict[str, str]:
+        """Return text -> process; no text is said twice."""
+        lines = [line.split(" ", 1) for line in self.log.read_text().splitlines()]
+        said = {text: process for process, text in lines}
+        assert len(said) == len(lines)
+        return said
+
+
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FEWEST_TEXTS", 1)
+
+
+MANY = [f"text {'o' * n}" for n in range(20)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_processes")
+def test_processes_make_the_same_files_and_one_report(tmp_path: Path) -> None:
+    texts = ["hush", *MANY, "shh"]
+    failures = []
+    for jobs in (1, 2):
+        voice = Noting(tmp_path / f"log{jobs}", fail=["hush", "shh"])
+        with pytest.raises(UnrenderedTexts) as caught:
+            render(texts, tmp_path / str(jobs), voice, jobs)
+        assert caught.value.n_rendered == len(MANY)
+        failures.append(list(caught.value.failures.items()))
+        said = voice.said_by()
+        assert set(said) == set(MANY)
+        assert (str(os.getpid()) in said.values()) == (jobs == 1)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    assert failures[0] == failures[1] == [("hush", "a cold"), ("shh", "a cold")]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_processes")
+@pytest.mark.parametrize("last", ["kill", "die"])
+def test_a_process_or_a_voice_that_dies_is_an_error_and_what_was_said_stays(
+    tmp_path: Path, last: str
+) -> None:
+    log = tmp_path / "log"
+    why = "was killed.*goes on where it was" if last == "kill" else "the worker has ended"
+    with pytest.raises(VoiceError, match=why):
+        render([*MANY, last], tmp_path / "tts_data", Noting(log, die_at="die"), jobs=2)
+    kept = References(tmp_path / "tts_data").texts
+    assert set(kept) <= set(Noting(log).said_by())
+    assert len(kept) >= len(MANY) - 2
+    render(MANY, tmp_path / "tts_data", Noting(log), jobs=1)
+    assert len(References(tmp_path / "tts_data")) == len(MANY)
+
+
+# Renders slowly enough to be killed in the middle.
+SLOW = """
+import sys, time
+from pathlib import Path
+from test_references import MANY, Noting, render
+from hearback import references
+
+class Slow(Noting):
+    def render(self, text):
+        time.sleep(0.05)
+        return super().render(text)
+
+if __name__ == "__main__":
+    references.FEWEST_TEXTS = 1
+    render(MANY, Path("tts_data"), Slow(Path("log")), jobs=2)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_process_and_is_taken_up(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    here = Path(__file__).parent
+    running = subprocess.Popen(
+        [sys.executable, "slow.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}"},
+    )
+    log = tmp_path / "log"
+    wait_until(lambda: log.exists() and len(log.read_text().splitlines()) >= 6)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+    voice = Noting(log)
+    processes = set(voice.said_by().values())
+    wait_until(lambda: not any(Path("/proc", process).exists() for process in processes))
+    n_whole = len(MANY) - len(missing_texts_on_disk(tmp_path / "tts_data"))
+    assert 6 - len(processes) <= n_whole < len(MANY)
+
+    log.unlink()
+    assert render(MANY, tmp_path / "tts_data", voice, jobs=1) == len(MANY) - n_whole
+    assert len(voice.said_by()) == len(MANY) - n_whole
+    render(MANY, tmp_path / "undisturbed", jobs=1)
+    assert contents(tmp_path / "tts_data") == contents(tmp_path / "undisturbed")
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    for _ in range(2400):
+        if done():
+            return
+        time.sleep(0.05)
+    pytest.fail("waited in vain")
+
+
+def missing_texts_on_disk(folder: Path) -> list[str]:
+    """Return the texts without a file, listed or not."""
+    return [text for text in MANY if not (folder / f"{reference_id(text)}.wav").exists()]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_processes")
+def test_a_voice_that_cannot_be_opened_in_another_process_says_why(tmp_path: Path) -> None:
+    with pytest.raises(VoiceError, match="not on that machine"):
+        render(MANY, tmp_path, Homebound(), jobs=2)
+
+
+class Homebound(Tones):
+    """A voice that opens in no other process."""
+
+    def __reduce__(self) -> tuple[Callable[[], Tones], tuple[()]]:
+        return not_there, ()
+
+
+def not_there() -> Tones:
+    raise VoiceError("not on that machine")
+
+
+def test_few_texts_need_no_other_process(tmp_path: Path) -> None:
+    voice = Tones()
+    assert render(TEXTS, tmp_path, voice, jobs=8) == 3
+    assert voice.said == TEXTS  # said here
 
 
 def test_a_recording_is_whole_before_it_has_its_name(

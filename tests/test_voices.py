@@ -1,6 +1,7 @@
 """The voices, and the protocol of MeloTTS's worker against a stand-in for MeloTTS."""
 
 import json
+import pickle
 import sys
 import textwrap
 import venv
@@ -320,6 +321,16 @@ def test_melo_is_opened_again_from_its_record(
     again = reopen_voice(melo.describe(), python=melo_python, model_dir=model_dir)
     assert again.describe() == melo.describe()
     again.close()
+
+
+def test_a_voice_is_opened_anew_in_another_process(hibari: HibariVoice, melo: MeloVoice) -> None:
+    for voice in (hibari, melo):
+        pickled = pickle.dumps(voice)
+        assert len(pickled) < 1000  # no weights
+        again = pickle.loads(pickled)
+        assert again.describe() == voice.describe()
+        assert np.array_equal(again.render("the cat"), voice.render("the cat"))
+        again.close()
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), float("inf")])

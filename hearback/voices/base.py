@@ -18,7 +18,10 @@ class RenderError(HearbackError):
 
 
 class Voice(Protocol):
-    """Renders texts. The same text gives the same waveform, whatever was rendered before it."""
+    """Renders texts. The same text gives the same waveform, whatever was rendered before it.
+
+    A voice is pickled as what it was opened with, so that it is opened anew in another process.
+    """
 
     sample_rate: int  # of what `render` returns, in Hz
 

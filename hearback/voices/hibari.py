@@ -69,6 +69,10 @@ class HibariVoice:
             raise RenderError(f"hibari failed: {type(error).__name__}: {error}") from error
         return np.asarray(waveform, dtype=np.float32)
 
+    def __reduce__(self) -> tuple[type["HibariVoice"], tuple[float, str]]:
+        """Travel to another process as what was asked for."""
+        return type(self), (self._speed, str(self._described["voice"]))
+
     def close(self) -> None:
         """Let go of the model."""
         self._hibari = None

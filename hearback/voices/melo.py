@@ -6,12 +6,13 @@ standard input and output. docs/melo.md lists the files that it needs and where 
 """
 
 import base64
+import functools
 import json
 import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,16 @@ class MeloVoice:
     ) -> None:
         # Not resolved: a virtual environment's python is a link, and where it lies is its meaning.
         python, model_dir = python.absolute(), model_dir.absolute()
+        self._opened: tuple[float, dict[str, Any]] = (
+            speed,
+            {
+                "python": python,
+                "model_dir": model_dir,
+                "device": device,
+                "start_seconds": start_seconds,
+                "text_seconds": text_seconds,
+            },
+        )
         if not python.is_file():
             raise VoiceError(
                 f"the voice melo needs MeloTTS's own environment, and there is no {python}: "
@@ -127,6 +138,11 @@ class MeloVoice:
             raise RenderError(f"MeloTTS failed: {reply['error']}")
         return np.frombuffer(base64.b64decode(reply["audio"]), dtype="<f4").astype(np.float32)
 
+    def __reduce__(self) -> tuple[Callable[..., "MeloVoice"], tuple[float]]:
+        """Travel to another process as what was asked for; there it has a worker of its own."""
+        speed, settings = self._opened
+        return functools.partial(type(self), **settings), (speed,)
+
     def close(self) -> None:
         """End the worker."""
         with suppress(OSError):  # its end of the pipe may be gone
@@ -140,7 +156,9 @@ class MeloVoice:
         self._stderr.close()
 
     def _environment(self, model_dir: Path) -> dict[str, str]:
-        environment = dict(os.environ)
+        # One thread: with more, sums are added in another order, and the waveform is another. It is
+        # several workers that make it fast.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         if not self._missing:
             environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         if (model_dir / "nltk_data").is_dir():

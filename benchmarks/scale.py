@@ -1,0 +1,414 @@
+"""The whole pipeline on a simulated competition: time and memory of each step, by number of rows.
+
+    nice python -m benchmarks.scale --work scale
+
+The simulation has the size of the competition's training data, 38,095 recordings of 471 texts by
+3,000 speakers, and as large a share of them as test data as `--test_share` says. Most texts are one
+word, as there; how many of each task is a guess. A recording is some bursts of a noisy tone in
+digital silence, which FLAC keeps in a few kilobytes, one to ten seconds long. Every fiftieth is at
+8 kHz, so that there are warnings.
+
+Each step is one of the project's scripts, run as a user runs it. Training alone has a stand-in: it
+loads and checks the training data as a training does, and writes folds of ten models with made-up
+predictions, and of one, of tiny random weights, that infer.py runs.
+
+CPU seconds are those of a step and all its processes (`wait4`). Memory is looked up in /proc ten
+times a second (so this needs Linux): the sum, over a step's processes, of what is their own, and
+of the resident pages of files beside it, which the system takes back when it needs them: the
+store's, for one, which is memory-mapped.
+"""
+
+import argparse
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+from tqdm import tqdm
+
+from hearback import cli
+from hearback.errors import HearbackError
+from hearback.files import write_json
+from hearback.tables import GRADES, write_table
+
+# As little as possible is imported here: the system counts this process's memory as the least that
+# a process it starts had.
+
+ROOT = Path(__file__).parents[1]
+Command = list[str | Path]  # what python is to run
+
+N_ROWS = 38_095
+N_SPEAKERS = 3_000
+N_FOLDS = 6
+N_MODELS = 10
+SHARE_CORRECT = 0.6
+SAMPLE_RATE = 16_000
+EVERY_8_KHZ = 50
+MOST_MINUTES, MOST_GIGABYTES = 5, 2
+ONSETS = "b br ch d dr f fl g gr h j k kl l m n p pl r s sh sl sp st t th tr v w z"
+VOWELS = "a ai e ea i o oa oo u ow"
+CODAS = "b ck d f g ll m mp n nd p sh ss st t x"
+MODEL = "modeltiny"  # the one that infer.py runs
+
+# task: texts, share of the rows, median seconds of a recording
+TASKS = {
+    "deletion": (120, 0.35, 2.2),
+    "blending": (120, 0.25, 2.2),
+    "nonword_repetition": (150, 0.30, 2.0),
+    "sentence_repetition": (81, 0.10, 4.5),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one step took. Memory is the most at a time, in megabytes."""
+
+    step: str
+    rows: int
+    wall_seconds: float
+    cpu_seconds: float
+    own_megabytes: float
+    file_megabytes: float
+
+
+def main() -> None:
+    """Simulate, run and print."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--work", type=Path, default=Path("scale"), help="folder for all of it; 6 GB")
+    add("--rows", type=int, default=N_ROWS, help="rows of the training table")
+    add("--sizes", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1.0], help="shares of them")
+    add("--test_share", type=float, default=0.1, help="rows of the test table, as a share")
+    add("--seed", type=int, default=0, help="of the simulation")
+    add("--stand_in", type=Path, help=argparse.SUPPRESS)  # the step that stands for training
+    arguments = parser.parse_args()
+    if arguments.stand_in is not None:
+        stand_in_for_training(arguments.stand_in, arguments.seed)
+        return
+    work, seed = arguments.work.absolute(), arguments.seed
+    simulate_recordings(work / "audio", simulate_table(arguments.rows, seed), seed)
+    costs = list(render(work, seed))
+    for share in sorted(arguments.sizes):
+        n_rows = round(share * arguments.rows)
+        table = simulate_table(arguments.rows, seed).iloc[:n_rows]
+        costs += run_steps(work, table, arguments.test_share, seed)
+        write_json(work / "costs.json", [asdict(cost) for cost in costs])
+    print(f"\n{report(costs)}")
+
+
+def simulate_texts(rng: np.random.Generator) -> pd.DataFrame:
+    """Return the expected texts with their tasks: made-up words and sentences of them."""
+    onsets, vowels, codas = ONSETS.split(), VOWELS.split(), CODAS.split()
+
+    def word(n_syllables: int) -> str:
+        parts = [onsets, vowels, codas] * n_syllables
+        return "".join(str(rng.choice(part)) for part in parts)
+
+    rows: dict[str, str] = {}
+    for task, (n_texts, _, _) in TASKS.items():
+        wanted = len(rows) + n_texts
+        while len(rows) < wanted:
+            n_words = int(rng.integers(4, 13)) if task == "sentence_repetition" else 1
+            words = [word(1 if n_words > 1 else int(rng.integers(1, 3))) for _ in range(n_words)]
+            rows.setdefault(" ".join(words), task)
+    return pd.DataFrame({"expected_text": list(rows), "task": list(rows.values())})
+
+
+def simulate_table(n_rows: int, seed: int) -> pd.DataFrame:
+    """Return metadata and score of `n_rows` recordings."""
+    rng = np.random.default_rng((seed, n_rows))
+    texts = simulate_texts(np.random.default_rng(seed))
+    shares = texts["task"].map(lambda task: TASKS[task][1] / TASKS[task][0]).to_numpy()
+    chosen = texts.iloc[rng.choice(len(texts), size=n_rows, p=shares / shares.sum())]
+    speakers = rng.integers(N_SPEAKERS, size=n_rows)
+    return pd.DataFrame(
+        {
+            "filename": [f"audio/{number:06}.flac" for number in range(n_rows)],
+            "task": chosen["task"].to_numpy(),
+            "expected_text": chosen["expected_text"].to_numpy(),
+            "grade": np.array(GRADES)[speakers % len(GRADES)],
+            "speaker": [f"s{speaker}" for speaker in speakers],
+            "score": (rng.random(n_rows) < SHARE_CORRECT).astype(float),
+        }
+    )
+
+
+def simulate_recordings(folder: Path, table: pd.DataFrame, seed: int) -> None:
+    """Write the recordings that are not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    there = {path.name for path in folder.iterdir()}
+    rows = zip(table["filename"], table["task"], strict=True)
+    for number, (filename, task) in enumerate(tqdm(rows, "recordings", len(table), unit="clip")):
+        path = folder / Path(filename).name
+        if path.name in there:
+            continue
+        rng = np.random.default_rng((seed, number))
+        sample_rate = SAMPLE_RATE if number % EVERY_8_KHZ else SAMPLE_RATE // 2
+        median = TASKS[task][2]
+        seconds = float(np.clip(rng.lognormal(math.log(median), 0.5), 1, 10))
+        waveform = simulate_recording(seconds, sample_rate, rng)
+        # Whole or not there, but not synced: 38,095 of those would take longer than all else.
+        temporary = path.with_suffix(".part")
+        soundfile.write(temporary, waveform, sample_rate, "PCM_16", format="FLAC")
+        temporary.replace(path)
+
+
+def simulate_recording(seconds: float, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Return (samples,) int16: bursts of a noisy tone, a third of the time, in silence."""
+    waveform = np.zeros(round(seconds * sample_rate), dtype=np.int16)
+    burst = sample_rate // 10
+    for start in range(0, len(waveform) - burst, 3 * burst):
+        phase = 2 * np.pi * rng.uniform(100, 300) / sample_rate * np.arange(burst)
+        tone = 6_000 * np.hanning(burst) * np.sin(phase + rng.normal(0, 0.1, burst))
+        waveform[start : start + burst] = tone
+    return waveform
+
+
+def write_data(data: Path, recordings: Path, train: pd.DataFrame, test: pd.DataFrame) -> None:
+    """Write a data folder with tables of its own; its recordings are links to those there are."""
+    (data / "audio").mkdir(parents=True, exist_ok=True)
+    for filename in {*train["filename"], *test["filename"]}:
+        link = data / filename
+        if not link.exists():
+            link.hardlink_to(recordings / link.name)
+    write_table(train.drop(columns="score"), data / "train_metadata.csv")
+    write_table(train[["filename", "score"]], data / "train_labels.csv")
+    write_table(test.drop(columns="score"), data / "test_metadata.csv")
+    write_table(test[["filename"]].assign(score=0.0), data / "submission_format.csv")
+
+
+def render(work: Path, seed: int) -> Iterator[Cost]:
+    """Render every text once, and two near misses of each, of a table that has a row for each."""
+    texts = simulate_texts(np.random.default_rng(seed))
+    numbers = range(len(texts))
+    table = texts.assign(
+        filename=[f"audio/{number:06}.flac" for number in numbers],
+        grade=[GRADES[number % 4] for number in numbers],
+        speaker=[f"s{number}" for number in numbers],
+        score=[float(number % 2) for number in numbers],
+    )
+    folder = work / "texts"
+    write_data(folder / "data", work / "audio", table, table.iloc[:1])
+    for name, jobs in (("preprocess.py --jobs 1", ["--jobs", "1"]), ("preprocess.py", [])):
+        shutil.rmtree(work / "tts_data", ignore_errors=True)
+        shutil.rmtree(folder / "store", ignore_errors=True)
+        folders: Command = ["--data", folder / "data", "--store", folder / "store"]
+        command: Command = ["preprocess.py", *folders, "--tts_data", work / "tts_data", *jobs]
+        yield run(f"{name}: references", len(table), command, work)
+
+
+def run_steps(work: Path, table: pd.DataFrame, test_share: float, seed: int) -> Iterator[Cost]:
+    """Run every step on a training table, and infer.py on the share of it."""
+    n_rows = len(table)
+    folder = work / f"rows{n_rows}"
+    test = table.iloc[: max(1, round(test_share * n_rows))]
+    print(f"\n{n_rows} rows, {len(test)} of them as test data", flush=True)
+    write_data(folder / "data", work / "audio", table, test)
+    assets, config = folder / "assets", folder / "model_configs.json"
+    data: Command = ["--data", folder / "data"]
+    folders: Command = [*data, "--tts_data", work / "tts_data", "--store", folder / "store"]
+    trained: Command = [*data, "--assets", assets]
+    preprocess: Command = ["preprocess.py", *folders]
+    yield run("preprocess.py", n_rows + len(test), preprocess, work)
+    yield run("preprocess.py again", n_rows + len(test), preprocess, work)
+    stand_in: Command = ["-m", "benchmarks.scale", "--stand_in", folder, "--seed", str(seed)]
+    yield run("training's start and end", n_rows, stand_in, work)
+    models = [f"modelsim{number}" for number in range(N_MODELS)]
+    yield run("check_models.py", n_rows, ["check_models.py", *trained], work)
+    ten: Command = ["get_config.py", *trained, "--config", folder / "ten.json", "--models", *models]
+    yield run("get_config.py", n_rows, ten, work)
+    one: Command = ["get_config.py", *trained, "--config", config, "--models", MODEL]
+    run("get_config.py", n_rows, one, work)
+    submission = folder / "submission.csv"
+    infer: Command = [
+        "infer.py",
+        *folders,
+        "--assets",
+        assets,
+        "--config",
+        config,
+        "--device",
+        "cpu",
+    ]
+    yield run("infer.py", len(test), [*infer, "--submission", submission], work)
+    if len(submission.read_text().splitlines()) != len(test) + 1:
+        raise HearbackError(f"{submission}: not a line for each row")
+    shutil.rmtree(folder)
+
+
+def run(step: str, rows: int, command: Command, work: Path) -> Cost:
+    """Run a script of the project and measure it; its output goes to `steps.log`."""
+    started = time.monotonic()
+    with (work / "steps.log").open("ab") as log:
+        log.write(f"\n== {step}, {rows} rows\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+        )
+        with memory_of(process.pid) as peak:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise HearbackError(f"{step} ended with {process.returncode}: see {log.name}")
+    wall, cpu = time.monotonic() - started, usage.ru_utime + usage.ru_stime
+    cost = Cost(step, rows, wall, cpu, peak["own"] / 1e6, peak["file"] / 1e6)
+    print(
+        f"{step}: {cost.wall_seconds:.1f} s, {cost.cpu_seconds:.1f} CPU s, "
+        f"{cost.own_megabytes:.0f} MB and {cost.file_megabytes:.0f} MB of files",
+        flush=True,
+    )
+    return cost
+
+
+@contextmanager
+def memory_of(pid: int) -> Iterator[dict[str, int]]:
+    """Give the most memory, in bytes, that a process and all below it have while the block lasts.
+
+    "own" is what is theirs alone, "file" the resident pages of files.
+    """
+    peak = {"own": 0, "file": 0}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            own = file = 0
+            for process in family(pid):
+                memory = resident(process)
+                own += memory.get("RssAnon", 0) + memory.get("RssShmem", 0)
+                file += memory.get("RssFile", 0)
+            peak["own"] = max(peak["own"], own)
+            peak["file"] = max(peak["file"], file)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all those below it."""
+    found = [pid]
+    for parent in found:  # grows as it goes
+        try:
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def resident(pid: int) -> dict[str, int]:
+    """Return a process's resident memory by kind, in bytes; nothing if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split(":") for line in lines if line.startswith("Rss"))
+    return {name: 1024 * int(value.split()[0]) for name, value in pairs}
+
+
+def report(costs: Sequence[Cost]) -> str:
+    """Return the table in Markdown, and in words what grows faster than rows or is too much."""
+    lines = [
+        "| step | rows | seconds | CPU seconds | own MB | MB of files | growth |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    faults = []
+    former: dict[str, Cost] = {}
+    for cost in sorted(costs, key=lambda cost: (first_place(costs, cost.step), cost.rows)):
+        growth = ""
+        if before := former.get(cost.step):
+            slope = math.log(cost.cpu_seconds / before.cpu_seconds)
+            slope /= math.log(cost.rows / before.rows)
+            growth = f"{slope:.2f}"
+            if slope > 1.15:
+                faults.append(f"{cost.step} grows as rows^{slope:.2f} to {cost.rows} rows")
+        former[cost.step] = cost
+        if cost.wall_seconds > 60 * MOST_MINUTES:
+            faults.append(f"{cost.step} takes {cost.wall_seconds / 60:.1f} min: {cost.rows} rows")
+        if cost.own_megabytes > 1000 * MOST_GIGABYTES:
+            faults.append(f"{cost.step} needs {cost.own_megabytes:.0f} MB: {cost.rows} rows")
+        lines.append(
+            f"| {cost.step} | {cost.rows} | {cost.wall_seconds:.1f} | {cost.cpu_seconds:.1f} | "
+            f"{cost.own_megabytes:.0f} | {cost.file_megabytes:.0f} | {growth} |"
+        )
+    limits = f"{MOST_MINUTES} minutes or {MOST_GIGABYTES} GB, or grows faster than the rows"
+    said = "\n".join(faults) if faults else f"Nothing takes more than {limits}."
+    return "\n".join([*lines, "", said])
+
+
+def first_place(costs: Sequence[Cost], step: str) -> int:
+    """Return where a step comes first."""
+    return next(place for place, cost in enumerate(costs) if cost.step == step)
+
+
+def stand_in_for_training(folder: Path, seed: int) -> None:
+    """Load the training data as a training does, and write the folds that it would have written.
+
+    Ten models get made-up predictions, the same tiny random weights and every fold; `MODEL`, which
+    infer.py runs, one fold.
+    """
+    import torch  # noqa: PLC0415  (in the step's own process only)
+
+    from hearback.checkpoint import FoldFiles, save_fold  # noqa: PLC0415
+    from hearback.dataset import load_training_data  # noqa: PLC0415
+    from hearback.encoder import EncoderShape  # noqa: PLC0415
+    from hearback.models import build  # noqa: PLC0415
+    from train_model2s import RECIPE  # noqa: PLC0415
+
+    tts_data = folder.parent / "tts_data"
+    data = load_training_data(folder / "data", tts_data, folder / "store", n_folds=N_FOLDS)
+    shape = EncoderShape(
+        d_model=32,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        num_mel_bins=80,
+    ).as_config()
+    torch.manual_seed(seed)
+    weights = build(RECIPE, shape, None, None).state_dict()
+    (folder / "assets").mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    difficulty = rng.normal(0, 1, len(data.labels))  # of a clip, the same for every model
+    recipe = RECIPE.as_dict()
+    for model in [MODEL, *(f"modelsim{number}" for number in range(N_MODELS))]:
+        logits = (2 * data.labels - 1) * 1.5 + difficulty + rng.normal(0, 1, len(data.labels))
+        table = pd.DataFrame(
+            {
+                "filename": data.source.filenames,
+                "score": data.labels,
+                "pred": 1 / (1 + np.exp(-logits)),
+            }
+        )
+        for fold in range(1 if model == MODEL else N_FOLDS):
+            held_out = data.folds == fold
+            story = {
+                "recipe": {**recipe, "name": model},
+                "recipe_fingerprint": model,
+                "data_fingerprint": data.fingerprint,
+                **{"n_folds": N_FOLDS, "group_by": None, "limit": None},
+                "base_rate": float(data.labels[~held_out].mean()),
+                "command_again": f"python train_{model}.py --fold {fold} --attempt 2",
+                "epochs": [{"epoch": 1, "validation_log_loss": 0.5}],
+                **{"n_validation": int(held_out.sum()), "seconds": 1.0},
+                "voice": data.source.references.voice,
+                **{"shape": shape, "tokenizer": None},
+            }
+            save_fold(FoldFiles(folder / "assets", model, fold), weights, table[held_out], story)
+
+
+if __name__ == "__main__":
+    cli.run(main)
