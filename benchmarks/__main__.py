@@ -23,8 +23,10 @@ import torch
 
 from benchmarks import cases, clips
 from benchmarks.cases import BENCHMARKS, Outcome, Setting, Sizes
-from benchmarks.harness import CLOCKS, Result, keep_results, machine, n_cores
+from benchmarks.harness import CLOCKS, Result, keep_results, machine
 from hearback import backbones, cli
+from hearback.audio import count_processors
+from hearback.precision import TRAINING_PRECISIONS
 
 RESULTS = clips.ROOT / "benchmarks" / "results.json"
 
@@ -65,10 +67,10 @@ def parse() -> argparse.Namespace:
     add("--assets", type=Path, default=Path("assets"), help="folder of the backbones")
     add("--rounds", type=int, default=5, help="timed turns of each side")
     add("--clips", type=int, help="so many in every turn (default: by benchmark)")
-    add("--threads", type=int, default=n_cores(), help="of both sides alike")
+    add("--threads", type=int, default=count_processors(), help="of both sides alike")
     add(
         "--precision",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=TRAINING_PRECISIONS,
         default="auto",
         help="of our matrix products, as in training",
     )

@@ -22,12 +22,12 @@ from benchmarks.harness import (
     compare,
     fastest,
     median_flop_rate,
-    n_cores,
     silence,
     take_turns,
     warm_up,
 )
 from hearback import backbones, checkpoint, cli, ensemble
+from hearback.audio import count_processors
 from hearback.checkpoint import FoldFiles
 from hearback.encoder import SAMPLES_PER_FRAME, EncoderShape
 from hearback.ensemble import EnsembleConfig, ModelConfig, mean_log_loss
@@ -451,7 +451,7 @@ def with_best_workers(
     setting: Setting, ours: Side, make: Callable[[int], Side], device: torch.device
 ) -> tuple[list[Side], str]:
     """Return ours and the baseline with as many loading processes as help it most, warmed up."""
-    several = (0, n_cores()) if device.type == "cpu" else (min(8, n_cores()),)
+    several = (0, count_processors()) if device.type == "cpu" else (min(8, count_processors()),)
     if setting.clock == "cpu":  # more processes do not make for fewer processor seconds
         several = (0,)
     sides = {str(n): make(n) for n in several}

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import flops
+from hearback.audio import count_processors
 from hearback.errors import HearbackError
 from hearback.files import read_json, write_json
 
@@ -157,18 +158,11 @@ def machine() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         processor = names[0] if names else processor
-    parts = [f"{processor}, {n_cores()} cores"]
+    parts = [f"{processor}, {count_processors()} cores"]
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     parts += [f"torch {torch.__version__}", f"Python {platform.python_version()}"]
     return ", ".join([*parts, date.today().isoformat()])
-
-
-def n_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def keep_results(results: Mapping[str, Result], path: Path) -> None:

@@ -52,6 +52,7 @@ from hearback.evaluation import group_unit
 from hearback.files import sha256_of, write_json
 from hearback.folds import SEED
 from hearback.inference import choose_device
+from hearback.precision import TRAINING_PRECISIONS
 from hearback.tables import GRADES, TASKS, write_table
 
 INVERSE_PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -480,7 +481,7 @@ def make_parser() -> cli.Parser:
     add("--device", help="cpu, cuda, … (default: a GPU where there is one)")
     add(
         "--precision",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=TRAINING_PRECISIONS,
         default="auto",
         help="of the transcriber; auto is half on a GPU, float32 on a CPU",
     )

@@ -222,9 +222,10 @@ def predict_ensemble(
         for member in group
         for batch in plan
     )
-    measure = score_with_words(most_places(source, rows))
+    n_places = most_places(source, rows)
+    measure = score_with_words(n_places)
     predictions = np.zeros((len(models), len(rows)))
-    words = _WordMean(len(rows), most_places(source, rows))
+    words = _WordMean(len(rows), n_places)
 
     def take_from(members: Sequence[Member]) -> Callable[..., None]:
         def take(places: list[int], values: list[np.ndarray | None]) -> None:

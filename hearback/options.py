@@ -8,6 +8,7 @@ from typing import Any
 from hearback import cli, near_misses
 from hearback.dataset import TrainingData, load_training_data
 from hearback.files import sha256_of
+from hearback.precision import TRAINING_PRECISIONS
 from hearback.recipe import PRESETS, Recipe
 
 
@@ -111,7 +112,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a recipe's field")
     add(
         "--precision",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=TRAINING_PRECISIONS,
         default="auto",
         help="of the matrix products; auto: bf16 where the device has it, fp16 on other GPUs",
     )

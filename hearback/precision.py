@@ -11,7 +11,8 @@ from hearback.decoder import WhisperDecoder
 from hearback.errors import HearbackError
 from hearback.models import Scorer
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
+TRAINING_PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = (*TRAINING_PRECISIONS, "int8")
 _CPU_INFO = Path("/proc/cpuinfo")
 # x86's names for bf16 arithmetic: AVX-512 BF16, or the matrix tiles of AMX.
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}

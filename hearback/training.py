@@ -135,7 +135,7 @@ class FoldTraining:
             else None
         )
         self.drawer = Drawer(recipe, data, self.train_rows)
-        self.optimizer = make_optimizer(self.model, recipe, self.device)
+        self.optimizer = make_optimizer(self.model, recipe)
         # bf16 has float32's range and needs no loss scaling.
         self.dtype = compute_dtype(self.device, options.precision)
         needs_scaling = self.dtype == torch.float16
@@ -434,7 +434,7 @@ def learning_rate_factor(recipe: Recipe, epochs_done: float) -> float:
     return 0.5 * (1 + math.cos(2 * math.pi * recipe.cycles * after))
 
 
-def make_optimizer(model: Scorer, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
+def make_optimizer(model: Scorer, recipe: Recipe) -> torch.optim.AdamW:
     """Return AdamW over what is not frozen; the head may have a learning rate of its own."""
     backbone = model.backbone_parameters()
     known = set(map(id, backbone))

@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from hearback.audio import SAMPLE_RATE, write_wav
+from hearback.audio import SAMPLE_RATE, Store, write_wav
+from hearback.dataset import read_labelled
 from hearback.decoder import DecoderShape, WhisperDecoder
 from hearback.encoder import EncoderShape, WhisperEncoder
-from hearback.references import render_missing
-from hearback.tables import GRADES, TASKS
+from hearback.pairs import PairSource
+from hearback.references import References, render_missing
+from hearback.tables import GRADES, TASKS, Report
 
 TINY = EncoderShape(
     d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32, num_mel_bins=80
@@ -129,3 +131,20 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokenizer(backbone: Path) -> Path:
     """The tiny backbone's tokenizer."""
     return backbone / "tokenizer.json"
+
+
+@pytest.fixture
+def make_source(make_corpus: Callable[..., Path]) -> Callable[[int], PairSource]:
+    """Give so many labelled clips of six texts, of several lengths."""
+
+    def make(n_clips: int) -> PairSource:
+        folder = make_corpus(n_train=n_clips, n_test=0)
+        report = Report()
+        metadata, labels = read_labelled(folder / "data", report)
+        path = folder / "data" / "train_metadata.csv"
+        recordings = Store.build(
+            metadata, folder / "data", path, folder / "store", "train", report=report
+        )
+        return PairSource(metadata, References(folder / "tts_data"), recordings, labels)
+
+    return make

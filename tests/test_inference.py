@@ -11,10 +11,8 @@ from conftest import CONFIG
 
 import infer
 from hearback import checkpoint, inference, models, passes
-from hearback.audio import Store
 from hearback.calibration import Line
 from hearback.checkpoint import FoldFiles
-from hearback.dataset import read_labelled
 from hearback.encoder import EncoderLayer
 from hearback.ensemble import EnsembleConfig, ModelConfig
 from hearback.errors import HearbackError
@@ -30,7 +28,7 @@ from hearback.models import Scorer, build
 from hearback.pairs import Batch, PairDataset, PairSource
 from hearback.recipe import Recipe
 from hearback.references import References
-from hearback.tables import BadInput, Report
+from hearback.tables import BadInput
 from hearback.words import WordCalibration
 from train_model2ds import RECIPE as MEAN
 from train_model3mapd import RECIPE as ATTENTION
@@ -245,16 +243,8 @@ def test_a_missing_tokenizer_is_an_error_that_names_it(options: InferenceOptions
 
 
 @pytest.fixture
-def source(make_corpus: Callable[..., Path]) -> PairSource:
-    """Twelve labelled clips of six texts, of several lengths."""
-    folder = make_corpus(n_train=12, n_test=0)
-    report = Report()
-    metadata, labels = read_labelled(folder / "data", report)
-    path = folder / "data" / "train_metadata.csv"
-    recordings = Store.build(
-        metadata, folder / "data", path, folder / "store", "train", report=report
-    )
-    return PairSource(metadata, References(folder / "tts_data"), recordings, labels)
+def source(make_source: Callable[[int], PairSource]) -> PairSource:
+    return make_source(12)
 
 
 CPU: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}

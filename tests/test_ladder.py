@@ -323,7 +323,7 @@ def test_a_rung_learns(pair: Pairing, embedder: TextEmbedder) -> None:
     model.start_from(features.double().numpy(), batch.labels.numpy())
     # Of a random encoder all clips are nearly alike: where it moves, they all do.
     head_only = replace(recipe_of(pair), learning_rate=0.0, head_learning_rate=0.03)
-    optimizer = training.make_optimizer(model, head_only, torch.device("cpu"))
+    optimizer = training.make_optimizer(model, head_only)
     losses = [step(model, batch, optimizer) for _ in range(12)]
     assert losses[-1] < 0.5 * losses[0]
     assert all(p.grad is not None and p.grad.any() for p in model.encoder.conv1.parameters())

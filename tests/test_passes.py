@@ -9,13 +9,10 @@ import torch
 from conftest import TINY
 
 from hearback import passes
-from hearback.audio import SAMPLE_RATE, Store
-from hearback.dataset import read_labelled
+from hearback.audio import SAMPLE_RATE
 from hearback.errors import HearbackError
 from hearback.pairs import PairSource
 from hearback.passes import PlannedBatch, Progress, estimate, memory_for_models, plan_batches
-from hearback.references import References
-from hearback.tables import Report
 from train_model2ds import RECIPE as JOINED
 from train_modelali import RECIPE as ALIGNED
 from train_modeltok import RECIPE as TOKENS
@@ -24,16 +21,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def source(make_corpus: Callable[..., Path]) -> PairSource:
-    """Twenty-four clips of six texts."""
-    folder = make_corpus(n_train=24, n_test=0)
-    report = Report()
-    metadata, labels = read_labelled(folder / "data", report)
-    path = folder / "data" / "train_metadata.csv"
-    recordings = Store.build(
-        metadata, folder / "data", path, folder / "store", "train", report=report
-    )
-    return PairSource(metadata, References(folder / "tts_data"), recordings, labels)
+def source(make_source: Callable[[int], PairSource]) -> PairSource:
+    return make_source(24)
 
 
 ROWS = np.arange(24)[::-1]
