@@ -259,7 +259,9 @@ def make_training(
     """
     data = select(clips.data, [*range(len(clips)), int(np.argmin(clips.pair_seconds))])
     data.folds[-1] = 0
-    return FoldTraining(recipe, 0, training_options(setting, clips, device), data, attempt=1)
+    options = training_options(setting, clips, device)
+    # An epoch a turn, and more turns than anyone waits for.
+    return FoldTraining(replace(recipe, epochs=100), 0, options, data, attempt=1)
 
 
 def training_options(setting: Setting, clips: Clips, device: torch.device) -> TrainingOptions:

@@ -4,8 +4,8 @@ A fold that is done is three files: `<model>_<fold>.safetensors` (weights, fp16)
 (filename, score, pred) and `.json` (the story), written in this order; of a model that scores words
 four, with `.words.csv` (`hearback.words`) before the story. The story holds the digests of the
 others, so a fold is done when its story is there and they fit it. A fold under way has one file,
-`.partial`, replaced after every epoch. Models that read texts share one more, their backbone's
-`tokenizer_<digest>.json`. None of them can run code when it is read.
+`.partial`, replaced after every epoch and in between. Models that read texts share one more, their
+backbone's `tokenizer_<digest>.json`. None of them can run code when it is read.
 """
 
 import json

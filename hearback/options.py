@@ -33,6 +33,7 @@ class TrainingOptions:
     set: tuple[str, ...]
     precision: str
     strict: bool
+    checkpoint_minutes: float
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """Return `recipe` as these options change it."""
@@ -115,6 +116,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=TRAINING_PRECISIONS,
         default="auto",
         help="of the matrix products; auto: bf16 where the device has it, fp16 on other GPUs",
+    )
+    add(
+        "--checkpoint_minutes",
+        type=float,
+        default=10.0,
+        help="keep what is done so often, and after every epoch; a training that is killed goes on",
     )
     add(
         "--strict", action="store_true", help="refuse converted recordings too (stereo, 44.1 kHz …)"

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from hearback.audio import SAMPLE_RATE, Store
 from hearback.augment import Augmentation
@@ -341,7 +343,7 @@ class Draw:
     others: tuple[OtherText, ...] = ()
 
 
-class PairDataset(torch.utils.data.Dataset[Pair]):
+class PairDataset(Dataset[Pair]):
     """Draws as pairs, augmented or as they are.
 
     `reader` is needed where the model reads, `embedder` where it takes texts as vectors: of the
@@ -412,3 +414,22 @@ class PairDataset(torch.utils.data.Dataset[Pair]):
             Text(self.reader.read(other.text), other.said, other.complete) for other in draw.others
         ]
         return (Text(reading, said, complete), *others)
+
+
+def load_in_turn(
+    datasets: Sequence[PairDataset], n_workers: int
+) -> Iterator[tuple[int, Iterator[Pair]]]:
+    """Load datasets one after another, and give the length and the pairs of each.
+
+    The same processes load them all, and ahead over a dataset's end. All pairs of one must be taken
+    before the next. Torch's global random numbers are left alone.
+    """
+    loader: DataLoader[Pair] = DataLoader(
+        ConcatDataset(datasets),
+        batch_size=None,
+        num_workers=n_workers,
+        generator=torch.Generator(),
+    )
+    pairs = iter(loader)
+    for dataset in datasets:
+        yield len(dataset), islice(pairs, len(dataset))

@@ -5,9 +5,11 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +19,6 @@ import torch.nn.functional as F
 from sklearn.metrics import log_loss
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -30,7 +31,7 @@ from hearback.errors import HearbackError
 from hearback.inference import Predictions, choose_device, collect, predict
 from hearback.models import Scorer, build
 from hearback.options import TrainingOptions, add_options, options_from
-from hearback.pairs import WITH_TEXT_EMBEDDING, Batch, Draw, PairDataset, batched
+from hearback.pairs import WITH_TEXT_EMBEDDING, Batch, PairDataset, batched, load_in_turn
 from hearback.precision import compute_dtype, mixed_precision
 from hearback.recipe import Recipe
 from hearback.words import to_table
@@ -73,9 +74,9 @@ def train_fold(
     """Train one fold of `recipe` as `options` adapt it, write its files and return its story.
 
     Another `attempt` at a fold has other random numbers. `program` is what python has to run for it
-    where that is not `train_<model>.py`. A training that was killed goes on after
-    its last whole epoch. Raises HearbackError where the fold, the backbone or the device is not
-    there, or another process trains this fold.
+    where that is not `train_<model>.py`. A training that was killed goes on from what it kept last,
+    after an epoch or in the midst of one (`options.checkpoint_minutes`). Raises HearbackError where
+    the fold, the backbone or the device is not there, or another process trains this fold.
     """
     recipe = options.adapt(recipe)
     if not 0 <= fold < options.n_folds:
@@ -91,8 +92,31 @@ def train_fold(
         return training.finish()
 
 
+@dataclass
+class EpochProgress:
+    """How far an epoch under way has come: of each step its mean loss and its gradient's norm."""
+
+    n_heard: int = 0
+    loss_sum: float = 0.0  # of the clips heard
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, n_clips: int, loss: float, norm: float) -> None:
+        """Count one step."""
+        self.n_heard += n_clips
+        self.loss_sum += loss * n_clips
+        self.losses.append(loss)
+        self.norms.append(norm)
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss of the clips heard."""
+        return self.loss_sum / self.n_heard
+
+
 class FoldTraining:
-    """The state of one fold's training, which lives on disk between epochs."""
+    """The state of one fold's training, which is kept on disk now and then."""
 
     def __init__(
         self,
@@ -142,11 +166,16 @@ class FoldTraining:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=needs_scaling)
 
         self.epoch = 0
+        self.progress = EpochProgress()
+        self.random_state: dict[str, torch.Tensor] = {}  # in mid-epoch, of a training that goes on
+        self.kept_at = time.monotonic()
         self.history: list[dict[str, Any]] = []
         self.best_weights: dict[str, torch.Tensor] = {}
         self.best_predictions = Predictions(np.empty(0), None)
         if not self._resume():
             self._start()
+        epochs = [self._dataset(epoch) for epoch in range(self.epoch, recipe.epochs)]
+        self.coming = load_in_turn(epochs, self.workers)
 
     def _load_encoder(self, files: FoldFiles) -> None:
         """Take over the encoder that another model trained on this very fold's training rows."""
@@ -205,36 +234,41 @@ class FoldTraining:
         return min(self.history, key=lambda epoch: epoch["validation_log_loss"])
 
     def run_epoch(self, scalars: SummaryWriter) -> None:
-        """Train for one epoch and validate it."""
-        recipe, started = self.recipe, time.monotonic()
+        """Train for one epoch, or what is left of it, and validate it."""
+        recipe, progress = self.recipe, self.progress
         # Each epoch has randomness of its own, so one that is resumed is one that never stopped.
         self._seed(self.epoch + 1)
-        seeds = (recipe.data_seed, self.attempt, self.epoch)
-        draws = self.drawer.draw(np.random.default_rng(seeds))
-        losses: list[float] = []
-        norms: list[float] = []
-        heard = 0
+        n_draws, pairs = next(self.coming)
         self.model.train()
         name = f"{recipe.name} fold {self.fold} epoch {self.epoch + 1}/{recipe.epochs}"
-        with tqdm(total=len(draws), desc=name, unit="clip") as bar:
-            for batch in self._batches(draws):
-                progress = self.epoch + heard / len(draws)
-                loss, norm = self._step(batch, learning_rate_factor(recipe, progress))
-                heard += len(batch)
-                losses.append(loss * len(batch))
-                norms.append(norm)
+        with tqdm(total=n_draws, initial=progress.n_heard, desc=name, unit="clip") as bar:
+            batches = batched(
+                pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds, fill=True
+            )
+            # What was heard before is loaded again: it decides how the batches are filled.
+            batches = islice(batches, len(progress.losses), None)
+            started, seconds_before = time.monotonic(), progress.seconds
+            self._restore_random_state()
+            for batch in batches:
+                epochs_done = self.epoch + progress.n_heard / n_draws
+                loss, norm = self._step(batch, learning_rate_factor(recipe, epochs_done))
+                progress.add(len(batch), loss, norm)
+                progress.seconds = seconds_before + time.monotonic() - started
                 bar.update(len(batch))
-                bar.set_postfix(loss=f"{sum(losses) / heard:.4f}", refresh=False)
-        seconds = time.monotonic() - started
+                bar.set_postfix(loss=f"{progress.mean_loss:.4f}", refresh=False)
+                if time.monotonic() - self.kept_at > 60 * self.options.checkpoint_minutes:
+                    self.keep()
         self.epoch += 1
+        self.progress = EpochProgress()
         record = self._validate(
             {
                 "epoch": self.epoch,
-                "train_log_loss": sum(losses) / heard,
-                "mean_gradient_norm": float(np.mean(norms)),
-                "largest_gradient_norm": float(np.max(norms)),
-                "gradient_norms": [float(f"{norm:.4g}") for norm in norms],
-                "train_seconds": round(seconds, 2),
+                "train_log_loss": progress.mean_loss,
+                "mean_gradient_norm": float(np.mean(progress.norms)),
+                "largest_gradient_norm": float(np.max(progress.norms)),
+                "gradient_norms": [float(f"{norm:.4g}") for norm in progress.norms],
+                "losses": [float(f"{loss:.4g}") for loss in progress.losses],
+                "train_seconds": round(progress.seconds, 2),
             }
         )
         for key, value in record.items():
@@ -243,7 +277,8 @@ class FoldTraining:
         tqdm.write(
             f"{name}: train {record['train_log_loss']:.4f}, "
             f"validation {record['validation_log_loss']:.4f}, "
-            f"{heard / seconds:.1f} clips/s, {peak_memory_gb(self.device):.1f} GB at most"
+            f"{n_draws / progress.seconds:.1f} clips/s, "
+            f"{peak_memory_gb(self.device):.1f} GB at most"
         )
 
     def _validate(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -275,20 +310,18 @@ class FoldTraining:
             }
         return record
 
-    def _batches(self, draws: Sequence[Draw]) -> Iterator[Batch]:
+    def _dataset(self, epoch: int) -> PairDataset:
+        """Return an epoch's pairs, the same whenever it is asked for."""
         recipe = self.recipe
-        dataset = PairDataset(
+        seeds = (recipe.data_seed, self.attempt, epoch)
+        return PairDataset(
             self.data.source,
-            draws,
+            self.drawer.draw(np.random.default_rng(seeds)),
             recipe.pair,
             reader=self.model.reader,
             embedder=self.model.embedder,
             augmentations=(recipe.augment_reference, recipe.augment_learner),
-            seeds=(recipe.data_seed, self.attempt, self.epoch),
-        )
-        pairs = DataLoader(dataset, batch_size=None, num_workers=self.workers)
-        return batched(
-            pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds, fill=True
+            seeds=seeds,
         )
 
     def _step(self, batch: Batch, factor: float) -> tuple[float, float]:
@@ -319,7 +352,7 @@ class FoldTraining:
         return loss, norm.item()
 
     def keep(self) -> None:
-        """Write all that the next epoch needs to one file."""
+        """Write all that the training needs to go on from here to one file."""
         checkpoint.save_partial(
             self.files.partial,
             {
@@ -331,13 +364,31 @@ class FoldTraining:
                 **{f"average.{name}": tensor for name, tensor in self._average_state().items()},
                 **{f"best.{name}": tensor for name, tensor in self.best_weights.items()},
                 **self.best_predictions.as_tensors(),
+                **{f"random.{name}": state for name, state in self._random_state().items()},
             },
             {
                 "identity": self.partial_identity,
+                "epoch": self.epoch,
+                "progress": asdict(self.progress),
                 "history": self.history,
                 "scaler": self.scaler.state_dict(),
             },
         )
+        self.kept_at = time.monotonic()
+
+    def _random_state(self) -> dict[str, torch.Tensor]:
+        """Return the state of the random numbers that dropout and the like draw from."""
+        if self.device.type == "cuda":
+            return {"cuda": torch.cuda.get_rng_state(self.device)}
+        return {"cpu": torch.get_rng_state()}
+
+    def _restore_random_state(self) -> None:
+        """Go on with the random numbers of an epoch that was broken off, if one was."""
+        if "cpu" in self.random_state:
+            torch.set_rng_state(self.random_state["cpu"])
+        if "cuda" in self.random_state:
+            torch.cuda.set_rng_state(self.random_state["cuda"], self.device)
+        self.random_state = {}
 
     def _average_state(self) -> dict[str, torch.Tensor]:
         return {} if self.average is None else self.average.state_dict()
@@ -359,8 +410,14 @@ class FoldTraining:
         self.best_weights = part("best.")
         self.best_predictions = Predictions.from_tensors(tensors)
         self.history = notes["history"]
-        self.epoch = self.history[-1]["epoch"]
-        print(f"{self.recipe.name} fold {self.fold}: goes on after epoch {self.epoch}")
+        self.epoch = notes["epoch"]
+        self.progress = EpochProgress(**notes["progress"])
+        if self.progress.losses:
+            self.random_state = part("random.")
+        print(
+            f"{self.recipe.name} fold {self.fold}: goes on after epoch {self.epoch}"
+            + (f" and {len(self.progress.losses)} steps" if self.progress.losses else "")
+        )
         return True
 
     def finish(self) -> Story:

@@ -169,38 +169,44 @@ def test_another_attempt_has_other_random_numbers(options: TrainingOptions) -> N
 
 
 @pytest.mark.parametrize("recipe", [QUICK, QUICK_TOKENS], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("n_steps", [2, 7, 9])  # of 6 an epoch; what is kept is the last but one
 def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
-    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch, recipe: Recipe, n_steps: int
 ) -> None:
     files = files_of(options, recipe)
+    recipe = replace(recipe, dropout=0.3)
     train(options, recipe)
     undisturbed = [path.read_bytes() for path in (files.oof, files.weights)]
-    files.story.unlink()
-
-    run_epoch = training.FoldTraining.run_epoch
-
-    def killed_in_the_second_epoch(self: training.FoldTraining, scalars: Any) -> None:
-        if self.epoch == 1:
-            raise KeyboardInterrupt
-        run_epoch(self, scalars)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.FoldTraining, "run_epoch", killed_in_the_second_epoch)
-        with pytest.raises(KeyboardInterrupt):
-            train(options, recipe)
-    assert files.partial.exists()
-    for path in (files.oof, files.weights):
+    for path in (files.story, files.oof, files.weights):
         path.unlink()
 
-    epochs_run = []
+    steps: list[float] = []
+    step = training.FoldTraining._step
 
-    def counted(self: training.FoldTraining, scalars: Any) -> None:
-        epochs_run.append(self.epoch)
-        run_epoch(self, scalars)
+    def counted(self: training.FoldTraining, batch: Batch, factor: float) -> tuple[float, float]:
+        if len(steps) == n_steps:
+            raise KeyboardInterrupt
+        steps.append(factor)
+        return step(self, batch, factor)
 
-    monkeypatch.setattr(training.FoldTraining, "run_epoch", counted)
-    train(options, recipe)
-    assert epochs_run == [1]
+    keep_each_step = replace(options, checkpoint_minutes=0)
+    monkeypatch.setattr(training.FoldTraining, "_step", counted)
+    with pytest.raises(KeyboardInterrupt):
+        train(keep_each_step, recipe)
+    assert files.partial.exists()
+    monkeypatch.setattr(training.FoldTraining, "_step", step)
+    torch.manual_seed(n_steps)  # another process starts with other random numbers
+
+    steps_left = []
+
+    def watched(self: training.FoldTraining, batch: Batch, factor: float) -> tuple[float, float]:
+        steps_left.append(factor)
+        return step(self, batch, factor)
+
+    monkeypatch.setattr(training.FoldTraining, "_step", watched)
+    story = train(keep_each_step, recipe)
+    n_in_all = sum(len(epoch.get("gradient_norms", ())) for epoch in story["epochs"])
+    assert len(steps) + len(steps_left) == n_in_all
     assert [path.read_bytes() for path in (files.oof, files.weights)] == undisturbed
 
 
