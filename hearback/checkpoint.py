@@ -9,6 +9,8 @@ backbone's `tokenizer_<digest>.json`. None of them can run code when it is read.
 """
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -104,8 +106,7 @@ def save_fold(
     half = {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in weights.items()}
     # Until the new story stands, the old one must not vouch for the new files.
     files.story.unlink(missing_ok=True)
-    with whole_file(files.weights) as temporary:
-        save_file(half, temporary)
+    _save_tensors(files.weights, half)
     write_table(oof, files.oof)
     digests = {"weights": sha256_of(files.weights), "oof": sha256_of(files.oof)}
     files.words.unlink(missing_ok=True)  # an earlier training's, which may have had some
@@ -129,6 +130,42 @@ def read_story(files: FoldFiles) -> Story:
         raise HearbackError(
             f"{files.story}: not readable JSON ({error}); delete it and train the fold again"
         ) from None
+
+
+def stories_of_others(files: FoldFiles, identity: Mapping[str, Any]) -> dict[int, Story]:
+    """Return the stories of the model's other finished folds that are of the same training.
+
+    `identity` is `why_not_done`'s. The files that the stories speak of are not looked at.
+    """
+    stories = {}
+    for fold in range(identity["n_folds"]):
+        other = FoldFiles(files.assets, files.model, fold)
+        if fold == files.fold or not other.story.exists():
+            continue
+        story = read_story(other)
+        if _is_of(story, identity):
+            stories[fold] = story
+    return stories
+
+
+def read_attempts(files: FoldFiles, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what is known of earlier attempts at a fold: of its training under way, or its story's.
+
+    Raises HearbackError where a file is there but cannot be read.
+    """
+    if files.partial.exists():
+        notes = read_notes(files.partial)
+        if _is_of(notes["identity"], identity):
+            return notes["attempts"]
+    if files.story.exists():
+        story = read_story(files)
+        if _is_of(story, identity):
+            return story.get("attempts", [])  # an older version's has none
+    return []
+
+
+def _is_of(values: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    return all(values.get(name) == value for name, value in identity.items())
 
 
 def why_not_done(files: FoldFiles, identity: Mapping[str, Any]) -> str | None:
@@ -219,8 +256,20 @@ def load_scorer(files: FoldFiles, story: Story) -> Scorer:
 def save_partial(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
     """Write the state of a training under way: tensors, and JSON notes in the same file."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    _save_tensors(path, contiguous, {"notes": json.dumps(notes)})
+
+
+def _save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
     with whole_file(path) as temporary:
-        save_file(contiguous, temporary, metadata={"notes": json.dumps(notes)})
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            # The system's own error, such as a full disk, comes in words alone.
+            if code := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+            raise
 
 
 def load_partial(
@@ -232,18 +281,33 @@ def load_partial(
     """
     if not path.exists():
         return None
+    notes = read_notes(path)
+    if notes["identity"] != dict(identity):
+        return None
+    with _open_partial(path) as file:
+        # safe_open's handle has keys() but is no mapping.
+        return {name: file.get_tensor(name) for name in file.keys()}, notes  # noqa: SIM118
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """Read the notes that `save_partial` wrote, without the tensors.
+
+    Raises HearbackError where the file is not whole.
+    """
+    with _open_partial(path) as file:
+        notes = json.loads((file.metadata() or {})["notes"])
+        return {"attempts": [], **notes, "identity": notes["identity"]}
+
+
+@contextmanager
+def _open_partial(path: Path) -> Iterator[safe_open]:
     try:
         with safe_open(path, framework="pt") as file:
-            notes = json.loads((file.metadata() or {})["notes"])
-            if notes["identity"] != dict(identity):
-                return None
-            # safe_open's handle has keys() but is no mapping.
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise HearbackError(
             f"{path}: not the state of a training ({error!r}); delete it to train from the start"
         ) from None
-    return tensors, notes
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """What the steps' command lines share."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -8,6 +9,12 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from hearback.errors import HearbackError
+
+# What a person can put right about a disk, and how.
+DISK_CURES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable"),
+}
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -59,14 +66,23 @@ def parser(description: str | None) -> Parser:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a step and exit with its status.
 
-    What the person can put right (a `HearbackError`) is said on standard error without a traceback,
-    with status 2; any other exception is a bug and keeps its traceback. Ctrl-C exits with 130, as
-    shells expect.
+    What the person can put right (a `HearbackError`, a full disk) is said on standard error without
+    a traceback, with status 2; any other exception is a bug and keeps its traceback. Ctrl-C exits
+    with 130, as shells expect.
     """
     try:
         status = main()
     except HearbackError as error:
         print(error, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in DISK_CURES:
+            raise
+        print(
+            f"{error.filename or 'the disk'}: {error.strerror}; {DISK_CURES[error.errno]} and run "
+            "the same command again: what was there before, and what is done, is kept",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import Any
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it there when the block ends without an error.
 
-    A process killed in the block leaves `path` as it was. The temporary name starts with a dot and
+    A process killed in the block leaves `path` as it was, and so does a disk that is full. The temporary name starts with a dot and
     ends with `path`'s suffix, so that writers which choose a format by suffix still work.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +32,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:  # of writing, where only opening names the file
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,6 +1,9 @@
 """A fold's weights and story, to disk and back."""
 
-from collections.abc import Callable
+import errno
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -413,3 +416,26 @@ def test_a_story_of_an_older_version_says_what_it_lacks(files: FoldFiles, scorer
     story = {key: value for key, value in read_story(files).items() if key != "tokenizer"}
     with pytest.raises(HearbackError, match="lacks tokenizer; train the fold again"):
         checkpoint.load_scorer(files, story)
+
+
+@contextmanager
+def files_no_longer_than(n_bytes: int) -> Iterator[None]:
+    """Let the system refuse to write on, as it does on a full disk (the code is another)."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_the_system_s_error_and_leaves_what_was_kept(tmp_path: Path) -> None:
+    path = tmp_path / "model_0.partial"
+    save_partial(path, {"weight": torch.ones(3)}, {"identity": {}})
+    kept = path.read_bytes()
+    with files_no_longer_than(1000), pytest.raises(OSError) as refusal:
+        save_partial(path, {"weight": torch.ones(1000)}, {"identity": {}})
+    assert refusal.value.errno == errno.EFBIG
+    assert refusal.value.filename == str(path)
+    assert path.read_bytes() == kept
+    assert list(tmp_path.iterdir()) == [path]

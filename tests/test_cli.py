@@ -1,5 +1,8 @@
 """The steps' command lines."""
 
+import errno
+import os
+
 import pytest
 
 from hearback.cli import parser, run
@@ -64,6 +67,31 @@ def test_what_the_person_can_put_right_has_no_traceback(
     assert "no grade" in shown.err
     assert "Traceback" not in shown.err
     assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "cure"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "make it writable")]
+)
+def test_a_disk_that_cannot_be_written_to_is_said_with_its_cure(
+    code: int, cure: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise OSError(code, os.strerror(code), "assets/x.partial")
+
+    with pytest.raises(SystemExit) as stopped:
+        run(main)
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"assets/x.partial: {os.strerror(code)}")
+    assert cure in shown
+
+
+def test_a_broken_pipe_is_no_matter_of_the_disk() -> None:
+    def main() -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    with pytest.raises(BrokenPipeError):
+        run(main)
 
 
 def test_a_bug_keeps_its_traceback() -> None:
