@@ -14,8 +14,9 @@ from typing import Any
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it there when the block ends without an error.
 
-    A process killed in the block leaves `path` as it was, and so does a disk that is full. The temporary name starts with a dot and
-    ends with `path`'s suffix, so that writers which choose a format by suffix still work.
+    A process killed in the block leaves `path` as it was, and so does a disk that is full. The
+    temporary name starts with a dot and ends with `path`'s suffix, so that writers which choose a
+    format by suffix still work.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(
