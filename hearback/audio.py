@@ -1,15 +1,19 @@
 """Recordings: decode, check, bring to 16 kHz mono, and keep so in a store.
 
 A recording that cannot be used (missing, unreadable, silent, ...) is an error. One in another
-layout (stereo, 8 kHz, 44.1 kHz, ...) is converted, and a warning says what was done.
+layout (stereo, 8 kHz, 44.1 kHz, ...) is converted, one that goes on for minutes is cut, and a
+warning says what was done. What the header of a file tells is believed of nothing that costs
+memory.
 """
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
 import threading
+import unicodedata
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +31,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from hearback.errors import HearbackError
-from hearback.files import read_json, whole_file, write_json
+from hearback.files import open_file, read_json, whole_file, write_json
 from hearback.tables import Problem, Report, containing, leads_out
 
 SAMPLE_RATE = 16_000  # Hz, Whisper's
@@ -39,9 +43,13 @@ SILENCE_DBFS = -60.0
 # No word is this short; what is was cut by mistake.
 MIN_SECONDS = 0.05
 
-# A clip is seconds long. What is longer than this is another file, or has a damaged header, and
-# would have to be held in memory whole.
-MAX_SECONDS = 120.0
+# What is kept of a recording that is longer. A window is 16 s; an augmentation that plays faster
+# (by 1.3 and by 1.15 at most) fills it from the first 24 s, and no model hears what comes later.
+KEPT_SECONDS = 30.0
+
+# A telephone's rate is 8 kHz; nothing records speech above 384 kHz. What tells another rate is
+# damaged: resampled, one second at 2 GHz would take the memory of a day.
+LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz
 
 # Lossy codecs go over full scale by a little. Four times over it (12 dB) are integers written as
 # floating point, or a damaged stream.
@@ -52,7 +60,13 @@ _FULL_SCALE = 32_768  # of int16: a 16-bit file at 16 kHz goes through the store
 # What a store's data file is. The version goes up when decode() gives other samples, or refuses
 # other recordings, than it did: stores from before are then built again.
 _DTYPE = np.dtype("<i2")
-_LAYOUT = {"version": 1, "dtype": _DTYPE.str, "sample_rate": SAMPLE_RATE}
+_LAYOUT = {"version": 2, "dtype": _DTYPE.str, "sample_rate": SAMPLE_RATE}
+
+# Of all channels, 64 MB as float32: more than any clip has, so that those are read in one go.
+_BLOCK_SAMPLES = 1 << 24
+
+# How libsndfile's log says of WAV, AIFF and AU that the header tells of more bytes than there are.
+_BYTES_MISSING = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
 
 # libsndfile keeps the reason of a failed open in a global, which another thread's open resets.
 _opening = threading.Lock()
@@ -83,16 +97,13 @@ class NotInStore(HearbackError, KeyError):  # noqa: N818  (it says what KeyError
 def decode(path: Path) -> Recording:
     """Decode an audio file of any format that libsndfile knows (WAV, FLAC, MP3, Ogg Opus, ...).
 
-    Channels are averaged, and the result is resampled to 16 kHz. Raises UnreadableAudio if the
-    file is missing or unreadable, or if what is in it cannot be speech: no samples, NaN or
-    infinite ones, too short, too long, silent, far over full scale.
+    Channels are averaged, and the first `KEPT_SECONDS` resampled to 16 kHz; nothing else is read.
+    Raises UnreadableAudio if the file is missing or unreadable, or if what is in it cannot be
+    speech: no samples, NaN or infinite ones, too short, silent, far over full scale, no possible
+    sample rate. Opens no other file than this one.
     """
-    samples, sample_rate = _read(path)
-    mono = samples.mean(axis=1)
+    mono, sample_rate, notes = _read(path)
     _check_level(mono)
-    notes = []
-    if samples.shape[1] > 1:
-        notes.append(f"{samples.shape[1]} channels, averaged")
     if sample_rate != SAMPLE_RATE:
         # soxr, because its filter ends just below the lower of the two Nyquist frequencies
         # (linear interpolation or a short filter folds what a 44.1 kHz recording has above 8 kHz
@@ -105,8 +116,11 @@ def decode(path: Path) -> Recording:
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     """Write a mono waveform, (n,) in [-1, 1], as 16-bit WAV, whole or not at all. Peaks clip."""
+    # Made in memory: libsndfile says "System error" of a full disk, and no more.
+    encoded = io.BytesIO()
+    soundfile.write(encoded, to_int16(waveform), sample_rate, "PCM_16", format="WAV")
     with whole_file(path) as temporary:
-        soundfile.write(temporary, to_int16(waveform), sample_rate, "PCM_16", format="WAV")
+        temporary.write_bytes(encoded.getbuffer())
 
 
 def to_int16(waveform: np.ndarray) -> np.ndarray:
@@ -118,24 +132,6 @@ def to_int16(waveform: np.ndarray) -> np.ndarray:
         raise ValueError("the waveform has NaN or infinite samples")
     scaled = np.rint(waveform * _FULL_SCALE)
     return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(_DTYPE)
-
-
-def check_recordings(
-    metadata: pd.DataFrame,
-    data_folder: Path,
-    table_path: Path,
-    *,
-    report: Report,
-    progress: bool = True,
-    workers: int | None = None,
-) -> None:
-    """Decode every recording of a metadata table, only to report what is wrong.
-
-    `Store.build` reports the same, and keeps what it decoded; its parameters are these.
-    """
-    sources = _sources(metadata, data_folder, table_path, report)
-    for _ in _decode_all(sources, table_path, report, progress, workers):
-        pass
 
 
 def count_processors() -> int:
@@ -170,9 +166,15 @@ class Store:
                 raise BadStore(f"{index_path}: of another version ({layout}); build it again")
             recordings = index["recordings"].items()
             self._entries = {filename: _Entry(**entry) for filename, entry in recordings}
+            n_samples = index["n_samples"]
+            ends = [entry.end for entry in self._entries.values()]
+            if type(n_samples) is not int or n_samples < max(ends, default=0):
+                raise ValueError(f"{n_samples!r} samples cannot be")
             self._data_path = folder / index["data"]
+            if self._data_path.name != index["data"]:
+                raise ValueError(f"its samples are said to lie in {index['data']!r}")
             n_bytes = self._data_path.stat().st_size
-            n_bytes_told = index["n_samples"] * _DTYPE.itemsize
+            n_bytes_told = n_samples * _DTYPE.itemsize
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise BadStore(f"{index_path}: damaged ({what}); build the store again") from error
@@ -182,7 +184,7 @@ class Store:
         # More bytes are those of a build under way. An empty file cannot be mapped.
         self._data: np.ndarray = np.zeros(0, _DTYPE)
         if n_bytes_told:
-            self._data = np.memmap(self._data_path, _DTYPE, "r", shape=(index["n_samples"],))
+            self._data = np.memmap(self._data_path, _DTYPE, "r", shape=(n_samples,))
 
     @classmethod
     def build(
@@ -260,7 +262,7 @@ class Store:
 
     def _samples(self, filename: str) -> np.ndarray:
         entry = self._entry(filename)
-        return self._data[entry.offset : entry.offset + entry.n_samples]
+        return self._data[entry.offset : entry.end]
 
     def _entry(self, filename: str) -> "_Entry":
         try:
@@ -291,6 +293,19 @@ class _Entry:
     source_mtime_ns: int
     sha256: str  # of its samples
     notes: Sequence[str]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no build writes."""
+        counts = (self.offset, self.n_samples)
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"no places in the data: {counts}")
+        if not all(isinstance(note, str) for note in self.notes):
+            raise ValueError(f"no notes: {self.notes}")
+
+    @property
+    def end(self) -> int:
+        """The number of samples up to its last one."""
+        return self.offset + self.n_samples
 
 
 @dataclass(frozen=True)
@@ -404,7 +419,7 @@ class _Builder:
                     if hashlib.sha256(_read_samples(data, entry)).hexdigest() != entry.sha256:
                         return
                     self.entries[filename] = entry
-                    self._n_samples = entry.offset + entry.n_samples
+                    self._n_samples = entry.end
                     self._journal_bytes += len(line)
 
     def _copy(self, entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
@@ -517,31 +532,68 @@ def _report_notes(source: _Source, notes: Sequence[str], table_path: Path, repor
         report.add(Problem(str(table_path), source.line, what, cure, "warning", filename))
 
 
-def _read(path: Path) -> tuple[np.ndarray, int]:
-    """Return the samples of an audio file, (n, channels), float32, and its sample rate."""
+def _read(path: Path) -> tuple[np.ndarray, int, list[str]]:
+    """Return an audio file's first seconds, (n,) float32 mono, its sample rate, and notes."""
     try:
         if not path.is_file():
-            raise UnreadableAudio("is not a file" if path.exists() else "is missing")
+            raise UnreadableAudio("is not a file" if path.exists() else _missing(path))
         if path.stat().st_size == 0:
             raise UnreadableAudio("is empty: 0 bytes")
-        with _opening:
-            file = soundfile.SoundFile(path)
-        with file:
-            if file.frames > MAX_SECONDS * file.samplerate:
-                raise UnreadableAudio(f"is longer than {MAX_SECONDS:g} s")
-            samples = file.read(dtype="float32", always_2d=True)
-    # TypeError is soundfile's answer to the suffix .raw, which has no header to read.
-    except (OSError, soundfile.SoundFileError, TypeError) as error:
+        # Opened here: libsndfile, given a name, also opens others made of it (a Mac's resource
+        # forks, "._a.wav"), wherever links of such names lead, and heeds some suffixes.
+        with open_file(path) as content:
+            with _opening:
+                file = soundfile.SoundFile(content)
+            with file:
+                mono, notes = _first_seconds(file)
+    except (OSError, soundfile.SoundFileError) as error:
         # The others' str() begins with the path, which the report says already.
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         raise UnreadableAudio(f"is unreadable: {reason}") from error
-    if len(samples) == 0:
-        raise UnreadableAudio("is empty: no samples")
-    if not np.isfinite(samples).all():
-        raise UnreadableAudio("has NaN or infinite samples")
-    if len(samples) < MIN_SECONDS * file.samplerate:
+    if len(mono) < MIN_SECONDS * file.samplerate:
         raise UnreadableAudio(f"is shorter than {MIN_SECONDS:g} s")
-    return samples, file.samplerate
+    return mono, file.samplerate, notes
+
+
+def _missing(path: Path) -> str:
+    """Say that a file is missing, and whether one is there whose name only looks the same."""
+    for form in ("NFC", "NFD"):  # archives from a Mac have the latter
+        other = path.with_name(unicodedata.normalize(form, path.name))
+        if other.name != path.name and other.exists():
+            return f"is missing; there is one with the same letters in another Unicode form, {form}"
+    return "is missing"
+
+
+def _first_seconds(file: soundfile.SoundFile) -> tuple[np.ndarray, list[str]]:
+    """Return the mean of the channels, (n,) float32, at most `KEPT_SECONDS` of it, and notes."""
+    sample_rate, n_channels = file.samplerate, file.channels
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise UnreadableAudio(f"tells a sample rate of {sample_rate} Hz")
+    n_wanted = min(file.frames, round(KEPT_SECONDS * sample_rate))
+    blocks = [np.zeros(0, np.float32)]
+    n_read = 0
+    while n_read < n_wanted:
+        n_asked = min(n_wanted - n_read, max(1, _BLOCK_SAMPLES // n_channels))
+        block = file.read(n_asked, dtype="float32", always_2d=True)
+        if len(block) == 0:
+            break
+        if not np.isfinite(block).all():
+            raise UnreadableAudio("has NaN or infinite samples")
+        with np.errstate(over="ignore"):  # the level is checked for it
+            blocks.append(block.mean(axis=1))
+        n_read += len(block)
+    if n_read == 0:
+        raise UnreadableAudio("is empty: no samples")
+    notes = []
+    missing = _BYTES_MISSING.search(file.extra_info)
+    if n_read < n_wanted or (missing and int(missing[1]) > int(missing[2])):
+        notes.append(f"breaks off after {n_read / sample_rate:.2f} s: its header tells of more")
+    elif n_wanted < file.frames:
+        seconds = file.frames / sample_rate
+        notes.append(f"{seconds:.0f} s long, of which the first {KEPT_SECONDS:g} s are kept")
+    if n_channels > 1:
+        notes.append(f"{n_channels} channels, averaged")
+    return np.concatenate(blocks), notes
 
 
 def _check_level(mono: np.ndarray) -> None:

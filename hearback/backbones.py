@@ -181,10 +181,21 @@ def resolve(backbone: str, assets: Path) -> Path:
 def read_config(directory: Path) -> dict[str, Any]:
     """Read a Whisper's `config.json`; HearbackError where the directory holds none."""
     _check_layout(directory)
-    config = read_json(directory / "config.json")
+    config = _read_object(directory / "config.json")
     if config.get("model_type") != "whisper":
         raise HearbackError(f"{directory} holds a {config.get('model_type')} model, not a Whisper")
     return config
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object; HearbackError where it does not."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError) as error:
+        raise HearbackError(f"{path} cannot be read ({error}). Bring it again.") from None
+    if not isinstance(value, dict):
+        raise HearbackError(f"{path} holds no JSON object. Bring it again.")
+    return value
 
 
 def read_tensors(directory: Path, part: Literal["encoder", "decoder"]) -> "dict[str, torch.Tensor]":
@@ -336,7 +347,7 @@ def _weight_files(directory: Path) -> list[Path]:
         return [single]
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        shards = [directory / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+        shards = [directory / name for name in _shard_names(index)]
         if missing := [path.name for path in shards if not path.is_file()]:
             raise HearbackError(f"{directory} lacks {', '.join(missing)}, named in {index.name}")
         return shards
@@ -347,6 +358,16 @@ def _weight_files(directory: Path) -> list[Path]:
             "WhisperForConditionalGeneration.from_pretrained(…).save_pretrained(…)"
         )
     raise HearbackError(f"{directory} has no model.safetensors")
+
+
+def _shard_names(index: Path) -> list[str]:
+    """Return the files that an index of weights names; they lie beside it."""
+    weight_map = _read_object(index).get("weight_map")
+    names: list[Any] = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
+    # A name that is a path would lead out of the directory.
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise HearbackError(f"{index} names no files beside it. Bring it again.")
+    return sorted(set(names))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -68,8 +69,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
     What the person can put right (a `HearbackError`, a full disk) is said on standard error without
     a traceback, with status 2; any other exception is a bug and keeps its traceback. Ctrl-C exits
-    with 130, as shells expect.
+    with 130, as shells expect. What a terminal's encoding lacks is printed as an escape: a text in
+    a warning ends no step.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = main()
     except HearbackError as error:

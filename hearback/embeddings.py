@@ -38,10 +38,10 @@ class TextEmbedder:
 
         logging.disable_progress_bar()  # it loads in a second
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-            model = AutoModel.from_pretrained(
-                directory, local_files_only=True, use_safetensors=True
-            )
+            # Said, for what is not said is asked at the terminal: code in the directory is not run.
+            options = {"local_files_only": True, "trust_remote_code": False}
+            self._tokenizer = AutoTokenizer.from_pretrained(directory, **options)
+            model = AutoModel.from_pretrained(directory, **options, use_safetensors=True)
         except (OSError, ValueError, SafetensorError) as error:
             raise HearbackError(f"{directory}: not a text embedder ({error})") from None
         self._model = model.float().eval().requires_grad_(False)

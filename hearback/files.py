@@ -1,13 +1,29 @@
 """Files that are either whole or not there."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
+
+_MOST_LETTERS = 48  # of a name that a temporary name repeats: file systems have 255 bytes for it
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a file for reading. Raises OSError where it is none: a pipe or a device never ends."""
+    # Without O_NONBLOCK, to open a pipe waits for somebody who writes to it.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 @contextmanager
@@ -20,7 +36,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        prefix=f".{path.stem[:_MOST_LETTERS]}-", suffix=path.suffix, dir=path.parent
     )
     os.close(descriptor)
     temporary = Path(name)
@@ -50,11 +66,16 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (JSON is any of
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file. Raises OSError where it is none, ValueError where it is not JSON."""
+    with open_file(path) as file:
+        content = file.read()
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def sha256_of(path: Path) -> str:
     """Return the file's SHA-256 in hexadecimal, read in blocks."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -325,14 +325,15 @@ def read_near_misses(folder: Path) -> dict[str, tuple[NearMiss, ...]]:
     found: dict[str, list[NearMiss]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        if not set(_COLUMNS).issubset(reader.fieldnames or ()):
-            raise HearbackError(f"{path}: not a table of near misses; delete it, and {make}")
-        for row in reader:
-            try:
+        try:
+            fits = set(_COLUMNS).issubset(reader.fieldnames or ())
+            for row in reader if fits else ():
                 found.setdefault(row["text"], []).append(_from_row(row))
-            except (ValueError, AttributeError, TypeError) as error:
-                where = f"{path}, line {reader.line_num}"
-                raise HearbackError(f"{where}: damaged ({error}); delete it, and {make}") from error
+        except (ValueError, AttributeError, TypeError, csv.Error) as error:
+            where = f"{path}, line {reader.line_num}"
+            raise HearbackError(f"{where}: damaged ({error}); delete it, and {make}") from error
+    if not fits:
+        raise HearbackError(f"{path}: not a table of near misses; delete it, and {make}")
     return {text: tuple(several) for text, several in found.items()}
 
 

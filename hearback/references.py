@@ -105,14 +105,23 @@ class References:
         """The texts that have a reference."""
         return list(self._paths)
 
+    def path(self, text: str) -> Path:
+        """Return where the reference of `text` lies. Raises MissingReference."""
+        try:
+            return self._paths[text]
+        except KeyError:
+            raise MissingReference(
+                f"no reference for {text!r} in {self.folder}: run `{self._command()}`"
+            ) from None
+
     def waveform(self, text: str) -> NDArray[np.float32]:
         """Return the reference of `text`, shape (n,), 16 kHz. Raises MissingReference."""
-        waveform, _ = soundfile.read(self._path(text), dtype="float32")
+        waveform, _ = soundfile.read(self.path(text), dtype="float32")
         return waveform
 
     def n_samples(self, text: str) -> int:
         """Return how many samples the reference of `text` has. Raises MissingReference."""
-        self._path(text)
+        self.path(text)
         return self._n_samples[text]
 
     def fingerprint(self, texts: Iterable[str] | None = None) -> str:
@@ -122,7 +131,7 @@ class References:
         """
         digest = hashlib.sha256(json.dumps(self.voice, sort_keys=True).encode())
         for text in sorted(set(self._paths if texts is None else texts)):
-            digest.update(f"\n{text}\0{sha256_of(self._path(text))}".encode())
+            digest.update(f"\n{text}\0{sha256_of(self.path(text))}".encode())
         return digest.hexdigest()
 
     def __contains__(self, text: object) -> bool:
@@ -132,14 +141,6 @@ class References:
     def __len__(self) -> int:
         """Return the number of references."""
         return len(self._paths)
-
-    def _path(self, text: str) -> Path:
-        try:
-            return self._paths[text]
-        except KeyError:
-            raise MissingReference(
-                f"no reference for {text!r} in {self.folder}: run `{self._command()}`"
-            ) from None
 
     def _command(self) -> str:
         backend, speed = self.voice.get("backend"), self.voice.get("speed")
@@ -205,10 +206,12 @@ def render_missing(
                     why_not[text] = why
                     bar.update()
         finally:
-            for id_, text in wanted.items():
-                if not _is_listed(text, paths):
-                    paths[text] = made[id_]
-            _write_index(folder, paths)
+            # What is asked for comes first, so that the index is the same however often it took.
+            asked = {
+                text: paths[text] if _is_listed(text, paths) else made[id_]
+                for id_, text in wanted.items()
+            }
+            _write_index(folder, asked | {t: path for t, path in paths.items() if t not in asked})
     if failures := {text: why for text in to_make if (why := why_not[text]) is not None}:
         raise UnrenderedTexts(failures, len(missing) - len(failures))
     return len(missing)

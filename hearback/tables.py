@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
 
 from hearback.errors import HearbackError
-from hearback.files import whole_file
+from hearback.files import open_file, whole_file
 
 TASKS = ("deletion", "blending", "nonword_repetition", "sentence_repetition")
 GRADES = ("KG", "1", "2", "3")
@@ -35,9 +35,21 @@ LABEL_COLUMNS = ("filename", "score")
 # 16 s that the encoder hears nobody says so much.
 LONGEST_TEXT = 400
 
+# Bytes of a table. The competition's has 3 MB for 38,095 recordings; what is larger is another
+# file, and takes up to sixteen times as much memory.
+LARGEST_TABLE = 64 * 1024 * 1024
+
+# Lines of a file that one row may take: to look for the end of a quote in all that follow would
+# take hours where every line opens one.
+_MOST_LINES = 100
+
 # Up to this many rows with the same fault get a line each, with their filename; more of them are
 # said as ranges of line numbers. A whole corpus at 44.1 kHz is one line, and no row goes unsaid.
 _MOST_ROWS_LISTED = 20
+
+# Of what a file contains, a message repeats so much: names of columns, characters of a field.
+_MOST_COLUMNS_LISTED = 20
+_MOST_LETTERS_SHOWN = 80
 
 # What a filename must not have: a root or a drive, a backslash (a separator on Windows, a letter
 # elsewhere: the same table would mean two things), a `..` folder, a control character.
@@ -141,8 +153,9 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
 
     Returns a row per row of the file, also of those with problems, so that inference can go on:
     the string columns `filename`, `task`, `expected_text`, `grade` and, where the file has it,
-    `speaker`, all stripped, and the int column `line`. A column that is missing is empty strings.
-    Other columns are left out. Problems go into `report`.
+    `speaker`, all stripped, and the int column `line`. A column that is missing is empty strings,
+    and so is a text that is longer than `LONGEST_TEXT`: nobody is to render it. Other columns are
+    left out. Problems go into `report`.
     """
     table = _read_table(path, METADATA_COLUMNS, report, optional=("speaker",))
     frame, there = table.frame, table.columns_there
@@ -153,7 +166,8 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
         # What stands in which column is a guess in a row with too few or too many fields, and
         # that has been reported.
         for row in frame[wrong & table.fits].to_dict("records"):
-            said, filename = what.format(**row), row["filename"] or None
+            said = what.format(**{column: quoted(str(value)) for column, value in row.items()})
+            filename = row["filename"] or None
             report.add(Problem(str(path), row["line"], said, cure, severity, filename))
 
     if "filename" in there:
@@ -161,19 +175,21 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
             report.add(leads_out(path, row["line"], row["filename"]))
     for column, allowed in (("task", TASKS), ("grade", GRADES)):
         if column in there:
-            what = f"unknown {column} {{{column}!r}}"
+            what = f"unknown {column} {{{column}}}"
             add(~frame[column].isin(allowed), what, f"use one of {', '.join(allowed)}")
     if "expected_text" in there:
         texts = frame["expected_text"]
         asked = "say what the learner was asked to say"
         add(texts == "", "empty expected_text", asked)
+        too_long = texts.str.encode("utf-8").str.len() > LONGEST_TEXT
         add(
-            texts.str.encode("utf-8").str.len() > LONGEST_TEXT,
+            too_long,
             "an expected_text that nobody can say in 16 s",
             f"at most {LONGEST_TEXT} bytes; split the recording",
         )
         wordless = (texts != "") & ~_matches(_LETTER_OR_DIGIT, texts)
-        add(wordless, "expected_text {expected_text!r} has no letter and no digit", asked)
+        add(wordless, "expected_text {expected_text} has no letter and no digit", asked)
+        frame["expected_text"] = texts.where(~too_long, "")
     if "speaker" in frame:
         add(
             frame["speaker"] == "",
@@ -197,7 +213,7 @@ def read_labels(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series
         frame = frame[table.fits]
         values = {score: _label(score) for score in frame["score"].unique()}
         for row in frame[frame["score"].map(values).isna()].to_dict("records"):
-            what = f"the label is {row['score']!r}"
+            what = f"the label is {quoted(row['score'])}"
             cure = "a label is 1 (the learner said the expected text) or 0"
             filename = row["filename"] or None
             report.add(Problem(str(path), row["line"], what, cure, filename=filename))
@@ -223,8 +239,21 @@ def read_submission_format(path: Path, metadata: pd.DataFrame, report: Report) -
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write `frame` as CSV (UTF-8, no index), whole or not at all."""
+    # Python's csv writes a lone carriage return bare, and readers take it for the end of a line.
+    texts = frame.select_dtypes(exclude="number")
+    has_return = any(
+        "\r" in text for name in texts for text in texts[name] if isinstance(text, str)
+    ) or any("\r" in name for name in frame.columns)
+    quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
     with whole_file(path) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+        frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting)
+
+
+def quoted(text: str) -> str:
+    """Return a text of unknown origin as a message shows it: in quotes, on one short line."""
+    if len(text) <= _MOST_LETTERS_SHOWN:
+        return repr(text)
+    return f"{text[:_MOST_LETTERS_SHOWN]!r}… ({len(text)} characters)"
 
 
 def contained(folder: Path, filename: str) -> Path | None:
@@ -265,7 +294,10 @@ def containing(folder: Path) -> Callable[[str], Path | None]:
 def leads_out(path: Path, line: int, filename: str) -> Problem:
     """Return the problem of a `filename` that `contained` refuses, in the table at `path`."""
     what = "the filename leads out of the data folder"
-    cure = "name a file inside it, folders with '/'; no '..', drive, backslash or link to outside"
+    cure = (
+        "name a file inside it, folders with '/'; no '..', drive, backslash, control character or "
+        "link to outside"
+    )
     return Problem(str(path), line, what, cure, filename=filename)
 
 
@@ -322,40 +354,56 @@ def _rows(path: Path, report: Report) -> Iterator[_Row]:
         return
     # splitlines() would also split at form feeds and the like, which editors do not.
     lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
-    start = 0
-    n_rows = 0
+    start = n_rows = 0
     while start < len(lines):
-        reader = csv.reader(_from(lines, start), strict=True)
-        first = start
+        source = _Lines(lines, start)
         try:
-            for cells in reader:
+            for cells in csv.reader(source, strict=True):
                 stripped = [cell.strip() for cell in cells]
                 if any(stripped):
                     n_rows += 1
-                    yield _Row(start + 1, stripped)
-                start = first + reader.line_num  # a quoted text may go over several lines
+                    yield _Row(source.row + 1, stripped)
+                source.row = source.next
             break
         except csv.Error as error:
             # A stray quote swallows what follows. Give up this line, not the rest of the file.
             n_rows += 1
-            guessed = [cell.strip().strip('"') for cell in lines[start].split(",")]
-            yield _Row(start + 1, guessed, fault=str(error))
-            start += 1
+            guessed = [cell.strip().strip('"') for cell in lines[source.row].split(",")]
+            yield _Row(source.row + 1, guessed, fault=str(error))
+            start = source.row + 1
     if n_rows == 0:
         cure = "its first line must name the columns"
         report.add(Problem(str(path), None, "the file is empty", cure))
 
 
-def _from(lines: Sequence[str], start: int) -> Iterator[str]:
-    for at in range(start, len(lines)):
-        yield lines[at]
+class _Lines:
+    """The lines from `row` on, for a csv reader; csv.Error where one row takes too many of them.
+
+    `next` is the line that is read next. Whoever reads says where a row ends, by moving `row`.
+    """
+
+    def __init__(self, lines: Sequence[str], row: int) -> None:
+        self.row = self.next = row
+        self._lines = lines
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        if self.next == len(self._lines):
+            raise StopIteration
+        if self.next == self.row + _MOST_LINES:
+            raise csv.Error(f"a quote is open for {_MOST_LINES} lines")
+        self.next += 1
+        return self._lines[self.next - 1]
 
 
 def _text(path: Path, report: Report) -> str | None:
     """Return the file's text without a byte order mark, or None if it cannot be read as text."""
     save_as = "save it as CSV in UTF-8"
     try:
-        content = path.read_bytes()
+        with open_file(path) as file:
+            content = file.read(LARGEST_TABLE + 1)
     except FileNotFoundError:
         report.add(Problem(str(path), None, "there is no such file", "put it there"))
         return None
@@ -363,7 +411,11 @@ def _text(path: Path, report: Report) -> str | None:
         what = f"the file cannot be read: {error.strerror}"
         report.add(Problem(str(path), None, what, "make it a readable CSV file"))
         return None
-    if b"\0" in content:  # UTF-16, a spreadsheet, an archive
+    if len(content) > LARGEST_TABLE:
+        what = f"the file is larger than {LARGEST_TABLE >> 20} MB"
+        report.add(Problem(str(path), None, what, "it is no table of recordings, or split it"))
+        return None
+    if b"\0" in content.partition(b"\n")[0]:  # UTF-16, a spreadsheet, an archive
         report.add(Problem(str(path), None, "the file is not UTF-8 text", save_as))
         return None
     # Spreadsheets begin UTF-8 with a byte order mark. What is not UTF-8 becomes U+FFFD, and the
@@ -375,7 +427,10 @@ def _check_header(path: Path, header: _Row, required: Sequence[str], report: Rep
     names = header.fields
     if (fault := _fault(header, len(names))) is not None:
         report.add(Problem(str(path), header.line, *fault))
-    cure = f"the columns that are there: {', '.join(repr(name) for name in names)}"
+    listed = [quoted(name) for name in names[:_MOST_COLUMNS_LISTED]]
+    if n_more := len(names) - len(listed):
+        listed.append(f"and {n_more} more")
+    cure = f"the columns that are there: {', '.join(listed)}"
     if len(names) == 1 and re.search(r"[;\t]", names[0]):
         cure += "; separate columns with commas"
     for name in required:
@@ -389,12 +444,15 @@ def _check_header(path: Path, header: _Row, required: Sequence[str], report: Rep
 def _fault(row: _Row, n_columns: int) -> tuple[str, str] | None:
     """Return what is wrong with a row whatever its columns mean, and the cure; None if nothing."""
     if row.fault is not None:
-        return f"not CSV: {row.fault}", 'close each quote; write a quote inside quotes as ""'
+        cure = 'close each quote; write a quote inside quotes as ""; shorten what is too long'
+        return f"not CSV: {row.fault}", cure
     if len(row.fields) != n_columns:
         what = f"{_count(len(row.fields), 'field')} where the header has {n_columns}"
         return what, "put text that has a comma in double quotes"
     if any("\ufffd" in field for field in row.fields):
         return "not UTF-8", "save the file as CSV in UTF-8"
+    if any("\0" in field for field in row.fields):
+        return "not text: a zero byte", "write the row again"
     return None
 
 
@@ -452,20 +510,19 @@ def _rows_said(problems: Sequence[Problem]) -> list[str]:
     """Say which rows have one fault: a line each if they are few, else as ranges of lines."""
     rows = [problem.row for problem in problems if problem.row is not None]
     if len(problems) <= _MOST_ROWS_LISTED or len(rows) < len(problems):
-        return [
-            " ".join(
-                [f"line {problem.row}"] * (problem.row is not None)
-                + [f"({problem.filename!r})"] * (problem.filename is not None)
-            )
-            for problem in problems
-            if problem.row is not None or problem.filename is not None
-        ]
+        return [said for problem in problems if (said := _row_said(problem))]
     ranges = []
     # Within a run of successive lines, line and place differ by the same number.
     for _, run in groupby(enumerate(sorted(set(rows))), key=lambda item: item[1] - item[0]):
         ends = [line for _, line in run]
         ranges.append(f"{ends[0]}-{ends[-1]}" if len(ends) > 1 else str(ends[0]))
     return textwrap.wrap(f"{len(problems)} rows, lines {', '.join(ranges)}", width=96)
+
+
+def _row_said(problem: Problem) -> str:
+    line = "" if problem.row is None else f"line {problem.row}"
+    filename = "" if problem.filename is None else f"({quoted(problem.filename)})"
+    return f"{line} {filename}".strip()
 
 
 def _count(n: int, noun: str) -> str:

@@ -45,6 +45,8 @@ class TextReader:
         except Exception as error:  # the Rust binding raises nothing more special
             raise HearbackError(f"{path}: not a tokenizer ({error})") from None
         self.path = path
+        # A text may spell "<|endoftext|>" like any other letters; it must not end there.
+        self._tokenizer.encode_special_tokens = True
         # The English-only tokenizers know the names of languages and tasks too, so their presence
         # tells nothing.
         multilingual = self._id(END) == MULTILINGUAL_END

@@ -99,6 +99,24 @@ def test_read_tensors_reads_shards(tmp_path: Path) -> None:
     assert tensors.keys() == ENCODER.keys()
 
 
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", 3, None, ["x"]])
+def test_shards_lie_beside_their_index(tmp_path: Path, name: object) -> None:
+    folder = write_sharded(tmp_path / "whisper")
+    (folder / "model-00001-of-00002.safetensors").rename(tmp_path / "outside.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"model.encoder.conv1.weight": name}}))
+    with pytest.raises(HearbackError, match=r"index\.json names no files beside it"):
+        backbones.read_tensors(folder, "encoder")
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{", "[" * 10**6, "\0"])
+def test_a_damaged_configuration_is_an_error(tmp_path: Path, content: str) -> None:
+    folder = write_sharded(tmp_path / "whisper")
+    (folder / "config.json").write_text(content)
+    with pytest.raises(HearbackError, match=r"config\.json"):
+        backbones.read_config(folder)
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = write_sharded(tmp_path / "whisper")
     (folder / "model-00002-of-00002.safetensors").unlink()

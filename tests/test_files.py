@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hearback.files import read_json, sha256_of, whole_file, write_json
+from hearback.files import open_file, read_json, sha256_of, whole_file, write_json
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -92,3 +92,28 @@ def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
     content = b"hearback" * 100_000
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_never_ends_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", tmp_path / "zeros", tmp_path):
+        for read in (open_file, read_json, sha256_of):
+            with pytest.raises(OSError, match="not a file"):
+                read(path)
+    (tmp_path / "file").write_bytes(b"content")
+    with open_file(tmp_path / "file") as file:
+        assert file.read() == b"content"
+
+
+def test_json_nested_deeply_is_an_error_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text("[" * 10**6)
+    with pytest.raises(ValueError, match="deep"):
+        read_json(tmp_path / "file.json")
+
+
+def test_a_name_as_long_as_may_be_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 125 + ".json")  # 255 bytes
+    write_json(path, [])
+    assert read_json(path) == []
+    assert list(tmp_path.iterdir()) == [path]

@@ -245,3 +245,12 @@ def test_a_damaged_table_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "near_misses.csv").write_text(content)
     with pytest.raises(HearbackError, match=r"near_misses\.csv.*delete it"):
         read_near_misses(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b'"' + b"x" * 200_000, b"text,near_miss\xe9"])
+def test_a_table_that_is_no_text_is_an_error(tmp_path: Path, damage: bytes) -> None:
+    write_near_misses({"cat": (NearMiss("hat", "neighbour", (0,)),)}, tmp_path)
+    path = tmp_path / "near_misses.csv"
+    path.write_bytes(path.read_bytes() + damage)
+    with pytest.raises(HearbackError, match=r"near_misses\.csv.*delete it"):
+        read_near_misses(tmp_path)

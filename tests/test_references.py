@@ -122,7 +122,15 @@ def test_only_missing_texts_are_rendered(tmp_path: Path) -> None:
 def test_texts_of_before_stay(tmp_path: Path) -> None:
     render(["the cat sat"], tmp_path)
     render(["a"], tmp_path)
-    assert References(tmp_path).texts == ["the cat sat", "a"]
+    assert sorted(References(tmp_path).texts) == ["a", "the cat sat"]
+
+
+def test_the_index_does_not_tell_how_often_it_took(tmp_path: Path) -> None:
+    once, again = tmp_path / "once", tmp_path / "again"
+    render(["the cat sat", "a", "b"], once)
+    render(["b"], again)
+    render(["the cat sat", "a", "b"], again)
+    assert (again / "data_paths.csv").read_bytes() == (once / "data_paths.csv").read_bytes()
 
 
 def test_no_texts_are_no_references(tmp_path: Path) -> None:
@@ -335,11 +343,12 @@ def test_few_texts_need_no_other_process(tmp_path: Path) -> None:
 def test_a_recording_is_whole_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(file: Path, *_args: object, **_options: object) -> None:
-        Path(file).write_bytes(b"RIFF half of it")
+    def interrupted(file: Path, _data: object) -> None:
+        with file.open("wb") as begun:
+            begun.write(b"RIFF half of it")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(soundfile, "write", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         render(TEXTS, tmp_path)
     assert not list(tmp_path.glob("*.wav"))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hearback import tables
 from hearback.tables import (
     GRADES,
     LONGEST_TEXT,
@@ -16,6 +17,7 @@ from hearback.tables import (
     Report,
     contained,
     leads_out,
+    quoted,
     read_labels,
     read_metadata,
     read_submission_format,
@@ -488,3 +490,86 @@ def test_a_text_too_long_for_the_window_is_an_error_of_its_row(tmp_path: Path) -
     assert [(problem.row, problem.what) for problem in report.errors] == [
         (3, "an expected_text that nobody can say in 16 s")
     ]
+
+
+def test_a_text_too_long_is_not_passed_on_to_be_rendered(tmp_path: Path) -> None:
+    frame, report = metadata_of(tmp_path, f"{HEADER}a.wav,deletion,{'word ' * 200_000},1\n")
+    assert frame["expected_text"].tolist() == [""]
+    assert [problem.row for problem in report.errors] == [2]
+    assert len(str(report)) < 1000
+
+
+# Hostile tables
+
+
+def test_quotes_that_each_line_opens_are_looked_after_for_some_lines_only(tmp_path: Path) -> None:
+    """Each line ends the quote of the one before and begins another: a search without an end."""
+    rows = 'a","\n' * 20_000
+    frame, report = metadata_of(tmp_path, f"{HEADER}{rows}b.wav,deletion,cat,1\n")
+    assert len(frame) == 20_001
+    assert frame["filename"].iloc[-1] == "b.wav"
+    assert any("a quote is open for 100 lines" in problem.what for problem in report.errors)
+    assert {problem.row for problem in report.errors} == set(range(2, 20_002))
+
+
+def test_a_text_may_go_over_many_lines(tmp_path: Path) -> None:
+    text = "\n".join(["a"] * 99)
+    frame, report = metadata_of(tmp_path, f'{HEADER}a.wav,deletion,"{text}",1\n')
+    assert not report.problems
+    assert frame["expected_text"].tolist() == [text]
+
+
+def test_a_zero_byte_costs_one_row(tmp_path: Path) -> None:
+    frame, report = metadata_of(tmp_path, HEADER + "a.wav,deletion,c\0t,1\nb.wav,deletion,cat,1\n")
+    assert said(report) == [(2, "not text: a zero byte", "a.wav")]
+    assert frame["filename"].tolist() == ["a.wav", "b.wav"]
+
+
+def test_a_field_longer_than_any_costs_one_row(tmp_path: Path) -> None:
+    frame, report = metadata_of(
+        tmp_path, f"{HEADER}a.wav,deletion,{'x' * 10**6},1\nb.wav,deletion,cat,1\n"
+    )
+    assert frame["filename"].tolist() == ["a.wav", "b.wav"]
+    assert [problem.row for problem in report.errors] == [2]
+    assert "shorten" in report.errors[0].cure
+
+
+def test_a_message_does_not_repeat_all_that_a_file_contains(tmp_path: Path) -> None:
+    header = ",".join(f"column {number}" for number in range(100_000))
+    _, report = metadata_of(tmp_path, f"{header}\n{'x' * 10**6}\n")
+    assert "'column 19', and 99980 more" in report.errors[0].cure
+    assert len(str(report)) < 10_000
+    _, report = metadata_of(tmp_path, f"{HEADER}{'a' * 10**5},{'b' * 10**5},cat,{'c' * 10**5}\n")
+    assert len(report.errors) == 2
+    assert len(str(report)) < 2000
+    assert quoted("a\n" * 100) == repr("a\n" * 40) + "… (200 characters)"
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zeros.csv").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "zeros.csv"):
+        report = Report()
+        assert len(read_metadata(tmp_path / name, report)) == 0
+        assert [problem.what for problem in report.errors] == [
+            "the file cannot be read: not a file"
+        ]
+
+
+def test_what_is_far_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = HEADER + "a.wav,deletion,cat,1\n"
+    monkeypatch.setattr(tables, "LARGEST_TABLE", len(content))
+    assert not metadata_of(tmp_path, content)[1].errors
+    frame, report = metadata_of(tmp_path, content + "\n")
+    assert len(frame) == 0
+    assert "the file is larger than" in report.errors[0].what
+
+
+@pytest.mark.parametrize("name", ["a\rb.wav", "\ra", 'a",\r\n"b', "=cmd()", "a\0b", "a\u2028b"])
+def test_any_filename_is_written_as_it_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "submission.csv"
+    write_table(pd.DataFrame({"filename": ["a.wav", name], "score": [0.5, 1e-300]}), path)
+    table = pd.read_csv(path, keep_default_na=False)
+    assert table["filename"].tolist() == ["a.wav", name]
+    assert table["score"].tolist() == [0.5, 1e-300]
+    assert read_submission_format(path, table, Report()) == ["a.wav", name.strip()]

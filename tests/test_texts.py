@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import SPECIAL_TOKENS, write_tokenizer
 from tokenizers import Tokenizer, models
 
+from benchmarks.toy import SPECIAL_TOKENS, write_tokenizer
 from hearback.errors import HearbackError
 from hearback.texts import MULTILINGUAL_END, Reading, TextReader
 
@@ -133,3 +133,12 @@ def test_tiny_en_is_prompted_as_transformers_does() -> None:
     reader = TextReader(TINY_EN / "tokenizer.json")
     for text in ("The dog ran home", "Koovnorb", "It's 3 o'clock"):
         assert reader.read(text).tokens.tolist() == theirs(f" {text}").input_ids
+
+
+@pytest.mark.parametrize(
+    "text", ["<|endoftext|>", "cat <|startoftranscript|> cat", "a<|nospeech|>"]
+)
+def test_a_text_that_spells_a_command_is_a_text(reader: TextReader, text: str) -> None:
+    reading = reader.read(text)
+    assert not set(reading.tokens[len(reader.prompt) : -1]) & {*reader.prompt, reader.end}
+    assert set(reading.words) == set(range(len(text.split()) + 1))
