@@ -10,13 +10,14 @@ DEMO_FOLDERS = --data $(DEMO)/data --tts_data $(DEMO)/tts_data --store $(DEMO)/s
 DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBONE) \
 	--preset small --epochs 3 --n_folds 3 --device cpu
 
-.PHONY: demo test lint bench melo clean-demo
+.PHONY: demo test lint bench soak submission test-submission melo clean-demo
 
 demo: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m hearback.corpora.sample $(DEMO)/data
 	$(RUN) preprocess.py $(DEMO_FOLDERS)
 	$(RUN) train.py $(DEMO_FOLDERS) $(DEMO_TRAINING) --models $(DEMO_MODELS) --jobs 2
-	$(RUN) check_models.py --data $(DEMO)/data --assets $(DEMO)/assets
+	# Status 1 says that a fold stands out: of so few clips, one may.
+	$(RUN) check_models.py --data $(DEMO)/data --assets $(DEMO)/assets || test $$? -eq 1
 	$(RUN) get_config.py --data $(DEMO)/data --assets $(DEMO)/assets \
 		--config $(DEMO)/model_configs.json
 	$(RUN) infer.py $(DEMO_FOLDERS) --assets $(DEMO)/assets --config $(DEMO)/model_configs.json \
@@ -33,6 +34,26 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m benchmarks
 
+# What takes an hour or two: see docs/reliability.md.
+soak: $(VENV)/installed $(BACKBONE)
+	$(RUN) -m benchmarks.soak_input
+	$(RUN) -m benchmarks.soak_guard
+	$(RUN) -m benchmarks.soak_launch
+	$(RUN) -m benchmarks.soak_kill
+
+# What the competition's runtime gets, and a rehearsal of it.
+submission: $(VENV)/installed
+	$(RUN) -m hearback.submission
+
+test-submission: $(VENV)/installed .venv-runtime/installed $(DEMO)/model_configs.json
+	$(RUN) -m hearback.submission --assets $(DEMO)/assets --tts_data $(DEMO)/tts_data \
+		--config $(DEMO)/model_configs.json --submission $(DEMO)/submission.zip
+	$(RUN) -m hearback.rehearsal --zip $(DEMO)/submission.zip --data $(DEMO)/data \
+		--python .venv-runtime/bin/python
+
+$(DEMO)/model_configs.json:
+	$(MAKE) demo
+
 $(VENV)/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
@@ -40,6 +61,27 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 
 $(BACKBONE): | $(VENV)/installed
 	$(RUN) -m hearback.backbones whisper-tiny.en
+
+# The first Python 3.12 that runs; a shim of pyenv may be there and not run.
+RUNTIME_PYTHON ?= $(shell for python in python3.12 $(HOME)/.pyenv/versions/3.12.*/bin/python3.12 \
+	"$$(uv python find 3.12 2>/dev/null)"; do \
+	"$$python" -c "" 2>/dev/null && echo "$$python" && break; done; true)
+# PyTorch's builds for CPUs; PyPI's brings gigabytes of CUDA, and is taken where these are out of
+# reach.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+RUNTIME_PIP = .venv-runtime/bin/python -m pip install --quiet --disable-pip-version-check
+
+.venv-runtime/installed: requirements-runtime.txt
+	@test -n "$(RUNTIME_PYTHON)" || { echo "the competition's runtime has Python 3.12, and there is \
+	none here: install it (uv python install 3.12, pyenv install 3.12, apt install python3.12-venv), \
+	or say where it is: make $(MAKECMDGOALS) RUNTIME_PYTHON=PATH"; exit 1; }
+	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime
+	-$(RUNTIME_PIP) --no-deps --retries 1 --timeout 20 --index-url $(TORCH_INDEX) \
+		--constraint requirements-runtime.txt torch
+	$(RUNTIME_PIP) --no-deps --requirement requirements-runtime.txt
+	.venv-runtime/bin/python -c "import torch" 2>/dev/null \
+		|| $(RUNTIME_PIP) --requirement requirements-runtime.txt
+	touch $@
 
 # MeloTTS's own environment: its packages conflict with ours. Its last release that can be built is
 # a commit of its repository (PyPI's melotts 0.1.1 opens a file that it does not ship).

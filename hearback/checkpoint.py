@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from hearback.embeddings import TextEmbedder
 from hearback.errors import HearbackError
-from hearback.files import read_json, sha256_of, whole_file, write_json
+from hearback.files import open_file, read_json, sha256_of, whole_file, write_json
 from hearback.models import Scorer, build
 from hearback.recipe import Recipe
 from hearback.tables import write_table
@@ -120,16 +120,38 @@ def save_fold(
 def read_story(files: FoldFiles) -> Story:
     """Read a finished fold's story, or raise HearbackError saying how to make one."""
     try:
-        return read_json(files.story)
+        story = read_json(files.story)
     except FileNotFoundError:
         raise HearbackError(
             f"{files.story}: not there; train it with python train_{files.model}.py "
             f"--fold {files.fold}"
         ) from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise HearbackError(
             f"{files.story}: not readable JSON ({error}); delete it and train the fold again"
         ) from None
+    if fault := _fault(story):
+        raise HearbackError(f"{files.story}: {fault}; delete it and train the fold again")
+    return story
+
+
+def _fault(story: Any) -> str | None:  # noqa: ANN401  (whatever a file holds)
+    """Return what no training would write in a story, or None."""
+    if not isinstance(story, dict):
+        return "not a story"
+    for name in ("recipe", "shape", "tokenizer", "text_embedder", "sha256"):
+        if not isinstance(story.get(name) or {}, dict):
+            return f"its {name} is {str(story[name])[:80]!r}"
+    # What it names lies beside it: a path would lead out of the assets.
+    for name, place in (("tokenizer", "file"), ("text_embedder", "directory")):
+        if kept := story.get(name):
+            named, digest = kept.get(place), kept.get("sha256")
+            texts = isinstance(named, str) and isinstance(digest, str)
+            if not texts or Path(named).name != named or named == "..":
+                return f"it names no {name} beside it"
+    if not set(story.get("sha256") or {}) <= {"weights", "oof", "words"}:
+        return "it has digests of files that no fold has"
+    return None
 
 
 def stories_of_others(files: FoldFiles, identity: Mapping[str, Any]) -> dict[int, Story]:
@@ -148,30 +170,34 @@ def stories_of_others(files: FoldFiles, identity: Mapping[str, Any]) -> dict[int
     return stories
 
 
-def read_attempts(files: FoldFiles, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what is known of earlier attempts at a fold: of its training under way, or its story's.
+def attempts_under_way(files: FoldFiles, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the earlier attempts that a training under way remembers; none of another training.
 
-    Raises HearbackError where a file is there but cannot be read.
+    Raises HearbackError where its file is not whole.
     """
-    if files.partial.exists():
-        notes = read_notes(files.partial)
-        if _is_of(notes["identity"], identity):
-            return notes["attempts"]
-    if files.story.exists():
-        story = read_story(files)
-        if _is_of(story, identity):
-            return story.get("attempts", [])  # an older version's has none
-    return []
+    notes = read_notes(files.partial) if files.partial.exists() else {}
+    return notes.get("attempts", []) if _is_of(notes.get("identity", {}), identity) else []
+
+
+def attempts_of_story(files: FoldFiles, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the attempts that the finished fold was; none of another training."""
+    story = read_story(files) if files.story.exists() else {}
+    return story.get("attempts", []) if _is_of(story, identity) else []
 
 
 def _is_of(values: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
     return all(values.get(name) == value for name, value in identity.items())
 
 
-def why_not_done(files: FoldFiles, identity: Mapping[str, Any]) -> str | None:
+def why_not_done(
+    files: FoldFiles,
+    identity: Mapping[str, Any],
+    digest_of: Callable[[Path], str] = sha256_of,
+) -> str | None:
     """Say why the fold has to be trained, or None where it is done.
 
     `identity` is what must not have changed since: the recipe, the split, the data's fingerprint.
+    `digest_of` gives a file's SHA-256 (`digests.KnownDigests.of` does not read all files again).
     """
     if not files.story.exists():
         return "under way" if files.partial.exists() else "not trained"
@@ -186,18 +212,23 @@ def why_not_done(files: FoldFiles, identity: Mapping[str, Any]) -> str | None:
         return f"its recipe changed since ({', '.join(fields)})"
     if changed:
         return f"trained with another {', '.join(changed).replace('_', ' ')}"
-    return _what_does_not_fit(files, story)
+    return _what_does_not_fit(files, story, digest_of)
 
 
-def _what_does_not_fit(files: FoldFiles, story: Story) -> str | None:
+def _what_does_not_fit(
+    files: FoldFiles, story: Story, digest_of: Callable[[Path], str]
+) -> str | None:
     paths = {"weights": files.weights, "oof": files.oof, "words": files.words}
-    expected = [(paths[name], digest) for name, digest in story["sha256"].items()]
+    digests = story.get("sha256") or {}
+    if "oof" not in digests:
+        return "its story has no digests of its files"
+    expected = [(paths[name], digest) for name, digest in digests.items()]
     if kept := story.get("tokenizer"):
         expected.append((files.assets / kept["file"], kept["sha256"]))
     for path, digest in expected:
         if not path.exists():
             return f"{path.name} is missing"
-        if sha256_of(path) != digest:
+        if digest_of(path) != digest:
             return f"{path.name} is not the file that its story speaks of"
     return None
 
@@ -244,13 +275,41 @@ def load_scorer(files: FoldFiles, story: Story) -> Scorer:
         embedder = TextEmbedder(files.assets / used["directory"])
         if sha256_of(embedder.weights) != used["sha256"]:
             raise HearbackError(f"{embedder.directory}: not the one that {files.story} names")
-    scorer = build(Recipe.from_dict(story["recipe"]), story["shape"], tokenizer, embedder)
+    n_bytes = files.weights.stat().st_size if files.weights.exists() else 0
+    if n_bytes < _least_bytes(story["shape"]):
+        what = f"{n_bytes} bytes, too few for the sizes that {files.story.name} tells"
+        raise HearbackError(f"{files.weights}: not this model's weights ({what})")
     try:
+        scorer = build(Recipe.from_dict(story["recipe"]), story["shape"], tokenizer, embedder)
+    except (*_NO_MODEL, HearbackError) as error:
+        raise HearbackError(f"{files.story}: no model can be built from it ({error})") from None
+    try:
+        open_file(files.weights).close()  # a pipe, which never ends, is an error here
         tensors = load_file(files.weights)
         scorer.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (OSError, SafetensorError, RuntimeError) as error:
         raise HearbackError(f"{files.weights}: not this model's weights ({error})") from None
     return scorer.eval()
+
+
+# What sizes and recipes raise that no training would write.
+_NO_MODEL = (
+    OSError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
+
+
+def _least_bytes(shape: Mapping[str, Any]) -> int:
+    """Return how many bytes of fp16 a model of these sizes has at least: its largest matrix."""
+    try:
+        return 2 * int(shape["d_model"]) * max(map(int, shape.values()))
+    except (KeyError, TypeError, ValueError):
+        return 0  # building it says what is wrong
 
 
 def save_partial(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
@@ -296,15 +355,18 @@ def read_notes(path: Path) -> dict[str, Any]:
     """
     with _open_partial(path) as file:
         notes = json.loads((file.metadata() or {})["notes"])
-        return {"attempts": [], **notes, "identity": notes["identity"]}
+        if not isinstance(notes, dict) or "identity" not in notes:
+            raise KeyError("identity")
+        return notes
 
 
 @contextmanager
 def _open_partial(path: Path) -> Iterator[safe_open]:
     try:
+        open_file(path).close()  # a pipe, which never ends, is an error here
         with safe_open(path, framework="pt") as file:
             yield file
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise HearbackError(
             f"{path}: not the state of a training ({error!r}); delete it to train from the start"
         ) from None

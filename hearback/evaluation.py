@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hearback.calibration import AGE_GROUPS, NEAREST_TO_CERTAIN, YOUNGEST, fit_logistic, logit
-from hearback.checkpoint import FoldFiles, Story, read_story
+from hearback.checkpoint import FoldFiles, Story, read_notes, read_story
 from hearback.errors import HearbackError
 from hearback.files import sha256_of
+from hearback.guard import Curve, StallGuard
 from hearback.tables import GRADES, TASKS, Problem, Report
 
 N_BOOTSTRAPS = 2000
@@ -19,6 +21,8 @@ FEWEST_ROWS_OF_A_BIN = 10
 OUTLIER_DEVIATIONS = 3.0  # robust standard deviations of the sibling folds' gains
 OUTLIER_SHARE = 0.1  # of the siblings' gain over the base rate
 _MAD_TO_DEVIATION = 1.4826  # for a normal distribution
+_MOST_FOLDS = 1000  # a story that tells of more is damaged
+_NEEDED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "command_again")
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,8 @@ def trained_folds(assets: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for path in sorted(assets.glob("model*_*.oof.csv")):
         model, _, fold = path.name.removesuffix(".oof.csv").rpartition("_")
-        if fold.isdigit() and FoldFiles(assets, model, int(fold)).story.exists():
+        # "²" is a digit, and no number.
+        if fold.isdecimal() and FoldFiles(assets, model, int(fold)).story.exists():
             found.setdefault(model, []).append(int(fold))
     return {model: sorted(folds) for model, folds in found.items()}
 
@@ -161,17 +166,39 @@ def _check_same(assets: Path, stories: Mapping[str, Story], keys: Sequence[str])
             )
 
 
+def _lacking(story: Story) -> list[str]:
+    """Return what a story must say to be compared with others, and does not."""
+    lacking = [key for key in _NEEDED if key not in story]
+    n_folds, base_rate = story.get("n_folds"), story.get("base_rate")
+    if type(n_folds) is not int or not 1 <= n_folds <= _MOST_FOLDS:
+        lacking.append("n_folds")
+    if not isinstance(base_rate, float | int) or not 0 <= base_rate <= 1:
+        lacking.append("base_rate")
+    if not isinstance((story.get("sha256") or {}).get("oof"), str):
+        lacking.append("sha256")
+    return sorted(set(lacking))
+
+
 def _read_model(assets: Path, model: str, folds: Sequence[int]) -> OutOfFold:
     stories, tables = {}, []
     for fold in folds:
         files = FoldFiles(assets, model, fold)
         story = read_story(files)
-        if sha256_of(files.oof) != story["sha256"]["oof"]:
+        if lacking := _lacking(story):
             raise HearbackError(
-                f"{files.oof}: not the file that {files.story.name} speaks of; "
-                f"train it again: {story['command_again']}"
+                f"{files.story}: says nothing usable of {', '.join(lacking)}; train the fold again"
             )
-        table = pd.read_csv(files.oof, dtype={"filename": str, "score": float, "pred": float})
+        try:
+            if sha256_of(files.oof) != story["sha256"]["oof"]:
+                raise HearbackError(
+                    f"{files.oof}: not the file that {files.story.name} speaks of; "
+                    f"train it again: {story['command_again']}"
+                )
+            table = pd.read_csv(files.oof, dtype={"filename": str, "score": float, "pred": float})
+        except (OSError, ValueError) as error:
+            raise HearbackError(
+                f"{files.oof}: cannot be read ({error}); train the fold again"
+            ) from None
         stories[fold] = story
         tables.append(table.assign(fold=fold, base=story["base_rate"]))
     named = {f"{model} fold {fold}": story for fold, story in stories.items()}
@@ -180,6 +207,30 @@ def _read_model(assets: Path, model: str, folds: Sequence[int]) -> OutOfFold:
 
 
 def folds_that_stand_out(table: OutOfFold) -> dict[int, str]:
+    """Return the folds that a person should look at, with the reasons in words."""
+    learned_less, stalled = folds_that_learned_less(table), folds_that_stalled(table)
+    return {
+        fold: "; ".join(found[fold] for found in (learned_less, stalled) if fold in found)
+        for fold in sorted({*learned_less, *stalled})
+    }
+
+
+def folds_that_stalled(table: OutOfFold) -> dict[int, str]:
+    """Return the folds that training's guard would stop against their siblings, and why.
+
+    The first folds of a model are trained without any to compare with, and so are folds that are
+    trained side by side; seen from the end, each has siblings.
+    """
+    curves = {fold: Curve.of(story["epochs"]) for fold, story in table.stories.items()}
+    reasons = {}
+    for fold in table.stories:
+        others = [x for other, x in curves.items() if other != fold and x is not None]
+        if others and (reason := StallGuard(others).replay(table.stories[fold]["epochs"])):
+            reasons[fold] = reason
+    return reasons
+
+
+def folds_that_learned_less(table: OutOfFold) -> dict[int, str]:
     """Return the folds that learned less than their siblings did, with the reason in words.
 
     What is compared is the gain over the base rate, so that the rule fits any level of loss: a fold
@@ -206,6 +257,37 @@ def folds_that_stand_out(table: OutOfFold) -> dict[int, str]:
                 f"{median:.4f}, and {margin:.4f} less would still be usual"
             )
     return reasons
+
+
+def attempts(assets: Path, tables: Sequence[OutOfFold]) -> pd.DataFrame:
+    """Return a row for each attempt at the folds that needed more than one, or where none worked.
+
+    The columns are fold, attempt, outcome, epoch and step where it ended, minutes, and why.
+    """
+    lines = []
+    for table in tables:
+        for fold in range(table.n_folds):
+            known = _attempts_at(FoldFiles(assets, table.model, fold), table.stories.get(fold))
+            if not any(attempt["outcome"] == "stalled" for attempt in known) and len(known) < 2:
+                continue
+            lines += [
+                {
+                    "model": table.model,
+                    "fold": fold,
+                    **{name: x[name] for name in ("attempt", "outcome", "epoch", "step")},
+                    "minutes": x["seconds"] / 60,
+                    "why": x["reason"] or "",
+                }
+                for x in known
+            ]
+    columns = ["model", "fold", "attempt", "outcome", "epoch", "step", "minutes", "why"]
+    return pd.DataFrame(lines, columns=columns).set_index("model")
+
+
+def _attempts_at(files: FoldFiles, story: Story | None) -> list[dict[str, Any]]:
+    if story is not None:
+        return story.get("attempts", [])  # an older version's story, or a peer's, has none
+    return read_notes(files.partial).get("attempts", []) if files.partial.exists() else []
 
 
 def bootstrap_standard_error(

@@ -5,7 +5,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from hearback.dataset import TrainingData
 from hearback.draws import Drawer
 from hearback.embeddings import TextEmbedder
 from hearback.errors import HearbackError
+from hearback.guard import Curve, StallGuard, Step, recorded, significant
 from hearback.inference import Predictions, choose_device, collect, predict
 from hearback.models import Scorer, build
 from hearback.options import TrainingOptions, add_options, options_from
@@ -37,6 +38,8 @@ from hearback.recipe import Recipe
 from hearback.words import to_table
 
 N_START = 1000  # clips that a start is fitted on, if there are as many
+MOST_ATTEMPTS = 3  # at a fold, before a person has to look
+LOWEST_SHARE_THAT_MOVES = 0.01  # of the peak learning rate; below, a step may round to nothing
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "librosa", "safetensors")
 
 
@@ -73,23 +76,63 @@ def train_fold(
 ) -> Story:
     """Train one fold of `recipe` as `options` adapt it, write its files and return its story.
 
-    Another `attempt` at a fold has other random numbers. `program` is what python has to run for it
-    where that is not `train_<model>.py`. A training that was killed goes on from what it kept last,
-    after an epoch or in the midst of one (`options.checkpoint_minutes`). Raises HearbackError where
-    the fold, the backbone or the device is not there, or another process trains this fold.
+    Another `attempt` at a fold has other random numbers. Where one stalls (`hearback.guard`) it is
+    given up and the next begins, `MOST_ATTEMPTS` in all; the story tells of each. `program` is what
+    python has to run where that is not `train_<model>.py`. A training that was killed goes on from
+    what it kept last, after an epoch or in the midst of one (`options.checkpoint_minutes`), in the
+    attempt that it was at. Raises HearbackError where the fold, the backbone or the device is not
+    there, another process trains this fold, or all of the attempts stalled.
     """
     recipe = options.adapt(recipe)
     if not 0 <= fold < options.n_folds:
         raise HearbackError(
             f"--fold {fold}: with --n_folds {options.n_folds} folds are 0 to {options.n_folds - 1}"
         )
-    with checkpoint.only_trainer(FoldFiles(options.assets, recipe.name, fold)):
-        training = FoldTraining(recipe, fold, options, data, attempt, program=program)
-        with closing(SummaryWriter(options.runs / f"{recipe.name}_{fold}")) as scalars:
-            while training.epoch < recipe.epochs:
-                training.run_epoch(scalars)
-                training.keep()
-        return training.finish()
+    files = FoldFiles(options.assets, recipe.name, fold)
+    numbers = range(attempt, attempt + MOST_ATTEMPTS)
+    with checkpoint.only_trainer(files):
+        identity = options.identity(recipe, data)
+        under_way = checkpoint.attempts_under_way(files, identity)
+        attempts = under_way or checkpoint.attempts_of_story(files, identity)
+        stalled = [past["attempt"] for past in under_way if past["outcome"] == "stalled"]
+        for number in numbers:
+            if number in stalled:
+                continue  # before this training was killed; it would again
+            earlier = [past for past in attempts if past["attempt"] != number]
+            training = FoldTraining(
+                recipe, fold, options, data, number, program=program, earlier=earlier
+            )
+            story = training.run()
+            if story is not None:
+                return story
+            attempts = training.attempts
+            del training  # a GPU may not hold two models
+    raise HearbackError(_why_given_up(files, attempts, numbers))
+
+
+def _why_given_up(
+    files: FoldFiles, attempts: Sequence[Mapping[str, Any]], numbers: Sequence[int]
+) -> str:
+    """Say why each of these attempts stalled, and what to try."""
+    reasons = [
+        f"  attempt {past['attempt']}: {past['reason']}"
+        for past in attempts
+        if past["attempt"] in numbers
+    ]
+    return "\n".join(
+        [
+            f"{files.model} fold {files.fold}: {len(reasons)} attempts stalled, none is left",
+            *reasons,
+            f"Other random numbers: --attempt {numbers[-1] + 1}. Where the reasons are alike, look "
+            "for a cause first: a lower learning rate (--set learning_rate=…), --precision "
+            "float32, the recordings that are named.",
+            f"{files.partial} remembers these attempts; delete it to make them again.",
+        ]
+    )
+
+
+class StallError(Exception):
+    """An attempt has stopped learning; the message says when, and how it shows."""
 
 
 @dataclass
@@ -114,6 +157,17 @@ class EpochProgress:
         """The mean loss of the clips heard."""
         return self.loss_sum / self.n_heard
 
+    def steps(self) -> dict[str, list[float | None]]:
+        """Return losses and norms as a story has them: four digits, None for what is not finite.
+
+        The norm of a step that fp16's scaler skipped is not.
+        """
+        return {"gradient_norms": _for_json(self.norms), "losses": _for_json(self.losses)}
+
+
+def _for_json(numbers: Sequence[float]) -> list[float | None]:
+    return [significant(number) if math.isfinite(number) else None for number in numbers]
+
 
 class FoldTraining:
     """The state of one fold's training, which is kept on disk now and then."""
@@ -127,9 +181,10 @@ class FoldTraining:
         attempt: int,
         *,
         program: Sequence[str] | None = None,
+        earlier: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.recipe, self.fold, self.options, self.data = recipe, fold, options, data
-        self.attempt = attempt
+        self.attempt, self.attempts = attempt, list(earlier)
         self.program = program or (f"train_{recipe.name}.py",)
         self.files = FoldFiles(options.assets, recipe.name, fold)
         self.identity = options.identity(recipe, data)
@@ -176,6 +231,23 @@ class FoldTraining:
             self._start()
         epochs = [self._dataset(epoch) for epoch in range(self.epoch, recipe.epochs)]
         self.coming = load_in_turn(epochs, self.workers)
+        self.guard = self._make_guard()
+        # One number of every parameter: it is cheap to ask whether any has changed.
+        self.watched = [
+            parameter.detach().view(-1)[parameter.numel() // 2 :][:1]
+            for parameter in self.model.parameters()
+            if parameter.requires_grad
+        ]
+
+    def _make_guard(self) -> StallGuard:
+        """Return a guard that has seen the other folds, and the steps that were made before."""
+        stories = checkpoint.stories_of_others(self.files, self.identity).values()
+        curves = [Curve.of(story["epochs"]) for story in stories]
+        guard = StallGuard([curve for curve in curves if curve is not None])
+        guard.replay(self.history)
+        for step in recorded(self.epoch + 1, self.progress.losses, self.progress.norms):
+            guard.see(step)
+        return guard
 
     def _load_encoder(self, files: FoldFiles) -> None:
         """Take over the encoder that another model trained on this very fold's training rows."""
@@ -199,17 +271,22 @@ class FoldTraining:
         started = time.monotonic()
         rng = np.random.default_rng((self.recipe.data_seed, self.attempt))
         rows = rng.permutation(self.train_rows)[:N_START]
+
+        def measure(model: Scorer, batch: Batch) -> torch.Tensor:
+            features = model.starting_features(batch)
+            assert features is not None  # the recipe says that there is a start
+            return features
+
         features = collect(
             self.model,
             self.data.source,
             rows,
-            lambda model, batch: model.starting_features(batch),
+            measure,
             device=self.device,
             dtype=self.dtype,
             n_workers=self.workers,
             progress=f"{self.recipe.name} fold {self.fold} start",
         )
-        assert features is not None
         self.model.start_from(features, self.data.labels[rows])
         if self.average is not None:
             self.average.module.load_state_dict(self.model.state_dict())
@@ -233,8 +310,24 @@ class FoldTraining:
         """The epoch with the lowest validation log loss."""
         return min(self.history, key=lambda epoch: epoch["validation_log_loss"])
 
+    def run(self) -> Story | None:
+        """Train to the end and return the story, or None where the attempt stalled."""
+        path = self.options.runs / f"{self.recipe.name}_{self.fold}"
+        try:
+            with closing(SummaryWriter(path)) as scalars:
+                while self.epoch < self.recipe.epochs:
+                    self.run_epoch(scalars)
+                    self.keep()
+        except StallError as stall:
+            self.give_up(str(stall))
+            return None
+        return self.finish()
+
     def run_epoch(self, scalars: SummaryWriter) -> None:
-        """Train for one epoch, or what is left of it, and validate it."""
+        """Train for one epoch, or what is left of it, and validate it.
+
+        Raises StallError as soon as the guard says so.
+        """
         recipe, progress = self.recipe, self.progress
         # Each epoch has randomness of its own, so one that is resumed is one that never stopped.
         self._seed(self.epoch + 1)
@@ -251,23 +344,25 @@ class FoldTraining:
             self._restore_random_state()
             for batch in batches:
                 epochs_done = self.epoch + progress.n_heard / n_draws
-                loss, norm = self._step(batch, learning_rate_factor(recipe, epochs_done))
-                progress.add(len(batch), loss, norm)
+                step = self._step(batch, learning_rate_factor(recipe, epochs_done))
+                progress.add(len(batch), step.loss, step.gradient_norm)
                 progress.seconds = seconds_before + time.monotonic() - started
                 bar.update(len(batch))
                 bar.set_postfix(loss=f"{progress.mean_loss:.4f}", refresh=False)
+                if reason := self.guard.see(step):
+                    raise StallError(reason)
                 if time.monotonic() - self.kept_at > 60 * self.options.checkpoint_minutes:
                     self.keep()
         self.epoch += 1
         self.progress = EpochProgress()
+        applied = [norm for norm in progress.norms if math.isfinite(norm)]
         record = self._validate(
             {
                 "epoch": self.epoch,
                 "train_log_loss": progress.mean_loss,
-                "mean_gradient_norm": float(np.mean(progress.norms)),
-                "largest_gradient_norm": float(np.max(progress.norms)),
-                "gradient_norms": [float(f"{norm:.4g}") for norm in progress.norms],
-                "losses": [float(f"{loss:.4g}") for loss in progress.losses],
+                "mean_gradient_norm": float(np.mean(applied)) if applied else None,
+                "largest_gradient_norm": max(applied, default=None),
+                **progress.steps(),
                 "train_seconds": round(progress.seconds, 2),
             }
         )
@@ -324,8 +419,8 @@ class FoldTraining:
             seeds=seeds,
         )
 
-    def _step(self, batch: Batch, factor: float) -> tuple[float, float]:
-        """Take one step; return the mean loss and the gradient's norm before clipping."""
+    def _step(self, batch: Batch, factor: float) -> Step:
+        """Take one step at `factor` times the peak learning rates; return what it showed."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         if self.device.type == "cuda":
@@ -333,6 +428,7 @@ class FoldTraining:
         batch = batch.to(self.device)
         with mixed_precision(self.device, self.dtype):
             logits, others = self.model.learn(batch)
+        scale, before = self.scaler.get_scale(), torch.cat(self.watched)
         losses = F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
         self.optimizer.zero_grad(set_to_none=True)
         # An epoch's last batch may be smaller: each clip counts the same in all of them.
@@ -344,12 +440,16 @@ class FoldTraining:
         if self.average is not None:
             self.average.update_parameters(self.model)
         loss, total = losses.item() / len(batch), (losses + others).item()
-        if not math.isfinite(total):
-            raise HearbackError(
-                f"{self.recipe.name} fold {self.fold}: the loss is {total} in epoch "
-                f"{self.epoch + 1}; nothing of this epoch was kept"
-            )
-        return loss, norm.item()
+        broken = [] if math.isfinite(total) else batch.rows[~logits.isfinite()].tolist()
+        can_move = factor >= LOWEST_SHARE_THAT_MOVES
+        return Step(
+            epoch=self.epoch + 1,
+            loss=loss if math.isfinite(total) else total,
+            gradient_norm=norm.item(),
+            applied=self.scaler.get_scale() >= scale,  # it is lowered where a step is skipped
+            moved=not torch.equal(before, torch.cat(self.watched)) if can_move else None,
+            broken=tuple(self.data.source.filenames[row] for row in broken),
+        )
 
     def keep(self) -> None:
         """Write all that the training needs to go on from here to one file."""
@@ -368,6 +468,7 @@ class FoldTraining:
             },
             {
                 "identity": self.partial_identity,
+                "attempts": self.attempts,
                 "epoch": self.epoch,
                 "progress": asdict(self.progress),
                 "history": self.history,
@@ -398,6 +499,8 @@ class FoldTraining:
         if kept is None:
             return False
         tensors, notes = kept
+        if "epoch" not in notes:  # the last attempt was given up, this one has not begun
+            return False
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -420,6 +523,36 @@ class FoldTraining:
         )
         return True
 
+    def give_up(self, reason: str) -> None:
+        """Note that this attempt stalled, so that the next one begins."""
+        steps = self.progress.steps()
+        for epoch in reversed(self.history):
+            for name in steps:
+                steps[name] = [*epoch.get(name, ()), *steps[name]]
+        self.attempts.append({**self._describe_attempt("stalled", reason), **steps})
+        notes = {
+            "identity": {**self.identity, "attempt": self.attempt + 1},
+            "attempts": self.attempts,
+        }
+        checkpoint.save_partial(self.files.partial, {}, notes)
+        tqdm.write(f"{self.recipe.name} fold {self.fold}: attempt {self.attempt} stalled: {reason}")
+
+    def _describe_attempt(self, outcome: str, reason: str | None) -> dict[str, Any]:
+        """Return the attempt as a story has it: how it ended, where and why."""
+        under_way = bool(self.progress.losses)
+        last = {} if under_way or not self.history else self.history[-1]
+        return {
+            "attempt": self.attempt,
+            "outcome": outcome,
+            "reason": reason,
+            "epoch": self.epoch + under_way,
+            "step": len(last.get("losses", self.progress.losses)),
+            "seconds": round(self._seconds_of_history() + self.progress.seconds, 2),
+        }
+
+    def _seconds_of_history(self) -> float:
+        return sum(epoch["train_seconds"] + epoch["validation_seconds"] for epoch in self.history)
+
     def finish(self) -> Story:
         """Write the best epoch's weights and predictions, and the story; return the story."""
         rows, data = self.validation_rows, self.data
@@ -430,6 +563,7 @@ class FoldTraining:
             "fold": self.fold,
             "attempt": self.attempt,
             "base_rate": base_rate,
+            "attempts": [*self.attempts, self._describe_attempt("finished", None)],
             "command_again": shlex.join(
                 [
                     *("python", *self.program, "--fold", str(self.fold)),
@@ -445,9 +579,7 @@ class FoldTraining:
             ),
             "n_train": len(self.train_rows),
             "n_validation": len(rows),
-            "seconds": round(
-                sum(e["train_seconds"] + e["validation_seconds"] for e in self.history), 2
-            ),
+            "seconds": round(self._seconds_of_history(), 2),
             "voice": data.source.references.voice,
             "shape": self.model.shape(),
             "tokenizer": (

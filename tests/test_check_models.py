@@ -2,12 +2,16 @@
 
 import re
 import runpy
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import log_loss, roc_auc_score
 from test_evaluation import (
     BASE_RATE,
@@ -19,6 +23,12 @@ from test_evaluation import (
 )
 
 import check_models
+from hearback import cli
+from hearback.checkpoint import FoldFiles, read_story, save_fold, save_partial
+from hearback.errors import HearbackError
+from hearback.options import add_options, options_from
+from hearback.training import train_fold
+from train_model3mapd import RECIPE
 
 MODELS = {"model1m": make_predictions(2), "model3mapd": make_predictions(1, seed=1)}
 
@@ -108,7 +118,7 @@ def test_causes_show_the_area_for_every_model(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_causes().to_csv(folder / "why.csv", index=False)
-    assert run(monkeypatch, folder, "--causes", str(folder / "why.csv")) is None
+    assert run(monkeypatch, folder, "--causes", str(folder / "why.csv")) == 0
     table = section(capsys.readouterr().out, "AUC of the correct against each cause")
     assert set(table) == {"omit", "substitute"}
     scores = make_metadata()["score"]
@@ -149,6 +159,218 @@ def test_a_stalled_fold_is_named_with_the_command_that_trains_it_again(
     assert lines[named[0] + 1].strip() == command
 
 
+STEADY = np.where(make_metadata()["score"] > 0, 0.8, 0.2)
+FOLD_1_STALLED = np.where(np.arange(len(STEADY)) % 3 == 1, BASE_RATE, STEADY)
+
+
+def command(folder: Path, model: str = "model3mapd", fold: int = 1, *more: str) -> str:
+    flags = [f"--{name} {folder / name}" for name in ("data", "assets")]
+    return " ".join(
+        ["python", f"train_{model}.py", "--fold", str(fold), *flags, "--n_folds 3", *more]
+    )
+
+
+def stalled_fold(folder: Path, said: str | None = None) -> None:
+    """Let the fold 1 of the one model stand out."""
+    for path in (folder / "assets").iterdir():
+        path.unlink()
+    again = said or command(folder, "model3mapd", 1, "--attempt 2")
+    write_folds(folder / "assets", "model3mapd", FOLD_1_STALLED, command_again=again)
+
+
+def test_the_status_tells_that_a_fold_stands_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalled_fold(folder)
+    assert run(monkeypatch, folder) == 1
+    write_folds(folder / "assets", "model3mapd", STEADY)
+    assert run(monkeypatch, folder) == 0
+
+
+def watch_commands(monkeypatch: pytest.MonkeyPatch, *, status: int = 0) -> list[list[str]]:
+    """Run no training; return the list that their arguments are added to."""
+    commands: list[list[str]] = []
+
+    def run_nothing(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        assert "shell" not in settings
+        commands.append(command)
+        return subprocess.CompletedProcess(command, status)
+
+    monkeypatch.setattr(subprocess, "run", run_nothing)
+    return commands
+
+
+def test_retrain_runs_the_command_of_the_fold_that_stands_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stalled_fold(folder)
+    commands = watch_commands(monkeypatch)
+    assert run(monkeypatch, folder, "--retrain") == 1  # nothing was trained: it still stands out
+    (arguments,) = commands
+    script = Path(check_models.__file__).parent / "train_model3mapd.py"
+    assert arguments[:2] == [sys.executable, str(script)]
+    assert arguments[2:] == command(folder, "model3mapd", 1, "--attempt 2").split()[2:]
+    output = capsys.readouterr().out
+    assert output.count("Log loss per fold") == 2  # before and after
+    assert output.count("model3mapd fold 1 stands out") == 2
+
+
+def test_retrain_ends_with_the_status_of_what_is_there_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stalled_fold(folder)
+
+    def train_well(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        write_folds(folder / "assets", "model3mapd", STEADY)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", train_well)
+    assert run(monkeypatch, folder, "--retrain") == 0
+    assert capsys.readouterr().out.endswith("\nNo fold stands out.\n")
+
+
+def test_a_retraining_that_fails_is_named_and_the_fold_still_stands_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stalled_fold(folder)
+    watch_commands(monkeypatch, status=2)
+    assert run(monkeypatch, folder, "--retrain") == 1
+    assert "FAILED: model3mapd fold 1, status 2" in capsys.readouterr().out
+
+
+def test_where_nothing_stands_out_retrain_runs_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folds(folder / "assets", "model3mapd", STEADY)
+    write_folds(folder / "assets", "model1m", STEADY)
+    commands = watch_commands(monkeypatch)
+    assert run(monkeypatch, folder, "--retrain") == 0
+    assert not commands
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("rm -rf {home}", "neither python train_model3mapd.py nor"),
+        ("python train_model3mapd.py {flags}; rm -rf {home}", "invalid int value: '2;'"),
+        ("python train_model3mapd.py {flags} && rm -rf {home}", "unrecognized arguments: &&"),
+        ("python -c pass {flags}", "neither python train_model3mapd.py nor"),
+        ("python -m pip install evil", "neither python"),
+        ("python -m benchmarks.ladder --rungs joined {flags}", "neither python"),  # another model
+        ("python train_model1m.py {flags}", "neither python train_model3mapd.py"),
+        ("python ../train_model3mapd.py {flags}", "neither python train_model3mapd.py"),
+        ("python /tmp/train_model3mapd.py {flags}", "neither python train_model3mapd.py"),
+        ("/tmp/python train_model3mapd.py {flags}", "neither python train_model3mapd.py"),
+        ("python train_model3mapd.py {flags} --evil yes", "unrecognized arguments: --evil yes"),
+        ("python train_model3mapd.py {flags} --device", "--device: expected one argument"),
+        ("python train_model3mapd.py {flags} --fold 0", "it is of fold 0"),
+        ("python train_model3mapd.py {flags} --assets /else", "its --assets is not"),
+        ("python train_model3mapd.py {flags} --data /else", "its --data is not"),
+        ("python train_model3mapd.py --help", "required: --fold, --attempt"),
+        ("python train_model3mapd.py '{flags}", "No closing quotation"),
+    ],
+)
+def test_retrain_runs_only_a_training_of_the_very_fold(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    said: str,
+    why: str,
+) -> None:
+    flags = " ".join(command(folder, "model3mapd", 1, "--attempt 2").split()[2:])
+    stalled_fold(folder, said.format(home=folder / "home", flags=flags))
+    commands = watch_commands(monkeypatch)
+    assert run(monkeypatch, folder, "--retrain") == 2
+    error = capsys.readouterr().err
+    assert why in error and "model3mapd_1.json: --retrain does not run its command" in error
+    assert not commands
+
+
+def test_a_model_whose_name_is_no_script_is_not_run(folder: Path) -> None:
+    for model in ("model9z", "model_peer_transcript"):
+        outlier = check_models.Outlier(model, 1, "", command(folder, model, 1, "--attempt 2"))
+        with pytest.raises(HearbackError, match=f"neither python train_{model}"):
+            check_models.command_for(outlier, folder / "data", folder / "assets")
+
+
+def test_a_rung_of_the_ladder_is_run_as_a_module(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = command(folder, "model3mapd", 1, "--attempt 2").split()[2:]
+    words = ["python", "-m", "benchmarks.ladder", "--rungs", "text_cosine", *flags]
+    outlier = check_models.Outlier("model_ladder_text_cosine", 1, "", " ".join(words))
+    found = check_models.command_for(outlier, folder / "data", folder / "assets")
+    assert found == [sys.executable, *words[1:]]
+    monkeypatch.chdir(folder)
+    there = "import importlib.util; assert importlib.util.find_spec('benchmarks.ladder')"
+    assert check_models.run([sys.executable, "-c", there]) == 0
+
+
+@pytest.mark.slow
+def test_retrain_trains(
+    make_corpus: Callable[..., Path], backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_corpus()
+    parser = cli.parser(None)
+    add_options(parser)
+    names = ("data", "tts_data", "store", "assets", "runs")
+    flags = [part for name in names for part in (f"--{name}", str(folder / name))]
+    flags += ["--backbone", str(backbone), "--n_folds", "3", "--epochs", "1", "--device", "cpu"]
+    options = options_from(parser.parse_args([*flags, "--set", "batch_size=4"]))
+    data = options.load_data()
+    story = train_fold(RECIPE, 1, options, data)
+    for fold in range(3):  # as if the others had learned and this one had not
+        held_out = data.folds == fold
+        scores = data.labels[held_out]
+        right = np.where(scores > 0, 0.9, 0.1)
+        oof = pd.DataFrame(
+            {
+                "filename": data.metadata["filename"][held_out],
+                "score": scores,
+                "pred": 0.5 if fold == 1 else right,
+            }
+        )
+        files = FoldFiles(options.assets, RECIPE.name, fold)
+        save_fold(files, {"weight": torch.zeros(1)}, oof, {**story, "fold": fold})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert run(monkeypatch, folder, "--retrain") == 1  # in one epoch it learns nothing either
+    again = read_story(FoldFiles(options.assets, RECIPE.name, 1))
+    assert [(past["attempt"], past["outcome"]) for past in again["attempts"]] == [
+        (1, "finished"),
+        (2, "finished"),
+    ]
+    assert again["attempt"] == 2
+
+
+ATTEMPTS: list[dict[str, Any]] = [
+    dict(zip(("attempt", "outcome", "epoch", "step", "seconds", "reason"), values, strict=True))
+    for values in (
+        (1, "stalled", 1, 7, 90.0, "epoch 1, step 7: the loss is nan"),
+        (2, "finished", 4, 300, 600.0, None),
+    )
+]
+
+
+def test_attempts_are_shown_of_the_folds_that_needed_several(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "Attempts" not in shown(folder, capsys)
+    write_folds(folder / "assets", "model2ds", make_predictions(2), [0], attempts=ATTEMPTS)
+    write_folds(folder / "assets", "model2ds", make_predictions(2), [1], attempts=ATTEMPTS[1:])
+    given_up = FoldFiles(folder / "assets", "model2ds", 2).partial
+    save_partial(given_up, {}, {"identity": {}, "attempts": [{**ATTEMPTS[0], "attempt": 3}]})
+    output = shown(folder, capsys)
+    _, _, table = output.partition("\nAttempts at folds that needed more than one\n")
+    lines = [line.split() for line in table.partition("\n\n")[0].splitlines()[2:]]
+    assert [line[:6] for line in lines] == [
+        ["model2ds", "0", "1", "stalled", "1", "7"],
+        ["model2ds", "0", "2", "finished", "4", "300"],
+        ["model2ds", "2", "3", "stalled", "1", "7"],
+    ]
+    assert lines[0][6] == "1.5000" and " ".join(lines[0][7:]) == "epoch 1, step 7: the loss is nan"
+    assert "model2ds: folds [2] are not trained" in output
+
+
 def test_folds_that_are_not_trained_are_named(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,7 +404,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *flags: str) -> int | str
 def test_the_script_shows_what_it_is_asked_for(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, folder, "--models", "model1m") is None
+    assert run(monkeypatch, folder, "--models", "model1m") == 0
     assert list(section(capsys.readouterr().out, "Log loss per fold")) == ["model1m"]
 
 

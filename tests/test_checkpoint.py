@@ -145,6 +145,13 @@ def test_why_a_fold_is_to_be_trained(
     assert why_not_done(files, {**IDENTITY, **changes}) == reason
 
 
+@pytest.mark.usefixtures("scorer")
+def test_whose_digests_count_can_be_said(files: FoldFiles) -> None:
+    assert why_not_done(files, IDENTITY, sha256_of) is None
+    reason = why_not_done(files, IDENTITY, lambda path: "of another file")
+    assert reason == "model3mapd_3.safetensors is not the file that its story speaks of"
+
+
 def test_a_fold_that_is_written_again_is_not_done_until_it_is_whole(
     files: FoldFiles, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,6 +410,30 @@ def test_a_damaged_partial_is_an_error_that_names_it(
     files.partial.write_bytes(damage(files.partial.read_bytes()))
     with pytest.raises(HearbackError, match=r"model3mapd_3\.partial: .* delete it"):
         load_partial(files.partial, PARTIAL_IDENTITY)
+
+
+def test_the_stories_of_the_other_folds_are_those_of_the_same_training(files: FoldFiles) -> None:
+    for fold, changes in enumerate(({}, {"data_fingerprint": "other"}, {}, {})):
+        other = FoldFiles(files.assets, files.model, fold)
+        story = {**IDENTITY, **changes, "fold": fold}
+        checkpoint.save_fold(other, {"weight": torch.ones(1)}, OOF, story)
+    found = checkpoint.stories_of_others(files, IDENTITY)  # fold 3's own is none of them
+    assert {fold: story["fold"] for fold, story in found.items()} == {0: 0, 2: 2}
+
+
+def test_attempts_are_remembered_of_the_same_training_alone(files: FoldFiles) -> None:
+    attempts = [{"attempt": 1, "outcome": "stalled"}]
+    assert checkpoint.attempts_under_way(files, IDENTITY) == []
+    assert checkpoint.attempts_of_story(files, IDENTITY) == []
+    save_partial(files.partial, {}, {**NOTES, "attempts": attempts})
+    other = {**IDENTITY, "n_folds": 5}
+    assert checkpoint.attempts_under_way(files, IDENTITY) == attempts
+    assert checkpoint.attempts_under_way(files, other) == []
+    story = {**IDENTITY, "attempts": attempts}
+    checkpoint.save_fold(files, {"weight": torch.ones(1)}, OOF, story)
+    assert checkpoint.attempts_under_way(files, IDENTITY) == []  # nothing is under way any more
+    assert checkpoint.attempts_of_story(files, IDENTITY) == attempts
+    assert checkpoint.attempts_of_story(files, other) == []
 
 
 def test_a_file_without_notes_is_no_partial(files: FoldFiles) -> None:

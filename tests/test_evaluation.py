@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,40 @@ def test_the_reason_gives_the_numbers() -> None:
     gain, median = np.log(2) - 0.30, np.log(2) - 0.23
     for number in (0.30, 0.23, gain, median):
         assert f"{number:.4f}" in reason
+
+
+def story_with(norm: float, loss: float) -> dict[str, Any]:
+    """Return what is read of a story, of an epoch that went like this at each of 100 steps."""
+    return {
+        "epochs": [{"epoch": 1, "losses": [loss] * 100, "gradient_norms": [norm] * 100}],
+        "command_again": "again",
+    }
+
+
+@pytest.mark.parametrize(
+    ("last", "stalled"),
+    [
+        ((0.01, 0.69), True),
+        ((0.01, 0.3), False),  # little is left to learn
+        ((0.8, 0.69), False),
+    ],
+)
+def test_a_fold_that_stalled_before_its_siblings_were_there_stands_out(
+    last: tuple[float, float], stalled: bool
+) -> None:
+    stories = {0: story_with(*last), 1: story_with(1.0, 0.3), 2: story_with(2.0, 0.35)}
+    table = replace(out_of_fold(0.3, 0.3, 0.3), stories=stories)
+    found = evaluation.folds_that_stand_out(table)
+    assert list(found) == ([0] if stalled else [])
+    if stalled:
+        assert found[0].startswith("epoch 1, step 60: gradient norm 0.01 and loss 0.690, other ")
+
+
+def test_a_fold_that_stalled_and_learned_less_says_both() -> None:
+    stories = {0: story_with(0.01, 0.69), 1: story_with(1.0, 0.3), 2: story_with(2.0, 0.35)}
+    table = replace(out_of_fold(0.69, 0.3, 0.3), stories=stories)
+    (reason,) = evaluation.folds_that_stand_out(table).values()
+    assert reason.startswith("log loss 0.6900") and "; epoch 1, step 60: gradient norm" in reason
 
 
 @pytest.mark.parametrize("decimals", [1, 8])

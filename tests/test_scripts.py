@@ -88,6 +88,15 @@ def test_the_five_steps_in_order(make_corpus: Callable[..., Path], backbone: Pat
     partings = pd.read_csv(folder / "partings.csv")
     assert list(partings["word"]) == list(words["word"])
 
+    # The same commands give the same bytes.
+    made = [folder / name for name in ("assets/modeltok_0.oof.csv", "submission.csv")]
+    first = [path.read_bytes() for path in made]
+    for path in made:
+        path.unlink()
+    run("train_modeltok.py", "--fold", 0, *flags, folder=folder)
+    run("infer.py", "--words", folder=folder)
+    assert [path.read_bytes() for path in made] == first
+
 
 @pytest.mark.slow
 def test_a_failing_training_is_named_and_the_others_go_on(

@@ -1,4 +1,5 @@
 import multiprocessing
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -13,12 +14,15 @@ import pytest
 import torch
 from conftest import ToneVoice
 
+from benchmarks import stalls
+from benchmarks.stalls import Stall, provoked
 from hearback import checkpoint, cli, training
 from hearback.audio import SAMPLE_RATE
 from hearback.augment import Augmentation
 from hearback.checkpoint import FoldFiles, only_trainer, read_story, why_not_done
 from hearback.errors import HearbackError
 from hearback.evaluation import row_log_loss
+from hearback.guard import Step
 from hearback.models import JoinedScorer, TokenScorer
 from hearback.near_misses import NearMiss, write_near_misses
 from hearback.options import TrainingOptions, add_options, options_from
@@ -183,7 +187,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
     steps: list[float] = []
     step = training.FoldTraining._step
 
-    def counted(self: training.FoldTraining, batch: Batch, factor: float) -> tuple[float, float]:
+    def counted(self: training.FoldTraining, batch: Batch, factor: float) -> Step:
         if len(steps) == n_steps:
             raise KeyboardInterrupt
         steps.append(factor)
@@ -199,7 +203,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
 
     steps_left = []
 
-    def watched(self: training.FoldTraining, batch: Batch, factor: float) -> tuple[float, float]:
+    def watched(self: training.FoldTraining, batch: Batch, factor: float) -> Step:
         steps_left.append(factor)
         return step(self, batch, factor)
 
@@ -269,16 +273,160 @@ def test_a_fold_beyond_the_last_is_refused(options: TrainingOptions) -> None:
         train(options, fold=3)
 
 
-def test_a_poisoned_batch_stops_the_training(
+@pytest.mark.slow
+@pytest.mark.parametrize("stall", stalls.PLAIN.values(), ids=stalls.PLAIN.keys())
+def test_an_attempt_that_stalls_is_given_up_and_the_next_finishes(
+    options: TrainingOptions, stall: Stall
+) -> None:
+    options, recipe = replace(options, precision=stall.precision), QUICK.with_epochs(4)
+    training.train_fold(recipe, 0, options, options.load_data(), attempt=2)
+    files = files_of(options)
+    by_hand = [path.read_bytes() for path in (files.oof, files.weights)]
+    files.story.unlink()
+
+    with provoked(stall.deed, attempts=[1]) as steps:
+        story = train(options, recipe)
+    n_steps = steps.count(1)
+    assert n_steps <= 20
+    assert story["attempt"] == 2
+    assert story["command_again"].endswith("--attempt 3")
+    first, second = story["attempts"]
+    assert (first["attempt"], first["outcome"]) == (1, "stalled")
+    assert re.search(stall.said, first["reason"])
+    assert len(first["losses"]) == len(first["gradient_norms"]) == n_steps
+    assert (first["epoch"], first["step"]) == (1 + (n_steps - 1) // 6, 1 + (n_steps - 1) % 6)
+    assert (second["attempt"], second["outcome"], second["reason"]) == (2, "finished", None)
+    assert (second["epoch"], second["step"]) == (4, 6)
+    # What a person gets who asks for the second attempt.
+    assert [path.read_bytes() for path in (files.oof, files.weights)] == by_hand
+    assert read_story(files)["attempts"] == story["attempts"]  # as JSON has it
+    assert not files.partial.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stall", stalls.PLAIN.values(), ids=stalls.PLAIN.keys())
+def test_after_three_stalls_a_person_has_to_look(options: TrainingOptions, stall: Stall) -> None:
+    options, recipe = replace(options, precision=stall.precision), QUICK.with_epochs(4)
+    files = files_of(options)
+    with provoked(stall.deed, attempts=[1, 2, 3]) as steps:
+        with pytest.raises(HearbackError) as told:
+            train(options, recipe)
+        assert set(steps) == {1, 2, 3}
+        n_steps = len(steps)
+        with pytest.raises(HearbackError, match="3 attempts stalled"):
+            train(options, recipe)
+        assert len(steps) == n_steps  # the second time it is known, and nothing is trained
+    message = str(told.value)
+    for what in ("model3mapd fold 0: 3 attempts stalled", "--attempt 4", str(files.partial)):
+        assert what in message
+    for attempt in (1, 2, 3):
+        assert re.search(rf"(?m)  attempt {attempt}: epoch \d, step \d+: {stall.said}", message)
+    assert not files.story.exists() and not files.weights.exists()
+
+    story = training.train_fold(recipe, 0, options, options.load_data(), attempt=4)
+    outcomes = [(past["attempt"], past["outcome"]) for past in story["attempts"]]
+    assert outcomes == [(1, "stalled"), (2, "stalled"), (3, "stalled"), (4, "finished")]
+
+
+def test_a_training_killed_in_its_second_attempt_goes_on_in_it(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(self: JoinedScorer, batch: Batch) -> torch.Tensor:
-        some_weight = next(self.head.parameters())
-        return some_weight.sum() * torch.full((len(batch),), float("nan"))
+    files = files_of(options)
+    training.train_fold(QUICK, 0, options, options.load_data(), attempt=2)
+    undisturbed = [path.read_bytes() for path in (files.oof, files.weights)]
+    files.story.unlink()
 
-    monkeypatch.setattr(JoinedScorer, "forward", poisoned)
-    with pytest.raises(HearbackError, match="the loss is nan in epoch 1"):
+    run_epoch = training.FoldTraining.run_epoch
+    with provoked(stalls.freeze, attempts=[1]) as steps:
+        for killed_in in (0, 1):  # at the start of the second attempt, and in its second epoch
+
+            def killed(self: training.FoldTraining, scalars: Any, epoch: int = killed_in) -> None:
+                if (self.attempt, self.epoch) == (2, epoch):
+                    raise KeyboardInterrupt
+                run_epoch(self, scalars)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(training.FoldTraining, "run_epoch", killed)
+                with pytest.raises(KeyboardInterrupt):
+                    train(options)
+        story = train(options)
+    assert (steps.count(1), steps.count(2)) == (5, 12)
+    assert [past["outcome"] for past in story["attempts"]] == ["stalled", "finished"]
+    assert [path.read_bytes() for path in (files.oof, files.weights)] == undisturbed
+
+
+def test_a_training_that_goes_on_knows_the_steps_of_before(options: TrainingOptions) -> None:
+    def freeze_until_killed(fold_training: training.FoldTraining, batch: Batch) -> Batch:
+        if len(fold_training.progress.losses) == 3:
+            raise KeyboardInterrupt
+        return stalls.freeze(fold_training, batch)
+
+    options = replace(options, checkpoint_minutes=0.0)
+    with provoked(freeze_until_killed, attempts=[1]), pytest.raises(KeyboardInterrupt):
         train(options)
+    with provoked(stalls.freeze, attempts=[1]) as steps:
+        story = train(options)
+    first = story["attempts"][0]
+    assert first["reason"].startswith("epoch 1, step 5: gradient norm 0 for 5 steps")
+    assert len(first["losses"]) == 5
+    assert steps.count(1) == 2
+
+
+def test_the_guard_changes_nothing_of_a_training_that_learns(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = files_of(options)
+    with monkeypatch.context() as patch:
+        patch.setattr("hearback.guard.StallGuard.see", lambda self, step: None)
+        train(options)
+    unwatched = [path.read_bytes() for path in (files.oof, files.weights)]
+    for fold in (1, 2):  # to be compared with
+        train(options, fold=fold)
+    story = train(options)
+    assert [path.read_bytes() for path in (files.oof, files.weights)] == unwatched
+    assert [past["outcome"] for past in story["attempts"]] == ["finished"]
+
+
+def test_a_huge_number_that_clipping_copes_with_is_no_stall(options: TrainingOptions) -> None:
+    def loud(fold_training: training.FoldTraining, batch: Batch) -> Batch:
+        waveforms = batch.waveforms.clone()
+        waveforms[0, 1000] = 1e10
+        return replace(batch, waveforms=waveforms)
+
+    with provoked(loud, attempts=[1]):
+        assert train(options)["attempt"] == 1
+
+
+MANY_STEPS = replace(QUICK, batch_size=1).with_epochs(5)
+
+
+@pytest.mark.slow
+def test_a_fold_that_learns_nothing_where_the_others_did_is_given_up(
+    options: TrainingOptions,
+) -> None:
+    for fold in (1, 2):
+        train(options, MANY_STEPS, fold)
+    with provoked(stalls.dull, attempts=[1]) as steps:
+        first, _ = train(options, MANY_STEPS)["attempts"]
+    assert "other folds there had" in first["reason"] and "loss 0.69" in first["reason"]
+    assert steps.count(1) < 5 * 24
+
+
+@pytest.mark.slow
+def test_a_first_fold_that_stops_learning_is_given_up(options: TrainingOptions) -> None:
+    with provoked(stalls.dull, attempts=[1], after=25):
+        first, second = train(options, MANY_STEPS)["attempts"]
+    assert "its first 20 steps had" in first["reason"]
+    assert second["outcome"] == "finished"
+
+
+def test_a_fold_that_is_trained_again_remembers_what_was_before(options: TrainingOptions) -> None:
+    train(options)
+    for _ in range(2):
+        again = training.train_fold(QUICK, 0, options, options.load_data(), attempt=2)
+        assert [past["attempt"] for past in again["attempts"]] == [1, 2]
+    other = train(options, replace(QUICK, seed=5))
+    assert [past["attempt"] for past in other["attempts"]] == [1]
 
 
 def test_the_learning_rate_warms_up_and_follows_the_cosine() -> None:
@@ -381,7 +529,7 @@ def test_what_is_kept_of_a_training_is_the_running_average_of_its_weights(
     biases, decay, name = [], 0.9, "head.classifier.bias"
     step = training.FoldTraining._step
 
-    def watched(self: training.FoldTraining, batch: Batch, factor: float) -> tuple[float, float]:
+    def watched(self: training.FoldTraining, batch: Batch, factor: float) -> Step:
         result = step(self, batch, factor)
         biases.append(self.model.get_parameter(name).detach().clone())
         return result
