@@ -5,6 +5,7 @@ from the table of honest scores: the best of ten would look a little better than
 are what paid on real learners (docs/results.md).
 
 With --time_limit, fewer models and folds are taken, those worth their time (hearback/budget.py).
+For infer.py's --time_limit, ensembles of some of the models are fitted as well.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,14 @@ from hearback import budget, calibration, cli, ensemble, evaluation, words
 from hearback.budget import Costs
 from hearback.checkpoint import FoldFiles
 from hearback.dataset import read_labelled
-from hearback.ensemble import EnsembleConfig, EnsembleScores, Evidence, Groups, ModelConfig
+from hearback.ensemble import (
+    EnsembleConfig,
+    EnsembleScores,
+    Evidence,
+    Fallback,
+    Groups,
+    ModelConfig,
+)
 from hearback.errors import HearbackError
 from hearback.evaluation import OutOfFold
 from hearback.tables import Report
@@ -95,13 +103,17 @@ def main() -> None:
     for title, frame in evaluation.error_analysis(tables_of_it, metadata, causes).items():
         print(f"\n{title}\n{cli.as_text(frame)}")
 
-    word_calibration, words_loss = fit_words(arguments.assets, tables, joined, result)
+    weights = dict(zip(families, result.mixture.weights.tolist(), strict=True))
+    models = tuple(
+        ModelConfig(table.model, folds[table.model], weights[table.model], seconds_of(table))
+        for table in tables
+    )
+    weighted = [table for table in tables if weights[table.model]]
+    log_odds = read_words(arguments.assets, weighted, joined)
+    word_calibration, words_loss = fit_words(log_odds, weights, joined, result.honest)
     rates = metadata.groupby("task")["score"].mean()
     EnsembleConfig(
-        models=tuple(
-            ModelConfig(table.model, folds[table.model], float(weight))
-            for table, weight in zip(tables, result.mixture.weights, strict=True)
-        ),
+        models=models,
         voice=voices[0],
         base_rates={"all": float(labels.mean()), **rates.astype(float).to_dict()},
         log_losses={
@@ -114,6 +126,7 @@ def main() -> None:
         combine=result.mixture.combine,
         calibration=result.mixture.calibration,
         words=word_calibration,
+        fallbacks=fit_fallbacks(joined, models, log_odds, arguments.combine, arguments.calibration),
     ).save(arguments.config)
     print(f"\nwrote {arguments.config}")
 
@@ -228,36 +241,104 @@ def fit(
     return result
 
 
-def fit_words(
-    assets: Path, tables: Sequence[OutOfFold], joined: pd.DataFrame, result: EnsembleScores
-) -> tuple[WordCalibration | None, dict[str, float]]:
-    """Calibrate the words of the models of weight that score them, and print how good they are.
+def seconds_of(table: OutOfFold) -> float | None:
+    """Return how long a fold of a model takes for a clip; None where its training does not say."""
+    try:
+        return budget.seconds_per_clip(table)
+    except HearbackError:
+        return None
 
-    Returns None where there are no such models, and the log loss under "words" where there are.
+
+def fit_fallbacks(
+    joined: pd.DataFrame,
+    models: Sequence[ModelConfig],
+    log_odds: Mapping[str, np.ndarray],
+    combine: str,
+    kind: str,
+) -> tuple[Fallback, ...]:
+    """Fit what stands in for the ensemble where infer.py has no time for all of its models.
+
+    `log_odds` are the words', of the models that score them. Print each with its honest log loss.
+    None are fitted where it is not known how long the models take.
     """
-    weights = dict(zip([table.model for table in tables], result.mixture.weights, strict=True))
-    scoring = [table for table in tables if weights[table.model] and scores_words(table)]
-    if not scoring:
-        print("\nNo model of the ensemble scores words: infer.py has no --words")
-        return None, {}
-    names = [table.model for table in scoring]
+    run = [model for model in models if model.weight]
+    seconds = [model.seconds_per_clip for model in run if model.seconds_per_clip is not None]
+    if len(seconds) < len(run):
+        print("\nHow long a fold takes is not known of all models: infer.py has no --time_limit")
+        return ()
+    names = [model.name for model in run]
+    evidence = evidence_of(joined, names)
+    labels = joined["score"].to_numpy()
+    fallbacks = []
+    for choice in budget.choose_fallbacks(evidence, np.array(seconds), combine, kind):
+        chosen = [names[place] for place in choice.models]
+        weights = dict(zip(chosen, choice.mixture.weights.tolist(), strict=True))
+        (honest,) = ensemble.cross_fit(evidence.only(choice.models), combine, [kind]).values()
+        loss = ensemble.mean_log_loss(labels, honest)
+        of_words = calibrate_words(log_odds, weights, labels)
+        fallbacks.append(Fallback(weights, choice.mixture.calibration, loss, of_words))
+    fallbacks.sort(key=lambda fallback: -fallback.log_loss)
+    if fallbacks:
+        lines = [
+            f"{fallback.log_loss:.4f}  {', '.join(fallback.weights)}" for fallback in fallbacks
+        ]
+        print("\nHonest log loss of what infer.py --time_limit may fall back on")
+        print("\n".join(lines))
+    return tuple(fallbacks)
+
+
+def read_words(
+    assets: Path, tables: Sequence[OutOfFold], joined: pd.DataFrame
+) -> dict[str, np.ndarray]:
+    """Return the out-of-fold log-odds of words, (rows, places, 2), of the models that have them."""
     filenames, texts = joined["filename"].tolist(), joined["expected_text"].tolist()
-    log_odds = []
-    for table in scoring:
+    log_odds = {}
+    for table in filter(scores_words, tables):
         folds = table.stories.items()
         rows = [words.read_fold(FoldFiles(assets, table.model, fold), s) for fold, s in folds]
-        log_odds.append(words.lay_out(pd.concat(rows), filenames, texts))
-    averaged = np.average(log_odds, axis=0, weights=[weights[name] for name in names])
+        log_odds[table.model] = words.lay_out(pd.concat(rows), filenames, texts)
+    return log_odds
+
+
+def mean_of_words(log_odds: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """Return the mean of some models' log-odds of words by their weights, (rows, places, 2)."""
+    return np.average(list(log_odds.values()), axis=0, weights=[weights[name] for name in log_odds])
+
+
+def calibrate_words(
+    log_odds: Mapping[str, np.ndarray], weights: Mapping[str, float], labels: np.ndarray
+) -> WordCalibration | None:
+    """Calibrate the words of those models of `weights` that score them; None where none does."""
+    scoring = {name: of_model for name, of_model in log_odds.items() if weights.get(name)}
+    if not scoring:
+        return None
+    return words.fit_words(list(scoring), mean_of_words(scoring, weights), labels)
+
+
+def fit_words(
+    log_odds: Mapping[str, np.ndarray],
+    weights: Mapping[str, float],
+    joined: pd.DataFrame,
+    of_ensemble: float,
+) -> tuple[WordCalibration | None, dict[str, float]]:
+    """Calibrate the words of the models that score them, and print how good they are.
+
+    `of_ensemble` is its log loss, to compare with. Returns None where there are no such models, and
+    the log loss under "words" where there are.
+    """
     labels = joined["score"].to_numpy()
+    fitted = calibrate_words(log_odds, weights, labels)
+    if fitted is None:
+        print("\nNo model of the ensemble scores words: infer.py has no --words")
+        return None, {}
     unit = evaluation.group_unit(joined)
     groups = joined[unit].to_numpy(dtype=str)
-    honest = words.cross_fit_words(averaged, labels, groups)
+    honest = words.cross_fit_words(mean_of_words(log_odds, weights), labels, groups)
     loss, (low, high) = evaluation.log_loss_with_interval(joined, honest)
-    fitted = words.fit_words(names, averaged, labels)
     print(
-        f"\nWords, scored by {', '.join(names)}\n"
+        f"\nWords, scored by {', '.join(log_odds)}\n"
         f"{'product over words':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
-        f"(the ensemble's: {result.honest:.4f}; fitted without the {unit}s)"
+        f"(the ensemble's: {of_ensemble:.4f}; fitted without the {unit}s)"
     )
     for what, line in (("said", fitted.said), ("complete", fitted.complete)):
         print(f"{'calibration':<20} {what}: log-odds × {line.slope:.3f} {line.intercept:+.3f}")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hearback import cli
+from hearback.budget import parse_duration
 from hearback.inference import InferenceOptions, write_submission
 from hearback.partings import TABLE as PARTINGS
 from hearback.precision import PRECISIONS
@@ -36,6 +37,12 @@ def main() -> None:
     )
     add("--memory_gb", type=float, help="for models at a time (default: half of what is free)")
     add("--workers", type=int, default=0, help="processes that load recordings")
+    add(
+        "--time_limit",
+        type=parse_duration,
+        help="from the start of the process (2h, 1h30m, 45m): run the folds that lower the log "
+        "loss most for their time, leave out the others, and say which",
+    )
     arguments = parser.parse_args()
     if arguments.words == BESIDE:
         arguments.words = arguments.submission.with_name(WORDS)

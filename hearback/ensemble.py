@@ -1,6 +1,7 @@
 """The ensemble: fitted on out-of-fold predictions, scored on rows that it was not fitted on."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +90,10 @@ class Evidence:
     def without(self, models: Sequence[int]) -> "Evidence":
         """Return the evidence of the other models."""
         return replace(self, predictions=np.delete(self.predictions, list(models), axis=0))
+
+    def only(self, models: Sequence[int]) -> "Evidence":
+        """Return the evidence of some models, in their order."""
+        return replace(self, predictions=self.predictions[list(models)])
 
 
 @dataclass(frozen=True)
@@ -305,11 +310,50 @@ def _likelihoods(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model of the ensemble: which folds are averaged, and its weight."""
+    """A model of the ensemble: which folds are averaged, and its weight.
+
+    `seconds_per_clip` is how long a fold takes for a clip, as training measured it; None where it
+    did not.
+    """
 
     name: str
     folds: tuple[int, ...]
     weight: float
+    seconds_per_clip: float | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """Return the model that `dataclasses.asdict` took apart; an error where it is none."""
+        seconds = values.get("seconds_per_clip")  # an older version's lacks them
+        return cls(
+            values["name"],
+            tuple(values["folds"]),
+            float(values["weight"]),
+            None if seconds is None else float(seconds),
+        )
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What stands in where only some of the models are run: all that was fitted to those.
+
+    `weights` are by model. `log_loss` is honest, of one fold of each model.
+    """
+
+    weights: dict[str, float]
+    calibration: Calibration
+    log_loss: float
+    words: WordCalibration | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Fallback":
+        """Return the fallback that `dataclasses.asdict` took apart; an error where it is none."""
+        return cls(
+            {str(name): float(weight) for name, weight in values["weights"].items()},
+            Calibration.from_dict(values["calibration"]),
+            float(values["log_loss"]),
+            values["words"] and WordCalibration.from_dict(values["words"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -320,6 +364,7 @@ class EnsembleConfig:
     that cannot be scored. `log_losses` tell how good the ensemble is: "honest", "fitted" (on the
     rows that the weights were searched on), "plain_mean", and "words" (honest, of the product over
     the words). `combine` is one of `COMBINATIONS`. `words` is None where no model scores words.
+    `fallbacks` are ensembles of some of the models, for where a time limit leaves no time for all.
     """
 
     models: tuple[ModelConfig, ...]
@@ -330,6 +375,7 @@ class EnsembleConfig:
     combine: str = "probabilities"
     calibration: Calibration = field(default_factory=Calibration)
     words: WordCalibration | None = None
+    fallbacks: tuple[Fallback, ...] = ()
 
     @property
     def models_to_run(self) -> tuple[ModelConfig, ...]:
@@ -344,6 +390,29 @@ class EnsembleConfig:
         weights = np.array([model.weight for model in self.models_to_run])
         return Mixture(self.combine, weights, self.calibration).predict(predictions, grades)
 
+    def of_those_run(self, folds: Mapping[str, Sequence[int]]) -> "EnsembleConfig | None":
+        """Return the ensemble of the folds, by model, that have been run; None where there is none.
+
+        Where they are not of all models, it is the best fallback that does without the others.
+        """
+        run = {name for name, of_model in folds.items() if of_model}
+        config = self
+        if not run.issuperset(model.name for model in self.models_to_run):
+            possible = [fallback for fallback in self.fallbacks if run.issuperset(fallback.weights)]
+            if not possible:
+                return None
+            best = min(possible, key=lambda fallback: fallback.log_loss)
+            weights = [best.weights.get(model.name, 0.0) for model in self.models]
+            config = replace(
+                self,
+                models=tuple(map(_with_weight, self.models, weights)),
+                log_losses={"honest": best.log_loss},
+                calibration=best.calibration,
+                words=best.words,
+            )
+        models = [replace(m, folds=tuple(sorted(folds[m.name]))) for m in config.models_to_run]
+        return replace(config, models=tuple(models), fallbacks=())
+
     def save(self, path: Path) -> None:
         """Write the configuration as JSON."""
         write_json(path, asdict(self))
@@ -353,21 +422,20 @@ class EnsembleConfig:
         """Read a configuration, or raise HearbackError saying what is wrong with it."""
         try:
             values = read_json(path)
-            models = tuple(
-                ModelConfig(model["name"], tuple(model["folds"]), float(model["weight"]))
-                for model in values["models"]
-            )
+            models = tuple(map(ModelConfig.from_dict, values["models"]))
             calibration = Calibration.from_dict(values["calibration"])
             combine = values["combine"]  # not its default, where the file lacks it
             words = values["words"] and WordCalibration.from_dict(values["words"])
+            # What an older version wrote has none: enough for whoever has no time limit.
+            fallbacks = tuple(map(Fallback.from_dict, values.get("fallbacks", ())))
             fitted = {
                 **{"models": models, "combine": combine},
-                **{"calibration": calibration, "words": words},
+                **{"calibration": calibration, "words": words, "fallbacks": fallbacks},
             }
             config = cls(**{**values, **fitted})
         except FileNotFoundError:
             raise HearbackError(f"{path}: not there; write it with python get_config.py") from None
-        except (ValueError, KeyError, TypeError, HearbackError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, HearbackError) as error:
             raise HearbackError(
                 f"{path}: not an ensemble's configuration ({error!r}); "
                 "write it again with python get_config.py"
@@ -381,13 +449,48 @@ class EnsembleConfig:
         return self.base_rates.get(task or "all", self.base_rates["all"])
 
 
+def _with_weight(model: ModelConfig, weight: float) -> ModelConfig:
+    return replace(model, weight=weight)
+
+
 def _fault(config: EnsembleConfig) -> str | None:
-    """Return what is wrong with how a configuration combines its models, or None."""
-    weights = np.array([model.weight for model in config.models])
+    """Return what is wrong with a configuration and how it combines its models, or None."""
+    if fault := _fault_of_contents(config):
+        return fault
     if config.combine not in COMBINATIONS:
         return f"unknown combination {config.combine!r}, not one of {', '.join(COMBINATIONS)}"
+    names = {model.name for model in config.models}
+    for fallback in config.fallbacks:
+        if unknown := fallback.weights.keys() - names:
+            return f"a fallback has a weight for {', '.join(sorted(unknown))}, not among its models"
+        if fault := _fault_of_weights(config.combine, list(fallback.weights.values())):
+            return f"in a fallback {fault}"
+    return _fault_of_weights(config.combine, [model.weight for model in config.models])
+
+
+def _fault_of_contents(config: EnsembleConfig) -> str | None:
+    for model in config.models:
+        # A name becomes one of files in the assets; a path would lead out of them.
+        if not isinstance(model.name, str) or not re.fullmatch(r"\w[\w.-]*", model.name):
+            return f"{str(model.name)[:80]!r} is no model's name"
+        if not model.folds or any(type(fold) is not int or fold < 0 for fold in model.folds):
+            return f"the folds of {model.name} are no numbers"
+    rates = config.base_rates
+    if not isinstance(rates, dict) or "all" not in rates or not all(map(_is_rate, rates.values())):
+        return "its base rates are not from 0 to 1, or lack that of all rows"
+    if not isinstance(config.voice, dict):
+        return "its voice is none"
+    return None
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, float | int) and 0 <= value <= 1
+
+
+def _fault_of_weights(combine: str, listed: Sequence[float]) -> str | None:
+    weights = np.array(listed)
     # Said the positive way round, for NaN compares as false.
-    if config.combine == "probabilities":
+    if combine == "probabilities":
         if not ((weights >= 0).all() and abs(weights.sum() - 1) <= 1e-6):
             return "the models' weights are not shares of one"
     elif not (len(weights) and ((weights >= 0) & (weights < np.inf)).all()):

@@ -1,7 +1,7 @@
 """From model_configs.json to scores, needing only what a competition runtime has."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hearback.audio import Store
+from hearback.budget import show_duration
 from hearback.checkpoint import FoldFiles, check_version, read_story
+from hearback.deadline import Deadline, Outcome, TimedRun
 from hearback.ensemble import EnsembleConfig
 from hearback.errors import HearbackError
 from hearback.models import Scorer
@@ -20,8 +22,11 @@ from hearback.pairs import Batch, PairSource
 from hearback.partings import choose_fold, write_partings
 from hearback.passes import (
     Crew,
+    Measure,
     Member,
+    PlannedBatch,
     Progress,
+    Take,
     batch_seconds,
     describe_crew,
     group_members,
@@ -50,6 +55,7 @@ from hearback.voices import reopen_voice
 from hearback.words import score_table
 
 PROBLEMS = "submission_problems.csv"
+FOLDS = "submission_folds.json"
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class InferenceOptions:
     memory_gb: float | None = None  # that models may take at a time; None: half of what is free
     words: Path | None = None  # where to write word scores, if wanted
     partings: Path | None = None  # where to write where learner and reference part, likewise
+    time_limit: float | None = None  # seconds from the process's start
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -89,34 +96,31 @@ def collect(
     model: Scorer,
     source: PairSource,
     rows: Sequence[int] | np.ndarray,
-    measure: Callable[[Scorer, Batch], Tensor | None],
+    measure: Measure,
     *,
     device: torch.device,
     dtype: torch.dtype,
     n_workers: int = 0,
     progress: str | None = None,
-) -> np.ndarray | None:
+) -> np.ndarray:
     """Return what `measure` gives for each row's clip with its own text, (rows, …), float64.
 
-    `measure` maps a batch to (batch, …), or to None where the model has nothing to give; then the
-    result is None. Every clip is heard in a window of its own length, so what is measured depends
-    neither on its batch-mates nor on its place in the table. The model stays as it is, moved to the
-    device and in evaluation mode.
+    `measure` maps a batch to (batch, …). Every clip is heard in a window of its own length, so what
+    is measured depends neither on its batch-mates nor on its place in the table. The model stays as
+    it is, moved to the device and in evaluation mode.
     """
     crew = Crew(device, dtype)
     crew.add(model)
     planned = plan_batches(source, rows, model.recipe, batch_seconds(device))
-    measured: list[np.ndarray | None] = [None] * len(rows)
+    measured: dict[int, np.ndarray] = {}
 
-    def take(places: list[int], values: list[np.ndarray | None]) -> None:
-        if values[0] is not None:
-            for place, value in zip(places, values[0], strict=True):
-                measured[place] = value
+    def take(places: list[int], values: dict[int, np.ndarray]) -> None:
+        measured.update(zip(places, values[0], strict=True))
 
     cost = sum(batch.cost(model.encoder.shape) for batch in planned)
     with Progress(len(rows), cost, progress) as shown:
         crew.run(source, rows, planned, measure, take, n_workers=n_workers, progress=shown)
-    return None if any(value is None for value in measured) else np.array(measured)
+    return np.array([measured[place] for place in range(len(rows))])
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,6 @@ def predict(
         n_workers=n_workers,
         progress=progress,
     )
-    assert measured is not None
     clips, words = measured[:, 0], measured[:, 1:]
     return Predictions(clips, words.reshape(len(rows), n_places, 2) if words.size else None)
 
@@ -214,8 +217,7 @@ def predict_ensemble(
     """
     models, rows = config.models_to_run, np.arange(len(source))
     most_bytes = memory_for_models(device, memory_gb)
-    groups = group_members(_members(config, source, assets))
-    plans = [plan_batches(source, rows, group[0].recipe, batch_seconds(device)) for group in groups]
+    groups, plans = _groups(config, source, assets, device)
     cost = sum(
         batch.cost(member.shape)
         for group, plan in zip(groups, plans, strict=True)
@@ -227,11 +229,10 @@ def predict_ensemble(
     predictions = np.zeros((len(models), len(rows)))
     words = _WordMean(len(rows), n_places)
 
-    def take_from(members: Sequence[Member]) -> Callable[..., None]:
-        def take(places: list[int], values: list[np.ndarray | None]) -> None:
-            for member, of_fold in zip(members, values, strict=True):
-                assert of_fold is not None
-                model = models[member.model]
+    def take_from(members: Sequence[Member]) -> Take:
+        def take(places: list[int], values: dict[int, np.ndarray]) -> None:
+            for number, member in enumerate(members):
+                of_fold, model = values[number], models[member.model]
                 predictions[member.model, places] += of_fold[:, 0] / len(model.folds)
                 if config.words is not None and model.name in config.words.models:
                     words.add(places, of_fold[:, 1:], model.weight / len(model.folds))
@@ -254,6 +255,55 @@ def predict_ensemble(
     return Predictions(clips=config.predict(predictions, grades), words=words.mean())
 
 
+def predict_within(
+    deadline: Deadline,
+    config: EnsembleConfig,
+    source: PairSource,
+    grades: np.ndarray,
+    assets: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    n_workers: int = 0,
+    memory_gb: float | None = None,
+) -> tuple[Predictions, Outcome]:
+    """Return what `predict_ensemble` does, of the folds that there is time for, and which they are.
+
+    With time for all of them the predictions are the same but for rounding. With time for not even
+    one, the outcome says which clips were heard.
+    """
+    rows = np.arange(len(source))
+    most_bytes = memory_for_models(device, memory_gb)
+    groups, plans = _groups(config, source, assets, device)
+    n_places = most_places(source, rows)
+    measure = score_with_words(n_places)
+    timed = TimedRun(config, groups, len(rows), deadline)
+    with Progress(len(rows) * sum(map(len, groups)), 0.0, "ensemble") as progress:
+
+        def load(members: Iterable[Member]) -> Iterator[tuple[Crew, list[Member]]]:
+            for crew, loaded in load_crews(members, device, dtype, most_bytes):
+                progress.say(describe_crew(crew, loaded, most_bytes))
+                yield crew, loaded
+
+        def hear(
+            crew: Crew, group: int, take: Take, give_up: Callable[[float], Collection[int]]
+        ) -> None:
+            crew.run(
+                source,
+                rows,
+                plans[group],
+                measure,
+                take,
+                n_workers=n_workers,
+                progress=progress,
+                give_up=give_up,
+            )
+
+        outcome = timed.run(load, hear, grades)
+    words = None if outcome.words is None else outcome.words.reshape(len(rows), n_places, 2)
+    return Predictions(outcome.clips, words), outcome
+
+
 class _WordMean:
     """A weighted mean of (rows, places, 2) log-odds, added up batch by batch."""
 
@@ -274,6 +324,15 @@ class _WordMean:
     def mean(self) -> np.ndarray | None:
         """Return the mean, None where nothing was added."""
         return None if self._sums is None else self._sums / self._weights[:, None, None]
+
+
+def _groups(
+    config: EnsembleConfig, source: PairSource, assets: Path, device: torch.device
+) -> tuple[list[list[Member]], list[list[PlannedBatch]]]:
+    """Return the ensemble's folds by what they take in, and the batches of each such group."""
+    groups = group_members(_members(config, source, assets))
+    rows, seconds = np.arange(len(source)), batch_seconds(device)
+    return groups, [plan_batches(source, rows, group[0].recipe, seconds) for group in groups]
 
 
 def _members(config: EnsembleConfig, source: PairSource, assets: Path) -> list[Member]:
@@ -304,13 +363,20 @@ def write_submission(options: InferenceOptions) -> None:
     warning and in `submission_problems.csv` beside the submission. What concerns every row is a
     HearbackError or BadInput: no table, no configuration, no weights, another voice. With
     `options.words` the words of the texts are scored, too, and with `options.partings` it is said
-    where in recording and text learner and reference part.
+    where in recording and text learner and reference part. With `options.time_limit`, what there is
+    no time for is left out and listed likewise; the ensemble of the folds that were run is written
+    to `submission_folds.json`, with which as --config the same scores come without a limit.
     """
     config = EnsembleConfig.load(options.config)
     if options.words is not None and config.words is None:
         raise HearbackError(
             f"{options.config}: none of its models scores words; --words needs a token scorer: "
             "python train.py --models modeltok, then python get_config.py"
+        )
+    if options.partings is not None and options.time_limit is not None:
+        raise HearbackError(
+            "--partings takes a pass of its own after the scores, which --time_limit does not "
+            "count: run it again without the limit"
         )
     aligned = None if options.partings is None else choose_fold(config, options.assets)
     device = choose_device(options.device)
@@ -332,17 +398,16 @@ def write_submission(options: InferenceOptions) -> None:
     faulty = {problem.row for problem in report.errors if problem.file == str(path)}
     usable = metadata[~metadata["line"].isin(faulty)].reset_index(drop=True)
     source = PairSource(usable, references, recordings)
-    predictions = predict_ensemble(
-        config,
-        source,
-        usable["grade"].to_numpy(dtype=str),
-        options.assets,
-        device=device,
-        dtype=dtype,
-        n_workers=options.workers,
-        memory_gb=options.memory_gb,
+    config, predictions, heard = _score(
+        options, config, source, usable, device=device, dtype=dtype, report=report
     )
-    scores = dict(zip(source.filenames, predictions.clips.tolist(), strict=True))
+    scores = {
+        filename: score
+        for filename, score, is_heard in zip(
+            source.filenames, predictions.clips.tolist(), heard.tolist(), strict=True
+        )
+        if is_heard
+    }
     tasks = dict(zip(metadata["filename"], metadata["task"], strict=True))
     submission = pd.DataFrame(
         {
@@ -354,7 +419,7 @@ def write_submission(options: InferenceOptions) -> None:
     n_base_rate = sum(name not in scores for name in order)
     print(f"wrote {options.submission}: {len(order)} rows, {n_base_rate} of them at the base rate")
     rows = {filename: row for row, filename in enumerate(source.filenames)}
-    scored = [rows[filename] for filename in order if filename in rows]
+    scored = [rows[filename] for filename in order if filename in scores]
     if options.words is not None:
         write_word_scores(options.words, config, source, predictions, scored)
         if n_base_rate:
@@ -369,6 +434,76 @@ def write_submission(options: InferenceOptions) -> None:
         problems.unlink(missing_ok=True)  # one of an earlier run would mislead
 
 
+def _score(
+    options: InferenceOptions,
+    config: EnsembleConfig,
+    source: PairSource,
+    metadata: pd.DataFrame,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Report,
+) -> tuple[EnsembleConfig, Predictions, np.ndarray]:
+    """Return the ensemble that was run, its predictions, and which rows it heard, (rows,) bool."""
+    grades = metadata["grade"].to_numpy(dtype=str)
+    folds = options.submission.with_name(FOLDS)
+    if options.time_limit is None or not len(source):  # nothing takes no time
+        predictions = predict_ensemble(
+            config,
+            source,
+            grades,
+            options.assets,
+            device=device,
+            dtype=dtype,
+            n_workers=options.workers,
+            memory_gb=options.memory_gb,
+        )
+        folds.unlink(missing_ok=True)  # those of an earlier run would mislead
+        return config, predictions, np.ones(len(source), bool)
+    predictions, outcome = predict_within(
+        Deadline(options.time_limit),
+        config,
+        source,
+        grades,
+        options.assets,
+        device=device,
+        dtype=dtype,
+        n_workers=options.workers,
+        memory_gb=options.memory_gb,
+    )
+    limit = show_duration(options.time_limit)
+    _report_outcome(options, outcome, metadata[~outcome.heard], limit, report)
+    if outcome.config is None:
+        folds.unlink(missing_ok=True)
+        n_unheard = np.count_nonzero(~outcome.heard)
+        print(f"within {limit} NOT ONE FOLD was finished: {n_unheard} rows have no score")
+        return config, predictions, outcome.heard
+    outcome.config.save(folds)
+    run = [
+        f"{model.name} {' '.join(map(str, model.folds))}" for model in outcome.config.models_to_run
+    ]
+    print(f"within {limit} these folds were run: {', '.join(run)}; written to {folds}")
+    return outcome.config, predictions, outcome.heard
+
+
+def _report_outcome(
+    options: InferenceOptions,
+    outcome: Outcome,
+    unheard: pd.DataFrame,
+    limit: str,
+    report: Report,
+) -> None:
+    """Report what a time limit left no time for: folds, and the metadata's rows `unheard`."""
+    for what in outcome.left_out:
+        cure = f"raise --time_limit from {limit}, or accept what the others say"
+        report.add(Problem(str(options.config), None, what, cure, "warning"))
+    table = str(metadata_path(options.data, "test"))
+    for row in unheard.to_dict("records"):
+        what = f"not scored: the time limit of {limit} ended before a single fold had heard all"
+        cure = "raise --time_limit, or take a faster model: python get_config.py --time_limit"
+        report.add(Problem(table, row["line"], what, cure, filename=row["filename"]))
+
+
 def write_word_scores(
     path: Path,
     config: EnsembleConfig,
@@ -376,7 +511,15 @@ def write_word_scores(
     predictions: Predictions,
     scored: Sequence[int],
 ) -> None:
-    """Write a line for every word of the texts of the rows `scored`, in their order."""
+    """Write a line for every word of the texts of the rows `scored`, in their order.
+
+    Where there are rows, but a time limit left no time for a model that scores words, nothing is
+    written.
+    """
+    if scored and predictions.words is None:
+        path.unlink(missing_ok=True)  # one of an earlier run would mislead
+        print(f"{path} is NOT WRITTEN: there was no time for a model that scores words")
+        return
     assert config.words is not None
     filenames = [source.filenames[row] for row in scored]
     texts = [source.texts[row] for row in scored]

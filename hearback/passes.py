@@ -6,7 +6,7 @@ batch and made a spectrogram of once for all of them.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ ESTIMATE_AFTER_SECONDS = 60.0
 _GB = 1e9
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 _MEMORY = Path("/proc/meminfo")
+
+
+Measure = Callable[[Scorer, Batch], Tensor]
+Take = Callable[[list[int], dict[int, np.ndarray]], None]
 
 
 @dataclass(frozen=True)
@@ -164,8 +168,8 @@ class Crew:
         self.models: list[Scorer] = []
         self.trunks = Trunks()
 
-    def add(self, model: Scorer, digests: Sequence[str] | None = None) -> None:
-        """Move a model to the device; `digests` are those of its encoder's stages, to share."""
+    def add(self, model: Scorer, digests: Sequence[str] = ()) -> None:
+        """Move a model to the device; `digests` are those of encoder stages that it may share."""
         self.models.append(model.to(self.device).eval())
         self.trunks.add(model.encoder, digests)
 
@@ -184,16 +188,18 @@ class Crew:
         source: PairSource,
         rows: Sequence[int] | np.ndarray,
         planned: Sequence[PlannedBatch],
-        measure: Callable[[Scorer, Batch], Tensor | None],
-        take: Callable[[list[int], list[np.ndarray | None]], None],
+        measure: Measure,
+        take: Take,
         *,
         n_workers: int,
         progress: Progress,
+        give_up: Callable[[float], Collection[int]] | None = None,
     ) -> None:
         """Hand every batch to `measure` for each model, and to `take` what that returned.
 
-        `measure` maps a batch to (clips, …), or to None. `take` has the clips' places in `rows`,
-        and of each model the values, float64.
+        `measure` maps a batch to (clips, …). `take` has the clips' places in `rows`, and the
+        values by the models' numbers, float64. After each batch but the last, `give_up` is told
+        which share of the work is done, and returns the numbers of models to go on without.
         """
         first = self.models[0]
         draws = [Draw(int(row), source.texts[row], float(source.labels[row])) for row in rows]
@@ -207,6 +213,8 @@ class Crew:
             num_workers=n_workers,
         )
         shape = first.encoder.shape
+        numbers = set(range(len(self.models)))
+        total, done = sum(batch.cost(shape) for batch in planned), 0.0
         with mixed_precision(self.device, self.dtype):
             for plan, pairs in zip(planned, loader, strict=True):
                 batch = collate(pairs, plan.n_samples)
@@ -215,21 +223,24 @@ class Crew:
                     batch = batch.pin_memory()
                 batch = batch.to(self.device)
                 spectrograms = log_mel(batch.sounds, shape.num_mel_bins)
-                values: list[Tensor | None] = [None] * len(self.models)
+                values: dict[int, Tensor] = {}
                 for number, frames in self.trunks.encode(spectrograms):
                     values[number] = measure(self.models[number], replace(batch, frames=frames))
                 # Only now, so that a GPU need not wait between two models.
-                take(plan.places, [_to_numpy(value) for value in values])
-                costs = [plan.cost(model.encoder.shape) for model in self.models]
+                take(plan.places, {n: value.double().cpu().numpy() for n, value in values.items()})
+                costs = [plan.cost(self.models[number].encoder.shape) for number in numbers]
                 progress.advance(len(costs) * len(pairs), sum(costs))
+                done += plan.cost(shape)
+                if give_up is not None and plan is not planned[-1]:
+                    dropped = give_up(done / total)
+                    self.trunks.drop(dropped)
+                    numbers.difference_update(dropped)
+                    if not numbers:
+                        return
 
 
 def _as_they_are(pairs: list[Pair]) -> list[Pair]:
     return pairs
-
-
-def _to_numpy(values: Tensor | None) -> np.ndarray | None:
-    return None if values is None else values.double().cpu().numpy()
 
 
 def _n_bytes(models: Sequence[Scorer]) -> int:
@@ -260,6 +271,19 @@ class Member:
         """The sizes of its encoder."""
         return EncoderShape.from_config(self.story["shape"])
 
+    @property
+    def n_shareable(self) -> int:
+        """How many of its encoder's stages, from the first, training left as the backbone's are.
+
+        Others were trained, and nothing is like them: to look for it would take a digest of all of
+        a large encoder's weights, seconds for each.
+        """
+        n_layers = self.shape.encoder_layers
+        n_frozen = round(self.recipe.frozen_share * n_layers)
+        if n_frozen == 0:
+            return 0
+        return 1 + n_frozen + (n_frozen == n_layers)  # the convolutions; the norm where all are
+
     def intake(self) -> tuple[Any, ...]:
         """Return what tells its input from another's."""
         recipe = self.recipe
@@ -283,16 +307,18 @@ def group_members(members: Sequence[Member]) -> list[list[Member]]:
 
 
 def load_crews(
-    members: Sequence[Member], device: torch.device, dtype: torch.dtype, most_bytes: float
+    members: Iterable[Member], device: torch.device, dtype: torch.dtype, most_bytes: float
 ) -> Iterator[tuple[Crew, list[Member]]]:
     """Load members of the same intake, as many at a time as fit in `most_bytes`, at least one.
 
-    Only one crew is there at a time: what was given is emptied when the next is asked for.
+    Only one crew is there at a time: what was given is emptied when the next is asked for. Members
+    are asked for one by one, as they are loaded.
     """
     crew, of_crew = Crew(device, dtype), list[Member]()
     for member in members:
         model = load_scorer(member.files, member.story)
-        digests = digest_stages(model.encoder)
+        # Before their weights are held in fewer bits: then others would look like them.
+        digests = digest_stages(model.encoder, member.n_shareable)
         crew.trunks.adopt(model.encoder, digests)
         hold_weights(model, dtype)
         if of_crew and crew.n_bytes(model) > most_bytes:
@@ -303,7 +329,8 @@ def load_crews(
             model.embedder = crew.models[0].embedder
         crew.add(model, digests)
         of_crew.append(member)
-    yield crew, of_crew
+    if of_crew:
+        yield crew, of_crew
 
 
 def describe_crew(crew: Crew, members: Sequence[Member], most_bytes: float) -> str:

@@ -1,12 +1,12 @@
 """Encoders that begin alike: what they have in common is held once and computed once.
 
 Folds of a model that were trained with frozen lower layers still have those of the backbone, and so
-have other models of the same backbone. What is alike is found by the weights themselves, not by
-what a recipe says of them.
+have other models of the same backbone. A recipe says which stages may be alike, the weights
+themselves which are.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -24,11 +24,14 @@ def _stages(encoder: WhisperEncoder) -> list[tuple[str, ...]]:
     return [_STEM, *layers, _NORM]
 
 
-def digest_stages(encoder: WhisperEncoder) -> list[str]:
-    """Return a digest of each stage's weights; those that are equal compute the same."""
+def digest_stages(encoder: WhisperEncoder, n_stages: int | None = None) -> list[str]:
+    """Return a digest of the weights of each stage, or of the first `n_stages`.
+
+    Stages of equal digests compute the same.
+    """
     heads = encoder.shape.encoder_attention_heads  # the one size that no weight's shape tells
     digests = []
-    for names in _stages(encoder):
+    for names in _stages(encoder)[:n_stages]:
         digest = hashlib.sha256(f"{heads}".encode())
         for name in names:
             for key, tensor in encoder.get_submodule(name).state_dict().items():
@@ -65,10 +68,10 @@ class Trunks:
     def adopt(self, encoder: WhisperEncoder, digests: Sequence[str]) -> None:
         """Give an encoder that may be added next the modules of the stages that are here already.
 
-        `digests` are those of `digest_stages`.
+        `digests` are those of `digest_stages`, of as many stages as others may have.
         """
         branches = self._roots
-        for names, digest in zip(_stages(encoder), digests, strict=True):
+        for names, digest in zip(_stages(encoder), digests, strict=False):
             if digest not in branches:
                 break
             for name in names:
@@ -77,16 +80,20 @@ class Trunks:
                 setattr(encoder.get_submodule(parent), child, module)
             branches = branches[digest].following
 
-    def add(self, encoder: WhisperEncoder, digests: Sequence[str] | None = None) -> None:
-        """Add an encoder, which shares what it has in common with others by their `digests`."""
-        if digests is None:  # no other is like it
-            digests = [f"{self._n_encoders}"] * len(_stages(encoder))
+    def add(self, encoder: WhisperEncoder, digests: Sequence[str] = ()) -> None:
+        """Add an encoder, which shares what it has in common with others by its first `digests`."""
+        n_own = len(_stages(encoder)) - len(digests)
+        own = [f"{self._n_encoders} {depth}" for depth in range(n_own)]  # no other is like them
         branches = self._roots
-        for depth, digest in enumerate(digests):
+        for depth, digest in enumerate([*digests, *own]):
             branch = branches.setdefault(digest, _Branch(encoder, depth))
             branches = branch.following
         branch.ends.append(self._n_encoders)
         self._n_encoders += 1
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Compute some encoders no more; the others keep their numbers."""
+        self._roots = _without(self._roots, numbers)
 
     def encode(self, log_mel: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield each encoder's number and its (batch, frames, width) of (batch, mel bins, …).
@@ -113,6 +120,16 @@ def _encode(branches: dict[str, _Branch], x: Tensor) -> Iterator[tuple[int, Tens
         for end in branch.ends:
             yield end, y
         yield from _encode(branch.following, y)
+
+
+def _without(branches: dict[str, _Branch], numbers: Collection[int]) -> dict[str, _Branch]:
+    kept = {}
+    for digest, branch in branches.items():
+        branch.ends = [end for end in branch.ends if end not in numbers]
+        branch.following = _without(branch.following, numbers)
+        if branch.ends or branch.following:
+            kept[digest] = branch
+    return kept
 
 
 def modules_once(models: Sequence[nn.Module]) -> list[nn.Module]:

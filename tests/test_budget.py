@@ -8,14 +8,16 @@ from scipy.special import expit
 from hearback.budget import (
     LEAST_GAIN,
     Costs,
+    choose_fallbacks,
     choose_models,
     parse_duration,
     plan_folds,
+    plan_rest,
     seconds_per_clip,
     share_out,
     show_duration,
 )
-from hearback.ensemble import Evidence, Groups
+from hearback.ensemble import Evidence, Groups, fit_mixture, mean_log_loss
 from hearback.errors import HearbackError
 from hearback.evaluation import OutOfFold
 
@@ -60,6 +62,7 @@ def make_table(*seconds: float | None) -> OutOfFold:
 def test_seconds_per_clip_are_the_median_of_the_validations() -> None:
     assert seconds_per_clip(make_table(50, 60, 900)) == pytest.approx(0.6)
     assert seconds_per_clip(make_table(None, 60)) == pytest.approx(0.6)
+    assert seconds_per_clip(make_table(0.0)) > 0  # rounded
     with pytest.raises(HearbackError, match="model1m: its folds do not say"):
         seconds_per_clip(make_table(None, None))
 
@@ -142,16 +145,71 @@ def test_the_time_left_goes_to_folds_by_weight_and_seconds() -> None:
     six = np.full(3, 6)
     alike = Costs(np.ones(3), six)
     weights = np.array([0.5, 0.5, 0.0])
-    assert share_out(weights, alike, 7).tolist() == [4, 3, 0]  # never one without a weight
+    assert share_out(weights, alike.folds, 7).tolist() == [4, 3, 0]  # never one without a weight
     # Twice the weight: as many folds of a model as make weight² / folds² equal.
-    assert share_out(np.array([0.8, 0.4, 0.0]), alike, 9).tolist() == [6, 3, 0]
+    assert share_out(np.array([0.8, 0.4, 0.0]), alike.folds, 9).tolist() == [6, 3, 0]
     # Four times the seconds count like half the weight.
     dear = Costs(np.array([4.0, 1.0, 1.0]), six)
-    assert share_out(weights, dear, 18).tolist() == [3, 6, 0]
-    assert share_out(weights, dear, 1000).tolist() == [6, 6, 0]
+    assert share_out(weights, dear.folds, 18).tolist() == [3, 6, 0]
+    assert share_out(weights, dear.folds, 1000).tolist() == [6, 6, 0]
 
 
 def test_half_of_the_folds() -> None:
     costs = Costs(np.array([10.0, 1.0]), np.array([6, 5]))
     assert costs.half_of_the_folds.tolist() == [3, 3]
     assert costs.total(costs.half_of_the_folds) == 33
+
+
+def with_noise(*deviations: float) -> Evidence:
+    """Return models that are the better the less noise they have, with independent errors."""
+    evidence, rng = make_evidence([1.0]), np.random.default_rng(3)
+    sign = 2 * evidence.labels - 1
+    noise = np.array(deviations)[:, None] * rng.normal(size=(len(deviations), len(sign)))
+    return Evidence(expit(sign + noise), evidence.labels, evidence.groups, evidence.grades)
+
+
+def test_fallbacks_are_each_model_alone_and_what_comes_of_taking_one_after_the_other() -> None:
+    evidence = with_noise(0.8, 1.6, 1.0)
+    found = choose_fallbacks(evidence, np.array([10.0, 1.0, 5.0]), *FITTED)
+    # By gain 0, 2, 1; by gain per second 1, 2, 0; all three are the ensemble itself.
+    assert [choice.models for choice in found] == [(1,), (2,), (1, 2), (0,), (0, 2)]
+    losses = [choice.log_loss for choice in found]
+    assert losses == sorted(losses, reverse=True)
+    for choice in found:
+        some = evidence.only(choice.models)
+        fitted = fit_mixture(some, *FITTED)
+        np.testing.assert_allclose(choice.mixture.weights, fitted.weights)
+        predicted = choice.mixture.predict(some.predictions, some.grades)
+        assert choice.log_loss == pytest.approx(mean_log_loss(some.labels, predicted))
+
+
+def test_all_models_together_are_no_fallback() -> None:
+    found = choose_fallbacks(with_noise(1.0, 2.0), np.ones(2), *FITTED)
+    assert [choice.models for choice in found] == [(1,), (0,)]
+    assert not choose_fallbacks(with_noise(1.0), np.ones(1), *FITTED)
+
+
+BOTH, FIRST, SECOND = np.array([0.6, 0.4]), np.array([1.0, 0.0]), np.array([0.0, 1.0])
+FALLBACKS = [(BOTH, 0.3), (SECOND, 0.5), (FIRST, 0.4)]
+
+
+@pytest.mark.parametrize(
+    ("folds", "left", "planned"),
+    [
+        ([[10.0] * 3, [5.0] * 2], 40, [3, 2]),  # all
+        ([[10.0] * 3, [5.0] * 2], 39, [2, 2]),
+        ([[10.0] * 3, [5.0] * 2], 16, [1, 1]),
+        ([[10.0] * 3, [5.0] * 2], 14, [1, 0]),  # the better of those that fit
+        ([[10.0] * 3, [5.0] * 2], 9, [0, 1]),
+        ([[10.0] * 3, [5.0] * 2], 4, None),
+        ([[0.0, 10.0, 10.0], [5.0] * 2], 6, [1, 1]),  # a fold has been run
+        ([[0.0, 3.0, 10.0], [5.0] * 2], 9, [2, 1]),  # and another is half done
+        ([[0.0, 0.0, 10.0], [5.0] * 2], 0, [2, 0]),
+        ([[np.inf], [5.0] * 2], 1e9, [0, 2]),
+    ],
+)
+def test_the_rest_of_the_time_is_planned_by_what_has_been_run(
+    folds: list[list[float]], left: float, planned: list[int] | None
+) -> None:
+    found = plan_rest(FALLBACKS, folds, left)
+    assert (None if found is None else found.tolist()) == planned

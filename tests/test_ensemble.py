@@ -18,6 +18,7 @@ from hearback.ensemble import (
     TOLERANCE,
     EnsembleConfig,
     Evidence,
+    Fallback,
     Groups,
     Mixture,
     ModelConfig,
@@ -31,6 +32,7 @@ from hearback.ensemble import (
     search_weights,
 )
 from hearback.errors import HearbackError
+from hearback.words import WordCalibration
 
 
 def make_models(n_models: int, n_rows: int = 500, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -370,9 +372,52 @@ CONFIG = EnsembleConfig(
 )
 
 
+WORDS = WordCalibration(("model2ds",), Line(0.5, 0.1), Line(1.0, 0.0))
+FALLBACKS = (
+    Fallback({"model1m": 1.0}, Calibration(), 0.65),
+    Fallback({"model2ds": 1.0}, CONFIG.calibration, 0.62, WORDS),
+)
+
+
 def test_a_configuration_survives_the_disk(tmp_path: Path) -> None:
-    CONFIG.save(tmp_path / "config.json")
+    timed = (replace(CONFIG.models[0], seconds_per_clip=0.25), CONFIG.models[1])
+    for config in (CONFIG, replace(CONFIG, models=timed, fallbacks=FALLBACKS)):
+        config.save(tmp_path / "config.json")
+        assert EnsembleConfig.load(tmp_path / "config.json") == config
+
+
+def test_an_older_version_s_configuration_has_no_fallbacks(tmp_path: Path) -> None:
+    values = asdict(CONFIG)
+    del values["fallbacks"]
+    for model in values["models"]:
+        del model["seconds_per_clip"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
     assert EnsembleConfig.load(tmp_path / "config.json") == CONFIG
+
+
+def test_of_the_folds_that_were_run_the_best_fallback_is_made_of_models_run() -> None:
+    config = replace(CONFIG, fallbacks=FALLBACKS)
+    all_run = config.of_those_run({"model1m": [2, 0], "model2ds": [0]})
+    assert all_run is not None and all_run.calibration == CONFIG.calibration
+    assert [(m.name, m.folds, m.weight) for m in all_run.models] == [
+        ("model1m", (0, 2), 0.25),
+        ("model2ds", (0,), 0.75),
+    ]
+    assert all_run.log_losses == CONFIG.log_losses and not all_run.fallbacks
+    one = config.of_those_run({"model1m": [], "model2ds": [2]})
+    assert one is not None
+    assert one.models == (ModelConfig("model2ds", (2,), 1.0),)
+    assert (one.words, one.log_losses) == (WORDS, {"honest": 0.62})
+    assert config.of_those_run({"model1m": [], "model2ds": []}) is None
+    assert CONFIG.of_those_run({"model1m": [0]}) is None
+
+
+def test_of_what_was_run_only_what_was_fitted_together_is_used() -> None:
+    third = ModelConfig("model3mb", (0,), 0.5)
+    models = tuple(replace(model, weight=model.weight / 2) for model in CONFIG.models)
+    config = replace(CONFIG, models=(*models, third), fallbacks=FALLBACKS)
+    both = config.of_those_run({"model1m": [0], "model2ds": [0]})
+    assert both is not None and [model.name for model in both.models] == ["model2ds"]
 
 
 @pytest.mark.parametrize("combine", COMBINATIONS)
@@ -424,6 +469,10 @@ def weighing(*weights: float, **changes: Any) -> str:
     return as_json(models=[vars(model) for model in models], **changes)
 
 
+def falling_back_on(**weights: float) -> str:
+    return as_json(fallbacks=[asdict(Fallback(weights, Calibration(), 0.6))])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -440,6 +489,10 @@ def weighing(*weights: float, **changes: Any) -> str:
         (weighing(float("inf"), combine="logits"), "not numbers from zero up"),
         (as_json(models=[], combine="logits"), "not numbers from zero up"),
         (as_json(combine="guesses"), "unknown combination 'guesses'"),
+        (falling_back_on(model3mb=1.0), "a fallback has a weight for model3mb, not among its"),
+        (falling_back_on(model1m=0.5), "in a fallback the models' weights are not shares of one"),
+        (as_json(fallbacks=[{"weights": {}}]), "not an ensemble's configuration.*calibration"),
+        (as_json(fallbacks=3), "not an ensemble's configuration"),
         (as_json(calibration={"kind": "none"}), "not an ensemble's configuration.*lines"),
         (as_json().replace('"combine"', '"compile"'), "not an ensemble's configuration.*combine"),
     ],

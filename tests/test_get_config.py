@@ -286,13 +286,15 @@ def make_words(quality: float, seed: int) -> np.ndarray:
     return log_odds
 
 
-def write_token_scorer(folder: Path, name: str, quality: float, seed: int) -> np.ndarray:
+def write_token_scorer(
+    folder: Path, name: str, quality: float, seed: int, **story: Any
+) -> np.ndarray:
     """Write a model that scores words, and return those scores, (96, 3, 2)."""
     log_odds, metadata = make_words(quality, seed), make_metadata()
     table = words.to_table(
         metadata["filename"].tolist(), metadata["expected_text"].tolist(), log_odds
     )
-    write_folds(folder / "assets", name, make_predictions(quality, seed), words=table)
+    write_folds(folder / "assets", name, make_predictions(quality, seed), words=table, **story)
     return log_odds
 
 
@@ -386,6 +388,53 @@ def test_a_time_limit_chooses_models_and_folds(folder: Path, run: Any) -> None:
     ):
         assert re.search(rf"^{name} +{duration} +{loss:.4f}$", output, re.MULTILINE), output
     assert "cannot show" in output
+
+
+def test_what_infer_falls_back_on_is_written_with_its_honest_log_loss(
+    folder: Path, run: Any
+) -> None:
+    write_timed_folds(folder)
+    _, output, _ = run()
+    config = load(folder)
+    assert [model.seconds_per_clip for model in config.models] == pytest.approx(
+        [1 / 96, 10 / 96, 100 / 96], rel=0.05
+    )
+    names = [list(fallback.weights) for fallback in config.fallbacks]
+    assert sorted(of_it for of_it in names if len(of_it) == 1) == [[name] for name in NAMES]
+    assert any(len(of_it) == 2 for of_it in names)
+    losses = [fallback.log_loss for fallback in config.fallbacks]
+    assert losses == sorted(losses, reverse=True)
+    for fallback in config.fallbacks:
+        of_it = [MODELS[name] for name in fallback.weights]
+        expected = score_ensemble(
+            as_evidence(np.stack(of_it), make_metadata()), "logits", "platt_by_age"
+        )
+        assert fallback.log_loss == pytest.approx(expected.honest)
+        assert fallback.calibration == expected.mixture.calibration
+        np.testing.assert_allclose(list(fallback.weights.values()), expected.mixture.weights)
+        assert f"{fallback.log_loss:.4f}  {', '.join(fallback.weights)}\n" in output
+        assert fallback.words is None
+
+
+def test_words_are_calibrated_for_what_infer_falls_back_on(folder: Path, run: Any) -> None:
+    write_timed_folds(folder)
+    epoch = {"epoch": 1, "validation_seconds": 1.0}
+    log_odds = write_token_scorer(folder, "modeltok", 1.5, seed=5, epochs=[epoch])
+    run()
+    config, labels = load(folder), make_metadata()["score"].to_numpy()
+    expected = words.fit_words(("modeltok",), log_odds, labels)
+    scoring = [fallback for fallback in config.fallbacks if "modeltok" in fallback.weights]
+    assert scoring and len(scoring) < len(config.fallbacks)
+    for fallback in config.fallbacks:
+        assert (fallback.words is not None) == (fallback in scoring)
+        if fallback.words is not None:
+            assert fallback.words.said.slope == pytest.approx(expected.said.slope, rel=1e-3)
+
+
+def test_without_seconds_there_are_no_fallbacks(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    assert "infer.py has no --time_limit" in output
+    assert load(folder).fallbacks == ()
 
 
 def test_seconds_are_those_of_the_rows_to_score(folder: Path, run: Any) -> None:

@@ -308,16 +308,9 @@ def test_what_is_collected_is_of_each_row_with_its_own_text(
 
     rows = [3, 11, 0, 7]
     collected = collect(model, source, rows, label_and_tokens, **CPU)
-    assert collected is not None and model.reader is not None
+    assert model.reader is not None
     n_tokens = [len(model.reader.read(source.texts[row]).words) for row in rows]
     np.testing.assert_array_equal(collected, np.stack([source.labels[rows], n_tokens], axis=1))
-
-
-def test_nothing_is_collected_where_a_model_has_nothing_to_give(
-    source: PairSource, tokenizer: Path
-) -> None:
-    model = make_model(ATTENTION, tokenizer)
-    assert collect(model, source, [0, 1], lambda model, batch: None, **CPU) is None
 
 
 @pytest.mark.parametrize("recipe", FAMILIES, ids=lambda recipe: recipe.name)
@@ -454,12 +447,13 @@ def test_layers_that_folds_have_in_common_are_computed_once(
     source: PairSource, tokenizer: Path, assets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     voice = source.references.voice
+    recipe = replace(MEAN, frozen_share=0.5)
     for fold in (0, 1):
-        model = make_model(MEAN, tokenizer)
+        model = make_model(recipe, tokenizer)
         with torch.no_grad():
             model.encoder.layers[1].get_parameter("fc2.weight").mul_(1 + fold)
         files = FoldFiles(assets, MEAN.name, fold)
-        story = {"recipe": MEAN.as_dict(), "shape": model.shape(), "tokenizer": None}
+        story = {"recipe": recipe.as_dict(), "shape": model.shape(), "tokenizer": None}
         oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
         checkpoint.save_fold(files, model.state_dict(), oof, {**story, "voice": voice})
     config = EnsembleConfig(
@@ -508,6 +502,11 @@ def test_the_command_line_says_precision_and_memory(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.argv", ["infer.py"])
     infer.main()
     assert (asked[1].precision, asked[1].memory_gb) == ("auto", None)
+    assert asked[1].time_limit is None
+    for flag in ("--time-limit", "--time_limit"):
+        monkeypatch.setattr("sys.argv", ["infer.py", flag, "1h30m"])
+        infer.main()
+        assert asked[-1].time_limit == 5400
 
 
 @pytest.mark.gpu

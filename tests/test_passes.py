@@ -6,13 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import CONFIG, TINY
 
 from hearback import passes
 from hearback.audio import SAMPLE_RATE
+from hearback.checkpoint import FoldFiles
 from hearback.errors import HearbackError
+from hearback.models import build
 from hearback.pairs import PairSource
-from hearback.passes import PlannedBatch, Progress, estimate, memory_for_models, plan_batches
+from hearback.passes import (
+    Crew,
+    Member,
+    PlannedBatch,
+    Progress,
+    estimate,
+    memory_for_models,
+    plan_batches,
+)
 from train_model2ds import RECIPE as JOINED
 from train_modelali import RECIPE as ALIGNED
 from train_modeltok import RECIPE as TOKENS
@@ -117,6 +127,51 @@ def test_there_is_nothing_to_say_at_the_end_or_where_nothing_is_shown(
 )
 def test_times_are_said_in_the_unit_that_fits(seconds: float, share: float, said: str) -> None:
     assert estimate(seconds, share) == said
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_a_crew_goes_on_without_those_that_are_given_up(
+    n_workers: int, source: PairSource, tokenizer: Path
+) -> None:
+    crew = Crew(CPU, torch.float32)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        crew.add(build(JOINED, CONFIG, tokenizer))
+    planned = plan_batches(source, ROWS, JOINED, 3.0)
+    assert len(planned) > 4
+    heard: list[set[int]] = []
+    shares: list[float] = []
+
+    def take(places: list[int], values: dict[int, np.ndarray]) -> None:
+        assert all(len(of_clips) == len(places) for of_clips in values.values())
+        heard.append(set(values))
+
+    def give_up(share: float) -> list[int]:
+        shares.append(share)
+        return {2: [1], 4: [0, 2]}.get(len(shares), [])
+
+    with Progress(72, 1.0, None) as progress:
+        crew.run(
+            source,
+            ROWS,
+            planned,
+            lambda model, batch: model(batch),
+            take,
+            n_workers=n_workers,
+            progress=progress,
+            give_up=give_up,
+        )
+    assert heard == [{0, 1, 2}] * 2 + [{0, 2}] * 2
+    assert shares == sorted(shares) and 0 < shares[0] < shares[-1] < 1
+
+
+@pytest.mark.parametrize(("frozen_share", "n_shareable"), [(0.0, 0), (0.5, 2), (1.0, 4)])
+def test_only_stages_that_were_not_trained_are_looked_for_among_others(
+    frozen_share: float, n_shareable: int, tmp_path: Path
+) -> None:
+    recipe = replace(JOINED, frozen_share=frozen_share)
+    story = {"recipe": recipe.as_dict(), "shape": TINY.as_config(), "tokenizer": None}
+    assert Member(0, FoldFiles(tmp_path, "model2ds", 0), story).n_shareable == n_shareable
 
 
 def test_models_may_take_what_they_are_told_to() -> None:

@@ -103,3 +103,37 @@ def test_without_digests_nothing_is_shared() -> None:
     for _ in range(2):
         trunks.add(make_encoder())
     assert trunks.shares() == (8, 8)
+
+
+@torch.inference_mode()
+def test_the_stages_that_have_a_digest_are_shared_and_the_others_are_not(
+    layers_run: list[EncoderLayer],
+) -> None:
+    first, second = make_encoder(), make_encoder()
+    trunks = Trunks()
+    for encoder in (first, second):
+        digests = digest_stages(encoder, 2)
+        assert digests == digest_stages(encoder)[:2]
+        trunks.adopt(encoder, digests)
+        trunks.add(encoder, digests)
+    assert first.layers[0] is second.layers[0]
+    assert first.layers[1] is not second.layers[1]
+    assert trunks.shares() == (6, 8)
+    frames = dict(trunks.encode(LOG_MEL))
+    assert len(layers_run) == 3
+    torch.testing.assert_close(frames[0], frames[1], atol=0, rtol=0)
+
+
+@torch.inference_mode()
+def test_encoders_that_are_dropped_are_not_computed(layers_run: list[EncoderLayer]) -> None:
+    trunks = plant(make_encoder([1]), make_encoder(), make_encoder([0]), make_encoder())
+    before = dict(trunks.encode(LOG_MEL))
+    layers_run.clear()
+    trunks.drop([1, 2])
+    after = dict(trunks.encode(LOG_MEL))
+    assert sorted(after) == [0, 3]
+    assert len(layers_run) == 3  # the first in common, and either's second
+    for number, frames in after.items():
+        torch.testing.assert_close(frames, before[number], atol=0, rtol=0)
+    trunks.drop([0, 3])
+    assert not dict(trunks.encode(LOG_MEL))
