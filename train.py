@@ -1,127 +1,225 @@
 """Train every model and fold that is not yet done, then show the table of check_models.py."""
 
-import os
-import subprocess
+import argparse
+import shlex
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-
-from tqdm import tqdm
 
 import check_models
 from hearback import cli, options, recipe
 from hearback.checkpoint import FoldFiles, why_not_done
+from hearback.digests import KnownDigests
 from hearback.errors import HearbackError
+from hearback.launching.cluster import RayLauncher
+from hearback.launching.jobs import (
+    Job,
+    Launcher,
+    Outcome,
+    as_table,
+    last_line,
+    run_all,
+    with_progress,
+)
+from hearback.launching.local import LocalLauncher, deal_gpus
+from hearback.launching.processes import Stopped, stopped_by_signals
+from hearback.options import TrainingOptions
+from hearback.recipe import Recipe
 
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Job:
-    """One fold of one model that is to be trained, after the same fold of `after`."""
-
-    model: str
-    fold: int
-    after: str | None = None
-
-    def run(self, flags: list[str], n_threads: int | None, log: Path | None) -> int:
-        """Run the model's own script and return its exit status; `log` takes its output."""
-        script = HERE / f"train_{self.model}.py"
-        command = [sys.executable, str(script), "--fold", str(self.fold), *flags]
-        threads = {} if n_threads is None else {"OMP_NUM_THREADS": str(n_threads)}
-        environment = {**os.environ, **threads}
-        if log is None:
-            return subprocess.run(command, env=environment, check=False).returncode
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            return subprocess.run(
-                command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
-            ).returncode
+WhyNotDone = Callable[[str, int], str | None]
 
 
 def main() -> int:
-    """Train, show, and return 1 where a training failed."""
+    """Train, show, and return 1 where a fold that was asked for is not trained.
+
+    Where it was stopped, 128 and the signal's number, as shells have it.
+    """
     recipes = recipe.find_recipes(HERE)
-    parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        choices=tuple(recipes),
-        metavar="MODEL",
-        help=f"only these (default: all: {', '.join(recipes)})",
-    )
-    parser.add_argument("--folds", nargs="+", type=int, help="only these (default: all)")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
-    options.add_options(parser)
-    arguments = parser.parse_args()
+    arguments = read_arguments(recipes)
     asked = options.options_from(arguments)
     models = arguments.models or list(recipes)
     folds = list(range(asked.n_folds)) if arguments.folds is None else arguments.folds
     if outside := [fold for fold in folds if not 0 <= fold < asked.n_folds]:
         raise HearbackError(f"--folds {outside}: with --n_folds {asked.n_folds} there are none")
-    if arguments.jobs < 1:
-        raise HearbackError("--jobs: at least 1")
 
     data = asked.load_data()
-    todo = []
-    # A model that starts from another one's encoder comes after it.
     adapted = {model: asked.adapt(recipes[model]) for model in models}
-    for model in sorted(models, key=lambda model: adapted[model].warm_start is not None):
-        identity = asked.identity(adapted[model], data)
+    identities = {model: asked.identity(adapted[model], data) for model in models}
+
+    digests = KnownDigests(asked.assets / ".digests.json")
+
+    def why(model: str, fold: int) -> str | None:
+        return why_not_done(FoldFiles(asked.assets, model, fold), identities[model], digests.of)
+
+    to_terminal = arguments.launcher == "local" and len(arguments.slots) == 1
+    jobs = find_jobs(adapted, folds, why, asked, to_terminal=to_terminal)
+    digests.keep()
+    outcomes, stopped = run(jobs, arguments, asked, lambda job: not why(job.model, job.fold))
+    show_outcomes(outcomes, asked.assets)
+    if stopped is not None:
+        print(f"stopped ({stopped}); what is done is kept. To go on:", file=sys.stderr)
+        print(f"  {shlex.join(['python', *sys.argv])}", file=sys.stderr)
+        return 128 + stopped.number
+    missing = [outcome for outcome in outcomes if outcome.outcome != "trained"]
+    try:
+        check_models.show(asked.data, asked.assets, models)
+    except HearbackError as error:
+        if not missing:
+            raise
+        print(error, file=sys.stderr)  # perhaps nothing is trained at all
+    return 1 if missing else 0
+
+
+def read_arguments(models: Iterable[str]) -> argparse.Namespace:
+    """Read the command line; raises HearbackError for flags that contradict one another."""
+    models = tuple(models)
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add(
+        "--models",
+        nargs="+",
+        choices=models,
+        metavar="MODEL",
+        help=f"only these (default: all: {', '.join(models)})",
+    )
+    add("--folds", nargs="+", type=int, help="only these (default: all)")
+    add("--jobs", type=int, help="trainings at once (default: 1, or one on each of --gpus)")
+    add("--gpus", type=numbers_of, metavar="0,1", help="deal the trainings out to these GPUs")
+    add("--launcher", choices=tuple(READERS), default="local", help="this machine or a cluster")
+    add = parser.add_argument_group("with --launcher ray").add_argument
+    add("--address", help="auto (RAY_ADDRESS, or this machine's cluster), local, or host:port")
+    add("--gpu_share", type=float, help="of a GPU, for a fold (default: 1; 0 with --device cpu)")
+    add("--cpus_per_fold", type=float, help="and threads, and loading workers (default: 1)")
+    options.add_options(parser)
+    arguments = parser.parse_args()
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise HearbackError("--jobs: at least 1")
+    READERS[arguments.launcher](arguments)
+    return arguments
+
+
+def read_for_this_machine(arguments: argparse.Namespace) -> None:
+    """Complete the flags of --launcher local: `slots` are where a training may run."""
+    for flag in ("address", "gpu_share", "cpus_per_fold"):
+        if getattr(arguments, flag) is not None:
+            raise HearbackError(f"--{flag}: only with --launcher ray")
+    gpus = arguments.gpus
+    n_jobs = arguments.jobs or (len(gpus) if gpus else 1)
+    arguments.slots = deal_gpus(gpus, n_jobs) if gpus else [None] * n_jobs
+    if gpus:
+        arguments.device = device_of_a_gpu(arguments.device)
+
+
+def read_for_ray(arguments: argparse.Namespace) -> None:
+    """Complete the flags of --launcher ray."""
+    if arguments.gpus:
+        raise HearbackError("--gpus: Ray deals the GPUs; --gpu_share says how much a fold gets")
+    if arguments.address is None:
+        arguments.address = "auto"
+    if arguments.gpu_share is None:
+        arguments.gpu_share = 0.0 if arguments.device == "cpu" else 1.0
+    if not 0 <= arguments.gpu_share <= 1:
+        raise HearbackError(f"--gpu_share {arguments.gpu_share:g}: from 0 to 1")
+    if arguments.cpus_per_fold is None:
+        arguments.cpus_per_fold = 1.0
+    if arguments.cpus_per_fold <= 0:
+        raise HearbackError(f"--cpus_per_fold {arguments.cpus_per_fold:g}: more than 0")
+    if arguments.gpu_share:
+        arguments.device = device_of_a_gpu(arguments.device)
+
+
+READERS = {"local": read_for_this_machine, "ray": read_for_ray}
+
+
+def device_of_a_gpu(device: str | None) -> str:
+    """Return the --device of a training that is given a GPU and sees no other."""
+    if device not in (None, "cuda"):
+        raise HearbackError(f"--device {device}: each training is given a GPU, its only one")
+    return "cuda"  # where none was asked for, too: a GPU that is not there is an error then
+
+
+def numbers_of(numbers: str) -> list[int]:
+    """Read `0,1` as a list."""
+    try:
+        return [int(number) for number in numbers.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{numbers!r}: numbers with commas between them") from None
+
+
+def find_jobs(
+    recipes: Mapping[str, Recipe],
+    folds: Sequence[int],
+    why: WhyNotDone,
+    asked: TrainingOptions,
+    *,
+    to_terminal: bool,
+) -> list[Job]:
+    """Return what is to be trained, and say why; `recipes` are the adapted ones, by model."""
+    jobs = []
+    for model, adapted in recipes.items():
         for fold in folds:
-            reason = why_not_done(FoldFiles(asked.assets, model, fold), identity)
+            reason = why(model, fold)
             print(f"{model} fold {fold}: {reason or 'done'}")
-            if reason is not None:
-                todo.append(Job(model, fold, adapted[model].warm_start))
-
-    failed = run_all(todo, arguments.jobs, asked)
-    for job, log in failed.items():
-        print(f"FAILED: {job.model} fold {job.fold}" + (f", see {log}" if log else ""))
-    check_models.show(asked.data, asked.assets, models)
-    return 1 if failed else 0
+            if reason is None:
+                continue
+            command = (str(HERE / f"train_{model}.py"), "--fold", str(fold), *asked.as_flags())
+            log = None if to_terminal else asked.runs / f"{model}_{fold}.log"
+            jobs.append(Job(model, fold, command, log, after=adapted.warm_start))
+    return jobs
 
 
-def run_all(
-    jobs: list[Job], n_at_once: int, asked: options.TrainingOptions
-) -> dict[Job, Path | None]:
-    """Run the jobs, `n_at_once` at a time; return those that failed, with their logs.
+def run(
+    jobs: Sequence[Job],
+    arguments: argparse.Namespace,
+    asked: TrainingOptions,
+    is_done: Callable[[Job], bool],
+) -> tuple[list[Outcome], Stopped | None]:
+    """Run the jobs where the command line says.
 
-    One at a time, a job talks to the terminal; several at once each write a log.
+    Return what became of each, in the order in which they ended, and what stopped us, if anything:
+    then the rest is missing.
     """
-    several = n_at_once > 1
-    # Trainings side by side on one CPU would each start a thread for every core.
-    n_threads = max(1, (os.cpu_count() or 1) // n_at_once) if several else None
+    outcomes: list[Outcome] = []
+    if not jobs:
+        return outcomes, None
+    try:
+        # The launcher comes first: Ray has a handler for SIGTERM of its own.
+        with closing(open_launcher(arguments, asked)) as launcher, stopped_by_signals():
+            ended = run_all(jobs, launcher, asked.assets, is_done)
+            # One at a time, the trainings show bars of their own.
+            for outcome in with_progress(ended, len(jobs), bar=jobs[0].log is not None):
+                outcomes.append(outcome)
+    except Stopped as stopped:
+        return outcomes, stopped
+    return outcomes, None
 
-    finished = {(job.model, job.fold): threading.Event() for job in jobs}
 
-    def run(job: Job) -> tuple[Job, Path | None, int]:
-        # What it waits for was started before it, so somebody is at it.
-        if event := finished.get((job.after or "", job.fold)):
-            event.wait()
-        try:
-            return train(job)
-        finally:
-            finished[job.model, job.fold].set()
+def open_launcher(arguments: argparse.Namespace, asked: TrainingOptions) -> Launcher:
+    """Return what runs the jobs."""
+    if arguments.launcher == "ray":
+        return RayLauncher(
+            arguments.address,
+            assets=asked.assets,
+            needed=(HERE / "train.py", asked.data, asked.tts_data),
+            n_at_once=arguments.jobs,
+            n_cpus=arguments.cpus_per_fold,
+            gpu_share=arguments.gpu_share,
+        )
+    return LocalLauncher(arguments.slots)
 
-    def train(job: Job) -> tuple[Job, Path | None, int]:
-        log = asked.runs / f"{job.model}_{job.fold}.log" if several else None
-        if log:
-            tqdm.write(f"{job.model} fold {job.fold}: starts, log in {log}")
-        status = job.run(asked.as_flags(), n_threads, log)
-        tqdm.write(f"{job.model} fold {job.fold}: {'failed' if status else 'trained'}")
-        return job, log, status
 
-    # One at a time, the trainings show bars of their own.
-    bar = tqdm(total=len(jobs), desc="training", unit="fold", disable=not several)
-    failed = {}
-    with ThreadPoolExecutor(n_at_once) as pool, bar:
-        for job, log, status in pool.map(run, jobs):
-            bar.update()
-            if status:
-                failed[job] = log
-    return failed
+def show_outcomes(outcomes: Sequence[Outcome], assets: Path) -> None:
+    """Print what became of the jobs, and where to look for what went wrong."""
+    if not outcomes:
+        return
+    print(f"\nTrainings\n{cli.as_text(as_table(outcomes, assets).set_index('model'))}")
+    for outcome in outcomes:
+        log = outcome.job.log
+        if outcome.outcome == "failed":
+            where = f", see {log}: {last_line(log)}" if log else ""
+            print(f"FAILED: {outcome.job}{where}")
 
 
 if __name__ == "__main__":

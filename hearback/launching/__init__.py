@@ -1,0 +1,1 @@
+"""Many trainings at once: what is to be run, where, and what became of it."""
