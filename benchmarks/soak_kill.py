@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from hearback import cli
@@ -43,7 +42,9 @@ PARTS = ("kill", "twice", "disk")
 MOST_KILLS = 4  # in a row, before a step may end
 SHARES_FREE = (0.0, 0.3, 0.6, 0.9)  # of what a step writes, on a disk that is too small
 TIMED = ("seconds", "peak_memory_gb")  # of a story, and of its epochs: what no run has twice
-MIB = 2**20
+PLACED = "command_again"  # of a story: names the folder
+PAGE = 4096  # bytes, as a tmpfs counts
+MORE = 2**30  # bytes, of a disk that is large enough
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def _store_contents(folder: Path) -> dict[str, str]:
 
 def _without_times(value: Any) -> Any:  # noqa: ANN401  (JSON is any of its types)
     if isinstance(value, dict):
-        return {k: _without_times(v) for k, v in value.items() if not k.endswith(TIMED)}
+        kept = {k: v for k, v in value.items() if not k.endswith(TIMED) and k != PLACED}
+        return {k: _without_times(v) for k, v in kept.items()}
     return [_without_times(v) for v in value] if isinstance(value, list) else value
 
 
@@ -201,7 +203,9 @@ def rehearse(work: Path, steps: Sequence[Step]) -> list[Rehearsed]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Return the bytes that the files of a folder take, in whole pages."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return sum(-(-size // PAGE) * PAGE for size in sizes)
 
 
 def kill(rehearsed: Rehearsed, work: Path, n_kills: int, rng: np.random.Generator) -> str:
@@ -252,8 +256,8 @@ def fill_disk(rehearsed: Rehearsed, work: Path) -> str:
     for share in SHARES_FREE:
         mounted = work / "disk"
         mounted.mkdir()
-        size = _size(rehearsed.before) + len(list(rehearsed.before.rglob("*"))) * 4096
-        _mount("none", mounted, f"size={size + int(share * rehearsed.n_bytes)}")
+        size = _size(rehearsed.before)
+        _mount(mounted, f"size={size + int(share * rehearsed.n_bytes)}")
         try:
             with rehearsed.fresh(mounted / "folder") as folder:
                 process = rehearsed.step.start(folder)
@@ -264,18 +268,19 @@ def fill_disk(rehearsed: Rehearsed, work: Path) -> str:
                         raise LostError(f"not in words: {output[-2000:]}")
                     refused += 1
                 rehearsed.check_whole(folder)
-                _mount("none", mounted, f"remount,size={size + 1024 * MIB}")
+                _mount(mounted, f"remount,size={size + MORE}")
                 wait(rehearsed.step.start(folder))
                 rehearsed.check_end(folder)
         finally:
             subprocess.run(["umount", str(mounted)], check=True)
             mounted.rmdir()
+    if not refused:
+        raise LostError("none of the disks was too small: nothing was shown")
     return f"{refused} of {len(SHARES_FREE)} disks full, said so; then as undisturbed"
 
 
-def _mount(what: str, where: Path, options: str) -> None:
-    command = ["mount", "-t", "tmpfs", "-o", options, what, str(where)]
-    subprocess.run(command, check=True)
+def _mount(where: Path, options: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(where)], check=True)
 
 
 def enter_namespace(again: Sequence[str]) -> None:
@@ -308,10 +313,11 @@ def main() -> int:
     shutil.rmtree(arguments.work, ignore_errors=True)
     arguments.work.mkdir(parents=True)
     work = arguments.work.resolve()
-    rows = list(disturb(rehearse(work, STEPS), arguments, work))
-    table = pd.DataFrame(rows, columns=["part", "step", "lost", "what happened"])
-    print(table.to_string(index=False))
-    if table["lost"].any():
+    n_lost = 0
+    for part, step, lost, what in disturb(rehearse(work, STEPS), arguments, work):
+        n_lost += lost
+        tqdm.write(f"{part:6} {step:15} {'LOST' if lost else 'kept':5} {what}")
+    if n_lost:
         return 1
     shutil.rmtree(arguments.work)
     return 0

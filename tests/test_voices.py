@@ -1,7 +1,9 @@
 """The voices, and the protocol of MeloTTS's worker against a stand-in for MeloTTS."""
 
 import json
+import os
 import pickle
+import subprocess
 import sys
 import textwrap
 import venv
@@ -17,6 +19,7 @@ from hearback.voices import RenderError, VoiceError, open_voice, reopen_voice
 from hearback.voices.hibari import HibariVoice
 from hearback.voices.melo import FILES, MeloVoice, missing_files
 
+PROJECT = Path(__file__).parent.parent
 # Stand-ins for the packages of MeloTTS's environment, with what matters of their behaviour: they
 # print on standard output, ask for tokenizers that are not there, and draw from torch's generator,
 # with the first text also for the weights of BERT, which is loaded then.
@@ -284,13 +287,26 @@ def test_hibari_uses_another_voice_that_is_there(
     assert voice.render("the cat").size
 
 
+def test_hibari_leaves_no_trace_of_onnxruntime_s_reports(tmp_path: Path) -> None:
+    code = "from hearback.voices import open_voice; open_voice('hibari').render('the cat sat')"
+    places = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env={**environment, **places}, check=True
+    )
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_hibari_s_unknown_voices_are_refused() -> None:
     with pytest.raises(VoiceError, match=r"no voice 'bob'.*heart"):
         open_voice("hibari", voice="bob")
 
 
-def test_hibari_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "hibari", None)
+@pytest.mark.parametrize("package", ["hibari", "onnxruntime"])
+def test_hibari_not_installed_says_how_to_install_it(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(VoiceError, match=r"pip install hibari-tts==0\.2\.1"):
         open_voice("hibari")
 

@@ -6,6 +6,7 @@ on one core. https://pypi.org/project/hibari-tts/
 
 import importlib
 import importlib.metadata
+import os
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,13 @@ class HibariVoice:
     """
 
     def __init__(self, speed: float, voice: str = VOICE) -> None:
+        # onnxruntime, which hibari runs on, else reports to its maker over the network (1.31.1,
+        # Privacy.md). It looks once, when it is imported.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         try:
             hibari = importlib.import_module("hibari")
             voices = importlib.import_module("hibari.voices")
+            importlib.import_module("onnxruntime")  # which hibari itself imports later
             version = importlib.metadata.version("hibari-tts")
         except (ImportError, importlib.metadata.PackageNotFoundError) as error:
             raise VoiceError(
