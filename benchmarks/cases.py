@@ -261,7 +261,7 @@ def make_training(
     data.folds[-1] = 0
     options = training_options(setting, clips, device)
     # An epoch a turn, and more turns than anyone waits for.
-    return FoldTraining(replace(recipe, epochs=100), 0, options, data, attempt=1)
+    return FoldTraining(recipe.with_epochs(100), 0, options, data, attempt=1)
 
 
 def training_options(setting: Setting, clips: Clips, device: torch.device) -> TrainingOptions:

@@ -343,6 +343,13 @@ def _read_index(folder: Path) -> dict[str, Path]:
     path = folder / INDEX
     if not path.is_file():
         return {}
+    try:
+        return _read_rows(folder, path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise BadReferences(f"{path}: damaged ({error}); delete it and render again") from error
+
+
+def _read_rows(folder: Path, path: Path) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)

@@ -508,3 +508,12 @@ def test_an_index_without_its_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data_paths.csv").write_text("file,words\na.wav,a\n")
     with pytest.raises(BadReferences, match="no columns path and text"):
         References(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b'"' + b"x" * 200_000 + b'"'])
+def test_a_damaged_index_is_said_with_its_cure(tmp_path: Path, damage: bytes) -> None:
+    render(TEXTS, tmp_path)
+    index = tmp_path / "data_paths.csv"
+    index.write_bytes(index.read_bytes() + damage)
+    with pytest.raises(BadReferences, match=r"data_paths\.csv: damaged .* delete it and render"):
+        References(tmp_path)
