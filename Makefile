@@ -12,11 +12,11 @@ DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBON
 
 .PHONY: demo test lint bench soak submission test-submission melo clean-demo
 
+# check_models.py ends with 1 where a fold stands out: of so few clips, one may.
 demo: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m hearback.corpora.sample $(DEMO)/data
 	$(RUN) preprocess.py $(DEMO_FOLDERS)
 	$(RUN) train.py $(DEMO_FOLDERS) $(DEMO_TRAINING) --models $(DEMO_MODELS) --jobs 2
-	# Status 1 says that a fold stands out: of so few clips, one may.
 	$(RUN) check_models.py --data $(DEMO)/data --assets $(DEMO)/assets || test $$? -eq 1
 	$(RUN) get_config.py --data $(DEMO)/data --assets $(DEMO)/assets \
 		--config $(DEMO)/model_configs.json

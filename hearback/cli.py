@@ -4,6 +4,7 @@ import argparse
 import errno
 import io
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -75,17 +76,19 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    _leave_disks_to_main()
     try:
         status = main()
     except HearbackError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in DISK_CURES:
+        cure = _cure_of_disk(error)
+        if cure is None:
             raise
         print(
-            f"{error.filename or 'the disk'}: {error.strerror}; {DISK_CURES[error.errno]} and run "
-            "the same command again: what was there before, and what is done, is kept",
+            f"{error.filename or 'the disk'}: {error.strerror}; {cure} and run the same command "
+            "again: what was there before, and what is done, is kept",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -93,6 +96,26 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     sys.exit(status)
+
+
+def _cure_of_disk(error: BaseException | None) -> str | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return DISK_CURES.get(error.errno)
+    return None
+
+
+def _leave_disks_to_main() -> None:
+    """Let no other thread print the traceback of a full disk.
+
+    TensorBoard writes in a thread of its own and hands its error on to the main one, which says it.
+    """
+    former = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if _cure_of_disk(failed.exc_value) is None:
+            former(failed)
+
+    threading.excepthook = hook
 
 
 def as_text(frame: pd.DataFrame) -> str:

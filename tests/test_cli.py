@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 
 import pytest
 
@@ -84,6 +85,29 @@ def test_a_disk_that_cannot_be_written_to_is_said_with_its_cure(
     shown = capsys.readouterr().err
     assert shown.startswith(f"assets/x.partial: {os.strerror(code)}")
     assert cure in shown
+
+
+def test_what_a_thread_writes_to_a_full_disk_is_said_once(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    errors = [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), ZeroDivisionError("a bug")]
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    def main() -> None:
+        for error in errors:
+            thread = threading.Thread(target=fail, args=(error,))
+            thread.start()
+            thread.join()
+        raise errors[0]
+
+    with pytest.raises(SystemExit):
+        run(main)
+    shown = capfd.readouterr().err
+    assert shown.count("No space left") == 1
+    assert shown.count("Traceback") == 1 and "ZeroDivisionError: a bug" in shown
 
 
 def test_a_broken_pipe_is_no_matter_of_the_disk() -> None:
