@@ -1,6 +1,8 @@
 """A tiny corpus and a tiny backbone that the tests share."""
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +81,14 @@ def make_source(make_corpus: Callable[..., Path]) -> Callable[[int], PairSource]
         return PairSource(metadata, References(folder / "tts_data"), recordings, labels)
 
     return make
+
+
+@contextmanager
+def files_no_longer_than(n_bytes: int) -> Iterator[None]:
+    """Let the system refuse to write on, as it does on a full disk (the code is another)."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

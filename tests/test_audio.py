@@ -1,6 +1,7 @@
 """Recordings: what is decoded, what is refused and why, and the store."""
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from conftest import files_no_longer_than
 
 from hearback import audio
 from hearback.audio import (
@@ -876,3 +878,15 @@ def test_a_recording_too_loud_is_clipped_in_the_store(
     # Where the tone is far over full scale it stays there, on its own side.
     loud = np.abs(tone(peak=2.0)) > 1
     assert (np.sign(waveform) == np.sign(tone()))[loud].all()
+
+
+def test_a_full_disk_is_the_system_s_error_and_leaves_the_former_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write_wav(path, np.zeros(10), SAMPLE_RATE)
+    former = path.read_bytes()
+    with files_no_longer_than(1000), pytest.raises(OSError) as refusal:
+        write_wav(path, np.zeros(10_000), SAMPLE_RATE)
+    assert refusal.value.errno == errno.EFBIG
+    assert refusal.value.filename == str(path)
+    assert path.read_bytes() == former
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,9 +1,7 @@
 """A fold's weights and story, to disk and back."""
 
 import errno
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CONFIG, TINY
+from conftest import CONFIG, TINY, files_no_longer_than
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -447,17 +445,6 @@ def test_a_story_of_an_older_version_says_what_it_lacks(files: FoldFiles, scorer
     story = {key: value for key, value in read_story(files).items() if key != "tokenizer"}
     with pytest.raises(HearbackError, match="lacks tokenizer; train the fold again"):
         checkpoint.load_scorer(files, story)
-
-
-@contextmanager
-def files_no_longer_than(n_bytes: int) -> Iterator[None]:
-    """Let the system refuse to write on, as it does on a full disk (the code is another)."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_full_disk_is_the_system_s_error_and_leaves_what_was_kept(tmp_path: Path) -> None:
