@@ -262,6 +262,23 @@ def check_version(files: FoldFiles, story: Story) -> None:
         )
 
 
+def read_runnable_story(files: FoldFiles, voice: Mapping[str, Any]) -> Story:
+    """Read the story of a fold that an ensemble of references in `voice` is to run.
+
+    Raises HearbackError where it cannot: a peer, another voice's, an older version's.
+    """
+    story = read_story(files)
+    if "peer" in story:
+        raise HearbackError(
+            f"{files.story}: a peer, there to be compared with, has no weights; write "
+            f"{files.model} out of the configuration with python get_config.py"
+        )
+    if story.get("voice") != voice:
+        raise HearbackError(f"{files.story}: trained with another voice than {dict(voice)}")
+    check_version(files, story)
+    return story
+
+
 def load_scorer(files: FoldFiles, story: Story) -> Scorer:
     """Load a finished fold's model on the CPU, in float32 and in evaluation mode."""
     check_version(files, story)

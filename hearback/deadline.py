@@ -64,6 +64,18 @@ class Deadline:
         return self._end - self.clock()
 
 
+def check_can_choose(config: EnsembleConfig) -> None:
+    """Raise HearbackError where the configuration lacks what decides what to run."""
+    models = config.models_to_run
+    timed = all(model.seconds_per_clip for model in models)
+    if not timed or (len(models) > 1 and not config.fallbacks):
+        raise HearbackError(
+            "the ensemble's configuration does not say how long its folds take, or what to do "
+            "without some of its models, so --time_limit cannot choose; write it again with "
+            "python get_config.py (if that does not know either, train the models again)"
+        )
+
+
 @dataclass(eq=False)
 class _Fold:
     member: Member
@@ -118,13 +130,8 @@ class TimedRun:
         """
         self._config, self._deadline = config, deadline
         self._models = config.models_to_run
+        check_can_choose(config)
         self._prior = np.array([m.seconds_per_clip or np.nan for m in self._models]) * n_rows
-        if np.isnan(self._prior).any() or (len(self._models) > 1 and not config.fallbacks):
-            raise HearbackError(
-                "the ensemble's configuration does not say how long its folds take, or what to do "
-                "without some of its models, so --time_limit cannot choose; write it again with "
-                "python get_config.py (if that does not know either, train the models again)"
-            )
         self._measured = np.full(len(self._models), np.nan)
         honest = config.log_losses.get("honest", inf)
         self._options = [(np.array([m.weight for m in self._models]), honest)]

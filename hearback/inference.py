@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hearback.audio import Store
 from hearback.budget import show_duration
-from hearback.checkpoint import FoldFiles, check_version, read_story
+from hearback.checkpoint import FoldFiles, read_runnable_story
 from hearback.deadline import Deadline, Outcome, TimedRun
 from hearback.ensemble import EnsembleConfig
 from hearback.errors import HearbackError
@@ -330,28 +330,18 @@ def _groups(
     config: EnsembleConfig, source: PairSource, assets: Path, device: torch.device
 ) -> tuple[list[list[Member]], list[list[PlannedBatch]]]:
     """Return the ensemble's folds by what they take in, and the batches of each such group."""
-    groups = group_members(_members(config, source, assets))
+    groups = group_members(_members(config, assets))
     rows, seconds = np.arange(len(source)), batch_seconds(device)
     return groups, [plan_batches(source, rows, group[0].recipe, seconds) for group in groups]
 
 
-def _members(config: EnsembleConfig, source: PairSource, assets: Path) -> list[Member]:
+def _members(config: EnsembleConfig, assets: Path) -> list[Member]:
     """Return all folds that the ensemble runs; HearbackError for what cannot be run."""
     members = []
     for number, model in enumerate(config.models_to_run):
         for fold in model.folds:
             files = FoldFiles(assets, model.name, fold)
-            story = read_story(files)
-            if "peer" in story:
-                raise HearbackError(
-                    f"{files.story}: a peer, there to be compared with, has no weights; write "
-                    f"{model.name} out of the configuration with python get_config.py"
-                )
-            if story["voice"] != config.voice:
-                raise HearbackError(
-                    f"{files.story}: trained with another voice than {source.references.voice}"
-                )
-            check_version(files, story)
+            story = read_runnable_story(files, config.voice)
             members.append(Member(number, files, story))
     return members
 

@@ -34,8 +34,8 @@ from pathlib import Path
 from hearback import cli
 from hearback.backbones import HUB_FILES
 from hearback.budget import parse_duration
-from hearback.checkpoint import FoldFiles, Story, load_scorer, read_story
-from hearback.deadline import Deadline, TimedRun
+from hearback.checkpoint import FoldFiles, Story, load_scorer, read_runnable_story
+from hearback.deadline import check_can_choose
 from hearback.ensemble import EnsembleConfig
 from hearback.errors import HearbackError
 from hearback.files import sha256_of, whole_file
@@ -130,7 +130,8 @@ def check_time_limit(config: EnsembleConfig, options: PackingOptions, faults: Fa
     if options.time_limit is None:
         return []
     try:
-        TimedRun(config, [], 0, Deadline(parse_duration(options.time_limit)))
+        parse_duration(options.time_limit)
+        check_can_choose(config)
     except ValueError as error:
         faults.append(f"--time_limit: {error}")
     except HearbackError as error:
@@ -188,14 +189,7 @@ def find_folds(config: EnsembleConfig, assets: Path, faults: Faults) -> dict[str
 
 
 def _checked_story(files: FoldFiles, config: EnsembleConfig) -> Story:
-    story = read_story(files)
-    if "peer" in story:
-        raise HearbackError(
-            f"{files.story}: a peer, there to be compared with, has no weights; write "
-            f"{files.model} out of the configuration with python get_config.py"
-        )
-    if story.get("voice") != config.voice:
-        raise HearbackError(f"{files.story}: trained with another voice than the configuration's")
+    story = read_runnable_story(files, config.voice)
     if not files.weights.is_file():
         raise HearbackError(
             f"{files.weights}: not there; copy it here, or train it with "

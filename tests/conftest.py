@@ -4,6 +4,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,11 @@ import pytest
 from benchmarks.toy import DECODER as TINY_DECODER
 from benchmarks.toy import ENCODER as TINY
 from benchmarks.toy import TEXTS, ToneVoice, make_backbone, spoken
+from hearback import cli
 from hearback.audio import SAMPLE_RATE, Store, write_wav
 from hearback.dataset import read_labelled
+from hearback.inference import InferenceOptions
+from hearback.options import TrainingOptions, add_options, options_from
 from hearback.pairs import PairSource
 from hearback.references import References, render_missing
 from hearback.tables import GRADES, TASKS, Report
@@ -83,6 +87,19 @@ def make_source(make_corpus: Callable[..., Path]) -> Callable[[int], PairSource]
     return make
 
 
+@pytest.fixture
+def options(make_corpus: Callable[..., Path], backbone: Path) -> TrainingOptions:
+    """Options of a training on the tiny corpus and backbone."""
+    folder = make_corpus()
+    parser = cli.parser(None)
+    add_options(parser)
+    names = ("data", "tts_data", "store", "assets", "runs")
+    folders = [part for name in names for part in (f"--{name}", str(folder / name))]
+    flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
+    flags += ["--precision", "float32"]  # the same on every machine
+    return options_from(parser.parse_args(flags))
+
+
 @contextmanager
 def files_no_longer_than(n_bytes: int) -> Iterator[None]:
     """Let the system refuse to write on, as it does on a full disk (the code is another)."""
@@ -92,3 +109,18 @@ def files_no_longer_than(n_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def inference_options(folder: Path, **others: Any) -> InferenceOptions:
+    """Return the options of infer.py on what a test's folder holds, on a CPU."""
+    return InferenceOptions(
+        data=folder / "data",
+        tts_data=folder / "tts_data",
+        store=folder / "store",
+        assets=folder / "assets",
+        config=folder / "model_configs.json",
+        submission=folder / "submission.csv",
+        device="cpu",
+        workers=0,
+        **others,
+    )

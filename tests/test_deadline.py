@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import inference_options
 from test_inference import BASE_RATES, CPU, write_fold
 
 import infer
@@ -380,17 +381,7 @@ def options(
         for fold in range(N_FOLDS):
             write_fold(folder / "assets", recipe, fold, voice, tokenizer)
     make_config(voice).save(folder / "model_configs.json")
-    return InferenceOptions(
-        data=folder / "data",
-        tts_data=folder / "tts_data",
-        store=folder / "store",
-        assets=folder / "assets",
-        config=folder / "model_configs.json",
-        submission=folder / "submission.csv",
-        words=folder / "words.csv",
-        device="cpu",
-        workers=0,
-    )
+    return inference_options(folder, words=folder / "words.csv")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CONFIG
+from conftest import CONFIG, inference_options
 
 import infer
 from hearback import checkpoint, inference, models, passes
@@ -51,16 +51,7 @@ def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptio
     models = tuple(ModelConfig(recipe.name, (0, 1), w) for recipe, w in weights.items())
     config = EnsembleConfig(models, voice, BASE_RATES, {"honest": 0.5}, n_rows=36)
     config.save(folder / "model_configs.json")
-    return InferenceOptions(
-        data=folder / "data",
-        tts_data=folder / "tts_data",
-        store=folder / "store",
-        assets=folder / "assets",
-        config=folder / "model_configs.json",
-        submission=folder / "submission.csv",
-        device="cpu",
-        workers=0,
-    )
+    return inference_options(folder)
 
 
 def make_model(recipe: Recipe, tokenizer: Path, seed: int = 0) -> Scorer:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CONFIG, spoken
+from conftest import CONFIG, inference_options, spoken
 
 from hearback import backbones, models
 from hearback.audio import SAMPLE_RATE, Store, write_wav
@@ -89,17 +89,7 @@ def options(make_corpus: Callable[..., Path], backbone: Path) -> InferenceOption
     losses, rates = {"honest": 0.5}, {"all": 0.5}
     config = EnsembleConfig((ModelConfig("modelali", (0,), 1.0),), voice, rates, losses, n_rows=36)
     config.save(folder / "model_configs.json")
-    return InferenceOptions(
-        data=folder / "data",
-        tts_data=folder / "tts_data",
-        store=folder / "store",
-        assets=folder / "assets",
-        config=folder / "model_configs.json",
-        submission=folder / "submission.csv",
-        device="cpu",
-        workers=0,
-        partings=folder / "partings.csv",
-    )
+    return inference_options(folder, partings=folder / "partings.csv")
 
 
 def test_infer_writes_every_word_in_the_submissions_order(options: InferenceOptions) -> None:

@@ -4,15 +4,12 @@ Tones for speech, a Whisper of random weights, two epochs, float32. A change tha
 (augmentation, sampling, a head's start) writes the new values here, and says so in its commit.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from hearback import cli
 from hearback.augment import Augmentation
-from hearback.options import TrainingOptions, add_options, options_from
+from hearback.options import TrainingOptions
 from hearback.recipe import Recipe
 from hearback.training import train_fold
 from train_model3mapd import RECIPE as JOINED
@@ -29,17 +26,6 @@ PINNED: dict[str, list[tuple[float | None, float]]] = {
     "modeltok": [(None, 0.42786), (0.42831, 0.42811), (0.50796, 0.43085)],
     "modeltokown": [(0.70265, 0.69662), (0.69737, 0.69620)],
 }
-
-
-@pytest.fixture
-def options(make_corpus: Callable[..., Path], backbone: Path) -> TrainingOptions:
-    folder = make_corpus()
-    parser = cli.parser(None)
-    add_options(parser)
-    names = ("data", "tts_data", "store", "assets", "runs")
-    folders = [part for name in names for part in (f"--{name}", str(folder / name))]
-    flags = ["--n_folds", "3", "--device", "cpu", "--precision", "float32"]
-    return options_from(parser.parse_args([*folders, *flags, "--backbone", str(backbone)]))
 
 
 @pytest.mark.parametrize("recipe", [JOINED, ALIGNED, TOKENS, OWN], ids=lambda recipe: recipe.name)

@@ -2,7 +2,6 @@ import multiprocessing
 import re
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.synchronize import Event as EventOfProcesses
 from pathlib import Path
@@ -65,18 +64,6 @@ QUICK_TOKENS, QUICK_OWN = (
 def spelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let letters be sounds: quick, and no voice's package is needed for near misses."""
     monkeypatch.setattr("hearback.near_misses.hibari_pronounce", lambda: str.lower)
-
-
-@pytest.fixture
-def options(make_corpus: Callable[..., Path], backbone: Path) -> TrainingOptions:
-    folder = make_corpus()
-    parser = cli.parser(None)
-    add_options(parser)
-    names = ("data", "tts_data", "store", "assets", "runs")
-    folders = [part for name in names for part in (f"--{name}", str(folder / name))]
-    flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
-    flags += ["--precision", "float32"]  # the same on every machine
-    return options_from(parser.parse_args(flags))
 
 
 def files_of(options: TrainingOptions, recipe: Recipe = QUICK, fold: int = 0) -> FoldFiles:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TEXTS
+from conftest import TEXTS, inference_options
 from scipy.special import expit
 from test_inference import BASE_RATES, write_fold
 
@@ -315,17 +315,7 @@ def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptio
         models, voice, BASE_RATES, losses, n_rows=36, combine="logits", words=calibration
     )
     config.save(folder / "model_configs.json")
-    return InferenceOptions(
-        data=folder / "data",
-        tts_data=folder / "tts_data",
-        store=folder / "store",
-        assets=folder / "assets",
-        config=folder / "model_configs.json",
-        submission=folder / "submission.csv",
-        device="cpu",
-        workers=0,
-        words=folder / "words" / "scores.csv",
-    )
+    return inference_options(folder, words=folder / "words" / "scores.csv")
 
 
 def word_scores(options: InferenceOptions) -> pd.DataFrame:

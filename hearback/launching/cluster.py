@@ -26,7 +26,10 @@ def import_ray() -> Any:  # noqa: ANN401  (a module)
     try:
         import ray  # noqa: PLC0415  (nothing else needs it)
     except ImportError:
-        raise HearbackError("--launcher ray needs Ray: python -m pip install ray==2.60.0") from None
+        raise HearbackError(
+            "--launcher ray needs Ray: python -m pip install ray, in the version that "
+            "requirements-ray.txt has"
+        ) from None
     return ray
 
 
