@@ -10,7 +10,7 @@ DEMO_FOLDERS = --data $(DEMO)/data --tts_data $(DEMO)/tts_data --store $(DEMO)/s
 DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBONE) \
 	--preset small --epochs 3 --n_folds 3 --device cpu
 
-.PHONY: demo test lint bench soak submission test-submission melo clean-demo
+.PHONY: demo demo-songs test lint bench soak submission test-submission melo demucs clean-demo
 
 # check_models.py ends with 1 where a fold stands out: of so few clips, one may.
 demo: $(VENV)/installed $(BACKBONE)
@@ -22,6 +22,22 @@ demo: $(VENV)/installed $(BACKBONE)
 		--config $(DEMO)/model_configs.json
 	$(RUN) infer.py $(DEMO_FOLDERS) --assets $(DEMO)/assets --config $(DEMO)/model_configs.json \
 		--submission $(DEMO)/submission.csv --words --partings --device cpu
+
+# The second competition, whose voice sings, on snippets that songs.sample makes up.
+SONGS = $(DEMO)/songs
+SONGS_FOLDERS = --data $(SONGS)/data --store $(SONGS)/store
+SONGS_TRAINING = --assets $(SONGS)/assets --runs $(SONGS)/runs --n_folds 2 --device cpu
+
+demo-songs: $(VENV)/installed $(BACKBONE)
+	$(RUN) -m songs.sample $(SONGS)/data
+	$(RUN) -m songs.preprocess $(SONGS_FOLDERS) --separate none repet
+	$(RUN) -m songs.train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2
+	$(RUN) -m songs.train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2 \
+		--models cnn4 --separations repet --seeds 1 2
+	$(RUN) -m songs.check_models --data $(SONGS)/data --assets $(SONGS)/assets || test $$? -eq 1
+	$(RUN) -m songs.get_config --data $(SONGS)/data --assets $(SONGS)/assets
+	$(RUN) -m songs.infer --data $(SONGS)/data/test --store $(SONGS)/store \
+		--assets $(SONGS)/assets --submission $(SONGS)/submission.csv --device cpu
 
 test: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m pytest -m "not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85
@@ -95,6 +111,16 @@ melo: .venv-melo/.installed
 	.venv-melo/bin/python -m pip install --quiet --requirement requirements-melo.txt
 	.venv-melo/bin/python -m pip install --quiet --no-deps \
 		"melotts @ git+https://github.com/myshell-ai/MeloTTS.git@$(MELO_COMMIT)"
+	touch $@
+
+# Demucs, which separates voices from music, in an environment of its own: see docs/songs.md.
+demucs: .venv-demucs/.installed
+
+.venv-demucs/.installed: requirements-demucs.txt
+	$(PYTHON) -m venv --clear .venv-demucs
+	-.venv-demucs/bin/python -m pip install --quiet --no-deps --retries 1 --timeout 20 \
+		--index-url $(TORCH_INDEX) --constraint requirements-demucs.txt torch
+	.venv-demucs/bin/python -m pip install --quiet --requirement requirements-demucs.txt
 	touch $@
 
 clean-demo:

@@ -39,7 +39,7 @@ from hearback.options import TrainingOptions, add_options, options_from
 from hearback.pairs import Draw, PairDataset, batched, window_samples
 from hearback.precision import compute_dtype
 from hearback.recipe import Recipe
-from hearback.training import FoldTraining
+from hearback.training import ReadingTraining
 from train_model1m import RECIPE as MEDIUM_RECIPE
 from train_model2ds import RECIPE as SMALL_RECIPE
 
@@ -251,7 +251,7 @@ def compare_training(
 
 def make_training(
     setting: Setting, clips: Clips, recipe: Recipe, device: torch.device
-) -> FoldTraining:
+) -> ReadingTraining:
     """Return our training of all of the clips.
 
     The fold that is held out is one more clip, the shortest again: an epoch ends with a validation,
@@ -261,7 +261,7 @@ def make_training(
     data.folds[-1] = 0
     options = training_options(setting, clips, device)
     # An epoch a turn, and more turns than anyone waits for.
-    return FoldTraining(recipe.with_epochs(100), 0, options, data, attempt=1)
+    return ReadingTraining(recipe.with_epochs(100), 0, options, data, attempt=1)
 
 
 def training_options(setting: Setting, clips: Clips, device: torch.device) -> TrainingOptions:

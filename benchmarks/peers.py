@@ -48,10 +48,10 @@ from hearback import backbones, cli
 from hearback.audio import SAMPLE_RATE
 from hearback.checkpoint import FoldFiles, Story
 from hearback.dataset import TrainingData, load_training_data
+from hearback.devices import choose_device
 from hearback.evaluation import group_unit
 from hearback.files import sha256_of, write_json
 from hearback.folds import SEED
-from hearback.inference import choose_device
 from hearback.precision import TRAINING_PRECISIONS
 from hearback.tables import GRADES, TASKS, write_table
 

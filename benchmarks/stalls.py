@@ -14,9 +14,9 @@ import torch
 
 from hearback.guard import Step
 from hearback.pairs import Batch
-from hearback.training import FoldTraining
+from hearback.training import ReadingTraining
 
-Deed = Callable[[FoldTraining, Batch], Batch]
+Deed = Callable[[ReadingTraining, Batch], Batch]
 
 
 @dataclass(frozen=True)
@@ -34,48 +34,48 @@ def provoked(deed: Deed, attempts: Collection[int], after: int = 0) -> Iterator[
 
     Gives a list that grows by the number of an attempt with each of its steps.
     """
-    step, made = FoldTraining._step, list[int]()
+    step, made = ReadingTraining._step, list[int]()
 
-    def provoked_step(self: FoldTraining, batch: Batch, factor: float) -> Step:
+    def provoked_step(self: ReadingTraining, batch: Batch, factor: float) -> Step:
         if self.attempt in attempts and made.count(self.attempt) >= after:
             batch = deed(self, batch)
         made.append(self.attempt)
         return step(self, batch, factor)
 
-    with patch.object(FoldTraining, "_step", provoked_step):
+    with patch.object(ReadingTraining, "_step", provoked_step):
         yield made
 
 
-def freeze(training: FoldTraining, batch: Batch) -> Batch:
+def freeze(training: ReadingTraining, batch: Batch) -> Batch:
     """Let every gradient be zero."""
     return _scale_gradients(training, batch, 0.0)
 
 
-def starve(training: FoldTraining, batch: Batch) -> Batch:
+def starve(training: ReadingTraining, batch: Batch) -> Batch:
     """Let gradients be so small that Adam's epsilon outweighs them."""
     return _scale_gradients(training, batch, 1e-9)
 
 
-def _scale_gradients(training: FoldTraining, batch: Batch, scale: float) -> Batch:
+def _scale_gradients(training: ReadingTraining, batch: Batch, scale: float) -> Batch:
     for parameter in training.model.parameters():
         if parameter.requires_grad and not parameter._backward_hooks:
             parameter.register_hook(lambda gradient: scale * gradient)
     return batch
 
 
-def stop_the_optimizer(training: FoldTraining, batch: Batch) -> Batch:
+def stop_the_optimizer(training: ReadingTraining, batch: Batch) -> Batch:
     """Let the learning rate be zero, whatever the recipe says."""
     for group in training.optimizer.param_groups:
         group["peak_lr"] = 0.0
     return batch
 
 
-def poison(training: FoldTraining, batch: Batch) -> Batch:
+def poison(training: ReadingTraining, batch: Batch) -> Batch:
     """Let one recording be no number."""
     return _with_sample(batch, math.nan)
 
 
-def shout(training: FoldTraining, batch: Batch) -> Batch:
+def shout(training: ReadingTraining, batch: Batch) -> Batch:
     """Let one recording be finite, and its power infinite."""
     return _with_sample(batch, 1e30)
 
@@ -86,7 +86,7 @@ def _with_sample(batch: Batch, value: float) -> Batch:
     return replace(batch, waveforms=waveforms)
 
 
-def overflow(training: FoldTraining, batch: Batch) -> Batch:
+def overflow(training: ReadingTraining, batch: Batch) -> Batch:
     """Let gradients be beyond fp16's range on their way back from the logits."""
 
     def steepen(module: torch.nn.Module, inputs: Any, logits: torch.Tensor) -> None:  # noqa: ANN401
@@ -98,7 +98,7 @@ def overflow(training: FoldTraining, batch: Batch) -> Batch:
     return batch
 
 
-def dull(training: FoldTraining, batch: Batch) -> Batch:
+def dull(training: ReadingTraining, batch: Batch) -> Batch:
     """Let the logits hardly depend on anything: small gradients, and a loss that stays put."""
     if not training.model._forward_hooks:
         training.model.register_forward_hook(lambda module, inputs, logits: 1e-4 * logits)

@@ -1,4 +1,4 @@
-"""Recordings: decode, check, bring to 16 kHz mono, and keep so in a store.
+"""Recordings: decode, check, bring to one rate and one channel, and keep so in a store.
 
 A recording that cannot be used (missing, unreadable, silent, ...) is an error. One in another
 layout (stereo, 8 kHz, 44.1 kHz, ...) is converted, one that goes on for minutes is cut, and a
@@ -10,15 +10,16 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import threading
 import unicodedata
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -57,10 +58,12 @@ MAX_PEAK = 4.0
 
 _FULL_SCALE = 32_768  # of int16: a 16-bit file at 16 kHz goes through the store bit for bit
 
-# What a store's data file is. The version goes up when decode() gives other samples, or refuses
-# other recordings, than it did: stores from before are then built again.
-_DTYPE = np.dtype("<i2")
-_LAYOUT = {"version": 2, "dtype": _DTYPE.str, "sample_rate": SAMPLE_RATE}
+_INT16 = np.dtype("<i2")
+_FLOAT32 = np.dtype("<f4")
+
+# Goes up when decode() gives other samples, or refuses other recordings, than it did: stores from
+# before are then built again.
+VERSION = 2
 
 # Of all channels, 64 MB as float32: more than any clip has, so that those are read in one go.
 _BLOCK_SAMPLES = 1 << 24
@@ -76,7 +79,7 @@ _opening = threading.Lock()
 class Recording:
     """A recording as the models hear it, and what was done to it on the way."""
 
-    waveform: np.ndarray  # (n,), float32, 16 kHz, mono; full scale is 1.0
+    waveform: np.ndarray  # (n,), float32, mono, at the rate asked for; full scale is 1.0
     notes: tuple[str, ...]  # e.g. "2 channels, averaged", "44.1 kHz, resampled to 16 kHz"
 
 
@@ -94,23 +97,24 @@ class NotInStore(HearbackError, KeyError):  # noqa: N818  (it says what KeyError
     __str__ = Exception.__str__  # KeyError's own puts the message in quotes
 
 
-def decode(path: Path) -> Recording:
+def decode(path: Path, sample_rate: int = SAMPLE_RATE) -> Recording:
     """Decode an audio file of any format that libsndfile knows (WAV, FLAC, MP3, Ogg Opus, ...).
 
-    Channels are averaged, and the first `KEPT_SECONDS` resampled to 16 kHz; nothing else is read.
+    Channels are averaged, and the first `KEPT_SECONDS` resampled to `sample_rate` in Hz; nothing
+    else is read.
     Raises UnreadableAudio if the file is missing or unreadable, or if what is in it cannot be
     speech: no samples, NaN or infinite ones, too short, silent, far over full scale, no possible
     sample rate. Opens no other file than this one.
     """
-    mono, sample_rate, notes = _read(path)
+    mono, own_rate, notes = _read(path)
     _check_level(mono)
-    if sample_rate != SAMPLE_RATE:
+    if own_rate != sample_rate:
         # soxr, because its filter ends just below the lower of the two Nyquist frequencies
         # (linear interpolation or a short filter folds what a 44.1 kHz recording has above 8 kHz
         # back into the speech), takes a small part of the time of decoding, and is what librosa
         # resamples with.
-        mono = soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="HQ")
-        notes.append(_resampling(sample_rate))
+        mono = soxr.resample(mono, own_rate, sample_rate, quality="HQ")
+        notes.append(_resampling(own_rate, sample_rate))
     return Recording(mono, tuple(notes))
 
 
@@ -131,7 +135,7 @@ def to_int16(waveform: np.ndarray) -> np.ndarray:
     if not np.isfinite(waveform).all():
         raise ValueError("the waveform has NaN or infinite samples")
     scaled = np.rint(waveform * _FULL_SCALE)
-    return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(_DTYPE)
+    return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(_INT16)
 
 
 def count_processors() -> int:
@@ -141,8 +145,72 @@ def count_processors() -> int:
     return os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a store keeps of each recording: samples, or what was computed from them.
+
+    A store whose index tells another `layout` is refused, and built again. So `version` goes up,
+    or `made_by` (of JSON's types) changes, whenever the same recording would give other values.
+    """
+
+    version: int
+    sample_rate: int  # Hz, of the sound that is kept, or that the values were computed from
+    is_sound: bool = True  # kept as int16, full scale 1.0; else as float32
+    shape: tuple[int, ...] | None = None  # of each recording's array; None: (n,), n its own
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the values in the data file, little-endian."""
+        return _INT16 if self.is_sound else _FLOAT32
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What the index and the journal tell of the data, as it comes back from JSON."""
+        told = {"version": self.version, "dtype": self.dtype.str, "sample_rate": self.sample_rate}
+        if self.shape is not None:
+            told["shape"] = self.shape
+        return json.loads(json.dumps({**told, **self.made_by}))
+
+    @property
+    def original(self) -> str:
+        """What a recording is that needs no converting, in words."""
+        said = f"{self.sample_rate / 1000:g} kHz mono original"
+        if self.is_sound and self.shape is not None:
+            said += f" of {self.shape[0] / self.sample_rate:g} s"
+        return said
+
+    def pack(self, values: np.ndarray) -> np.ndarray:
+        """Return an array as the data file has it. Raises ValueError if it cannot be there."""
+        if self.shape is not None and values.shape != self.shape:
+            raise ValueError(f"an array of {values.shape} where the store keeps {self.shape}")
+        if self.is_sound:
+            return to_int16(values)
+        if not np.isfinite(values).all():
+            raise ValueError("NaN or infinite values")
+        return np.ascontiguousarray(values, _FLOAT32)
+
+    def unpack(self, stored: np.ndarray) -> np.ndarray:
+        """Return a recording's array, float32, from its values in the data file, (n,)."""
+        values = stored.astype(np.float32)
+        if self.is_sound:
+            values /= _FULL_SCALE
+        return values if self.shape is None else values.reshape(self.shape)
+
+
+SPEECH = Contents(VERSION, SAMPLE_RATE)  # what Whisper hears
+
+# A recording's filename and path -> its array, and notes. Raises UnreadableAudio.
+Load = Callable[[str, Path], tuple[np.ndarray, tuple[str, ...]]]
+
+
+def _load_speech(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    recording = decode(path)
+    return recording.waveform, recording.notes
+
+
 class Store:
-    """The recordings of one metadata table, decoded once: 16 kHz mono, int16, memory-mapped.
+    """The recordings of one table, decoded once, memory-mapped: 16 kHz sound, or other `Contents`.
 
     Two files: `<name>.json`, the index, names the other, `<name>.<id>.pcm`, which is the samples
     of all recordings one after the other, little-endian int16 without a header. The index is
@@ -151,30 +219,35 @@ class Store:
     where it ended (`_Builder`). Any number of processes may have a store open.
 
     `Store(folder, name)` opens what `Store.build` made. Raises BadStore if it is not there, not
-    whole, or of another version.
+    whole, or of another version or other contents.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._opened = (folder.absolute(), name)
+    def __init__(self, folder: Path, name: str, contents: Contents = SPEECH) -> None:
+        self._opened = (folder.absolute(), name, contents)
+        self._contents = contents
         index_path = folder / f"{name}.json"
         if not index_path.is_file():
             raise BadStore(f"{index_path}: there is no such store; build it first")
         try:
             index = read_json(index_path)
-            layout = {key: index[key] for key in _LAYOUT}
-            if layout != _LAYOUT:
+            layout = {key: index[key] for key in contents.layout}
+            if layout != contents.layout:
                 raise BadStore(f"{index_path}: of another version ({layout}); build it again")
             recordings = index["recordings"].items()
             self._entries = {filename: _Entry(**entry) for filename, entry in recordings}
             n_samples = index["n_samples"]
             ends = [entry.end for entry in self._entries.values()]
+            if contents.shape is not None:
+                sizes = {entry.n_samples for entry in self._entries.values()}
+                if not sizes <= {math.prod(contents.shape)}:
+                    raise ValueError(f"recordings of {sizes} values cannot be {contents.shape}")
             if type(n_samples) is not int or n_samples < max(ends, default=0):
                 raise ValueError(f"{n_samples!r} samples cannot be")
             self._data_path = folder / index["data"]
             if self._data_path.name != index["data"]:
                 raise ValueError(f"its samples are said to lie in {index['data']!r}")
             n_bytes = self._data_path.stat().st_size
-            n_bytes_told = n_samples * _DTYPE.itemsize
+            n_bytes_told = n_samples * contents.dtype.itemsize
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise BadStore(f"{index_path}: damaged ({what}); build the store again") from error
@@ -182,9 +255,9 @@ class Store:
             what = f"{n_bytes} bytes where its index tells {n_bytes_told}"
             raise BadStore(f"{self._data_path}: {what}; build the store again")
         # More bytes are those of a build under way. An empty file cannot be mapped.
-        self._data: np.ndarray = np.zeros(0, _DTYPE)
+        self._data: np.ndarray = np.zeros(0, contents.dtype)
         if n_bytes_told:
-            self._data = np.memmap(self._data_path, _DTYPE, "r", shape=(n_samples,))
+            self._data = np.memmap(self._data_path, contents.dtype, "r", shape=(n_samples,))
 
     @classmethod
     def build(
@@ -198,15 +271,22 @@ class Store:
         report: Report,
         progress: bool = True,
         workers: int | None = None,
+        contents: Contents = SPEECH,
+        load: Load = _load_speech,
+        doing: str = "decoding",
     ) -> Self:
         """Bring the store up to date with a metadata table, and open it.
 
-        `metadata` comes from `tables.read_metadata(table_path, ...)`; its recordings lie in
-        `data_folder`. A recording is decoded if it is new or its file's size or modification time
-        changed, and dropped if the table no longer has it. What a build that was killed has decoded
-        is not decoded again. All problems go into `report`, those of recordings decoded earlier
-        too; a recording with an error is not in the store. Memory holds a few recordings at a
-        time. `workers` is the number of threads, by default one for each processor.
+        `metadata` comes from `tables.read_metadata(table_path, ...)`, or has its columns `filename`
+        and `line`; the recordings lie in `data_folder`. A recording is decoded if it is new or its
+        file's size or modification time changed, and dropped if the table no longer has it. What a
+        build that was killed has decoded is not decoded again. All problems go into `report`, those
+        of recordings decoded earlier too; a recording with an error is not in the store. Memory
+        holds a few recordings at a time. `workers` is the number of threads, by default one for
+        each processor.
+
+        A store of something else than 16 kHz speech says what (`contents`), how a recording becomes
+        that (`load`, called in those threads) and what the progress bar calls it (`doing`).
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(f"a store's name is letters, digits, '_' and '-', not {name!r}")
@@ -216,29 +296,31 @@ class Store:
         with FileLock(store_folder / f".{name}.lock"):
             former: Self | None = None
             with contextlib.suppress(BadStore):  # the recordings are there to make it again
-                former = cls(store_folder, name)
-            builder = _Builder(store_folder, name, former)
+                former = cls(store_folder, name, contents)
+            builder = _Builder(store_folder, name, contents, former)
             stored = builder.entries
             current = {source.filename for source in sources if _is_current(source, stored)}
             for source in sources:
                 if source.filename in current:
-                    _report_notes(source, stored[source.filename].notes, table_path, report)
+                    notes = stored[source.filename].notes
+                    _report_notes(source, notes, contents, table_path, report)
             missing = [source for source in sources if source.filename not in current]
             with contextlib.closing(builder):
+                work = _Work(contents, load, doing if progress and missing else None, workers)
                 # A recording with an error is tried again each time.
-                for source, decoded in _decode_all(missing, table_path, report, progress, workers):
+                for source, decoded in _decode_all(missing, work, table_path, report):
                     builder.add(source.filename, decoded)
                     current.add(source.filename)
                 if not builder.finish(current) and former is not None:
                     return former
-            return cls(store_folder, name)
+            return cls(store_folder, name, contents)
 
     def get(self, filename: str) -> np.ndarray:
-        """Return a recording's waveform, (n,), float32, 16 kHz. Raises NotInStore."""
-        return self._samples(filename).astype(np.float32) / _FULL_SCALE
+        """Return a recording's waveform, (n,), or array, float32. Raises NotInStore."""
+        return self._contents.unpack(self._samples(filename))
 
     def n_samples(self, filename: str) -> int:
-        """Return how many samples a recording has at 16 kHz. Raises NotInStore."""
+        """Return how many samples (or values) a recording has in the store. Raises NotInStore."""
         return self._entry(filename).n_samples
 
     def fingerprint(self) -> str:
@@ -256,7 +338,7 @@ class Store:
         """Return the number of recordings."""
         return len(self._entries)
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, str, Contents]]:
         """Travel to another process as a path: a pickled memory map is a copy of all the audio."""
         return type(self), self._opened
 
@@ -313,7 +395,17 @@ class _Decoded:
     """A recording as the store keeps it; its place is not known yet."""
 
     entry: _Entry
-    samples: np.ndarray  # int16
+    samples: np.ndarray  # as `Contents.pack` gives them
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done with recordings that are not in a store."""
+
+    contents: Contents
+    load: Load
+    doing: str | None  # as a progress bar calls it; None: no bar
+    workers: int | None  # threads
 
 
 class _Builder:
@@ -325,8 +417,9 @@ class _Builder:
     on the way. `entries` are the recordings that there are, of the former store and of the journal.
     """
 
-    def __init__(self, folder: Path, name: str, former: Store | None) -> None:
+    def __init__(self, folder: Path, name: str, contents: Contents, former: Store | None) -> None:
         self._folder, self._name, self._former = folder, name, former
+        self._layout, self._itemsize = contents.layout, contents.dtype.itemsize
         self._journal_path = folder / f".{name}.journal"
         self.entries: dict[str, _Entry] = {}
         self._data_path = self._new_path()
@@ -372,27 +465,27 @@ class _Builder:
                 with self._data_path.open("rb+") as data:
                     os.fsync(data.fileno())
             recordings = {name: vars(entry) for name, entry in entries.items()}
-            told = {**_LAYOUT, "data": self._data_path.name, "n_samples": n_samples}
+            told = {**self._layout, "data": self._data_path.name, "n_samples": n_samples}
             write_json(self._folder / f"{self._name}.json", {**told, "recordings": recordings})
             self._remove_data()
         elif former is not None and len(former._data) < self._n_samples:
             # Decoded for a table that is no more. Windows cuts nothing that is mapped.
             with contextlib.suppress(PermissionError):
-                os.truncate(self._data_path, len(former._data) * _DTYPE.itemsize)
+                os.truncate(self._data_path, len(former._data) * self._itemsize)
         self._journal_path.unlink(missing_ok=True)
         return changed
 
     def _open(self) -> tuple[BinaryIO, BinaryIO]:
         """Open data and journal, cut behind what counts: half a recording, half a line."""
         if not self._journal_bytes:
-            header = _as_line({**_LAYOUT, "data": self._data_path.name})
+            header = _as_line({**self._layout, "data": self._data_path.name})
             with whole_file(self._journal_path) as temporary:
                 temporary.write_bytes(header)
             self._journal_bytes = len(header)
         self._data_path.touch()
         data, journal = self._data_path.open("rb+"), self._journal_path.open("rb+")
         for file, n_bytes in (
-            (data, self._n_samples * _DTYPE.itemsize),
+            (data, self._n_samples * self._itemsize),
             (journal, self._journal_bytes),
         ):
             file.truncate(n_bytes)
@@ -409,14 +502,14 @@ class _Builder:
             header = journal.readline()
             told = json.loads(header)
             data_path = self._folder / Path(told.pop("data")).name
-            if told != _LAYOUT or (self._former is not None and data_path != self._data_path):
+            if told != self._layout or (self._former is not None and data_path != self._data_path):
                 return  # another version's; or the index is newer, and its data a copy
             self._data_path, self._journal_bytes = data_path, len(header)
             with data_path.open("rb") as data:
                 for line in journal:
                     values = json.loads(line)
                     filename, entry = values.pop("filename"), _Entry(**values)
-                    if hashlib.sha256(_read_samples(data, entry)).hexdigest() != entry.sha256:
+                    if hashlib.sha256(self._read_samples(data, entry)).hexdigest() != entry.sha256:
                         return
                     self.entries[filename] = entry
                     self._n_samples = entry.end
@@ -431,10 +524,14 @@ class _Builder:
             if entries:
                 with former_path.open("rb") as data:
                     for filename, entry in entries.items():
-                        copy.write(_read_samples(data, entry))
+                        copy.write(self._read_samples(data, entry))
                         moved[filename] = replace(entry, offset=offset)
                         offset += entry.n_samples
         return moved
+
+    def _read_samples(self, data: BinaryIO, entry: _Entry) -> bytes:
+        data.seek(entry.offset * self._itemsize)
+        return data.read(entry.n_samples * self._itemsize)
 
     def _new_path(self) -> Path:
         return self._folder / f"{self._name}.{uuid.uuid4().hex}.pcm"
@@ -450,11 +547,6 @@ class _Builder:
 
 def _as_line(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values) + "\n").encode()
-
-
-def _read_samples(data: BinaryIO, entry: _Entry) -> bytes:
-    data.seek(entry.offset * _DTYPE.itemsize)
-    return data.read(entry.n_samples * _DTYPE.itemsize)
 
 
 def _sources(
@@ -486,28 +578,24 @@ def _is_current(source: _Source, stored: Mapping[str, _Entry]) -> bool:
 
 
 def _decode_all(
-    sources: Sequence[_Source],
-    table_path: Path,
-    report: Report,
-    progress: bool,
-    workers: int | None,
+    sources: Sequence[_Source], work: _Work, table_path: Path, report: Report
 ) -> Iterator[tuple[_Source, _Decoded]]:
     """Yield, in their order, the recordings that can be used; report the others, and notes."""
 
     def outcome(source: _Source) -> _Decoded | UnreadableAudio:
         try:
-            recording = decode(source.path)
+            values, notes = work.load(source.filename, source.path)
         except UnreadableAudio as error:
             return error
-        samples = to_int16(recording.waveform)
+        samples = work.contents.pack(values)
         digest = hashlib.sha256(samples.data).hexdigest()
-        entry = _Entry(0, len(samples), source.size, source.mtime_ns, digest, recording.notes)
+        entry = _Entry(0, samples.size, source.size, source.mtime_ns, digest, notes)
         return _Decoded(entry, samples)
 
     # Threads: libsndfile, soxr and numpy work outside of Python's lock, and a waveform need not
     # be pickled. A few recordings ahead of the consumer and no more, to bound the memory.
-    workers = workers or min(count_processors(), 16)
-    bar = tqdm(total=len(sources), desc="decoding", unit="clip", disable=not (progress and sources))
+    workers = work.workers or min(count_processors(), 16)
+    bar = tqdm(total=len(sources), desc=work.doing, unit="clip", disable=work.doing is None)
     with ThreadPoolExecutor(workers) as pool, bar:
         submitted = ((source, pool.submit(outcome, source)) for source in sources)
         ahead = deque(islice(submitted, 4 * workers))
@@ -521,13 +609,15 @@ def _decode_all(
                 what, filename = f"the recording {decoded}", source.filename
                 report.add(Problem(str(table_path), source.line, what, cure, filename=filename))
                 continue
-            _report_notes(source, decoded.entry.notes, table_path, report)
+            _report_notes(source, decoded.entry.notes, work.contents, table_path, report)
             yield source, decoded
 
 
-def _report_notes(source: _Source, notes: Sequence[str], table_path: Path, report: Report) -> None:
+def _report_notes(
+    source: _Source, notes: Sequence[str], contents: Contents, table_path: Path, report: Report
+) -> None:
     if notes:
-        cure = "used as converted; where there is a 16 kHz mono original, use that"
+        cure = f"used as converted; where there is a {contents.original}, use that"
         what, filename = "; ".join(notes), source.filename
         report.add(Problem(str(table_path), source.line, what, cure, "warning", filename))
 
@@ -605,12 +695,12 @@ def _check_level(mono: np.ndarray) -> None:
         raise UnreadableAudio(f"has a peak of {peak:.3g} times full scale")
 
 
-def _resampling(sample_rate: int) -> str:
+def _resampling(own_rate: int, sample_rate: int) -> str:
     """Say that a recording was resampled, and what it lacks."""
-    note = f"{sample_rate / 1000:g} kHz, resampled to {SAMPLE_RATE / 1000:g} kHz"
-    if sample_rate < SAMPLE_RATE:
-        lost = 1 - sample_rate / SAMPLE_RATE
+    note = f"{own_rate / 1000:g} kHz, resampled to {sample_rate / 1000:g} kHz"
+    if own_rate < sample_rate:
+        lost = 1 - own_rate / sample_rate
         part = "half" if lost == 0.5 else f"{lost:.0%}"
-        above = f"above {sample_rate / 2000:g} kHz"
+        above = f"above {own_rate / 2000:g} kHz"
         note += f"; the upper {part} of the band ({above}) is missing"
     return note

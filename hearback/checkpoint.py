@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hearback.embeddings import TextEmbedder
 from hearback.errors import HearbackError
@@ -33,6 +33,7 @@ from hearback.recipe import Recipe
 from hearback.tables import write_table
 
 Story = dict[str, Any]
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def save_fold(
 
     `oof` are the out-of-fold predictions, `words` the word scores of a model that has them.
     """
-    half = {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in weights.items()}
+    half = {name: tensor.contiguous() for name, tensor in in_half(weights).items()}
     # Until the new story stands, the old one must not vouch for the new files.
     files.story.unlink(missing_ok=True)
     _save_tensors(files.weights, half)
@@ -115,6 +116,18 @@ def save_fold(
         digests["words"] = sha256_of(files.words)
     write_json(files.story, {**story, "sha256": digests})
     files.partial.unlink(missing_ok=True)
+
+
+# What batch normalisation has counted: a variance may be beyond fp16.
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def in_half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a model's tensors on the CPU as they are kept: weights in fp16."""
+    return {
+        name: tensor.to("cpu", None if name.endswith(_STATISTICS) else torch.float16, copy=True)
+        for name, tensor in weights.items()
+    }
 
 
 def read_story(files: FoldFiles) -> Story:
@@ -292,21 +305,33 @@ def load_scorer(files: FoldFiles, story: Story) -> Scorer:
         embedder = TextEmbedder(files.assets / used["directory"])
         if sha256_of(embedder.weights) != used["sha256"]:
             raise HearbackError(f"{embedder.directory}: not the one that {files.story} names")
+    return build_and_load(
+        files,
+        story,
+        lambda: build(Recipe.from_dict(story["recipe"]), story["shape"], tokenizer, embedder),
+    )
+
+
+def build_and_load(files: FoldFiles, story: Story, build_model: Callable[[], M]) -> M:
+    """Build a finished fold's model and give it its weights; return it in evaluation mode.
+
+    Raises HearbackError where no model can be built, or the weights are not this model's.
+    """
     n_bytes = files.weights.stat().st_size if files.weights.exists() else 0
     if n_bytes < _least_bytes(story["shape"]):
         what = f"{n_bytes} bytes, too few for the sizes that {files.story.name} tells"
         raise HearbackError(f"{files.weights}: not this model's weights ({what})")
     try:
-        scorer = build(Recipe.from_dict(story["recipe"]), story["shape"], tokenizer, embedder)
+        model = build_model()
     except (*_NO_MODEL, HearbackError) as error:
         raise HearbackError(f"{files.story}: no model can be built from it ({error})") from None
     try:
         open_file(files.weights).close()  # a pipe, which never ends, is an error here
         tensors = load_file(files.weights)
-        scorer.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (OSError, SafetensorError, RuntimeError) as error:
         raise HearbackError(f"{files.weights}: not this model's weights ({error})") from None
-    return scorer.eval()
+    return model.eval()
 
 
 # What sizes and recipes raise that no training would write.

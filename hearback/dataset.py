@@ -3,13 +3,12 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from hearback.audio import Store
-from hearback.folds import GroupBy, assign_folds
+from hearback.folds import assign_folds
 from hearback.pairs import PairSource
 from hearback.references import References
 from hearback.tables import Problem, Report, metadata_path, read_labels, read_metadata
@@ -29,6 +28,19 @@ class TrainingData:
     labels: np.ndarray
     folds: np.ndarray
     fingerprint: str
+
+    @property
+    def filenames(self) -> list[str]:
+        """The recordings, row by row."""
+        return self.source.filenames
+
+    def training_rows(self, fold: int) -> np.ndarray:
+        """Return the rows that a fold is trained on."""
+        return np.flatnonzero(self.folds != fold)
+
+    def validation_rows(self, fold: int) -> np.ndarray:
+        """Return the rows that a fold holds out."""
+        return np.flatnonzero(self.folds == fold)
 
 
 def read_labelled(data: Path, report: Report) -> tuple[pd.DataFrame, np.ndarray]:
@@ -76,6 +88,6 @@ def load_training_data(
         metadata=metadata,
         source=PairSource(metadata, references, recordings, labels),
         labels=labels,
-        folds=assign_folds(metadata, labels, n_folds, cast(GroupBy | None, group_by)),
+        folds=assign_folds(metadata, labels, n_folds, group_by),
         fingerprint=digest.hexdigest()[:16],
     )

@@ -1,14 +1,18 @@
-"""The ensemble: fitted on out-of-fold predictions, scored on rows that it was not fitted on."""
+"""The ensemble: fitted on out-of-fold predictions, scored on rows that it was not fitted on.
+
+Predictions are (models, rows) of the probability of a 1, or (models, rows, classes) of each class's
+and then the labels are the classes' numbers. Where both serve, they are (models, rows, …).
+"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logsumexp, softmax
 from sklearn.model_selection import GroupKFold
 
 from hearback.calibration import (
@@ -33,6 +37,8 @@ N_CROSS_FITS = 10
 WEIGHT_DEVIATIONS = (0.03, 0.1, 0.3, 1.0)
 SUM_DEVIATION = 1.0
 N_INNER_FITS = 5
+
+Config = TypeVar("Config")
 
 
 class Split(NamedTuple):
@@ -77,15 +83,21 @@ class Groups:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an ensemble is fitted to: out-of-fold `predictions`, (models, rows), of probabilities.
+    """What an ensemble is fitted to: out-of-fold `predictions`, (models, rows, …).
 
-    The rest are (rows,): `labels`, 0 or 1; the `groups` of the rows; `grades`, strings.
+    The rest are (rows,): `labels`, 0 or 1 or classes' numbers; the `groups` of the rows; `grades`,
+    strings, which only a calibration looks at.
     """
 
     predictions: np.ndarray
     labels: np.ndarray
     groups: Groups
     grades: np.ndarray
+
+    @classmethod
+    def of_classes(cls, predictions: np.ndarray, labels: np.ndarray, groups: Groups) -> "Evidence":
+        """Return the evidence of probabilities, (models, rows, classes); its rows have no grade."""
+        return cls(predictions, labels, groups, np.full(len(labels), ""))
 
     def without(self, models: Sequence[int]) -> "Evidence":
         """Return the evidence of the other models."""
@@ -103,6 +115,9 @@ class Mixture:
     - "probabilities": their weighted mean; the weights are shares of one;
     - "logits": the weighted sum of their log-odds; the weights are not negative, and as they need
       not sum to one, the sum may be more certain than its parts, or less.
+
+    Of classes, the sum of "logits" is of log-probabilities, and its exponential, normalised, is a
+    weighted geometric mean.
     """
 
     combine: str
@@ -110,9 +125,8 @@ class Mixture:
     calibration: Calibration = field(default_factory=Calibration)
 
     def predict(self, predictions: np.ndarray, grades: np.ndarray) -> np.ndarray:
-        """Return the probabilities, (rows,), of the models' (models, rows) and grades (rows,)."""
-        mixed = _mix(self.combine, self.weights, _parts(self.combine, predictions))
-        return self.calibration.apply(mixed, grades)
+        """Return the probabilities, (rows, …), of the models' (models, rows, …) and the grades."""
+        return self.calibration.apply(mix(self.combine, self.weights, predictions), grades)
 
 
 @dataclass(frozen=True)
@@ -128,23 +142,24 @@ class EnsembleScores:
     plain_mean: float
     fitted: float
     honest: float
-    honest_predictions: np.ndarray  # (rows,)
+    honest_predictions: np.ndarray  # (rows, …)
 
 
 def mean_log_loss(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Return the mean log loss, in nats, of (rows,) labels and probabilities."""
+    """Return the mean log loss, in nats, of (rows,) labels and (rows, …) probabilities."""
     return float(-np.log(_likelihoods(predictions[None], labels)).mean())
 
 
 def search_weights(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the weights, (models,), non-negative and of sum one, with the lowest log loss.
 
-    `predictions` is (models, rows) of probabilities. The log loss of a weighted mean of
-    probabilities is that of a mixture's likelihood, convex in the weights. Adding their sum frees
-    them of having to sum to one, which the least value's weights do nevertheless (Kim et al. 2020,
-    arXiv 1806.01412). The largest mean ratio of a model's likelihood to the mixture's, less one,
-    bounds what any weights could still gain (Lindsay 1983, "The Geometry of Mixture Likelihoods"):
-    it is below `TOLERANCE`, or an ArithmeticError is raised.
+    `predictions` is (models, rows, …) of probabilities; all that counts of them is what each model
+    gave to what was the case. The log loss of a weighted mean of probabilities is that of a
+    mixture's likelihood, convex in the weights. Adding their sum frees them of having to sum to
+    one, which the least value's weights do nevertheless (Kim et al. 2020, arXiv 1806.01412). The
+    largest mean ratio of a model's likelihood to the mixture's, less one, bounds what any weights
+    could still gain (Lindsay 1983, "The Geometry of Mixture Likelihoods"): it is below
+    `TOLERANCE`, or an ArithmeticError is raised.
     """
     likelihoods = _likelihoods(predictions, labels)
     n_models, n_rows = likelihoods.shape
@@ -170,12 +185,12 @@ def search_weights(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def search_logit_weights(predictions: np.ndarray, labels: np.ndarray, groups: Groups) -> np.ndarray:
     """Return the non-negative weights, (models,), of the log-odds' sum with the lowest log loss.
 
-    `predictions` is (models, rows) of probabilities. Stacking (Wolpert 1992) by a logistic
+    `predictions` is (models, rows, …) of probabilities. Stacking (Wolpert 1992) by a logistic
     regression with non-negative coefficients, as Breiman (1996, "Stacked Regressions") found best;
     a ridge draws them towards equal ones. How strongly is chosen by cross-fitting over groups,
     among `WEIGHT_DEVIATIONS`.
     """
-    return _search_logit_weights(logit(predictions), labels, groups)
+    return _search_logit_weights(_parts("logits", predictions), labels, groups)
 
 
 def _search_logit_weights(logits: np.ndarray, labels: np.ndarray, groups: Groups) -> np.ndarray:
@@ -192,7 +207,7 @@ def _search_logit_weights(logits: np.ndarray, labels: np.ndarray, groups: Groups
         of_rest, of_held_out = _rows(logits, rest), _rows(logits, held_out)
         for place, deviation in enumerate(deviations):
             weights = _fit_logit_weights(of_rest, labels[rest], deviation, candidates[place])
-            held = expit(weights @ of_held_out)
+            held = _mix("logits", weights, of_held_out)
             losses[place] += mean_log_loss(labels[held_out], held) * len(held_out)
     weights = candidates[int(np.argmin(losses))]
     return np.where(weights < SMALLEST_WEIGHT, 0, weights)
@@ -206,7 +221,45 @@ def _fit_logit_weights(
     of_differences = np.eye(n_models) - of_sum / n_models
     precision = of_differences / deviation**2 + of_sum / SUM_DEVIATION**2
     centre = np.full(n_models, 1 / n_models)
-    return fit_logistic(logits.T, labels, centre, precision, at_least=0, start=start)
+    if logits.ndim == 2:
+        return fit_logistic(logits.T, labels, centre, precision, at_least=0, start=start)
+    return _fit_class_weights(logits, labels, centre, precision, start)
+
+
+def _fit_class_weights(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    centre: np.ndarray,
+    precision: np.ndarray,
+    start: np.ndarray,
+) -> np.ndarray:
+    """Do what `fit_logistic` does for the weights, not negative, of (models, rows, classes).
+
+    This is McFadden's conditional logit (1974, "Conditional Logit Analysis of Qualitative Choice
+    Behavior"), of coefficients that the classes share, which is convex as well.
+    """
+    n_models, n_rows, _ = logits.shape
+    # How far each class is above the true one, for the true one is what the loss compares with.
+    above = logits - logits[:, np.arange(n_rows), labels][:, :, None]
+    flat = above.reshape(n_models, -1)
+    precision = precision / n_rows
+
+    def objective(weights: np.ndarray) -> tuple[float, np.ndarray, Hessian]:
+        mixed = _weighted_sum(weights, above)
+        losses = logsumexp(mixed, axis=1)
+        shares = np.exp(mixed - losses[:, None])
+        off = weights - centre
+        pull = precision @ off
+
+        def hessian() -> np.ndarray:
+            means = (above * shares).sum(axis=2, keepdims=True)
+            centred = (above - means).reshape(n_models, -1)
+            return scaled_gram(centred, np.sqrt(shares.ravel())) / n_rows + precision
+
+        gradient = flat @ shares.ravel() / n_rows + pull
+        return float(losses.mean() + 0.5 * off @ pull), gradient, hessian
+
+    return minimise(objective, start, at_least=0)
 
 
 def _rows(parts: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -215,8 +268,12 @@ def _rows(parts: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _parts(combine: str, predictions: np.ndarray) -> np.ndarray:
-    """Return what is weighted and summed, (models, rows)."""
-    return predictions if combine == "probabilities" else logit(predictions)
+    """Return what is weighted and summed, (models, rows, …)."""
+    if combine == "probabilities":
+        return predictions
+    if predictions.ndim == 2:
+        return logit(predictions)
+    return np.log(np.clip(predictions, NEAREST_TO_CERTAIN, 1))
 
 
 def _search(combine: str, parts: np.ndarray, labels: np.ndarray, groups: Groups) -> np.ndarray:
@@ -225,9 +282,21 @@ def _search(combine: str, parts: np.ndarray, labels: np.ndarray, groups: Groups)
     return _search_logit_weights(parts, labels, groups)
 
 
+def mix(combine: str, weights: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Return the probabilities, (rows, …), that models' (models, rows, …) make as a `Mixture`."""
+    return _mix(combine, weights, _parts(combine, predictions))
+
+
 def _mix(combine: str, weights: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    mixed = weights @ parts
-    return mixed if combine == "probabilities" else expit(mixed)
+    mixed = _weighted_sum(weights, parts)
+    if combine == "probabilities":
+        return mixed
+    return expit(mixed) if mixed.ndim == 1 else softmax(mixed, axis=1)
+
+
+def _weighted_sum(weights: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    n_models, *shape = parts.shape
+    return (weights @ parts.reshape(n_models, -1)).reshape(shape)
 
 
 def fit_mixture(evidence: Evidence, combine: str, calibration: str) -> Mixture:
@@ -242,7 +311,7 @@ def fit_mixture(evidence: Evidence, combine: str, calibration: str) -> Mixture:
 def cross_fit(
     evidence: Evidence, combine: str, calibrations: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Return honest probabilities, (rows,), by calibration.
+    """Return honest probabilities, (rows, …), by calibration.
 
     Each row's come of weights and a calibration that were both fitted on other groups' rows. Raises
     HearbackError where there are no other groups.
@@ -251,7 +320,7 @@ def cross_fit(
     if not evidence.groups.cross_fits:
         raise HearbackError("all rows are of one group: no others to fit an ensemble on")
     parts = _parts(combine, evidence.predictions)
-    honest = {kind: np.empty(len(labels)) for kind in calibrations}
+    honest = {kind: np.empty(evidence.predictions.shape[1:]) for kind in calibrations}
     for rest, groups, held_out in evidence.groups.cross_fits:
         weights = _search(combine, _rows(parts, rest), labels[rest], groups)
         mixed = _mix(combine, weights, parts)
@@ -280,12 +349,14 @@ def score_ensemble(evidence: Evidence, combine: str, calibration: str) -> Ensemb
     )
 
 
-def compare_combinations(evidence: Evidence) -> dict[str, dict[str, float]]:
+def compare_combinations(
+    evidence: Evidence, kinds: Sequence[str] = KINDS
+) -> dict[str, dict[str, float]]:
     """Return the honest log loss by combination and kind of calibration."""
     return {
         combine: {
             kind: mean_log_loss(evidence.labels, honest)
-            for kind, honest in cross_fit(evidence, combine, KINDS).items()
+            for kind, honest in cross_fit(evidence, combine, kinds).items()
         }
         for combine in COMBINATIONS
     }
@@ -303,8 +374,11 @@ def honest_log_loss_without(
 
 
 def _likelihoods(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the probability that each model, (models, rows), gave to what was the case."""
-    likelihoods = np.abs(predictions - (labels <= 0.5))
+    """Return the probability, (models, rows), that each model gave to what was the case."""
+    if predictions.ndim == 3:
+        likelihoods = predictions[:, np.arange(len(labels)), labels]
+    else:
+        likelihoods = np.abs(predictions - (labels <= 0.5))
     return np.clip(likelihoods, NEAREST_TO_CERTAIN, 1 - NEAREST_TO_CERTAIN, out=likelihoods)
 
 
@@ -420,33 +494,47 @@ class EnsembleConfig:
     @classmethod
     def load(cls, path: Path) -> "EnsembleConfig":
         """Read a configuration, or raise HearbackError saying what is wrong with it."""
-        try:
-            values = read_json(path)
-            models = tuple(map(ModelConfig.from_dict, values["models"]))
-            calibration = Calibration.from_dict(values["calibration"])
-            combine = values["combine"]  # not its default, where the file lacks it
-            words = values["words"] and WordCalibration.from_dict(values["words"])
+        return load_config(path, cls._from_values, _fault, "python get_config.py")
+
+    @classmethod
+    def _from_values(cls, values: Mapping[str, Any]) -> "EnsembleConfig":
+        fitted = {
+            "models": tuple(map(ModelConfig.from_dict, values["models"])),
+            "calibration": Calibration.from_dict(values["calibration"]),
+            "combine": values["combine"],  # not its default, where the file lacks it
+            "words": values["words"] and WordCalibration.from_dict(values["words"]),
             # What an older version wrote has none: enough for whoever has no time limit.
-            fallbacks = tuple(map(Fallback.from_dict, values.get("fallbacks", ())))
-            fitted = {
-                **{"models": models, "combine": combine},
-                **{"calibration": calibration, "words": words, "fallbacks": fallbacks},
-            }
-            config = cls(**{**values, **fitted})
-        except FileNotFoundError:
-            raise HearbackError(f"{path}: not there; write it with python get_config.py") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, HearbackError) as error:
-            raise HearbackError(
-                f"{path}: not an ensemble's configuration ({error!r}); "
-                "write it again with python get_config.py"
-            ) from None
-        if fault := _fault(config):
-            raise HearbackError(f"{path}: {fault}; write it again with python get_config.py")
-        return config
+            "fallbacks": tuple(map(Fallback.from_dict, values.get("fallbacks", ()))),
+        }
+        return cls(**{**values, **fitted})
 
     def base_rate(self, task: str | None) -> float:
         """Return a task's base rate, or that of all rows for a task that training did not have."""
         return self.base_rates.get(task or "all", self.base_rates["all"])
+
+
+def load_config(
+    path: Path,
+    from_values: Callable[[Any], Config],
+    fault_of: Callable[[Config], str | None],
+    command: str,
+) -> Config:
+    """Read an ensemble's configuration, or raise HearbackError saying what is wrong with it.
+
+    `from_values` makes it of what the file holds, whatever that is, `fault_of` says what is wrong
+    with what was made, or None, and `command` is what writes such a file.
+    """
+    try:
+        config = from_values(read_json(path))
+    except FileNotFoundError:
+        raise HearbackError(f"{path}: not there; write it with {command}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, HearbackError) as error:
+        raise HearbackError(
+            f"{path}: not an ensemble's configuration ({error!r}); write it again with {command}"
+        ) from None
+    if fault := fault_of(config):
+        raise HearbackError(f"{path}: {fault}; write it again with {command}")
+    return config
 
 
 def _with_weight(model: ModelConfig, weight: float) -> ModelConfig:
@@ -455,39 +543,53 @@ def _with_weight(model: ModelConfig, weight: float) -> ModelConfig:
 
 def _fault(config: EnsembleConfig) -> str | None:
     """Return what is wrong with a configuration and how it combines its models, or None."""
-    if fault := _fault_of_contents(config):
+    if fault := fault_of_names(config.models) or _fault_of_contents(config):
         return fault
-    if config.combine not in COMBINATIONS:
-        return f"unknown combination {config.combine!r}, not one of {', '.join(COMBINATIONS)}"
+    if fault := fault_of_combination(config.combine):
+        return fault
     names = {model.name for model in config.models}
     for fallback in config.fallbacks:
         if unknown := fallback.weights.keys() - names:
             return f"a fallback has a weight for {', '.join(sorted(unknown))}, not among its models"
-        if fault := _fault_of_weights(config.combine, list(fallback.weights.values())):
+        if fault := fault_of_weights(config.combine, list(fallback.weights.values())):
             return f"in a fallback {fault}"
-    return _fault_of_weights(config.combine, [model.weight for model in config.models])
+    return fault_of_weights(config.combine, [model.weight for model in config.models])
 
 
-def _fault_of_contents(config: EnsembleConfig) -> str | None:
-    for model in config.models:
+def fault_of_names(models: Sequence[ModelConfig]) -> str | None:
+    """Return what is wrong with the names and folds of models, or None."""
+    for model in models:
         # A name becomes one of files in the assets; a path would lead out of them.
         if not isinstance(model.name, str) or not re.fullmatch(r"\w[\w.-]*", model.name):
             return f"{str(model.name)[:80]!r} is no model's name"
         if not model.folds or any(type(fold) is not int or fold < 0 for fold in model.folds):
             return f"the folds of {model.name} are no numbers"
+    return None
+
+
+def fault_of_combination(combine: object) -> str | None:
+    """Return what is wrong with the name of a combination, or None."""
+    if combine not in COMBINATIONS:
+        return f"unknown combination {combine!r}, not one of {', '.join(COMBINATIONS)}"
+    return None
+
+
+def _fault_of_contents(config: EnsembleConfig) -> str | None:
     rates = config.base_rates
-    if not isinstance(rates, dict) or "all" not in rates or not all(map(_is_rate, rates.values())):
+    if not isinstance(rates, dict) or "all" not in rates or not all(map(is_rate, rates.values())):
         return "its base rates are not from 0 to 1, or lack that of all rows"
     if not isinstance(config.voice, dict):
         return "its voice is none"
     return None
 
 
-def _is_rate(value: object) -> bool:
+def is_rate(value: object) -> bool:
+    """Return whether a value is a number from 0 to 1."""
     return isinstance(value, float | int) and 0 <= value <= 1
 
 
-def _fault_of_weights(combine: str, listed: Sequence[float]) -> str | None:
+def fault_of_weights(combine: str, listed: Sequence[float]) -> str | None:
+    """Return what is wrong with the models' weights of a combination, or None."""
     weights = np.array(listed)
     # Said the positive way round, for NaN compares as false.
     if combine == "probabilities":

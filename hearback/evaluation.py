@@ -1,9 +1,9 @@
 """Out-of-fold tables: how good the trained folds are, and which of them stand out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,12 @@ class OutOfFold:
     """The trained folds of one model (or what an ensemble made of several).
 
     `rows` has filename, score, pred, fold and base (the mean label of the fold's training rows);
-    `stories` the folds' stories by fold number.
+    `stories` the folds' stories by fold number. Another competition's table derives from this one
+    and says otherwise what a prediction is, how it is read and what it costs.
     """
+
+    TARGET: ClassVar[str] = "score"  # the column of the labels
+    TRAIN: ClassVar[str] = "python train.py"  # trains what is missing or out of date
 
     model: str
     n_folds: int
@@ -54,13 +58,32 @@ class OutOfFold:
             pairing, "comparison"
         )
 
+    @staticmethod
+    def is_base_rate(value: object) -> bool:
+        """Return whether a story's `base_rate` is one of this competition."""
+        return isinstance(value, float | int) and 0 <= value <= 1
+
+    @staticmethod
+    def read_rows(path: Path, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (as JSON has it)
+        """Read a fold's predictions and give them `base`; ValueError where they are none."""
+        table = pd.read_csv(path, dtype={"filename": str, "score": float, "pred": float})
+        return table.assign(base=base_rate)
+
+    def row_losses(self) -> pd.Series:
+        """Return each row's log loss, in nats."""
+        return row_log_loss(self.rows["score"], self.rows["pred"])
+
+    def base_losses(self) -> pd.Series:
+        """Return each row's log loss where the training base rate is predicted."""
+        return row_log_loss(self.rows["score"], self.rows["base"])
+
     def fold_log_losses(self) -> pd.Series:
         """Return log loss by fold number."""
-        return row_log_loss(self.rows["score"], self.rows["pred"]).groupby(self.rows["fold"]).mean()
+        return self.row_losses().groupby(self.rows["fold"]).mean()
 
     def row_gains(self) -> pd.Series:
         """Return how far each row's log loss is below that of the training base rate."""
-        return gains_on_the_base_rate(self.rows, self.rows["pred"])
+        return self.base_losses() - self.row_losses()
 
     def fold_gains(self) -> pd.Series:
         """Return the mean of `row_gains` by fold number."""
@@ -84,6 +107,9 @@ class OutOfFold:
             losses.append(curve[int(np.argmin(others))])
             weights.append(self.stories[fold]["n_validation"])
         return float(np.average(losses, weights=weights))
+
+
+Table = TypeVar("Table", bound=OutOfFold)
 
 
 def row_log_loss(scores: pd.Series, predictions: pd.Series) -> pd.Series:
@@ -122,7 +148,8 @@ def log_loss_with_interval(
 def trained_folds(assets: Path) -> dict[str, list[int]]:
     """Return the finished folds that lie in `assets`, by model."""
     found: dict[str, list[int]] = {}
-    for path in sorted(assets.glob("model*_*.oof.csv")):
+    for path in sorted(assets.glob("[!.]*_*.oof.csv")):  # not those under way: files.whole_file
+        # A model's name may have underscores itself.
         model, _, fold = path.name.removesuffix(".oof.csv").rpartition("_")
         # "²" is a digit, and no number.
         if fold.isdecimal() and FoldFiles(assets, model, int(fold)).story.exists():
@@ -131,10 +158,18 @@ def trained_folds(assets: Path) -> dict[str, list[int]]:
 
 
 def read_out_of_fold(assets: Path, models: Sequence[str] | None = None) -> list[OutOfFold]:
+    """Read the out-of-fold predictions of `models` as `read_tables` does."""
+    return read_tables(OutOfFold, assets, models)
+
+
+def read_tables(
+    kind: type[Table], assets: Path, models: Sequence[str] | None = None
+) -> list[Table]:
     """Read the out-of-fold predictions of `models`, or of all that `assets` holds.
 
-    Raises HearbackError where there are none, where a file is not the one that its story speaks of,
-    and where the folds of a model are not of one training: another recipe, split or data.
+    `kind` is the competition's: what its folds predict, and how that is read. Raises HearbackError
+    where there are none, where a file is not the one that its story speaks of, and where the folds
+    of a model are not of one training: another recipe, split or data.
     """
     found = trained_folds(assets)
     if models is not None:
@@ -145,14 +180,16 @@ def read_out_of_fold(assets: Path, models: Sequence[str] | None = None) -> list[
             )
         found = {model: found[model] for model in models}
     if not found:
-        raise HearbackError(f"{assets}: no finished fold; train some with python train.py")
-    tables = [_read_model(assets, model, folds) for model, folds in found.items()]
+        raise HearbackError(f"{assets}: no finished fold; train some with {kind.TRAIN}")
+    tables = [_read_model(kind, assets, model, folds) for model, folds in found.items()]
     stories = {f"{t.model} fold {fold}": s for t in tables for fold, s in t.stories.items()}
-    _check_same(assets, stories, ("n_folds", "group_by", "limit", "data_fingerprint"))
+    _check_same(kind, assets, stories, ("n_folds", "group_by", "limit", "data_fingerprint"))
     return tables
 
 
-def _check_same(assets: Path, stories: Mapping[str, Story], keys: Sequence[str]) -> None:
+def _check_same(
+    kind: type[OutOfFold], assets: Path, stories: Mapping[str, Story], keys: Sequence[str]
+) -> None:
     """Raise HearbackError where trainings that belong together differ in one of `keys`."""
     for key in keys:
         by_value: dict[str, list[str]] = {}
@@ -162,29 +199,29 @@ def _check_same(assets: Path, stories: Mapping[str, Story], keys: Sequence[str])
             said = "; ".join(f"{value}: {', '.join(names)}" for value, names in by_value.items())
             raise HearbackError(
                 f"{assets}: the trained folds differ in {key.replace('_', ' ')} ({said}); "
-                "python train.py trains again what is out of date"
+                f"{kind.TRAIN} trains again what is out of date"
             )
 
 
-def _lacking(story: Story) -> list[str]:
+def _lacking(kind: type[OutOfFold], story: Story) -> list[str]:
     """Return what a story must say to be compared with others, and does not."""
     lacking = [key for key in _NEEDED if key not in story]
-    n_folds, base_rate = story.get("n_folds"), story.get("base_rate")
+    n_folds = story.get("n_folds")
     if type(n_folds) is not int or not 1 <= n_folds <= _MOST_FOLDS:
         lacking.append("n_folds")
-    if not isinstance(base_rate, float | int) or not 0 <= base_rate <= 1:
+    if not kind.is_base_rate(story.get("base_rate")):
         lacking.append("base_rate")
     if not isinstance((story.get("sha256") or {}).get("oof"), str):
         lacking.append("sha256")
     return sorted(set(lacking))
 
 
-def _read_model(assets: Path, model: str, folds: Sequence[int]) -> OutOfFold:
+def _read_model(kind: type[Table], assets: Path, model: str, folds: Sequence[int]) -> Table:
     stories, tables = {}, []
     for fold in folds:
         files = FoldFiles(assets, model, fold)
         story = read_story(files)
-        if lacking := _lacking(story):
+        if lacking := _lacking(kind, story):
             raise HearbackError(
                 f"{files.story}: says nothing usable of {', '.join(lacking)}; train the fold again"
             )
@@ -194,16 +231,16 @@ def _read_model(assets: Path, model: str, folds: Sequence[int]) -> OutOfFold:
                     f"{files.oof}: not the file that {files.story.name} speaks of; "
                     f"train it again: {story['command_again']}"
                 )
-            table = pd.read_csv(files.oof, dtype={"filename": str, "score": float, "pred": float})
+            rows = kind.read_rows(files.oof, story["base_rate"])
         except (OSError, ValueError) as error:
             raise HearbackError(
                 f"{files.oof}: cannot be read ({error}); train the fold again"
             ) from None
         stories[fold] = story
-        tables.append(table.assign(fold=fold, base=story["base_rate"]))
+        tables.append(rows.assign(fold=fold))
     named = {f"{model} fold {fold}": story for fold, story in stories.items()}
-    _check_same(assets, named, ("recipe_fingerprint", "n_folds"))
-    return OutOfFold(model, stories[folds[0]]["n_folds"], pd.concat(tables), stories)
+    _check_same(kind, assets, named, ("recipe_fingerprint", "n_folds"))
+    return kind(model, stories[folds[0]]["n_folds"], pd.concat(tables), stories)
 
 
 def folds_that_stand_out(table: OutOfFold) -> dict[int, str]:
@@ -304,25 +341,41 @@ def bootstrap_interval(
 
     The percentile interval (Efron & Tibshirani 1993, chapter 13).
     """
-    low, high = np.percentile(_bootstrap_means(values, groups, rng), [2.5, 97.5])
+    return percentile_interval(_bootstrap_means(values, groups, rng))
+
+
+def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % percentiles of a bootstrap's `draws`."""
+    low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
 
 
 def _bootstrap_means(
     values: np.ndarray, groups: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the means of `N_BOOTSTRAPS` draws.
-
-    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6; groups are drawn whole,
-    for the rows of one speaker go together.
-    """
+    """Return the means of `N_BOOTSTRAPS` draws of whole `groups`."""
     _, codes = np.unique(groups, return_inverse=True)
-    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
-    means = np.empty(N_BOOTSTRAPS)
+    totals = np.stack([np.bincount(codes, weights=values), np.bincount(codes)], axis=1)
+    return bootstrap(totals, lambda total: total[0] / total[1], rng)
+
+
+def bootstrap(
+    totals: np.ndarray, statistic: Callable[[np.ndarray], float], rng: np.random.Generator
+) -> np.ndarray:
+    """Return a statistic of `N_BOOTSTRAPS` draws of whole groups.
+
+    `totals`, (groups, ...), are each group's sums over its rows of whatever the statistic is made
+    of; it is given their sum over the groups drawn. Efron & Tibshirani, "An Introduction to the
+    Bootstrap", 1993, chapter 6; groups are drawn whole, for the rows of one speaker go together.
+    """
+    n_groups, *shape = totals.shape
+    flat = totals.reshape(n_groups, -1).astype(float)
+    values = np.empty(N_BOOTSTRAPS)
     for place in range(N_BOOTSTRAPS):  # all draws at once would be gigabytes for 38,000 groups
-        drawn = rng.integers(len(sums), size=len(sums))
-        means[place] = sums[drawn].sum() / counts[drawn].sum()
-    return means
+        drawn = rng.integers(n_groups, size=n_groups)
+        times = np.bincount(drawn, minlength=n_groups).astype(float)
+        values[place] = statistic((times @ flat).reshape(shape))
+    return values
 
 
 def area_under_curve(scores: np.ndarray, predictions: np.ndarray) -> float:
@@ -365,7 +418,12 @@ def summary(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame
 
 def by_fold(tables: Sequence[OutOfFold]) -> pd.DataFrame:
     """Return log loss, a row per model and a column per fold."""
-    frame = pd.DataFrame({table.model: table.fold_log_losses() for table in tables}).T
+    return as_folds({table.model: table.fold_log_losses() for table in tables})
+
+
+def as_folds(models: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """Return a row per model and a column per fold of the models' numbers by fold."""
+    frame = pd.DataFrame(models).T
     return frame.rename(columns=lambda fold: f"fold {fold}").rename_axis("model")
 
 
@@ -537,43 +595,56 @@ def error_analysis(
     return sections
 
 
-def with_metadata(rows: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
-    """Join predicted `rows` with the table's columns.
+def with_metadata(
+    rows: pd.DataFrame, metadata: pd.DataFrame, kind: type[OutOfFold] = OutOfFold
+) -> pd.DataFrame:
+    """Join predicted `rows` of a `kind` of table with the metadata's columns.
 
-    Raises HearbackError where the table no longer has a row or gives it another score (where
-    `metadata` has that column): then the table has changed since the training.
+    Raises HearbackError where the metadata no longer have a row or give it another label (where
+    they have that column): then the table has changed since the training.
     """
-    labels = {"score": "label"} if "score" in metadata else {}
+    labels = {kind.TARGET: "in the table"} if kind.TARGET in metadata else {}
     joined = rows.merge(
-        metadata.rename(columns=labels), on="filename", how="left", validate="one_to_one"
+        metadata.rename(columns=labels),
+        on="filename",
+        how="left",
+        validate="one_to_one",
+        indicator="known",
     )
-    changed = joined["task"].isna()
+    changed = joined.pop("known") != "both"
     if labels:
-        changed |= joined["label"] != joined["score"]
+        changed |= joined.pop("in the table") != joined[kind.TARGET]
     if changed.any():
         one = joined["filename"][changed].iloc[0]
         raise HearbackError(
             f"the table has changed since the training, for one in the row of {one}; "
-            "python train.py trains again what is out of date"
+            f"{kind.TRAIN} trains again what is out of date"
         )
     return joined
+
+
+def common_rows(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return each table's rows with the metadata: those that all predicted, in its order.
+
+    A row that some model did not predict, for its fold is not trained, is left out. Raises
+    HearbackError where none is left.
+    """
+    joined = [with_metadata(table.rows, metadata, type(table)) for table in tables]
+    common = set[str].intersection(*(set(rows["filename"]) for rows in joined))
+    if not common:
+        raise HearbackError(
+            "no row was predicted out of fold by every model: "
+            "train the same folds of each, or choose with --models"
+        )
+    in_order = metadata.loc[metadata["filename"].isin(common), ["filename"]]
+    return [in_order.merge(rows, on="filename", validate="one_to_one") for rows in joined]
 
 
 def join(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
     """Join the models' predictions on filename: the metadata, score, base, a column per model.
 
-    A row that some model did not predict, for its fold is not trained, is left out. Raises
-    HearbackError where none is left.
+    Which rows, and in which order, `common_rows` says.
     """
-    joined = with_metadata(tables[0].rows, metadata).rename(columns={"pred": tables[0].model})
-    for table in tables[1:]:
-        rows = with_metadata(table.rows, metadata)[["filename", "pred"]]
-        rows = rows.rename(columns={"pred": table.model})
-        joined = joined.merge(rows, on="filename", validate="one_to_one")
-    joined = metadata[["filename"]].merge(joined, on="filename")  # in the table's order
-    if joined.empty:
-        raise HearbackError(
-            "no row was predicted out of fold by every model: "
-            "train the same folds of each, or choose with --models"
-        )
-    return joined
+    first, *rest = common_rows(tables, metadata)
+    predictions = {table.model: rows["pred"] for table, rows in zip(tables[1:], rest, strict=True)}
+    return first.rename(columns={"pred": tables[0].model}).assign(**predictions)

@@ -1,27 +1,24 @@
 """Who validates whom."""
 
-from typing import Literal
-
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from hearback.errors import HearbackError
 
-GroupBy = Literal["speaker", "expected_text", "none"]
 SEED = 42  # one split for every model, so that fold 3 means the same rows everywhere
 
 
 def assign_folds(
-    metadata: pd.DataFrame, labels: np.ndarray, n_folds: int, group_by: GroupBy | None = None
+    metadata: pd.DataFrame, labels: np.ndarray, n_folds: int, group_by: str | None = None
 ) -> np.ndarray:
     """Return each row's fold, (rows,), int64 in 0 … n_folds - 1.
 
-    Rows of one group never validate each other. `group_by` None takes the speaker where the
-    metadata has that column, for a speaker on both sides flatters the score, and no groups where it
-    has not. Folds are stratified by label (and by task where rows are not grouped). The split
-    depends on the rows' filenames, not on their order. Raises HearbackError where there are fewer
-    groups than folds, or fewer rows of every label.
+    Rows of one group, equal in the column `group_by`, never validate each other; "none" is without
+    groups. None takes the speaker where the metadata has that column, for a speaker on both sides
+    flatters the score, and no groups where it has not. Folds are stratified by label (and by task
+    where rows are not grouped). The split depends on the rows' filenames, not on their order.
+    Raises HearbackError where there are fewer groups than folds, or fewer rows of every label.
     """
     if n_folds < 2:
         raise HearbackError(f"--n_folds {n_folds}: out-of-fold scores need at least 2 folds")
@@ -31,7 +28,9 @@ def assign_folds(
     ordered = metadata.iloc[order]
     targets = np.asarray(labels)[order].astype(int)
     if group_by == "none":
-        strata = ordered["task"].str.cat(targets.astype(str), sep=" ").to_numpy(dtype=str)
+        strata = targets.astype(str)
+        if "task" in ordered:
+            strata = ordered["task"].str.cat(strata, sep=" ").to_numpy(dtype=str)
         n_groups, groups = len(ordered), None
         splitter = StratifiedKFold(n_folds, shuffle=True, random_state=SEED)
     else:

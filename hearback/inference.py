@@ -15,6 +15,7 @@ from hearback.audio import Store
 from hearback.budget import show_duration
 from hearback.checkpoint import FoldFiles, read_runnable_story
 from hearback.deadline import Deadline, Outcome, TimedRun
+from hearback.devices import choose_device
 from hearback.ensemble import EnsembleConfig
 from hearback.errors import HearbackError
 from hearback.models import Scorer
@@ -49,12 +50,12 @@ from hearback.tables import (
     metadata_path,
     read_metadata,
     read_submission_format,
+    write_problems,
     write_table,
 )
 from hearback.voices import reopen_voice
 from hearback.words import score_table
 
-PROBLEMS = "submission_problems.csv"
 FOLDS = "submission_folds.json"
 
 
@@ -75,21 +76,6 @@ class InferenceOptions:
     words: Path | None = None  # where to write word scores, if wanted
     partings: Path | None = None  # where to write where learner and reference part, likewise
     time_limit: float | None = None  # seconds from the process's start
-
-
-def choose_device(name: str | None) -> torch.device:
-    """Return the device asked for, or a GPU where there is one and the CPU where not.
-
-    Raises HearbackError for a device that this machine does not have.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise HearbackError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def collect(
@@ -416,12 +402,7 @@ def write_submission(options: InferenceOptions) -> None:
             print(f"{options.words} lacks {n_base_rate} rows that could not be scored")
     if options.partings is not None and aligned is not None:
         write_partings(options.partings, aligned, source, scored, device)
-    problems = options.submission.with_name(PROBLEMS)
-    if report.problems:
-        write_table(report.frame(), problems)
-        print(f"\nWARNING, also in {problems}:\n{report}")
-    else:
-        problems.unlink(missing_ok=True)  # one of an earlier run would mislead
+    write_problems(report, options.submission)
 
 
 def _score(

@@ -1,18 +1,17 @@
 """Expected texts and learners as the models take them in; clips in batches of one window length."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import islice
-from typing import Any, Literal, Self
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from hearback.audio import SAMPLE_RATE, Store
 from hearback.augment import Augmentation
+from hearback.batches import SizedDataset, Tensors
 from hearback.embeddings import TextEmbedder
 from hearback.encoder import SAMPLES_PER_FRAME, WINDOW_SECONDS
 from hearback.references import References
@@ -78,29 +77,6 @@ class Pair:
     def n_samples(self) -> int:
         """What its window must hold."""
         return max(len(self.waveform), 0 if self.reference is None else len(self.reference))
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """Tensors that move together."""
-
-    def to(self, device: torch.device) -> Self:
-        """Move the tensors, without waiting where their memory is pinned."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> Self:
-        """Pin the tensors' memory, so that `to` need not wait."""
-        return self._each(lambda tensor: tensor.pin_memory())
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        changed: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                changed[field.name] = change(value)
-            elif isinstance(value, Tensors):
-                changed[field.name] = value._each(change)
-        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -343,7 +319,7 @@ class Draw:
     others: tuple[OtherText, ...] = ()
 
 
-class PairDataset(Dataset[Pair]):
+class PairDataset(SizedDataset[Pair]):
     """Draws as pairs, augmented or as they are.
 
     `reader` is needed where the model reads, `embedder` where it takes texts as vectors: of the
@@ -414,22 +390,3 @@ class PairDataset(Dataset[Pair]):
             Text(self.reader.read(other.text), other.said, other.complete) for other in draw.others
         ]
         return (Text(reading, said, complete), *others)
-
-
-def load_in_turn(
-    datasets: Sequence[PairDataset], n_workers: int
-) -> Iterator[tuple[int, Iterator[Pair]]]:
-    """Load datasets one after another, and give the length and the pairs of each.
-
-    The same processes load them all, and ahead over a dataset's end. All pairs of one must be taken
-    before the next. Torch's global random numbers are left alone.
-    """
-    loader: DataLoader[Pair] = DataLoader(
-        ConcatDataset(datasets),
-        batch_size=None,
-        num_workers=n_workers,
-        generator=torch.Generator(),
-    )
-    pairs = iter(loader)
-    for dataset in datasets:
-        yield len(dataset), islice(pairs, len(dataset))

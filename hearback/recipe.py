@@ -1,25 +1,21 @@
 """What a model is: a frozen record that its script writes down once."""
 
-import hashlib
 import importlib.util
-import json
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from hearback.augment import LIGHT, LIGHT_REFERENCE, Augmentation
 from hearback.errors import HearbackError
 from hearback.heads import Pooling
 from hearback.pairs import WITH_TEXT_EMBEDDING, Pairing
+from hearback.record import FoldRecipe
 
 N_RECIPES = 15  # the train_model*.py of the project; a listing that finds another number is wrong
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(FoldRecipe):
     """A model's architecture, augmentation and optimisation.
 
     The defaults are what all ten recipes of the competition share. `pair` says how learner and
@@ -66,18 +62,6 @@ class Recipe:
     window: Literal["trimmed", "fixed"] = "trimmed"
     window_step_seconds: float = 0.64
 
-    def __post_init__(self) -> None:
-        """Refuse values of another type than their field's, and what contradicts itself."""
-        problems = [
-            f"{name} is {getattr(self, name)!r}"
-            for name, hint in get_type_hints(type(self)).items()
-            if not _fits(getattr(self, name), hint)
-        ]
-        if not problems:  # else the comparisons below could not be made
-            problems = [f"{name} is {getattr(self, name)}" for name in self._out_of_range()]
-        if problems:
-            raise HearbackError(f"recipe {self.name}: {'; '.join(problems)}: that cannot be")
-
     def _out_of_range(self) -> list[str]:
         in_range = {
             "text_embedder": self.text_embedder is not None or self.pair not in WITH_TEXT_EMBEDDING,
@@ -106,81 +90,19 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON has it."""
-        values = json.loads(json.dumps(asdict(self)))
+        values = super().as_dict()
         if self.text_embedder is None:  # what was trained before there were any still counts
             del values["text_embedder"]
         return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """Make a recipe of what `as_dict` gave.
-
-        Raises HearbackError for a field that is unknown or missing, or whose value cannot be.
-        """
-        hints = get_type_hints(cls)
-        if unknown := sorted(set(values) - set(hints)):
-            raise HearbackError(f"a recipe has no field {', '.join(unknown)}")
-        typed = dict(values)
-        try:
-            for name, value in values.items():
-                if name.startswith("augment_"):
-                    typed[name] = Augmentation(**value)
-                elif isinstance(value, list):
-                    typed[name] = tuple(value)
-                elif type(value) is int and float in (hints[name], *get_args(hints[name])):
-                    typed[name] = float(value)  # 0 and 0.0 are one recipe
-            return cls(**typed)
-        except TypeError as error:
-            raise HearbackError(f"not a recipe: {error}") from None
-
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change when any field does."""
-        canonical = json.dumps(self.as_dict(), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def with_preset(self, preset: str) -> "Recipe":
         """Return the recipe with a preset's values for its pairing in place of its own."""
         return replace(self, **PRESETS[preset].get(self.pair, {}))
 
-    def with_settings(self, settings: Iterable[str]) -> "Recipe":
-        """Return the recipe with fields changed by `FIELD=VALUE`, a value in JSON or a bare word.
-
-        Raises HearbackError for what is no field.
-        """
-        values: dict[str, Any] = {}
-        for setting in settings:
-            name, equals, value = setting.partition("=")
-            if not equals or name == "name":
-                raise HearbackError(f"{setting!r}: a setting is FIELD=VALUE, of a recipe's fields")
-            try:
-                values[name] = json.loads(value)
-            except ValueError:
-                values[name] = value
-        return Recipe.from_dict({**self.as_dict(), **values})
-
     def with_epochs(self, epochs: int) -> "Recipe":
         """Train for `epochs`, the cosine stretched in proportion."""
         stretched = round(epochs * self.schedule_epochs / max(self.epochs, 1))
         return replace(self, epochs=epochs, schedule_epochs=stretched)
-
-
-def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
-    """Return whether a value is of the type that a field's hint says."""
-    origin, options = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return value in options
-    if origin in (Union, UnionType):
-        return any(_fits(value, option) for option in options)
-    if origin is tuple:
-        return (
-            isinstance(value, tuple)
-            and len(value) == len(options)
-            and all(map(_fits, value, options))
-        )
-    if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is hint
 
 
 # The ladder of the comparison idea (benchmarks/ladder.py), from the bottom.

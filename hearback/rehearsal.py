@@ -31,8 +31,8 @@ import pandas as pd
 from hearback import cli
 from hearback.errors import HearbackError
 from hearback.files import sha256_of
-from hearback.inference import PROBLEMS
 from hearback.submission import PROJECT, RUNTIME, listed_packages
+from hearback.tables import PROBLEMS
 
 GUARD = Path(__file__).with_name("rehearsal_guard.py")
 # Said by nobody, so no corpus has them. Rendered, not scored well, is what they must be.

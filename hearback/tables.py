@@ -31,6 +31,8 @@ GRADES = ("KG", "1", "2", "3")
 METADATA_COLUMNS = ("filename", "task", "expected_text", "grade")
 LABEL_COLUMNS = ("filename", "score")
 
+PROBLEMS = "submission_problems.csv"  # beside a submission
+
 # Bytes of UTF-8. A Whisper's decoder reads 448 tokens, none of them shorter than a byte, and in the
 # 16 s that the encoder hears nobody says so much.
 LONGEST_TEXT = 400
@@ -157,7 +159,7 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
     and so is a text that is longer than `LONGEST_TEXT`: nobody is to render it. Other columns are
     left out. Problems go into `report`.
     """
-    table = _read_table(path, METADATA_COLUMNS, report, optional=("speaker",))
+    table = read_table(path, METADATA_COLUMNS, report, optional=("speaker",))
     frame, there = table.frame, table.columns_there
 
     def add(
@@ -206,7 +208,7 @@ def read_labels(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series
     Returns `score`, float32, with `metadata`'s index: 0.0, 1.0, or NaN where the label is missing
     or is neither; of two rows for one recording, the first counts. Problems go into `report`.
     """
-    table = _read_table(path, LABEL_COLUMNS, report)
+    table = read_table(path, LABEL_COLUMNS, report)
     frame = table.frame
     label_of: dict[str, float] = {}
     if table.columns_there.issuperset(LABEL_COLUMNS):
@@ -231,7 +233,7 @@ def read_submission_format(path: Path, metadata: pd.DataFrame, report: Report) -
     an error (nothing is known to score it by), a metadata row that is not listed a warning.
     Problems go into `report`.
     """
-    table = _read_table(path, ("filename",), report)
+    table = read_table(path, ("filename",), report)
     if "filename" in table.columns_there:
         _check_join(path, table.frame, metadata, report, unlisted="warning")
     return [filename for filename in table.frame["filename"] if filename]
@@ -247,6 +249,16 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
     with whole_file(path) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting)
+
+
+def write_problems(report: Report, submission: Path) -> None:
+    """Print what a submission suffers from, and write it to `PROBLEMS` beside it."""
+    problems = submission.with_name(PROBLEMS)
+    if report.problems:
+        write_table(report.frame(), problems)
+        print(f"\nWARNING, also in {problems}:\n{report}")
+    else:
+        problems.unlink(missing_ok=True)  # one of an earlier run would mislead
 
 
 def quoted(text: str) -> str:
@@ -302,7 +314,7 @@ def leads_out(path: Path, line: int, filename: str) -> Problem:
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """The columns of a CSV file that were asked for, all strings, and the int column `line`."""
 
     frame: pd.DataFrame
@@ -310,34 +322,49 @@ class _Table:
     columns_there: frozenset[str]  # the columns asked for that the file has
 
 
-def _read_table(
-    path: Path, required: Sequence[str], report: Report, optional: Sequence[str] = ()
-) -> _Table:
-    """Read a CSV file and check all that does not depend on what its columns mean."""
+def read_table(
+    path: Path,
+    required: Sequence[str],
+    report: Report,
+    optional: Sequence[str] = (),
+    *,
+    has_header: bool = True,
+) -> Table:
+    """Read a CSV file and check all that does not depend on what its columns mean.
+
+    Where it has no header, its columns are the `required` ones in their order. The first of those
+    is what a recording is called, which no two rows may share. Problems go into `report`.
+    """
     # Not pandas' reader: it makes numbers of the grades and NaN of the words "null" and "nan",
     # gives up at the first row with a field too many, and does not tell line numbers.
-    header, *rows = list(_rows(path, report)) or [_Row(1, [])]
-    if header.fields:
-        _check_header(path, header, required, report)
-        if not rows:
-            report.add(Problem(str(path), None, "no rows below the header", "add the rows"))
+    rows = list(_rows(path, report, required, has_header))
+    names = list(required)
+    if has_header:
+        header, *rows = rows or [_Row(1, [])]
+        names = header.fields
+        if names:
+            _check_header(path, header, required, report)
+            if not rows:
+                report.add(Problem(str(path), None, "no rows below the header", "add the rows"))
     columns: dict[str, list[str]] = {}
     for name in (*required, *optional):
-        if name in header.fields:
-            at = header.fields.index(name)
+        if name in names:
+            at = names.index(name)
             columns[name] = [row.fields[at] if at < len(row.fields) else "" for row in rows]
         elif name in required:
             columns[name] = [""] * len(rows)
-    faults = [_fault(row, len(header.fields)) for row in rows]
-    for row, fault, filename in zip(rows, faults, columns["filename"], strict=True):
+    name_of_row = required[0]
+    expected = f"where {'the header' if has_header else 'a row'} has {len(names)}"
+    faults = [_fault(row, len(names), expected) for row in rows]
+    for row, fault, filename in zip(rows, faults, columns[name_of_row], strict=True):
         if fault is not None:
             report.add(Problem(str(path), row.line, *fault, filename=filename or None))
     lines = np.array([row.line for row in rows], dtype=np.int64)
     frame = pd.DataFrame(columns, dtype=str).assign(line=lines)
-    if "filename" in header.fields:
-        _check_filenames(path, frame, report)
+    if name_of_row in names:
+        _check_filenames(path, frame.rename(columns={name_of_row: "filename"}), report)
     fits = pd.Series([fault is None for fault in faults], index=frame.index, dtype=bool)
-    return _Table(frame, fits, frozenset(columns).intersection(header.fields))
+    return Table(frame, fits, frozenset(columns).intersection(names))
 
 
 @dataclass(frozen=True)
@@ -347,7 +374,7 @@ class _Row:
     fault: str | None = None  # why it is not CSV
 
 
-def _rows(path: Path, report: Report) -> Iterator[_Row]:
+def _rows(path: Path, report: Report, columns: Sequence[str], has_header: bool) -> Iterator[_Row]:
     """Yield the header and the rows of a CSV file that are not blank, with their line numbers."""
     text = _text(path, report)
     if text is None:
@@ -372,7 +399,9 @@ def _rows(path: Path, report: Report) -> Iterator[_Row]:
             yield _Row(source.row + 1, guessed, fault=str(error))
             start = source.row + 1
     if n_rows == 0:
-        cure = "its first line must name the columns"
+        cure = f"a line for each row: {','.join(columns)}"
+        if has_header:
+            cure = "its first line must name the columns"
         report.add(Problem(str(path), None, "the file is empty", cure))
 
 
@@ -425,7 +454,7 @@ def _text(path: Path, report: Report) -> str | None:
 
 def _check_header(path: Path, header: _Row, required: Sequence[str], report: Report) -> None:
     names = header.fields
-    if (fault := _fault(header, len(names))) is not None:
+    if (fault := _fault(header, len(names), "")) is not None:
         report.add(Problem(str(path), header.line, *fault))
     listed = [quoted(name) for name in names[:_MOST_COLUMNS_LISTED]]
     if n_more := len(names) - len(listed):
@@ -441,13 +470,13 @@ def _check_header(path: Path, header: _Row, required: Sequence[str], report: Rep
             report.add(Problem(str(path), None, what, "keep one of them"))
 
 
-def _fault(row: _Row, n_columns: int) -> tuple[str, str] | None:
+def _fault(row: _Row, n_columns: int, expected: str) -> tuple[str, str] | None:
     """Return what is wrong with a row whatever its columns mean, and the cure; None if nothing."""
     if row.fault is not None:
         cure = 'close each quote; write a quote inside quotes as ""; shorten what is too long'
         return f"not CSV: {row.fault}", cure
     if len(row.fields) != n_columns:
-        what = f"{_count(len(row.fields), 'field')} where the header has {n_columns}"
+        what = f"{_count(len(row.fields), 'field')} {expected}"
         return what, "put text that has a comma in double quotes"
     if any("\ufffd" in field for field in row.fields):
         return "not UTF-8", "save the file as CSV in UTF-8"

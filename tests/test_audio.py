@@ -12,6 +12,7 @@ import tracemalloc
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hearback import audio
 from hearback.audio import (
     SAMPLE_RATE,
     BadStore,
+    Contents,
     NotInStore,
     Store,
     UnreadableAudio,
@@ -124,6 +126,19 @@ def test_the_notes_tell_what_a_low_rate_lacks(tmp_path: Path) -> None:
     )
     soundfile.write(tmp_path / "a.wav", tone(440.0, 0.3, 44_100), 44_100)
     assert decode(tmp_path / "a.wav").notes == ("44.1 kHz, resampled to 16 kHz",)
+
+
+def test_another_rate_may_be_asked_for(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(440.0, 1.0, 24_000), 24_000)
+    recording = decode(tmp_path / "a.wav", 24_000)
+    assert recording.notes == ()
+    assert np.abs(recording.waveform - tone(440.0, 1.0, 24_000)).max() < 1e-4
+    assert decode(tmp_path / "a.wav", 22_050).notes == ("24 kHz, resampled to 22.05 kHz",)
+    low = decode(tmp_path / "a.wav", 48_000)
+    assert len(low.waveform) == 48_000
+    assert low.notes == (
+        "24 kHz, resampled to 48 kHz; the upper half of the band (above 12 kHz) is missing",
+    )
 
 
 def with_one(value: float) -> np.ndarray:
@@ -866,6 +881,112 @@ def test_two_stores_share_a_folder(tmp_path: Path, folder: Path) -> None:
         Store.build(
             table(), folder, Path("m.csv"), tmp_path, "../x", report=Report(), progress=False
         )
+
+
+# Stores of something else
+
+
+PEAKS = Contents(1, 8_000, is_sound=False, shape=(2, 3), made_by={"window": [1, {"of": "peaks"}]})
+
+
+def peaks(filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return six numbers of a recording, none of which an int16 could hold."""
+    recording = decode(path, 8_000)
+    values = len(recording.waveform) * np.linspace(-1e3, 1 / 3, 6, dtype=np.float32).reshape(2, 3)
+    return values, ("a note",) if filename == "b.wav" else ()
+
+
+@pytest.fixture
+def build_peaks(tmp_path: Path, folder: Path) -> Callable[..., Store]:
+    def build_peaks(*filenames: str, **settings: Any) -> Store:
+        defaults: dict[str, Any] = {
+            "report": Report(),
+            "contents": PEAKS,
+            "load": peaks,
+            "progress": False,
+        }
+        places = (folder, Path("metadata.csv"), tmp_path / "store", "train")
+        return Store.build(table(*filenames), *places, **(defaults | settings))
+
+    return build_peaks
+
+
+def test_a_store_may_hold_other_arrays(
+    tmp_path: Path, folder: Path, build_peaks: Callable[..., Store]
+) -> None:
+    report = Report()
+    store = build_peaks("a.wav", "b.wav", "missing.wav", report=report)
+    for opened in (
+        store,
+        Store(tmp_path / "store", "train", PEAKS),
+        pickle.loads(pickle.dumps(store)),
+    ):
+        for name in ("a.wav", "b.wav"):
+            values = opened.get(name)
+            assert values.dtype == np.float32
+            assert np.array_equal(values, peaks(name, folder / name)[0])
+        assert opened.n_samples("a.wav") == 6
+    store.get("a.wav")[:] = 0
+    assert store.get("a.wav").any()
+    assert [(problem.severity, problem.what) for problem in report.problems] == [
+        ("warning", "a note"),
+        ("error", "the recording is missing"),
+    ]
+    assert report.warnings[0].cure.endswith("8 kHz mono original, use that")
+
+
+def test_a_store_of_other_contents_is_refused_and_built_again(
+    tmp_path: Path, build_peaks: Callable[..., Store]
+) -> None:
+    calls = []
+
+    def counting(filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+        calls.append(filename)
+        return peaks(filename, path)
+
+    build_peaks("a.wav")
+    for other in (
+        replace(PEAKS, version=2),
+        replace(PEAKS, sample_rate=16_000),
+        replace(PEAKS, shape=(3, 2)),
+        replace(PEAKS, made_by={"window": [1, {"of": "troughs"}]}),
+    ):
+        with pytest.raises(BadStore, match="build it again"):
+            Store(tmp_path / "store", "train", other)
+    build_peaks("a.wav", load=counting)
+    assert calls == []
+    build_peaks("a.wav", load=counting, contents=replace(PEAKS, version=2))
+    assert calls == ["a.wav"]
+    assert len(list((tmp_path / "store").glob("*.pcm"))) == 1
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros((3, 2)), np.zeros(6), np.full((2, 3), np.nan), np.full((2, 3), np.inf)]
+)
+def test_what_the_store_cannot_hold_is_refused(
+    build_peaks: Callable[..., Store], values: np.ndarray
+) -> None:
+    with pytest.raises(ValueError, match=r"an array of|NaN or infinite"):
+        build_peaks("a.wav", load=lambda _filename, _path: (values, ()))
+
+
+def test_an_entry_of_another_size_is_damage(
+    tmp_path: Path, build_peaks: Callable[..., Store]
+) -> None:
+    build_peaks("a.wav", "b.wav")
+    change_entry(n_samples=5)(tmp_path / "store")
+    with pytest.raises(BadStore, match="damaged"):
+        Store(tmp_path / "store", "train", PEAKS)
+    assert len(build_peaks("a.wav", "b.wav")) == 2
+
+
+def test_the_index_of_speech_tells_what_it_always_told(
+    tmp_path: Path, build: Callable[..., Store]
+) -> None:
+    build("a.wav")
+    index = json.loads((tmp_path / "store" / "train.json").read_text())
+    assert list(index) == ["version", "dtype", "sample_rate", "data", "n_samples", "recordings"]
+    assert (index["version"], index["dtype"], index["sample_rate"]) == (2, "<i2", 16_000)
 
 
 def test_a_recording_too_loud_is_clipped_in_the_store(

@@ -23,10 +23,11 @@ from test_evaluation import (
 )
 
 import check_models
-from hearback import cli
+from hearback import cli, outliers
 from hearback.checkpoint import FoldFiles, read_story, save_fold, save_partial
 from hearback.errors import HearbackError
 from hearback.options import add_options, options_from
+from hearback.outliers import Outlier
 from hearback.training import train_fold
 from train_model3mapd import RECIPE
 
@@ -286,11 +287,16 @@ def test_retrain_runs_only_a_training_of_the_very_fold(
     assert not commands
 
 
+def command_for(outlier: Outlier, folder: Path) -> list[str]:
+    read = check_models.read_command
+    return outliers.command_for(outlier, folder / "data", folder / "assets", read)
+
+
 def test_a_model_whose_name_is_no_script_is_not_run(folder: Path) -> None:
     for model in ("model9z", "model_peer_transcript"):
-        outlier = check_models.Outlier(model, 1, "", command(folder, model, 1, "--attempt 2"))
+        outlier = Outlier(model, 1, "", command(folder, model, 1, "--attempt 2"))
         with pytest.raises(HearbackError, match=f"neither python train_{model}"):
-            check_models.command_for(outlier, folder / "data", folder / "assets")
+            command_for(outlier, folder)
 
 
 def test_a_rung_of_the_ladder_is_run_as_a_module(
@@ -298,12 +304,11 @@ def test_a_rung_of_the_ladder_is_run_as_a_module(
 ) -> None:
     flags = command(folder, "model3mapd", 1, "--attempt 2").split()[2:]
     words = ["python", "-m", "benchmarks.ladder", "--rungs", "text_cosine", *flags]
-    outlier = check_models.Outlier("model_ladder_text_cosine", 1, "", " ".join(words))
-    found = check_models.command_for(outlier, folder / "data", folder / "assets")
-    assert found == [sys.executable, *words[1:]]
+    outlier = Outlier("model_ladder_text_cosine", 1, "", " ".join(words))
+    assert command_for(outlier, folder) == [sys.executable, *words[1:]]
     monkeypatch.chdir(folder)
     there = "import importlib.util; assert importlib.util.find_spec('benchmarks.ladder')"
-    assert check_models.run([sys.executable, "-c", there]) == 0
+    assert outliers.run([sys.executable, "-c", there]) == 0
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from conftest import inference_options
 from test_inference import BASE_RATES, CPU, write_fold
 
 import infer
-from hearback import checkpoint, deadline, inference, passes
+from hearback import checkpoint, deadline, inference, passes, tables
 from hearback.calibration import Calibration, Line
 from hearback.checkpoint import FoldFiles
 from hearback.deadline import MARGIN_SECONDS, MARGIN_SHARE, Deadline, Outcome, TimedRun
@@ -429,7 +429,7 @@ def test_a_limit_that_ends_before_a_fold_loses_no_row(
     assert set(submission["score"]) == {0.1, 0.25, 0.4}
     printed = capsys.readouterr().out
     assert "NOT ONE FOLD" in printed and "6 of them at the base rate" in printed
-    problems = read(options.submission.with_name(inference.PROBLEMS))
+    problems = read(options.submission.with_name(tables.PROBLEMS))
     assert set(problems["filename"][problems["severity"] == "error"]) == set(order)
     assert "words.csv lacks 6 rows" in printed
 
@@ -437,7 +437,7 @@ def test_a_limit_that_ends_before_a_fold_loses_no_row(
 def test_what_was_left_out_is_among_the_problems(options: InferenceOptions, clock: Clock) -> None:
     write_submission(replace(options, time_limit=limit_of(40)))
     assert read(options.submission)["score"].between(0, 1, inclusive="neither").all()
-    problems = read(options.submission.with_name(inference.PROBLEMS))
+    problems = read(options.submission.with_name(tables.PROBLEMS))
     assert set(problems["severity"]) == {"warning"}
     assert problems["what"].str.contains("not run, for lack of time").any()
 

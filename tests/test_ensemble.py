@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, softmax
 from sklearn.metrics import log_loss
 
 from hearback.calibration import KINDS, Calibration, Line, fit_calibration, fit_logistic, logit
@@ -27,6 +27,7 @@ from hearback.ensemble import (
     fit_mixture,
     honest_log_loss_without,
     mean_log_loss,
+    mix,
     score_ensemble,
     search_logit_weights,
     search_weights,
@@ -353,6 +354,68 @@ def test_what_the_grades_need_pays_honestly() -> None:
     evidence = Evidence(misjudged, labels, Groups(np.arange(2000) // 8), grades)
     losses = compare_combinations(evidence)["logits"]
     assert losses["platt_by_age"] < min(losses["none"], losses["platt"]) - 0.02
+
+
+def as_classes(predictions: np.ndarray) -> np.ndarray:
+    """Return (models, rows) of probabilities of a 1 as (models, rows, 2)."""
+    return np.stack([1 - predictions, predictions], axis=2)
+
+
+@pytest.mark.parametrize("combine", COMBINATIONS)
+def test_two_classes_make_the_ensemble_of_a_0_and_a_1(combine: str) -> None:
+    evidence = make_evidence(3)
+    labels = evidence.labels.astype(int)
+    classes = Evidence.of_classes(as_classes(evidence.predictions), labels, evidence.groups)
+    expected, found = (score_ensemble(x, combine, "none") for x in (evidence, classes))
+    np.testing.assert_allclose(found.mixture.weights, expected.mixture.weights, atol=1e-6)
+    np.testing.assert_allclose(
+        found.honest_predictions[:, 1], expected.honest_predictions, atol=1e-6
+    )
+    for name in ("alone", "plain_mean", "fitted", "honest"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
+
+
+def make_classes(qualities: Sequence[float], n_rows: int = 400) -> Evidence:
+    """Return predictions of 4 classes, a model of each quality, of 40 groups."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=n_rows)
+    right = np.eye(4)[labels]
+    logits = np.stack([quality * right + rng.normal(0, 1, (n_rows, 4)) for quality in qualities])
+    return Evidence.of_classes(softmax(logits, axis=2), labels, Groups(np.arange(n_rows) % 40))
+
+
+def test_weights_of_classes_are_those_of_another_optimiser() -> None:
+    evidence = make_classes([1.5, 1, 0.5])
+    for combine in COMBINATIONS:
+        weights = fit_mixture(evidence, combine, "none").weights
+
+        def loss(weights: np.ndarray, combine: str = combine) -> float:
+            mixed = mix(combine, weights, evidence.predictions)
+            return mean_log_loss(evidence.labels, mixed / mixed.sum(axis=1, keepdims=True))
+
+        found = minimize(loss, np.full(3, 1 / 3), method="Nelder-Mead", bounds=[(1e-6, 3)] * 3)
+        # A ridge draws the weights of logits a little towards equal ones.
+        assert found.fun - 1e-6 <= loss(weights) <= found.fun + (1e-6, 2e-3)[combine == "logits"]
+
+
+def test_classes_that_are_predicted_too_surely_are_tempered() -> None:
+    evidence = make_classes([1.5])
+    surer = evidence.predictions**3
+    surer /= surer.sum(axis=2, keepdims=True)
+    overconfident = Evidence.of_classes(surer, evidence.labels, evidence.groups)
+    (weight,) = fit_mixture(overconfident, "logits", "none").weights
+    (usual,) = fit_mixture(evidence, "logits", "none").weights
+    assert weight == pytest.approx(usual / 3, rel=0.02)
+    scores = score_ensemble(overconfident, "logits", "none")
+    assert scores.honest < scores.alone[0] - 0.1
+
+
+def test_a_model_of_classes_that_hurts_has_no_weight() -> None:
+    evidence = make_classes([1.5, -1])
+    for combine in COMBINATIONS:
+        scores = score_ensemble(evidence, combine, "none")
+        assert scores.mixture.weights[1] == pytest.approx(0, abs=1e-3)
+        np.testing.assert_allclose(scores.honest_predictions.sum(axis=1), 1)
 
 
 def test_a_single_group_has_no_honest_score() -> None:

@@ -214,6 +214,21 @@ def test_equal_rows_have_no_error_however_large_their_groups() -> None:
     assert standard_error(np.full(7, 0.3), groups) == pytest.approx(0, abs=1e-12)
 
 
+def test_a_bootstrap_draws_whole_groups_of_any_totals() -> None:
+    rng = np.random.default_rng(0)
+    values, groups = rng.normal(5, 1, 60), np.arange(60) // 3
+    totals = np.stack([np.bincount(groups, values), np.bincount(groups)], axis=1)
+    # The same as pairs of pairs, for a statistic that is not the plain mean of a vector.
+    squares = totals.reshape(20, 1, 2)
+    draws = evaluation.bootstrap(squares, lambda t: t[0, 0] / t[0, 1], np.random.default_rng(1))
+    interval = evaluation.bootstrap_interval(values, groups, np.random.default_rng(1))
+    assert evaluation.percentile_interval(draws) == pytest.approx(interval)
+    of_groups = values.reshape(20, 3).mean(axis=1)
+    assert draws.std() == pytest.approx(of_groups.std() / np.sqrt(20), rel=0.1)
+    constant = evaluation.bootstrap(squares, lambda t: t[0, 1], np.random.default_rng(1))
+    assert set(constant) == {60.0}
+
+
 def with_curves(curves: Sequence[Sequence[float]], n_rows: Sequence[int]) -> OutOfFold:
     stories = {
         fold: {"epochs": [{"validation_log_loss": loss} for loss in curve], "n_validation": n}

@@ -10,7 +10,7 @@ import torch
 from conftest import CONFIG, inference_options
 
 import infer
-from hearback import checkpoint, inference, models, passes
+from hearback import checkpoint, devices, models, passes, tables
 from hearback.calibration import Line
 from hearback.checkpoint import FoldFiles
 from hearback.encoder import EncoderLayer
@@ -86,7 +86,7 @@ def scores(options: InferenceOptions) -> pd.Series:
 
 
 def problems(options: InferenceOptions) -> pd.DataFrame:
-    return pd.read_csv(options.submission.with_name(inference.PROBLEMS))
+    return pd.read_csv(options.submission.with_name(tables.PROBLEMS))
 
 
 def test_the_submission_has_the_formats_rows_in_its_order(options: InferenceOptions) -> None:
@@ -97,7 +97,7 @@ def test_the_submission_has_the_formats_rows_in_its_order(options: InferenceOpti
     assert list(submission["filename"]) == list(expected["filename"])
     assert submission["score"].between(0, 1, inclusive="neither").all()
     assert submission["score"].nunique() == len(submission)
-    assert not options.submission.with_name(inference.PROBLEMS).exists()
+    assert not options.submission.with_name(tables.PROBLEMS).exists()
 
 
 def test_without_a_format_the_order_is_the_metadatas(options: InferenceOptions) -> None:
@@ -191,10 +191,10 @@ def test_problems_of_an_earlier_run_do_not_stay(options: InferenceOptions) -> No
     whole = (options.data / "test000.wav").read_bytes()
     (options.data / "test000.wav").write_bytes(b"broken")
     write_submission(options)
-    assert options.submission.with_name(inference.PROBLEMS).exists()
+    assert options.submission.with_name(tables.PROBLEMS).exists()
     (options.data / "test000.wav").write_bytes(whole)
     write_submission(options)
-    assert not options.submission.with_name(inference.PROBLEMS).exists()
+    assert not options.submission.with_name(tables.PROBLEMS).exists()
 
 
 def test_a_missing_column_is_an_error(options: InferenceOptions) -> None:
@@ -313,7 +313,7 @@ def test_workers_change_no_prediction(recipe: Recipe, source: PairSource, tokeni
 
 def test_an_unknown_device_is_an_error() -> None:
     with pytest.raises(HearbackError, match="--device abacus"):
-        inference.choose_device("abacus")
+        devices.choose_device("abacus")
 
 
 # One pass for all of the ensemble

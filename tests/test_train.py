@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,18 @@ from test_scripts import PROJECT, run, training_flags
 
 import train
 from hearback.errors import HearbackError
+from hearback.launching import command
 from hearback.launching.jobs import Job, Outcome
+from hearback.recipe import find_recipes
 
 MODELS = ("model1m", "model2ds")
 
 
 def read(monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict[str, object]:
     monkeypatch.setattr(sys, "argv", ["train.py", *flags])
-    return vars(train.read_arguments(MODELS))
+    recipes = {name: recipe for name, recipe in find_recipes(PROJECT).items() if name in MODELS}
+    competition = replace(train.competition(), recipes=recipes)
+    return vars(command.read_arguments(competition))
 
 
 @pytest.fixture
@@ -102,7 +107,7 @@ def test_a_failure_is_shown_with_its_log_and_its_last_words(
         Outcome(Job("model1m", 1, (), log), "failed", "exit status 2"),
         Outcome(Job("model2ds", 1, (), None, "model1m"), "not run", "it starts from …"),
     ]
-    train.show_outcomes(outcomes, tmp_path)
+    command.show_outcomes(outcomes, tmp_path)
     printed = capsys.readouterr().out
     assert f"FAILED: model1m fold 1, see {log}: no space left" in printed
     assert "not run (it starts from …)" in printed

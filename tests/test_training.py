@@ -172,29 +172,29 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
         path.unlink()
 
     steps: list[float] = []
-    step = training.FoldTraining._step
+    step = training.ReadingTraining._step
 
-    def counted(self: training.FoldTraining, batch: Batch, factor: float) -> Step:
+    def counted(self: training.ReadingTraining, batch: Batch, factor: float) -> Step:
         if len(steps) == n_steps:
             raise KeyboardInterrupt
         steps.append(factor)
         return step(self, batch, factor)
 
     keep_each_step = replace(options, checkpoint_minutes=0)
-    monkeypatch.setattr(training.FoldTraining, "_step", counted)
+    monkeypatch.setattr(training.ReadingTraining, "_step", counted)
     with pytest.raises(KeyboardInterrupt):
         train(keep_each_step, recipe)
     assert files.partial.exists()
-    monkeypatch.setattr(training.FoldTraining, "_step", step)
+    monkeypatch.setattr(training.ReadingTraining, "_step", step)
     torch.manual_seed(n_steps)  # another process starts with other random numbers
 
     steps_left = []
 
-    def watched(self: training.FoldTraining, batch: Batch, factor: float) -> Step:
+    def watched(self: training.ReadingTraining, batch: Batch, factor: float) -> Step:
         steps_left.append(factor)
         return step(self, batch, factor)
 
-    monkeypatch.setattr(training.FoldTraining, "_step", watched)
+    monkeypatch.setattr(training.ReadingTraining, "_step", watched)
     story = train(keep_each_step, recipe)
     n_in_all = sum(len(epoch.get("gradient_norms", ())) for epoch in story["epochs"])
     assert len(steps) + len(steps_left) == n_in_all
@@ -323,17 +323,19 @@ def test_a_training_killed_in_its_second_attempt_goes_on_in_it(
     undisturbed = [path.read_bytes() for path in (files.oof, files.weights)]
     files.story.unlink()
 
-    run_epoch = training.FoldTraining.run_epoch
+    run_epoch = training.ReadingTraining.run_epoch
     with provoked(stalls.freeze, attempts=[1]) as steps:
         for killed_in in (0, 1):  # at the start of the second attempt, and in its second epoch
 
-            def killed(self: training.FoldTraining, scalars: Any, epoch: int = killed_in) -> None:
+            def killed(
+                self: training.ReadingTraining, scalars: Any, epoch: int = killed_in
+            ) -> None:
                 if (self.attempt, self.epoch) == (2, epoch):
                     raise KeyboardInterrupt
                 run_epoch(self, scalars)
 
             with monkeypatch.context() as patch:
-                patch.setattr(training.FoldTraining, "run_epoch", killed)
+                patch.setattr(training.ReadingTraining, "run_epoch", killed)
                 with pytest.raises(KeyboardInterrupt):
                     train(options)
         story = train(options)
@@ -343,7 +345,7 @@ def test_a_training_killed_in_its_second_attempt_goes_on_in_it(
 
 
 def test_a_training_that_goes_on_knows_the_steps_of_before(options: TrainingOptions) -> None:
-    def freeze_until_killed(fold_training: training.FoldTraining, batch: Batch) -> Batch:
+    def freeze_until_killed(fold_training: training.ReadingTraining, batch: Batch) -> Batch:
         if len(fold_training.progress.losses) == 3:
             raise KeyboardInterrupt
         return stalls.freeze(fold_training, batch)
@@ -375,7 +377,7 @@ def test_the_guard_changes_nothing_of_a_training_that_learns(
 
 
 def test_a_huge_number_that_clipping_copes_with_is_no_stall(options: TrainingOptions) -> None:
-    def loud(fold_training: training.FoldTraining, batch: Batch) -> Batch:
+    def loud(fold_training: training.ReadingTraining, batch: Batch) -> Batch:
         waveforms = batch.waveforms.clone()
         waveforms[0, 1000] = 1e10
         return replace(batch, waveforms=waveforms)
@@ -514,14 +516,14 @@ def test_what_is_kept_of_a_training_is_the_running_average_of_its_weights(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     biases, decay, name = [], 0.9, "head.classifier.bias"
-    step = training.FoldTraining._step
+    step = training.ReadingTraining._step
 
-    def watched(self: training.FoldTraining, batch: Batch, factor: float) -> Step:
+    def watched(self: training.ReadingTraining, batch: Batch, factor: float) -> Step:
         result = step(self, batch, factor)
         biases.append(self.model.get_parameter(name).detach().clone())
         return result
 
-    monkeypatch.setattr(training.FoldTraining, "_step", watched)
+    monkeypatch.setattr(training.ReadingTraining, "_step", watched)
     story = train(options, replace(QUICK, average_decay=decay, epochs=1, schedule_epochs=1))
     average = biases[0]
     for bias in biases[1:]:
@@ -541,12 +543,12 @@ def test_flags_survive_the_way_to_another_process(options: TrainingOptions) -> N
 def test_a_warm_start_begins_with_the_same_folds_trained_encoder(options: TrainingOptions) -> None:
     train(options, QUICK_TOKENS)
     warm = replace(QUICK, warm_start=QUICK_TOKENS.name)
-    begun = training.FoldTraining(options.adapt(warm), 0, options, options.load_data(), 1)
+    begun = training.ReadingTraining(options.adapt(warm), 0, options, options.load_data(), 1)
     files = files_of(options, QUICK_TOKENS)
     trained = checkpoint.load_scorer(files, read_story(files)).encoder.state_dict()
     for name, tensor in begun.model.encoder.state_dict().items():
         torch.testing.assert_close(tensor, trained[name])
-    cold = training.FoldTraining(options.adapt(QUICK), 0, options, options.load_data(), 1)
+    cold = training.ReadingTraining(options.adapt(QUICK), 0, options, options.load_data(), 1)
     name = "layers.1.fc1.weight"
     assert not torch.equal(cold.model.encoder.state_dict()[name], trained[name])
 

@@ -259,9 +259,9 @@ def test_the_best_epoch_s_words_survive_a_killed_training(
     recipe = replace(TOKENS, epochs=2, schedule_epochs=2)
     data = trained.load_data()
     files = FoldFiles(trained.assets, recipe.name, 0)
-    run_epoch, predict = training.FoldTraining.run_epoch, training.predict
+    run_epoch, predict = training.ReadingTraining.run_epoch, training.predict
 
-    def worse_and_worse(self: training.FoldTraining, scalars: Any) -> None:
+    def worse_and_worse(self: training.ReadingTraining, scalars: Any) -> None:
         is_first = self.epoch == 0
 
         def spoiled(*args: Any, **kwargs: Any) -> Predictions:
@@ -276,21 +276,21 @@ def test_the_best_epoch_s_words_survive_a_killed_training(
             patch.setattr(training, "predict", spoiled)
             run_epoch(self, scalars)
 
-    def killed(self: training.FoldTraining, scalars: Any) -> None:
+    def killed(self: training.ReadingTraining, scalars: Any) -> None:
         if self.epoch == 1:
             raise KeyboardInterrupt
         worse_and_worse(self, scalars)
 
-    monkeypatch.setattr(training.FoldTraining, "run_epoch", worse_and_worse)
+    monkeypatch.setattr(training.ReadingTraining, "run_epoch", worse_and_worse)
     story = training.train_fold(recipe, 0, trained, data)
     assert story["best_epoch"] < 2
     undisturbed = files.words.read_bytes()
     files.story.unlink()
     files.words.unlink()
-    monkeypatch.setattr(training.FoldTraining, "run_epoch", killed)
+    monkeypatch.setattr(training.ReadingTraining, "run_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
         training.train_fold(recipe, 0, trained, data)
-    monkeypatch.setattr(training.FoldTraining, "run_epoch", worse_and_worse)
+    monkeypatch.setattr(training.ReadingTraining, "run_epoch", worse_and_worse)
     training.train_fold(recipe, 0, trained, data)
     assert files.words.read_bytes() == undisturbed
     assert (read_fold(files, read_story(files))["complete"] != 0).all()

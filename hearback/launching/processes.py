@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
+ROOT = Path(__file__).parents[2]  # where the programs lie
 BOUND = Path(__file__).with_name("bound.py")
 GRACE_SECONDS = 10.0
 
@@ -73,13 +74,19 @@ def start(
     with nullcontext() if log is None else log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(BOUND), str(os.getpid()), *arguments],
-            env=environment,
+            env=with_our_modules(os.environ if environment is None else environment),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=None if log is None else subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def with_our_modules(environment: Mapping[str, str]) -> dict[str, str]:
+    """Let `-m` find the project's modules from any folder."""
+    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:

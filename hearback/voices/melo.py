@@ -1,19 +1,14 @@
 """Melo: MeloTTS's EN_NEWEST, the competition's voice, run in an environment of its own.
 
 MeloTTS (MIT, https://github.com/myshell-ai/MeloTTS) pins packages that conflict with ours. So
-`melo_worker.py` runs on the Python of that environment (`make melo`) and speaks JSON lines over its
-standard input and output. docs/melo.md lists the files that it needs and where they go.
+`melo_worker.py` runs on the Python of that environment (`make melo`), as a `hearback.worker`.
+docs/melo.md lists the files that it needs and where they go.
 """
 
-import base64
 import functools
-import json
 import os
-import subprocess
-import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hearback.voices.base import RenderError, VoiceError, seed_of
+from hearback.worker import Worker, WorkerError, decode_waveform
 
 PYTHON = Path(".venv-melo/bin/python")
 MODEL_DIR = Path("assets/tts_model")
@@ -40,7 +36,6 @@ FILES = (
         "nltk_data/taggers/averaged_perceptron_tagger_eng",
     ),
 )
-N_STDERR_LINES = 12  # of a dead worker, shown
 
 
 def missing_files(model_dir: Path) -> list[str]:
@@ -90,30 +85,19 @@ class MeloVoice:
             )
         model_dir.mkdir(parents=True, exist_ok=True)
         self._missing = missing_files(model_dir)
-        self._text_seconds = text_seconds
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
-        command = [str(python), "-I", str(WORKER), "--model_dir", str(model_dir)]
-        # -I: the folder of the worker is not searched, where melo.py would pass for MeloTTS.
-        self._process = subprocess.Popen(
-            [*command, "--speed", str(speed), "--device", device],
-            cwd=model_dir,  # so that "bert-base-uncased" means the folder there
-            env=self._environment(model_dir),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            text=True,
-            encoding="utf-8",
-        )
-        assert self._process.stdin and self._process.stdout  # they are pipes
-        self._requests, self._replies = self._process.stdin, self._process.stdout
-        try:
-            ready = self._receive(start_seconds)
-            if "fatal" in ready:
-                raise self._error(f"MeloTTS did not start: {ready['fatal']}")
-            self.sample_rate = int(ready["sample_rate"])
-        except BaseException:
-            self.close()
-            raise
+        with self._as_voice_errors():
+            self._worker = Worker(
+                "MeloTTS",
+                python,
+                WORKER,
+                ["--model_dir", str(model_dir), "--speed", str(speed), "--device", device],
+                folder=model_dir,  # so that "bert-base-uncased" means the folder there
+                environment=self._environment(model_dir),
+                start_seconds=start_seconds,
+                answer_seconds=text_seconds,
+            )
+        ready = self._worker.ready
+        self.sample_rate = int(ready["sample_rate"])
         self._described: dict[str, str | float | int] = {
             "backend": "melo",
             "voice": ready["voice"],
@@ -132,11 +116,11 @@ class MeloVoice:
 
         Raises RenderError when MeloTTS cannot say it, VoiceError when the worker has ended.
         """
-        self._send({"text": text, "seed": seed_of(text)})
-        reply = self._receive(self._text_seconds)
+        with self._as_voice_errors():
+            reply = self._worker.ask({"text": text, "seed": seed_of(text)})
         if "error" in reply:
             raise RenderError(f"MeloTTS failed: {reply['error']}")
-        return np.frombuffer(base64.b64decode(reply["audio"]), dtype="<f4").astype(np.float32)
+        return decode_waveform(reply["audio"])
 
     def __reduce__(self) -> tuple[Callable[..., "MeloVoice"], tuple[float]]:
         """Travel to another process as what was asked for; there it has a worker of its own."""
@@ -145,15 +129,7 @@ class MeloVoice:
 
     def close(self) -> None:
         """End the worker."""
-        with suppress(OSError):  # its end of the pipe may be gone
-            self._requests.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._replies.close()
-        self._stderr.close()
+        self._worker.close()
 
     def _environment(self, model_dir: Path) -> dict[str, str]:
         # One thread: with more, sums are added in another order, and the waveform is another. It is
@@ -165,51 +141,14 @@ class MeloVoice:
             environment["NLTK_DATA"] = str(model_dir / "nltk_data")
         return environment
 
-    def _send(self, request: dict[str, Any]) -> None:
-        try:
-            self._requests.write(json.dumps(request) + "\n")
-            self._requests.flush()
-        except (OSError, ValueError) as error:  # ValueError: closed
-            raise self._error("MeloTTS's worker has ended") from error
-
-    def _receive(self, seconds: float) -> dict[str, Any]:
-        with self._killed_after(seconds) as late:
-            line = self._replies.readline()
-        if late.is_set():
-            raise self._error(f"MeloTTS's worker gave no answer in {seconds:g} s and was ended")
-        try:
-            reply = json.loads(line)
-        except json.JSONDecodeError as error:
-            what = f"answered {line[:80]!r}" if line else "has ended"
-            raise self._error(f"MeloTTS's worker {what}") from error
-        return reply
-
     @contextmanager
-    def _killed_after(self, seconds: float) -> Iterator[threading.Event]:
-        """End the worker when the block takes longer; a blocked read then returns."""
-        late = threading.Event()
-
-        def kill() -> None:
-            late.set()
-            self._process.kill()
-
-        timer = threading.Timer(seconds, kill)
-        timer.start()
+    def _as_voice_errors(self) -> Iterator[None]:
+        """Raise the worker's errors as VoiceErrors that name the files which are not there."""
         try:
-            yield late
-        finally:
-            timer.cancel()
-
-    def _error(self, what: str) -> VoiceError:
-        """Return the error with the worker's last words and the files that are not there."""
-        with suppress(subprocess.TimeoutExpired):  # its last words are complete once it has ended
-            self._process.wait(timeout=5)
-        lines = [what]
-        if not self._stderr.closed:
-            self._stderr.seek(0)
-            said = self._stderr.read().decode(errors="replace").splitlines()
-            lines += [f"  | {line}" for line in said[-N_STDERR_LINES:]]
-        if self._missing:
-            lines.append("not on this machine, so the hub was asked (docs/melo.md says how):")
-            lines += [f"  {MODEL_DIR.name}/{name}" for name in self._missing]
-        return VoiceError("\n".join(lines))
+            yield
+        except WorkerError as error:
+            lines = [str(error)]
+            if self._missing:
+                lines.append("not on this machine, so the hub was asked (docs/melo.md says how):")
+                lines += [f"  {MODEL_DIR.name}/{name}" for name in self._missing]
+            raise VoiceError("\n".join(lines)) from error

@@ -1,40 +1,29 @@
 """MeloTTS's half of the voice `melo`: a script for the Python that has MeloTTS, and no other.
 
-    .venv-melo/bin/python -I melo_worker.py --model_dir assets/tts_model --speed 0.7
+    .venv-melo/bin/python -I hearback/worker_main.py hearback/voices/melo_worker.py \\
+        --model_dir assets/tts_model --speed 0.7
 
-It imports nothing of Hearback and runs on Python 3.9 to 3.12. One JSON object a line, both ways:
+It is served by `worker_main.py`, imports nothing of Hearback and runs on Python 3.9 to 3.12.
 
-    out  {"ready": true, "sample_rate": 44100, "voice": ..., "package_version": ..., "weights": ...}
-    in   {"text": "the cat", "seed": 7}
-    out  {"audio": base64 of float32 little-endian samples}  or  {"error": "why not this text"}
-
-When it cannot start it writes {"fatal": "why"} and ends with status 1. It ends when its input does.
+    ready   {"sample_rate": 44100, "voice": ..., "package_version": ..., "weights": ...}
+    in      {"text": "the cat", "seed": 7}
+    out     {"audio": float32 little-endian samples}
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import hashlib
 import importlib.metadata
 import json
-import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 LANGUAGE = "EN_NEWEST"
 SPEAKER = "EN-Newest"
 HUB_ID = "myshell-ai/MeloTTS-English-v3"  # what MeloTTS's own EN_NEWEST stands for
 ENGLISH_BERT = "bert-base-uncased"
-
-
-def reserve_stdout() -> TextIO:
-    """Return the real standard output for the protocol; whatever is printed goes to stderr."""
-    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
-    os.dup2(2, 1)  # output of C libraries too, which know nothing of sys.stdout
-    sys.stdout = sys.stderr
-    return protocol
 
 
 def skip_other_languages() -> None:
@@ -104,8 +93,7 @@ class Speaker:
         # MeloTTS loads BERT with its first text, which draws random numbers after the seed: without
         # a text before all others, the first one would sound different the next time.
         self.say("ready", 0)
-        self.ready = {
-            "ready": True,
+        self.told = {
             "sample_rate": int(self._model.hps.data.sampling_rate),
             "voice": f"{LANGUAGE} {SPEAKER}",
             "package_version": package_version(),
@@ -122,39 +110,14 @@ class Speaker:
         return audio.astype("<f4").tobytes()
 
 
-def answer(speaker: Speaker, line: str) -> dict[str, str]:
-    """Return the reply to one request; a text that cannot be said is a reply too."""
-    try:
-        request = json.loads(line)
-        samples = speaker.say(request["text"], request["seed"])
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
-    return {"audio": base64.b64encode(samples).decode("ascii")}
-
-
-def main() -> int:
-    """Load MeloTTS, then answer requests until the input ends."""
+def start(
+    arguments: list[str],
+) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Load MeloTTS; return what it is, and the function that says texts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model_dir", type=Path, required=True)
     parser.add_argument("--speed", type=float, required=True)
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    protocol = reserve_stdout()
-
-    def reply(message: dict[str, Any]) -> None:
-        protocol.write(json.dumps(message) + "\n")
-        protocol.flush()
-
-    try:
-        speaker = Speaker(args.model_dir, args.speed, args.device)
-    except Exception as error:
-        reply({"fatal": f"{type(error).__name__}: {error}"})
-        raise
-    reply(speaker.ready)
-    for line in sys.stdin:
-        reply(answer(speaker, line))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    args = parser.parse_args(arguments)
+    speaker = Speaker(args.model_dir, args.speed, args.device)
+    return speaker.told, lambda request: {"audio": speaker.say(request["text"], request["seed"])}

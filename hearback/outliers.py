@@ -1,0 +1,115 @@
+"""The folds that a person should look at, and the commands that train them again."""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from hearback import cli, evaluation
+from hearback.errors import HearbackError
+from hearback.evaluation import OutOfFold
+from hearback.launching.processes import with_our_modules
+
+# Of a model and the words of a command: the arguments for Python, and what its flags ask for.
+# Raises HearbackError where that is no training of this model by this project.
+ReadCommand = Callable[[str, Sequence[str]], tuple[list[str], argparse.Namespace]]
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A fold that stands out, why, and the command that trains it again, as its story has it."""
+
+    model: str
+    fold: int
+    reason: str
+    command: str
+
+
+def find_outliers(tables: Sequence[OutOfFold]) -> list[Outlier]:
+    """Return the folds that stand out among those of their model."""
+    return [
+        Outlier(table.model, fold, reason, table.stories[fold]["command_again"])
+        for table in tables
+        for fold, reason in evaluation.folds_that_stand_out(table).items()
+    ]
+
+
+def show_outliers(tables: Sequence[OutOfFold]) -> list[Outlier]:
+    """Print the folds that are not trained and those that stand out; return the latter."""
+    for table in tables:
+        if table.missing_folds:
+            print(f"{table.model}: folds {table.missing_folds} are not trained; {table.TRAIN}")
+    outliers = find_outliers(tables)
+    for outlier in outliers:
+        print(f"{outlier.model} fold {outlier.fold} stands out: {outlier.reason}. Train it again:")
+        print(f"  {outlier.command}")
+    if not outliers:
+        print("No fold stands out.")
+    return outliers
+
+
+def retrain(outliers: Sequence[Outlier], data: Path, assets: Path, read: ReadCommand) -> None:
+    """Train folds again with the commands of their stories, and name those where that fails.
+
+    Raises HearbackError, before any is run, where `command_for` does.
+    """
+    # All are checked before the first one runs for hours.
+    commands = [command_for(outlier, data, assets, read) for outlier in outliers]
+    for outlier, command in zip(outliers, commands, strict=True):
+        print(f"\n{outlier.model} fold {outlier.fold}: {outlier.command}", flush=True)
+        if status := run(command):
+            print(f"FAILED: {outlier.model} fold {outlier.fold}, status {status}")
+
+
+def command_for(outlier: Outlier, data: Path, assets: Path, read: ReadCommand) -> list[str]:
+    """Return the arguments that train an outlier again.
+
+    A story may have been downloaded, so its command is not trusted: it has to be one of this
+    project's trainings, of this very fold, with flags that are known, of these data, into these
+    assets. Raises HearbackError for any other.
+    """
+    try:
+        arguments, asked = read(outlier.model, shlex.split(outlier.command))
+        if asked.fold != outlier.fold:
+            raise HearbackError(f"it is of fold {asked.fold}")
+        for name, shown in (("data", data), ("assets", assets)):
+            if getattr(asked, name).resolve() != shown.resolve():
+                raise HearbackError(f"from here, its --{name} is not {shown}")
+    except (HearbackError, ValueError) as error:  # ValueError: a quotation without an end
+        raise HearbackError(
+            f"{assets / outlier.model}_{outlier.fold}.json: --retrain does not run its command "
+            f"({error}): {outlier.command}"
+        ) from None
+    return [sys.executable, *arguments]
+
+
+class _Flags(cli.Parser):
+    """Raises HearbackError where a parser of a command line would end the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise HearbackError(message)
+
+
+def read_flags(
+    flags: Sequence[str], add_options: Callable[[argparse.ArgumentParser], None]
+) -> argparse.Namespace:
+    """Read a training's flags: its fold and attempt, and what `add_options` declares.
+
+    Raises HearbackError for flags that it has not.
+    """
+    parser = _Flags(add_help=False)
+    parser.add_argument("--fold", type=int, required=True)
+    parser.add_argument("--attempt", type=int, required=True)
+    add_options(parser)
+    return parser.parse_args(flags)
+
+
+def run(command: list[str]) -> int:
+    """Run a training, from the folder that we are in, and return its status."""
+    environment = with_our_modules(os.environ)
+    return subprocess.run(command, env=environment, check=False).returncode

@@ -1,0 +1,133 @@
+"""Augmentation of a snippet's features, and of a batch, its randomness passed in.
+
+Features are float32, time first: spectrograms, (frames, bands), in decibels or another logarithm,
+or waveforms, (samples,). What comes back has the same shape; the input stays as it was.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hearback.augment import scale_gain
+from hearback.errors import HearbackError
+
+
+@dataclass(frozen=True)
+class SpectrogramAugmentation:
+    """How likely each effect is, and its range.
+
+    `reverse`, `time_masks`, `frequency_masks` and `gain` are probabilities; by default all are 0,
+    so that nothing happens. The ranges are uniform, their ends included. Masks are those of Park et
+    al., "SpecAugment", 2019, with widths in shares, so that they fit features of any size.
+
+    Frequency masks are for spectrograms, and gain is for waveforms.
+    """
+
+    reverse: float = 0.0
+    time_masks: float = 0.0
+    time_masks_fewest: int = 1
+    time_masks_most: int = 2
+    time_mask_share_low: float = 0.0  # of the snippet
+    time_mask_share_high: float = 0.15
+    frequency_masks: float = 0.0
+    frequency_masks_fewest: int = 1
+    frequency_masks_most: int = 2
+    frequency_mask_share_low: float = 0.0  # of the bands
+    frequency_mask_share_high: float = 0.15
+    gain: float = 0.0
+    gain_low: float = 0.5  # factor on the amplitude
+    gain_high: float = 1.5
+
+    def __post_init__(self) -> None:
+        """Refuse probabilities and ranges that are none."""
+        for name in ("reverse", "time_masks", "frequency_masks", "gain"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise HearbackError(f"augmentation: {name} is no probability")
+        for low, high, ceiling in (
+            (self.time_masks_fewest, self.time_masks_most, np.inf),
+            (self.time_mask_share_low, self.time_mask_share_high, 1),
+            (self.frequency_masks_fewest, self.frequency_masks_most, np.inf),
+            (self.frequency_mask_share_low, self.frequency_mask_share_high, 1),
+            (self.gain_low, self.gain_high, np.inf),
+        ):
+            if not 0 <= low <= high <= ceiling:
+                raise HearbackError(f"augmentation: {low} to {high} is no range here")
+
+    def apply(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return `features` with each effect, or without, as `rng` decides.
+
+        Raises HearbackError for an effect that features of this kind cannot have.
+        """
+        features = np.array(features, dtype=np.float32)  # a copy: masks are drawn into it
+        is_waveform = features.ndim == 1
+        if is_waveform and self.frequency_masks:
+            raise HearbackError("augmentation: a waveform has no frequencies to mask")
+        if not is_waveform and self.gain:
+            raise HearbackError("augmentation: a gain is for waveforms, not for spectrograms")
+        if rng.random() < self.reverse:
+            features = reverse(features)
+        masked_with = 0.0 if is_waveform else float(features.mean())
+        if rng.random() < self.time_masks:
+            number = int(rng.integers(self.time_masks_fewest, self.time_masks_most, endpoint=True))
+            shares = rng.uniform(self.time_mask_share_low, self.time_mask_share_high, number)
+            mask(features, shares, masked_with, rng)
+        if rng.random() < self.frequency_masks:
+            number = int(
+                rng.integers(self.frequency_masks_fewest, self.frequency_masks_most, endpoint=True)
+            )
+            shares = rng.uniform(
+                self.frequency_mask_share_low, self.frequency_mask_share_high, number
+            )
+            mask(features.T, shares, masked_with, rng)
+        if rng.random() < self.gain:
+            features = scale_gain(features, rng.uniform(self.gain_low, self.gain_high))
+        return features
+
+
+def reverse(features: np.ndarray) -> np.ndarray:
+    """Play a snippet backwards.
+
+    A spectrogram holds no phases, so that of a reversed waveform is the reversed spectrogram, but
+    for less than a frame by which the frames lie elsewhere.
+    """
+    return features[::-1].copy()
+
+
+def mask(features: np.ndarray, shares: np.ndarray, value: float, rng: np.random.Generator) -> None:
+    """Set, in place, one stretch of the first axis for each of `shares` (of it) to `value`.
+
+    For a spectrogram that is its own mean, as in SpecAugment, whose features have mean zero: it
+    leaves the mean as it is, and says "unknown"; the minimum would say "silence", which here is a
+    hint at no voice. A waveform's mean is its silence, zero.
+    """
+    for share in shares:
+        width = round(share * len(features))
+        start = int(rng.integers(0, len(features) - width, endpoint=True))
+        features[start : start + width] = value
+
+
+def mix_up(
+    inputs: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mix each of a batch with another of it, features and targets in the same proportion.
+
+    Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, with one proportion a batch,
+    drawn from Beta(alpha, alpha), as in its authors' code. `inputs` are (batch, ...), `targets`
+    (batch, classes) shares. An `alpha` of 0 mixes nothing.
+
+    By its definition a man's and a woman's snippet give half of each class. For waveforms, whose
+    mixture is heard as two singers, the truth would be "several"; for logarithms of spectra, which
+    is what the published systems mixed, the mean is no sound that could be heard.
+    """
+    if alpha < 0:
+        raise ValueError(f"mix-up with an alpha of {alpha}: it cannot be negative")
+    if alpha == 0:
+        return inputs, targets
+    share = float(rng.beta(alpha, alpha))
+    others = torch.from_numpy(rng.permutation(len(inputs))).to(inputs.device)
+    return (
+        share * inputs + (1 - share) * inputs[others],
+        share * targets + (1 - share) * targets[others],
+    )

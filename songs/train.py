@@ -1,0 +1,58 @@
+"""Step 2: train every model, seed and fold that is not yet done, then show how good they are.
+
+    python -m songs.train --seeds 1 2 3 4 --jobs 2
+
+A model of seed 2 is another of the same recipe, as system 1 averages 4 to 20 of them.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from typing import get_args
+
+from hearback import cli
+from hearback.launching import command
+from hearback.launching.command import Competition
+from songs import check_models
+from songs.options import SongOptions
+from songs.recipe import SeparationName, find_recipes
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags that make several models of a recipe."""
+    add = parser.add_argument
+    add("--seeds", nargs="+", type=int, help="a model for each (default: that of --seed)")
+    add(
+        "--separations",
+        nargs="+",
+        choices=get_args(SeparationName),
+        help="a model for each (default: that of --separate)",
+    )
+
+
+def variants(arguments: argparse.Namespace, asked: SongOptions) -> Sequence[SongOptions]:
+    """Return the options of each separation and seed."""
+    separations = arguments.separations or [asked.separate]
+    seeds = arguments.seeds or [asked.seed]
+    return [
+        replace(asked, separate=separate, seed=seed)
+        for separate, seed in product(dict.fromkeys(separations), dict.fromkeys(seeds))
+    ]
+
+
+def competition() -> Competition:
+    """Return the songs' recipes and how they are trained."""
+    return Competition(
+        description=__doc__ or "",
+        recipes=find_recipes(),
+        options=SongOptions,
+        program=lambda model: ("-m", f"songs.train_{model}"),
+        show=check_models.show,
+        declare=declare,
+        variants=variants,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(lambda: command.main(competition()))
