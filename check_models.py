@@ -24,18 +24,14 @@ LADDER = "benchmarks.ladder"
 def main() -> int:
     """Print the tables; return 1 where a fold stands out."""
     parser = cli.parser(__doc__)
-    add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of the tables")
-    add("--assets", type=Path, default=Path("assets"), help="folder of the folds")
-    add("--models", nargs="+", help="only these (default: all that are trained)")
-    add("--causes", type=Path, help="CSV of filename and why: AUC of each cause")
-    add("--retrain", action="store_true", help="train the folds that stand out again")
+    outliers.declare(parser)
+    parser.add_argument("--causes", type=Path, help="CSV of filename and why: AUC of each cause")
     asked = parser.parse_args()
-    found = show(asked.data, asked.assets, asked.models, asked.causes)
-    if asked.retrain and found:
-        outliers.retrain(found, asked.data, asked.assets, read_command)
-        found = show(asked.data, asked.assets, asked.models, asked.causes)
-    return 1 if found else 0
+
+    def show_all() -> list[Outlier]:
+        return show(asked.data, asked.assets, asked.models, asked.causes)
+
+    return outliers.check(asked, show_all, read_command)
 
 
 def show(

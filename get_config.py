@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hearback import budget, calibration, cli, ensemble, evaluation, words
+from hearback import budget, calibration, cli, ensemble, evaluation, outliers, words
 from hearback.budget import Costs
 from hearback.checkpoint import FoldFiles
 from hearback.dataset import read_labelled
@@ -35,10 +35,8 @@ from hearback.words import WordCalibration
 def main() -> None:
     """Join, fit, print the scores and write the file."""
     parser = cli.parser(__doc__)
+    outliers.declare_trained(parser)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of the tables")
-    add("--assets", type=Path, default=Path("assets"), help="folder of the folds")
-    add("--models", nargs="+", help="only these (default: all that are trained)")
     add("--config", type=Path, default=Path("model_configs.json"), help="to write")
     add(
         "--combine",

@@ -73,6 +73,15 @@ class FoldFiles:
         return self._path(".partial")
 
 
+@dataclass(frozen=True)
+class TrainedFold:
+    """A fold of one of an ensemble's models, the `model`-th, and the files and story it is in."""
+
+    model: int
+    files: FoldFiles
+    story: Story
+
+
 @contextmanager
 def only_trainer(files: FoldFiles) -> Iterator[None]:
     """Let no other process train the same fold meanwhile: the two would overwrite each other.

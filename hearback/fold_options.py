@@ -51,6 +51,10 @@ class FoldOptions(ABC):
     def adapt(self, recipe: Any) -> Any:  # noqa: ANN401  (a competition's own recipe)
         """Return `recipe` as these options change it."""
 
+    def for_data(self) -> Self:
+        """Return options that load the same data; equal ones need load it but once."""
+        return self
+
     @abstractmethod
     def load_data(self) -> Any:  # noqa: ANN401  (a competition's own data)
         """Load and check the training set that these options name."""

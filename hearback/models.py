@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hearback.alignment import AlignmentHead, Trace
+from hearback.backbone_model import BackboneModel, Part
 from hearback.decoder import DecoderShape, WhisperDecoder
 from hearback.embeddings import TextEmbedder
 from hearback.encoder import FRAMES_PER_SECOND, EncoderShape, WhisperEncoder
@@ -26,10 +27,8 @@ from hearback.vocabulary import token_likelihoods
 N_CONTEXT = 2  # task, grade
 ALIGNMENT_HIDDEN = 64
 
-Part = Literal["encoder", "decoder"]
 
-
-class Scorer(nn.Module, ABC):
+class Scorer(BackboneModel, ABC):
     """Batches to logits that the learners said the texts.
 
     Logits rather than probabilities: a sigmoid in half precision rounds a confident mistake to 0 or
@@ -93,15 +92,6 @@ class Scorer(nn.Module, ABC):
         if batch.reference_of is None:
             return frames
         return torch.cat([frames[: len(batch)], frames[len(batch) :][batch.reference_of]])
-
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        """Return what is pretrained and not frozen; all else learns at the head's rate."""
-        prefixes = tuple(f"{part}." for part in self.parts)
-        return [
-            parameter
-            for name, parameter in self.named_parameters()
-            if name.startswith(prefixes) and parameter.requires_grad
-        ]
 
 
 class JoinedScorer(Scorer):

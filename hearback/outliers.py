@@ -30,6 +30,33 @@ class Outlier:
     command: str
 
 
+def declare(parser: argparse.ArgumentParser, subfolder: str = "") -> None:
+    """Declare the flags of every check_models, the folders as `fold_options.declare_common`."""
+    add = parser.add_argument
+    declare_trained(parser, subfolder)
+    add("--retrain", action="store_true", help="train the folds that stand out again")
+
+
+def declare_trained(parser: argparse.ArgumentParser, subfolder: str = "") -> None:
+    """Declare the flags that say of which trained models a step is."""
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data", subfolder), help="folder of the tables")
+    add("--assets", type=Path, default=Path("assets", subfolder), help="folder of the folds")
+    add("--models", nargs="+", help="only these (default: all that are trained)")
+
+
+def check(asked: argparse.Namespace, show: Callable[[], list[Outlier]], read: ReadCommand) -> int:
+    """Show how the models are, with `--retrain` train what stands out, and show them again.
+
+    Returns 1 where a fold stands out at the end, else 0.
+    """
+    found = show()
+    if asked.retrain and found:
+        retrain(found, asked.data, asked.assets, read)
+        found = show()
+    return 1 if found else 0
+
+
 def find_outliers(tables: Sequence[OutOfFold]) -> list[Outlier]:
     """Return the folds that stand out among those of their model."""
     return [

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from hearback.audio import SAMPLE_RATE
-from hearback.checkpoint import FoldFiles, Story, load_scorer
+from hearback.checkpoint import TrainedFold, load_scorer
 from hearback.encoder import SAMPLES_PER_FRAME, EncoderShape
 from hearback.errors import HearbackError
 from hearback.features import log_mel
@@ -253,13 +253,8 @@ def _n_bytes(models: Sequence[Scorer]) -> int:
     return n_bytes
 
 
-@dataclass(frozen=True)
-class Member:
-    """A fold of one of the ensemble's models, the `model`-th, and the file and story it is in."""
-
-    model: int
-    files: FoldFiles
-    story: Story
+class Member(TrainedFold):
+    """A fold of one of the ensemble's models, and what it takes in."""
 
     @property
     def recipe(self) -> Recipe:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hearback import backbones, checkpoint, fold_training
+from hearback.backbone_model import learning_rate_groups
 from hearback.batches import load_in_turn
 from hearback.checkpoint import FoldFiles, Story
 from hearback.dataset import TrainingData
@@ -246,16 +247,8 @@ def learning_rate_factor(recipe: Recipe, epochs_done: float) -> float:
 
 def make_optimizer(model: Scorer, recipe: Recipe) -> torch.optim.AdamW:
     """Return AdamW over what is not frozen; the head may have a learning rate of its own."""
-    backbone = model.backbone_parameters()
-    known = set(map(id, backbone))
-    head = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    head_rate = recipe.head_learning_rate
-    groups = []
-    for parameters, rate in ((backbone, None), (head, head_rate)):
-        peak = recipe.learning_rate if rate is None else rate
-        groups.append({"params": parameters, "lr": peak, "peak_lr": peak})
     return torch.optim.AdamW(
-        groups,
+        learning_rate_groups(model, recipe.learning_rate, recipe.head_learning_rate),
         betas=recipe.adam_betas,
         eps=recipe.adam_epsilon,
         weight_decay=recipe.weight_decay,

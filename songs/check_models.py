@@ -25,18 +25,16 @@ from songs.tables import read_snippets
 def main() -> int:
     """Print the tables; return 1 where a fold stands out."""
     parser = cli.parser(__doc__)
-    add = parser.add_argument
-    add("--data", type=Path, default=Path("data/songs"), help="folder of the snippets' labels")
-    add("--assets", type=Path, default=Path("assets/songs"), help="folder of the folds")
-    add("--models", nargs="+", help="only these (default: all that are trained)")
-    add("--picture", type=Path, help="draw the confusion matrices into this file (.png, .svg, …)")
-    add("--retrain", action="store_true", help="train the folds that stand out again")
+    outliers.declare(parser, options.FOLDER)
+    parser.add_argument(
+        "--picture", type=Path, help="draw the confusion matrices into this file (.png, .svg, …)"
+    )
     asked = parser.parse_args()
-    found = show(asked.data, asked.assets, asked.models, asked.picture)
-    if asked.retrain and found:
-        outliers.retrain(found, asked.data, asked.assets, read_command)
-        found = show(asked.data, asked.assets, asked.models, asked.picture)
-    return 1 if found else 0
+
+    def show_all() -> list[Outlier]:
+        return show(asked.data, asked.assets, asked.models, asked.picture)
+
+    return outliers.check(asked, show_all, read_command)
 
 
 def show(

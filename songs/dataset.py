@@ -1,6 +1,7 @@
 """The training set: snippets, classes, features and folds, checked before anything starts."""
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 
 from hearback.folds import assign_folds
 from hearback.tables import Report
-from songs.separation import open_separation
+from songs.separation import Separation, open_separation
 from songs.store import FeatureStore, build_features, build_sounds
 from songs.tables import read_snippets
 
@@ -24,14 +25,16 @@ class SongData:
 
     `snippets` are `songs.tables.read_snippets`', or the first of them; `stored` are all, for a
     store drops what it is not asked for. `folds` (rows,) int64 say which fold holds a row out,
-    `separation` how the voices were separated. The fingerprint changes with the table, the
-    singers and the recordings, and with nothing else: not with the separation.
+    `separation` how the voices were separated; `separations` are options of each, by its name. The
+    fingerprint changes with the table, the singers and the recordings, and with nothing else: not
+    with the separation.
     """
 
     snippets: pd.DataFrame
     stored: pd.DataFrame
     folds: np.ndarray
     separation: dict[str, Any]
+    separations: Mapping[str, Mapping[str, Any]]
     fingerprint: str
     data: Path
     store: Path
@@ -68,16 +71,16 @@ class SongData:
     def features(self, name: str) -> FeatureStore:
         """Open features of the separated snippets, made where they are missing."""
         report = Report()
-        separation = self.separation["backend"]
-        features = build_features(
-            self.stored,
-            self.data,
-            self.store,
-            TRAIN,
-            name,
-            separation=separation,
-            report=report,
-        )
+        with closing(_open(self.separation["backend"], self.separations)) as separation:
+            features = build_features(
+                self.stored,
+                self.data,
+                self.store,
+                TRAIN,
+                name,
+                separation=separation,
+                report=report,
+            )
         report.raise_if_errors()
         return features
 
@@ -87,6 +90,7 @@ def load_song_data(
     store: Path,
     *,
     separate: str = "none",
+    separations: Mapping[str, Mapping[str, Any]] | None = None,
     n_folds: int,
     group_by: str | None = None,
     limit: int | None = None,
@@ -101,9 +105,10 @@ def load_song_data(
     snippets = read_snippets(data, report)
     with closing(open_separation("none")) as nothing:
         sounds = build_sounds(snippets, data, store, TRAIN, separation=nothing, report=report)
-    with closing(open_separation(separate)) as separation:
-        separated = separation.describe()
     report.raise_if_errors(strict)
+    separations = separations or {}
+    with closing(_open(separate, separations)) as separation:
+        separated = separation.describe()
     if report.warnings:
         print(report)
     stored = snippets
@@ -124,8 +129,13 @@ def load_song_data(
         stored=stored,
         folds=folds,
         separation=separated,
+        separations=separations,
         fingerprint=digest.hexdigest()[:16],
         data=data,
         store=store,
         is_grouped=group_by != "none",
     )
+
+
+def _open(name: str, separations: Mapping[str, Mapping[str, Any]]) -> Separation:
+    return open_separation(name, **separations.get(name, {}))

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hearback import cli, ensemble
+from hearback import cli, ensemble, outliers
 from hearback import evaluation as core
 from hearback.ensemble import EnsembleScores, Evidence, Groups, ModelConfig
 from hearback.tables import Report
 from songs import evaluation, pictures
 from songs.ensemble import SongEnsemble
 from songs.evaluation import PROBABILITIES, ClassOutOfFold
+from songs.options import FOLDER
 from songs.tables import N_CLASSES, read_snippets
 
 OURS = "weighted ensemble"
@@ -27,10 +28,8 @@ NO_CALIBRATION = "none"  # the weights of logits, which need not sum to one, are
 def main() -> None:
     """Join, fit, print the scores and write the file."""
     parser = cli.parser(__doc__)
+    outliers.declare_trained(parser, FOLDER)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data/songs"), help="folder of the snippets' labels")
-    add("--assets", type=Path, default=Path("assets/songs"), help="folder of the folds")
-    add("--models", nargs="+", help="only these (default: all that are trained)")
     add("--config", type=Path, help="to write (default: model_configs.json in the assets)")
     add(
         "--combine",

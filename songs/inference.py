@@ -11,7 +11,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from hearback.checkpoint import FoldFiles, Story, build_and_load, check_version, read_story
+from hearback.checkpoint import (
+    FoldFiles,
+    TrainedFold,
+    build_and_load,
+    check_version,
+    read_story,
+)
 from hearback.devices import choose_device
 from hearback.errors import HearbackError
 from hearback.precision import compute_dtype, mixed_precision
@@ -42,13 +48,8 @@ class InferenceOptions:
     separations: Mapping[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Member:
-    """A fold of the ensemble's `model`-th model, and the files and story that it is in."""
-
-    model: int
-    files: FoldFiles
-    story: Story
+class Member(TrainedFold):
+    """A fold of one of the ensemble's models."""
 
     @property
     def recipe(self) -> SongRecipe:

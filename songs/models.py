@@ -2,17 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
+from hearback.backbone_model import BackboneModel, Part
 from hearback.encoder import EncoderShape, WhisperEncoder
 from hearback.errors import HearbackError
 from hearback.features import log_mel
 from hearback.heads import Pooler
-from hearback.models import Part
 from songs.recipe import SongRecipe
 from songs.tables import N_CLASSES
 
@@ -21,13 +21,11 @@ RESNET34_WIDTHS = (64, 128, 256, 512)
 CNN4_WIDTHS = (32, 64, 128, 256)
 
 
-class SongModel(nn.Module, ABC):
+class SongModel(BackboneModel, ABC):
     """A batch of features to float32 logits, (batch, N_CLASSES).
 
-    `parts` names what a model has of a pretrained backbone, as `hearback.models.Scorer` does.
+    Most are trained from scratch and have no `parts` of a backbone.
     """
-
-    parts: ClassVar[tuple[Part, ...]] = ()
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
@@ -40,15 +38,6 @@ class SongModel(nn.Module, ABC):
                 f"a {type(self).__name__} takes the pretrained parts {list(self.parts)}, "
                 f"not {sorted(tensors)}"
             )
-
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        """Return what is pretrained and not frozen; all else learns at the head's rate."""
-        prefixes = tuple(f"{part}." for part in self.parts)
-        return [
-            parameter
-            for name, parameter in self.named_parameters()
-            if name.startswith(prefixes) and parameter.requires_grad
-        ]
 
     def shape(self) -> dict[str, int]:
         """Return the backbone's sizes under the names of a Transformers `config.json`."""

@@ -3,9 +3,10 @@
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from hearback.fold_options import FoldOptions, declare_common
+from songs import separation
 from songs.dataset import SongData, load_song_data
 from songs.recipe import SeparationName, SongRecipe
 
@@ -20,6 +21,9 @@ class SongOptions(FoldOptions):
     backbone: str | None
     seed: int
     separate: str
+    demucs_python: Path
+    demucs_model: Path
+    demucs_device: str
 
     @classmethod
     def declare(cls, parser: argparse.ArgumentParser) -> None:
@@ -36,6 +40,8 @@ class SongOptions(FoldOptions):
             help="how voices were separated from the music, in python -m songs.preprocess",
         )
 
+        separation.add_options(parser)
+
     def adapt(self, recipe: SongRecipe) -> SongRecipe:
         """Return `recipe` as these options change it."""
         if self.backbone is not None and recipe.backbone is not None:
@@ -44,12 +50,17 @@ class SongOptions(FoldOptions):
         recipe = recipe.with_settings(self.set)
         return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
 
+    def for_data(self) -> Self:
+        """Return options that load the same data, whatever the seed."""
+        return replace(self, seed=1)
+
     def load_data(self) -> SongData:
         """Load and check the training set that these options name."""
         return load_song_data(
             self.data,
             self.store,
             separate=self.separate,
+            separations=separation.options_from(self),
             n_folds=self.n_folds,
             group_by=self.group_by,
             limit=self.limit,

@@ -70,6 +70,9 @@ class SongRecipe(FoldRecipe):
             "weight_decay": self.weight_decay >= 0,
             "periods": 1 <= self.periods <= self.epochs,
             "milestones": list(self.milestones) == sorted(set(self.milestones)),
+            "augment": not (
+                self.augment.frequency_masks if self.features == "waveform" else self.augment.gain
+            ),
             "mix_up": self.mix_up >= 0,
             "mixtures": 0 <= self.mixtures <= (self.features == "waveform"),
             "average_decay": 0 <= self.average_decay < 1,

@@ -74,8 +74,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--demucs_device", default="cpu", help="where Demucs runs")
 
 
-def options_from(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Gather the options of `open_separation`, by the separation's name."""
+def options_from(arguments: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401  (what has them)
+    """Gather the options of `open_separation` that `add_options` declared, by the name."""
     return {
         "demucs": {
             "python": arguments.demucs_python,

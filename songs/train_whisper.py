@@ -1,4 +1,8 @@
-"""Our own: Whisper tiny's encoder, pretrained on speech, on the waveform."""
+"""Our own: Whisper tiny's encoder, pretrained on speech, on the waveform.
+
+Half of the snippets are true mixtures of their class, in the place of mix-up (docs/songs.md says
+what that gives).
+"""
 
 from songs.augment import SpectrogramAugmentation
 from songs.recipe import SongRecipe
@@ -17,7 +21,7 @@ RECIPE = SongRecipe(
     batch_size=16,
     epochs=6,
     schedule="cosine",
-    mix_up=0.0,  # a mixture of two waveforms is several singers
+    mixtures=0.5,
     augment=SpectrogramAugmentation(time_masks=0.5, gain=0.5),
     class_weights=True,
     keep="last",

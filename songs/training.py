@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hearback import backbones, fold_training
+from hearback.backbone_model import learning_rate_groups
 from hearback.batches import SizedDataset, Tensors, load_in_turn
 from hearback.fold_training import FoldTraining
 from songs.augment import mix_up
@@ -123,14 +124,7 @@ class SongTraining(FoldTraining[SongRecipe, SongData, SongModel, SongBatch, Song
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return the recipe's optimizer over what is not frozen."""
         recipe = self.recipe
-        backbone = self.model.backbone_parameters()
-        known = set(map(id, backbone))
-        rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
-        groups = []
-        for parameters, rate in ((backbone, None), (rest, recipe.head_learning_rate)):
-            peak = recipe.learning_rate if rate is None else rate
-            if parameters:
-                groups.append({"params": parameters, "lr": peak, "peak_lr": peak})
+        groups = learning_rate_groups(self.model, recipe.learning_rate, recipe.head_learning_rate)
         if recipe.optimizer == "sgd":
             return torch.optim.SGD(groups, momentum=MOMENTUM, weight_decay=recipe.weight_decay)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from songs_data import write_songs
 
 from benchmarks.toy import DECODER as TINY_DECODER
 from benchmarks.toy import ENCODER as TINY
@@ -124,3 +125,14 @@ def inference_options(folder: Path, **others: Any) -> InferenceOptions:
         workers=0,
         **others,
     )
+
+
+@pytest.fixture(scope="session")
+def songs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with song snippets in data/; what is stored of them goes to store/.
+
+    All tests share it: one that changes the data writes its own (`songs_data.write_songs`).
+    """
+    folder = tmp_path_factory.mktemp("songs")
+    write_songs(folder / "data")
+    return folder

@@ -361,6 +361,7 @@ def test_whom_training_has_heard_is_what_it_is_trained_on(
         stored=snippets,
         folds=folds,
         separation={},
+        separations={},
         fingerprint="",
         data=tmp_path,
         store=tmp_path,

@@ -114,8 +114,12 @@ def make_plans(
     competition: Competition, arguments: argparse.Namespace, asked: FoldOptions
 ) -> Iterator[Plan]:
     """Return a plan for each of the models and variants that were asked for."""
+    loaded: dict[FoldOptions, Any] = {}
     for options in competition.variants(arguments, asked):
-        data = options.load_data()
+        for_data = options.for_data()
+        if for_data not in loaded:
+            loaded[for_data] = for_data.load_data()
+        data = loaded[for_data]
         for name in arguments.models or competition.recipes:
             recipe = options.adapt(competition.recipes[name])
             identity = options.identity(recipe, data)
