@@ -39,7 +39,6 @@ class SongOptions(FoldOptions):
             default="none",
             help="how voices were separated from the music, in python -m songs.preprocess",
         )
-
         separation.add_options(parser)
 
     def adapt(self, recipe: SongRecipe) -> SongRecipe:
