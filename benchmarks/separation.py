@@ -18,6 +18,7 @@ import pandas as pd
 from hearback import cli
 from hearback.audio import decode
 from hearback.errors import HearbackError
+from songs import SUBFOLDER
 from songs.separation import SOUND_RATE, Repet
 from songs.store import fit
 
@@ -41,7 +42,7 @@ def main() -> None:
     """Mix, separate and print the table."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data/songs"), help="snippets with manifest.csv")
+    add("--data", type=Path, default=Path("data", SUBFOLDER), help="snippets with manifest.csv")
     add("--seed", type=int, default=6, help="which voice over which music, and how loud")
     asked = parser.parse_args()
     pairs = make_pairs(asked.data, np.random.default_rng(asked.seed))

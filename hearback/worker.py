@@ -27,6 +27,20 @@ class WorkerError(HearbackError):
     """The worker cannot be used any more: it did not start, has ended, or gave no answer."""
 
 
+def find_interpreter(name: str, python: Path, cure: str) -> Path:
+    """Return the absolute path of the python of an environment that `name` has to itself.
+
+    Raises WorkerError, which ends with the `cure`, where there is none.
+    """
+    # Not resolved: a virtual environment's python is a link, and where it lies is its meaning.
+    python = python.absolute()
+    if not python.is_file():
+        raise WorkerError(
+            f"{name} needs an environment of its own, and there is no {python}: {cure}"
+        )
+    return python
+
+
 class Worker:
     """`script` (see `worker_main.py`) on `python`, a process that lives as long as this object.
 

@@ -4,3 +4,5 @@ Four classes (no voice, male, female, several people), scored by accuracy. What 
 reading is here, a module a matter; what does not is called from `hearback`. The steps are modules,
 run as `python -m songs.preprocess`: preprocess, train, check_models, get_config, infer.
 """
+
+SUBFOLDER = "songs"  # in data, store, assets and runs

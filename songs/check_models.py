@@ -17,7 +17,7 @@ from hearback.errors import HearbackError
 from hearback.launching.processes import ROOT
 from hearback.outliers import Outlier
 from hearback.tables import Report
-from songs import evaluation, options, pictures
+from songs import SUBFOLDER, evaluation, options, pictures
 from songs.evaluation import ClassOutOfFold, ModelName
 from songs.tables import read_snippets
 
@@ -25,7 +25,7 @@ from songs.tables import read_snippets
 def main() -> int:
     """Print the tables; return 1 where a fold stands out."""
     parser = cli.parser(__doc__)
-    outliers.declare(parser, options.FOLDER)
+    outliers.declare(parser, SUBFOLDER)
     parser.add_argument(
         "--picture", type=Path, help="draw the confusion matrices into this file (.png, .svg, …)"
     )

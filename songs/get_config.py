@@ -15,10 +15,9 @@ from hearback import cli, ensemble, outliers
 from hearback import evaluation as core
 from hearback.ensemble import EnsembleScores, Evidence, Groups, ModelConfig
 from hearback.tables import Report
-from songs import evaluation, pictures
+from songs import SUBFOLDER, evaluation, pictures
 from songs.ensemble import SongEnsemble
 from songs.evaluation import PROBABILITIES, ClassOutOfFold
-from songs.options import FOLDER
 from songs.tables import N_CLASSES, read_snippets
 
 OURS = "weighted ensemble"
@@ -28,7 +27,7 @@ NO_CALIBRATION = "none"  # the weights of logits, which need not sum to one, are
 def main() -> None:
     """Join, fit, print the scores and write the file."""
     parser = cli.parser(__doc__)
-    outliers.declare_trained(parser, FOLDER)
+    outliers.declare_trained(parser, SUBFOLDER)
     add = parser.add_argument
     add("--config", type=Path, help="to write (default: model_configs.json in the assets)")
     add(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hearback import cli
 from hearback.precision import TRAINING_PRECISIONS
-from songs import separation
+from songs import SUBFOLDER, separation
 from songs.inference import InferenceOptions, write_submission
 
 
@@ -18,9 +18,11 @@ def main() -> None:
     """Parse and run."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data/songs/test"), help="folder of the snippets")
-    add("--store", type=Path, default=Path("store/songs"), help="sounds and features")
-    add("--assets", type=Path, default=Path("assets/songs"), help="folder of the trained folds")
+    add("--data", type=Path, default=Path("data", SUBFOLDER, "test"), help="folder of the snippets")
+    add("--store", type=Path, default=Path("store", SUBFOLDER), help="sounds and features")
+    add(
+        "--assets", type=Path, default=Path("assets", SUBFOLDER), help="folder of the trained folds"
+    )
     add("--config", type=Path, help="the ensemble (default: model_configs.json in the assets)")
     add("--submission", type=Path, default=Path("submission.csv"), help="to write")
     add("--device", help="cpu, cuda, … (default: a GPU where there is one)")

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from hearback.fold_options import FoldOptions, declare_common
-from songs import separation
+from songs import SUBFOLDER, separation
 from songs.dataset import SongData, load_song_data
 from songs.recipe import SeparationName, SongRecipe
-
-FOLDER = "songs"  # in data, store, assets and runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +26,7 @@ class SongOptions(FoldOptions):
     @classmethod
     def declare(cls, parser: argparse.ArgumentParser) -> None:
         """Declare the flags of these options."""
-        declare_common(parser, subfolder=FOLDER, group_by=("singer",))
+        declare_common(parser, subfolder=SUBFOLDER, group_by=("singer",))
         add = parser.add_argument
         add("--backbones", type=Path, default=Path("assets"), help="folder of pretrained Whispers")
         add("--backbone", help="for a Whisper: hub id, or directory (default: the recipe's)")

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from hearback.cli import parser, run
 from hearback.tables import Report
-from songs import separation
+from songs import SUBFOLDER, separation
 from songs.features import FEATURES
 from songs.separation import SEPARATIONS, open_separation
 from songs.store import build_features
 from songs.tables import CLASSES, read_snippets
 
-DATA = Path("data/songs")
-STORE = Path("store/songs")
+DATA = Path("data", SUBFOLDER)
+STORE = Path("store", SUBFOLDER)
 
 
 def arguments() -> argparse.Namespace:

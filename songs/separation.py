@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hearback.errors import HearbackError
 from hearback.files import sha256_of
-from hearback.worker import Worker, WorkerError, decode_waveform, encode_waveform
+from hearback.worker import Worker, WorkerError, decode_waveform, encode_waveform, find_interpreter
 
 SEPARATIONS = ("none", "repet", "demucs")
 SOUND_RATE = 24_000  # Hz, of the snippets and of what is kept of them
@@ -26,6 +26,7 @@ SOUND_RATE = 24_000  # Hz, of the snippets and of what is kept of them
 PYTHON = Path(".venv-demucs/bin/python")
 MODEL_DIR = Path("assets/demucs")
 WORKER = Path(__file__).with_name("demucs_worker.py")
+CURE = "run `make demucs`, or say where that environment's python is (--demucs_python)"
 DOWNLOAD = "hf download adefossez/HTDemucs --local-dir"
 
 
@@ -180,15 +181,10 @@ class Demucs:
         start_seconds: float = 300,
         snippet_seconds: float = 300,
     ) -> None:
-        # Not resolved: a virtual environment's python is a link, and where it lies is its meaning.
-        python, model_dir = python.absolute(), model_dir.absolute()
-        if not python.is_file():
-            raise SeparationError(
-                f"the separation demucs needs an environment of its own, and there is no {python}: "
-                "run `make demucs`, or say where that environment's python is (--demucs_python)"
-            )
-        self._weights = _weights(model_dir)
+        model_dir = model_dir.absolute()
         try:
+            python = find_interpreter("the separation demucs", python, CURE)
+            self._weights = _weights(model_dir)
             self._worker = Worker(
                 "Demucs",
                 python,

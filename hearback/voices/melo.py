@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hearback.voices.base import RenderError, VoiceError, seed_of
-from hearback.worker import Worker, WorkerError, decode_waveform
+from hearback.worker import Worker, WorkerError, decode_waveform, find_interpreter
 
 PYTHON = Path(".venv-melo/bin/python")
 MODEL_DIR = Path("assets/tts_model")
 WORKER = Path(__file__).with_name("melo_worker.py")
+CURE = "run `make melo`, or say where that environment's python is (--melo_python)"
 # Below MODEL_DIR, and nothing else, is what an offline machine needs; each line's paths stand in
 # for one another. The names are those that MeloTTS, transformers and g2p_en ask for.
 FILES = (
@@ -66,8 +67,10 @@ class MeloVoice:
         start_seconds: float = 900,
         text_seconds: float = 300,
     ) -> None:
-        # Not resolved: a virtual environment's python is a link, and where it lies is its meaning.
-        python, model_dir = python.absolute(), model_dir.absolute()
+        self._missing: list[str] = []
+        with self._as_voice_errors():
+            python = find_interpreter("the voice melo", python, CURE)
+        model_dir = model_dir.absolute()
         self._opened: tuple[float, dict[str, Any]] = (
             speed,
             {
@@ -78,11 +81,6 @@ class MeloVoice:
                 "text_seconds": text_seconds,
             },
         )
-        if not python.is_file():
-            raise VoiceError(
-                f"the voice melo needs MeloTTS's own environment, and there is no {python}: "
-                "run `make melo`, or say where that environment's python is (--melo_python)"
-            )
         model_dir.mkdir(parents=True, exist_ok=True)
         self._missing = missing_files(model_dir)
         with self._as_voice_errors():
