@@ -35,6 +35,19 @@ KNOTS_OVER_FREQUENCY = 16
 SECONDS_BETWEEN_KNOTS = 0.1
 
 
+def check_probabilities(augmentation: object, *names: str) -> None:
+    """Raise HearbackError where one of the fields called `names` is no probability."""
+    for name in names:
+        if not 0 <= getattr(augmentation, name) <= 1:
+            raise HearbackError(f"augmentation: {name} is no probability")
+
+
+def check_range(low: float, high: float, *, floor: float = 0.0, ceiling: float = np.inf) -> None:
+    """Raise HearbackError where low to high is no range between floor and ceiling."""
+    if not floor <= low <= high <= ceiling:
+        raise HearbackError(f"augmentation: {low} to {high} is no range here")
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """How likely each effect is, and its range.
@@ -70,18 +83,14 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         """Refuse probabilities and ranges that are none."""
-        for name in ("cuts", "speed", "pitch", "stretch", "envelope", "colour", "noise", "gain"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise HearbackError(f"augmentation: {name} is no probability")
-        for low, high, floor in (
-            (self.cuts_fewest, self.cuts_most, 0),
-            (self.cut_share_low, self.cut_share_high, 0),
-            (self.speed_low, self.speed_high, 0.1),
-            (self.stretch_low, self.stretch_high, 0.1),
-            (self.gain_low, self.gain_high, 0),
-        ):
-            if not floor <= low <= high:
-                raise HearbackError(f"augmentation: {low} to {high} is no range here")
+        check_probabilities(
+            self, "cuts", "speed", "pitch", "stretch", "envelope", "colour", "noise", "gain"
+        )
+        check_range(self.cuts_fewest, self.cuts_most)
+        check_range(self.cut_share_low, self.cut_share_high)
+        check_range(self.speed_low, self.speed_high, floor=0.1)
+        check_range(self.stretch_low, self.stretch_high, floor=0.1)
+        check_range(self.gain_low, self.gain_high)
 
     def apply(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return `waveform` with each effect, or without, as `rng` decides.
@@ -137,14 +146,16 @@ LIGHT = Augmentation(
 LIGHT_REFERENCE = Augmentation(gain=0.8, gain_low=0.5, gain_high=1.5)
 
 
-def cut(waveform: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Set one stretch of the clip to zero for each of `shares` (of the clip), anywhere in it."""
-    waveform = waveform.copy()
+def cut(
+    signal: np.ndarray, shares: np.ndarray, rng: np.random.Generator, filled_with: float = 0.0
+) -> np.ndarray:
+    """Fill one stretch for each of `shares` (of the signal, whose first axis is time), anywhere."""
+    signal = signal.copy()
     for share in shares:
-        length = round(share * len(waveform))
-        start = int(rng.integers(0, len(waveform) - length, endpoint=True))
-        waveform[start : start + length] = 0
-    return waveform
+        length = round(share * len(signal))
+        start = int(rng.integers(0, len(signal) - length, endpoint=True))
+        signal[start : start + length] = filled_with
+    return signal
 
 
 def change_speed(waveform: np.ndarray, rate: float) -> np.ndarray:

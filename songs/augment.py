@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hearback.augment import scale_gain
+from hearback.augment import check_probabilities, check_range, cut, scale_gain
 from hearback.errors import HearbackError
 
 
@@ -42,25 +42,19 @@ class SpectrogramAugmentation:
 
     def __post_init__(self) -> None:
         """Refuse probabilities and ranges that are none."""
-        for name in ("reverse", "time_masks", "frequency_masks", "gain"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise HearbackError(f"augmentation: {name} is no probability")
-        for low, high, ceiling in (
-            (self.time_masks_fewest, self.time_masks_most, np.inf),
-            (self.time_mask_share_low, self.time_mask_share_high, 1),
-            (self.frequency_masks_fewest, self.frequency_masks_most, np.inf),
-            (self.frequency_mask_share_low, self.frequency_mask_share_high, 1),
-            (self.gain_low, self.gain_high, np.inf),
-        ):
-            if not 0 <= low <= high <= ceiling:
-                raise HearbackError(f"augmentation: {low} to {high} is no range here")
+        check_probabilities(self, "reverse", "time_masks", "frequency_masks", "gain")
+        check_range(self.time_masks_fewest, self.time_masks_most)
+        check_range(self.time_mask_share_low, self.time_mask_share_high, ceiling=1)
+        check_range(self.frequency_masks_fewest, self.frequency_masks_most)
+        check_range(self.frequency_mask_share_low, self.frequency_mask_share_high, ceiling=1)
+        check_range(self.gain_low, self.gain_high)
 
     def apply(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return `features` with each effect, or without, as `rng` decides.
 
         Raises HearbackError for an effect that features of this kind cannot have.
         """
-        features = np.array(features, dtype=np.float32)  # a copy: masks are drawn into it
+        features = np.array(features, dtype=np.float32)  # the caller's to change
         is_waveform = features.ndim == 1
         if is_waveform and self.frequency_masks:
             raise HearbackError("augmentation: a waveform has no frequencies to mask")
@@ -68,11 +62,13 @@ class SpectrogramAugmentation:
             raise HearbackError("augmentation: a gain is for waveforms, not for spectrograms")
         if rng.random() < self.reverse:
             features = reverse(features)
+        # A spectrogram is masked with its own mean, as in SpecAugment, whose features have mean
+        # zero: that says "unknown". The minimum would say "silence", a hint here at no voice.
         masked_with = 0.0 if is_waveform else float(features.mean())
         if rng.random() < self.time_masks:
             number = int(rng.integers(self.time_masks_fewest, self.time_masks_most, endpoint=True))
             shares = rng.uniform(self.time_mask_share_low, self.time_mask_share_high, number)
-            mask(features, shares, masked_with, rng)
+            features = cut(features, shares, rng, masked_with)
         if rng.random() < self.frequency_masks:
             number = int(
                 rng.integers(self.frequency_masks_fewest, self.frequency_masks_most, endpoint=True)
@@ -80,7 +76,7 @@ class SpectrogramAugmentation:
             shares = rng.uniform(
                 self.frequency_mask_share_low, self.frequency_mask_share_high, number
             )
-            mask(features.T, shares, masked_with, rng)
+            features = cut(features.T, shares, rng, masked_with).T
         if rng.random() < self.gain:
             features = scale_gain(features, rng.uniform(self.gain_low, self.gain_high))
         return features
@@ -93,19 +89,6 @@ def reverse(features: np.ndarray) -> np.ndarray:
     for less than a frame by which the frames lie elsewhere.
     """
     return features[::-1].copy()
-
-
-def mask(features: np.ndarray, shares: np.ndarray, value: float, rng: np.random.Generator) -> None:
-    """Set, in place, one stretch of the first axis for each of `shares` (of it) to `value`.
-
-    For a spectrogram that is its own mean, as in SpecAugment, whose features have mean zero: it
-    leaves the mean as it is, and says "unknown"; the minimum would say "silence", which here is a
-    hint at no voice. A waveform's mean is its silence, zero.
-    """
-    for share in shares:
-        width = round(share * len(features))
-        start = int(rng.integers(0, len(features) - width, endpoint=True))
-        features[start : start + width] = value
 
 
 def mix_up(

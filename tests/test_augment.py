@@ -256,6 +256,12 @@ def test_a_cut_is_zero_where_it_falls_and_changes_nothing_else(
     np.testing.assert_array_equal(result[kept], sounding[kept])
 
 
+def test_a_cut_of_everything_fits(rng: np.random.Generator) -> None:
+    signal = np.ones((30, 4), np.float32)
+    assert np.array_equal(augment.cut(signal, np.array([1.0]), rng, 0.5), np.full((30, 4), 0.5))
+    assert signal.all()  # a copy was cut
+
+
 def test_cuts_fall_all_over_the_clip(rng: np.random.Generator) -> None:
     clip = np.ones(2000, dtype=np.float32)
     starts = [zero_runs(augment.cut(clip, np.array([0.05]), rng))[0][0] for _ in range(600)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hearback.errors import HearbackError
-from songs.augment import SpectrogramAugmentation, mask, mix_up, reverse
+from songs.augment import SpectrogramAugmentation, mix_up, reverse
 
 HOP = 512
 N_CLASSES = 4
@@ -171,12 +171,6 @@ def test_what_a_kind_of_features_cannot_have_is_refused(
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(HearbackError, match="augmentation"):
         SpectrogramAugmentation(**wrong)
-
-
-def test_a_mask_of_everything_fits(rng: np.random.Generator) -> None:
-    features = np.ones((5, 3), np.float32)
-    mask(features, np.array([1.0]), 0.0, rng)
-    assert not features.any()
 
 
 def test_mix_up_mixes_features_and_targets_alike(rng: np.random.Generator) -> None:
