@@ -67,7 +67,7 @@ class MeloVoice:
         start_seconds: float = 900,
         text_seconds: float = 300,
     ) -> None:
-        self._missing: list[str] = []
+        self._missing: list[str] = []  # known once the folder is looked at
         with self._as_voice_errors():
             python = find_interpreter("the voice melo", python, CURE)
         model_dir = model_dir.absolute()
