@@ -100,8 +100,8 @@ class Augmentation:
         """
         waveform = np.asarray(waveform, dtype=np.float32)
         if rng.random() < self.cuts:
-            number = int(rng.integers(self.cuts_fewest, self.cuts_most, endpoint=True))
-            shares = rng.uniform(self.cut_share_low, self.cut_share_high, number)
+            widths = (self.cut_share_low, self.cut_share_high)
+            shares = draw_shares((self.cuts_fewest, self.cuts_most), widths, rng)
             waveform = cut(waveform, shares, rng)
         if rng.random() < self.speed:
             waveform = change_speed(waveform, rng.uniform(self.speed_low, self.speed_high))
@@ -144,6 +144,13 @@ LIGHT = Augmentation(
     gain_high=1.5,
 )
 LIGHT_REFERENCE = Augmentation(gain=0.8, gain_low=0.5, gain_high=1.5)
+
+
+def draw_shares(
+    numbers: tuple[int, int], widths: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Draw how many stretches to `cut`, and each one's share, from ranges, ends included."""
+    return rng.uniform(*widths, int(rng.integers(*numbers, endpoint=True)))
 
 
 def cut(

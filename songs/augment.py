@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hearback.augment import check_probabilities, check_range, cut, scale_gain
+from hearback.augment import check_probabilities, check_range, cut, draw_shares, scale_gain
 from hearback.errors import HearbackError
 
 
@@ -54,7 +54,7 @@ class SpectrogramAugmentation:
 
         Raises HearbackError for an effect that features of this kind cannot have.
         """
-        features = np.array(features, dtype=np.float32)  # the caller's to change
+        features = np.asarray(features, dtype=np.float32)
         is_waveform = features.ndim == 1
         if is_waveform and self.frequency_masks:
             raise HearbackError("augmentation: a waveform has no frequencies to mask")
@@ -66,16 +66,14 @@ class SpectrogramAugmentation:
         # zero: that says "unknown". The minimum would say "silence", a hint here at no voice.
         masked_with = 0.0 if is_waveform else float(features.mean())
         if rng.random() < self.time_masks:
-            number = int(rng.integers(self.time_masks_fewest, self.time_masks_most, endpoint=True))
-            shares = rng.uniform(self.time_mask_share_low, self.time_mask_share_high, number)
+            numbers = (self.time_masks_fewest, self.time_masks_most)
+            widths = (self.time_mask_share_low, self.time_mask_share_high)
+            shares = draw_shares(numbers, widths, rng)
             features = cut(features, shares, rng, masked_with)
         if rng.random() < self.frequency_masks:
-            number = int(
-                rng.integers(self.frequency_masks_fewest, self.frequency_masks_most, endpoint=True)
-            )
-            shares = rng.uniform(
-                self.frequency_mask_share_low, self.frequency_mask_share_high, number
-            )
+            numbers = (self.frequency_masks_fewest, self.frequency_masks_most)
+            widths = (self.frequency_mask_share_low, self.frequency_mask_share_high)
+            shares = draw_shares(numbers, widths, rng)
             features = cut(features.T, shares, rng, masked_with).T
         if rng.random() < self.gain:
             features = scale_gain(features, rng.uniform(self.gain_low, self.gain_high))
