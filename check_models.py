@@ -26,16 +26,23 @@ def main() -> int:
     parser = cli.parser(__doc__)
     outliers.declare(parser)
     parser.add_argument("--causes", type=Path, help="CSV of filename and why: AUC of each cause")
+    parser.add_argument(
+        "--against", type=Path, help="folder of the same models, trained otherwise: what that gave"
+    )
     asked = parser.parse_args()
 
     def show_all() -> list[Outlier]:
-        return show(asked.data, asked.assets, asked.models, asked.causes)
+        return show(asked.data, asked.assets, asked.models, asked.causes, asked.against)
 
     return outliers.check(asked, show_all, read_command)
 
 
 def show(
-    data: Path, assets: Path, models: list[str] | None = None, causes: Path | None = None
+    data: Path,
+    assets: Path,
+    models: list[str] | None = None,
+    causes: Path | None = None,
+    others: Path | None = None,
 ) -> list[Outlier]:
     """Print how good the models are, where and for whom; name and return what stands out."""
     report = Report()
@@ -51,6 +58,10 @@ def show(
         "Log loss per task": evaluation.by_column(tables, metadata, "task"),
         **evaluation.error_analysis(tables, metadata, why),
     }
+    if others is not None:
+        title = f"Log loss against that in {others} (paired; 2.5 to 97.5 % of a bootstrap)"
+        namesakes = evaluation.read_out_of_fold(others)
+        sections[title] = evaluation.against(tables, namesakes, metadata)
     attempts = evaluation.attempts(assets, tables)
     if len(attempts):
         sections["Attempts at folds that needed more than one"] = attempts

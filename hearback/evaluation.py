@@ -22,6 +22,7 @@ OUTLIER_DEVIATIONS = 3.0  # robust standard deviations of the sibling folds' gai
 OUTLIER_SHARE = 0.1  # of the siblings' gain over the base rate
 _MAD_TO_DEVIATION = 1.4826  # for a normal distribution
 _MOST_FOLDS = 1000  # a story that tells of more is damaged
+_SPLIT = ("n_folds", "group_by", "limit", "data_fingerprint")  # trainings of it can be compared
 _NEEDED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "command_again")
 
 
@@ -145,6 +146,50 @@ def log_loss_with_interval(
     return float(losses.mean()), bootstrap_interval(losses, groups, np.random.default_rng(0))
 
 
+def against(
+    tables: Sequence[OutOfFold], others: Sequence[OutOfFold], metadata: pd.DataFrame
+) -> pd.DataFrame:
+    """Return how far each model's log loss is from that of its namesake among `others`.
+
+    A row per model and grade, of the rows that both predicted; `low` and `high` are the 95 %
+    bootstrap interval of the difference, paired, by `group_unit`. Raises HearbackError where no
+    model has a namesake, or the two are not of the same split of the same data.
+    """
+    namesakes = {table.model: table for table in others}
+    lines = {}
+    for table in tables:
+        if table.model not in namesakes:
+            continue
+        pair = (table, namesakes[table.model])
+        stories = {
+            f"{table.model} fold {fold} {place}": story
+            for place, side in zip(("here", "there"), pair, strict=True)
+            for fold, story in side.stories.items()
+        }
+        _check_same(type(table), table.model, stories, _SPLIT)
+        here, there = common_rows(pair, metadata)
+        losses = [row_log_loss(rows["score"], rows["pred"]) for rows in (here, there)]
+        rows = here.assign(here=losses[0], there=losses[1], difference=losses[0] - losses[1])
+        for grade, part in {**_parts(rows, "grade"), "all": rows}.items():
+            groups = part[group_unit(part)].to_numpy(dtype=str)
+            differences = part["difference"].to_numpy()
+            low, high = bootstrap_interval(differences, groups, np.random.default_rng(0))
+            lines[table.model, grade] = {
+                "rows": len(part),
+                **part[["here", "there", "difference"]].mean(),
+                "low": low,
+                "high": high,
+            }
+    if not lines:
+        raise HearbackError(
+            f"none of {', '.join(table.model for table in tables)} was trained there; "
+            f"there are {', '.join(namesakes)}"
+        )
+    frame = pd.DataFrame.from_dict(lines, orient="index")
+    frame.index = pd.MultiIndex.from_tuples(list(lines), names=["model", "grade"])
+    return frame
+
+
 def trained_folds(assets: Path) -> dict[str, list[int]]:
     """Return the finished folds that lie in `assets`, by model."""
     found: dict[str, list[int]] = {}
@@ -183,14 +228,17 @@ def read_tables(
         raise HearbackError(f"{assets}: no finished fold; train some with {kind.TRAIN}")
     tables = [_read_model(kind, assets, model, folds) for model, folds in found.items()]
     stories = {f"{t.model} fold {fold}": s for t in tables for fold, s in t.stories.items()}
-    _check_same(kind, assets, stories, ("n_folds", "group_by", "limit", "data_fingerprint"))
+    _check_same(kind, str(assets), stories, _SPLIT)
     return tables
 
 
 def _check_same(
-    kind: type[OutOfFold], assets: Path, stories: Mapping[str, Story], keys: Sequence[str]
+    kind: type[OutOfFold], what: str, stories: Mapping[str, Story], keys: Sequence[str]
 ) -> None:
-    """Raise HearbackError where trainings that belong together differ in one of `keys`."""
+    """Raise HearbackError where trainings that belong together differ in one of `keys`.
+
+    `what` they are begins the message.
+    """
     for key in keys:
         by_value: dict[str, list[str]] = {}
         for name, story in stories.items():
@@ -198,7 +246,7 @@ def _check_same(
         if len(by_value) > 1:
             said = "; ".join(f"{value}: {', '.join(names)}" for value, names in by_value.items())
             raise HearbackError(
-                f"{assets}: the trained folds differ in {key.replace('_', ' ')} ({said}); "
+                f"{what}: the trained folds differ in {key.replace('_', ' ')} ({said}); "
                 f"{kind.TRAIN} trains again what is out of date"
             )
 
@@ -239,7 +287,7 @@ def _read_model(kind: type[Table], assets: Path, model: str, folds: Sequence[int
         stories[fold] = story
         tables.append(rows.assign(fold=fold))
     named = {f"{model} fold {fold}": story for fold, story in stories.items()}
-    _check_same(kind, assets, named, ("recipe_fingerprint", "n_folds"))
+    _check_same(kind, str(assets), named, ("recipe_fingerprint", "n_folds"))
     return kind(model, stories[folds[0]]["n_folds"], pd.concat(tables), stories)
 
 

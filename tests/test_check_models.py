@@ -128,6 +128,57 @@ def test_causes_show_the_area_for_every_model(
     np.testing.assert_allclose(table["omit"][1:], expected, atol=1e-4)
 
 
+def test_a_model_is_compared_with_the_same_one_trained_otherwise(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    better = make_predictions(3, seed=2)
+    write_folds(folder / "otherwise", "model3mapd", better, [0, 2])
+    run(monkeypatch, folder, "--against", str(folder / "otherwise"))
+    _, _, rest = capsys.readouterr().out.partition("\nLog loss against that in ")
+    lines = [line.split() for line in rest.partition("\n\n")[0].splitlines()[3:]]
+    assert all("model1m" not in line for line in lines)  # there is none there
+    n_rows, here, there, difference, low, high = map(float, lines[-1][-6:])
+    metadata = make_metadata()
+    both = np.arange(len(metadata)) % 3 != 1
+    scores = metadata["score"][both]
+    assert n_rows == both.sum()
+    assert here == pytest.approx(log_loss(scores, MODELS["model3mapd"][both]), abs=1e-4)
+    assert there == pytest.approx(log_loss(scores, better[both]), abs=1e-4)
+    assert difference == pytest.approx(here - there, abs=2e-4)
+    assert 0 < low < difference < high
+    youngest = next(line for line in lines if line[:3] == ["KG", "and", "1"])
+    in_both = both & metadata["grade"].isin(["KG", "1"])
+    assert int(youngest[3]) == in_both.sum()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_folds": 5}, "model3mapd: the trained folds differ in n folds .3: model3mapd fold 0 h"),
+        ({"data_fingerprint": "of other data"}, "differ in data fingerprint .*fold 0 there"),
+    ],
+)
+def test_what_was_split_otherwise_is_not_compared(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    said: str,
+) -> None:
+    write_folds(folder / "otherwise", "model3mapd", MODELS["model3mapd"], **changes)
+    assert run(monkeypatch, folder, "--against", str(folder / "otherwise")) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_a_folder_without_the_models_says_which_it_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folds(folder / "otherwise", "model2s", MODELS["model3mapd"])
+    assert run(monkeypatch, folder, "--against", str(folder / "otherwise")) == 2
+    error = capsys.readouterr().err
+    assert "none of model1m, model3mapd was trained there; there are model2s" in error
+
+
 def test_bad_causes_are_reported_with_the_tables_faults(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
