@@ -424,7 +424,7 @@ def _open_partial(path: Path) -> Iterator[safe_open]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Flatten an Adam optimizer's moments: `<parameter index>.<moment>` to a tensor."""
+    """Flatten an optimizer's moments: `<parameter index>.<moment>` to a tensor."""
     state = optimizer.state_dict()["state"]
     return {
         f"{index}.{name}": torch.as_tensor(value)
@@ -434,9 +434,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an Adam optimizer the moments that `optimizer_tensors` flattened."""
+    """Give an optimizer the moments that `optimizer_tensors` flattened.
+
+    They are laid in memory as their parameters are, which files do not keep: a fused optimizer on a
+    CPU takes both for granted and would add numbers of different places.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
+        parameter = parameters[int(index)]
+        is_moment = tensor.shape == parameter.shape  # and no count of steps
+        laid = (
+            torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if is_moment else tensor
+        )
+        state.setdefault(int(index), {})[name] = laid
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -280,7 +280,7 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
         self.guard = self._make_guard()
         # One number of every parameter: it is cheap to ask whether any has changed.
         self.watched = [
-            parameter.detach().view(-1)[parameter.numel() // 2 :][:1]
+            parameter.detach()[tuple(size // 2 for size in parameter.shape)].view(1)
             for parameter in self.model.parameters()
             if parameter.requires_grad
         ]

@@ -165,16 +165,19 @@ class WhisperClassifier(SongModel):
         return self.encoder.shape.as_config()
 
 
+IMAGE_NETWORKS: dict[str, type[ResNet34 | Cnn4]] = {"resnet34": ResNet34, "cnn4": Cnn4}
+
+
 def build(recipe: SongRecipe, config: Mapping[str, Any] | None = None) -> SongModel:
     """Build a recipe's model, its weights at random, by torch's generator.
 
     `config` holds the sizes of the backbone, as its `config.json` has them. Raises HearbackError
     where the recipe needs them and they are not there.
     """
-    if recipe.architecture == "resnet34":
-        return ResNet34(recipe)
-    if recipe.architecture == "cnn4":
-        return Cnn4(recipe)
+    if recipe.architecture in IMAGE_NETWORKS:
+        model = IMAGE_NETWORKS[recipe.architecture](recipe)
+        # The order in which convolutions are fastest, above all in bf16 (docs/songs.md).
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config is None:
         raise HearbackError(f"{recipe.name} needs its backbone's config.json")
     return WhisperClassifier(recipe, config)

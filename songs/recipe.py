@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import songs
 from hearback.errors import HearbackError
@@ -11,6 +11,8 @@ from hearback.record import FoldRecipe
 from songs.augment import SpectrogramAugmentation
 
 N_RECIPES = 4  # the train_*.py of this folder; a listing that finds another number is wrong
+
+USUAL_PATIENCE_EPOCHS = 10  # torch's default
 
 Architecture = Literal["resnet34", "cnn4", "whisper"]
 FeatureName = Literal["log_mel_40", "mel_db_128", "waveform"]
@@ -47,6 +49,7 @@ class SongRecipe(FoldRecipe):
     head_learning_rate: float | None = None  # None: `learning_rate`
     periods: int = 1  # of the cosine
     milestones: tuple[int, ...] = ()  # epochs after which the rate falls to a tenth
+    patience_epochs: int = USUAL_PATIENCE_EPOCHS  # of "plateau": so many without a gain are borne
     mix_up: float = 0.0
     mixtures: float = 0.0
     augment: SpectrogramAugmentation = field(default_factory=SpectrogramAugmentation)
@@ -73,6 +76,7 @@ class SongRecipe(FoldRecipe):
             "augment": not (
                 self.augment.frequency_masks if self.features == "waveform" else self.augment.gain
             ),
+            "patience_epochs": self.patience_epochs >= 0,
             "mix_up": self.mix_up >= 0,
             "mixtures": 0 <= self.mixtures <= (self.features == "waveform"),
             "average_decay": 0 <= self.average_decay < 1,
@@ -80,6 +84,13 @@ class SongRecipe(FoldRecipe):
             "seed": self.seed >= 1,
         }
         return [name for name, fine in in_range.items() if not fine]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON has it."""
+        values = super().as_dict()
+        if self.patience_epochs == USUAL_PATIENCE_EPOCHS:  # so what was trained before still counts
+            del values["patience_epochs"]
+        return values
 
     def with_seed(self, seed: int) -> Self:
         """Return the recipe with other random numbers, and a name that says so but for seed 1."""
@@ -99,8 +110,14 @@ class SongRecipe(FoldRecipe):
         """Train for `epochs`, the schedule stretched in proportion."""
         milestones = {max(1, round(at * epochs / self.epochs)) for at in self.milestones}
         periods = min(self.periods, epochs)
-        stretched = tuple(sorted(milestones))
-        return replace(self, epochs=epochs, milestones=stretched, periods=periods)
+        patience = max(1, round(self.patience_epochs * epochs / self.epochs))
+        return replace(
+            self,
+            epochs=epochs,
+            milestones=tuple(sorted(milestones)),
+            periods=periods,
+            patience_epochs=patience,
+        )
 
 
 def find_recipes() -> dict[str, SongRecipe]:

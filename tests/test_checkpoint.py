@@ -332,12 +332,31 @@ class Training:
         self.model.load_state_dict({k: tensors[k] for k in self.model.state_dict()})
 
 
+class ImageTraining(Training):
+    """Weights of convolutions, channels last in memory, and the optimizer that minds that."""
+
+    def __init__(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        convolution = torch.nn.Conv2d(2, 3, 3)
+        self.model = convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1, fused=True)
+
+    def step(self) -> None:
+        places = torch.arange(2 * 5 * 5.0).reshape(1, 2, 5, 5)
+        self.optimizer.zero_grad()
+        self.model(places.cos()).square().sum().backward()
+        self.optimizer.step()
+
+
 PARTIAL_IDENTITY = {**IDENTITY, "attempt": 1}
 NOTES = {"identity": PARTIAL_IDENTITY, "history": [{"epoch": 1, "loss": 0.6}]}
 
 
-def test_a_training_that_goes_on_is_one_that_never_stopped(files: FoldFiles) -> None:
-    training = Training(seed=0)
+@pytest.mark.parametrize(("kind", "n_weights"), [(Training, 4), (ImageTraining, 2)])
+def test_a_training_that_goes_on_is_one_that_never_stopped(
+    files: FoldFiles, kind: type[Training], n_weights: int
+) -> None:
+    training = kind(seed=0)
     for _ in range(3):
         training.step()
     save_partial(files.partial, training.tensors(), NOTES)
@@ -347,11 +366,11 @@ def test_a_training_that_goes_on_is_one_that_never_stopped(files: FoldFiles) -> 
     assert kept is not None
     tensors, notes = kept
     assert notes == NOTES
-    resumed = Training(seed=1)
+    resumed = kind(seed=1)
     resumed.load(tensors)
     resumed.step()
     undisturbed = training.tensors()
-    assert len(undisturbed) == 4 + 3 * 4  # weights; two moments and the step of each
+    assert len(undisturbed) == 4 * n_weights  # weights; two moments and the step of each
     for name, tensor in resumed.tensors().items():
         torch.testing.assert_close(tensor, undisturbed[name], atol=0, rtol=0)
 

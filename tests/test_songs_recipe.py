@@ -91,7 +91,21 @@ def test_there_are_no_more_periods_than_epochs() -> None:
 def test_json_and_back_is_the_same_recipe(recipe: SongRecipe) -> None:
     again = SongRecipe.from_dict(recipe.as_dict())
     assert again == recipe and again.fingerprint == recipe.fingerprint
-    assert set(recipe.as_dict()) == {field.name for field in fields(recipe)}
+    assert {*recipe.as_dict(), "patience_epochs"} == {field.name for field in fields(recipe)}
+
+
+def test_the_usual_patience_leaves_a_fingerprint_as_it_was_before_there_was_the_field() -> None:
+    impatient = SMALL_STEM.with_settings(["patience_epochs=2"])
+    assert "patience_epochs" not in SMALL_STEM.as_dict()
+    assert impatient.patience_epochs == SongRecipe.from_dict(impatient.as_dict()).patience_epochs
+    assert impatient.patience_epochs == 2
+    assert impatient.fingerprint != SMALL_STEM.fingerprint
+    assert impatient.with_settings(["patience_epochs=10"]).fingerprint == SMALL_STEM.fingerprint
+
+
+@pytest.mark.parametrize(("epochs", "patience"), [(24, 10), (12, 5), (48, 20), (1, 1)])
+def test_patience_is_stretched_with_the_epochs(epochs: int, patience: int) -> None:
+    assert SMALL_STEM.with_epochs(epochs).patience_epochs == patience
 
 
 def test_the_augmentation_is_in_the_fingerprint() -> None:
@@ -112,6 +126,7 @@ def test_the_augmentation_is_in_the_fingerprint() -> None:
         (CNN4, {"milestones": (15, 15)}, r"milestones is \(15, 15\)"),
         (RESNET34, {"periods": 21}, "periods is 21"),
         (RESNET34, {"periods": 0}, "periods is 0"),
+        (SMALL_STEM, {"patience_epochs": -1}, "patience_epochs is -1"),
         (CNN4, {"dropout": 1.0}, "dropout is 1.0"),
         (CNN4, {"epochs": 0}, "epochs is 0"),
         (CNN4, {"seed": 0}, "seed is 0"),

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
+from songs.recipe import USUAL_PATIENCE_EPOCHS
 from songs.schedules import learning_rate_factor
 
 STEPS_PER_EPOCH = 7
@@ -82,19 +83,26 @@ NOISY = 1 + np.random.default_rng(0).normal(0, 0.1, 60)
 WITH_NAN = np.where(np.arange(60) % 5 == 2, np.nan, 1.0)
 
 
+@pytest.mark.parametrize("patience", [0, 2, USUAL_PATIENCE_EPOCHS])
 @pytest.mark.parametrize("losses", [FALLING, WITH_PLATEAUS, ALMOST_STILL, NOISY, WITH_NAN])
-def test_plateau_is_torchs_by_the_epoch(losses: np.ndarray) -> None:
-    recipe = make_recipe("plateau", epochs=60)
+def test_plateau_is_torchs_by_the_epoch(losses: np.ndarray, patience: int) -> None:
+    recipe = make_recipe("plateau", epochs=60, patience_epochs=patience)
     optimizer = make_optimizer()
-    scheduler = ReduceLROnPlateau(optimizer, eps=0.0)  # eps: rates not worth lowering any more
+    # eps: rates not worth lowering any more
+    scheduler = ReduceLROnPlateau(optimizer, patience=patience, eps=0.0)
     for epoch in range(60):
         rate = RATE * learning_rate_factor(recipe, epoch + 0.5, losses[:epoch].tolist())
         assert rate == pytest.approx(rate_of(optimizer), rel=1e-9)
         scheduler.step(losses[epoch])
 
 
+def test_the_usual_patience_is_torchs() -> None:
+    scheduler = ReduceLROnPlateau(make_optimizer())
+    assert scheduler.patience == USUAL_PATIENCE_EPOCHS
+
+
 def test_plateaus_lower_the_rate_at_all() -> None:
-    recipe = make_recipe("plateau", epochs=24)
+    recipe = make_recipe("plateau", epochs=24, patience_epochs=10)
     assert learning_rate_factor(recipe, 11, [0.5] * 11) == 1
     assert learning_rate_factor(recipe, 12, [0.5] * 12) == pytest.approx(0.1)
     assert learning_rate_factor(recipe, 24, FALLING[:24].tolist()) == 1

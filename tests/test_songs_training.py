@@ -492,12 +492,12 @@ def test_a_loss_that_is_not_finite_names_the_snippets(song_options: SongOptions)
 
 
 # (train, validation) log loss of each epoch, as in tests/test_pinned_losses.py.
-PINNED: list[tuple[float, float]] = [(1.25598, 1.34548), (1.02633, 1.24834)]
+PINNED: list[tuple[float, float]] = [(1.26138, 1.32395), (1.16121, 1.27599)]
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Sums in one order: batch normalisation and Adam make much of the last bits of others."""
+    """Sums in one order: batch normalisation makes much of the last bits of others."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -506,7 +506,9 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("full_width", "one_thread")
 def test_the_losses_of_a_tiny_training_stay(song_options: SongOptions) -> None:
-    recipe = replace(CNN4.with_epochs(2), batch_size=8)
+    # SGD: Adam's first steps are as long where a gradient is rounding alone, which differs between
+    # processors, and moved these losses by 2e-4; instruction sets move SGD's by 1e-5.
+    recipe = replace(CNN4.with_epochs(2), batch_size=8, optimizer="sgd", learning_rate=1e-2)
     story = train(song_options, recipe, fold=1)
     found = [(e["train_log_loss"], e["validation_log_loss"]) for e in story["epochs"]]
     for epoch, (losses, pinned) in enumerate(zip(found, PINNED, strict=True)):
