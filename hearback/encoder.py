@@ -77,11 +77,13 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = Fals
 
     No mask: it would send attention down its slow path. A batch holds one window length.
     """
-    plain = queries.device.type == "cpu" and queries.dtype == torch.bfloat16
-    if causal or not plain or keys.shape[-2] > LONGEST_PLAIN_ATTENTION:
+    on_bf16_cpu = queries.device.type == "cpu" and queries.dtype == torch.bfloat16
+    plain = on_bf16_cpu and queries.requires_grad and keys.shape[-2] <= LONGEST_PLAIN_ATTENTION
+    if causal or not plain:
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
-    # The fused kernel's bf16 is slower on a CPU than plain products, which the processor has
-    # instructions for: 1.6 to 3 times, forward and back.
+    # The way back through the fused kernel is slow in bf16 on a CPU: plain products, which the
+    # processor has instructions for, take a half to a third, forward and back. Where nothing goes
+    # back (inference, frozen layers) the fused kernel is 1.6 to 3 times as fast as they are.
     with torch.autocast("cpu", enabled=False):  # it would hold the softmax in float32
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
         return scores.softmax(-1) @ values

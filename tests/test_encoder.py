@@ -102,11 +102,12 @@ def test_a_tensor_of_another_shape_is_refused() -> None:
         WhisperEncoder(TINY).load_pretrained(tensors | {"conv1.weight": torch.zeros(1, 1, 3)})
 
 
+@pytest.mark.parametrize("learning", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("n_places", [9, LONGEST_PLAIN_ATTENTION, LONGEST_PLAIN_ATTENTION + 1])
 def test_attention_is_the_same_whichever_way_it_is_computed(
-    n_places: int, dtype: torch.dtype, causal: bool
+    n_places: int, dtype: torch.dtype, causal: bool, learning: bool
 ) -> None:
     rng = torch.Generator().manual_seed(0)
     queries, keys, values = torch.randn(3, 2, 2, n_places, 8, generator=rng).unbind()
@@ -116,6 +117,7 @@ def test_attention_is_the_same_whichever_way_it_is_computed(
         scores = scores.masked_fill(later, float("-inf"))
     expected = scores.softmax(-1) @ values
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        queries.requires_grad_(learning)
         attended = attend(*(x.to(dtype) for x in (queries, keys, values)), causal=causal)
     assert attended.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 0.03
