@@ -1,0 +1,68 @@
+"""Folds' predictions, kept without their weights."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_evaluation import make_predictions, write_folds
+
+from benchmarks import publish
+from hearback.checkpoint import FoldFiles, read_story
+from hearback.errors import HearbackError
+from hearback.evaluation import read_out_of_fold
+
+COMMAND = (
+    "python train_model1m.py --fold 0 --data '/home/some body/data' --store /s --assets /a --runs "
+    "/r --n_folds 3 --set window=fixed --tts_data /t --attempt 2"
+)
+
+
+@pytest.fixture
+def assets(tmp_path: Path) -> Path:
+    write_folds(tmp_path / "assets", "model1m", make_predictions(2), command_again=COMMAND)
+    write_folds(tmp_path / "assets", "model2s", make_predictions(1, seed=1), [0, 2])
+    return tmp_path / "assets"
+
+
+def test_what_is_published_reads_as_what_was_trained(
+    assets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    to = tmp_path / "public"
+    monkeypatch.setattr(sys, "argv", ["publish", "--assets", str(assets), "--to", str(to)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(Path(publish.__file__)), run_name="__main__")
+    assert not ended.value.code and "5 folds in" in capsys.readouterr().out
+    for trained, published in zip(read_out_of_fold(assets), read_out_of_fold(to), strict=True):
+        pd.testing.assert_frame_equal(trained.rows, published.rows)
+        assert trained.missing_folds == published.missing_folds
+    assert {path.suffix for path in to.iterdir()} == {".json", ".csv"}  # no weights
+
+
+def test_a_published_command_names_no_folder(assets: Path, tmp_path: Path) -> None:
+    publish.publish(assets, tmp_path / "public", ["model1m"])
+    command = read_story(FoldFiles(tmp_path / "public", "model1m", 0))["command_again"]
+    assert command == (
+        "python train_model1m.py --fold 0 --n_folds 3 --set window=fixed --attempt 2"
+    )
+    assert not FoldFiles(tmp_path / "public", "model2s", 0).story.exists()
+
+
+def test_publishing_again_replaces_what_was_there(assets: Path, tmp_path: Path) -> None:
+    to = tmp_path / "public"
+    publish.publish(assets, to)
+    write_folds(assets, "model1m", make_predictions(3, seed=5), command_again=COMMAND)
+    publish.publish(assets, to)
+    for trained, published in zip(read_out_of_fold(assets), read_out_of_fold(to), strict=True):
+        pd.testing.assert_frame_equal(trained.rows, published.rows)
+
+
+def test_damaged_predictions_are_not_published(assets: Path, tmp_path: Path) -> None:
+    FoldFiles(assets, "model1m", 1).oof.write_text("filename,score,pred\n")
+    with pytest.raises(HearbackError, match=r"model1m_1\.oof\.csv: not the file that"):
+        publish.publish(assets, tmp_path / "public")
+    assert not (tmp_path / "public").exists()
