@@ -131,7 +131,8 @@ class WhisperEncoder(nn.Module):
     def stem(self, log_mel: Tensor) -> Tensor:
         """Return what the first layer takes in: the convolutions' frames with their positions."""
         x = F.gelu(self.conv1(log_mel))
-        x = F.gelu(self.conv2(x)).transpose(1, 2)
+        # Laid anew: all layers would go on with frames that lie across memory, norm by norm.
+        x = F.gelu(self.conv2(x)).transpose(1, 2).contiguous()
         n_frames = x.shape[1]
         if n_frames > N_POSITIONS:
             raise ValueError(
