@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from benchmarks.harness import CLOCKS, Side, Turn, compare, machine, take_turn
 from hearback import cli
-from hearback.devices import keep_freed_memory, peak_memory_gb
+from hearback.devices import keep_freed_memory, peak_memory_gb, rules_malloc
 from hearback.encoder import SAMPLES_PER_FRAME, EncoderShape
 from hearback.errors import HearbackError
 from hearback.launching.processes import ROOT
@@ -89,11 +89,7 @@ def take_turns_apart(
     """Return what `turns` does in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.kept_memory", "--turn", side]
     command += ["--seconds", str(seconds), "--clock", clock, "--frames", *map(str, frames)]
-    plain = {
-        name: value
-        for name, value in os.environ.items()
-        if name != "GLIBC_TUNABLES" and not name.startswith("MALLOC_")
-    }
+    plain = {name: value for name, value in os.environ.items() if not rules_malloc(name)}
     done = subprocess.run(command, cwd=ROOT, env=plain, check=True, stdout=subprocess.PIPE)
     rates: dict[str, list[float]] = json.loads(done.stdout)
     return rates

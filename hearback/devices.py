@@ -40,9 +40,7 @@ def keep_freed_memory() -> bool:
     (docs/performance.md). Nothing is changed for another C library, nor where the environment says
     how malloc is to work.
     """
-    if sys.platform != "linux" or any(
-        name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ
-    ):
+    if sys.platform != "linux" or any(map(rules_malloc, os.environ)):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or not mallopt(_TRIM_THRESHOLD, _MOST_BYTES):
@@ -50,6 +48,11 @@ def keep_freed_memory() -> bool:
     return any(
         mallopt(_MMAP_THRESHOLD, n_bytes) for n_bytes in (_MOST_BYTES, _MOST_BYTES_BEFORE_2_35)
     )
+
+
+def rules_malloc(variable: str) -> bool:
+    """Return whether an environment variable says how glibc's malloc is to work."""
+    return variable == "GLIBC_TUNABLES" or variable.startswith("MALLOC_")
 
 
 def default_workers(device: torch.device) -> int:

@@ -11,11 +11,7 @@ import torch
 from hearback import devices
 from hearback.launching.processes import ROOT
 
-PLAIN = {
-    name: value
-    for name, value in os.environ.items()
-    if name != "GLIBC_TUNABLES" and not name.startswith("MALLOC_")
-}
+PLAIN = {name: value for name, value in os.environ.items() if not devices.rules_malloc(name)}
 # Ten blocks of 64 MB, one after another; what is printed counts the pages that were asked for. The
 # first ones do not count: aligned blocks leave scraps, and it takes a few until one of them fits.
 COUNT_PAGES = """
