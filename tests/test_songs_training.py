@@ -290,10 +290,9 @@ def test_which_epoch_is_kept(
 def test_a_plateau_lowers_the_rate_also_after_going_on(
     song_options: SongOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("songs.schedules.PATIENCE_EPOCHS", 1)
     same = {"validation_log_loss": 1.0, "validation_accuracy": 0.5}
     monkeypatch.setattr(SongTraining, "measure", lambda self, predictions: same)
-    recipe = replace(PLATEAU, average_decay=0.0).with_epochs(5)
+    recipe = replace(PLATEAU.with_epochs(5), average_decay=0.0, patience_epochs=1)
     with watched_steps() as factors:
         train(song_options, recipe)
     by_epoch = np.array(factors).reshape(5, -1)
