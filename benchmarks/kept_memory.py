@@ -45,8 +45,7 @@ def main() -> None:
     add("--turn", choices=SIDES, help="only this side's turn, as JSON (for the turns themselves)")
     asked = parser.parse_args()
     if asked.turn is not None:
-        keeps = asked.turn == "kept" and keep_freed_memory()
-        if asked.turn == "kept" and not keeps:
+        if asked.turn == "kept" and not keep_freed_memory():
             raise HearbackError(
                 "this C library's malloc is not glibc's, or the environment rules it"
             )

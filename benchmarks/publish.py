@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from hearback import cli
-from hearback.checkpoint import FoldFiles, read_story
+from hearback.checkpoint import FoldFiles
 from hearback.evaluation import read_out_of_fold
 from hearback.files import whole_file, write_json
 
@@ -40,9 +40,8 @@ def publish(assets: Path, to: Path, models: list[str] | None = None) -> int:
     """
     tables = read_out_of_fold(assets, models)
     for table in tables:
-        for fold in table.stories:
+        for fold, story in table.stories.items():
             own, copy = (FoldFiles(folder, table.model, fold) for folder in (assets, to))
-            story = read_story(own)
             copy.story.unlink(missing_ok=True)  # it must not vouch for other predictions
             with whole_file(copy.oof) as temporary:
                 shutil.copyfile(own.oof, temporary)

@@ -28,6 +28,8 @@ class Recipe(FoldRecipe):
     begun with.
     """
 
+    LATER = frozenset({"text_embedder"})
+
     name: str
     backbone: str
     dropout: float
@@ -87,13 +89,6 @@ class Recipe(FoldRecipe):
     def starts(self) -> bool:
         """Whether the model begins with what the untrained backbone knows, as an epoch 0."""
         return self.pair != "joined" and (self.pair != "tokens" or self.token_score != "own")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON has it."""
-        values = super().as_dict()
-        if self.text_embedder is None:  # what was trained before there were any still counts
-            del values["text_embedder"]
-        return values
 
     def with_preset(self, preset: str) -> "Recipe":
         """Return the recipe with a preset's values for its pairing in place of its own."""

@@ -14,10 +14,13 @@ from hearback.errors import HearbackError
 class Record:
     """A recipe's behaviour; its fields are those of the frozen dataclass that derives from this.
 
-    `KIND` is what messages call it, and `name` the one field that a setting may not change.
+    `KIND` is what messages call it, and `name` the one field that a setting may not change. `LATER`
+    names fields that came after others had been trained without: at their default they are left out
+    of what is written, so that fingerprints stay, and what was trained before still counts.
     """
 
     KIND: ClassVar[str] = "recipe"
+    LATER: ClassVar[frozenset[str]] = frozenset()
     name: str
 
     def __post_init__(self) -> None:
@@ -44,6 +47,9 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """Return the record as JSON has it."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
+        for field in fields(self):  # type: ignore[arg-type]
+            if field.name in self.LATER and getattr(self, field.name) == field.default:
+                del values[field.name]
         return values
 
     @classmethod

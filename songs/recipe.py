@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self, cast, get_args
+from typing import Literal, Self, cast, get_args
 
 import songs
 from hearback.errors import HearbackError
@@ -30,6 +30,8 @@ class SongRecipe(FoldRecipe):
     draws them equally often. With `keep` "last" a fold's weights are those of its last epoch, which
     nothing of the fold has chosen; with "best" those of its lowest validation log loss.
     """
+
+    LATER = frozenset({"patience_epochs"})
 
     name: str
     architecture: Architecture
@@ -84,13 +86,6 @@ class SongRecipe(FoldRecipe):
             "seed": self.seed >= 1,
         }
         return [name for name, fine in in_range.items() if not fine]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON has it."""
-        values = super().as_dict()
-        if self.patience_epochs == USUAL_PATIENCE_EPOCHS:  # so what was trained before still counts
-            del values["patience_epochs"]
-        return values
 
     def with_seed(self, seed: int) -> Self:
         """Return the recipe with other random numbers, and a name that says so but for seed 1."""
