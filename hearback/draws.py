@@ -8,11 +8,13 @@ from hearback.dataset import TrainingData
 from hearback.near_misses import NearMiss, NearMisses, NoNearMiss, read_near_misses
 from hearback.pairs import Draw, OtherText
 from hearback.recipe import Recipe
+from hearback.tables import GRADES
 
 
 class Drawer:
     """Draws the epochs of one fold, with what the recipe wants beside the clips' own texts.
 
+    Each clip comes with its own text once, or as often as `recipe.draws_by_grade` says.
     A clip that says its text says neither another one nor a near miss. So the correct clips come
     with both, `recipe.negatives` and `recipe.near_misses` times as many as there are correct clips.
     Where the model listens to the reference, these are draws of their own, and near misses those
@@ -22,6 +24,8 @@ class Drawer:
 
     def __init__(self, recipe: Recipe, data: TrainingData, rows: np.ndarray) -> None:
         self.recipe, self.data, self.rows = recipe, data, rows
+        self._grades = data.metadata["grade"].to_numpy(dtype=str)
+        self._times_of = dict(zip(GRADES, recipe.draws_by_grade, strict=True))
         texts = [data.source.texts[row] for row in rows]
         self._maker: NearMisses | None = None
         self._rendered: Mapping[str, Sequence[NearMiss]] = {}
@@ -34,27 +38,36 @@ class Drawer:
         """Return an epoch's draws, in random order."""
         source, labels = self.data.source, self.data.labels
         texts = source.texts
-        correct = self.rows[labels[self.rows] == 1]
+        rows = self._repeated(rng)
+        correct = np.flatnonzero(labels[rows] == 1)  # places in `rows`, where a clip may be twice
         n_near = round(self.recipe.near_misses * len(correct))
-        chosen = np.resize(rng.permutation(correct), n_near)
         draws = []
         others: dict[int, list[OtherText]] = {}
-        for row in map(int, chosen):
+        for place in np.resize(rng.permutation(correct), n_near):
+            row = int(rows[place])
             if self._maker is not None:
                 try:
                     near = self._maker.draw(texts[row], rng)
                 except NoNearMiss:
                     continue
-                others.setdefault(row, []).append(other_text(near))
+                others.setdefault(place, []).append(other_text(near))
             elif rendered := self._rendered.get(texts[row]):
                 near = rendered[int(rng.integers(len(rendered)))]
                 draws.append(Draw(row, near.text, 0.0, made=True))
         draws += [
-            Draw(row, texts[row], float(labels[row]), others=tuple(others.get(row, ())))
-            for row in map(int, self.rows)
+            Draw(row, texts[row], float(labels[row]), others=tuple(others.get(place, ())))
+            for place, row in enumerate(map(int, rows))
         ]
-        draws += self._other_texts(correct, rng)
+        draws += self._other_texts(rows[correct], rng)
         return [draws[place] for place in rng.permutation(len(draws))]
+
+    def _repeated(self, rng: np.random.Generator) -> np.ndarray:
+        """Return the rows as often as the epoch has them: of a fraction, each as chance decides."""
+        times = np.array([self._times_of[grade] for grade in self._grades[self.rows]])
+        whole = times.astype(np.intp)
+        if (times == whole).all():
+            return np.repeat(self.rows, whole)
+        return np.repeat(self.rows, whole + (rng.random(len(times)) < times - whole))
 
     def _other_texts(self, correct: np.ndarray, rng: np.random.Generator) -> list[Draw]:
         """Return correct clips with the texts of other rows of their task."""

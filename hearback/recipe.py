@@ -25,10 +25,11 @@ class Recipe(FoldRecipe):
     vector. For "tokens", `token_score` says what is read from the decoder (`models.TokenScorer`).
     The learning rate follows a cosine over `schedule_epochs` with `cycles` periods, after a warm-up
     of `warmup_share` of them. `warm_start` names a model whose trained encoder of the same fold is
-    begun with.
+    begun with. `draws_by_grade` says how often an epoch has a clip of each of `tables.GRADES`: more
+    than once weighs the youngest more, at another augmentation each time.
     """
 
-    LATER = frozenset({"text_embedder"})
+    LATER = frozenset({"text_embedder", "draws_by_grade"})
 
     name: str
     backbone: str
@@ -52,6 +53,7 @@ class Recipe(FoldRecipe):
     near_misses: float = 0.0  # likewise: with a text that differs by a word or a sound
     near_miss_weight: float = 1.0  # of such a text's loss, where it is read beside the clip's own
     word_loss: float = 0.0  # weight of what is known of a single word, where words are read
+    draws_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     warm_start: str | None = None
     frozen_share: float = 0.0  # of the encoder's layers, from below, the convolutions with them
     batch_size: int = 16
@@ -74,6 +76,7 @@ class Recipe(FoldRecipe):
             "negatives": self.negatives >= 0,
             "near_misses": self.near_misses >= 0,
             "near_miss_weight": self.near_miss_weight >= 0,
+            "draws_by_grade": min(self.draws_by_grade) > 0,
             "word_loss": self.word_loss >= 0,
             "average_decay": 0 <= self.average_decay < 1,
             "batch_size": self.batch_size >= 1,

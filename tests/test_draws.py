@@ -15,6 +15,7 @@ from hearback.errors import HearbackError
 from hearback.near_misses import NearMiss, write_near_misses
 from hearback.pairs import Draw
 from hearback.recipe import Recipe
+from hearback.tables import GRADES
 from train_model1m import RECIPE as JOINED
 from train_modeltok import RECIPE as TOKENS
 
@@ -36,7 +37,7 @@ def make_data(folder: Path | None = None, n_rows: int = 48) -> Any:
     return SimpleNamespace(
         source=SimpleNamespace(texts=texts, references=SimpleNamespace(folder=folder)),
         labels=np.array([row % 7 not in (1, 4) for row in range(n_rows)], np.float32),
-        metadata=pd.DataFrame({"task": tasks}),
+        metadata=pd.DataFrame({"task": tasks, "grade": [GRADES[row % 4] for row in range(n_rows)]}),
     )
 
 
@@ -59,6 +60,33 @@ def test_every_clip_of_the_fold_comes_once_with_its_own_text_and_label(recipe: R
     assert {d.row: d.label for d in own} == {int(row): data.labels[row] for row in rows}
     assert not added
     assert not any(d.others or d.made for d in own)
+
+
+@pytest.mark.parametrize("recipe", [PLAIN_JOINED, TOKENS], ids=["joined", "tokens"])
+def test_grades_come_as_often_as_the_recipe_draws_them(recipe: Recipe) -> None:
+    data = make_data(n_rows=400)
+    own, _ = draw(replace(recipe, draws_by_grade=(3.0, 1.5, 1.0, 0.25)), data)
+    times = Counter(d.row for d in own)
+    by_grade = {g: [times[row] for row in range(at, 400, 4)] for at, g in enumerate(GRADES)}
+    assert set(by_grade["KG"]) == {3}
+    assert set(by_grade["2"]) == {1}
+    assert set(by_grade["1"]) == {1, 2}
+    assert np.mean(by_grade["1"]) == pytest.approx(1.5, abs=0.15)
+    assert set(by_grade["3"]) == {0, 1}
+    assert np.mean(by_grade["3"]) == pytest.approx(0.25, abs=0.15)
+
+
+def test_a_clip_that_comes_twice_has_a_near_miss_each_time() -> None:
+    data = make_data()
+    own, _ = draw(replace(TOKENS, near_misses=1.0, draws_by_grade=(2.0, 2.0, 2.0, 2.0)), data)
+    assert {len(d.others) for d in own if d.label == 1} == {1}
+    assert not any(d.others for d in own if d.label == 0)
+    assert len(own) == 2 * len(data.labels)
+
+
+def test_a_grade_that_is_drawn_less_than_never_is_refused() -> None:
+    with pytest.raises(HearbackError, match="draws_by_grade"):
+        replace(TOKENS, draws_by_grade=(1.0, 1.0, 1.0, 0.0))
 
 
 def test_draws_come_in_random_order() -> None:
