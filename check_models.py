@@ -15,6 +15,7 @@ from hearback import cli, evaluation, options, outliers
 from hearback.dataset import read_labelled
 from hearback.errors import HearbackError
 from hearback.outliers import Outlier
+from hearback.record import name_with_seed, split_seed
 from hearback.tables import Report
 
 HERE = Path(__file__).parent
@@ -73,17 +74,22 @@ def show(
 
 def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.Namespace]:
     """Read a command that trains `model`, as `outliers.ReadCommand` says."""
-    script = f"train_{model}.py"
+    recipe, _ = split_seed(model)
+    script = f"train_{recipe}.py"
     match words:
         case ["python", first, *flags] if first == script and _is_ours(script):
             program = [str(HERE / script)]
         case ["python", "-m", module, "--rungs", rung, *flags] if (
-            module == LADDER and model == f"model_ladder_{rung}"
+            module == LADDER and recipe == f"model_ladder_{rung}"
         ):
             program = ["-m", LADDER, "--rungs", rung]
         case _:
             raise HearbackError(f"neither python {script} nor python -m {LADDER} of this model")
-    return [*program, *flags], outliers.read_flags(flags, options.add_options)
+    asked = outliers.read_flags(flags, options.add_options)
+    trained = recipe if asked.seed is None else name_with_seed(recipe, asked.seed)
+    if trained != model:
+        raise HearbackError(f"it trains {trained}")
+    return [*program, *flags], asked
 
 
 def _is_ours(script: str) -> bool:

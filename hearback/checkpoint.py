@@ -30,6 +30,7 @@ from hearback.errors import HearbackError
 from hearback.files import open_file, read_json, sha256_of, whole_file, write_json
 from hearback.models import Scorer, build
 from hearback.recipe import Recipe
+from hearback.record import split_seed
 from hearback.tables import write_table
 
 Story = dict[str, Any]
@@ -139,14 +140,19 @@ def in_half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def training_command(files: FoldFiles) -> str:
+    """Return how a fold of the reading competition is trained, but for the folders."""
+    recipe, seed = split_seed(files.model)
+    return f"python train_{recipe}.py --fold {files.fold}" + (f" --seed {seed}" if seed else "")
+
+
 def read_story(files: FoldFiles) -> Story:
     """Read a finished fold's story, or raise HearbackError saying how to make one."""
     try:
         story = read_json(files.story)
     except FileNotFoundError:
         raise HearbackError(
-            f"{files.story}: not there; train it with python train_{files.model}.py "
-            f"--fold {files.fold}"
+            f"{files.story}: not there; train it with {training_command(files)}"
         ) from None
     except (OSError, ValueError) as error:
         raise HearbackError(

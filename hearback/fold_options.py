@@ -3,7 +3,7 @@
 import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +30,7 @@ class FoldOptions(ABC):
     device: str | None
     workers: int | None
     epochs: int | None
+    seed: int | None
     set: tuple[str, ...]
     precision: str
     strict: bool
@@ -52,8 +53,8 @@ class FoldOptions(ABC):
         """Return `recipe` as these options change it."""
 
     def for_data(self) -> Self:
-        """Return options that load the same data; equal ones need load it but once."""
-        return self
+        """Return options that load the same data, whatever the seed; equal ones load it once."""
+        return replace(self, seed=None)
 
     @abstractmethod
     def load_data(self) -> Any:  # noqa: ANN401  (a competition's own data)
@@ -111,6 +112,7 @@ def declare_common(
     add("--device", help="cpu, cuda, cuda:1, … (default: a GPU where there is one)")
     add("--workers", type=int, help="processes that load and augment (default: by device)")
     add("--epochs", type=int, help="train for so many (default: the recipe's)")
+    add("--seed", type=int, help="another model of the recipe, NAME_sSEED (default: its own seed)")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a recipe's field")
     add(
         "--precision",

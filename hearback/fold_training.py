@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
@@ -134,6 +134,8 @@ def train_fold(
     all of the attempts stalled.
     """
     program = program or kind.program_of(recipe)
+    if options.seed == recipe.seed:  # the same model: its command shall say so
+        options = replace(options, seed=None)
     recipe = options.adapt(recipe)
     if not 0 <= fold < options.n_folds:
         raise HearbackError(

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -107,6 +108,30 @@ class FoldRecipe(Record):
     seed: int
     data_seed: int
     warm_start: str | None = None  # the model whose trained fold is begun with, where one is
+
+    def with_seed(self, seed: int | None) -> Self:
+        """Return the recipe with other random numbers, and a name that says so.
+
+        It is the recipe as it is where `seed` is its own, or None. Raises HearbackError for a seed
+        below 1.
+        """
+        if seed is None or seed == self.seed:
+            return self
+        if seed < 1:
+            raise HearbackError(f"seed is {seed}: it cannot be less than 1")
+        name = name_with_seed(self.name, seed)
+        return replace(self, name=name, seed=seed, data_seed=seed)  # type: ignore[type-var]
+
+
+def name_with_seed(recipe: str, seed: int) -> str:
+    """Return the name of a recipe's model of another seed than its own: modeltok_s8."""
+    return f"{recipe}_s{seed}"
+
+
+def split_seed(model: str) -> tuple[str, int | None]:
+    """Return a model's recipe and seed: modeltok and 8 of modeltok_s8, and None of modeltok."""
+    match = re.fullmatch(r"(.+)_s([1-9]\d*)", model)
+    return (match[1], int(match[2])) if match else (model, None)
 
 
 def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401

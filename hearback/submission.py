@@ -34,7 +34,13 @@ from pathlib import Path
 from hearback import cli
 from hearback.backbones import HUB_FILES
 from hearback.budget import parse_duration
-from hearback.checkpoint import FoldFiles, Story, load_scorer, read_runnable_story
+from hearback.checkpoint import (
+    FoldFiles,
+    Story,
+    load_scorer,
+    read_runnable_story,
+    training_command,
+)
 from hearback.deadline import check_can_choose
 from hearback.ensemble import EnsembleConfig
 from hearback.errors import HearbackError
@@ -192,13 +198,12 @@ def _checked_story(files: FoldFiles, config: EnsembleConfig) -> Story:
     story = read_runnable_story(files, config.voice)
     if not files.weights.is_file():
         raise HearbackError(
-            f"{files.weights}: not there; copy it here, or train it with "
-            f"python train_{files.model}.py --fold {files.fold}"
+            f"{files.weights}: not there; copy it here, or train it with {training_command(files)}"
         )
     if sha256_of(files.weights) != story.get("sha256", {}).get("weights"):
         raise HearbackError(
             f"{files.weights}: not the file that {files.story.name} speaks of; copy both again, or "
-            f"train the fold again with python train_{files.model}.py --fold {files.fold}"
+            f"train the fold again with {training_command(files)}"
         )
     load_scorer(files, story)
     return story

@@ -86,7 +86,7 @@ def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.
             asked = outliers.read_flags(flags, options.add_options)
         case _:
             raise HearbackError(f"not python -m {module}")
-    asked_for = ModelName(name.recipe, asked.separate, asked.seed)
+    asked_for = ModelName(name.recipe, asked.separate, asked.seed or 1)
     if asked_for != name:
         raise HearbackError(f"it trains {asked_for}")
     return ["-m", module, *flags], asked

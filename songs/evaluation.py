@@ -13,6 +13,7 @@ from hearback import evaluation
 from hearback.calibration import NEAREST_TO_CERTAIN
 from hearback.errors import HearbackError
 from hearback.evaluation import OutOfFold
+from hearback.record import name_with_seed, split_seed
 from songs.separation import SEPARATIONS
 from songs.tables import CLASSES, N_CLASSES
 
@@ -88,16 +89,17 @@ class ModelName(NamedTuple):
     def of(cls, model: str) -> "ModelName":
         """Read the name of a model; HearbackError where it is none of ours."""
         separated = "|".join(name for name in SEPARATIONS if name != "none")
-        match = re.fullmatch(rf"([a-z]\w*?)(?:_({separated}))?(?:_s([1-9]\d*))?", model)
+        unseeded, seed = split_seed(model)
+        match = re.fullmatch(rf"([a-z]\w*?)(?:_({separated}))?", unseeded)
         if match is None:
             raise HearbackError(f"{model!r} is no model's name: a recipe, _repet, _s2")
-        recipe, separation, seed = match.groups()
-        return cls(recipe, separation or "none", int(seed or 1))
+        recipe, separation = match.groups()
+        return cls(recipe, separation or "none", seed or 1)
 
     def __str__(self) -> str:
         """Return the model's name."""
-        separation = "" if self.separation == "none" else f"_{self.separation}"
-        return f"{self.recipe}{separation}" + (f"_s{self.seed}" if self.seed != 1 else "")
+        name = self.recipe + ("" if self.separation == "none" else f"_{self.separation}")
+        return name if self.seed == 1 else name_with_seed(name, self.seed)
 
 
 class Score(NamedTuple):

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 from hearback.fold_options import FoldOptions, declare_common
 from songs import SUBFOLDER, separation
@@ -17,7 +17,6 @@ class SongOptions(FoldOptions):
 
     backbones: Path
     backbone: str | None
-    seed: int
     separate: str
     demucs_python: Path
     demucs_model: Path
@@ -30,7 +29,6 @@ class SongOptions(FoldOptions):
         add = parser.add_argument
         add("--backbones", type=Path, default=Path("assets"), help="folder of pretrained Whispers")
         add("--backbone", help="for a Whisper: hub id, or directory (default: the recipe's)")
-        add("--seed", type=int, default=1, help="2, 3, …: another model of the same recipe")
         add(
             "--separate",
             choices=get_args(SeparationName),
@@ -46,10 +44,6 @@ class SongOptions(FoldOptions):
         recipe = recipe.with_separation(self.separate).with_seed(self.seed)
         recipe = recipe.with_settings(self.set)
         return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
-
-    def for_data(self) -> Self:
-        """Return options that load the same data, whatever the seed."""
-        return replace(self, seed=1)
 
     def load_data(self) -> SongData:
         """Load and check the training set that these options name."""

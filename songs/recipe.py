@@ -87,11 +87,6 @@ class SongRecipe(FoldRecipe):
         }
         return [name for name, fine in in_range.items() if not fine]
 
-    def with_seed(self, seed: int) -> Self:
-        """Return the recipe with other random numbers, and a name that says so but for seed 1."""
-        name = self.name if seed == self.seed else f"{self.name}_s{seed}"
-        return replace(self, name=name, seed=seed, data_seed=seed)
-
     def with_separation(self, separation: str) -> Self:
         """Return the recipe for separated voices, and a name that says so."""
         if separation not in get_args(SeparationName):

@@ -8,7 +8,6 @@ A model of seed 2 is another of the same recipe, as system 1 averages 4 to 20 of
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from typing import get_args
 
 from hearback import cli
@@ -20,10 +19,8 @@ from songs.recipe import SeparationName, find_recipes
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags that make several models of a recipe."""
-    add = parser.add_argument
-    add("--seeds", nargs="+", type=int, help="a model for each (default: that of --seed)")
-    add(
+    """Declare the flag that makes several models of a recipe, beside --seeds."""
+    parser.add_argument(
         "--separations",
         nargs="+",
         choices=get_args(SeparationName),
@@ -32,13 +29,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def variants(arguments: argparse.Namespace, asked: SongOptions) -> Sequence[SongOptions]:
-    """Return the options of each separation and seed."""
+    """Return the options of each separation."""
     separations = arguments.separations or [asked.separate]
-    seeds = arguments.seeds or [asked.seed]
-    return [
-        replace(asked, separate=separate, seed=seed)
-        for separate, seed in product(dict.fromkeys(separations), dict.fromkeys(seeds))
-    ]
+    return [replace(asked, separate=separate) for separate in dict.fromkeys(separations)]
 
 
 def competition() -> Competition:

@@ -350,6 +350,18 @@ def test_a_model_whose_name_is_no_script_is_not_run(folder: Path) -> None:
             command_for(outlier, folder)
 
 
+def test_a_model_of_another_seed_is_trained_by_its_recipe_s_script(folder: Path) -> None:
+    flags = command(folder, "model3mapd", 1, "--attempt 2").split()[2:]
+    words = ["python", "train_model3mapd.py", *flags, "--seed", "5"]
+    (_, script, *rest) = command_for(Outlier("model3mapd_s5", 1, "", " ".join(words)), folder)
+    assert Path(script).name == "train_model3mapd.py" and rest == words[2:]
+    for model in ("model3mapd", "model3mapd_s6"):
+        with pytest.raises(HearbackError, match="it trains model3mapd_s5"):
+            command_for(Outlier(model, 1, "", " ".join(words)), folder)
+    with pytest.raises(HearbackError, match="it trains model3mapd"):
+        command_for(Outlier("model3mapd_s5", 1, "", " ".join(words[:-2])), folder)
+
+
 def test_a_rung_of_the_ladder_is_run_as_a_module(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

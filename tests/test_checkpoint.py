@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,8 @@ def test_a_finished_fold_leaves_nothing_of_its_way_there(files: FoldFiles, score
 def test_a_story_that_is_not_there_is_an_error_that_says_what_to_run(files: FoldFiles) -> None:
     with pytest.raises(HearbackError, match=r"python train_model3mapd\.py --fold 3"):
         read_story(files)
+    with pytest.raises(HearbackError, match=r"python train_model3mapd\.py --fold 3 --seed 8"):
+        read_story(replace(files, model="model3mapd_s8"))
 
 
 @pytest.mark.usefixtures("scorer")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from hearback.errors import HearbackError
-from hearback.record import Record
+from hearback.record import FoldRecipe, Record, split_seed
 
 
 @dataclass(frozen=True)
@@ -142,3 +142,41 @@ def test_a_missing_field_is_named() -> None:
     values = {name: value for name, value in SOUP.as_dict().items() if name != "rate"}
     with pytest.raises(HearbackError, match=r"not a dish: .*'rate'"):
         Outer.from_dict(values)
+
+
+@dataclass(frozen=True)
+class Trained(FoldRecipe):
+    name: str = "model1"
+    seed: int = 7
+    data_seed: int = 55
+
+
+def test_another_seed_is_another_model() -> None:
+    eighth = Trained().with_seed(8)
+    assert (eighth.name, eighth.seed, eighth.data_seed) == ("model1_s8", 8, 8)
+    assert eighth.fingerprint != Trained().fingerprint
+
+
+@pytest.mark.parametrize("seed", [7, None])
+def test_a_recipe_s_own_seed_is_the_recipe_as_it_is(seed: int | None) -> None:
+    assert Trained().with_seed(seed) == Trained()
+
+
+def test_a_seed_below_one_has_no_name() -> None:
+    with pytest.raises(HearbackError, match="seed is 0"):
+        Trained().with_seed(0)
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "seed"),
+    [
+        ("modeltok_s8", "modeltok", 8),
+        ("modeltok_s12", "modeltok", 12),
+        ("modeltok", "modeltok", None),
+        ("modeltok_s0", "modeltok_s0", None),
+        ("model2s", "model2s", None),
+        ("model_ladder_text_cosine", "model_ladder_text_cosine", None),
+    ],
+)
+def test_a_model_s_name_says_its_seed(model: str, recipe: str, seed: int | None) -> None:
+    assert split_seed(model) == (recipe, seed)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,23 @@ def test_what_flags_mean(
 ) -> None:
     arguments = read(monkeypatch, *flags)
     assert {name: arguments[name] for name in expected} == expected
+
+
+def test_a_plan_for_every_seed(
+    monkeypatch: pytest.MonkeyPatch, make_corpus: Callable[..., Path]
+) -> None:
+    folder = make_corpus()
+    names = ("data", "tts_data", "store")
+    flags = [part for name in names for part in (f"--{name}", str(folder / name))]
+    arguments = Namespace(**read(monkeypatch, *flags, "--n_folds", "3", "--seeds", "42", "2"))
+    competition = replace(
+        train.competition(), recipes={"model1m": find_recipes(PROJECT)["model1m"]}
+    )
+    asked = competition.options.gather(arguments)
+    plans = {p.recipe.name: p for p in command.make_plans(competition, arguments, asked)}
+    assert list(plans) == ["model1m", "model1m_s2"]
+    assert all(plan.program[0].endswith("train_model1m.py") for plan in plans.values())
+    assert "--seed 2" in " ".join(plans["model1m_s2"].options.as_flags())
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -92,6 +92,20 @@ def test_a_fold_writes_weights_story_and_predictions(options: TrainingOptions) -
     assert why_not_done(files, options.identity(adapted, data)) is None
 
 
+def test_another_seed_trains_a_model_of_its_own(options: TrainingOptions) -> None:
+    own = train(replace(options, seed=QUICK.seed))
+    assert own["model"] == QUICK.name and "--seed" not in own["command_again"]
+    other = train(replace(options, seed=5))
+    assert other["model"] == f"{QUICK.name}_s5"
+    assert other["command_again"].startswith(f"python train_{QUICK.name}.py --fold 0 ")
+    assert "--seed 5" in other["command_again"]
+    assert other["log_loss"] != own["log_loss"]
+    assert (
+        files_of(options).oof.read_bytes()
+        != FoldFiles(options.assets, other["model"], 0).oof.read_bytes()
+    )
+
+
 @pytest.mark.parametrize("recipe", [QUICK, QUICK_TOKENS, QUICK_OWN], ids=lambda r: r.name)
 def test_saved_weights_are_half_and_predict_what_was_written(
     options: TrainingOptions, backbone: Path, tmp_path: Path, recipe: Recipe

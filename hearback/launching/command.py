@@ -5,7 +5,8 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,11 @@ def program_run() -> list[str]:
 def make_plans(
     competition: Competition, arguments: argparse.Namespace, asked: FoldOptions
 ) -> Iterator[Plan]:
-    """Return a plan for each of the models and variants that were asked for."""
+    """Return a plan for each of the models, seeds and variants that were asked for."""
     loaded: dict[FoldOptions, Any] = {}
-    for options in competition.variants(arguments, asked):
+    of_seeds = [replace(asked, seed=seed) for seed in arguments.seeds or [asked.seed]]
+    variants = [competition.variants(arguments, of_seed) for of_seed in of_seeds]
+    for options in chain.from_iterable(variants):
         for_data = options.for_data()
         if for_data not in loaded:
             loaded[for_data] = for_data.load_data()
@@ -139,6 +142,7 @@ def read_arguments(competition: Competition) -> argparse.Namespace:
         help=f"only these (default: all: {', '.join(models)})",
     )
     add("--folds", nargs="+", type=int, help="only these (default: all)")
+    add("--seeds", nargs="+", type=int, help="a model for each (default: that of --seed)")
     add("--jobs", type=int, help="trainings at once (default: 1, or one on each of --gpus)")
     add("--gpus", type=numbers_of, metavar="0,1", help="deal the trainings out to these GPUs")
     add("--launcher", choices=tuple(READERS), default="local", help="this machine or a cluster")
