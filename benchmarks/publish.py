@@ -1,11 +1,13 @@
 """Keep what trained folds predicted, without their weights: to be checked and compared with.
 
     python -m benchmarks.publish --assets assets --to docs/out_of_fold/trimmed
+    python -m benchmarks.publish --songs --assets assets/songs --to docs/out_of_fold/songs
 
-Each finished fold's story (recipe, history, fingerprints) and out-of-fold predictions are copied.
-`check_models.py --assets FOLDER` reads them, also with `--against`, and so does `get_config.py`:
-nobody has to train a model again to check a figure of it, or to pair another with it. The command
-that a story keeps loses its folders, which are those of one machine.
+Each finished fold's story (recipe, history, fingerprints) and out-of-fold predictions are copied,
+those of words too. `check_models.py --assets FOLDER` reads them, also with `--against`, and so do
+`get_config.py` and, of the songs, `songs.check_models` and `songs.get_config`: nobody has to train
+a model again to check a figure of it, or to pair another with it. The command that a story keeps
+loses its folders, which are those of one machine.
 """
 
 import shlex
@@ -15,36 +17,51 @@ from pathlib import Path
 
 from hearback import cli
 from hearback.checkpoint import FoldFiles
-from hearback.evaluation import read_out_of_fold
+from hearback.evaluation import OutOfFold, read_tables
 from hearback.files import whole_file, write_json
+from songs import SUBFOLDER
+from songs.evaluation import ClassOutOfFold
 
-FOLDERS = ("--data", "--tts_data", "--store", "--assets", "--runs")
+FOLDERS = ("--data", "--tts_data", "--store", "--assets", "--runs", "--backbones")
 
 
 def main() -> None:
     """Copy what the command line asks for."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
+    add("--songs", action="store_true", help="the songs' folds, not the reading competition's")
+    add("--assets", type=Path, help="folder of the trained folds (default: where they are trained)")
     add("--models", nargs="+", help="only these (default: all that are trained)")
     add("--to", type=Path, required=True, help="folder to copy into")
     asked = parser.parse_args()
-    n_folds = publish(asked.assets, asked.to, asked.models)
+    kind = ClassOutOfFold if asked.songs else OutOfFold
+    assets = asked.assets or Path("assets", SUBFOLDER if asked.songs else "")
+    n_folds = publish(assets, asked.to, asked.models, kind)
     print(f"{n_folds} folds in {asked.to}")
 
 
-def publish(assets: Path, to: Path, models: list[str] | None = None) -> int:
+def publish(
+    assets: Path,
+    to: Path,
+    models: list[str] | None = None,
+    kind: type[OutOfFold] = OutOfFold,
+) -> int:
     """Copy the finished folds of `models`, or of all, and return how many they are.
 
-    Raises HearbackError as `read_out_of_fold` does, before anything is written.
+    `kind` is the competition's. Raises HearbackError as `read_tables` does, before anything is
+    written.
     """
-    tables = read_out_of_fold(assets, models)
+    tables = read_tables(kind, assets, models)
     for table in tables:
         for fold, story in table.stories.items():
             own, copy = (FoldFiles(folder, table.model, fold) for folder in (assets, to))
             copy.story.unlink(missing_ok=True)  # it must not vouch for other predictions
-            with whole_file(copy.oof) as temporary:
-                shutil.copyfile(own.oof, temporary)
+            copied = {own.oof: copy.oof}
+            if "words" in story["sha256"]:
+                copied[own.words] = copy.words
+            for source, target in copied.items():
+                with whole_file(target) as temporary:
+                    shutil.copyfile(source, temporary)
             command = without_folders(story["command_again"])
             write_json(copy.story, {**story, "command_again": command})
     return sum(len(table.stories) for table in tables)

@@ -6,10 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hearback.evaluation import read_out_of_fold
+from hearback.checkpoint import FoldFiles
+from hearback.evaluation import OutOfFold, read_tables
+from hearback.words import read_fold
+from songs.evaluation import ClassOutOfFold
 
 PUBLISHED = Path(__file__).parent.parent / "docs" / "out_of_fold"
 FOLDERS = sorted(path for path in PUBLISHED.iterdir() if path.is_dir())
+
+
+def is_of_songs(folder: Path) -> bool:
+    return folder.name.startswith("songs")
 
 
 def test_every_folder_is_in_the_table() -> None:
@@ -19,16 +26,22 @@ def test_every_folder_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_what_is_published_can_be_read(folder: Path) -> None:
-    for table in read_out_of_fold(folder):  # its digests fit
+    for table in read_tables(ClassOutOfFold if is_of_songs(folder) else OutOfFold, folder):
         assert table.missing_folds == []
         assert table.rows["filename"].is_unique
         told = {fold: story["log_loss"] for fold, story in table.stories.items()}
         np.testing.assert_allclose(table.fold_log_losses(), [told[fold] for fold in sorted(told)])
+        for fold, story in table.stories.items():
+            if "words" in story["sha256"]:
+                read_fold(FoldFiles(folder, table.model, fold), story)
 
 
-def test_all_are_of_one_split() -> None:
-    stories = [json.loads(path.read_text()) for path in PUBLISHED.glob("*/*.json")]
-    assert len({(story["n_folds"], story["data_fingerprint"]) for story in stories}) == 1
+@pytest.mark.parametrize("songs", [False, True], ids=["reading", "songs"])
+def test_all_of_a_competition_are_of_one_split(songs: bool) -> None:
+    folders = [folder for folder in FOLDERS if is_of_songs(folder) == songs]
+    stories = [json.loads(path.read_text()) for at in folders for path in at.glob("*.json")]
+    splits = {(story["n_folds"], story["data_fingerprint"]) for story in stories}
+    assert len(splits) == bool(folders)
 
 
 def test_no_path_of_a_machine_is_published() -> None:

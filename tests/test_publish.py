@@ -4,14 +4,18 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from test_evaluation import make_predictions, write_folds
+import test_songs_evaluation as song_folds
+from test_evaluation import N_FOLDS, make_metadata, make_predictions, write_folds
 
 from benchmarks import publish
 from hearback.checkpoint import FoldFiles, read_story
 from hearback.errors import HearbackError
-from hearback.evaluation import read_out_of_fold
+from hearback.evaluation import read_out_of_fold, read_tables
+from hearback.words import read_fold, to_table
+from songs.evaluation import ClassOutOfFold
 
 COMMAND = (
     "python train_model1m.py --fold 0 --data '/home/some body/data' --store /s --assets /a --runs "
@@ -50,6 +54,37 @@ def test_a_published_command_names_no_folder(assets: Path, tmp_path: Path) -> No
         "python train_model1m.py --fold 0 --n_folds 3 --set window=fixed --attempt 2"
     )
     assert not FoldFiles(tmp_path / "public", "model2s", 0).story.exists()
+
+
+def test_scores_of_words_are_published_too(tmp_path: Path) -> None:
+    filenames, texts = make_metadata()[["filename", "expected_text"]].to_numpy().T.tolist()
+    scores = np.ones((len(texts), 1 + max(len(text.split()) for text in texts), 2))
+    words = to_table(filenames, texts, scores)
+    own, to = tmp_path / "assets", tmp_path / "public"
+    write_folds(own, "modeltok", make_predictions(2), words=words, command_again=COMMAND)
+    publish.publish(own, to)
+    for fold in range(N_FOLDS):
+        files = FoldFiles(to, "modeltok", fold)
+        read_fold(files, read_story(files))  # its digest fits
+        assert files.words.read_bytes() == FoldFiles(own, "modeltok", fold).words.read_bytes()
+
+
+def test_songs_are_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assets, to = tmp_path / "assets" / "songs", tmp_path / "public"
+    command = "python -m songs.train_cnn4 --fold 0 --backbones /b --seed 2 --attempt 2"
+    song_folds.write_folds(
+        assets, "cnn4_s2", song_folds.make_probabilities(1), command_again=command
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["publish", "--songs", "--to", str(to)])
+    publish.main()
+    assert "3 folds in" in capsys.readouterr().out
+    (own,), (copy,) = (read_tables(ClassOutOfFold, folder) for folder in (assets, to))
+    pd.testing.assert_frame_equal(own.rows, copy.rows)
+    told = read_story(FoldFiles(to, "cnn4_s2", 1))["command_again"]
+    assert told == "python -m songs.train_cnn4 --fold 0 --seed 2 --attempt 2"
 
 
 def test_publishing_again_replaces_what_was_there(assets: Path, tmp_path: Path) -> None:
