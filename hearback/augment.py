@@ -171,7 +171,12 @@ def change_speed(waveform: np.ndarray, rate: float) -> np.ndarray:
     Ko et al., "Audio Augmentation for Speech Recognition", Interspeech 2015.
     """
     changed = soxr.resample(waveform, SAMPLE_RATE * rate, SAMPLE_RATE, quality="HQ")
-    return _fit(changed, max(1, round(len(waveform) / rate)))
+    return _fit(changed, n_samples_at_speed(len(waveform), rate))
+
+
+def n_samples_at_speed(n_samples: int, rate: float) -> int:
+    """Return how long a waveform of `n_samples` is when it is played `rate` times as fast."""
+    return max(1, round(n_samples / rate))
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,7 @@ def revoice(
     spectra in between: a filter that varies slowly, and that leaves F0 and phases alone.
     """
     pitch = 2 ** (semitones / 12)
-    n_wanted = max(1, round(len(waveform) / rate))
+    n_wanted = n_samples_at_speed(len(waveform), rate)
     n_made = max(1, round(n_wanted * pitch))
     spectra = _spectra(waveform, n_made, rate / pitch)
     if envelope is not None:

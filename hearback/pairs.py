@@ -1,8 +1,9 @@
 """Expected texts and learners as the models take them in; clips in batches of one window length."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hearback.audio import SAMPLE_RATE, Store
-from hearback.augment import Augmentation
+from hearback.augment import Augmentation, change_speed, n_samples_at_speed
 from hearback.batches import SizedDataset, Tensors
 from hearback.embeddings import TextEmbedder
 from hearback.encoder import SAMPLES_PER_FRAME, WINDOW_SECONDS
@@ -277,6 +278,21 @@ class PairSource:
         self.labels = np.full(len(metadata), np.nan) if labels is None else labels
         self.references = references
         self.store = store
+        self.speed = 1.0
+
+    def at_speed(self, speed: float) -> Self:
+        """Return the same clips with their recordings played `speed` times as fast, as on a tape.
+
+        A recording that fits in the window is not made longer than that.
+        """
+        played = copy(self)
+        played.speed = speed
+        return played
+
+    def speed_of(self, row: int) -> float:
+        """Return how many times as fast a row's recording is played."""
+        fits = self.store.n_samples(self.filenames[row]) / WINDOW_SAMPLES
+        return min(1.0, max(self.speed, fits)) if self.speed < 1 else self.speed
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -284,11 +300,12 @@ class PairSource:
 
     def learner(self, row: int) -> np.ndarray:
         """Return a row's recording, (samples,) float32 at 16 kHz."""
-        return self.store.get(self.filenames[row])
+        recording, speed = self.store.get(self.filenames[row]), self.speed_of(row)
+        return recording if speed == 1 else change_speed(recording, speed)
 
     def n_samples(self, row: int, pairing: Pairing) -> int:
         """Return what a row's window must hold before it is cut to 16 s."""
-        learner = self.store.n_samples(self.filenames[row])
+        learner = n_samples_at_speed(self.store.n_samples(self.filenames[row]), self.speed_of(row))
         if pairing in WITHOUT_REFERENCE:
             return learner
         reference = self.references.n_samples(self.texts[row])

@@ -53,7 +53,7 @@ def trace_clips(
     device: torch.device,
     progress: str | None = None,
 ) -> dict[int, Trace]:
-    """Return how each row's learner follows its reference, by row."""
+    """Return how each row's learner, played as `source` does, follows its reference, by row."""
     model.to(device).eval()
     recipe = model.recipe
     draws = [Draw(row, source.texts[row]) for row in rows]
@@ -67,16 +67,19 @@ def trace_clips(
 
 
 def table_of(source: PairSource, traces: dict[int, Trace]) -> pd.DataFrame:
-    """Return a line for every word of the traced rows' texts, in the order of `traces`."""
+    """Return a line for every word of the traced rows' texts, in the order of `traces`.
+
+    `source` plays the recordings as they were traced; times are those of the recordings themselves.
+    """
     lines = []
     for row, trace in traces.items():
-        text = source.texts[row]
+        text, speed = source.texts[row], source.speed_of(row)
         spans = word_spans(source.references.waveform(text), text)
         costs = [trace.cost_between(*span) for span in spans]
         # A word past the 16 s that are heard has no cost; where none has one, nothing is said.
         worst = int(np.nanargmax(costs)) if np.isfinite(costs).any() else None
         for position, (word, span, cost) in enumerate(zip(text.split(), spans, costs, strict=True)):
-            start, end = trace.learner_between(*span)
+            start, end = (speed * seconds for seconds in trace.learner_between(*span))
             lines.append(
                 {
                     "filename": source.filenames[row],
@@ -98,6 +101,7 @@ def write_partings(
     """Align some rows' learners with the model of a fold and write the table, whole."""
     model = load_scorer(files, read_story(files))
     assert isinstance(model, AlignedScorer)
+    source = source.at_speed(model.recipe.learner_speed)
     traces = trace_clips(model, source, rows, device=device, progress="partings")
     table = table_of(source, {row: traces[row] for row in rows})
     write_table(table, path)

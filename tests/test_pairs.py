@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from hearback.audio import SAMPLE_RATE
 from hearback.augment import Augmentation
 from hearback.pairs import (
     UNKNOWN,
@@ -323,6 +324,37 @@ def test_what_a_window_must_hold_is_known_before_the_pair_is_made() -> None:
     assert [source.n_samples(row, "joined") for row in rows] == [150, 260, 370, 180]
     assert [source.n_samples(row, "aligned") for row in rows] == [100, 200, 300, 100]
     assert [source.n_samples(row, "tokens") for row in rows] == [50, 60, 70, 80]
+
+
+@pytest.mark.parametrize("speed", [0.8, 1.0, 1.25])
+@pytest.mark.parametrize("pairing", ["joined", "aligned", "tokens"])
+def test_learners_are_played_at_the_source_s_speed_and_references_are_not(
+    pairing: Pairing, speed: float
+) -> None:
+    source = make_source().at_speed(speed)
+    for row, text in enumerate(source.texts):
+        played, reference = source.learner(row), source.references.waveform(text)
+        assert len(played) == round((50 + 10 * row) / speed)
+        assert len(reference) == len(make_source().references.waveform(text))
+        expected = {
+            "joined": len(reference) + len(played),
+            "aligned": max(len(reference), len(played)),
+            "tokens": len(played),
+        }
+        assert source.n_samples(row, pairing) == expected[pairing]
+    assert source.at_speed(1.0).n_samples(0, "tokens") == 50
+
+
+@pytest.mark.parametrize(
+    ("seconds", "speed"), [(10, 0.8), (14, 14 / 16), (15.999, 15.999 / 16), (16, 1), (20, 1)]
+)
+def test_what_fits_in_the_window_is_not_played_out_of_it(seconds: float, speed: float) -> None:
+    source = make_source().at_speed(0.8)
+    n_samples = round(SAMPLE_RATE * seconds)
+    source.store = cast(Any, Sounds(-0.1, dict.fromkeys(NAMES, n_samples)))
+    assert source.speed_of(0) == pytest.approx(speed)
+    heard = min(n_samples / speed, max(n_samples, WINDOW_SAMPLES))
+    assert source.n_samples(0, "tokens") == len(source.learner(0)) == pytest.approx(heard, abs=1)
 
 
 @pytest.mark.parametrize("label", [1.0, 0.0, float("nan")])

@@ -79,6 +79,22 @@ def test_the_word_that_is_wrong_is_where_they_part(
     assert (table["end"] > table["start"]).all()
 
 
+def test_times_are_those_of_the_recording_however_it_is_played(
+    make_corpus: Callable[..., Path], backbone: Path
+) -> None:
+    source = make_source(make_corpus())
+    model = make_model(backbone)
+    tables = []
+    for speed in (1.0, 0.8):
+        played = source.at_speed(speed)
+        traces = trace_clips(model, played, [0], device=torch.device("cpu"))
+        tables.append(table_of(played, traces))
+    seconds = source.n_samples(0, "tokens") / SAMPLE_RATE
+    for table in tables:
+        assert table["start"].iloc[0] == pytest.approx(0, abs=0.1)
+        assert table["end"].iloc[-1] == pytest.approx(seconds, abs=0.1)
+
+
 @pytest.fixture
 def options(make_corpus: Callable[..., Path], backbone: Path) -> InferenceOptions:
     folder = make_corpus()

@@ -53,6 +53,18 @@ def test_every_clip_is_planned_once_in_a_window_of_its_own_length(
             assert n_samples <= batch.n_samples < n_samples + step
 
 
+def test_windows_hold_recordings_as_the_recipe_plays_them(source: PairSource) -> None:
+    slow = replace(TOKENS, learner_speed=0.5)
+    windows = {
+        place: batch.n_samples
+        for batch in plan_batches(source, ROWS, slow, 3.0)
+        for place in batch.places
+    }
+    assert sorted(windows) == list(range(24))
+    for place, window in windows.items():
+        assert window >= 2 * source.n_samples(ROWS[place], "tokens")
+
+
 def test_long_windows_come_first_and_in_small_batches(source: PairSource) -> None:
     planned = plan_batches(source, ROWS, JOINED, 3.0)
     windows = [batch.n_samples for batch in planned]
