@@ -1,7 +1,9 @@
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from conftest import CONFIG, inference_options
 
 import infer
 from hearback import checkpoint, devices, models, passes, tables
+from hearback.augment import change_speed
 from hearback.calibration import Line
 from hearback.checkpoint import FoldFiles
 from hearback.encoder import EncoderLayer
@@ -380,6 +383,36 @@ def test_an_ensemble_s_scores_are_those_of_its_folds_one_by_one(
     expected = one_by_one(ensemble, source, assets)
     assert np.ptp(expected.clips) > 0.01
     assert_same(run_ensemble(ensemble, source, assets), expected, 1e-5)
+
+
+def test_each_model_hears_recordings_at_its_own_speed(
+    source: PairSource, tokenizer: Path, assets: Path
+) -> None:
+    voice, slow = source.references.voice, replace(TOKENS, name="modeltok2", learner_speed=0.8)
+    for recipe in (TOKENS, slow):
+        write_fold(assets, recipe, 0, voice, tokenizer)
+    models_of_it = tuple(ModelConfig(name, (0,), 0.5) for name in ("modeltok", "modeltok2"))
+    config = EnsembleConfig(
+        models_of_it,
+        voice,
+        BASE_RATES,
+        {"honest": 0.5},
+        n_rows=36,
+        words=WordCalibration(("modeltok", "modeltok2"), Line(1.0, 0.0), Line(1.0, 0.0)),
+    )
+    together = run_ensemble(config, source, assets)
+    assert_same(together, one_by_one(config, source, assets), 1e-6)
+
+    as_it_is, played_slowly = (
+        predict(make_model(recipe, tokenizer), source, range(12), **CPU)
+        for recipe in (TOKENS, slow)
+    )
+    by_hand = copy(source)
+    slowed = {n: change_speed(source.store.get(n), 0.8) for n in source.filenames}
+    by_hand.store = cast(Any, SimpleNamespace(get=slowed.get, n_samples=lambda n: len(slowed[n])))
+    expected = predict(make_model(TOKENS, tokenizer), by_hand, range(12), **CPU)
+    np.testing.assert_allclose(played_slowly.clips, expected.clips, atol=1e-6)
+    assert np.abs(played_slowly.clips - as_it_is.clips).max() > 1e-4
 
 
 def count(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
