@@ -20,7 +20,7 @@ def is_of_songs(folder: Path) -> bool:
 
 
 def line_of(folder: Path) -> str:
-    """Return the line of the page's table that tells of a folder; ValueError where there is none."""
+    """Return the line of the page's table that tells of a folder."""
     lines = (PUBLISHED / "README.md").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"| `{folder.name}/` |"))
     return line
