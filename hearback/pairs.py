@@ -278,21 +278,24 @@ class PairSource:
         self.labels = np.full(len(metadata), np.nan) if labels is None else labels
         self.references = references
         self.store = store
-        self.speed = 1.0
+        self.grades = metadata["grade"].tolist()
+        self.speeds = dict.fromkeys(GRADES, 1.0)
 
-    def at_speed(self, speed: float) -> Self:
-        """Return the same clips with their recordings played `speed` times as fast, as on a tape.
+    def at_speeds(self, by_grade: Sequence[float]) -> Self:
+        """Return the same clips with the recordings of each of `GRADES` played so fast, as on tape.
 
-        A recording that fits in the window is not made longer than that.
+        Below 1 a voice becomes slower and lower, as if the speaker was larger. A recording that
+        fits in the window is not made longer than that.
         """
         played = copy(self)
-        played.speed = speed
+        played.speeds = dict(zip(GRADES, by_grade, strict=True))
         return played
 
     def speed_of(self, row: int) -> float:
         """Return how many times as fast a row's recording is played."""
+        wanted = self.speeds[self.grades[row]]
         fits = self.store.n_samples(self.filenames[row]) / WINDOW_SAMPLES
-        return min(1.0, max(self.speed, fits)) if self.speed < 1 else self.speed
+        return min(1.0, max(wanted, fits)) if wanted < 1 else wanted
 
     def __len__(self) -> int:
         """Return the number of clips."""

@@ -101,7 +101,7 @@ def write_partings(
     """Align some rows' learners with the model of a fold and write the table, whole."""
     model = load_scorer(files, read_story(files))
     assert isinstance(model, AlignedScorer)
-    source = source.at_speed(model.recipe.learner_speed)
+    source = source.at_speeds(model.recipe.speed_by_grade)
     traces = trace_clips(model, source, rows, device=device, progress="partings")
     table = table_of(source, {row: traces[row] for row in rows})
     write_table(table, path)

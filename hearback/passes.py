@@ -84,7 +84,7 @@ def plan_batches(
     What does not fit in memory fails at once then, and the last batches are quick. Clips of a text
     are together, as their reference need not be encoded twice in a batch.
     """
-    source = source.at_speed(recipe.learner_speed)
+    source = source.at_speeds(recipe.speed_by_grade)
     by_window: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
         window = window_samples(
@@ -203,7 +203,7 @@ class Crew:
         which share of the work is done, and returns the numbers of models to go on without.
         """
         first = self.models[0]
-        source = source.at_speed(first.recipe.learner_speed)
+        source = source.at_speeds(first.recipe.speed_by_grade)
         draws = [Draw(int(row), source.texts[row], float(source.labels[row])) for row in rows]
         dataset = PairDataset(
             source, draws, first.recipe.pair, reader=first.reader, embedder=first.embedder
@@ -289,7 +289,7 @@ class Member(TrainedFold):
             recipe.pair,
             recipe.window,
             recipe.window_step_seconds,
-            recipe.learner_speed,
+            recipe.speed_by_grade,
             self.shape.num_mel_bins,
             tokenizer and tokenizer["sha256"],
             embedder and embedder["sha256"],

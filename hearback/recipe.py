@@ -26,12 +26,12 @@ class Recipe(FoldRecipe):
     The learning rate follows a cosine over `schedule_epochs` with `cycles` periods, after a warm-up
     of `warmup_share` of them. `warm_start` names a model whose trained encoder of the same fold is
     begun with. `draws_by_grade` says how often an epoch has a clip of each of `tables.GRADES`: more
-    than once weighs the youngest more, at another augmentation each time. `learner_speed` is how
-    fast the recording is played, to every model of the recipe and always, before any augmentation:
-    below 1, longer and lower (`pairs.PairSource.at_speed`).
+    than once weighs the youngest more, at another augmentation each time. `speed_by_grade` says how
+    fast the recordings of each are played, always, before any augmentation: below 1 a voice is
+    slower and lower, a child's more like a grown-up's (`pairs.PairSource.at_speeds`).
     """
 
-    LATER = frozenset({"text_embedder", "draws_by_grade", "learner_speed"})
+    LATER = frozenset({"text_embedder", "draws_by_grade", "speed_by_grade"})
 
     name: str
     backbone: str
@@ -65,7 +65,7 @@ class Recipe(FoldRecipe):
     max_gradient_norm: float = 1.0
     adam_epsilon: float = 1e-6
     adam_betas: tuple[float, float] = (0.9, 0.999)
-    learner_speed: float = 1.0
+    speed_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     window: Literal["trimmed", "fixed"] = "trimmed"
     window_step_seconds: float = 0.64
 
@@ -83,7 +83,7 @@ class Recipe(FoldRecipe):
             "word_loss": self.word_loss >= 0,
             "average_decay": 0 <= self.average_decay < 1,
             "batch_size": self.batch_size >= 1,
-            "learner_speed": 0.5 <= self.learner_speed <= 2,
+            "speed_by_grade": min(self.speed_by_grade) >= 0.5 and max(self.speed_by_grade) <= 2,
             "learning_rate": self.learning_rate >= 0,
             "head_learning_rate": self.head_learning_rate is None or self.head_learning_rate >= 0,
             "weight_decay": self.weight_decay >= 0,

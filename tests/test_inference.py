@@ -388,7 +388,8 @@ def test_an_ensemble_s_scores_are_those_of_its_folds_one_by_one(
 def test_each_model_hears_recordings_at_its_own_speed(
     source: PairSource, tokenizer: Path, assets: Path
 ) -> None:
-    voice, slow = source.references.voice, replace(TOKENS, name="modeltok2", learner_speed=0.8)
+    voice = source.references.voice
+    slow = replace(TOKENS, name="modeltok2", speed_by_grade=(0.8,) * 4)
     for recipe in (TOKENS, slow):
         write_fold(assets, recipe, 0, voice, tokenizer)
     models_of_it = tuple(ModelConfig(name, (0,), 0.5) for name in ("modeltok", "modeltok2"))

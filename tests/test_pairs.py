@@ -331,7 +331,7 @@ def test_what_a_window_must_hold_is_known_before_the_pair_is_made() -> None:
 def test_learners_are_played_at_the_source_s_speed_and_references_are_not(
     pairing: Pairing, speed: float
 ) -> None:
-    source = make_source().at_speed(speed)
+    source = make_source().at_speeds([speed] * 4)
     for row, text in enumerate(source.texts):
         played, reference = source.learner(row), source.references.waveform(text)
         assert len(played) == round((50 + 10 * row) / speed)
@@ -342,14 +342,19 @@ def test_learners_are_played_at_the_source_s_speed_and_references_are_not(
             "tokens": len(played),
         }
         assert source.n_samples(row, pairing) == expected[pairing]
-    assert source.at_speed(1.0).n_samples(0, "tokens") == 50
+    assert source.at_speeds([1.0] * 4).n_samples(0, "tokens") == 50
+
+
+def test_each_grade_has_a_speed_of_its_own() -> None:
+    source = make_source().at_speeds([0.6, 0.8, 1.0, 1.25])  # KG, 1, 2, 3
+    assert [source.speed_of(row) for row in range(len(source))] == [0.8, 1.0, 1.25, 0.8]
 
 
 @pytest.mark.parametrize(
     ("seconds", "speed"), [(10, 0.8), (14, 14 / 16), (15.999, 15.999 / 16), (16, 1), (20, 1)]
 )
 def test_what_fits_in_the_window_is_not_played_out_of_it(seconds: float, speed: float) -> None:
-    source = make_source().at_speed(0.8)
+    source = make_source().at_speeds([0.8] * 4)
     n_samples = round(SAMPLE_RATE * seconds)
     source.store = cast(Any, Sounds(-0.1, dict.fromkeys(NAMES, n_samples)))
     assert source.speed_of(0) == pytest.approx(speed)

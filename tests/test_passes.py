@@ -54,7 +54,7 @@ def test_every_clip_is_planned_once_in_a_window_of_its_own_length(
 
 
 def test_windows_hold_recordings_as_the_recipe_plays_them(source: PairSource) -> None:
-    slow = replace(TOKENS, learner_speed=0.5)
+    slow = replace(TOKENS, speed_by_grade=(0.5,) * 4)
     windows = {
         place: batch.n_samples
         for batch in plan_batches(source, ROWS, slow, 3.0)
