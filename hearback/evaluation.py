@@ -492,6 +492,23 @@ def by_column(tables: Sequence[OutOfFold], metadata: pd.DataFrame, column: str) 
     return pd.DataFrame(columns, index=columns["rows"].index).rename_axis(column)
 
 
+def areas_by_grade(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+    """Return AUC by grade and of the youngest together: a row per grade, a column per model."""
+    areas = {
+        table.model: pd.Series(
+            {
+                grade: area_under_curve(rows["score"].to_numpy(), rows["pred"].to_numpy())
+                for grade, rows in _parts(with_metadata(table.rows, metadata), "grade").items()
+            },
+            dtype=float,
+        )
+        for table in tables
+    }
+    order = [*GRADES, YOUNGEST]
+    frame = pd.DataFrame(areas).rename_axis("grade")
+    return frame.loc[[grade for grade in order if grade in frame.index]]
+
+
 def _parts(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
     """Return the rows of each value of a column in the usual order, and of the youngest."""
     values = {str(value): part for value, part in rows.groupby(column)}
@@ -637,6 +654,7 @@ def error_analysis(
         "Log loss per grade": by_column(tables, metadata, "grade"),
         f"Calibration per grade (ECE: {N_BINS} bins of equal mass; slope and intercept of the "
         "log-odds, 1 and 0 when calibrated)": calibration_by_grade(tables, metadata),
+        "AUC per grade": areas_by_grade(tables, metadata),
     }
     if causes is not None:
         sections["AUC of the correct against each cause"] = by_cause(tables, metadata, causes)

@@ -379,6 +379,16 @@ def test_the_youngest_are_shown_together(tables: list[OutOfFold]) -> None:
     assert list(evaluation.by_column(older, make_metadata(), "grade").index) == ["3"]
 
 
+def test_auc_by_grade(tables: list[OutOfFold]) -> None:
+    metadata = make_metadata().assign(pred=make_predictions(2))
+    frame = evaluation.areas_by_grade(tables, make_metadata())
+    assert list(frame.index) == [*GRADES, "KG and 1"]
+    youngest = metadata[metadata["grade"].isin(["KG", "1"])]
+    for grade, rows in [*metadata.groupby("grade"), ("KG and 1", youngest)]:
+        area = roc_auc_score(rows["score"], rows["pred"])
+        assert frame.loc[grade, "model1m"] == pytest.approx(area)
+
+
 def test_the_bootstrap_interval_of_independent_rows_is_the_analytic_one() -> None:
     values = np.random.default_rng(1).normal(3, 2, 400)
     low, high = evaluation.bootstrap_interval(values, np.arange(400), np.random.default_rng(0))
