@@ -51,12 +51,12 @@ def hear(
 
 
 def test_at_the_recipe_s_own_speed_a_fold_predicts_what_it_did(options: TrainingOptions) -> None:
-    table, heard, _ = hear(options, 1.0, 0.8)
+    table, heard, _ = hear(options, 1.0, 0.5)
     predicted = table.rows.set_index("filename")["pred"]
-    own, slow = heard[1.0][predicted.index], heard[0.8][predicted.index]
+    own, slow = heard[1.0][predicted.index], heard[0.5][predicted.index]
     # Weights are kept in half precision, and training computes in bf16 where the processor does.
     np.testing.assert_allclose(own, predicted, atol=3e-3)
-    assert (slow - own).abs().max() > 1e-2
+    assert (slow - own).abs().max() > 3e-3
 
 
 def test_the_command_shows_every_speed(
