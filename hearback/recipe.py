@@ -27,8 +27,9 @@ class Recipe(FoldRecipe):
     of `warmup_share` of them. `warm_start` names a model whose trained encoder of the same fold is
     begun with. `draws_by_grade` says how often an epoch has a clip of each of `tables.GRADES`: more
     than once weighs the youngest more, at another augmentation each time. `speed_by_grade` says how
-    fast the recordings of each are played, always, before any augmentation: below 1 a voice is
-    slower and lower, a child's more like a grown-up's (`pairs.PairSource.at_speeds`).
+    fast the recordings of each are played where they are judged, in validation and inference: below
+    1 a voice is slower and lower, a child's more like a grown-up's (`pairs.PairSource.at_speeds`).
+    Learned from they are at their own speed, but for the augmentation's (docs/results.md: why).
     """
 
     LATER = frozenset({"text_embedder", "draws_by_grade", "speed_by_grade"})

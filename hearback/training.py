@@ -137,7 +137,7 @@ class ReadingTraining(FoldTraining[Recipe, TrainingData, Scorer, Batch, Predicti
         recipe = self.recipe
         seeds = (recipe.data_seed, self.attempt, epoch)
         return PairDataset(
-            self.data.source.at_speeds(recipe.speed_by_grade),
+            self.data.source,
             self.drawer.draw(np.random.default_rng(seeds)),
             recipe.pair,
             reader=self.model.reader,
