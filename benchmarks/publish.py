@@ -1,6 +1,6 @@
 """Keep what trained folds predicted, without their weights: to be checked and compared with.
 
-    python -m benchmarks.publish --assets assets --to docs/out_of_fold/trimmed
+    python -m benchmarks.publish --assets assets --to docs/out_of_fold/recipes
     python -m benchmarks.publish --songs --assets assets/songs --to docs/out_of_fold/songs
 
 Each finished fold's story (recipe, history, fingerprints) and out-of-fold predictions are copied,

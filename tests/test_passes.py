@@ -44,6 +44,7 @@ def test_every_clip_is_planned_once_in_a_window_of_its_own_length(
 ) -> None:
     assert isinstance(recipe, type(JOINED))
     planned = plan_batches(source, ROWS, recipe, 3.0)
+    source = source.at_speeds(recipe.speed_by_grade)
     assert sorted(place for batch in planned for place in batch.places) == list(range(24))
     step = recipe.window_step_seconds * SAMPLE_RATE
     for batch in planned:

@@ -19,7 +19,7 @@ from hearback.evaluation import OutOfFold, read_out_of_fold
 from hearback.options import TrainingOptions, add_options, options_from
 from train_modeltok import RECIPE
 
-UNTRAINED = replace(RECIPE, epochs=0)
+UNTRAINED = replace(RECIPE, epochs=0, speed_by_grade=(1.0,) * 4)
 
 
 @pytest.fixture
