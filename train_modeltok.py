@@ -1,7 +1,7 @@
 """Token scorer: Whisper's decoder reads the expected text while it listens to the learner."""
 
 from hearback.augment import LIGHT
-from hearback.recipe import Recipe
+from hearback.recipe import LIKE_GROWN_UPS, Recipe
 from hearback.training import main
 
 RECIPE = Recipe(
@@ -26,7 +26,7 @@ RECIPE = Recipe(
     average_decay=0.97,
     adam_epsilon=1e-8,
     adam_betas=(0.9, 0.98),
-    speed_by_grade=(0.8, 0.8, 0.9, 1.0),  # KG to 3; chosen by benchmarks/speeds.py
+    speed_by_grade=LIKE_GROWN_UPS,
 )
 
 if __name__ == "__main__":

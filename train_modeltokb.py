@@ -1,7 +1,7 @@
 """Token scorer on a larger backbone, in one epoch: the second begins to learn by heart."""
 
 from hearback.augment import LIGHT
-from hearback.recipe import Recipe
+from hearback.recipe import LIKE_GROWN_UPS, Recipe
 from hearback.training import main
 
 RECIPE = Recipe(
@@ -25,6 +25,7 @@ RECIPE = Recipe(
     warmup_share=0.1,
     adam_epsilon=1e-8,
     adam_betas=(0.9, 0.98),
+    speed_by_grade=LIKE_GROWN_UPS,
 )
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Token scorer without a step of training: what whisper-base's decoder already knows."""
 
 from hearback.augment import Augmentation
-from hearback.recipe import Recipe
+from hearback.recipe import LIKE_GROWN_UPS, Recipe
 from hearback.training import main
 
 RECIPE = Recipe(
@@ -19,6 +19,7 @@ RECIPE = Recipe(
     data_seed=10,
     augment_learner=Augmentation(),
     frozen_share=1.0,
+    speed_by_grade=LIKE_GROWN_UPS,
 )
 
 if __name__ == "__main__":
