@@ -14,7 +14,7 @@ from hearback.record import FoldRecipe
 N_RECIPES = 15  # the train_model*.py of the project; a listing that finds another number is wrong
 
 # What token scorers hear KG, 1, 2 and 3 at (docs/results.md, "the youngest"): a child's voice is
-# higher by a third and more than those that Whisper knows best.
+# higher, its formants too, than those that Whisper knows best.
 LIKE_GROWN_UPS = (0.8, 0.8, 0.9, 1.0)
 
 
