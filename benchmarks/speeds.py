@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from get_config import evidence_of
 from hearback import cli, ensemble, evaluation
 from hearback.checkpoint import FoldFiles, load_scorer
 from hearback.dataset import TrainingData, load_training_data
 from hearback.devices import choose_device, default_workers
-from hearback.ensemble import Evidence, Groups
 from hearback.errors import HearbackError
 from hearback.evaluation import OutOfFold
 from hearback.inference import predict
@@ -112,12 +112,7 @@ def by_speed(
     calibrated: list[OutOfFold] = []
     for speed, predictions in heard.items():
         played = rows.assign(pred=predictions[rows["filename"]].to_numpy())
-        evidence = Evidence(
-            predictions=played["pred"].to_numpy()[None],
-            labels=played["score"].to_numpy(),
-            groups=Groups.of(played[evaluation.group_unit(played)].to_numpy(dtype=str)),
-            grades=played["grade"].to_numpy(dtype=str),
-        )
+        evidence = evidence_of(played, ["pred"])
         honest = ensemble.cross_fit(evidence, "logits", [CALIBRATION])[CALIBRATION]
         for kept, pred in ((as_it_is, played["pred"]), (calibrated, honest)):
             own = played[["filename", "score", "base", "fold"]].assign(pred=np.asarray(pred))

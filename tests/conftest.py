@@ -88,10 +88,8 @@ def make_source(make_corpus: Callable[..., Path]) -> Callable[[int], PairSource]
     return make
 
 
-@pytest.fixture
-def options(make_corpus: Callable[..., Path], backbone: Path) -> TrainingOptions:
-    """Options of a training on the tiny corpus and backbone."""
-    folder = make_corpus()
+def training_options(folder: Path, backbone: Path) -> TrainingOptions:
+    """Return options of a training on the corpus in `folder`."""
     parser = cli.parser(None)
     add_options(parser)
     names = ("data", "tts_data", "store", "assets", "runs")
@@ -99,6 +97,12 @@ def options(make_corpus: Callable[..., Path], backbone: Path) -> TrainingOptions
     flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
     flags += ["--precision", "float32"]  # the same on every machine
     return options_from(parser.parse_args(flags))
+
+
+@pytest.fixture
+def options(make_corpus: Callable[..., Path], backbone: Path) -> TrainingOptions:
+    """Options of a training on the tiny corpus and backbone."""
+    return training_options(make_corpus(), backbone)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import runpy
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,33 +11,23 @@ import pytest
 import torch
 
 from benchmarks import speeds
-from hearback import cli, training
+from hearback import training
 from hearback.dataset import TrainingData
 from hearback.errors import HearbackError
 from hearback.evaluation import OutOfFold, read_out_of_fold
-from hearback.options import TrainingOptions, add_options, options_from
+from hearback.options import TrainingOptions
 from train_modeltok import RECIPE
 
 UNTRAINED = replace(RECIPE, epochs=0, speed_by_grade=(1.0,) * 4)
 
 
-@pytest.fixture
-def options(
-    make_corpus: Callable[..., Path], backbone: Path, monkeypatch: pytest.MonkeyPatch
-) -> TrainingOptions:
-    """Options with which two of three folds are trained."""
+@pytest.fixture(autouse=True)
+def two_folds(options: TrainingOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train two of three folds."""
     monkeypatch.setattr("hearback.near_misses.hibari_pronounce", lambda: str.lower)
-    folder = make_corpus()
-    parser = cli.parser(None)
-    add_options(parser)
-    names = ("data", "tts_data", "store", "assets", "runs")
-    folders = [part for name in names for part in (f"--{name}", str(folder / name))]
-    flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
-    options = options_from(parser.parse_args(flags))
     data = options.load_data()
     for fold in (0, 2):
         training.train_fold(UNTRAINED, fold, options, data)
-    return options
 
 
 def hear(
@@ -54,7 +43,7 @@ def test_at_the_recipe_s_own_speed_a_fold_predicts_what_it_did(options: Training
     table, heard, _ = hear(options, 1.0, 0.5)
     predicted = table.rows.set_index("filename")["pred"]
     own, slow = heard[1.0][predicted.index], heard[0.5][predicted.index]
-    # Weights are kept in half precision, and training computes in bf16 where the processor does.
+    # Weights are kept in half precision.
     np.testing.assert_allclose(own, predicted, atol=3e-3)
     assert (slow - own).abs().max() > 3e-3
 

@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TEXTS, inference_options
+from conftest import TEXTS, inference_options, training_options
 from scipy.special import expit
 from test_inference import BASE_RATES, write_fold
 
 import infer
-from hearback import cli, inference, training
+from hearback import inference, training
 from hearback.calibration import Line
 from hearback.checkpoint import FoldFiles, read_story, save_fold, why_not_done
 from hearback.ensemble import EnsembleConfig, ModelConfig, mean_log_loss
 from hearback.errors import HearbackError
 from hearback.inference import InferenceOptions, Predictions, write_submission
-from hearback.options import TrainingOptions, add_options, options_from
+from hearback.options import TrainingOptions
 from hearback.references import References
 from hearback.words import (
     COMPLETE,
@@ -228,13 +228,7 @@ def trained(
 ) -> TrainingOptions:
     """Options to train with; letters are sounds, so that near misses need no voice's package."""
     monkeypatch.setattr("hearback.near_misses.hibari_pronounce", lambda: str.lower)
-    folder = make_corpus()
-    parser = cli.parser(None)
-    add_options(parser)
-    names = ("data", "tts_data", "store", "assets", "runs")
-    folders = [part for name in names for part in (f"--{name}", str(folder / name))]
-    flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
-    return options_from(parser.parse_args(flags))
+    return training_options(make_corpus(), backbone)
 
 
 def test_a_fold_that_reads_writes_its_words_and_others_do_not(trained: TrainingOptions) -> None:
