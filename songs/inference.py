@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -57,10 +57,17 @@ class Member(TrainedFold):
         return SongRecipe.from_dict(self.story["recipe"])
 
 
+class Features(Protocol):
+    """What has the features of snippets: a store, for one."""
+
+    def get(self, filename: str) -> np.ndarray:
+        """Return the features of a snippet, float32, of their kind's shape."""
+
+
 @torch.inference_mode()
 def predict(
     model: SongModel,
-    store: FeatureStore,
+    store: Features,
     filenames: Sequence[str],
     *,
     device: torch.device,

@@ -1,0 +1,195 @@
+"""How models of the songs hear singers that they do not know when more than the singer is new.
+
+    python -m benchmarks.other_songs --data DATA --models whisper cnn4
+
+Folds hold out singers. The words that are sung and the music that is under them may stand on both
+sides, so a model may have learned those instead of voices. Each fold hears again what it held out:
+
+- as it is: the figures of `check_models`
+- backwards: no words are left, and the voices and the music stay
+- over other music: held-out snippets of voices alone, laid over music that no training row of the
+  fold has, and that music itself
+
+A model's folds are put together, so that every row is judged by the one that held it out. Over
+other music the classes have other shares, so its accuracy is the mean over the classes (balanced
+accuracy), and that of the others is shown, too.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hearback import cli, evaluation, outliers
+from hearback.audio import Store
+from hearback.checkpoint import FoldFiles
+from hearback.devices import choose_device
+from hearback.errors import HearbackError
+from hearback.precision import TRAINING_PRECISIONS, compute_dtype
+from hearback.tables import Report, read_table
+from songs import SUBFOLDER
+from songs.dataset import TRAIN, SongData, load_song_data
+from songs.evaluation import ClassOutOfFold, confusion, scores
+from songs.features import FEATURES
+from songs.inference import Member, load_model, predict
+from songs.mixtures import NO_VOICE, mix
+from songs.separation import open_separation
+from songs.store import build_sounds
+from songs.tables import CLASSES
+
+N_MIXES = 4  # of each voice, with as many pieces of music
+VOICE_DB = (-2.0, 12.0)  # of a voice against its music
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """Sounds for a model to hear, (n, 72000) at 24 kHz, their classes and who sings, (n,) each."""
+
+    sounds: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+
+
+def main() -> None:
+    """Hear what the command line asks for, and print the table."""
+    parser = cli.parser(__doc__)
+    outliers.declare_trained(parser, SUBFOLDER)
+    add = parser.add_argument
+    add("--store", type=Path, default=Path("store", SUBFOLDER), help="sounds and features")
+    add("--device", help="cpu, cuda, … (default: a GPU where there is one)")
+    add("--precision", choices=TRAINING_PRECISIONS, default="auto", help="of the matrix products")
+    add("--seed", type=int, default=0, help="of the mixtures")
+    asked = parser.parse_args()
+    device = choose_device(asked.device)
+    dtype = compute_dtype(device, asked.precision)
+    tables = evaluation.read_tables(ClassOutOfFold, asked.assets, asked.models)
+    story = next(iter(tables[0].stories.values()))
+    data = load_song_data(
+        asked.data, asked.store, n_folds=story["n_folds"], group_by=story["group_by"]
+    )
+    if data.fingerprint != story["data_fingerprint"]:
+        raise HearbackError(
+            f"{asked.data}: table, singers or recordings are not those that the folds were trained "
+            "on; train them again with python -m songs.train"
+        )
+    sounds, music = read_sounds(data), read_music(data)
+    lines = {}
+    for table in tables:
+        parts: dict[str, list[tuple[Hearing, np.ndarray]]] = {}
+        for fold, of_fold in table.stories.items():
+            member = Member(0, FoldFiles(asked.assets, table.model, fold), of_fold)
+            rng = np.random.default_rng((asked.seed, fold))  # every model hears the same
+            for name, hearing in hearings(data, fold, sounds, music, rng).items():
+                heard = hear(member, hearing, device=device, dtype=dtype)
+                parts.setdefault(name, []).append((hearing, heard))
+        for name, of_folds in parts.items():
+            lines[table.model, name] = score(of_folds)
+    frame = pd.DataFrame.from_dict(lines, orient="index").rename_axis(["model", "heard"])
+    print(cli.as_text(frame))
+
+
+def read_sounds(data: SongData) -> Store:
+    """Open the sounds of all snippets, their voices not separated."""
+    report = Report()
+    with closing(open_separation("none")) as nothing:
+        sounds = build_sounds(
+            data.stored, data.data, data.store, TRAIN, separation=nothing, report=report
+        )
+    report.raise_if_errors()
+    return sounds
+
+
+def read_music(data: SongData) -> np.ndarray:
+    """Return what music each snippet has, (rows,), "" for none; it has to have a manifest."""
+    report = Report()
+    frame = read_table(data.data / "manifest.csv", ("file", "music"), report).frame
+    report.raise_if_errors()
+    music = dict(zip(frame["file"], frame["music"], strict=True))
+    return np.array([music[Path(filename).name] for filename in data.filenames])
+
+
+def hearings(
+    data: SongData, fold: int, sounds: Store, music: np.ndarray, rng: np.random.Generator
+) -> dict[str, Hearing]:
+    """Return what a fold's model is given to hear, by name; `music` is `read_music`'s."""
+    rows = data.validation_rows(fold)
+    groups = data.snippets["group"].to_numpy(dtype=str)
+    as_it_is = Hearing(
+        np.stack([sounds.get(data.filenames[row]) for row in rows]), data.labels[rows], groups[rows]
+    )
+    backwards = Hearing(
+        np.ascontiguousarray(as_it_is.sounds[:, ::-1]), as_it_is.labels, as_it_is.groups
+    )
+    known = set(music[data.training_rows(fold)])
+    of_fold = dict(zip(rows.tolist(), as_it_is.sounds, strict=True))
+    alone = [row for row in of_fold if data.labels[row] != NO_VOICE and not music[row]]
+    others = [row for row in of_fold if data.labels[row] == NO_VOICE and music[row] not in known]
+    if not alone or not others:
+        raise HearbackError(
+            f"{data.data}: fold {fold} holds out {len(alone)} snippets of voices without music and "
+            f"{len(others)} of music that its training does not have; some of both are needed"
+        )
+    made = list(_mixtures(of_fold, alone, others, rng))
+    first = [row for row, _ in made] + others
+    over_others = Hearing(
+        np.stack([mixture for _, mixture in made] + [of_fold[row] for row in others]),
+        data.labels[first],
+        groups[first],
+    )
+    return {"as it is": as_it_is, "backwards": backwards, "over other music": over_others}
+
+
+def _mixtures(
+    of_rows: Mapping[int, np.ndarray], voices: list[int], music: list[int], rng: np.random.Generator
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Give each voice's row and its sound over music, some times."""
+    for voice in voices:
+        for row in rng.choice(music, size=min(N_MIXES, len(music)), replace=False):
+            yield voice, mix(of_rows[voice], of_rows[int(row)], -float(rng.uniform(*VOICE_DB)))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Features that lie in no store, under the names "0", "1", …"""
+
+    arrays: np.ndarray
+
+    def get(self, filename: str) -> np.ndarray:
+        return self.arrays[int(filename)]
+
+
+def hear(
+    member: Member, hearing: Hearing, *, device: torch.device, dtype: torch.dtype
+) -> np.ndarray:
+    """Return a fold's probabilities, (n, classes)."""
+    recipe = member.recipe
+    compute = FEATURES[recipe.features].compute
+    with closing(open_separation(recipe.separate)) as separation:
+        features = np.stack([compute(separation.separate(sound)) for sound in hearing.sounds])
+    names = [str(place) for place in range(len(features))]
+    return predict(load_model(member), _Made(features), names, device=device, dtype=dtype)
+
+
+def score(of_folds: list[tuple[Hearing, np.ndarray]]) -> dict[str, object]:
+    """Return the scores of what the folds heard, each with its probabilities, together."""
+    labels = np.concatenate([hearing.labels for hearing, _ in of_folds])
+    groups = np.concatenate([hearing.groups for hearing, _ in of_folds])
+    probabilities = np.concatenate([heard for _, heard in of_folds])
+    matrix = confusion(labels, probabilities)
+    found = np.diag(matrix) / matrix.sum(axis=1)
+    scored = scores(labels, probabilities, groups)
+    return {
+        "rows": len(labels),
+        "balanced accuracy": found.mean(),
+        "accuracy": str(scored["accuracy"]),
+        "log loss": str(scored["log loss"]),
+        **dict(zip(CLASSES, found, strict=True)),
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)
