@@ -33,7 +33,7 @@ from hearback.precision import TRAINING_PRECISIONS, compute_dtype
 from hearback.tables import Report, read_table
 from songs import SUBFOLDER
 from songs.dataset import TRAIN, SongData, load_song_data
-from songs.evaluation import ClassOutOfFold, confusion, scores
+from songs.evaluation import ClassOutOfFold, confusion, found_by_class, scores
 from songs.features import FEATURES
 from songs.inference import Member, load_model, predict
 from songs.mixtures import NO_VOICE, mix
@@ -179,12 +179,11 @@ def score(of_folds: list[tuple[Hearing, np.ndarray]]) -> dict[str, object]:
     labels = np.concatenate([hearing.labels for hearing, _ in of_folds])
     groups = np.concatenate([hearing.groups for hearing, _ in of_folds])
     probabilities = np.concatenate([heard for _, heard in of_folds])
-    matrix = confusion(labels, probabilities)
-    found = np.diag(matrix) / matrix.sum(axis=1)
+    found = found_by_class(confusion(labels, probabilities))
     scored = scores(labels, probabilities, groups)
     return {
         "rows": len(labels),
-        "balanced accuracy": found.mean(),
+        "balanced accuracy": np.nanmean(found),
         "accuracy": str(scored["accuracy"]),
         "log loss": str(scored["log loss"]),
         **dict(zip(CLASSES, found, strict=True)),

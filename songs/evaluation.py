@@ -153,6 +153,12 @@ def macro_f1(matrix: np.ndarray) -> float:
     return float((2 * np.diag(matrix)[there] / both[there]).mean())
 
 
+def found_by_class(matrix: np.ndarray) -> np.ndarray:
+    """Return the share of each class's rows that is found, NaN where it has none, (classes,)."""
+    with np.errstate(invalid="ignore"):
+        return np.diag(matrix) / matrix.sum(axis=1)
+
+
 def scores(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Score]:
     """Return accuracy, macro F1 and log loss of (rows,) labels, (rows, classes).
 
@@ -320,11 +326,7 @@ def accuracy_by_fold(tables: Sequence[ClassOutOfFold]) -> pd.DataFrame:
 
 def accuracy_by_class(tables: Sequence[ClassOutOfFold]) -> pd.DataFrame:
     """Return the share of each class's rows that is found: a row per model, a column per class."""
-    counted = {}
-    for table in tables:
-        matrix = table.confusion()
-        with np.errstate(invalid="ignore"):  # a class without rows has none to find
-            counted[table.model] = np.diag(matrix) / matrix.sum(axis=1)
+    counted = {table.model: found_by_class(table.confusion()) for table in tables}
     return pd.DataFrame(counted, index=pd.Index(CLASSES)).T.rename_axis("model")
 
 

@@ -13,6 +13,7 @@ from hearback.encoder import EncoderShape, WhisperEncoder
 from hearback.errors import HearbackError
 from hearback.features import log_mel
 from hearback.heads import Pooler
+from songs.convolutions import unroll_small
 from songs.recipe import SongRecipe
 from songs.tables import N_CLASSES
 
@@ -94,6 +95,7 @@ class ResNet34(SpectrogramModel):
             first = nn.Conv2d(1, n_stem, kernel_size=3, stride=1, padding=1, bias=False)
             nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
             self.network.embedder.embedder.convolution = first
+        unroll_small(self.network)
 
     def see(self, pictures: Tensor) -> Tensor:
         """Map (batch, 1, frames, bands) to (batch, 512)."""
