@@ -1,13 +1,12 @@
 """benchmarks/convolutions.py: both sides compute the same, and the table says how fast."""
 
-import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import convolutions
-from songs.convolutions import UnrolledConv2d
+from songs.convolutions import MOST_POSITIONS, UnrolledConv2d
 from songs.train_resnet34 import RECIPE
 
 
@@ -30,20 +29,20 @@ def test_the_table_has_sizes_and_the_network_in_both_precisions() -> None:
     assert (frame["low"] <= frame["high"]).all()
 
 
-def test_only_one_side_is_unrolled() -> None:
-    for _, _, sides in convolutions.cases("resnet34"):
-        limits = [
-            {
-                module.most_positions
-                for module in copy.copy(side.run.args[0].args[0]).modules()  # type: ignore[attr-defined]
-                if isinstance(module, UnrolledConv2d)
-            }
-            if isinstance(side.run.args[0], convolutions.partial)  # type: ignore[attr-defined]
-            else isinstance(side.run.args[0], UnrolledConv2d)  # type: ignore[attr-defined]
-            for side in sides
-        ]
-        assert limits in ([True, False], [{60}, {0}])
-        assert [side.run() for side in sides] == [1.0, 1.0]
+def test_both_sides_of_a_network_are_the_same_but_for_what_is_unrolled() -> None:
+    networks = [
+        side.run.args[0].args[0]  # type: ignore[attr-defined]
+        for what, _, sides in convolutions.cases("resnet34")
+        if what == "the whole network"
+        for side in sides
+    ]
+    unrolled, usual = networks[:2]
+    torch.testing.assert_close(unrolled.state_dict(), usual.state_dict())
+    limits = [
+        {layer.most_positions for layer in network.modules() if isinstance(layer, UnrolledConv2d)}
+        for network in networks
+    ]
+    assert limits == [{MOST_POSITIONS}, {0}] * 2
 
 
 def test_both_sides_of_a_size_have_the_same_weights() -> None:
