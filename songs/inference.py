@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from hearback.checkpoint import (
     FoldFiles,
+    Story,
     TrainedFold,
     build_and_load,
     check_version,
@@ -23,7 +24,7 @@ from hearback.errors import HearbackError
 from hearback.precision import compute_dtype, mixed_precision
 from hearback.tables import Report, write_problems, write_table
 from songs.ensemble import SongEnsemble
-from songs.evaluation import PROBABILITIES
+from songs.evaluation import PROBABILITIES, ClassOutOfFold
 from songs.models import SongModel, build
 from songs.recipe import SongRecipe
 from songs.separation import open_separation
@@ -94,15 +95,20 @@ def read_members(config: SongEnsemble, assets: Path) -> list[Member]:
     for number, model in enumerate(config.models_to_run):
         for fold in model.folds:
             files = FoldFiles(assets, model.name, fold)
-            if not files.story.exists():
-                raise HearbackError(
-                    f"{files.story}: not there; train it with python -m songs.train, or choose "
-                    "other models with python -m songs.get_config"
-                )
-            story = read_story(files)
-            check_version(files, story)
-            members.append(Member(number, files, story))
+            members.append(Member(number, files, read_runnable_story(files)))
     return members
+
+
+def read_runnable_story(files: FoldFiles) -> Story:
+    """Read the story of a fold that is to be run; HearbackError where it cannot be."""
+    if not files.story.exists():
+        raise HearbackError(
+            f"{files.story}: not there; train it with {ClassOutOfFold.TRAIN}, or choose other "
+            "models with python -m songs.get_config"
+        )
+    story = read_story(files)
+    check_version(files, story)
+    return story
 
 
 def load_model(member: Member) -> SongModel:
@@ -186,8 +192,13 @@ def write_classes(filenames: Sequence[str], probabilities: np.ndarray, submissio
     write_table(pd.DataFrame({"filename": filenames, "label": likeliest}), submission)
     table = pd.DataFrame(probabilities, columns=PROBABILITIES)
     table.insert(0, "filename", filenames)
-    beside = submission.with_name(f"{submission.stem}_probabilities.csv")
-    write_table(table, beside)
+    probabilities_path = beside(submission)
+    write_table(table, probabilities_path)
     counts = np.bincount(likeliest, minlength=N_CLASSES)
     found = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASSES, strict=True))
-    print(f"wrote {submission} and {beside}: {found}")
+    print(f"wrote {submission} and {probabilities_path}: {found}")
+
+
+def beside(submission: Path) -> Path:
+    """Return where the probabilities of a submission lie."""
+    return submission.with_name(f"{submission.stem}_probabilities.csv")

@@ -9,17 +9,12 @@ import pandas as pd
 import pytest
 from test_submission import names, options  # noqa: F401  (a fixture)
 
-from hearback import rehearsal
+from hearback import rehearsal, stage
 from hearback.errors import HearbackError
-from hearback.rehearsal import (
-    GUARD,
-    check_environment,
-    compare,
-    listed_problems,
-    rehearse,
-    set_stage,
-)
-from hearback.submission import PROJECT, PackingOptions, pack, write_zip
+from hearback.packing import PROJECT, write_zip
+from hearback.rehearsal import ReadingPlay, compare
+from hearback.stage import GUARD, check_environment, listed_problems, rehearse
+from hearback.submission import PackingOptions, pack
 
 
 @pytest.fixture
@@ -105,7 +100,7 @@ def test_a_submission_is_compared_row_by_row(
     expected = write_scores(tmp_path / "expected.csv", [("a", 0.5), ("b", 0.2)])
     faults, largest = compare(write_scores(tmp_path / "got.csv", rows), wanted, expected)
     assert faults[:1] == ([fault] if fault else [])
-    assert fault or largest < rehearsal.TOLERANCE
+    assert fault or largest < stage.TOLERANCE
 
 
 def test_an_environment_of_other_packages_is_refused() -> None:
@@ -124,19 +119,19 @@ def test_the_stage_has_unknown_texts_and_a_damaged_recording(
     index = (folder / "tts_data" / "data_paths.csv").read_bytes()
     entries = {"tts_data/data_paths.csv": index, "packages/speech.py": b""}
     write_zip(entries, tmp_path / "a.zip")
-    stage = set_stage(tmp_path / "a.zip", folder / "data", tmp_path / "stage", n_clips=6)
-    metadata = pd.read_csv(stage.data / "test_metadata.csv")
+    set_up = ReadingPlay(tmp_path / "a.zip", folder / "data", 6).set_stage(tmp_path / "stage")
+    metadata = pd.read_csv(set_up.data / "test_metadata.csv")
     assert len(metadata) == 6
     assert tuple(metadata["expected_text"][:3]) == rehearsal.UNKNOWN_TEXTS
-    assert tuple(metadata["filename"][:3]) == stage.unknown
-    wanted = pd.read_csv(stage.data / "submission_format.csv")
+    assert tuple(metadata["filename"][:3]) == set_up.unknown
+    wanted = pd.read_csv(set_up.data / "submission_format.csv")
     assert list(wanted["filename"]) == list(metadata["filename"])[::-1]
-    sizes = {path.name: path.stat().st_size for path in stage.data.glob("*.wav")}
-    assert [name for name, size in sizes.items() if size < 44] == [stage.damaged]
+    sizes = {path.name: path.stat().st_size for path in set_up.data.glob("*.wav")}
+    assert [name for name, size in sizes.items() if size < 44] == [set_up.damaged]
     assert len(sizes) == 6
     with pytest.raises(HearbackError, match="too few"):
         small = make_corpus(n_test=3, folder=tmp_path / "small")
-        set_stage(tmp_path / "a.zip", small / "data", tmp_path / "again", n_clips=6)
+        ReadingPlay(tmp_path / "a.zip", small / "data", 6).set_stage(tmp_path / "again")
 
 
 @pytest.mark.slow
@@ -149,7 +144,7 @@ def test_the_toy_submission_is_rehearsed(
     data = make_corpus(n_train=6, n_test=8) / "data"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     python = Path(sys.executable)
-    rows, seconds = rehearse(options.submission, data, python, 8, namespace=False)
+    rows, seconds = rehearse(ReadingPlay(options.submission, data, 8), python, namespace=False)
     assert rows.startswith("8 rows in the order of the format, 0 with texts that were rendered")
     assert "scores are those of this environment" in seconds
 
@@ -161,13 +156,14 @@ def test_what_fails_leaves_base_rates_and_says_so(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert "main.py" in names(pack(options))
-    stage = set_stage(options.submission, options.config.parent / "data", tmp_path / "stage", 6)
-    (stage.runtime / "assets" / "modeltok_1.safetensors").write_bytes(b"cut short")
+    play = ReadingPlay(options.submission, options.config.parent / "data", 6)
+    set_up = play.set_stage(tmp_path / "stage")
+    (set_up.runtime / "assets" / "modeltok_1.safetensors").write_bytes(b"cut short")
     with pytest.raises(HearbackError, match=r"main\.py ended with status 2"):
-        rehearsal.play(stage, Path(sys.executable), namespace=False)
+        stage.perform(set_up, Path(sys.executable), namespace=False)
     assert "scoring failed" in capfd.readouterr().err
-    table = pd.read_csv(stage.runtime / "submission.csv")
-    wanted = pd.read_csv(stage.data / "submission_format.csv")
+    table = pd.read_csv(set_up.runtime / "submission.csv")
+    wanted = pd.read_csv(set_up.data / "submission_format.csv")
     assert list(table["filename"]) == list(wanted["filename"])
     assert table["score"].between(0.01, 0.99).all()
-    assert listed_problems(stage.runtime / "submission_problems.csv") == set()
+    assert listed_problems(set_up.runtime / "submission_problems.csv") == set()

@@ -1,7 +1,6 @@
 import json
 import os
 import pickle
-import subprocess
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,27 +10,23 @@ import pandas as pd
 import pytest
 from test_inference import BASE_RATES, write_fold
 
-from hearback import submission, submission_main
+from hearback import packing, submission, submission_main
 from hearback.calibration import Calibration
 from hearback.checkpoint import FoldFiles
 from hearback.ensemble import EnsembleConfig, Fallback, ModelConfig
 from hearback.errors import HearbackError
 from hearback.files import sha256_of, write_json
+from hearback.packing import Faults, write_zip
 from hearback.references import References
 from hearback.submission import (
-    Faults,
     PackingOptions,
     bring_wheels,
-    describe_commit,
     files_of_fold,
-    find_code,
-    find_folds,
+    files_to_pack,
     find_references,
-    listed_packages,
     pack,
     unpack_wheels,
     why_no_wheels,
-    write_zip,
 )
 from train_model2ds import RECIPE as MEAN
 from train_modeltok import RECIPE as TOKENS
@@ -72,7 +67,10 @@ def names(path: Path) -> list[str]:
 def faults_of(options: PackingOptions) -> list[str]:
     """What is wrong with the folds."""
     faults = Faults()
-    find_folds(EnsembleConfig.load(options.config), options.assets, faults)
+    config = EnsembleConfig.load(options.config)
+    packing.find_folds(
+        config.models_to_run, options.assets, lambda files: files_to_pack(files, config), faults
+    )
     return faults
 
 
@@ -115,60 +113,10 @@ def test_the_same_inputs_make_the_same_bytes(options: PackingOptions) -> None:
     assert sha256_of(pack(again)) == first
 
 
-def test_weights_are_stored_and_all_else_is_deflated(tmp_path: Path) -> None:
-    (tmp_path / "weights").write_bytes(bytes(1000))
-    entries: dict[str, Path | bytes] = {"b.safetensors": tmp_path / "weights", "a.txt": bytes(1000)}
-    write_zip(entries, tmp_path / "a.zip")
-    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
-        assert archive.namelist() == ["a.txt", "b.safetensors"]
-        text, weights = archive.infolist()
-        assert weights.compress_size == 1000 > text.compress_size
-        assert archive.read("b.safetensors") == archive.read("a.txt") == bytes(1000)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A project of a script and a package, one of whose modules the script does not import."""
-    files = {
-        "run.py": "import json\nfrom house.rooms import kitchen\nfrom house import NAME\n",
-        "house/__init__.py": "NAME = 'house'\n",
-        "house/rooms/__init__.py": "",
-        "house/rooms/kitchen.py": "def cook():\n    import house.cellar\n    import sklearn.svm\n",
-        "house/cellar.py": "import numpy as np\nfrom numpy import linalg\n",
-        "house/attic.py": "import numpy\n",
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    return tmp_path
-
-
-def test_code_is_what_the_script_imports_anywhere(project: Path) -> None:
-    faults = Faults()
-    code = find_code(project / "run.py", project, ["numpy", "scikit-learn"], faults)
-    assert not faults
-    assert list(code) == [
-        *("house/__init__.py", "house/cellar.py"),
-        *("house/rooms/__init__.py", "house/rooms/kitchen.py", "run.py"),
-    ]
-
-
-def test_an_import_that_the_runtime_lacks_is_a_fault(project: Path) -> None:
-    (project / "house" / "cellar.py").write_text(
-        "import numpy\nfrom house import parlour\ndef wine():\n    from pyworld import dio\n"
-    )
-    faults = Faults()
-    find_code(project / "run.py", project, ["numpy", "scikit-learn"], faults)
-    assert sorted(fault.partition(",")[0] for fault in faults) == [
-        "house.cellar: imports house.parlour",
-        "house.cellar: imports pyworld",
-    ]
-
-
 def test_packing_fails_where_the_runtime_lacks_an_import(
     options: PackingOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pins = submission.RUNTIME.read_text().replace("soxr==", "not-soxr==")
+    pins = packing.RUNTIME.read_text().replace("soxr==", "not-soxr==")
     (tmp_path / "requirements-runtime.txt").write_text(pins)
     monkeypatch.setattr(submission, "RUNTIME", tmp_path / "requirements-runtime.txt")
     with pytest.raises(HearbackError, match=r"hearback\.audio.*: imports soxr, which is neither"):
@@ -308,31 +256,6 @@ def test_a_wheel_of_another_digest_is_not_taken(
     monkeypatch.setattr(submission.sys, "executable", "false")  # in pip's place
     with pytest.raises(HearbackError, match=r"lacks wheels of requirements-voice\.txt"):
         bring_wheels(requirements, wheel.parent)
-
-
-def test_every_pin_is_read() -> None:
-    lines = submission.RUNTIME.read_text().splitlines()
-    pinned = [line for line in lines if line and not line.startswith("#")]
-    assert len(listed_packages(submission.RUNTIME)) == len(pinned)
-    assert listed_packages(submission.RUNTIME)["torch"] == "2.4.1"
-    assert set(listed_packages(submission.VOICE_WHEELS)) == {"hibari-tts", "onnxruntime"}
-
-
-def test_the_version_is_the_commit_and_what_differs_from_it(tmp_path: Path) -> None:
-    assert describe_commit(tmp_path, []).startswith("commit unknown")
-    settings = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    for name in ("a.py", "b.py"):
-        (tmp_path / name).write_text("1\n")
-    for command in (["init"], ["add", "."], ["commit", "--message", "one"]):
-        git = ["git", "-C", str(tmp_path), *settings, *command]
-        subprocess.run(git, check=True, capture_output=True)
-    clean = describe_commit(tmp_path, [tmp_path / "a.py"])
-    assert len(clean.split()) == 2 and len(clean.split()[1]) == 40
-    (tmp_path / "b.py").write_text("2\n")  # not packed
-    assert describe_commit(tmp_path, [tmp_path / "a.py"]) == clean
-    (tmp_path / "c.py").write_text("3\n")
-    changed = describe_commit(tmp_path, [tmp_path / "b.py", tmp_path / "c.py"])
-    assert changed.splitlines()[2:] == [" M b.py", "?? c.py"]
 
 
 def test_before_scoring_every_row_gets_its_tasks_base_rate(

@@ -1,0 +1,87 @@
+"""submission.zip: all that a competition's runtime needs to classify data/, and nothing more.
+
+    python -m songs.submission
+
+As `hearback.packing` lays it out: main.py (songs/submission_main.py), the code of songs.infer, the
+ensemble and its folds. `python main.py` classifies the audio files of the folder data/ beside it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hearback import cli
+from hearback.checkpoint import FoldFiles
+from hearback.errors import HearbackError
+from hearback.packing import (
+    PROJECT,
+    RUNTIME,
+    Faults,
+    check_weights,
+    declare,
+    find_code,
+    find_folds,
+    lay_out,
+    listed_packages,
+    write_submission,
+)
+from songs import SUBFOLDER
+from songs.ensemble import SongEnsemble
+from songs.evaluation import ClassOutOfFold
+from songs.inference import Member, load_model, read_runnable_story
+
+SCRIPT = PROJECT / "songs" / "infer.py"
+MAIN = Path(__file__).with_name("submission_main.py")
+NEEDS_AN_ENVIRONMENT = ("demucs",)  # of its own, which a runtime does not have
+
+
+@dataclass(frozen=True)
+class PackingOptions:
+    """What the command line says."""
+
+    assets: Path
+    config: Path
+    submission: Path
+    limit_gb: float | None = None
+
+
+def pack(options: PackingOptions) -> Path:
+    """Write the zip and return its path; HearbackError says all that is missing or wrong."""
+    config = SongEnsemble.load(options.config)
+    faults = Faults()
+    code = find_code([MAIN, SCRIPT], PROJECT, listed_packages(RUNTIME), faults)
+    folds = find_folds(config.models_to_run, options.assets, files_of_fold, faults)
+    faults.raise_if_any()
+    cure = "Run fewer models: python -m songs.get_config --models"
+    entries = {**lay_out(MAIN, code, options.config), **folds}
+    write_submission(entries, options.submission, options.limit_gb, cure)
+    return options.submission
+
+
+def files_of_fold(files: FoldFiles) -> Iterable[Path]:
+    """Return what songs.infer reads of a fold: its weights and its story.
+
+    Raises HearbackError where the runtime could not run the fold, which is loaded as it is there.
+    """
+    story = read_runnable_story(files)
+    check_weights(files, story, ClassOutOfFold.TRAIN)
+    member = Member(0, files, story)
+    if member.recipe.separate in NEEDS_AN_ENVIRONMENT:
+        raise HearbackError(
+            f"{files.story}: hears voices separated by {member.recipe.separate}, which needs an "
+            "environment that the runtime does not have; leave the model out with "
+            "python -m songs.get_config --models"
+        )
+    load_model(member)
+    return files.weights, files.story
+
+
+def main() -> None:
+    """Parse and pack."""
+    parser = cli.parser(__doc__)
+    declare(parser, SUBFOLDER, Path("assets", SUBFOLDER, "model_configs.json"))
+    pack(PackingOptions(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    cli.run(main)
