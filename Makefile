@@ -57,18 +57,25 @@ soak: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m benchmarks.soak_launch
 	$(RUN) -m benchmarks.soak_kill
 
-# What the competition's runtime gets, and a rehearsal of it.
+# What the competition's runtime gets, and a rehearsal of it, of both competitions.
 submission: $(VENV)/installed
 	$(RUN) -m hearback.submission
 
-test-submission: $(VENV)/installed .venv-runtime/installed $(DEMO)/model_configs.json
+test-submission: $(VENV)/installed .venv-runtime/installed $(DEMO)/model_configs.json \
+		$(SONGS)/assets/model_configs.json
 	$(RUN) -m hearback.submission --assets $(DEMO)/assets --tts_data $(DEMO)/tts_data \
 		--config $(DEMO)/model_configs.json --submission $(DEMO)/submission.zip
 	$(RUN) -m hearback.rehearsal --zip $(DEMO)/submission.zip --data $(DEMO)/data \
 		--python .venv-runtime/bin/python
+	$(RUN) -m songs.submission --assets $(SONGS)/assets --submission $(SONGS)/submission.zip
+	$(RUN) -m songs.rehearsal --zip $(SONGS)/submission.zip --data $(SONGS)/data/test \
+		--python .venv-runtime/bin/python
 
 $(DEMO)/model_configs.json:
 	$(MAKE) demo
+
+$(SONGS)/assets/model_configs.json:
+	$(MAKE) demo-songs
 
 $(VENV)/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)

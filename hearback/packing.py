@@ -220,12 +220,10 @@ def write_submission(
     print(f"wrote {path}: {n_bytes / GB:.3f} GB")
 
 
-def declare(parser: argparse.ArgumentParser, subfolder: str, config: Path) -> None:
-    """Declare the flags of any competition's packing; `config` is where its ensemble lies."""
+def declare(parser: argparse.ArgumentParser, subfolder: str = "") -> None:
+    """Declare the flags of any competition's packing but for the ensemble's file."""
     add = parser.add_argument
-    add(
-        "--assets", type=Path, default=Path("assets", subfolder), help="folder of the trained folds"
-    )
-    add("--config", type=Path, default=config, help="the ensemble")
+    folder = Path("assets", subfolder)
+    add("--assets", type=Path, default=folder, help="folder of the trained folds")
     add("--submission", type=Path, default=Path("submission.zip"), help="to write")
     add("--limit_gb", type=float, help="write no larger zip (default: any size)")

@@ -221,8 +221,9 @@ def unpack_wheels(wheels: Iterable[Path]) -> Entries:
 def main() -> None:
     """Parse and pack."""
     parser = cli.parser("Pack submission.zip, which scores data/ in the competition's runtime.")
-    declare(parser, "", Path("model_configs.json"))
+    declare(parser)
     add = parser.add_argument
+    add("--config", type=Path, default=Path("model_configs.json"), help="the ensemble")
     add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
     add("--wheels", type=Path, default=Path("assets/wheels"), help="folder of downloaded wheels")
     add("--time_limit", metavar="DURATION", help="infer.py's there, such as 1h50m (default: none)")

@@ -79,8 +79,13 @@ def files_of_fold(files: FoldFiles) -> Iterable[Path]:
 def main() -> None:
     """Parse and pack."""
     parser = cli.parser(__doc__)
-    declare(parser, SUBFOLDER, Path("assets", SUBFOLDER, "model_configs.json"))
-    pack(PackingOptions(**vars(parser.parse_args())))
+    declare(parser, SUBFOLDER)
+    parser.add_argument(
+        "--config", type=Path, help="the ensemble (default: model_configs.json in the assets)"
+    )
+    asked = parser.parse_args()
+    config = asked.config or asked.assets / "model_configs.json"
+    pack(PackingOptions(asked.assets, config, asked.submission, asked.limit_gb))
 
 
 if __name__ == "__main__":
