@@ -7,6 +7,7 @@ sides, so a model may have learned those instead of voices. Each fold hears agai
 
 - as it is: the figures of `check_models`
 - backwards: no words are left, and the voices and the music stay
+- in pieces: a quarter of a second each, in another order: no words again, and all sounds forwards
 - over other music: held-out snippets of voices alone, laid over music that no training row of the
   fold has, and that music itself
 
@@ -17,7 +18,7 @@ accuracy), and that of the others is shown, too.
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +33,17 @@ from hearback.errors import HearbackError
 from hearback.precision import TRAINING_PRECISIONS, compute_dtype
 from hearback.tables import Report, read_table
 from songs import SUBFOLDER
+from songs.augment import shuffle
 from songs.dataset import TRAIN, SongData, load_song_data
 from songs.evaluation import ClassOutOfFold, confusion, found_by_class, scores
 from songs.features import FEATURES
 from songs.inference import Member, load_model, predict
 from songs.mixtures import NO_VOICE, mix
-from songs.separation import open_separation
+from songs.separation import SOUND_RATE, open_separation
 from songs.store import build_sounds
 from songs.tables import CLASSES
 
+N_PIECES = 12  # of a snippet of 3 s
 N_MIXES = 4  # of each voice, with as many pieces of music
 VOICE_DB = (-2.0, 12.0)  # of a voice against its music
 
@@ -121,8 +124,10 @@ def hearings(
     as_it_is = Hearing(
         np.stack([sounds.get(data.filenames[row]) for row in rows]), data.labels[rows], groups[rows]
     )
-    backwards = Hearing(
-        np.ascontiguousarray(as_it_is.sounds[:, ::-1]), as_it_is.labels, as_it_is.groups
+    backwards = replace(as_it_is, sounds=np.ascontiguousarray(as_it_is.sounds[:, ::-1]))
+    in_pieces = replace(
+        as_it_is,
+        sounds=np.stack([shuffle(s, N_PIECES, SOUND_RATE, rng) for s in as_it_is.sounds]),
     )
     known = set(music[data.training_rows(fold)])
     of_fold = dict(zip(rows.tolist(), as_it_is.sounds, strict=True))
@@ -140,7 +145,12 @@ def hearings(
         data.labels[first],
         groups[first],
     )
-    return {"as it is": as_it_is, "backwards": backwards, "over other music": over_others}
+    return {
+        "as it is": as_it_is,
+        "backwards": backwards,
+        "in pieces": in_pieces,
+        "over other music": over_others,
+    }
 
 
 def _mixtures(

@@ -13,6 +13,8 @@ from torch import Tensor
 from hearback.augment import check_probabilities, check_range, cut, draw_shares, scale_gain
 from hearback.errors import HearbackError
 
+FADE_SECONDS = 0.005  # at either end of a piece of a waveform
+
 
 @dataclass(frozen=True)
 class SpectrogramAugmentation:
@@ -87,6 +89,29 @@ def reverse(features: np.ndarray) -> np.ndarray:
     for less than a frame by which the frames lie elsewhere.
     """
     return features[::-1].copy()
+
+
+def shuffle(
+    waveform: np.ndarray, n_pieces: int, sample_rate: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Cut a waveform, (samples,), into pieces of the same length and play them in another order.
+
+    No words are left of pieces shorter than a syllable or two, while voices sound as they did. Each
+    piece fades in and out within `FADE_SECONDS`, so that joints do not click.
+    """
+    pieces = np.array_split(waveform, n_pieces)
+    n_fade = round(FADE_SECONDS * sample_rate)
+    for piece in pieces:
+        if len(piece) < 2 * n_fade:
+            raise HearbackError(f"{n_pieces} pieces are too short to fade in and out")
+    ramp = np.linspace(0, 1, n_fade, endpoint=False, dtype=np.float32)
+    faded = []
+    for place in rng.permutation(n_pieces):
+        piece = pieces[place].astype(np.float32)
+        piece[:n_fade] *= ramp
+        piece[-n_fade:] *= ramp[::-1]
+        faded.append(piece)
+    return np.concatenate(faded)
 
 
 def mix_up(

@@ -15,8 +15,9 @@ from hearback import backbones, fold_training
 from hearback.backbone_model import learning_rate_groups
 from hearback.batches import SizedDataset, Tensors, load_in_turn
 from hearback.fold_training import FoldTraining
-from songs.augment import mix_up
+from songs.augment import mix_up, shuffle
 from songs.dataset import SongData
+from songs.features import FEATURES
 from songs.inference import predict
 from songs.mixtures import Mixer, mix
 from songs.models import SongModel, build
@@ -28,6 +29,7 @@ from songs.store import FeatureStore
 from songs.tables import N_CLASSES
 
 MOMENTUM = 0.9  # of SGD
+PIECES = (6, 15)  # of a snippet of 3 s that is shuffled: half a second to a fifth each
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class SnippetDataset(SizedDataset[tuple[int, np.ndarray]]):
     ) -> None:
         self.store, self.filenames, self.rows = store, filenames, rows
         self.augment, self.mixtures = recipe.augment, recipe.mixtures
+        self.shuffled, self.sample_rate = recipe.shuffled, FEATURES[recipe.features].sample_rate
         self.mixer, self.seeds = mixer, seeds
 
     def __len__(self) -> int:
@@ -90,6 +93,10 @@ class SnippetDataset(SizedDataset[tuple[int, np.ndarray]]):
             first, second, gain_db = drawn
             sounds = [self.store.get(self.filenames[drawn_row]) for drawn_row in (first, second)]
             features = mix(sounds[0], sounds[1], gain_db)
+        # A recipe that shuffles nothing draws what it did before there was shuffling.
+        if self.shuffled and rng.random() < self.shuffled:
+            n_pieces = int(rng.integers(*PIECES, endpoint=True))
+            features = shuffle(features, n_pieces, self.sample_rate, rng)
         return row, self.augment.apply(features, rng)
 
 
