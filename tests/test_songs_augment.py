@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hearback.errors import HearbackError
-from songs.augment import SpectrogramAugmentation, mix_up, reverse
+from songs.augment import FADE_SECONDS, SpectrogramAugmentation, mix_up, reverse, shuffle
 
 HOP = 512
 N_CLASSES = 4
@@ -171,6 +171,35 @@ def test_what_a_kind_of_features_cannot_have_is_refused(
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(HearbackError, match="augmentation"):
         SpectrogramAugmentation(**wrong)
+
+
+def test_shuffling_plays_all_pieces_in_another_order(rng: np.random.Generator) -> None:
+    sample_rate, n_pieces = 16_000, 7
+    waveform = np.repeat(np.arange(1, n_pieces + 1, dtype=np.float32), 4_000)[:-3]  # 7 unevenly
+    before = waveform.copy()
+    shuffled = shuffle(waveform, n_pieces, sample_rate, rng)
+    np.testing.assert_array_equal(waveform, before)
+    assert shuffled.shape == waveform.shape and shuffled.dtype == np.float32
+    middles = shuffled[2_000::4_000].tolist()
+    assert sorted(middles) == list(range(1, n_pieces + 1)) != middles
+    # All but what fades is played as it is, and no joint is more than a step of the ramp.
+    n_fade = round(FADE_SECONDS * sample_rate)
+    is_whole = np.isin(shuffled, np.arange(1, n_pieces + 1))
+    assert is_whole.sum() >= len(waveform) - 2 * n_pieces * n_fade
+    assert np.abs(np.diff(shuffled)).max() <= 2 * n_pieces / n_fade
+
+
+def test_shuffling_is_the_generators(waveform: np.ndarray) -> None:
+    one, same, other = (
+        shuffle(waveform, 12, 16_000, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_pieces_that_cannot_fade_are_refused(waveform: np.ndarray) -> None:
+    with pytest.raises(HearbackError, match="400 pieces are too short"):
+        shuffle(waveform, 400, 16_000, np.random.default_rng(0))
 
 
 def test_mix_up_mixes_features_and_targets_alike(rng: np.random.Generator) -> None:

@@ -410,6 +410,26 @@ def test_waveforms_are_mixed_in_true_mixtures(songs_folder: Path) -> None:
         np.testing.assert_array_equal(mixed, dataset(1.0)[number][1])
 
 
+def test_waveforms_are_shuffled_where_the_recipe_says_so(songs_folder: Path) -> None:
+    options = read_options(*training_flags(songs_folder, songs_folder))
+    data = options.load_data()
+    store, rows = data.features("waveform"), data.training_rows(0)
+    mixer = Mixer(rows, data.labels, data.snippets["singers"].to_numpy(dtype=str))
+
+    def snippets(shuffled: float) -> list[np.ndarray]:
+        recipe = replace(WHISPER, shuffled=shuffled, mixtures=0, augment=SpectrogramAugmentation())
+        dataset = SnippetDataset(store, data.filenames, rows, recipe, mixer=mixer, seeds=(1, 1, 0))
+        return [dataset[number][1] for number in range(len(rows))]
+
+    plain, some, every = map(snippets, (0.0, 0.5, 1.0))
+    np.testing.assert_array_equal(every, snippets(1.0))
+
+    def n_changed(others: list[np.ndarray]) -> int:
+        return sum(not np.array_equal(one, other) for one, other in zip(plain, others, strict=True))
+
+    assert 0 < n_changed(some) < n_changed(every) == len(rows)
+
+
 @pytest.mark.slow
 def test_a_whisper_is_trained_and_goes_on(song_options: SongOptions, backbone: Path) -> None:
     options = replace(song_options, backbone=str(backbone), checkpoint_minutes=0)
