@@ -10,7 +10,7 @@ import songs
 from hearback.errors import HearbackError
 from songs import recipe as module
 from songs.augment import SpectrogramAugmentation
-from songs.recipe import SongRecipe, find_recipes
+from songs.recipe import N_RECIPES, SongRecipe, find_recipes
 
 RECIPES = find_recipes()
 CNN4, RESNET34, WHISPER = (RECIPES[name] for name in ("cnn4", "resnet34", "whisper"))
@@ -30,9 +30,10 @@ TABLE = {
 # fmt: on
 
 
-def test_all_four_are_found() -> None:
+def test_all_are_found() -> None:
     scripts = {path.stem.removeprefix("train_") for path in Path(songs.__path__[0]).glob("train_*")}
-    assert set(RECIPES) == scripts == {"cnn4", "resnet34", "resnet34_small_stem", "whisper"}
+    assert set(RECIPES) == scripts
+    assert len(RECIPES) == N_RECIPES
     assert all(recipe.seed == recipe.data_seed == 1 for recipe in RECIPES.values())
 
 
@@ -49,9 +50,14 @@ def test_the_published_systems_are_as_published(name: str) -> None:
         assert recipe.augment.frequency_masks
 
 
+def test_the_shuffled_whisper_differs_in_that_alone() -> None:
+    shuffled = RECIPES["whisper_shuffled"]
+    assert shuffled.shuffled and replace(shuffled, name="whisper", shuffled=0.0) == WHISPER
+
+
 def test_a_recipe_that_went_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "N_RECIPES", 5)
-    with pytest.raises(HearbackError, match=r"4 train_\*\.py, 5 expected"):
+    monkeypatch.setattr(module, "N_RECIPES", N_RECIPES + 1)
+    with pytest.raises(HearbackError, match=rf"{N_RECIPES} train_\*\.py, {N_RECIPES + 1} expected"):
         find_recipes()
 
 
