@@ -20,14 +20,19 @@ NETWORK_EVENTS = {
     "socket.sendmsg",
     "socket.sendto",
 }
+# urllib3 binds a socket here when it is imported, to see whether the system knows IPv6.
+LOOPBACK = {"::1", "127.0.0.1"}
 
 
 def refused(event: str, arguments: tuple[object, ...]) -> str | None:
     """Return what an audited event tries that the runtime has not, or None."""
     if event in NETWORK_EVENTS:
         address = arguments[-1] if event in ("socket.bind", "socket.connect") else arguments
-        # A local socket's address is a path.
-        return f"network: {event} {address}" if isinstance(address, tuple) else None
+        # A local socket's address is a path; what binds to the loopback reaches nobody.
+        reaches = isinstance(address, tuple) and not (
+            event == "socket.bind" and address[0] in LOOPBACK
+        )
+        return f"network: {event} {address}" if reaches else None
     if event == "open" and isinstance(arguments[0], str):
         path = os.path.abspath(arguments[0])  # noqa: PTH100  (called for every file; no Path)
         if path.startswith(PROJECT) and not path.startswith(ENVIRONMENT):

@@ -58,12 +58,19 @@ def test_the_guard_refuses_a_network_and_writes_it_down(
     assert refused.startswith("network: socket.")
 
 
+def test_the_guard_refuses_to_listen_to_others(guarded: Callable[[str], tuple[str, str]]) -> None:
+    printed, refused = guarded("import socket\nsocket.socket().bind(('0.0.0.0', 0))")
+    assert "PermissionError" in printed
+    assert refused.startswith("network: socket.bind ('0.0.0.0', 0)")
+
+
 def test_the_guard_refuses_the_project_and_lets_all_else_pass(
     guarded: Callable[[str], tuple[str, str]],
 ) -> None:
     printed, refused = guarded(
         "import socket, json\n"
         "socket.socket(socket.AF_UNIX).bind('local')\n"
+        "socket.socket().bind(('127.0.0.1', 0))\n"
         "open('mine', 'w').close()\n"
         "print('all well')"
     )
