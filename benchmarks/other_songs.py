@@ -12,8 +12,9 @@ sides, so a model may have learned those instead of voices. Each fold hears agai
   fold has, and that music itself
 
 A model's folds are put together, so that every row is judged by the one that held it out. Over
-other music the classes have other shares, so its accuracy is the mean over the classes (balanced
-accuracy), and that of the others is shown, too.
+other music the classes have other shares, so there is the mean over the classes, too (balanced
+accuracy). The weights of an ensemble, `--config`, were fitted on the rows as they are, so that
+hearing flatters it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,7 @@ from hearback.tables import Report, read_table
 from songs import SUBFOLDER
 from songs.augment import shuffle
 from songs.dataset import TRAIN, SongData, load_song_data
+from songs.ensemble import SongEnsemble
 from songs.evaluation import ClassOutOfFold, confusion, found_by_class, scores
 from songs.features import FEATURES
 from songs.inference import Member, load_model, predict
@@ -57,12 +59,21 @@ class Hearing:
     groups: np.ndarray
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What models of one fold made of a hearing: their probabilities, (n, classes), by name."""
+
+    hearing: Hearing
+    by_model: Mapping[str, np.ndarray]
+
+
 def main() -> None:
     """Hear what the command line asks for, and print the table."""
     parser = cli.parser(__doc__)
     outliers.declare_trained(parser, SUBFOLDER)
     add = parser.add_argument
     add("--store", type=Path, default=Path("store", SUBFOLDER), help="sounds and features")
+    add("--config", type=Path, help="also of this ensemble, written by songs.get_config")
     add("--device", help="cpu, cuda, … (default: a GPU where there is one)")
     add("--precision", choices=TRAINING_PRECISIONS, default="auto", help="of the matrix products")
     add("--seed", type=int, default=0, help="of the mixtures")
@@ -80,19 +91,48 @@ def main() -> None:
             "on; train them again with python -m songs.train"
         )
     sounds, music = read_sounds(data), read_music(data)
+    config = None if asked.config is None else SongEnsemble.load(asked.config)
+    parts: dict[str, list[Heard]] = {}
+    for fold in sorted({fold for table in tables for fold in table.stories}):
+        rng = np.random.default_rng((asked.seed, fold))
+        for name, hearing in hearings(data, fold, sounds, music, rng).items():
+            by_model = {
+                table.model: hear(
+                    Member(0, FoldFiles(asked.assets, table.model, fold), table.stories[fold]),
+                    hearing,
+                    device=device,
+                    dtype=dtype,
+                )
+                for table in tables
+                if fold in table.stories
+            }
+            if config is not None:
+                by_model["the ensemble"] = together(config, by_model)
+            parts.setdefault(name, []).append(Heard(hearing, by_model))
+    print(cli.as_text(table_of(parts)))
+
+
+def together(config: SongEnsemble, by_model: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return an ensemble's probabilities, (n, classes), of its models'; HearbackError for gaps."""
+    if missing := [m.name for m in config.models_to_run if m.name not in by_model]:
+        raise HearbackError(
+            f"the ensemble has {', '.join(missing)} too: name all of its models, or none, with "
+            "--models, and train their folds"
+        )
+    return config.predict(np.stack([by_model[model.name] for model in config.models_to_run]))
+
+
+def table_of(parts: Mapping[str, list[Heard]]) -> pd.DataFrame:
+    """Return the scores, a row per model and hearing, of what the folds heard."""
     lines = {}
-    for table in tables:
-        parts: dict[str, list[tuple[Hearing, np.ndarray]]] = {}
-        for fold, of_fold in table.stories.items():
-            member = Member(0, FoldFiles(asked.assets, table.model, fold), of_fold)
-            rng = np.random.default_rng((asked.seed, fold))  # every model hears the same
-            for name, hearing in hearings(data, fold, sounds, music, rng).items():
-                heard = hear(member, hearing, device=device, dtype=dtype)
-                parts.setdefault(name, []).append((hearing, heard))
+    models = dict.fromkeys(
+        model for of_folds in parts.values() for h in of_folds for model in h.by_model
+    )
+    for model in models:
         for name, of_folds in parts.items():
-            lines[table.model, name] = score(of_folds)
-    frame = pd.DataFrame.from_dict(lines, orient="index").rename_axis(["model", "heard"])
-    print(cli.as_text(frame))
+            heard = [(h.hearing, h.by_model[model]) for h in of_folds if model in h.by_model]
+            lines[model, name] = score(heard)
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["model", "heard"])
 
 
 def read_sounds(data: SongData) -> Store:

@@ -13,9 +13,11 @@ from songs_data import read_options, training_flags, write_songs
 
 from benchmarks import other_songs
 from hearback.checkpoint import FoldFiles
+from hearback.ensemble import ModelConfig
 from hearback.errors import HearbackError
 from hearback.fold_training import train_fold
 from songs.dataset import SongData
+from songs.ensemble import SongEnsemble
 from songs.evaluation import PROBABILITIES
 from songs.inference import Member
 from songs.recipe import find_recipes
@@ -110,9 +112,9 @@ def test_a_fold_without_voices_alone_is_an_error(data: SongData) -> None:
         )
 
 
-def run_command(folder: Path, data: Path) -> object:
+def run_command(folder: Path, data: Path, *more: str) -> object:
     flags = ["--data", str(data), "--store", str(folder / "store")]
-    flags += ["--assets", str(folder / "assets"), "--device", "cpu"]
+    flags += ["--assets", str(folder / "assets"), "--device", "cpu", *more]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(sys, "argv", ["other_songs", *flags])
         runpy.run_path(other_songs.__file__, run_name="__main__")
@@ -123,8 +125,27 @@ def test_the_command_shows_every_hearing(folder: Path, capsys: pytest.CaptureFix
     status = run_command(folder, folder / "data")
     shown = capsys.readouterr()
     assert status is None, shown.err
-    for heard in ("as it is", "backwards", "over other music"):
+    for heard in ("as it is", "backwards", "in pieces", "over other music"):
         assert heard in shown.out
+
+
+def test_an_ensemble_is_shown_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = folder / "model_configs.json"
+
+    def write(*names: str) -> None:
+        models = tuple(ModelConfig(name, FOLDS, 1 / len(names)) for name in names)
+        SongEnsemble(models, "probabilities", (0.25,) * 4, {}, {}, 40).save(config)
+
+    write("cnn4")
+    status = run_command(folder, folder / "data", "--config", str(config))
+    shown = capsys.readouterr()
+    assert status is None, shown.err
+    rows = [line.split() for line in shown.out.splitlines() if "as it is" in line]
+    (cnn4, ensemble) = rows
+    assert ensemble[-7:] == cnn4[-7:]  # of one model, it is that model
+    write("cnn4", "whisper")
+    assert run_command(folder, folder / "data", "--config", str(config)) == 2
+    assert "the ensemble has whisper too" in capsys.readouterr().err
 
 
 def test_other_data_than_the_folds_were_trained_on_are_refused(
