@@ -1,8 +1,8 @@
 """What main.py of any competition's submission does where it runs: see `hearback.packing`.
 
 A submission stands from the first second, with what is known without hearing anything; what fails
-then ends with its own exit status. Nothing is installed and no network is asked. This module and
-main.py import no package before the submission stands.
+then ends with its own exit status. Nothing is installed and no network is asked. This module
+imports no package, so that the submission stands before one could fail to load.
 """
 
 import csv
