@@ -83,7 +83,11 @@ def main() -> None:
     tables = evaluation.read_tables(ClassOutOfFold, asked.assets, asked.models)
     story = next(iter(tables[0].stories.values()))
     data = load_song_data(
-        asked.data, asked.store, n_folds=story["n_folds"], group_by=story["group_by"]
+        asked.data,
+        asked.store,
+        n_folds=story["n_folds"],
+        group_by=story["group_by"],
+        limit=story["limit"],
     )
     if data.fingerprint != story["data_fingerprint"]:
         raise HearbackError(

@@ -17,7 +17,17 @@ import pandas as pd
 from hearback import cli
 from hearback.errors import HearbackError
 from hearback.packing import PROJECT
-from hearback.stage import TOLERANCE, Play, Stage, copy_clips, declare, run_here, show, unpack
+from hearback.stage import (
+    TOLERANCE,
+    Play,
+    Stage,
+    copy_clips,
+    declare,
+    evenly,
+    run_here,
+    show,
+    unpack,
+)
 
 # Said by nobody, so no corpus has them. Rendered, not scored well, is what they must be.
 UNKNOWN_TEXTS = ("seven otters hid my kite", "plonkervidge", "a wug in a tin boat")
@@ -77,7 +87,7 @@ def _choose_clips(path: Path, n_clips: int) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if len(table) <= len(UNKNOWN_TEXTS):
         raise HearbackError(f"{path}: {len(table)} rows are too few for a rehearsal")
-    return table.iloc[:: max(1, len(table) // n_clips)].head(n_clips).reset_index(drop=True)
+    return table.iloc[list(evenly(len(table), n_clips))].reset_index(drop=True)
 
 
 def score_here(stage: ReadingStage) -> Path:

@@ -9,7 +9,7 @@ import csv
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from hearback.errors import HearbackError
@@ -48,5 +48,9 @@ def run(here: Path, stand: Callable[[], None], score: Callable[[Path], None]) ->
 
 def set_flags(program: str, packed: Iterable[str] = (), **paths: Path) -> None:
     """Make the command line that of `program`: flags of paths, packed ones, those of main.py."""
-    places = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
-    sys.argv = [program, *places, *packed, *sys.argv[1:]]
+    sys.argv = [program, *flags_of(paths), *packed, *sys.argv[1:]]
+
+
+def flags_of(paths: Mapping[str, Path]) -> list[str]:
+    """Return the flags that name some paths to a step."""
+    return [part for name, path in paths.items() for part in (f"--{name}", str(path))]

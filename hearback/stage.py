@@ -30,6 +30,7 @@ import pandas as pd
 from hearback.errors import HearbackError
 from hearback.files import sha256_of
 from hearback.packing import PROJECT, RUNTIME, listed_packages
+from hearback.runtime import flags_of
 from hearback.tables import PROBLEMS
 
 GUARD = Path(__file__).with_name("rehearsal_guard.py")
@@ -133,6 +134,11 @@ def unpack(archive: Path, folder: Path, packed_by: str) -> tuple[Path, Path]:
     return runtime, backstage
 
 
+def evenly(n_rows: int, n_chosen: int) -> range:
+    """Return the places of about `n_chosen` of some rows, evenly from all of them."""
+    return range(n_rows)[:: max(1, n_rows // n_chosen)][:n_chosen]
+
+
 def copy_clips(data: Path, names: Sequence[str], runtime: Path) -> str:
     """Copy recordings to the data/ of a runtime, the last one damaged; return its name."""
     for name in names:
@@ -196,8 +202,8 @@ def _set_writable(folder: Path, writable: bool) -> None:
 
 def run_here(command: Sequence[str], **paths: Path) -> None:
     """Run a step in this environment, with a flag for each path, and in the same arithmetic."""
-    flags = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
-    done = subprocess.run([sys.executable, *command, *flags, *ARITHMETIC], cwd=PROJECT, check=False)
+    whole = [sys.executable, *command, *flags_of(paths), *ARITHMETIC]
+    done = subprocess.run(whole, cwd=PROJECT, check=False)
     if done.returncode:
         raise HearbackError(
             f"{command[-1]} of this environment ended with status {done.returncode}"

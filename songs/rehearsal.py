@@ -12,7 +12,17 @@ import numpy as np
 import pandas as pd
 
 from hearback import cli
-from hearback.stage import TOLERANCE, Play, Stage, copy_clips, declare, run_here, show, unpack
+from hearback.stage import (
+    TOLERANCE,
+    Play,
+    Stage,
+    copy_clips,
+    declare,
+    evenly,
+    run_here,
+    show,
+    unpack,
+)
 from songs import SUBFOLDER
 from songs.evaluation import PROBABILITIES
 from songs.inference import beside
@@ -26,7 +36,7 @@ class SongPlay(Play[Stage]):
         """Unpack the zip into a new folder and put snippets beside it, evenly from all."""
         runtime, backstage = unpack(self.archive, folder, "python -m songs.submission")
         names = list_snippets(self.data)["filename"].tolist()
-        chosen = names[:: max(1, len(names) // self.n_clips)][: self.n_clips]
+        chosen = [names[place] for place in evenly(len(names), self.n_clips)]
         return Stage(runtime, backstage, copy_clips(self.data, chosen, runtime))
 
     def compare(self, stage: Stage) -> tuple[list[str], float]:
