@@ -17,6 +17,7 @@ from hearback.batches import SizedDataset, Tensors, load_in_turn
 from hearback.fold_training import FoldTraining
 from songs.augment import mix_up, shuffle
 from songs.dataset import SongData
+from songs.evaluation import class_log_loss
 from songs.features import FEATURES
 from songs.inference import predict
 from songs.mixtures import Mixer, mix
@@ -228,8 +229,7 @@ class SongTraining(FoldTraining[SongRecipe, SongData, SongModel, SongBatch, Song
         return self.data.labels[self.validation_rows]
 
     def _log_loss(self, probabilities: np.ndarray) -> float:
-        given = probabilities[np.arange(len(probabilities)), self._labels]
-        return float(-np.log(np.clip(given, np.finfo(np.float64).tiny, 1)).mean())
+        return float(class_log_loss(self._labels, probabilities).mean())
 
     def describe(self) -> dict[str, Any]:
         """Return what a story says of the model and its inputs."""

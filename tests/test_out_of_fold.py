@@ -29,9 +29,10 @@ def line_of(folder: Path) -> str:
 
 
 def beyond_certainty(table: ClassOutOfFold) -> pd.Series:
-    """Return by fold what the songs' training counts above the loss of the surest of mistakes.
+    """Return by fold what was counted above the loss of the surest of mistakes.
 
-    It takes the logarithm of what a model says, and the tables of nothing below that.
+    The songs' training took the logarithm of what a model says until 2026-11-28, and the tables
+    take it of nothing below that.
     """
     given = table.probabilities[np.arange(len(table.rows)), table.rows["label"]]
     excess = np.log(NEAREST_TO_CERTAIN / given.clip(max=NEAREST_TO_CERTAIN))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from songs_data import read_options, training_flags
 from torch import Tensor
 
+from hearback.calibration import NEAREST_TO_CERTAIN
 from hearback.checkpoint import FoldFiles, read_story, why_not_done
 from hearback.errors import HearbackError
 from hearback.fold_training import train_fold
@@ -29,7 +30,7 @@ from songs.recipe import SongRecipe
 from songs.train_cnn4 import RECIPE as CNN4
 from songs.train_resnet34 import RECIPE as RESNET34
 from songs.train_whisper import RECIPE as WHISPER
-from songs.training import SnippetDataset, SongBatch, SongTraining
+from songs.training import SnippetDataset, SongBatch, SongPredictions, SongTraining
 
 QUICK = replace(
     CNN4.with_epochs(2),
@@ -130,6 +131,15 @@ def test_a_fold_writes_weights_story_and_probabilities(song_options: SongOptions
     assert story["n_train"] == len(data.training_rows(0)) and story["n_validation"] == len(rows)
     assert not files.partial.exists()
     assert why_not_done(files, song_options.identity(song_options.adapt(QUICK), data)) is None
+
+
+def test_no_mistake_is_surer_than_the_tables_count_it(song_options: SongOptions) -> None:
+    training = begun(song_options, QUICK)
+    labels = training.data.labels[training.validation_rows]
+    certain = np.eye(4)[(labels + 1) % 4]  # of another class
+    measured = training.measure(SongPredictions(certain))
+    assert measured["validation_log_loss"] == pytest.approx(-np.log(NEAREST_TO_CERTAIN))
+    assert measured["validation_accuracy"] == 0
 
 
 def test_the_base_rate_is_the_training_rows_classes(song_options: SongOptions) -> None:
