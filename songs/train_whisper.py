@@ -1,7 +1,8 @@
 """Our own: Whisper tiny's encoder, pretrained on speech, on the waveform.
 
-Half of the snippets are true mixtures of their class, in the place of mix-up (docs/songs.md says
-what that gives).
+Half of the snippets are true mixtures of their class, in the place of mix-up, and half are cut in
+pieces that are played in another order: a speech recogniser's encoder would otherwise learn the
+words that the training sings (docs/songs.md says what either gives).
 """
 
 from songs.augment import SpectrogramAugmentation
@@ -22,6 +23,7 @@ RECIPE = SongRecipe(
     epochs=6,
     schedule="cosine",
     mixtures=0.5,
+    shuffled=0.5,
     augment=SpectrogramAugmentation(time_masks=0.5, gain=0.5),
     class_weights=True,
     keep="last",
