@@ -25,15 +25,14 @@ class SongRecipe(FoldRecipe):
 
     `stem` is the first convolution of a ResNet; `backbone` and `frozen_share` are for a Whisper.
     `mix_up` is alpha of the Beta distribution that shares are drawn from, 0 for none; `mixtures`
-    how often a waveform becomes a true mixture of its class, `in_turn` how many of those are one
-    snippet after the other (`songs.mixtures`), and `shuffled` how often pieces are played in
-    another order (`songs.augment.shuffle`).
+    how often a waveform becomes a true mixture of its class (`songs.mixtures`), and `shuffled` how
+    often its pieces are played in another order (`songs.augment.shuffle`).
     `class_weights` weighs the classes in the loss so that all count the same, `balanced_draws`
     draws them equally often. With `keep` "last" a fold's weights are those of its last epoch, which
     nothing of the fold has chosen; with "best" those of its lowest validation log loss.
     """
 
-    LATER = frozenset({"patience_epochs", "in_turn", "shuffled"})
+    LATER = frozenset({"patience_epochs", "shuffled"})
 
     name: str
     architecture: Architecture
@@ -56,7 +55,6 @@ class SongRecipe(FoldRecipe):
     patience_epochs: int = USUAL_PATIENCE_EPOCHS  # of "plateau": so many without a gain are borne
     mix_up: float = 0.0
     mixtures: float = 0.0
-    in_turn: float = 0.0
     shuffled: float = 0.0
     augment: SpectrogramAugmentation = field(default_factory=SpectrogramAugmentation)
     class_weights: bool = False
@@ -85,7 +83,6 @@ class SongRecipe(FoldRecipe):
             "patience_epochs": self.patience_epochs >= 0,
             "mix_up": self.mix_up >= 0,
             "mixtures": 0 <= self.mixtures <= (self.features == "waveform"),
-            "in_turn": 0 <= self.in_turn <= (self.mixtures > 0),
             "shuffled": 0 <= self.shuffled <= (self.features == "waveform"),
             "average_decay": 0 <= self.average_decay < 1,
             "max_gradient_norm": self.max_gradient_norm > 0,

@@ -91,9 +91,9 @@ class SnippetDataset(SizedDataset[tuple[int, np.ndarray]]):
         row, rng = int(self.rows[index]), np.random.default_rng((*self.seeds, index))
         features = self.store.get(self.filenames[row])
         if rng.random() < self.mixtures and (drawn := self.mixer.draw(row, rng)):
-            first, second, gain_db, turn = drawn
+            first, second, gain_db = drawn
             sounds = [self.store.get(self.filenames[drawn_row]) for drawn_row in (first, second)]
-            features = mix(sounds[0], sounds[1], gain_db, turn)
+            features = mix(sounds[0], sounds[1], gain_db)
         # A recipe that shuffles nothing draws what it did before there was shuffling.
         if self.shuffled and rng.random() < self.shuffled:
             n_pieces = int(rng.integers(*PIECES, endpoint=True))
@@ -147,7 +147,7 @@ class SongTraining(FoldTraining[SongRecipe, SongData, SongModel, SongBatch, Song
         """Give the number of snippets and the batches of each of these epochs, counted from 0."""
         labels = self.data.labels[self.train_rows]
         singers = self.data.snippets["singers"].to_numpy(dtype=str)
-        mixer = Mixer(self.train_rows, self.data.labels, singers, self.recipe.in_turn)
+        mixer = Mixer(self.train_rows, self.data.labels, singers)
         datasets, generators = [], []
         for epoch in epochs:
             seeds = (self.recipe.data_seed, self.attempt, epoch)

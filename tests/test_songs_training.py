@@ -408,8 +408,7 @@ def test_waveforms_are_mixed_in_true_mixtures(songs_folder: Path) -> None:
     mixer = Mixer(rows, data.labels, data.snippets["singers"].to_numpy(dtype=str))
 
     def dataset(mixtures: float) -> SnippetDataset:
-        unaltered = SpectrogramAugmentation()
-        recipe = replace(WHISPER, mixtures=mixtures, in_turn=0, shuffled=0, augment=unaltered)
+        recipe = replace(WHISPER, mixtures=mixtures, augment=SpectrogramAugmentation())
         return SnippetDataset(store, data.filenames, rows, recipe, mixer=mixer, seeds=(1, 1, 0))
 
     for number, row in enumerate(rows):
@@ -428,8 +427,7 @@ def test_waveforms_are_shuffled_where_the_recipe_says_so(songs_folder: Path) -> 
     mixer = Mixer(rows, data.labels, data.snippets["singers"].to_numpy(dtype=str))
 
     def snippets(shuffled: float) -> list[np.ndarray]:
-        unaltered = SpectrogramAugmentation()
-        recipe = replace(WHISPER, shuffled=shuffled, mixtures=0, in_turn=0, augment=unaltered)
+        recipe = replace(WHISPER, shuffled=shuffled, mixtures=0, augment=SpectrogramAugmentation())
         dataset = SnippetDataset(store, data.filenames, rows, recipe, mixer=mixer, seeds=(1, 1, 0))
         return [dataset[number][1] for number in range(len(rows))]
 
