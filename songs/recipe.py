@@ -25,14 +25,15 @@ class SongRecipe(FoldRecipe):
 
     `stem` is the first convolution of a ResNet; `backbone` and `frozen_share` are for a Whisper.
     `mix_up` is alpha of the Beta distribution that shares are drawn from, 0 for none; `mixtures`
-    how often a waveform becomes a true mixture of its class (`songs.mixtures`), and `shuffled` how
-    often its pieces are played in another order (`songs.augment.shuffle`).
+    how often a waveform becomes a true mixture of its class (`songs.mixtures`), `speed` how often a
+    sound is played faster or slower before that, and `shuffled` how often pieces of what came of it
+    are played in another order (`songs.augment.shuffle`).
     `class_weights` weighs the classes in the loss so that all count the same, `balanced_draws`
     draws them equally often. With `keep` "last" a fold's weights are those of its last epoch, which
     nothing of the fold has chosen; with "best" those of its lowest validation log loss.
     """
 
-    LATER = frozenset({"patience_epochs", "shuffled"})
+    LATER = frozenset({"patience_epochs", "shuffled", "speed"})
 
     name: str
     architecture: Architecture
@@ -55,6 +56,7 @@ class SongRecipe(FoldRecipe):
     patience_epochs: int = USUAL_PATIENCE_EPOCHS  # of "plateau": so many without a gain are borne
     mix_up: float = 0.0
     mixtures: float = 0.0
+    speed: float = 0.0
     shuffled: float = 0.0
     augment: SpectrogramAugmentation = field(default_factory=SpectrogramAugmentation)
     class_weights: bool = False
@@ -83,6 +85,7 @@ class SongRecipe(FoldRecipe):
             "patience_epochs": self.patience_epochs >= 0,
             "mix_up": self.mix_up >= 0,
             "mixtures": 0 <= self.mixtures <= (self.features == "waveform"),
+            "speed": 0 <= self.speed <= (self.features == "waveform"),
             "shuffled": 0 <= self.shuffled <= (self.features == "waveform"),
             "average_decay": 0 <= self.average_decay < 1,
             "max_gradient_norm": self.max_gradient_norm > 0,

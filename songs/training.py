@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from librosa.util import fix_length
 from torch import Tensor
 
 from hearback import backbones, fold_training
+from hearback.augment import change_speed
 from hearback.backbone_model import learning_rate_groups
 from hearback.batches import SizedDataset, Tensors, load_in_turn
 from hearback.fold_training import FoldTraining
@@ -30,6 +32,7 @@ from songs.store import FeatureStore
 from songs.tables import N_CLASSES
 
 MOMENTUM = 0.9  # of SGD
+SPEEDS = (0.9, 1.1)  # times as fast, pitch and formants with it: as if others sang
 PIECES = (6, 15)  # of a snippet of 3 s that is shuffled: half a second to a fifth each
 
 
@@ -79,7 +82,8 @@ class SnippetDataset(SizedDataset[tuple[int, np.ndarray]]):
     ) -> None:
         self.store, self.filenames, self.rows = store, filenames, rows
         self.augment, self.mixtures = recipe.augment, recipe.mixtures
-        self.shuffled, self.sample_rate = recipe.shuffled, FEATURES[recipe.features].sample_rate
+        self.speed, self.shuffled = recipe.speed, recipe.shuffled
+        self.sample_rate = FEATURES[recipe.features].sample_rate
         self.mixer, self.seeds = mixer, seeds
 
     def __len__(self) -> int:
@@ -89,16 +93,24 @@ class SnippetDataset(SizedDataset[tuple[int, np.ndarray]]):
     def __getitem__(self, index: int) -> tuple[int, np.ndarray]:
         """Return the `index`-th snippet."""
         row, rng = int(self.rows[index]), np.random.default_rng((*self.seeds, index))
-        features = self.store.get(self.filenames[row])
         if rng.random() < self.mixtures and (drawn := self.mixer.draw(row, rng)):
             first, second, gain_db = drawn
-            sounds = [self.store.get(self.filenames[drawn_row]) for drawn_row in (first, second)]
-            features = mix(sounds[0], sounds[1], gain_db)
+            features = mix(self._sound(first, rng), self._sound(second, rng), gain_db)
+        else:
+            features = self._sound(row, rng)
         # A recipe that shuffles nothing draws what it did before there was shuffling.
         if self.shuffled and rng.random() < self.shuffled:
             n_pieces = int(rng.integers(*PIECES, endpoint=True))
             features = shuffle(features, n_pieces, self.sample_rate, rng)
         return row, self.augment.apply(features, rng)
+
+    def _sound(self, row: int, rng: np.random.Generator) -> np.ndarray:
+        """Return a row's features, a waveform's at another speed where the recipe says so."""
+        features = self.store.get(self.filenames[row])
+        if not (self.speed and rng.random() < self.speed):
+            return features
+        changed = change_speed(features, float(rng.uniform(*SPEEDS)))
+        return fix_length(changed, size=len(features))
 
 
 class SongTraining(FoldTraining[SongRecipe, SongData, SongModel, SongBatch, SongPredictions]):

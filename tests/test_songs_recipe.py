@@ -127,6 +127,8 @@ def test_the_augmentation_is_in_the_fingerprint() -> None:
         (CNN4, {"backbone": "openai/whisper-tiny"}, "backbone is openai/whisper-tiny"),
         (CNN4, {"mixtures": 0.5}, "mixtures is 0.5"),
         (WHISPER, {"mixtures": 1.5}, "mixtures is 1.5"),
+        (CNN4, {"speed": 0.5}, "speed is 0.5"),
+        (WHISPER, {"speed": 1.5}, "speed is 1.5"),
         (CNN4, {"shuffled": 0.5}, "shuffled is 0.5"),
         (WHISPER, {"shuffled": 1.5}, "shuffled is 1.5"),
         (CNN4, {"milestones": (25, 15)}, r"milestones is \(25, 15\)"),

@@ -1,6 +1,6 @@
 """The training of a fold of the songs: its files, its story, and that it can be broken off."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -401,44 +401,57 @@ def test_the_head_has_a_rate_of_its_own(song_options: SongOptions, backbone: Pat
     assert n_trained < sum(len(g["params"]) for g in training.optimizer.param_groups)
 
 
-def test_waveforms_are_mixed_in_true_mixtures(songs_folder: Path) -> None:
-    options = read_options(*training_flags(songs_folder, songs_folder))
-    data = options.load_data()
+@pytest.fixture
+def snippets(songs_folder: Path) -> Callable[..., SnippetDataset]:
+    """Return a fold's training snippets, altered in nothing but what is asked for."""
+    data = read_options(*training_flags(songs_folder, songs_folder)).load_data()
     store, rows = data.features("waveform"), data.training_rows(0)
     mixer = Mixer(rows, data.labels, data.snippets["singers"].to_numpy(dtype=str))
+    recipe = replace(WHISPER, mixtures=0, speed=0, shuffled=0, augment=SpectrogramAugmentation())
 
-    def dataset(mixtures: float) -> SnippetDataset:
-        unaltered = SpectrogramAugmentation()
-        recipe = replace(WHISPER, mixtures=mixtures, shuffled=0, augment=unaltered)
-        return SnippetDataset(store, data.filenames, rows, recipe, mixer=mixer, seeds=(1, 1, 0))
+    def altered(**changes: float) -> SnippetDataset:
+        asked = replace(recipe, **changes)
+        return SnippetDataset(store, data.filenames, rows, asked, mixer=mixer, seeds=(1, 1, 0))
 
-    for number, row in enumerate(rows):
-        (same, plain), (also, mixed) = dataset(0.0)[number], dataset(1.0)[number]
-        assert same == also == row
-        np.testing.assert_array_equal(plain, store.get(data.filenames[row]))
-        assert mixed.shape == plain.shape and mixed.dtype == np.float32
-        assert not np.array_equal(mixed, plain)
-        np.testing.assert_array_equal(mixed, dataset(1.0)[number][1])
+    return altered
 
 
-def test_waveforms_are_shuffled_where_the_recipe_says_so(songs_folder: Path) -> None:
-    options = read_options(*training_flags(songs_folder, songs_folder))
-    data = options.load_data()
-    store, rows = data.features("waveform"), data.training_rows(0)
-    mixer = Mixer(rows, data.labels, data.snippets["singers"].to_numpy(dtype=str))
+def n_other(snippets: SnippetDataset, others: SnippetDataset) -> int:
+    pairs = zip(snippets, others, strict=True)
+    return sum(not np.array_equal(one, other) for (_, one), (_, other) in pairs)
 
-    def snippets(shuffled: float) -> list[np.ndarray]:
-        recipe = replace(WHISPER, shuffled=shuffled, mixtures=0, augment=SpectrogramAugmentation())
-        dataset = SnippetDataset(store, data.filenames, rows, recipe, mixer=mixer, seeds=(1, 1, 0))
-        return [dataset[number][1] for number in range(len(rows))]
 
-    plain, some, every = map(snippets, (0.0, 0.5, 1.0))
-    np.testing.assert_array_equal(every, snippets(1.0))
+@pytest.mark.parametrize("alteration", ["mixtures", "speed", "shuffled"])
+def test_snippets_are_altered_as_often_as_the_recipe_says(
+    snippets: Callable[..., SnippetDataset], alteration: str
+) -> None:
+    plain, some, every = (snippets(**{alteration: share}) for share in (0.0, 0.5, 1.0))
+    for row, sound in plain:
+        np.testing.assert_array_equal(sound, plain.store.get(plain.filenames[row]))
+    assert 0 < n_other(some, plain) < n_other(every, plain) == len(plain)
+    assert n_other(every, snippets(**{alteration: 1.0})) == 0
+    for (row, sound), (same_row, altered) in zip(plain, every, strict=True):
+        assert row == same_row
+        assert altered.shape == sound.shape and altered.dtype == np.float32
 
-    def n_changed(others: list[np.ndarray]) -> int:
-        return sum(not np.array_equal(one, other) for one, other in zip(plain, others, strict=True))
 
-    assert 0 < n_changed(some) < n_changed(every) == len(rows)
+def test_sounds_are_played_a_little_faster_or_slower(
+    snippets: Callable[..., SnippetDataset],
+) -> None:
+    def highest_hz(waveform: np.ndarray) -> float:
+        spectrum = np.abs(np.fft.rfft(waveform[:24_000]))
+        return np.fft.rfftfreq(24_000, 1 / 16_000)[spectrum > 0.5 * spectrum.max()].max()
+
+    pairs = zip(snippets(), snippets(speed=1.0), strict=True)
+    rates = [highest_hz(altered) / highest_hz(plain) for (_, plain), (_, altered) in pairs]
+    assert 0.88 < min(rates) < 0.97 and 1.03 < max(rates) < 1.12
+
+
+def test_what_is_mixed_is_played_at_other_speeds_too(
+    snippets: Callable[..., SnippetDataset],
+) -> None:
+    mixed = snippets(mixtures=1.0)
+    assert n_other(snippets(mixtures=1.0, speed=1.0), mixed) == len(mixed)
 
 
 @pytest.mark.slow
