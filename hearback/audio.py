@@ -605,8 +605,8 @@ def _decode_all(
             decoded = future.result()
             bar.update()
             if isinstance(decoded, UnreadableAudio):
-                row = "it" if table_path.is_dir() else "the row"  # a folder's listing has no rows
-                cure = f"put a good recording there, or remove {row}"
+                wrong = "it" if table_path.is_dir() else "the row"  # a listed folder has no rows
+                cure = f"put a good recording there, or remove {wrong}"
                 what, filename = f"the recording {decoded}", source.filename
                 report.add(Problem(str(table_path), source.line, what, cure, filename=filename))
                 continue

@@ -1,10 +1,10 @@
 """Our own: Whisper tiny's encoder, pretrained on speech, on the waveform.
 
 Half of the snippets are true mixtures of their class, in the place of mix-up, half of the sounds
-are played faster or slower, as others would sing, and half of what came of it is cut in pieces that
-are played in another order: a speech recogniser's encoder would otherwise learn the words that the
-training sings. The classes are drawn equally often, so that there are many mixtures of several
-voices. docs/songs.md says what each of these gives.
+are played faster or slower, as others would sing, and three quarters of what came of it are cut in
+pieces that are played in another order: a speech recogniser's encoder would otherwise learn the
+words that the training sings. The classes are drawn equally often, so that there are many mixtures
+of several voices. docs/songs.md says what each of these gives.
 """
 
 from songs.augment import SpectrogramAugmentation
