@@ -14,7 +14,7 @@ DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBON
 
 # check_models.py ends with 1 where a fold stands out: of so few clips, one may.
 demo: $(VENV)/installed $(BACKBONE)
-	$(RUN) -m hearback.corpora.sample $(DEMO)/data
+	$(RUN) -m hearback.reading.corpora.sample $(DEMO)/data
 	$(RUN) preprocess.py $(DEMO_FOLDERS)
 	$(RUN) train.py $(DEMO_FOLDERS) $(DEMO_TRAINING) --models $(DEMO_MODELS) --jobs 2
 	$(RUN) check_models.py --data $(DEMO)/data --assets $(DEMO)/assets || test $$? -eq 1
@@ -23,20 +23,20 @@ demo: $(VENV)/installed $(BACKBONE)
 	$(RUN) infer.py $(DEMO_FOLDERS) --assets $(DEMO)/assets --config $(DEMO)/model_configs.json \
 		--submission $(DEMO)/submission.csv --words --partings --device cpu
 
-# The second competition, whose voice sings, on snippets that songs.sample makes up.
+# The second competition, whose voice sings, on snippets that hearback.songs.corpora.sample makes up.
 SONGS = $(DEMO)/songs
 SONGS_FOLDERS = --data $(SONGS)/data --store $(SONGS)/store
 SONGS_TRAINING = --assets $(SONGS)/assets --runs $(SONGS)/runs --n_folds 2 --device cpu
 
 demo-songs: $(VENV)/installed $(BACKBONE)
-	$(RUN) -m songs.sample $(SONGS)/data
-	$(RUN) -m songs.preprocess $(SONGS_FOLDERS) --separate none repet
-	$(RUN) -m songs.train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2
-	$(RUN) -m songs.train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2 \
+	$(RUN) -m hearback.songs.corpora.sample $(SONGS)/data
+	$(RUN) -m hearback.songs.steps.preprocess $(SONGS_FOLDERS) --separate none repet
+	$(RUN) -m hearback.songs.steps.train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2
+	$(RUN) -m hearback.songs.steps.train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2 \
 		--models cnn4 --separations repet --seeds 1 2
-	$(RUN) -m songs.check_models --data $(SONGS)/data --assets $(SONGS)/assets || test $$? -eq 1
-	$(RUN) -m songs.get_config --data $(SONGS)/data --assets $(SONGS)/assets
-	$(RUN) -m songs.infer --data $(SONGS)/data/test --store $(SONGS)/store \
+	$(RUN) -m hearback.songs.steps.check_models --data $(SONGS)/data --assets $(SONGS)/assets || test $$? -eq 1
+	$(RUN) -m hearback.songs.steps.get_config --data $(SONGS)/data --assets $(SONGS)/assets
+	$(RUN) -m hearback.songs.steps.infer --data $(SONGS)/data/test --store $(SONGS)/store \
 		--assets $(SONGS)/assets --submission $(SONGS)/submission.csv --device cpu
 
 test: $(VENV)/installed $(BACKBONE)
@@ -52,23 +52,23 @@ bench: $(VENV)/installed $(BACKBONE)
 
 # What takes an hour or two: see docs/reliability.md.
 soak: $(VENV)/installed $(BACKBONE)
-	$(RUN) -m benchmarks.soak_input
-	$(RUN) -m benchmarks.soak_guard
-	$(RUN) -m benchmarks.soak_launch
-	$(RUN) -m benchmarks.soak_kill
+	$(RUN) -m tests.soak.soak_input
+	$(RUN) -m tests.soak.soak_stall_detector
+	$(RUN) -m tests.soak.soak_launch
+	$(RUN) -m tests.soak.soak_kill
 
 # What the competition's runtime gets, and a rehearsal of it, of both competitions.
 submission: $(VENV)/installed
-	$(RUN) -m hearback.submission
+	$(RUN) -m hearback.reading.submission.pack
 
 test-submission: $(VENV)/installed .venv-runtime/installed $(DEMO)/model_configs.json \
 		$(SONGS)/assets/model_configs.json
-	$(RUN) -m hearback.submission --assets $(DEMO)/assets --tts_data $(DEMO)/tts_data \
+	$(RUN) -m hearback.reading.submission.pack --assets $(DEMO)/assets --tts_data $(DEMO)/tts_data \
 		--config $(DEMO)/model_configs.json --submission $(DEMO)/submission.zip
-	$(RUN) -m hearback.rehearsal --zip $(DEMO)/submission.zip --data $(DEMO)/data \
+	$(RUN) -m hearback.reading.submission.dry_run --zip $(DEMO)/submission.zip --data $(DEMO)/data \
 		--python .venv-runtime/bin/python
-	$(RUN) -m songs.submission --assets $(SONGS)/assets --submission $(SONGS)/submission.zip
-	$(RUN) -m songs.rehearsal --zip $(SONGS)/submission.zip --data $(SONGS)/data/test \
+	$(RUN) -m hearback.songs.submission.pack --assets $(SONGS)/assets --submission $(SONGS)/submission.zip
+	$(RUN) -m hearback.songs.submission.dry_run --zip $(SONGS)/submission.zip --data $(SONGS)/data/test \
 		--python .venv-runtime/bin/python
 
 $(DEMO)/model_configs.json:
@@ -77,13 +77,13 @@ $(DEMO)/model_configs.json:
 $(SONGS)/assets/model_configs.json:
 	$(MAKE) demo-songs
 
-$(VENV)/installed: requirements.txt requirements-dev.txt
+$(VENV)/installed: requirements.txt requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	touch $@
 
 $(BACKBONE): | $(VENV)/installed
-	$(RUN) -m hearback.backbones whisper-tiny.en
+	$(RUN) -m hearback.engine.whisper.pretrained whisper-tiny.en
 
 # The first Python 3.12 that runs; a shim of pyenv may be there and not run.
 RUNTIME_PYTHON ?= $(shell for python in python3.12 $(HOME)/.pyenv/versions/3.12.*/bin/python3.12 \
@@ -94,16 +94,16 @@ RUNTIME_PYTHON ?= $(shell for python in python3.12 $(HOME)/.pyenv/versions/3.12.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 RUNTIME_PIP = .venv-runtime/bin/python -m pip install --quiet --disable-pip-version-check
 
-.venv-runtime/installed: requirements-runtime.txt
+.venv-runtime/installed: requirements/runtime.txt
 	@test -n "$(RUNTIME_PYTHON)" || { echo "the competition's runtime has Python 3.12, and there is \
 	none here: install it (uv python install 3.12, pyenv install 3.12, apt install python3.12-venv), \
 	or say where it is: make $(MAKECMDGOALS) RUNTIME_PYTHON=PATH"; exit 1; }
 	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime
 	-$(RUNTIME_PIP) --no-deps --retries 1 --timeout 20 --index-url $(TORCH_INDEX) \
-		--constraint requirements-runtime.txt torch
-	$(RUNTIME_PIP) --no-deps --requirement requirements-runtime.txt
+		--constraint requirements/runtime.txt torch
+	$(RUNTIME_PIP) --no-deps --requirement requirements/runtime.txt
 	.venv-runtime/bin/python -c "import torch" 2>/dev/null \
-		|| $(RUNTIME_PIP) --requirement requirements-runtime.txt
+		|| $(RUNTIME_PIP) --requirement requirements/runtime.txt
 	touch $@
 
 # MeloTTS's own environment: its packages conflict with ours. Its last release that can be built is
@@ -113,9 +113,9 @@ MELO_COMMIT := 209145371cff8fc3bd60d7be902ea69cbdb7965a
 
 melo: .venv-melo/.installed
 
-.venv-melo/.installed: requirements-melo.txt
+.venv-melo/.installed: requirements/melo.txt
 	$(MELO_PYTHON) -m venv --clear .venv-melo
-	.venv-melo/bin/python -m pip install --quiet --requirement requirements-melo.txt
+	.venv-melo/bin/python -m pip install --quiet --requirement requirements/melo.txt
 	.venv-melo/bin/python -m pip install --quiet --no-deps \
 		"melotts @ git+https://github.com/myshell-ai/MeloTTS.git@$(MELO_COMMIT)"
 	touch $@
@@ -123,11 +123,11 @@ melo: .venv-melo/.installed
 # Demucs, which separates voices from music, in an environment of its own: see docs/songs.md.
 demucs: .venv-demucs/.installed
 
-.venv-demucs/.installed: requirements-demucs.txt
+.venv-demucs/.installed: requirements/demucs.txt
 	$(PYTHON) -m venv --clear .venv-demucs
 	-.venv-demucs/bin/python -m pip install --quiet --no-deps --retries 1 --timeout 20 \
-		--index-url $(TORCH_INDEX) --constraint requirements-demucs.txt torch
-	.venv-demucs/bin/python -m pip install --quiet --requirement requirements-demucs.txt
+		--index-url $(TORCH_INDEX) --constraint requirements/demucs.txt torch
+	.venv-demucs/bin/python -m pip install --quiet --requirement requirements/demucs.txt
 	touch $@
 
 clean-demo:

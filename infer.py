@@ -1,55 +1,7 @@
-"""Score the test recordings with the ensemble and write submission.csv."""
+"""Step 5: score the test recordings and write submission.csv; no network."""
 
-from pathlib import Path
-
-from hearback import cli
-from hearback.budget import parse_duration
-from hearback.inference import InferenceOptions, write_submission
-from hearback.partings import TABLE as PARTINGS
-from hearback.precision import PRECISIONS
-from hearback.words import TABLE as WORDS
-
-BESIDE = Path()  # no file: a flag without its path
-
-
-def main() -> None:
-    """Parse and run."""
-    parser = cli.parser(__doc__)
-    add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
-    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
-    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
-    add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
-    add("--config", type=Path, default=Path("model_configs.json"), help="the ensemble")
-    add("--submission", type=Path, default=Path("submission.csv"), help="to write")
-    for flag, table, what in (
-        ("--words", WORDS, "also score the words"),
-        ("--partings", PARTINGS, "also say where in recording and text the reference is left"),
-    ):
-        where = f"{what}, in this file (default: {table} beside the submission)"
-        add(flag, type=Path, nargs="?", const=BESIDE, metavar="PATH", help=where)
-    add("--device", help="cpu, cuda, … (default: a GPU where there is one)")
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="of the matrix products; auto is half where the device computes in it, else float32",
-    )
-    add("--memory_gb", type=float, help="for models at a time (default: half of what is free)")
-    add("--workers", type=int, default=0, help="processes that load recordings")
-    add(
-        "--time_limit",
-        type=parse_duration,
-        help="from the start of the process (2h, 1h30m, 45m): run the folds that lower the log "
-        "loss most for their time, leave out the others, and say which",
-    )
-    arguments = parser.parse_args()
-    if arguments.words == BESIDE:
-        arguments.words = arguments.submission.with_name(WORDS)
-    if arguments.partings == BESIDE:
-        arguments.partings = arguments.submission.with_name(PARTINGS)
-    write_submission(InferenceOptions(**vars(arguments)))
-
+from hearback.engine import cli
+from hearback.reading.steps.infer import main
 
 if __name__ == "__main__":
     cli.run(main)

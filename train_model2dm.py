@@ -1,8 +1,8 @@
 """Distil-Whisper medium.en, mean pooling, a hidden layer of 128."""
 
-from hearback.augment import COMPETITION_A
-from hearback.recipe import Recipe
-from hearback.training import main
+from hearback.reading.augment import COMPETITION_A
+from hearback.reading.recipe import Recipe
+from hearback.reading.training import main
 
 RECIPE = Recipe(
     name="model2dm",

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from hearback.augment import COMPETITION_A
-from hearback.recipe import Recipe
-from hearback.training import main
+from hearback.reading.augment import COMPETITION_A
+from hearback.reading.recipe import Recipe
+from hearback.reading.training import main
 
 RECIPE = Recipe(
     name="model2ds",

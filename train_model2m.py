@@ -1,8 +1,8 @@
 """Whisper medium, mean pooling, a linear head: model1m on another order of the data."""
 
-from hearback.augment import COMPETITION_A
-from hearback.recipe import Recipe
-from hearback.training import main
+from hearback.reading.augment import COMPETITION_A
+from hearback.reading.recipe import Recipe
+from hearback.reading.training import main
 
 RECIPE = Recipe(
     name="model2m",

@@ -1,8 +1,8 @@
 """Whisper medium, mean pooling, a linear head; cuts, an augmented reference, batches of 8."""
 
-from hearback.augment import COMPETITION_B, COMPETITION_B_REFERENCE
-from hearback.recipe import Recipe
-from hearback.training import main
+from hearback.reading.augment import COMPETITION_B, COMPETITION_B_REFERENCE
+from hearback.reading.recipe import Recipe
+from hearback.reading.training import main
 
 RECIPE = Recipe(
     name="model3mb",

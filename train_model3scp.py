@@ -1,8 +1,8 @@
 """Whisper small, attention and mean pooling side by side, a hidden layer of the encoder's width."""
 
-from hearback.augment import COMPETITION_B, COMPETITION_B_REFERENCE
-from hearback.recipe import Recipe
-from hearback.training import main
+from hearback.reading.augment import COMPETITION_B, COMPETITION_B_REFERENCE
+from hearback.reading.recipe import Recipe
+from hearback.reading.training import main
 
 RECIPE = Recipe(
     name="model3scp",

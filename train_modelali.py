@@ -1,8 +1,8 @@
 """Aligned comparison: reference and learner through one encoder, aligned frame to frame."""
 
-from hearback.augment import LIGHT, LIGHT_REFERENCE
-from hearback.recipe import Recipe
-from hearback.training import main
+from hearback.reading.augment import LIGHT, LIGHT_REFERENCE
+from hearback.reading.recipe import Recipe
+from hearback.reading.training import main
 
 RECIPE = Recipe(
     name="modelali",

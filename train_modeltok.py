@@ -1,8 +1,8 @@
 """Token scorer: Whisper's decoder reads the expected text while it listens to the learner."""
 
-from hearback.augment import LIGHT
-from hearback.recipe import LIKE_GROWN_UPS, Recipe
-from hearback.training import main
+from hearback.reading.augment import LIGHT
+from hearback.reading.recipe import LIKE_GROWN_UPS, Recipe
+from hearback.reading.training import main
 
 RECIPE = Recipe(
     name="modeltok",

@@ -1,8 +1,8 @@
 """Token scorer on a larger backbone, in one epoch: the second begins to learn by heart."""
 
-from hearback.augment import LIGHT
-from hearback.recipe import LIKE_GROWN_UPS, Recipe
-from hearback.training import main
+from hearback.reading.augment import LIGHT
+from hearback.reading.recipe import LIKE_GROWN_UPS, Recipe
+from hearback.reading.training import main
 
 RECIPE = Recipe(
     name="modeltokb",

@@ -1,8 +1,8 @@
 """Token scorer of the competition's first place: each token's own logit, in its own place."""
 
-from hearback.augment import LIGHT
-from hearback.recipe import Recipe
-from hearback.training import main
+from hearback.reading.augment import LIGHT
+from hearback.reading.recipe import Recipe
+from hearback.reading.training import main
 
 RECIPE = Recipe(
     name="modeltokown",

@@ -1,8 +1,8 @@
 """Token scorer without a step of training: what whisper-base's decoder already knows."""
 
-from hearback.augment import Augmentation
-from hearback.recipe import LIKE_GROWN_UPS, Recipe
-from hearback.training import main
+from hearback.reading.augment import Augmentation
+from hearback.reading.recipe import LIKE_GROWN_UPS, Recipe
+from hearback.reading.training import main
 
 RECIPE = Recipe(
     name="modeltokzero",

@@ -24,9 +24,9 @@ import torch
 from benchmarks import cases, clips
 from benchmarks.cases import BENCHMARKS, Outcome, Setting, Sizes
 from benchmarks.harness import CLOCKS, Result, keep_results, machine
-from hearback import backbones, cli
-from hearback.audio import count_processors
-from hearback.precision import TRAINING_PRECISIONS
+from hearback.engine import cli
+from hearback.engine.devices import TRAINING_PRECISIONS, count_processors
+from hearback.engine.whisper import pretrained
 
 RESULTS = clips.ROOT / "benchmarks" / "results.json"
 
@@ -102,7 +102,7 @@ def setting_of(arguments: argparse.Namespace) -> Setting:
             clips.make_sample(arguments.work)
     backbone = Path(arguments.backbone)
     if on_cpu:
-        backbone = backbones.resolve(arguments.backbone, arguments.assets)
+        backbone = pretrained.resolve(arguments.backbone, arguments.assets)
     sizes = cases.QUICK if arguments.quick else Sizes()
     if arguments.clips is not None:
         sizes = sizes.with_clips(arguments.clips)

@@ -33,9 +33,9 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmarks.clips import Clips
-from hearback.augment import Augmentation
-from hearback.pairs import encode_context
-from hearback.recipe import Recipe
+from hearback.reading.augment import Augmentation
+from hearback.reading.pairs import encode_context
+from hearback.reading.recipe import Recipe
 
 SAMPLE_RATE = 16_000
 CHUNK_SECONDS = 16

@@ -26,20 +26,25 @@ from benchmarks.harness import (
     take_turns,
     warm_up,
 )
-from hearback import backbones, checkpoint, cli, ensemble
-from hearback.audio import count_processors
-from hearback.checkpoint import FoldFiles
-from hearback.encoder import SAMPLES_PER_FRAME, EncoderShape
-from hearback.ensemble import EnsembleConfig, ModelConfig, mean_log_loss
-from hearback.errors import HearbackError
-from hearback.features import log_mel
-from hearback.inference import predict_ensemble
-from hearback.models import build
-from hearback.options import TrainingOptions, add_options, options_from
-from hearback.pairs import Draw, PairDataset, batched, window_samples
-from hearback.precision import compute_dtype
-from hearback.recipe import Recipe
-from hearback.training import ReadingTraining
+from hearback.engine import cli
+from hearback.engine.audio.log_mel import log_mel
+from hearback.engine.devices import compute_dtype, count_processors
+from hearback.engine.ensemble import stacking
+from hearback.engine.ensemble.config import ModelConfig
+from hearback.engine.ensemble.stacking import mean_log_loss
+from hearback.engine.errors import HearbackError
+from hearback.engine.training import fold_files
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.engine.whisper import pretrained
+from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, EncoderShape
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.inference.predict import predict_ensemble
+from hearback.reading.models.scorers import build
+from hearback.reading.options import TrainingOptions, add_options, options_from
+from hearback.reading.pairs import Draw, PairDataset
+from hearback.reading.recipe import Recipe
+from hearback.reading.training import ReadingTraining
+from hearback.reading.window_batches import batched, window_samples
 from train_model1m import RECIPE as MEDIUM_RECIPE
 from train_model2ds import RECIPE as SMALL_RECIPE
 
@@ -127,7 +132,7 @@ def infer_cpu(setting: Setting) -> Outcome:
 def load_cpu(setting: Setting) -> Outcome:
     """Load clips, augment them and compute features, on one core."""
     clips = load(setting.data, setting.tts_data, setting.store, setting.sizes.n_load)
-    n_mels = int(backbones.read_config(setting.backbone)["num_mel_bins"])
+    n_mels = int(pretrained.read_config(setting.backbone)["num_mel_bins"])
     sides = [
         Side("ours", counting(len(clips), Loading(clips, SMALL_RECIPE, n_mels).run)),
         Side(
@@ -146,7 +151,7 @@ def load_cpu(setting: Setting) -> Outcome:
 def weights_cpu(setting: Setting) -> Outcome:
     """Search the weights of an ensemble's models."""
     predictions, labels = simulate_predictions(setting.sizes.n_weights, setting.sizes.n_rows)
-    searches = {"ours": ensemble.search_weights, "baseline": baseline.search_weights}
+    searches = {"ours": stacking.search_weights, "baseline": baseline.search_weights}
     found: dict[str, np.ndarray] = {}
 
     def search(name: str) -> float:
@@ -212,8 +217,8 @@ def compare_training(
     """Train one model on the clips, an epoch a turn, and so does the baseline."""
     recipe = replace(recipe, backbone=str(backbone))
     ours = make_training(setting, clips, recipe, device)
-    config = backbones.read_config(backbone)
-    encoder = backbones.read_tensors(backbone, "encoder")
+    config = pretrained.read_config(backbone)
+    encoder = pretrained.read_tensors(backbone, "encoder")
 
     def baseline_side(n_workers: int) -> Side:
         training = baseline.Training(
@@ -299,7 +304,7 @@ def compare_inference(
         scores["baseline"] = baseline.predict(
             clips,
             {FoldFiles(assets, model.name, 0).weights: model.weight for model in config.models},
-            backbones.read_config(backbone),
+            pretrained.read_config(backbone),
             batch_size=recipe.batch_size,
             device=device,
             n_workers=n_workers,
@@ -343,7 +348,7 @@ def predict_ours(
 
 def flops_per_clip(clips: Clips, recipe: Recipe, backbone: Path) -> float:
     """Return the mean operations that our models' encoders need for one clip, all of them."""
-    shape = EncoderShape.from_config(backbones.read_config(backbone))
+    shape = EncoderShape.from_config(pretrained.read_config(backbone))
     source = clips.data.source
     windows = [
         window_samples(
@@ -363,13 +368,13 @@ def save_ensemble(assets: Path, recipe: Recipe, backbone: Path, clips: Clips) ->
     computed once.
     """
     voice = clips.data.source.references.voice
-    tensors = backbones.read_tensors(backbone, "encoder")
+    tensors = pretrained.read_tensors(backbone, "encoder")
     oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
     models = []
     for number in range(N_MODELS):
         named = replace(recipe, name=f"model{number}")
         torch.manual_seed(number)
-        scorer = build(named, backbones.read_config(backbone))
+        scorer = build(named, pretrained.read_config(backbone))
         scorer.load_pretrained({"encoder": tensors})
         with torch.no_grad():
             for tensor in scorer.encoder.state_dict().values():
@@ -381,7 +386,7 @@ def save_ensemble(assets: Path, recipe: Recipe, backbone: Path, clips: Clips) ->
             "voice": voice,
         }
         files = FoldFiles(assets, named.name, 0)
-        checkpoint.save_fold(files, scorer.state_dict(), oof, story)
+        fold_files.save_fold(files, scorer.state_dict(), oof, story)
         models.append(ModelConfig(named.name, (0,), 1 / N_MODELS))
     return EnsembleConfig(tuple(models), voice, {"all": 0.5}, {}, n_rows=0)
 

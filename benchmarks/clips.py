@@ -12,14 +12,16 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from hearback.audio import SAMPLE_RATE, write_wav
-from hearback.dataset import TrainingData, load_training_data
-from hearback.encoder import WINDOW_SECONDS, EncoderShape, WhisperEncoder
-from hearback.errors import HearbackError
-from hearback.files import whole_file, write_json
-from hearback.pairs import PairSource
-from hearback.references import render_missing
-from hearback.tables import GRADES, TASKS, write_table
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.audio.wav import write_wav
+from hearback.engine.data.tables import write_table
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import whole_file, write_json
+from hearback.engine.whisper.encoder import WINDOW_SECONDS, EncoderShape, WhisperEncoder
+from hearback.reading.dataset import TrainingData, load_training_data
+from hearback.reading.pairs import PairSource
+from hearback.reading.references import render_missing
+from hearback.reading.tables import GRADES, TASKS
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("data", "tts_data", "store")  # of the clips, under the name of their flags
@@ -100,7 +102,7 @@ def make_sample(folder: Path) -> None:
     folder = folder.absolute()
     data = folder / "data"
     if not (data / "train_metadata.csv").exists():  # written last
-        _run_step("-m", "hearback.corpora.sample", str(data))
+        _run_step("-m", "hearback.reading.corpora.sample", str(data))
     folders = [part for name in FOLDERS for part in (f"--{name}", str(folder / name))]
     _run_step("preprocess.py", *folders, "--near_misses", "0")
 

@@ -1,4 +1,4 @@
-"""How much faster small pictures' convolutions are as products of matrices (`songs.convolutions`).
+"""How much faster small pictures' convolutions are as products of matrices (`hearback.songs.models.convolutions`).
 
     python -m benchmarks.convolutions
 
@@ -17,14 +17,13 @@ from torch import nn
 
 from benchmarks.harness import CLOCKS, Side, compare, machine, take_turns, warm_up
 from benchmarks.layouts import CPU, DTYPES, learn
-from hearback import cli
-from hearback.devices import choose_device
-from hearback.precision import mixed_precision
-from songs import convolutions
-from songs.convolutions import UnrolledConv2d
-from songs.features import FEATURES
-from songs.models import build
-from songs.recipe import find_recipes
+from hearback.engine import cli
+from hearback.engine.devices import choose_device, mixed_precision
+from hearback.songs.features import FEATURES
+from hearback.songs.models import convolutions
+from hearback.songs.models.classifiers import build
+from hearback.songs.models.convolutions import UnrolledConv2d
+from hearback.songs.recipe import find_recipes
 
 # Of the stages of both: batch, channels, height and width.
 SIZES = {

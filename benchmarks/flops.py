@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as PublicEncoder
 
-from hearback.encoder import EncoderShape, WhisperEncoder
+from hearback.engine.whisper.encoder import EncoderShape, WhisperEncoder
 
 KERNEL_SIZE = 3  # of both convolutions
 # Rows of the matrices whose product gives the machine's rate: large enough, and soon over.

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import flops
-from hearback.audio import count_processors
-from hearback.errors import HearbackError
-from hearback.files import read_json, write_json
+from hearback.engine.devices import count_processors
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import read_json, write_json
 
 Clock = Callable[[], float]  # seconds since some moment
 

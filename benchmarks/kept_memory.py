@@ -1,4 +1,4 @@
-"""What it gives that the C library keeps freed memory (`hearback.devices.keep_freed_memory`).
+"""What it gives that the C library keeps freed memory (`hearback.engine.malloc.keep_freed_memory`).
 
     python -m benchmarks.kept_memory
 
@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.harness import CLOCKS, Side, Turn, compare, machine, take_turn
-from hearback import cli
-from hearback.devices import keep_freed_memory, peak_memory_gb, rules_malloc
-from hearback.encoder import SAMPLES_PER_FRAME, EncoderShape
-from hearback.errors import HearbackError
-from hearback.launching.processes import ROOT
-from hearback.models import Scorer, build
-from hearback.pairs import Batch
-from hearback.precision import compute_dtype, mixed_precision
+from hearback.engine import cli
+from hearback.engine.devices import compute_dtype, mixed_precision, peak_memory_gb
+from hearback.engine.errors import HearbackError
+from hearback.engine.launch.processes import ROOT
+from hearback.engine.malloc import keep_freed_memory, rules_malloc
+from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, EncoderShape
+from hearback.reading.models.scorers import Scorer, build
+from hearback.reading.window_batches import Batch
 from train_model2ds import RECIPE
 
 TINY = EncoderShape(384, 4, 6, 1536, 80)

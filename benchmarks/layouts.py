@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.harness import CLOCKS, Side, compare, machine, take_turns, warm_up
-from hearback import cli
-from hearback.precision import mixed_precision
-from songs.features import FEATURES
-from songs.models import IMAGE_NETWORKS, SongModel, build
-from songs.recipe import SongRecipe, find_recipes
-from songs.tables import N_CLASSES
+from hearback.engine import cli
+from hearback.engine.devices import mixed_precision
+from hearback.songs.features import FEATURES
+from hearback.songs.models.classifiers import IMAGE_NETWORKS, SongModel, build
+from hearback.songs.recipe import SongRecipe, find_recipes
+from hearback.songs.tables import N_CLASSES
 
 ORDERS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 DTYPES = (torch.float32, torch.bfloat16)

@@ -26,24 +26,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hearback import cli, evaluation, outliers
-from hearback.audio import Store
-from hearback.checkpoint import FoldFiles
-from hearback.devices import choose_device
-from hearback.errors import HearbackError
-from hearback.precision import TRAINING_PRECISIONS, compute_dtype
-from hearback.tables import Report, read_table
-from songs import SUBFOLDER
-from songs.augment import shuffle
-from songs.dataset import TRAIN, SongData, load_song_data
-from songs.ensemble import SongEnsemble
-from songs.evaluation import ClassOutOfFold, confusion, found_by_class, scores
-from songs.features import FEATURES
-from songs.inference import Member, load_model, predict
-from songs.mixtures import NO_VOICE, mix
-from songs.separation import SOUND_RATE, open_separation
-from songs.store import build_sounds
-from songs.tables import CLASSES
+from hearback.engine import cli
+from hearback.engine.audio.store import Store
+from hearback.engine.data.problems import Report
+from hearback.engine.data.tables import read_table
+from hearback.engine.devices import TRAINING_PRECISIONS, choose_device, compute_dtype
+from hearback.engine.errors import HearbackError
+from hearback.engine.evaluation import oof, outliers
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.songs import SUBFOLDER
+from hearback.songs.augment import NO_VOICE, mix, shuffle
+from hearback.songs.dataset import TRAIN, SongData, load_song_data
+from hearback.songs.ensemble import SongEnsemble
+from hearback.songs.evaluation import ClassOutOfFold, confusion, found_by_class, scores
+from hearback.songs.features import FEATURES
+from hearback.songs.inference import Member, load_model, predict
+from hearback.songs.separation.methods import SOUND_RATE, open_separation
+from hearback.songs.store import build_sounds
+from hearback.songs.tables import CLASSES
 
 N_PIECES = 12  # of a snippet of 3 s
 N_MIXES = 4  # of each voice, with as many pieces of music
@@ -73,14 +73,18 @@ def main() -> None:
     outliers.declare_trained(parser, SUBFOLDER)
     add = parser.add_argument
     add("--store", type=Path, default=Path("store", SUBFOLDER), help="sounds and features")
-    add("--config", type=Path, help="also of this ensemble, written by songs.get_config")
+    add(
+        "--config",
+        type=Path,
+        help="also of this ensemble, written by hearback.songs.steps.get_config",
+    )
     add("--device", help="cpu, cuda, … (default: a GPU where there is one)")
     add("--precision", choices=TRAINING_PRECISIONS, default="auto", help="of the matrix products")
     add("--seed", type=int, default=0, help="of the mixtures")
     asked = parser.parse_args()
     device = choose_device(asked.device)
     dtype = compute_dtype(device, asked.precision)
-    tables = evaluation.read_tables(ClassOutOfFold, asked.assets, asked.models)
+    tables = oof.read_tables(ClassOutOfFold, asked.assets, asked.models)
     story = next(iter(tables[0].stories.values()))
     data = load_song_data(
         asked.data,
@@ -92,7 +96,7 @@ def main() -> None:
     if data.fingerprint != story["data_fingerprint"]:
         raise HearbackError(
             f"{asked.data}: table, singers or recordings are not those that the folds were trained "
-            "on; train them again with python -m songs.train"
+            "on; train them again with python -m hearback.songs.steps.train"
         )
     sounds, music = read_sounds(data), read_music(data)
     config = None if asked.config is None else SongEnsemble.load(asked.config)

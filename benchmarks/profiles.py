@@ -16,12 +16,12 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as PublicEncoder
 
 from benchmarks import baseline
-from hearback.audio import Store
-from hearback.augment import Augmentation
-from hearback.encoder import EncoderLayer, WhisperEncoder
-from hearback.features import log_mel
-from hearback.pairs import collate
-from hearback.references import References
+from hearback.engine.audio.log_mel import log_mel
+from hearback.engine.audio.store import Store
+from hearback.engine.whisper.encoder import EncoderLayer, WhisperEncoder
+from hearback.reading.augment import Augmentation
+from hearback.reading.references import References
+from hearback.reading.window_batches import collate
 
 # No function of a name is called by another one of the table, but for augmentation, whose effects
 # are listed besides.

@@ -5,7 +5,7 @@
 
 Each finished fold's story (recipe, history, fingerprints) and out-of-fold predictions are copied,
 those of words too. `check_models.py --assets FOLDER` reads them, also with `--against`, and so do
-`get_config.py` and, of the songs, `songs.check_models` and `songs.get_config`: nobody has to train
+`get_config.py` and, of the songs, `hearback.songs.steps.check_models` and `hearback.songs.steps.get_config`: nobody has to train
 a model again to check a figure of it, or to pair another with it. The command that a story keeps
 loses its folders, which are those of one machine.
 """
@@ -15,12 +15,12 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-from hearback import cli
-from hearback.checkpoint import FoldFiles
-from hearback.evaluation import OutOfFold, read_tables
-from hearback.files import whole_file, write_json
-from songs import SUBFOLDER
-from songs.evaluation import ClassOutOfFold
+from hearback.engine import cli
+from hearback.engine.evaluation.oof import OutOfFold, read_tables
+from hearback.engine.io import whole_file, write_json
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.songs import SUBFOLDER
+from hearback.songs.evaluation import ClassOutOfFold
 
 FOLDERS = ("--data", "--tts_data", "--store", "--assets", "--runs", "--backbones")
 

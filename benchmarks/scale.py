@@ -36,10 +36,11 @@ import pandas as pd
 import soundfile
 from tqdm import tqdm
 
-from hearback import cli
-from hearback.errors import HearbackError
-from hearback.files import write_json
-from hearback.tables import GRADES, write_table
+from hearback.engine import cli
+from hearback.engine.data.tables import write_table
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import write_json
+from hearback.reading.tables import GRADES
 
 # As little as possible is imported here: the system counts this process's memory as the least that
 # a process it starts had.
@@ -367,10 +368,10 @@ def stand_in_for_training(folder: Path, seed: int) -> None:
     """
     import torch  # noqa: PLC0415  (in the step's own process only)
 
-    from hearback.checkpoint import FoldFiles, save_fold  # noqa: PLC0415
-    from hearback.dataset import load_training_data  # noqa: PLC0415
-    from hearback.encoder import EncoderShape  # noqa: PLC0415
-    from hearback.models import build  # noqa: PLC0415
+    from hearback.engine.training.fold_files import FoldFiles, save_fold  # noqa: PLC0415
+    from hearback.engine.whisper.encoder import EncoderShape  # noqa: PLC0415
+    from hearback.reading.dataset import load_training_data  # noqa: PLC0415
+    from hearback.reading.models.scorers import build  # noqa: PLC0415
     from train_model2s import RECIPE  # noqa: PLC0415
 
     tts_data = folder.parent / "tts_data"

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hearback import cli
-from hearback.audio import decode
-from hearback.errors import HearbackError
-from songs import SUBFOLDER
-from songs.separation import SOUND_RATE, Repet
-from songs.store import fit
+from hearback.engine import cli
+from hearback.engine.audio.decode import decode
+from hearback.engine.errors import HearbackError
+from hearback.songs import SUBFOLDER
+from hearback.songs.separation.methods import SOUND_RATE, Repet
+from hearback.songs.store import fit
 
 SINGLE_VOICES = ("1", "2")
 # librosa's example (its 2 s do not fit in 3 s), what was tried between, and the default.

@@ -17,17 +17,25 @@ import numpy as np
 import pandas as pd
 import torch
 
-from get_config import evidence_of
-from hearback import cli, ensemble, evaluation
-from hearback.checkpoint import FoldFiles, load_scorer
-from hearback.dataset import TrainingData, load_training_data
-from hearback.devices import choose_device, default_workers
-from hearback.errors import HearbackError
-from hearback.evaluation import OutOfFold
-from hearback.inference import predict
-from hearback.precision import TRAINING_PRECISIONS, compute_dtype
+from hearback.engine import cli
+from hearback.engine.devices import (
+    TRAINING_PRECISIONS,
+    choose_device,
+    compute_dtype,
+    default_workers,
+)
+from hearback.engine.ensemble import stacking
+from hearback.engine.errors import HearbackError
+from hearback.engine.evaluation import oof
+from hearback.engine.evaluation.oof import OutOfFold
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.reading import evaluation
+from hearback.reading.dataset import TrainingData, load_training_data
+from hearback.reading.inference.predict import predict
+from hearback.reading.models.load import load_scorer
+from hearback.reading.steps.get_config import evidence_of
 
-CALIBRATION = "platt_by_age"
+CALIBRATION = "platt_by_group"
 
 
 def main() -> None:
@@ -107,13 +115,13 @@ def by_speed(
 ) -> dict[str, pd.DataFrame]:
     """Return tables of a row per grade and a column per speed: log loss, calibrated, and AUC."""
     metadata = data.metadata.assign(score=data.labels)
-    rows = evaluation.with_metadata(table.rows, metadata)
+    rows = oof.with_metadata(table.rows, metadata)
     as_it_is: list[OutOfFold] = []
     calibrated: list[OutOfFold] = []
     for speed, predictions in heard.items():
         played = rows.assign(pred=predictions[rows["filename"]].to_numpy())
         evidence = evidence_of(played, ["pred"])
-        honest = ensemble.cross_fit(evidence, "logits", [CALIBRATION])[CALIBRATION]
+        honest = stacking.cross_fit(evidence, "logits", [CALIBRATION])[CALIBRATION]
         for kept, pred in ((as_it_is, played["pred"]), (calibrated, honest)):
             own = played[["filename", "score", "base", "fold"]].assign(pred=np.asarray(pred))
             kept.append(OutOfFold(f"at {speed:g}", table.n_folds, own, {}))

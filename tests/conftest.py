@@ -9,19 +9,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from songs_data import write_songs
 
-from benchmarks.toy import DECODER as TINY_DECODER
-from benchmarks.toy import ENCODER as TINY
-from benchmarks.toy import TEXTS, ToneVoice, make_backbone, spoken
-from hearback import cli
-from hearback.audio import SAMPLE_RATE, Store, write_wav
-from hearback.dataset import read_labelled
-from hearback.inference import InferenceOptions
-from hearback.options import TrainingOptions, add_options, options_from
-from hearback.pairs import PairSource
-from hearback.references import References, render_missing
-from hearback.tables import GRADES, TASKS, Report
+from hearback.engine import cli
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.audio.store import Store
+from hearback.engine.audio.wav import write_wav
+from hearback.engine.data.problems import Report
+from hearback.reading.dataset import read_labelled
+from hearback.reading.inference.submission import InferenceOptions
+from hearback.reading.options import TrainingOptions, add_options, options_from
+from hearback.reading.pairs import PairSource
+from hearback.reading.references import References, render_missing
+from hearback.reading.tables import GRADES, TASKS
+from tests.songs.songs_data import write_songs
+from tests.toy import DECODER as TINY_DECODER
+from tests.toy import ENCODER as TINY
+from tests.toy import TEXTS, ToneVoice, make_backbone, spoken
 
 CONFIG = {"model_type": "whisper", **TINY.as_config(), **TINY_DECODER.as_config()}
 

@@ -1,0 +1,56 @@
+"""Who validates whom."""
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from hearback.engine.errors import HearbackError
+
+SEED = 42  # one split for every model, so that fold 3 means the same rows everywhere
+
+
+def assign_folds(
+    metadata: pd.DataFrame, labels: np.ndarray, n_folds: int, group_by: str | None = None
+) -> np.ndarray:
+    """Return each row's fold, (rows,), int64 in 0 … n_folds - 1.
+
+    Rows of one group, equal in the column `group_by`, never validate each other; "none" is without
+    groups. None takes the speaker where the metadata has that column, for a speaker on both sides
+    flatters the score, and no groups where it has not. Folds are stratified by label (and by task
+    where rows are not grouped). The split depends on the rows' filenames, not on their order.
+    Raises HearbackError where there are fewer groups than folds, or fewer rows of every label.
+    """
+    if n_folds < 2:
+        raise HearbackError(f"--n_folds {n_folds}: out-of-fold scores need at least 2 folds")
+    if group_by is None:
+        group_by = "speaker" if "speaker" in metadata else "none"
+    order = np.argsort(metadata["filename"].to_numpy(dtype=str), kind="stable")
+    ordered = metadata.iloc[order]
+    targets = np.asarray(labels)[order].astype(int)
+    if group_by == "none":
+        strata = targets.astype(str)
+        if "task" in ordered:
+            strata = ordered["task"].str.cat(strata, sep=" ").to_numpy(dtype=str)
+        n_groups, groups = len(ordered), None
+        splitter = StratifiedKFold(n_folds, shuffle=True, random_state=SEED)
+    else:
+        if group_by not in ordered:
+            raise HearbackError(f"folds by {group_by}: the metadata has no such column")
+        strata = targets
+        groups = ordered[group_by].to_numpy(dtype=str)
+        n_groups = len(np.unique(groups))
+        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=SEED)
+    if n_groups < n_folds:
+        raise HearbackError(
+            f"{n_groups} {group_by if group_by != 'none' else 'row'}s cannot make {n_folds} folds: "
+            "ask for fewer with --n_folds"
+        )
+    if np.unique(strata, return_counts=True)[1].max() < n_folds:
+        raise HearbackError(
+            f"{len(ordered)} rows are too few to spread each label over {n_folds} folds: "
+            "ask for fewer with --n_folds"
+        )
+    folds = np.empty(len(ordered), dtype=np.int64)
+    for fold, (_, validation) in enumerate(splitter.split(ordered, strata, groups)):
+        folds[order[validation]] = fold
+    return folds

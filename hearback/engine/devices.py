@@ -1,0 +1,113 @@
+"""The device that a model is on, and what it holds."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+from hearback.engine.errors import HearbackError
+from hearback.engine.malloc import keep_freed_memory
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device asked for, or a GPU where there is one and the CPU where not.
+
+    For a CPU, memory that is freed is kept from then on (`keep_freed_memory`). Raises HearbackError
+    for a device that this machine does not have.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise HearbackError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many processes load and augment: none on a CPU, whose cores the model wants."""
+    return min(8, torch.get_num_threads()) if device.type == "cuda" else 0
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Return the most memory that this process has held so far, on the device, in GB (10⁹ bytes).
+
+    On a CPU that is the process's resident set; NaN on Windows, which does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if sys.platform == "win32":
+        return float("nan")
+    import resource  # noqa: PLC0415  (not on Windows)
+
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes there, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+TRAINING_PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = (*TRAINING_PRECISIONS, "int8")
+_CPU_INFO = Path("/proc/cpuinfo")
+# x86's names for bf16 arithmetic: AVX-512 BF16, or the matrix tiles of AMX.
+_NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
+
+
+def compute_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """Return the type to compute in; `torch.int8` is that of the matrix products alone.
+
+    "auto" is bf16 where the device has arithmetic for it; else fp16 on a GPU, float32 elsewhere.
+    Raises HearbackError for int8 on anything but a CPU.
+    """
+    if precision == "int8" and device.type != "cpu":
+        raise HearbackError(f"--precision int8 is for CPUs, and the device is {device.type}")
+    if precision != "auto":
+        return {
+            "float32": torch.float32,
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+            "int8": torch.int8,
+        }[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and has_native_bf16() else torch.float32
+
+
+def has_native_bf16() -> bool:
+    """Return whether this machine's CPU is known to have bf16 arithmetic.
+
+    Asked of the kernel, which only Linux answers: torch 2.4 has no public way to ask, and its
+    `torch.ops.mkldnn._is_mkldnn_bf16_supported` is content with AVX-512 that emulates bf16, slower
+    than float32.
+    """
+    if platform.machine() not in ("x86_64", "AMD64") or not _CPU_INFO.exists():
+        return False
+    lines = _CPU_INFO.read_text().splitlines()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return not _NATIVE_BF16.isdisjoint(flags.split())
+
+
+def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the autocast context that computes in `dtype`.
+
+    It does nothing for float32, nor for int8, for which `hold_weights` does what there is to do.
+    """
+    enabled = dtype not in (torch.float32, torch.int8)
+    return torch.autocast(device.type, dtype=dtype if enabled else None, enabled=enabled)
+
+
+def count_processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,10 @@
+"""Where the project's files lie, in a checkout and in an installed wheel."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]  # hearback/
+ROOT = PACKAGE.parent  # the checkout, or site-packages
+
+# The wheel carries the files of the checkout's root that steps read (recipes, requirements) in
+# hearback/shipped/; a checkout has them at its root.
+SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else ROOT

@@ -1,0 +1,115 @@
+"""The ladder of the comparison idea: five ways in which learner and expected text may meet.
+
+    python -m hearback.reading.baselines.ablation --backbone assets/whisper-tiny.en --preset small --folds 0
+
+text_classifier    a text embedder's vector of the text and the encoder's of the learner, side by
+                   side, to a classifier
+text_cosine        the same two, their cosine
+speech_classifier  the encoder's vectors of the text's reference speech and of the learner
+speech_cosine      the same two, their cosine
+joined             reference and learner in one waveform: the winner's comparison
+
+The five recipes differ in `pair` alone. In the competition their log losses were 0.32, 0.30, 0.28,
+0.26 and 0.24, in this order. The text embedder must be in the assets before:
+`python -m hearback.engine.whisper.pretrained all-MiniLM-L6-v2`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from hearback.engine import cli
+from hearback.engine.errors import HearbackError
+from hearback.engine.evaluation import oof
+from hearback.engine.training.fold_files import FoldFiles, why_not_done
+from hearback.reading import evaluation
+from hearback.reading.dataset import TrainingData
+from hearback.reading.options import TrainingOptions, add_options, options_from
+from hearback.reading.recipe import COMPARISONS
+from hearback.reading.training import train_fold
+from train_model3mb import RECIPE
+
+# Mean pooling and one hidden layer: a linear classifier cannot compare two vectors side by side.
+BASE = replace(RECIPE, hidden="width", text_embedder="sentence-transformers/all-MiniLM-L6-v2")
+RECIPES = {
+    name: replace(BASE, name=f"model_ladder_{name}", pair=pair)
+    for pair in COMPARISONS
+    for name in (pair.replace(" ", "_"),)
+}
+IN_THE_COMPETITION = dict(zip(RECIPES, (0.32, 0.30, 0.28, 0.26, 0.24), strict=True))
+
+
+def main() -> None:
+    """Train what is not done yet, and print the table."""
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--rungs", nargs="+", choices=tuple(RECIPES), default=list(RECIPES), help="only these"
+    )
+    parser.add_argument("--folds", "--fold", nargs="+", type=int, help="only these (default: all)")
+    parser.add_argument(
+        "--attempt", type=int, default=1, help="2, 3, …: train again with other random numbers"
+    )
+    add_options(parser)
+    arguments = parser.parse_args()
+    options = options_from(arguments)
+    data = options.load_data()
+    train(arguments, options, data)
+    for title, frame in tables(options.assets, data).items():
+        print(f"\n{title}\n{cli.as_text(frame)}")
+
+
+def train(arguments: argparse.Namespace, options: TrainingOptions, data: TrainingData) -> None:
+    """Train the folds that are not done; at another attempt than the first, all that are asked."""
+    folds = range(options.n_folds) if arguments.folds is None else arguments.folds
+    for fold in folds:
+        for rung in arguments.rungs:
+            recipe = RECIPES[rung]
+            identity = options.identity(options.adapt(recipe), data)
+            reason = why_not_done(FoldFiles(options.assets, recipe.name, fold), identity)
+            print(f"{recipe.name} fold {fold}: {reason or 'done'}", flush=True)
+            if reason is not None or arguments.attempt > 1:
+                program = ("-m", "hearback.reading.baselines.ablation", "--rungs", rung)
+                train_fold(recipe, fold, options, data, arguments.attempt, program=program)
+
+
+def tables(assets: Path, data: TrainingData) -> dict[str, pd.DataFrame]:
+    """Return how good the rungs with a finished fold are, from the bottom, and for whom.
+
+    Raises HearbackError where none has one.
+    """
+    metadata = data.metadata.assign(score=data.labels)
+    trained = oof.trained_folds(assets)
+    models = {recipe.name: rung for rung, recipe in RECIPES.items() if recipe.name in trained}
+    if not models:
+        raise HearbackError(f"{assets}: no finished fold of the ladder")
+    rungs = evaluation.read_out_of_fold(assets, list(models))
+    summary = evaluation.summary(rungs, metadata)
+    there = [IN_THE_COMPETITION[models[name]] for name in summary.index]
+    summary.insert(2, "in the competition", there)
+    return {
+        "Ladder": summary,
+        "Each rung against the one below": steps(rungs, metadata),
+        "Log loss per grade": evaluation.by_column(rungs, metadata, "grade"),
+        "Log loss per task": evaluation.by_column(rungs, metadata, "task"),
+    }
+
+
+def steps(rungs: Sequence[oof.OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+    """Return how far each rung's log loss is below the last one's, on the rows of all of them."""
+    rows = evaluation.join(rungs, metadata)
+    error_name = f"± (by {evaluation.group_unit(rows)})"
+    lines = []
+    for below, rung in pairwise(rungs):
+        # The rung below stands where the base rate does elsewhere.
+        against = rows.assign(base=rows[below.model])
+        gain, error = evaluation.gain_with_error(against, rows[rung.model])
+        lines.append({"model": rung.model, "rows": len(rows), "gain": gain, error_name: error})
+    return pd.DataFrame(lines, columns=["model", "rows", "gain", error_name]).set_index("model")
+
+
+if __name__ == "__main__":
+    cli.run(main)

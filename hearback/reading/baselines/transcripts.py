@@ -1,0 +1,154 @@
+"""What Whisper takes a recording to say: greedy transcripts, kept on disk."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+from transformers import (
+    AutoTokenizer,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+from transformers.utils import logging
+
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.data.tables import write_table
+from hearback.engine.devices import compute_dtype, mixed_precision
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import read_json, sha256_of
+from hearback.reading.dataset import TrainingData
+
+BATCH_SIZE = 16
+MOST_TOKENS = 128  # several times the longest text to be read; past that, Whisper repeats itself
+COLUMNS = ("filename", "audio", "transcript", "seconds")
+
+
+class Transcriber:
+    """A pretrained Whisper that writes down what it hears, greedily, in English.
+
+    The original's own way: 30 s of input, silence to the edge, its feature extractor and its prompt
+    (Radford et al. 2022, arXiv 2212.04356), no timestamps, no temperature fallback, no beam.
+    `directory` is in Transformers' layout with all of a Whisper's files; `precision` is as for
+    `precision.compute_dtype`. Raises HearbackError where a file is missing.
+    """
+
+    def __init__(self, directory: Path, device: torch.device, precision: str = "auto") -> None:
+        # It warns of settings that its own generate() passes on, and shows a bar for 150 MB.
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        self.device = device
+        self.dtype = compute_dtype(device, precision)
+        try:
+            self.extractor = WhisperFeatureExtractor.from_pretrained(
+                directory, local_files_only=True
+            )
+            self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+            model = WhisperForConditionalGeneration.from_pretrained(
+                directory, local_files_only=True, dtype=torch.float32
+            )
+        except (OSError, ValueError) as error:
+            raise HearbackError(
+                f"{directory}: cannot transcribe with it ({error}); a directory with all of a "
+                "Whisper's files is needed, as python -m hearback.engine.whisper.pretrained brings it"
+            ) from None
+        self.model = model.eval()
+        self.model.to(device)  # type: ignore[arg-type]  # a decorator hides the method's type
+        # The checkpoints' own settings say greedy search, which tokens are never written (no
+        # speech marks, no sound effects), and the prompt.
+        self.model.generation_config.max_length = MOST_TOKENS
+        self.prompt: dict[str, str] = {}
+        if self.model.generation_config.is_multilingual:  # the others take no language
+            self.prompt = {"language": "en", "task": "transcribe"}
+
+    @torch.inference_mode()
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+        """Return the transcripts of waveforms, (n,) float32 at 16 kHz each; 30 s of them count."""
+        features = self.extractor(
+            list(waveforms), sampling_rate=SAMPLE_RATE, return_tensors="pt"
+        ).input_features.to(self.device)
+        with mixed_precision(self.device, self.dtype):
+            tokens = self.model.generate(
+                features,
+                # Whisper hears the silence to the edge, too; without a mask generate() wonders.
+                attention_mask=torch.ones_like(features[:, 0], dtype=torch.long),
+                do_sample=False,
+                num_beams=1,
+                **self.prompt,
+            )
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+
+class TranscriptCache:
+    """Transcripts by recording, in a CSV that is written whole after every batch.
+
+    A row is found again by filename and the digest of its samples, so a recording that changed is
+    transcribed anew. `seconds` is what a transcript took.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[tuple[str, str], tuple[str, float]] = {}
+        if path.exists():
+            # A transcript may be empty, or "NA".
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            if tuple(table.columns) != COLUMNS:
+                raise HearbackError(f"{path}: not a table of transcripts; delete it")
+            for filename, audio, transcript, seconds in table.itertuples(index=False):
+                self.rows[filename, audio] = (transcript, float(seconds))
+
+    def keep(self, keys: Sequence[tuple[str, str]], texts: Sequence[str], seconds: float) -> None:
+        """Add the transcripts of a batch, which took `seconds` each, and write the file."""
+        for key, text in zip(keys, texts, strict=True):
+            self.rows[key] = (text, seconds)
+        lines = [(*key, *row) for key, row in self.rows.items()]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_table(pd.DataFrame(lines, columns=list(COLUMNS)), self.path)
+
+
+def cache_path(folder: Path, directory: Path, dtype: torch.dtype) -> Path:
+    """Return where the transcripts of the backbone in `directory`, computed in `dtype`, lie."""
+    digest = sha256_of(directory / "model.safetensors")[:8]
+    precision = str(dtype).removeprefix("torch.")
+    return folder / f"transcripts_{directory.name}_{digest}_{precision}.csv"
+
+
+def transcribe_missing(
+    data: TrainingData,
+    transcribe: Callable[[Sequence[np.ndarray]], list[str]],
+    cache: TranscriptCache,
+) -> pd.DataFrame:
+    """Transcribe what `cache` does not hold, and return all: transcript and seconds, a row each.
+
+    A run that is killed goes on after its last whole batch.
+    """
+    source = data.source
+    keys = [(name, _digest(source.learner(row))) for row, name in enumerate(source.filenames)]
+    missing = [row for row, key in enumerate(keys) if key not in cache.rows]
+    with tqdm(total=len(missing), desc="transcribing", unit="clip", disable=not missing) as bar:
+        for start in range(0, len(missing), BATCH_SIZE):
+            rows, started = missing[start : start + BATCH_SIZE], time.monotonic()
+            texts = transcribe([source.learner(row) for row in rows])
+            seconds = round((time.monotonic() - started) / len(rows), 3)
+            cache.keep([keys[row] for row in rows], texts, seconds)
+            bar.update(len(rows))
+    return pd.DataFrame([cache.rows[key] for key in keys], columns=["transcript", "seconds"])
+
+
+def make_normaliser(directory: Path) -> EnglishTextNormalizer:
+    """Return Whisper's English normaliser: case, punctuation, contractions, numbers, fillers.
+
+    British spellings become American where the backbone has the list of them (`normalizer.json`).
+    """
+    spellings = directory / "normalizer.json"
+    return EnglishTextNormalizer(read_json(spellings) if spellings.exists() else {})
+
+
+def _digest(waveform: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(waveform).tobytes()).hexdigest()[:16]

@@ -1,0 +1,204 @@
+"""Step 1: check the tables and the recordings, and render a reference for every expected text.
+
+    python preprocess.py
+
+Reads data/train_metadata.csv, train_labels.csv, test_metadata.csv and submission_format.csv, those
+that are there, and their recordings. Writes the recordings at 16 kHz to store/ and the references
+to tts_data/; so are texts that are nearly those of the training data (--near_misses), which models
+train on, and near_misses.csv, which lists those asked for last. Run again, also after it was
+killed, it does only what is missing. Every problem is reported, not the first; problems of the
+training data end it with status 2, those of the test data are warnings.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.audio.store import Store
+from hearback.engine.cli import parser, run
+from hearback.engine.data.problems import Problem, Report
+from hearback.engine.errors import HearbackError
+from hearback.reading.hard_negatives import NearMiss, draw_near_misses, write_near_misses
+from hearback.reading.references import References, UnrenderedTexts, render_missing
+from hearback.reading.tables import (
+    metadata_path,
+    read_labels,
+    read_metadata,
+    read_submission_format,
+)
+from hearback.reading.voices import BACKENDS, SPEED, open_voice
+from hearback.reading.voices.hibari import VOICE as HIBARI_VOICE
+from hearback.reading.voices.melo import MODEL_DIR, PYTHON
+
+N_NEAR_MISSES = 2  # a text, so that not every epoch has the same
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training data or the test data, as read, with its own problems."""
+
+    table: Path
+    metadata: pd.DataFrame
+    n_recordings: int
+    report: Report
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    flags = parser(__doc__)
+    flags.add_argument("--data", type=Path, default=Path("data"), help="tables and recordings")
+    flags.add_argument("--tts_data", type=Path, default=Path("tts_data"), help="references")
+    flags.add_argument("--store", type=Path, default=Path("store"), help="recordings at 16 kHz")
+    flags.add_argument("--voice", choices=BACKENDS, default=BACKENDS[0], help="who speaks")
+    flags.add_argument("--speed", type=float, default=SPEED, help="1 is the voice's own pace")
+    flags.add_argument("--hibari_voice", default=HIBARI_VOICE, help="a voice of hibari")
+    flags.add_argument("--melo_python", type=Path, default=PYTHON, help="MeloTTS's own python")
+    flags.add_argument("--melo_model", type=Path, default=MODEL_DIR, help="MeloTTS's files")
+    flags.add_argument("--melo_device", default="cpu", help="where MeloTTS runs")
+    flags.add_argument(
+        "--near_misses",
+        type=int,
+        help=f"so many for each training text, rendered too; 0: none (default: {N_NEAR_MISSES})",
+    )
+    flags.add_argument("--seed", type=int, default=42, help="of the near misses")
+    flags.add_argument(
+        "--jobs", type=int, help="processes that render (default: one for each processor)"
+    )
+    flags.add_argument("--strict", action="store_true", help="warnings end it with status 2 too")
+    args = flags.parse_args()
+    for name in ("near_misses", "seed"):
+        if (getattr(args, name) or 0) < 0:
+            flags.error(f"--{name} must be 0 or more")
+    if args.jobs is not None and args.jobs < 1:
+        flags.error("--jobs must be 1 or more")
+    return args
+
+
+def read_split(name: str, args: argparse.Namespace) -> Split | None:
+    """Check the tables and recordings of "train" or "test" and store the recordings, if there."""
+    table = metadata_path(args.data, name)
+    if not table.is_file():
+        return None
+    report = Report()
+    metadata = read_metadata(table, report)
+    labels, listed = args.data / "train_labels.csv", args.data / "submission_format.csv"
+    if name == "train" and labels.is_file():
+        read_labels(labels, metadata, report)
+    if name == "test" and listed.is_file():
+        read_submission_format(listed, metadata, report)
+    store = Store.build(metadata, args.data, table, args.store, name, report=report)
+    return Split(table, metadata, len(store), report)
+
+
+def near_misses_of(
+    train: Split | None, args: argparse.Namespace
+) -> dict[str, tuple[NearMiss, ...]]:
+    """Return text -> `--near_misses` near misses for each text of the training data."""
+    if args.near_misses == 0 or (args.near_misses is None and train is None):
+        return {}
+    if train is None:
+        raise HearbackError(
+            f"--near_misses are those of the training texts, and {args.data} has no "
+            "train_metadata.csv: put it there, or leave the flag out"
+        )
+    texts = filter(has_words, train.metadata["expected_text"])
+    n_wanted = N_NEAR_MISSES if args.near_misses is None else args.near_misses
+    return draw_near_misses(texts, n_wanted, args.seed)
+
+
+def keep_near_misses(
+    near_misses: Mapping[str, tuple[NearMiss, ...]], references: References, folder: Path
+) -> None:
+    """Write the table of the near misses that have a reference, and say how many have none."""
+    spoken = {
+        text: [made for made in several if made.text in references]
+        for text, several in near_misses.items()
+    }
+    write_near_misses(spoken, folder)
+    n_drawn, n_spoken = (sum(map(len, table.values())) for table in (near_misses, spoken))
+    print(f"{n_spoken} near misses of {len(spoken)} texts", end="")
+    print(f"; {n_drawn - n_spoken} that the voice cannot say left out" * (n_spoken < n_drawn))
+
+
+def render(splits: Iterable[Split], near_misses: Iterable[str], args: argparse.Namespace) -> int:
+    """Render the texts that lack a reference; return how many. Failures go into the reports."""
+    options = {
+        "hibari": {"voice": args.hibari_voice},
+        "melo": {
+            "python": args.melo_python,
+            "model_dir": args.melo_model,
+            "device": args.melo_device,
+        },
+    }
+    texts = [text for split in splits for text in split.metadata["expected_text"]]
+    voice = open_voice(args.voice, args.speed, **options[args.voice])
+    try:
+        wanted = [*filter(has_words, texts), *near_misses]
+        return render_missing(wanted, voice, args.tts_data, jobs=args.jobs)
+    except UnrenderedTexts as error:
+        for split in splits:
+            split.report.extend(unrendered(split, error.failures))
+        return error.n_rendered
+    finally:
+        voice.close()
+
+
+def has_words(text: str) -> bool:
+    """Return whether there is anything to say; where not, the table's check has reported it."""
+    return any(character.isalnum() for character in text)
+
+
+def unrendered(split: Split, failures: Mapping[str, str]) -> Iterable[Problem]:
+    """Yield a problem for each row whose text the voice cannot say."""
+    for row in split.metadata.itertuples():
+        if row.expected_text in failures:
+            what = f"no reference for {row.expected_text!r}: {failures[row.expected_text]}"
+            cure = "change the text, or use another voice"
+            yield Problem(str(split.table), row.line, what, cure, filename=row.filename)
+
+
+def whole_report(train: Split | None, test: Split | None) -> Report:
+    """Join the reports. What is wrong with single test rows is a warning: infer.py copes."""
+    report = Report(train.report.problems if train else [])
+    for problem in test.report.problems if test else []:
+        single_row = problem.filename is not None or (problem.row or 0) > 1
+        report.add(replace(problem, severity="warning") if single_row else problem)
+    return report
+
+
+def main() -> int:
+    """Run step 1; return 0, or 2 if there are errors."""
+    args = arguments()
+    train, test = read_split("train", args), read_split("test", args)
+    splits = [split for split in (train, test) if split]
+    if not splits:
+        raise HearbackError(
+            f"neither train_metadata.csv nor test_metadata.csv in {args.data}: put the data there, "
+            "or make a sample with `python -m hearback.reading.corpora.sample data`"
+        )
+    try:
+        near_misses = near_misses_of(train, args)
+        more = [made.text for several in near_misses.values() for made in several]
+        n_rendered = render(splits, more, args)
+    finally:
+        report = whole_report(train, test)
+        if report.problems:
+            print(report, file=sys.stderr)
+    references = References(args.tts_data)
+    seconds = [references.n_samples(text) / SAMPLE_RATE for text in references.texts]
+    print(f"{sum(split.n_recordings for split in splits)} recordings in {args.store}")
+    print(f"{len(references)} references in {args.tts_data}, {n_rendered} of them new", end="")
+    if seconds:
+        print(f"; {sum(seconds) / len(seconds):.1f} s on average, {max(seconds):.1f} s at most")
+    if near_misses:
+        keep_near_misses(near_misses, references, args.tts_data)
+    return 2 if report.errors or (args.strict and report.warnings) else 0
+
+
+if __name__ == "__main__":
+    run(main)

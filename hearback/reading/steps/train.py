@@ -1,0 +1,30 @@
+"""Train every model and fold that is not yet done, then show the table of check_models.py."""
+
+from hearback.engine import cli
+from hearback.engine.launch import command
+from hearback.engine.launch.command import Competition
+from hearback.engine.project import SHIPPED
+from hearback.reading import recipe
+from hearback.reading.options import TrainingOptions
+from hearback.reading.steps import check_models
+
+
+def competition() -> Competition:
+    """Return this competition's recipes and how they are trained."""
+    return Competition(
+        description=__doc__,
+        recipes=recipe.find_recipes(),
+        options=TrainingOptions,
+        program=lambda model: (str(SHIPPED / f"train_{model}.py"),),
+        show=check_models.show,
+        folders=("data", "tts_data"),
+    )
+
+
+def main() -> int:
+    """Train what is missing; return 1 where a fold is not trained."""
+    return command.main(competition())
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,63 @@
+"""Score data/ and write submission.csv beside this file: main.py of the competition's submission.
+
+`python -m hearback.reading.submission.pack` packs it with what it needs; flags are those of infer.py, after the
+ones that were packed. Before anything is scored every row of submission.csv gets the base rate of
+its task (`hearback.engine.submission.runtime`). As rendering starts processes that import this file again, nothing
+happens when it is imported.
+"""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+from hearback.engine.submission import runtime
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE / "data"
+SUBMISSION = HERE / "submission.csv"
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file, by column."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_base_rates() -> None:
+    """Write a submission of base rates: what the rows have in common with the training's."""
+    rates = json.loads((HERE / "model_configs.json").read_text(encoding="utf-8"))["base_rates"]
+    metadata = read_rows(DATA / "test_metadata.csv")
+    tasks = {row["filename"].strip(): row["task"].strip() for row in metadata}
+    wanted = DATA / "submission_format.csv"
+    names = [
+        row["filename"].strip() for row in (read_rows(wanted) if wanted.exists() else metadata)
+    ]
+    with SUBMISSION.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("filename", "score"))
+        writer.writerows((name, rates.get(tasks.get(name), rates["all"])) for name in names)
+
+
+def score(scratch: Path) -> None:
+    """Run infer.py, with what it writes on the way in `scratch`; it exits with its status."""
+    # Rendered references are added to them, and this folder may be read-only.
+    shutil.copytree(HERE / "tts_data", scratch / "tts_data")
+    runtime.set_flags(
+        "infer.py",
+        json.loads((HERE / "infer_flags.json").read_text(encoding="utf-8")),
+        data=DATA,
+        tts_data=scratch / "tts_data",
+        store=scratch / "store",
+        assets=HERE / "assets",
+        config=HERE / "model_configs.json",
+        submission=SUBMISSION,
+    )
+    from hearback.engine import cli  # noqa: PLC0415
+    from hearback.reading.steps import infer  # noqa: PLC0415  (base rates come first)
+
+    cli.run(infer.main)
+
+
+if __name__ == "__main__":
+    runtime.run(HERE, write_base_rates, score)

@@ -1,0 +1,229 @@
+"""submission.zip: all that the competition's runtime needs to score data/, and nothing more.
+
+    python -m hearback.reading.submission.pack --time_limit 2h
+
+As `hearback.engine.submission.archive` lays it out: main.py (hearback/reading/submission/main.py), the code of infer.py, the
+ensemble and its folds with the tokenizers they share, and
+
+    infer_flags.json     flags that main.py passes to infer.py
+    tts_data/            the references, and whose voice they are
+    packages/            what rendering an unknown text needs: wheels, unpacked, as compiled parts
+                         cannot be imported from a zip
+"""
+
+import fnmatch
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hearback.engine import cli
+from hearback.engine.ensemble.budget import parse_duration
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import sha256_of
+from hearback.engine.project import PACKAGE, ROOT, SHIPPED
+from hearback.engine.submission.archive import (
+    RUNTIME,
+    Entries,
+    Faults,
+    check_weights,
+    declare,
+    find_code,
+    find_folds,
+    lay_out,
+    listed_packages,
+    within,
+    write_submission,
+)
+from hearback.engine.training.fold_files import FoldFiles, Story
+from hearback.engine.whisper.pretrained import HUB_FILES
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.inference.deadline import check_can_choose
+from hearback.reading.models.load import load_scorer, read_runnable_story, training_command
+from hearback.reading.references import INDEX, References
+from hearback.reading.references import VOICE as VOICE_FILE
+from hearback.reading.voices.hibari import VOICE
+
+SCRIPT = PACKAGE / "reading" / "steps" / "infer.py"
+MAIN = Path(__file__).with_name("main.py")
+VOICE_WHEELS = SHIPPED / "requirements" / "voice.txt"
+PYTHON = "3.12"
+PLATFORM = "manylinux_2_28_x86_64"
+
+
+@dataclass(frozen=True)
+class PackingOptions:
+    """What the command line says."""
+
+    assets: Path
+    config: Path
+    tts_data: Path
+    wheels: Path
+    submission: Path
+    time_limit: str | None = None
+    limit_gb: float | None = None
+
+
+def pack(options: PackingOptions) -> Path:
+    """Write the zip and return its path; HearbackError says all that is missing or wrong."""
+    config = EnsembleConfig.load(options.config)
+    faults = Faults()
+    code = find_code([MAIN, SCRIPT], ROOT, listed_packages(RUNTIME), faults)
+    folds = find_folds(
+        config.models_to_run,
+        options.assets,
+        lambda files: files_to_pack(files, config),
+        faults,
+    )
+    references = find_references(config, options.tts_data, faults)
+    flags = check_time_limit(config, options, faults)
+    packages: Entries = {}
+    if why_not := why_no_wheels(config.voice):
+        print(
+            f"WARNING: {why_not}, so the runtime can render no text: rows whose text is not among "
+            f"those of {options.tts_data} will get the base rate of their task"
+        )
+    elif not faults:  # bringing wheels may take a while
+        packages = unpack_wheels(bring_wheels(VOICE_WHEELS, options.wheels))
+    faults.raise_if_any()
+    entries: Entries = {
+        **lay_out(MAIN, code, options.config),
+        "infer_flags.json": json.dumps(flags).encode(),
+        **folds,
+        **references,
+        **packages,
+    }
+    cure = "Run fewer folds: python get_config.py --time_limit chooses those that are worth most"
+    write_submission(entries, options.submission, options.limit_gb, cure)
+    return options.submission
+
+
+def check_time_limit(config: EnsembleConfig, options: PackingOptions, faults: Faults) -> list[str]:
+    """Return infer.py's flags for the time limit; none where there is no limit."""
+    if options.time_limit is None:
+        return []
+    try:
+        parse_duration(options.time_limit)
+        check_can_choose(config)
+    except ValueError as error:
+        faults.append(f"--time_limit: {error}")
+    except HearbackError as error:
+        faults.append(f"{options.config}: {error}")
+    return ["--time_limit", options.time_limit]
+
+
+def files_to_pack(files: FoldFiles, config: EnsembleConfig) -> Iterator[Path]:
+    """Return what infer.py reads of a fold, which is loaded as the runtime will load it.
+
+    Raises HearbackError where the runtime could not.
+    """
+    story = read_runnable_story(files, config.voice)
+    check_weights(files, story, training_command(files))
+    load_scorer(files, story)
+    return files_of_fold(files, story)
+
+
+def files_of_fold(files: FoldFiles, story: Story) -> Iterator[Path]:
+    """Yield what infer.py reads of a fold: weights, story, and what it shares with others."""
+    yield from (files.weights, files.story)
+    if tokenizer := story["tokenizer"]:
+        yield files.assets / tokenizer["file"]
+    if embedder := story.get("text_embedder"):
+        folder = files.assets / embedder["directory"]
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in HUB_FILES):
+                yield path
+
+
+def find_references(config: EnsembleConfig, folder: Path, faults: Faults) -> dict[str, Path]:
+    """Return the references, their index and their voice, by their names in the zip."""
+    try:
+        references = References(folder)
+        if references.voice != config.voice:
+            raise HearbackError(
+                f"{folder}: another voice's references than the ensemble was trained with; give "
+                "the folder of the training, --tts_data"
+            )
+        root = folder.resolve()
+        recordings = (references.path(text) for text in references.texts)
+        paths = [root / INDEX, root / VOICE_FILE, *recordings]
+        return within(root, "tts_data", paths)
+    except HearbackError as error:
+        faults.append(str(error))
+        return {}
+
+
+def why_no_wheels(voice: Mapping[str, str | float | int]) -> str | None:
+    """Return why no wheels make this voice speak in the runtime, or None where they do."""
+    pinned = f"hibari-tts {listed_packages(VOICE_WHEELS)['hibari-tts']}"
+    if voice.get("backend") != "hibari":
+        return f"the voice is {voice.get('backend')}, which needs an environment of its own"
+    if voice.get("voice") != VOICE:
+        return f"hibari's wheel has no voice {voice.get('voice')}"
+    if voice.get("package_version") != pinned:
+        return (
+            f"the references are {voice.get('package_version')}'s, and the wheel in "
+            f"{VOICE_WHEELS.name} is {pinned}'s"
+        )
+    return None
+
+
+def bring_wheels(requirements: Path, folder: Path) -> list[Path]:
+    """Return the wheels that a requirements file names by version and digest.
+
+    Those that do not lie in `folder` yet are downloaded to it. Raises HearbackError where pip does
+    not give one.
+    """
+    digests = re.findall(r"--hash=sha256:([0-9a-f]{64})", requirements.read_text(encoding="utf-8"))
+    if (there := _by_digest(folder, digests)) is None:
+        pip = [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+            *("--python-version", PYTHON, "--implementation", "cp", "--platform", PLATFORM),
+            *("--only-binary", ":all:", "--no-deps", "--require-hashes"),
+            *("--dest", str(folder), "--requirement", str(requirements)),
+        ]
+        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        there = _by_digest(folder, digests)
+        if there is None:
+            raise HearbackError(
+                f"{folder} lacks wheels of {requirements.name}, and pip did not bring them:\n"
+                f"{done.stderr.strip()[-1000:]}\nWhere there is a network, run "
+                f"`{' '.join(pip)}`, then copy {folder} here"
+            )
+    return there
+
+
+def _by_digest(folder: Path, digests: list[str]) -> list[Path] | None:
+    """Return the wheels in `folder` with these digests, or None where one is not there."""
+    there = {sha256_of(path): path for path in sorted(folder.glob("*.whl"))}
+    return [there[digest] for digest in digests] if there.keys() >= set(digests) else None
+
+
+def unpack_wheels(wheels: Iterable[Path]) -> Entries:
+    """Return the wheels' files by their names in the zip."""
+    files: Entries = {}
+    for path in wheels:
+        with zipfile.ZipFile(path) as wheel:
+            files |= {f"packages/{name}": wheel.read(name) for name in wheel.namelist()}
+    return {name: content for name, content in files.items() if not name.endswith("/")}
+
+
+def main() -> None:
+    """Parse and pack."""
+    parser = cli.parser("Pack submission.zip, which scores data/ in the competition's runtime.")
+    declare(parser)
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("model_configs.json"), help="the ensemble")
+    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
+    add("--wheels", type=Path, default=Path("assets/wheels"), help="folder of downloaded wheels")
+    add("--time_limit", metavar="DURATION", help="infer.py's there, such as 1h50m (default: none)")
+    pack(PackingOptions(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    cli.run(main)

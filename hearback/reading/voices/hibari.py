@@ -1,0 +1,83 @@
+"""Hibari: the default voice. One voice of 7.9 MB lies in its wheel; nothing is downloaded.
+
+PyPI `hibari-tts` (Apache 2.0): a distilled Kokoro-82M, 24 kHz, over 100 times faster than real time
+on one core. https://pypi.org/project/hibari-tts/
+"""
+
+import importlib
+import importlib.metadata
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hearback.engine.io import sha256_of
+from hearback.reading.voices.base import RenderError, VoiceError, seed_of
+
+INSTALL = "pip install hibari-tts==0.2.1"
+VOICE = "heart"  # American English, female; the one in the wheel
+
+
+class HibariVoice:
+    """A voice of the package `hibari`.
+
+    `voice` is a name of `hibari.voices.VOICES`. Only "heart" comes with the package; another one's
+    file must lie in hibari's cache folder already, as nothing is fetched here.
+    """
+
+    def __init__(self, speed: float, voice: str = VOICE) -> None:
+        # onnxruntime, which hibari runs on, else reports to its maker over the network (1.31.1,
+        # Privacy.md). It looks once, when it is imported.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        try:
+            hibari = importlib.import_module("hibari")
+            voices = importlib.import_module("hibari.voices")
+            importlib.import_module("onnxruntime")  # which hibari itself imports later
+            version = importlib.metadata.version("hibari-tts")
+        except (ImportError, importlib.metadata.PackageNotFoundError) as error:
+            raise VoiceError(
+                f"the voice hibari is not installed here ({error}): {INSTALL}"
+            ) from error
+        if voice not in voices.VOICES:
+            known = ", ".join(voices.VOICES)
+            raise VoiceError(f"hibari has no voice {voice!r}: it has {known}")
+        try:
+            model = Path(voices.voice_path(voice, download_missing=False))
+        except FileNotFoundError as error:
+            raise VoiceError(
+                f"hibari's voice {voice!r} is not on this machine, and nothing is downloaded here: "
+                f"put its file at {error}, or use {VOICE!r}, which comes with the package"
+            ) from error
+        # One thread: with more, sums are added in an order that varies, and so does the waveform.
+        self._hibari = hibari.Hibari(voice=voice, model=str(model), threads=1)
+        self.sample_rate: int = self._hibari.sample_rate
+        self._speed = speed
+        self._described: dict[str, str | float | int] = {
+            "backend": "hibari",
+            "voice": voice,
+            "speed": speed,
+            "sample_rate": self.sample_rate,
+            "package_version": f"hibari-tts {version}",
+            "weights": sha256_of(model),
+        }
+
+    def describe(self) -> dict[str, str | float | int]:
+        """Return what made the waveforms."""
+        return dict(self._described)
+
+    def render(self, text: str) -> NDArray[np.float32]:
+        """Return the spoken text, shape (n,), 24 kHz; RenderError when hibari cannot say it."""
+        try:
+            waveform = self._hibari(text, speed=self._speed, seed=seed_of(text))
+        except Exception as error:  # one odd text must not lose the others
+            raise RenderError(f"hibari failed: {type(error).__name__}: {error}") from error
+        return np.asarray(waveform, dtype=np.float32)
+
+    def __reduce__(self) -> tuple[type["HibariVoice"], tuple[float, str]]:
+        """Travel to another process as what was asked for."""
+        return type(self), (self._speed, str(self._described["voice"]))
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._hibari = None

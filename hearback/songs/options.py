@@ -1,0 +1,74 @@
+"""What a training's command line says beside the recipe and the fold."""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from hearback.engine.training.options import FoldOptions, declare_common
+from hearback.songs import SUBFOLDER
+from hearback.songs.dataset import SongData, load_song_data
+from hearback.songs.recipe import SeparationName, SongRecipe
+from hearback.songs.separation import methods
+
+
+@dataclass(frozen=True, kw_only=True)
+class SongOptions(FoldOptions):
+    """What the command line says beside the recipe and the fold; the same for every training."""
+
+    backbones: Path
+    backbone: str | None
+    separate: str
+    demucs_python: Path
+    demucs_model: Path
+    demucs_device: str
+
+    @classmethod
+    def declare(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare the flags of these options."""
+        declare_common(parser, subfolder=SUBFOLDER, group_by=("singer",))
+        add = parser.add_argument
+        add("--backbones", type=Path, default=Path("assets"), help="folder of pretrained Whispers")
+        add("--backbone", help="for a Whisper: hub id, or directory (default: the recipe's)")
+        add(
+            "--separate",
+            choices=get_args(SeparationName),
+            default="none",
+            help="how voices were separated from the music, in python -m hearback.songs.steps.preprocess",
+        )
+        methods.add_options(parser)
+
+    def adapt(self, recipe: SongRecipe) -> SongRecipe:
+        """Return `recipe` as these options change it."""
+        if self.backbone is not None and recipe.backbone is not None:
+            recipe = replace(recipe, backbone=self.backbone)
+        recipe = recipe.with_separation(self.separate).with_seed(self.seed)
+        recipe = recipe.with_settings(self.set)
+        return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
+
+    def load_data(self) -> SongData:
+        """Load and check the training set that these options name."""
+        return load_song_data(
+            self.data,
+            self.store,
+            separate=self.separate,
+            separations=methods.options_from(self),
+            n_folds=self.n_folds,
+            group_by=self.group_by,
+            limit=self.limit,
+            strict=self.strict,
+        )
+
+    def identity(self, recipe: SongRecipe, data: SongData) -> dict[str, Any]:
+        """Return what makes two trainings of a fold the same; `recipe` is the adapted one."""
+        return {**super().identity(recipe, data), "separation": data.separation}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of `SongOptions`."""
+    SongOptions.declare(parser)
+
+
+def options_from(arguments: argparse.Namespace) -> SongOptions:
+    """Gather the flags that `add_options` declared."""
+    return SongOptions.gather(arguments)

@@ -1,0 +1,133 @@
+"""What a model of the songs is: a frozen record that its script writes down once."""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self, cast, get_args
+
+from hearback.engine.errors import HearbackError
+from hearback.engine.training.recipe import FoldRecipe
+from hearback.songs import recipes as recipes_package
+from hearback.songs.augment import SpectrogramAugmentation
+
+N_RECIPES = 4  # the modules of recipes/; a listing that finds another number is wrong
+
+USUAL_PATIENCE_EPOCHS = 10  # torch's default
+
+Architecture = Literal["resnet34", "cnn4", "whisper"]
+FeatureName = Literal["log_mel_40", "mel_db_128", "waveform"]
+SeparationName = Literal["none", "repet", "demucs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SongRecipe(FoldRecipe):
+    """A model's architecture, input, augmentation and optimisation.
+
+    `stem` is the first convolution of a ResNet; `backbone` and `frozen_share` are for a Whisper.
+    `mix_up` is alpha of the Beta distribution that shares are drawn from, 0 for none; `mixtures`
+    how often a waveform becomes a true mixture of its class (`hearback.songs.augment`), `speed` how often a
+    sound is played faster or slower before that, and `shuffled` how often pieces of what came of it
+    are played in another order (`hearback.songs.augment.shuffle`).
+    `class_weights` weighs the classes in the loss so that all count the same, `balanced_draws`
+    draws them equally often. With `keep` "last" a fold's weights are those of its last epoch, which
+    nothing of the fold has chosen; with "best" those of its lowest validation log loss.
+    """
+
+    LATER = frozenset({"patience_epochs", "shuffled", "speed"})
+
+    name: str
+    architecture: Architecture
+    features: FeatureName
+    dropout: float
+    optimizer: Literal["adamw", "adam", "sgd"]
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    epochs: int
+    schedule: Literal["cosine restarts", "cosine", "multistep", "plateau"]
+    seed: int = 1
+    data_seed: int = 1
+    stem: Literal["7x7 stride 2", "3x3 stride 1"] = "7x7 stride 2"
+    backbone: str | None = None
+    frozen_share: float = 0.0
+    head_learning_rate: float | None = None  # None: `learning_rate`
+    periods: int = 1  # of the cosine
+    milestones: tuple[int, ...] = ()  # epochs after which the rate falls to a tenth
+    patience_epochs: int = USUAL_PATIENCE_EPOCHS  # of "plateau": so many without a gain are borne
+    mix_up: float = 0.0
+    mixtures: float = 0.0
+    speed: float = 0.0
+    shuffled: float = 0.0
+    augment: SpectrogramAugmentation = field(default_factory=SpectrogramAugmentation)
+    class_weights: bool = False
+    balanced_draws: bool = False
+    separate: SeparationName = "none"
+    keep: Literal["last", "best"] = "last"
+    average_decay: float = 0.0
+    max_gradient_norm: float = 5.0
+
+    def _out_of_range(self) -> list[str]:
+        in_range = {
+            "backbone": (self.backbone is not None) == (self.architecture == "whisper"),
+            "features": (self.features == "waveform") == (self.architecture == "whisper"),
+            "dropout": 0 <= self.dropout < 1,
+            "frozen_share": 0 <= self.frozen_share <= 1,
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 1,
+            "learning_rate": self.learning_rate >= 0,
+            "head_learning_rate": self.head_learning_rate is None or self.head_learning_rate >= 0,
+            "weight_decay": self.weight_decay >= 0,
+            "periods": 1 <= self.periods <= self.epochs,
+            "milestones": list(self.milestones) == sorted(set(self.milestones)),
+            "augment": not (
+                self.augment.frequency_masks if self.features == "waveform" else self.augment.gain
+            ),
+            "patience_epochs": self.patience_epochs >= 0,
+            "mix_up": self.mix_up >= 0,
+            "mixtures": 0 <= self.mixtures <= (self.features == "waveform"),
+            "speed": 0 <= self.speed <= (self.features == "waveform"),
+            "shuffled": 0 <= self.shuffled <= (self.features == "waveform"),
+            "average_decay": 0 <= self.average_decay < 1,
+            "max_gradient_norm": self.max_gradient_norm > 0,
+            "seed": self.seed >= 1,
+        }
+        return [name for name, fine in in_range.items() if not fine]
+
+    def with_separation(self, separation: str) -> Self:
+        """Return the recipe for separated voices, and a name that says so."""
+        if separation not in get_args(SeparationName):
+            raise HearbackError(f"separation {separation!r}: there is none of this name")
+        if separation == self.separate:
+            return self
+        separate = cast(SeparationName, separation)
+        return replace(self, name=f"{self.name}_{separation}", separate=separate)
+
+    def with_epochs(self, epochs: int) -> Self:
+        """Train for `epochs`, the schedule stretched in proportion."""
+        milestones = {max(1, round(at * epochs / self.epochs)) for at in self.milestones}
+        periods = min(self.periods, epochs)
+        patience = max(1, round(self.patience_epochs * epochs / self.epochs))
+        return replace(
+            self,
+            epochs=epochs,
+            milestones=tuple(sorted(milestones)),
+            periods=periods,
+            patience_epochs=patience,
+        )
+
+
+def find_recipes() -> dict[str, SongRecipe]:
+    """Return the recipes of all modules of `hearback.songs.recipes`, by name.
+
+    Raises HearbackError where they are not those that there should be, or a script's name is not
+    its recipe's.
+    """
+    recipes = {}
+    for module in pkgutil.iter_modules(recipes_package.__path__):
+        recipe = importlib.import_module(f"{recipes_package.__name__}.{module.name}").RECIPE
+        if module.name != recipe.name:
+            raise HearbackError(f"{module.name}.py holds the recipe of {recipe.name}")
+        recipes[recipe.name] = recipe
+    if len(recipes) != N_RECIPES:
+        raise HearbackError(f"songs/recipes: {len(recipes)} recipes, {N_RECIPES} expected")
+    return recipes

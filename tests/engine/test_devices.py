@@ -1,0 +1,110 @@
+"""What a device is made ready with."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hearback.engine import devices, malloc
+from hearback.engine.launch.processes import ROOT
+
+PLAIN = {name: value for name, value in os.environ.items() if not malloc.rules_malloc(name)}
+# Ten blocks of 64 MB, one after another; what is printed counts the pages that were asked for. The
+# first ones do not count: aligned blocks leave scraps, and it takes a few until one of them fits.
+COUNT_PAGES = """
+import resource, sys, torch
+from hearback.engine.devices import choose_device, keep_freed_memory
+print(choose_device("cpu").type if sys.argv[1] == "chosen" else keep_freed_memory.__name__)
+for _ in range(20):
+    torch.ones(16_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(16_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+glibc_only = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="how malloc works is set for glibc alone"
+)
+
+
+def count_pages(argument: str, **environment: str) -> int:
+    command = [sys.executable, "-c", COUNT_PAGES, argument]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**PLAIN, **environment},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return int(done.stdout.split()[-1])
+
+
+@pytest.mark.slow
+@glibc_only
+def test_on_a_cpu_memory_is_not_asked_for_again() -> None:
+    pages = 640_000_000 // os.sysconf("SC_PAGE_SIZE")
+    assert count_pages("chosen") < pages / 100
+    assert count_pages("not chosen") > pages / 2  # else there is nothing to gain
+
+
+@pytest.mark.slow
+@glibc_only
+def test_what_the_environment_says_of_malloc_stays() -> None:
+    pages = 640_000_000 // os.sysconf("SC_PAGE_SIZE")
+    assert count_pages("chosen", MALLOC_TRIM_THRESHOLD_="131072") > pages / 2
+
+
+@pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(os.environ) - set(PLAIN):
+        monkeypatch.delenv(name)
+
+
+class Library:
+    """A C library whose mallopt takes thresholds up to `most`."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.calls = most, list[tuple[int, int]]()
+
+    def mallopt(self, what: int, n_bytes: int) -> int:
+        self.calls.append((what, n_bytes))
+        return int(what != -3 or n_bytes <= self.most)
+
+
+@pytest.mark.usefixtures("plain_environment")
+@pytest.mark.parametrize(("most", "n_calls"), [(2**31 - 1, 2), (2**25, 3)])
+def test_an_older_glibc_keeps_what_it_can(
+    monkeypatch: pytest.MonkeyPatch, most: int, n_calls: int
+) -> None:
+    library = Library(most)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
+    assert malloc.keep_freed_memory()
+    assert len(library.calls) == n_calls and library.calls[-1] == (-3, most)
+
+
+@pytest.mark.usefixtures("plain_environment")
+@pytest.mark.parametrize(
+    ("system", "environment"),
+    [
+        ("linux", {}),  # musl: it has no mallopt
+        ("darwin", {}),
+        ("linux", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
+        ("linux", {"MALLOC_ARENA_MAX": "1"}),
+    ],
+)
+def test_elsewhere_nothing_is_set(
+    monkeypatch: pytest.MonkeyPatch, system: str, environment: dict[str, str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    library: object = Library(2**31 - 1) if system == "darwin" or environment else object()
+    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert not malloc.keep_freed_memory()
+    assert not getattr(library, "calls", [])
+    assert devices.choose_device("cpu") == torch.device("cpu")

@@ -1,0 +1,124 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder as TheirEncoder
+
+from hearback.engine.audio.log_mel import log_mel
+from hearback.engine.project import ROOT
+from hearback.engine.whisper.encoder import (
+    LONGEST_PLAIN_ATTENTION,
+    N_POSITIONS,
+    EncoderShape,
+    WhisperEncoder,
+    attend,
+)
+from hearback.engine.whisper.pretrained import read_config, read_tensors
+from hearback.reading.window_batches import Pair, collate, window_samples
+from tests.conftest import TINY
+
+TINY_EN = ROOT / "assets" / "whisper-tiny.en"
+
+
+def their_encoder(shape: EncoderShape) -> TheirEncoder:
+    sizes: dict[str, Any] = {**shape.as_config(), "max_source_positions": N_POSITIONS}
+    return TheirEncoder(WhisperConfig(**sizes)).eval()
+
+
+def test_equals_the_encoder_of_transformers_cut_to_800_positions() -> None:
+    torch.manual_seed(0)
+    theirs = their_encoder(TINY)
+    ours = WhisperEncoder(TINY)
+    ours.load_pretrained(theirs.state_dict())
+    features = torch.randn(2, 80, 1600)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours(features), theirs(features).last_hidden_state, atol=1e-4, rtol=0
+        )
+
+
+@pytest.mark.slow
+def test_a_fixed_window_equals_transformers_on_real_weights() -> None:
+    config, tensors = read_config(TINY_EN), read_tensors(TINY_EN, "encoder")
+    shape = EncoderShape.from_config(config)
+    ours, theirs = WhisperEncoder(shape), their_encoder(shape)
+    ours.load_pretrained(tensors)
+    cut = tensors["embed_positions.weight"][:N_POSITIONS]
+    theirs.load_state_dict(tensors | {"embed_positions.weight": cut})
+    rng = np.random.default_rng(0)
+    pairs = [
+        Pair(rng.normal(0, 0.1, n).astype(np.float32), np.zeros(2, np.float32), row=n)
+        for n in (30_000, 200_000)
+    ]
+    batch = collate(pairs, window_samples(30_000, "fixed", 0.64))
+    features = log_mel(batch.waveforms, shape.num_mel_bins)
+    assert features.shape == (2, 80, 1600)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            ours(features), theirs(features).last_hidden_state, atol=1e-4, rtol=0
+        )
+
+
+def test_a_shorter_window_has_the_first_positions() -> None:
+    torch.manual_seed(0)
+    encoder = WhisperEncoder(TINY)
+    assert encoder(torch.randn(1, 80, 64)).shape == (1, 32, TINY.d_model)
+
+
+def test_a_window_beyond_16_seconds_is_refused() -> None:
+    with pytest.raises(ValueError, match="801 frames"):
+        WhisperEncoder(TINY)(torch.zeros(1, 80, 1602))
+
+
+def test_positions_are_the_first_rows_of_the_pretrained_table_and_stay_frozen() -> None:
+    tensors = WhisperEncoder(TINY).state_dict()
+    table = torch.randn(1500, TINY.d_model)
+    encoder = WhisperEncoder(TINY)
+    encoder.load_pretrained(tensors | {"embed_positions.weight": table})
+    torch.testing.assert_close(encoder.embed_positions.weight, table[:800], atol=0, rtol=0)
+    encoder(torch.randn(1, 80, 64)).sum().backward()
+    assert encoder.embed_positions.weight.grad is None
+
+
+@pytest.mark.parametrize(("n_layers", "trained"), [(0, {"conv1", "0", "1"}), (1, {"1"})])
+def test_frozen_layers_have_no_gradient(n_layers: int, trained: set[str]) -> None:
+    encoder = WhisperEncoder(TINY)
+    encoder.freeze_below(n_layers)
+    encoder(torch.randn(1, 80, 64)).sum().backward()
+    parts = {"conv1": encoder.conv1, **dict(encoder.layers.named_children())}
+    with_gradient = {
+        name
+        for name, part in parts.items()
+        if all(parameter.grad is not None for parameter in part.parameters())
+    }
+    assert with_gradient == trained
+
+
+def test_a_tensor_of_another_shape_is_refused() -> None:
+    tensors = WhisperEncoder(TINY).state_dict()
+    with pytest.raises(RuntimeError, match=r"conv1\.weight"):
+        WhisperEncoder(TINY).load_pretrained(tensors | {"conv1.weight": torch.zeros(1, 1, 3)})
+
+
+@pytest.mark.parametrize("learning", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_places", [9, LONGEST_PLAIN_ATTENTION, LONGEST_PLAIN_ATTENTION + 1])
+def test_attention_is_the_same_whichever_way_it_is_computed(
+    n_places: int, dtype: torch.dtype, causal: bool, learning: bool
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    queries, keys, values = torch.randn(3, 2, 2, n_places, 8, generator=rng).unbind()
+    scores = queries @ keys.transpose(-1, -2) / 8**0.5
+    if causal:
+        later = torch.ones(n_places, n_places, dtype=torch.bool).triu(1)
+        scores = scores.masked_fill(later, float("-inf"))
+    expected = scores.softmax(-1) @ values
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        queries.requires_grad_(learning)
+        attended = attend(*(x.to(dtype) for x in (queries, keys, values)), causal=causal)
+    assert attended.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(attended.float(), expected, atol=tolerance, rtol=0)

@@ -1,0 +1,216 @@
+"""Pooling over a pair's true length, the recipes' classifiers, and one that is started."""
+
+from itertools import product
+from typing import Literal, get_args
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from hearback.engine.whisper.heads import (
+    AttentionPooling,
+    Head,
+    MeanPooling,
+    Pooling,
+    StartedLinear,
+)
+
+DropoutOn = Literal["frames", "pooled"]
+WIDTH, N_FRAMES = 6, 10
+LENGTHS = torch.tensor([10, 4, 1])
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def make_frames() -> tuple[Tensor, Tensor]:
+    """Three pairs, (3, 10, 6), of 10, 4 and 1 frames, (3, 10)."""
+    return torch.randn(len(LENGTHS), N_FRAMES, WIDTH), torch.arange(N_FRAMES) < LENGTHS[:, None]
+
+
+def make_head(
+    pooling: Pooling = "mean",
+    hidden: int | None = None,
+    dropout: float = 0.0,
+    dropout_on: DropoutOn = "frames",
+) -> Head:
+    return Head(WIDTH, 2, pooling=pooling, hidden=hidden, dropout=dropout, dropout_on=dropout_on)
+
+
+def test_mean_pooling_is_the_mean_of_what_was_heard() -> None:
+    frames, heard = make_frames()
+    expected = [pair[:n].mean(0) for pair, n in zip(frames, LENGTHS.tolist(), strict=True)]
+    torch.testing.assert_close(MeanPooling()(frames, heard), torch.stack(expected))
+
+
+def test_attention_s_weights_sum_to_one() -> None:
+    frames, heard = make_frames()
+    frames[..., 0] = 1  # pooled, this is the sum of the weights
+    pooled = AttentionPooling(WIDTH)(frames, heard)
+    torch.testing.assert_close(pooled[:, 0], torch.ones(len(LENGTHS)))
+
+
+def test_attention_goes_to_the_frames_with_the_highest_scores() -> None:
+    frames, heard = make_frames()
+    pooling = AttentionPooling(WIDTH)
+
+    class FirstValue(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 100 * x[..., :1]
+
+    pooling.score = FirstValue()  # type: ignore[assignment]
+    # The loudest frame of all lies beyond the second pair's end.
+    frames[:, :, 0] = torch.tensor([0, 2, 0, 0, 0, 0, 0, 0, 0, 3.0])
+    expected = torch.stack([frames[0, 9], frames[1, 1], frames[2, 0]])
+    torch.testing.assert_close(pooling(frames, heard), expected)
+
+
+HEADS = list(product(get_args(Pooling), (None, 5), get_args(DropoutOn)))
+
+
+@pytest.mark.parametrize(("pooling", "hidden", "dropout_on"), HEADS)
+def test_what_lies_beyond_the_true_length_is_not_heard(
+    pooling: Pooling, hidden: int | None, dropout_on: DropoutOn
+) -> None:
+    head = make_head(pooling, hidden, 0.4, dropout_on).eval()
+    frames, heard = make_frames()
+    context = torch.rand(len(frames), 2)
+    logits = head(frames, heard, context)
+    assert logits.shape == (len(frames),)
+    beyond = torch.where(heard[..., None], frames, 1e3)
+    torch.testing.assert_close(head(beyond, heard, context), logits)
+    within = torch.where(heard[..., None], frames + 1, frames)
+    assert (head(within, heard, context) != logits).all()
+    assert (head(frames, heard, context + 1) != logits).all()
+
+
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+def test_a_frame_that_is_not_heard_has_no_gradient(pooling: Pooling) -> None:
+    frames, heard = make_frames()
+    frames.requires_grad_()
+    make_head(pooling)(frames, heard, torch.zeros(3, 2)).sum().backward()
+    assert frames.grad is not None
+    assert frames.grad.isfinite().all()
+    assert ((frames.grad != 0).any(-1) == heard).all()
+
+
+@pytest.mark.parametrize(
+    ("pooling", "hidden", "shapes"),
+    [
+        ("mean", None, [(1, WIDTH + 2)]),
+        ("attention", None, [(1, WIDTH + 2)]),
+        ("mean", 128, [(128, WIDTH + 2), (1, 128)]),
+        ("attention+mean", WIDTH, [(WIDTH, 2 * WIDTH + 2), (1, WIDTH)]),
+    ],
+)
+def test_classifiers_have_the_recipes_shapes(
+    pooling: Pooling, hidden: int | None, shapes: list[tuple[int, int]]
+) -> None:
+    layers = make_head(pooling, hidden).classifier.modules()
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    assert [tuple(layer.weight.shape) for layer in linear] == shapes
+
+
+def classifier_s_input(head: Head, frames: Tensor, heard: Tensor, context: Tensor) -> Tensor:
+    seen = []
+    head.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    head(frames, heard, context)
+    return seen[0]
+
+
+def test_both_poolings_stand_side_by_side() -> None:
+    frames, heard = make_frames()
+    context = torch.rand(3, 2)
+    head = make_head("attention+mean")
+    expected = [head.poolings[0](frames, heard), MeanPooling()(frames, heard), context]
+    torch.testing.assert_close(
+        classifier_s_input(head, frames, heard, context), torch.cat(expected, dim=1)
+    )
+
+
+def test_dropout_falls_where_the_recipe_says_and_not_on_the_context() -> None:
+    frames, context = torch.ones(4, 400, WIDTH), torch.full((4, 2), 0.25)
+    heard = torch.ones(4, 400, dtype=torch.bool)
+    inputs = {
+        where: classifier_s_input(
+            make_head(dropout=0.5, dropout_on=where).train(), frames, heard, context
+        )
+        for where in get_args(DropoutOn)
+    }
+    for seen in inputs.values():
+        torch.testing.assert_close(seen[:, WIDTH:], context)
+    # Of 400 frames about half are left, at double the value; of the pooled vector all or nothing.
+    of_frames, of_pooled = inputs["frames"][:, :WIDTH], inputs["pooled"][:, :WIDTH]
+    torch.testing.assert_close(of_frames, torch.ones(4, WIDTH), atol=0.3, rtol=0)
+    assert of_frames.unique().numel() > 2
+    torch.testing.assert_close(of_pooled, 2 * (of_pooled > 1).float())
+    assert 0 < (of_pooled > 1).float().mean() < 1
+
+
+def make_table(n_rows: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """Features of unlike scales, (80, 3), and labels that the first two of them tell, (80,)."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n_rows, 3)) * [1, 20, 0.1] + [3, -50, 0]
+    labels = features[:, 0] - features[:, 1] / 20 + rng.normal(size=n_rows) > 5.5
+    return features, labels.astype(np.float32)
+
+
+@pytest.mark.parametrize("c", [0.1, 10.0])
+def test_a_started_layer_is_a_logistic_regression_on_standardised_features(c: float) -> None:
+    features, labels = make_table()
+    layer = StartedLinear(3)
+    layer.start_from(features, labels, c)
+    scaled = (features - features.mean(0)) / features.std(0)
+    expected = LogisticRegression(C=c, max_iter=5000).fit(scaled, labels)
+    logits = layer(torch.from_numpy(features))
+    assert logits.dtype == torch.float32
+    np.testing.assert_allclose(logits.detach(), expected.decision_function(scaled), atol=1e-4)
+
+
+def test_a_started_layer_takes_its_start_along_and_goes_on_learning() -> None:
+    features, labels = make_table()
+    layer, again = StartedLinear(3), StartedLinear(3)
+    layer.start_from(features, labels)
+    again.load_state_dict(layer.state_dict())
+    x = torch.from_numpy(features)
+    torch.testing.assert_close(again(x), layer(x), atol=0, rtol=0)
+    assert {name for name, _ in layer.named_parameters()} == {"linear.weight", "linear.bias"}
+    layer(x).sum().backward()
+    assert layer.linear.weight.grad is not None and layer.linear.weight.grad.any()
+
+
+# 0.1 and -7.3 have no exact binary form: their halves are others than what was standardised by.
+@pytest.mark.parametrize("constant", [0.0, 0.75, 0.1, -7.3])
+def test_a_feature_that_is_the_same_for_all_stays_harmless_in_half_precision(
+    constant: float,
+) -> None:
+    features, labels = make_table()
+    features[:, 2] = np.float32(constant)
+    layer, kept = StartedLinear(3), StartedLinear(3)
+    layer.start_from(features, labels)
+    kept.load_state_dict({k: v.half().float() for k, v in layer.state_dict().items()})
+    two = StartedLinear(2)
+    two.start_from(features[:, :2], labels)
+    x = torch.from_numpy(features)
+    torch.testing.assert_close(layer(x), two(x[:, :2]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(kept(x), layer(x), atol=0.05, rtol=0)
+
+
+def test_features_are_standardised_in_full_precision_under_autocast() -> None:
+    features, labels = make_table()
+    layer = StartedLinear(3)
+    layer.start_from(features, labels)
+    x = torch.from_numpy(features).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(layer(x), layer(x.double()), atol=0, rtol=0)
+        assert layer(x).dtype == torch.float32
+
+
+def test_nothing_starts_from_labels_that_are_all_the_same() -> None:
+    features, _ = make_table()
+    with pytest.raises(ValueError, match="class"):
+        StartedLinear(3).start_from(features, np.ones(len(features)))

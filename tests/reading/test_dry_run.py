@@ -1,0 +1,177 @@
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hearback.engine.errors import HearbackError
+from hearback.engine.submission import sandbox
+from hearback.engine.submission.archive import PROJECT, write_zip
+from hearback.engine.submission.sandbox import GUARD, check_environment, listed_problems, rehearse
+from hearback.reading.submission import dry_run
+from hearback.reading.submission.dry_run import ReadingPlay, compare
+from hearback.reading.submission.pack import PackingOptions, pack
+from tests.reading.test_submission import names, options  # noqa: F401  (a fixture)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Callable[[str], tuple[str, str]]:
+    """Run code under the guard; return what it printed, and what was refused."""
+    (tmp_path / "guard").mkdir()
+    (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD.read_text())
+    log = tmp_path / "refused.txt"
+
+    def run(code: str) -> tuple[str, str]:
+        environment = {
+            "PYTHONPATH": str(tmp_path / "guard"),
+            "HEARBACK_GUARD_LOG": str(log),
+            "HEARBACK_GUARD_PROJECT": str(PROJECT),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout + done.stderr, log.read_text() if log.exists() else ""
+
+    return run
+
+
+def test_the_guard_refuses_a_network_and_writes_it_down(
+    guarded: Callable[[str], tuple[str, str]],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        printed, refused = guarded(
+            "import socket\n"
+            "try:\n"
+            f"    socket.create_connection(('127.0.0.1', {port}))\n"
+            "except OSError as error: print('and it went on:', error)"
+        )
+    assert "and it went on: not in the competition's runtime" in printed
+    assert refused.startswith("network: socket.")
+
+
+def test_the_guard_refuses_to_listen_to_others(guarded: Callable[[str], tuple[str, str]]) -> None:
+    printed, refused = guarded("import socket\nsocket.socket().bind(('0.0.0.0', 0))")
+    assert "PermissionError" in printed
+    assert refused.startswith("network: socket.bind ('0.0.0.0', 0)")
+
+
+def test_the_guard_refuses_the_project_and_lets_all_else_pass(
+    guarded: Callable[[str], tuple[str, str]],
+) -> None:
+    printed, refused = guarded(
+        "import socket, json\n"
+        "socket.socket(socket.AF_UNIX).bind('local')\n"
+        "socket.socket().bind(('127.0.0.1', 0))\n"
+        "open('mine', 'w').close()\n"
+        "print('all well')"
+    )
+    assert (printed, refused) == ("all well\n", "")
+    printed, refused = guarded(
+        f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import hearback.engine.errors"
+    )
+    assert "PermissionError" in printed
+    assert refused.startswith(f"project: {PROJECT / 'hearback'}")
+
+
+def write_scores(path: Path, rows: list[tuple[str, object]]) -> Path:
+    pd.DataFrame(rows, columns=["filename", "score"]).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ([("b", 0.2), ("a", 0.5)], None),
+        ([("b", 0.20001), ("a", 0.5)], None),
+        ([("a", 0.5), ("b", 0.2)], "line 2: ['a', '0.5'], not the score of b"),
+        ([("b", 0.2)], "1 rows, not 2"),
+        ([("b", 0.2), ("a", 0.5), ("c", 0.5)], "3 rows, not 2"),
+        ([("b", 0.201), ("a", 0.5)], "line 2: b 0.201, here 0.2"),
+        ([("b", ""), ("a", 0.5)], "line 2:  is no probability"),
+        ([("b", 1.2), ("a", 0.5)], "line 2: 1.2 is no probability"),
+    ],
+)
+def test_a_submission_is_compared_row_by_row(
+    rows: list[tuple[str, object]], fault: str | None, tmp_path: Path
+) -> None:
+    wanted = write_scores(tmp_path / "wanted.csv", [("b", 0.0), ("a", 0.0)])
+    expected = write_scores(tmp_path / "expected.csv", [("a", 0.5), ("b", 0.2)])
+    faults, largest = compare(write_scores(tmp_path / "got.csv", rows), wanted, expected)
+    assert faults[:1] == ([fault] if fault else [])
+    assert fault or largest < sandbox.TOLERANCE
+
+
+def test_an_environment_of_other_packages_is_refused() -> None:
+    with pytest.raises(HearbackError) as raised:
+        check_environment(Path(sys.executable))
+    assert "pytest" in str(raised.value)
+    assert "where requirements/runtime.txt has none" in str(raised.value)
+    with pytest.raises(HearbackError, match="make test-submission"):
+        check_environment(Path("no/python"))
+
+
+def test_the_stage_has_unknown_texts_and_a_damaged_recording(
+    make_corpus: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_corpus(n_test=12)
+    index = (folder / "tts_data" / "data_paths.csv").read_bytes()
+    entries = {"tts_data/data_paths.csv": index, "packages/speech.py": b""}
+    write_zip(entries, tmp_path / "a.zip")
+    set_up = ReadingPlay(tmp_path / "a.zip", folder / "data", 6).set_stage(tmp_path / "stage")
+    metadata = pd.read_csv(set_up.data / "test_metadata.csv")
+    assert len(metadata) == 6
+    assert tuple(metadata["expected_text"][:3]) == dry_run.UNKNOWN_TEXTS
+    assert tuple(metadata["filename"][:3]) == set_up.unknown
+    wanted = pd.read_csv(set_up.data / "submission_format.csv")
+    assert list(wanted["filename"]) == list(metadata["filename"])[::-1]
+    sizes = {path.name: path.stat().st_size for path in set_up.data.glob("*.wav")}
+    assert [name for name, size in sizes.items() if size < 44] == [set_up.damaged]
+    assert len(sizes) == 6
+    with pytest.raises(HearbackError, match="too few"):
+        small = make_corpus(n_test=3, folder=tmp_path / "small")
+        ReadingPlay(tmp_path / "a.zip", small / "data", 6).set_stage(tmp_path / "again")
+
+
+@pytest.mark.slow
+def test_the_toy_submission_is_rehearsed(
+    options: PackingOptions,  # noqa: F811
+    make_corpus: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pack(options)
+    data = make_corpus(n_train=6, n_test=8) / "data"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    python = Path(sys.executable)
+    rows, seconds = rehearse(ReadingPlay(options.submission, data, 8), python, namespace=False)
+    assert rows.startswith("8 rows in the order of the format, 0 with texts that were rendered")
+    assert "scores are those of this environment" in seconds
+
+
+@pytest.mark.slow
+def test_what_fails_leaves_base_rates_and_says_so(
+    options: PackingOptions,  # noqa: F811
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert "main.py" in names(pack(options))
+    play = ReadingPlay(options.submission, options.config.parent / "data", 6)
+    set_up = play.set_stage(tmp_path / "stage")
+    (set_up.runtime / "assets" / "modeltok_1.safetensors").write_bytes(b"cut short")
+    with pytest.raises(HearbackError, match=r"main\.py ended with status 2"):
+        sandbox.perform(set_up, Path(sys.executable), namespace=False)
+    assert "scoring failed" in capfd.readouterr().err
+    table = pd.read_csv(set_up.runtime / "submission.csv")
+    wanted = pd.read_csv(set_up.data / "submission_format.csv")
+    assert list(table["filename"]) == list(wanted["filename"])
+    assert table["score"].between(0.01, 0.99).all()
+    assert listed_problems(set_up.runtime / "submission_problems.csv") == set()

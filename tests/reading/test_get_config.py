@@ -1,0 +1,461 @@
+"""The real get_config.py, on fabricated folds."""
+
+import contextlib
+import functools
+import io
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+from hearback.engine.ensemble.calibration import KINDS
+from hearback.engine.ensemble.stacking import (
+    COMBINATIONS,
+    EnsembleScores,
+    Evidence,
+    Groups,
+    cross_fit,
+    mean_log_loss,
+    score_ensemble,
+)
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.reading import words
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.steps import get_config
+from tests.reading.test_evaluation import (
+    VOICE,
+    make_causes,
+    make_metadata,
+    make_predictions,
+    write_data,
+    write_folds,
+)
+
+NAMES = ("model1m", "model2m", "model3mapd")
+MODELS = {name: make_predictions(0.5, seed) for seed, name in enumerate(NAMES)}
+PREDICTIONS = np.stack(list(MODELS.values()))
+
+
+def make_folder(folder: Path) -> Path:
+    """Write three models with all their folds."""
+    write_data(folder / "data")
+    for model, predictions in MODELS.items():
+        write_folds(folder / "assets", model, predictions)
+    return folder
+
+
+def run_script(folder: Path, *flags: str) -> tuple[Any, str, str]:
+    """Run the script as the command line does; return its status, output and errors."""
+    folders = ["--data", str(folder / "data"), "--assets", str(folder / "assets")]
+    config = ["--config", str(folder / "model_configs.json")]
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        patch.setattr(sys, "argv", ["get_config.py", *folders, *config, *flags])
+        runpy.run_path(str(Path(get_config.__file__)), run_name="__main__")
+    return ended.value.code, output.getvalue(), errors.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_folder(tmp_path)
+
+
+@pytest.fixture
+def run(folder: Path) -> Any:
+    """Run the script in the test's folder."""
+    return functools.partial(run_script, folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder where the script has run without flags, and what it printed."""
+    folder = make_folder(tmp_path_factory.mktemp("finished"))
+    status, output, _ = run_script(folder)
+    assert status is None
+    return folder, output
+
+
+def as_evidence(predictions: np.ndarray, metadata: pd.DataFrame) -> Evidence:
+    speakers, grades = (metadata[name].to_numpy(dtype=str) for name in ("speaker", "grade"))
+    return Evidence(predictions, metadata["score"].to_numpy(), Groups.of(speakers), grades)
+
+
+def make_evidence() -> Evidence:
+    return as_evidence(PREDICTIONS, make_metadata())
+
+
+@functools.cache
+def scores_of(combine: str = "logits", kind: str = "platt_by_group") -> EnsembleScores:
+    return score_ensemble(make_evidence(), combine, kind)
+
+
+def section(output: str, title: str) -> dict[str, list[float]]:
+    """Return a printed table: a row's name to its numbers."""
+    assert f"\n{title}" in output
+    table = output.partition(f"\n{title}")[2].partition("\n\n")[0]
+    rows = [line.split() for line in table.splitlines()[1:]]
+    numbers = re.compile(r"[-–]?\d*\.?\d*$")
+    return {
+        name: [float(cell) if cell != "–" else np.nan for cell in cells]
+        for name, *cells in rows
+        if cells and all(numbers.match(cell) for cell in cells)
+    }
+
+
+def printed_loss(output: str, name: str) -> float:
+    match = re.search(rf"^{name} +log loss (\d\.\d+)", output, re.MULTILINE)
+    assert match is not None, f"no {name!r} in:\n{output}"
+    return float(match[1])
+
+
+def load(folder: Path) -> EnsembleConfig:
+    return EnsembleConfig.load(folder / "model_configs.json")
+
+
+def test_each_model_the_plain_mean_and_the_ensemble_are_scored(finished: tuple[Path, str]) -> None:
+    _, output = finished
+    assert output.startswith("96 rows that every model predicted out of fold, of 96\n")
+    expected = scores_of()
+    models = section(output, "Models (weights of their logits)")
+    for name, alone, weight in zip(NAMES, expected.alone, expected.mixture.weights, strict=True):
+        assert models[name][:2] == pytest.approx([alone, weight], abs=1e-4)
+    for place, name in enumerate(NAMES):
+        rest = make_evidence().without([place])
+        (honest,) = cross_fit(rest, "logits", ["platt_by_group"]).values()
+        assert models[name][2] == pytest.approx(mean_log_loss(rest.labels, honest), abs=1e-4)
+    assert printed_loss(output, "plain mean") == pytest.approx(expected.plain_mean, abs=1e-4)
+    assert printed_loss(output, "weighted ensemble") == pytest.approx(expected.honest, abs=1e-4)
+    assert printed_loss(output, "on its own rows") == pytest.approx(expected.fitted, abs=1e-4)
+    assert "fitted without the speakers that they are scored on" in output
+    assert expected.honest > expected.fitted + 1e-3  # else the lines above could be swapped
+
+
+def test_the_honest_log_loss_has_an_interval(finished: tuple[Path, str]) -> None:
+    _, output = finished
+    match = re.search(r"log loss (\d\.\d{4}) \[(\d\.\d{4}), (\d\.\d{4})\]", output)
+    assert match is not None
+    loss, low, high = map(float, match.groups())
+    assert low < loss < high
+
+
+def test_every_combination_is_shown_with_every_calibration(finished: tuple[Path, str]) -> None:
+    _, output = finished
+    table = section(output, "Honest log loss by combination and calibration")
+    assert set(table) == set(COMBINATIONS)
+    for combine, losses in table.items():
+        expected = [scores_of(combine, kind).honest for kind in KINDS]
+        np.testing.assert_allclose(losses, expected, atol=1e-4)
+
+
+def test_the_honest_ensemble_is_shown_by_grade_and_cause(
+    folder: Path, run: Any, finished: tuple[Path, str]
+) -> None:
+    make_causes().to_csv(folder / "why.csv", index=False)
+    _, output, _ = run("--causes", str(folder / "why.csv"))
+    honest, metadata = scores_of().honest_predictions, make_metadata()
+    grade = metadata["grade"] == "KG"
+    n_rows, _, loss = section(output, "Log loss per grade")["KG"]
+    assert n_rows == 24
+    assert loss == pytest.approx(log_loss(metadata["score"][grade], honest[grade]), abs=1e-4)
+    rows = (metadata["score"] > 0) | (make_causes()["why"] == "omit")
+    area = section(output, "AUC of the correct against each cause")["omit"][-1]
+    assert area == pytest.approx(roc_auc_score(metadata["score"][rows], honest[rows]), abs=1e-4)
+    assert section(output, "Calibration per grade (ECE: 10 bins of equal mass;")["all"][0] == 96
+    (area,) = section(output, "AUC per grade")["KG"]
+    assert area == pytest.approx(roc_auc_score(metadata["score"][grade], honest[grade]), abs=1e-4)
+    assert "against each cause" not in finished[1]
+
+
+def test_bad_causes_are_refused(folder: Path, run: Any) -> None:
+    status, _, errors = run("--causes", str(folder / "nowhere.csv"))
+    assert status == 2
+    assert "nowhere.csv" in errors and "no such file" in errors
+    assert not (folder / "model_configs.json").exists()
+
+
+def test_a_family_of_several_models_has_a_line(
+    folder: Path, run: Any, finished: tuple[Path, str]
+) -> None:
+    assert "without the comparison" not in finished[1]  # nothing would be left
+    predictions = make_predictions(2, seed=9)
+    write_folds(folder / "assets", "modeltok", predictions, recipe={"pair": "tokens"})
+    _, output, _ = run()
+    match = re.search(r"^without the comparison models \((.*)\): (\d\.\d+)$", output, re.MULTILINE)
+    assert match is not None and match[1] == ", ".join(NAMES)
+    alone = as_evidence(make_predictions(2, seed=9)[None], make_metadata())
+    expected = score_ensemble(alone, "logits", "platt_by_group").honest
+    assert float(match[2]) == pytest.approx(expected, abs=1e-4)
+    assert "without the token scorer" not in output  # its one model has a line
+
+
+@pytest.mark.parametrize(
+    ("combine", "kind"),
+    [("probabilities", "none"), ("probabilities", "isotonic"), ("logits", "temperature")],
+)
+def test_what_is_asked_for_is_what_is_written(
+    folder: Path, run: Any, combine: str, kind: str
+) -> None:
+    _, output, _ = run("--combine", combine, "--calibration", kind)
+    config, evidence = load(folder), make_evidence()
+    expected = scores_of(combine, kind)
+    assert (config.combine, config.calibration) == (combine, expected.mixture.calibration)
+    weights = [model.weight for model in config.models]
+    np.testing.assert_array_equal(weights, expected.mixture.weights)
+    used = PREDICTIONS[np.array(weights) > 0]
+    predictions = config.predict(used, evidence.calibration_groups)
+    assert mean_log_loss(evidence.labels, predictions) == pytest.approx(expected.fitted)
+    assert printed_loss(output, "on its own rows") == pytest.approx(expected.fitted, abs=1e-4)
+
+
+def test_the_configuration_is_what_was_found(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    config, metadata = load(folder), make_metadata()
+    scores = metadata["score"].to_numpy()
+    found = scores_of()
+    assert [model.name for model in config.models] == list(NAMES)
+    assert {model.folds for model in config.models} == {(0, 1, 2)}
+    np.testing.assert_allclose([model.weight for model in config.models], found.mixture.weights)
+    assert config.voice == VOICE
+    assert config.n_rows == 96
+    assert config.log_losses == pytest.approx(
+        {"honest": found.honest, "fitted": found.fitted, "plain_mean": found.plain_mean}
+    )
+    by_task = metadata.groupby("task")["score"].mean()
+    assert config.base_rates == pytest.approx({"all": scores.mean(), **by_task}, rel=1e-6)
+
+
+def test_without_speakers_rows_are_held_out_one_by_one(tmp_path: Path, run: Any) -> None:
+    (tmp_path / "data" / "train_metadata.csv").unlink()
+    (tmp_path / "data" / "train_labels.csv").unlink()
+    (tmp_path / "data").rmdir()
+    write_data(tmp_path / "data", make_metadata().drop(columns="speaker"))
+    status, output, _ = run()
+    assert status is None
+    assert "fitted without the filenames that they are scored on" in output
+
+
+def test_only_rows_that_every_model_predicted_count(folder: Path, run: Any) -> None:
+    write_folds(folder / "assets", "model2ds", make_predictions(1, seed=9), folds=[0, 2])
+    _, output, _ = run()
+    assert output.startswith("64 rows that every model predicted out of fold, of 96\n")
+    config = load(folder)
+    assert {model.name: model.folds for model in config.models}["model2ds"] == (0, 2)
+    assert config.n_rows == 64
+
+
+def test_a_chosen_model_alone_has_all_the_weight(folder: Path, run: Any) -> None:
+    run("--models", "model3mapd", "--combine", "probabilities")
+    assert [(model.name, model.weight) for model in load(folder).models] == [("model3mapd", 1)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"voice": {"backend": "melo"}}, "different voices"),
+        ({"data_fingerprint": "another"}, "differ in data fingerprint"),
+    ],
+)
+def test_what_cannot_be_averaged_is_refused_and_the_former_file_kept(
+    folder: Path, run: Any, changes: dict[str, Any], said: str
+) -> None:
+    config = folder / "model_configs.json"
+    config.write_text("former")
+    write_folds(folder / "assets", "model2ds", make_predictions(1, seed=9), **changes)
+    status, _, errors = run()
+    assert status == 2
+    assert said in errors
+    assert "Traceback" not in errors
+    assert config.read_text() == "former"
+
+
+def make_words(quality: float, seed: int) -> np.ndarray:
+    """Return word scores, (96, 3, 2), that are low where the row's score is."""
+    sign = 2 * make_metadata()["score"].to_numpy() - 1
+    noise = np.random.default_rng(seed).normal(0, 1, (len(sign), 3, 2))
+    log_odds = 2 + quality * sign[:, None, None] + noise
+    log_odds[:, 2, words.SAID] = np.nan  # the ends of texts of two words
+    return log_odds
+
+
+def write_token_scorer(
+    folder: Path, name: str, quality: float, seed: int, **story: Any
+) -> np.ndarray:
+    """Write a model that scores words, and return those scores, (96, 3, 2)."""
+    log_odds, metadata = make_words(quality, seed), make_metadata()
+    table = words.to_table(
+        metadata["filename"].tolist(), metadata["expected_text"].tolist(), log_odds
+    )
+    write_folds(folder / "assets", name, make_predictions(quality, seed), words=table, **story)
+    return log_odds
+
+
+def test_words_are_calibrated_on_the_weighted_models_that_score_them(
+    folder: Path, run: Any
+) -> None:
+    both = [
+        write_token_scorer(folder, "modeltok", 1.5, seed=5),
+        write_token_scorer(folder, "modeltokb", 1.0, seed=6),
+    ]
+    _, output, _ = run()
+    config, metadata = load(folder), make_metadata()
+    weights = {model.name: model.weight for model in config.models}
+    assert weights["modeltok"] > 0 and weights["modeltokb"] > 0
+    averaged = np.average(both, axis=0, weights=[weights["modeltok"], weights["modeltokb"]])
+    labels, speakers = metadata["score"].to_numpy(), metadata["speaker"].to_numpy()
+    expected = words.fit_words(("modeltok", "modeltokb"), averaged, labels)
+    assert config.words is not None
+    assert config.words.models == expected.models
+    for found, line in (
+        (config.words.said, expected.said),
+        (config.words.complete, expected.complete),
+    ):
+        assert found.slope == pytest.approx(line.slope, rel=1e-3)
+        assert found.intercept == pytest.approx(line.intercept, abs=1e-3)
+    honest = mean_log_loss(labels, words.cross_fit_words(averaged, labels, speakers))
+    assert config.log_losses["words"] == pytest.approx(honest, abs=1e-4)
+    assert printed_loss(output, "product over words") == pytest.approx(honest, abs=1e-4)
+    assert f"the ensemble's: {config.log_losses['honest']:.4f}" in output
+
+
+def test_a_model_of_no_weight_scores_no_words(folder: Path, run: Any) -> None:
+    write_token_scorer(folder, "modeltok", 3.0, seed=5)
+    write_token_scorer(folder, "modeltokb", -3.0, seed=6)
+    run()
+    config = load(folder)
+    assert config.words is not None and config.words.models == ("modeltok",)
+
+
+def test_without_a_model_that_scores_words_there_are_none(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    assert load(folder).words is None
+    assert "words" not in load(folder).log_losses
+    assert "No model of the ensemble scores words" in output
+
+
+def test_word_scores_of_other_trainings_are_refused(folder: Path, run: Any) -> None:
+    write_token_scorer(folder, "modeltok", 3.0, seed=5)
+    file = FoldFiles(folder / "assets", "modeltok", 1).words
+    file.write_text(file.read_text().replace("text", "test"))
+    status, _, errors = run()
+    assert status == 2
+    assert "modeltok_1.words.csv" in errors and "python train_modeltok.py --fold 1" in errors
+    write_token_scorer(folder, "modeltok", 3.0, seed=5)
+    write_folds(folder / "assets", "modeltok", make_predictions(3.0, 5), folds=[1])
+    status, _, errors = run()
+    assert status == 2
+    assert "modeltok: train again, for their word scores, folds [1]" in errors
+
+
+def test_without_folds_there_is_nothing_to_weigh(tmp_path: Path, run: Any) -> None:
+    for file in (tmp_path / "assets").iterdir():
+        file.unlink()
+    status, _, errors = run()
+    assert status == 2
+    assert "python train.py" in errors
+    assert not (tmp_path / "model_configs.json").exists()
+
+
+def write_timed_folds(folder: Path) -> None:
+    """Write the three models again, each slower than the one before: 1, 10 and 100 s a fold."""
+    for place, (model, predictions) in enumerate(MODELS.items()):
+        epoch = {"epoch": 1, "validation_seconds": 10.0**place / 3}  # a fold holds out a third
+        write_folds(folder / "assets", model, predictions, epochs=[epoch])
+
+
+def test_a_time_limit_chooses_models_and_folds(folder: Path, run: Any) -> None:
+    write_timed_folds(folder)
+    status, output, _ = run("--time-limit", "50s")
+    assert status is None
+    config, plan = load(folder), section(output, "Within 0:00:50, 96 clips")
+    assert {m.name: m.folds for m in config.models} == {"model1m": (0, 1, 2), "model2m": (0, 1, 2)}
+    full, kept = scores_of().honest, as_evidence(PREDICTIONS[:2], make_metadata())
+    honest = score_ensemble(kept, "logits", "platt_by_group").honest
+    assert config.log_losses["honest"] == pytest.approx(honest)
+    assert not plan  # its rows have durations, which are no numbers: read below
+    for name, duration, loss in (
+        ("full ensemble", "0:05:33", full),
+        ("half of every model's folds", "0:03:42", full),
+        ("within the limit", "0:00:33", honest),
+    ):
+        assert re.search(rf"^{name} +{duration} +{loss:.4f}$", output, re.MULTILINE), output
+    assert "cannot show" in output
+
+
+def test_what_infer_falls_back_on_is_written_with_its_honest_log_loss(
+    folder: Path, run: Any
+) -> None:
+    write_timed_folds(folder)
+    _, output, _ = run()
+    config = load(folder)
+    assert [model.seconds_per_clip for model in config.models] == pytest.approx(
+        [1 / 96, 10 / 96, 100 / 96], rel=0.05
+    )
+    names = [list(fallback.weights) for fallback in config.fallbacks]
+    assert sorted(of_it for of_it in names if len(of_it) == 1) == [[name] for name in NAMES]
+    assert any(len(of_it) == 2 for of_it in names)
+    losses = [fallback.log_loss for fallback in config.fallbacks]
+    assert losses == sorted(losses, reverse=True)
+    for fallback in config.fallbacks:
+        of_it = [MODELS[name] for name in fallback.weights]
+        expected = score_ensemble(
+            as_evidence(np.stack(of_it), make_metadata()), "logits", "platt_by_group"
+        )
+        assert fallback.log_loss == pytest.approx(expected.honest)
+        assert fallback.calibration == expected.mixture.calibration
+        np.testing.assert_allclose(list(fallback.weights.values()), expected.mixture.weights)
+        assert f"{fallback.log_loss:.4f}  {', '.join(fallback.weights)}\n" in output
+        assert fallback.words is None
+
+
+def test_words_are_calibrated_for_what_infer_falls_back_on(folder: Path, run: Any) -> None:
+    write_timed_folds(folder)
+    epoch = {"epoch": 1, "validation_seconds": 1.0}
+    log_odds = write_token_scorer(folder, "modeltok", 1.5, seed=5, epochs=[epoch])
+    run()
+    config, labels = load(folder), make_metadata()["score"].to_numpy()
+    expected = words.fit_words(("modeltok",), log_odds, labels)
+    scoring = [fallback for fallback in config.fallbacks if "modeltok" in fallback.weights]
+    assert scoring and len(scoring) < len(config.fallbacks)
+    for fallback in config.fallbacks:
+        assert (fallback.words is not None) == (fallback in scoring)
+        if fallback.words is not None:
+            assert fallback.words.said.slope == pytest.approx(expected.said.slope, rel=1e-3)
+
+
+def test_without_seconds_there_are_no_fallbacks(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    assert "infer.py has no --time_limit" in output
+    assert load(folder).fallbacks == ()
+
+
+def test_seconds_are_those_of_the_rows_to_score(folder: Path, run: Any) -> None:
+    write_timed_folds(folder)
+    _, output, _ = run("--time-limit", "50s", "--rows", "48")  # half as many clips
+    assert "Within 0:00:50, 48 clips" in output
+    assert re.search(r"^full ensemble +0:02:46 ", output, re.MULTILINE)
+    run("--time-limit", "11s", "--rows", "96")
+    folds = {model.name: len(model.folds) for model in load(folder).models}
+    assert sum(folds.values()) < 6 and "model3mapd" not in folds
+
+
+def test_a_limit_that_nothing_fits_is_refused(folder: Path, run: Any) -> None:
+    status, _, errors = run("--time-limit", "2h")
+    assert status == 2 and "do not say how long a validation took" in errors
+    write_timed_folds(folder)
+    status, _, errors = run("--time-limit", "0.5s")
+    assert status == 2 and "the fastest fold alone takes 0:00:01" in errors
+    for flags in (["--time-limit", "soon"], ["--rows", "9"], ["--time-limit", "2h", "--rows", "0"]):
+        status, _, _ = run(*flags)
+        assert status == 2
+    assert not (folder / "model_configs.json").exists()

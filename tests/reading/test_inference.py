@@ -1,0 +1,545 @@
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hearback.engine import devices
+from hearback.engine.audio.effects import change_speed
+from hearback.engine.data import tables
+from hearback.engine.data.problems import BadInput
+from hearback.engine.ensemble.calibration import Line
+from hearback.engine.ensemble.config import ModelConfig
+from hearback.engine.errors import HearbackError
+from hearback.engine.training import fold_files
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.engine.whisper.encoder import EncoderLayer
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.inference import passes
+from hearback.reading.inference.predict import Predictions, collect, predict, predict_ensemble
+from hearback.reading.inference.submission import InferenceOptions, write_submission
+from hearback.reading.models import load, scorers
+from hearback.reading.models.scorers import Scorer, build
+from hearback.reading.pairs import PairDataset, PairSource
+from hearback.reading.recipe import Recipe
+from hearback.reading.references import References
+from hearback.reading.steps import infer
+from hearback.reading.window_batches import Batch
+from hearback.reading.words import WordCalibration
+from tests.conftest import CONFIG, inference_options
+from train_model2ds import RECIPE as MEAN
+from train_model3mapd import RECIPE as ATTENTION
+from train_modelali import RECIPE as ALIGNED
+from train_modeltok import RECIPE as BY_GRADE
+from train_modeltokown import RECIPE as OWN
+
+TOKENS = replace(BY_GRADE, speed_by_grade=(1.0,) * 4)  # takes in what OWN does
+
+BASE_RATES = {"all": 0.4, "deletion": 0.1, "nonword_repetition": 0.25}
+
+
+@pytest.fixture
+def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptions:
+    """Options to run models of two folds, with random weights, on a test set of six clips."""
+    folder = make_corpus()
+    voice = References(folder / "tts_data").voice
+    weights = {MEAN: 0.25, ATTENTION: 0.25, TOKENS: 0.5}
+    for recipe in weights:
+        for fold in (0, 1):
+            write_fold(folder / "assets", recipe, fold, voice, tokenizer)
+    scorers = tuple(ModelConfig(recipe.name, (0, 1), w) for recipe, w in weights.items())
+    config = EnsembleConfig(scorers, voice, BASE_RATES, {"honest": 0.5}, n_rows=36)
+    config.save(folder / "model_configs.json")
+    return inference_options(folder)
+
+
+def make_model(recipe: Recipe, tokenizer: Path, seed: int = 0) -> Scorer:
+    """A model of random weights, none of them zero."""
+    torch.manual_seed(100 * seed + recipe.seed)
+    model = build(recipe, CONFIG, tokenizer)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("head."):
+                parameter.add_(0.03 * torch.randn_like(parameter))
+            if name == "decoder.embed_tokens.weight":
+                parameter.mul_(0.1)  # else every token's logit would be huge
+    return model
+
+
+def write_fold(
+    assets: Path, recipe: Recipe, fold: int, voice: dict[str, Any], tokenizer: Path
+) -> None:
+    model = make_model(recipe, tokenizer, fold)
+    oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
+    story = {
+        "recipe": recipe.as_dict(),
+        "shape": model.shape(),
+        "tokenizer": load.keep_tokenizer(tokenizer, assets) if model.reader else None,
+        "voice": voice,
+    }
+    fold_files.save_fold(FoldFiles(assets, recipe.name, fold), model.state_dict(), oof, story)
+
+
+def scores(options: InferenceOptions) -> pd.Series:
+    return pd.read_csv(options.submission).set_index("filename")["score"]
+
+
+def problems(options: InferenceOptions) -> pd.DataFrame:
+    return pd.read_csv(options.submission.with_name(tables.PROBLEMS))
+
+
+def test_the_submission_has_the_formats_rows_in_its_order(options: InferenceOptions) -> None:
+    write_submission(options)
+    expected = pd.read_csv(options.data / "submission_format.csv")
+    submission = pd.read_csv(options.submission)
+    assert list(submission.columns) == ["filename", "score"]
+    assert list(submission["filename"]) == list(expected["filename"])
+    assert submission["score"].between(0, 1, inclusive="neither").all()
+    assert submission["score"].nunique() == len(submission)
+    assert not options.submission.with_name(tables.PROBLEMS).exists()
+
+
+def test_without_a_format_the_order_is_the_metadatas(options: InferenceOptions) -> None:
+    (options.data / "submission_format.csv").unlink()
+    write_submission(options)
+    metadata = pd.read_csv(options.data / "test_metadata.csv")
+    assert list(scores(options).index) == list(metadata["filename"])
+
+
+def test_the_score_is_the_weighted_mean_of_the_models_mean_over_folds(
+    options: InferenceOptions,
+) -> None:
+    write_submission(options)
+    together = scores(options)
+    config = EnsembleConfig.load(options.config)
+    expected = pd.Series(0.0, index=together.index)
+    for model in config.models:
+        for fold in model.folds:
+            alone = replace(config, models=(ModelConfig(model.name, (fold,), 1.0),))
+            alone.save(options.config)
+            write_submission(options)
+            expected += model.weight / len(model.folds) * scores(options)
+    pd.testing.assert_series_equal(together, expected, atol=1e-9, check_names=False)
+
+
+def test_a_clips_score_does_not_depend_on_its_place_in_the_table(options: InferenceOptions) -> None:
+    write_submission(options)
+    before = scores(options)
+    path = options.data / "test_metadata.csv"
+    pd.read_csv(path, dtype=str)[::-1].to_csv(path, index=False)
+    write_submission(options)
+    pd.testing.assert_series_equal(scores(options), before, atol=1e-5, rtol=0)
+
+
+def test_rows_that_cannot_be_scored_get_their_tasks_base_rate_and_are_listed(
+    options: InferenceOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_submission(options)
+    before = scores(options)
+    (options.data / "test000.wav").write_bytes(b"broken")  # deletion
+    (options.data / "test001.wav").unlink()  # blending, of which training had none
+    table = options.data / "test_metadata.csv"
+    lines = table.read_text().splitlines()
+    lines[3] = lines[3].replace("koovnorb", "")  # nonword_repetition
+    lines[4] = lines[4].replace("sentence_repetition", "singing")
+    table.write_text("\n".join(lines))
+    write_submission(options)
+    after = scores(options)
+    assert after["test000.wav"] == 0.1
+    assert after["test001.wav"] == 0.4
+    assert after["test002.wav"] == 0.25
+    assert after["test003.wav"] == 0.4
+    untouched = ["test004.wav", "test005.wav"]
+    pd.testing.assert_series_equal(after[untouched], before[untouched], atol=1e-5, rtol=0)
+    listed = problems(options)
+    assert set(listed["filename"]) == {f"test00{n}.wav" for n in range(4)}
+    printed = capsys.readouterr().out
+    assert "WARNING" in printed and "test001.wav" in printed
+    assert "4 of them at the base rate" in printed
+
+
+def test_a_row_of_the_format_that_the_metadata_lacks_is_not_lost(options: InferenceOptions) -> None:
+    path = options.data / "submission_format.csv"
+    path.write_text(path.read_text() + "stranger.wav,0.0\n")
+    write_submission(options)
+    assert scores(options)["stranger.wav"] == 0.4
+    assert "stranger.wav" in set(problems(options)["filename"])
+
+
+def test_a_stereo_recording_is_scored_and_mentioned(options: InferenceOptions) -> None:
+    import soundfile
+
+    samples, rate = soundfile.read(options.data / "test000.wav")
+    soundfile.write(options.data / "test000.wav", np.stack([samples, samples], axis=1), rate)
+    write_submission(options)
+    assert scores(options)["test000.wav"] not in BASE_RATES.values()
+    assert list(problems(options)["severity"]) == ["warning"]
+
+
+def test_a_text_that_cannot_be_rendered_does_not_lose_the_submission(
+    options: InferenceOptions,
+) -> None:
+    table = options.data / "test_metadata.csv"
+    table.write_text(table.read_text().replace("koovnorb", "a text never rendered"))
+    write_submission(options)  # the tests' voice is none that the product knows
+    assert scores(options)["test002.wav"] == 0.25
+    assert "a text never rendered" in problems(options)["what"][0]
+
+
+def test_problems_of_an_earlier_run_do_not_stay(options: InferenceOptions) -> None:
+    whole = (options.data / "test000.wav").read_bytes()
+    (options.data / "test000.wav").write_bytes(b"broken")
+    write_submission(options)
+    assert options.submission.with_name(tables.PROBLEMS).exists()
+    (options.data / "test000.wav").write_bytes(whole)
+    write_submission(options)
+    assert not options.submission.with_name(tables.PROBLEMS).exists()
+
+
+def test_a_missing_column_is_an_error(options: InferenceOptions) -> None:
+    table = options.data / "test_metadata.csv"
+    pd.read_csv(table).drop(columns="grade").to_csv(table, index=False)
+    with pytest.raises(BadInput, match="'grade' is missing"):
+        write_submission(options)
+    assert not options.submission.exists()
+
+
+def test_another_voice_than_in_training_is_refused(options: InferenceOptions) -> None:
+    config = EnsembleConfig.load(options.config)
+    replace(config, voice={**config.voice, "speed": 1.0}).save(options.config)
+    with pytest.raises(HearbackError, match="voice"):
+        write_submission(options)
+
+
+def test_missing_weights_are_an_error_that_says_what_to_do(options: InferenceOptions) -> None:
+    FoldFiles(options.assets, ATTENTION.name, 1).story.unlink()
+    with pytest.raises(HearbackError, match=r"python train_model3mapd\.py --fold 1"):
+        write_submission(options)
+
+
+def test_weights_of_another_model_are_an_error(options: InferenceOptions) -> None:
+    wrong = FoldFiles(options.assets, MEAN.name, 0).weights.read_bytes()
+    FoldFiles(options.assets, ATTENTION.name, 0).weights.write_bytes(wrong)
+    with pytest.raises(HearbackError, match="not this model's weights"):
+        write_submission(options)
+
+
+def test_a_missing_tokenizer_is_an_error_that_names_it(options: InferenceOptions) -> None:
+    (kept,) = options.assets.glob("tokenizer_*.json")
+    kept.unlink()
+    with pytest.raises(HearbackError, match=kept.name):
+        write_submission(options)
+    assert not options.submission.exists()
+
+
+@pytest.fixture
+def source(make_source: Callable[[int], PairSource]) -> PairSource:
+    return make_source(12)
+
+
+CPU: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}
+FAMILIES = (ATTENTION, ALIGNED, TOKENS, OWN)
+
+
+@pytest.mark.parametrize("recipe", FAMILIES, ids=lambda recipe: recipe.name)
+def test_predictions_come_in_the_order_that_they_were_asked_for(
+    recipe: Recipe, source: PairSource, tokenizer: Path
+) -> None:
+    model = make_model(recipe, tokenizer)
+    in_order = predict(model, source, np.arange(12), **CPU).clips
+    assert in_order.shape == (12,)
+    assert in_order.dtype == np.float64
+    assert len(set(in_order)) == 12
+    rows = np.random.default_rng(0).permutation(12)[:7]
+    np.testing.assert_allclose(predict(model, source, rows, **CPU).clips, in_order[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", FAMILIES, ids=lambda recipe: recipe.name)
+def test_a_clip_is_predicted_alone_as_in_any_batch(
+    recipe: Recipe, source: PairSource, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = predict(make_model(recipe, tokenizer), source, range(12), **CPU)
+    monkeypatch.setitem(passes.BATCH_SECONDS, "cpu", 0.1)
+    one_by_one = predict(make_model(recipe, tokenizer), source, range(12), **CPU)
+    np.testing.assert_allclose(one_by_one.clips, together.clips, atol=1e-5)
+    alone = predict(make_model(recipe, tokenizer), source, [5], **CPU)
+    np.testing.assert_allclose(alone.clips, together.clips[[5]], atol=1e-5)
+    assert (together.words is None) == (recipe is not TOKENS)
+    if together.words is not None and one_by_one.words is not None:
+        np.testing.assert_allclose(one_by_one.words, together.words, atol=1e-4)
+
+
+def test_words_are_scored_where_a_text_has_them(source: PairSource, tokenizer: Path) -> None:
+    rows = [3, 0, 4]  # four words, one and three
+    words = predict(make_model(TOKENS, tokenizer), source, rows, **CPU).words
+    assert words is not None
+    n_words = [len(source.texts[row].split()) for row in rows]
+    assert n_words == [4, 1, 3]
+    places = np.arange(5)
+    for line, n in enumerate(n_words):
+        np.testing.assert_array_equal(np.isfinite(words[line, :, 0]), places < n)
+        np.testing.assert_array_equal(np.isfinite(words[line, :, 1]), places <= n)
+
+
+def test_no_rows_have_no_predictions(source: PairSource, tokenizer: Path) -> None:
+    assert predict(make_model(TOKENS, tokenizer), source, [], **CPU).clips.shape == (0,)
+
+
+def test_what_is_collected_is_of_each_row_with_its_own_text(
+    source: PairSource, tokenizer: Path
+) -> None:
+    model = make_model(TOKENS, tokenizer).train()
+
+    def label_and_tokens(model: Scorer, batch: Batch) -> torch.Tensor:
+        assert not model.training
+        assert batch.texts is not None and len(batch.texts.clips) == len(batch)
+        assert not batch.made.any()
+        return torch.stack([batch.labels, batch.texts.n_targets.float()], dim=1)
+
+    rows = [3, 11, 0, 7]
+    collected = collect(model, source, rows, label_and_tokens, **CPU)
+    assert model.reader is not None
+    n_tokens = [len(model.reader.read(source.texts[row]).words) for row in rows]
+    np.testing.assert_array_equal(collected, np.stack([source.labels[rows], n_tokens], axis=1))
+
+
+@pytest.mark.parametrize("recipe", FAMILIES, ids=lambda recipe: recipe.name)
+def test_workers_change_no_prediction(recipe: Recipe, source: PairSource, tokenizer: Path) -> None:
+    model = make_model(recipe, tokenizer)
+    alone, helped = (predict(model, source, range(6), n_workers=n, **CPU) for n in (0, 2))
+    np.testing.assert_array_equal(alone.clips, helped.clips)
+
+
+def test_an_unknown_device_is_an_error() -> None:
+    with pytest.raises(HearbackError, match="--device abacus"):
+        devices.choose_device("abacus")
+
+
+# One pass for all of the ensemble
+
+ENSEMBLE = (MEAN, ATTENTION, ALIGNED, TOKENS, OWN)
+
+
+@pytest.fixture
+def ensemble(source: PairSource, tokenizer: Path, tmp_path: Path) -> EnsembleConfig:
+    """Models of all families, of two folds each, with random weights; two score words."""
+    other_tokens = replace(TOKENS, name="modeltok2", seed=9)
+    weights = {**dict.fromkeys(ENSEMBLE, 0.15), other_tokens: 0.25}
+    for recipe in weights:
+        for fold in (0, 1):
+            write_fold(tmp_path / "assets", recipe, fold, source.references.voice, tokenizer)
+    return EnsembleConfig(
+        tuple(ModelConfig(recipe.name, (0, 1), weight) for recipe, weight in weights.items()),
+        source.references.voice,
+        BASE_RATES,
+        {"honest": 0.5},
+        n_rows=36,
+        words=WordCalibration(("modeltok", "modeltok2"), Line(1.0, 0.0), Line(1.0, 0.0)),
+    )
+
+
+def run_ensemble(
+    config: EnsembleConfig, source: PairSource, assets: Path, **changed: Any
+) -> Predictions:
+    grades = np.repeat("1", len(source))
+    return predict_ensemble(config, source, grades, assets, **{**CPU, **changed})
+
+
+def one_by_one(config: EnsembleConfig, source: PairSource, assets: Path) -> Predictions:
+    clips, words, weights = [], [], []
+    for model in config.models:
+        of_model = []
+        for fold in model.folds:
+            files = FoldFiles(assets, model.name, fold)
+            scorer = load.load_scorer(files, fold_files.read_story(files))
+            alone = predict(scorer, source, range(len(source)), **CPU)
+            of_model.append(alone.clips)
+            if alone.words is not None:
+                words.append(alone.words)
+                weights.append(model.weight / len(model.folds))
+        clips.append(np.mean(of_model, axis=0))
+    mixed = config.predict(np.array(clips), np.repeat("1", len(source)))
+    return Predictions(mixed, np.average(words, axis=0, weights=weights))
+
+
+def assert_same(predictions: Predictions, expected: Predictions, atol: float) -> None:
+    np.testing.assert_allclose(predictions.clips, expected.clips, atol=atol)
+    assert predictions.words is not None and expected.words is not None
+    np.testing.assert_allclose(predictions.words, expected.words, atol=10 * atol)
+
+
+@pytest.fixture
+def assets(tmp_path: Path) -> Path:
+    return tmp_path / "assets"
+
+
+def test_an_ensemble_s_scores_are_those_of_its_folds_one_by_one(
+    ensemble: EnsembleConfig, source: PairSource, assets: Path
+) -> None:
+    expected = one_by_one(ensemble, source, assets)
+    assert np.ptp(expected.clips) > 0.01
+    assert_same(run_ensemble(ensemble, source, assets), expected, 1e-5)
+
+
+def test_each_model_hears_recordings_at_its_own_speed(
+    source: PairSource, tokenizer: Path, assets: Path
+) -> None:
+    voice = source.references.voice
+    slow = replace(TOKENS, name="modeltok2", speed_by_grade=(0.8,) * 4)
+    for recipe in (TOKENS, slow):
+        write_fold(assets, recipe, 0, voice, tokenizer)
+    models_of_it = tuple(ModelConfig(name, (0,), 0.5) for name in ("modeltok", "modeltok2"))
+    config = EnsembleConfig(
+        models_of_it,
+        voice,
+        BASE_RATES,
+        {"honest": 0.5},
+        n_rows=36,
+        words=WordCalibration(("modeltok", "modeltok2"), Line(1.0, 0.0), Line(1.0, 0.0)),
+    )
+    together = run_ensemble(config, source, assets)
+    assert_same(together, one_by_one(config, source, assets), 1e-6)
+
+    as_it_is, played_slowly = (
+        predict(make_model(recipe, tokenizer), source, range(12), **CPU)
+        for recipe in (TOKENS, slow)
+    )
+    by_hand = copy(source)
+    slowed = {n: change_speed(source.store.get(n), 0.8) for n in source.filenames}
+    by_hand.store = cast(Any, SimpleNamespace(get=slowed.get, n_samples=lambda n: len(slowed[n])))
+    expected = predict(make_model(TOKENS, tokenizer), by_hand, range(12), **CPU)
+    np.testing.assert_allclose(played_slowly.clips, expected.clips, atol=1e-6)
+    assert np.abs(played_slowly.clips - as_it_is.clips).max() > 1e-4
+
+
+def count(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
+    """Return a list that gets the arguments of every call of `owner.name`."""
+    calls: list[Any] = []
+    function = getattr(owner, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+def test_what_models_take_in_is_made_once_for_all_that_take_in_the_same(
+    ensemble: EnsembleConfig,
+    source: PairSource,
+    assets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetched = count(monkeypatch, PairDataset, "__getitem__")
+    laid = count(monkeypatch, passes, "collate")
+    features = count(monkeypatch, passes, "log_mel")
+    again = count(monkeypatch, scorers, "log_mel")
+    run_ensemble(ensemble, source, assets)
+    # Twelve clips, joined, aligned and read: of each kind there are four, two and six folds.
+    assert len(fetched) == 12 * 3
+    assert len(features) == len(laid) and not again
+
+
+def test_models_that_do_not_fit_in_memory_together_take_turns_and_score_the_same(
+    ensemble: EnsembleConfig,
+    source: PairSource,
+    assets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    together = run_ensemble(ensemble, source, assets)
+    assert "modeltok fold 0 1, modeltokown fold 0 1, modeltok2 fold 0 1" in capsys.readouterr().out
+    fetched = count(monkeypatch, PairDataset, "__getitem__")
+    n_parameters = sum(p.numel() for p in make_model(MEAN, source_tokenizer(assets)).parameters())
+    in_turns = run_ensemble(ensemble, source, assets, memory_gb=2.5 * 4 * n_parameters / 1e9)
+    assert_same(in_turns, together, 1e-12)
+    assert len(fetched) == 12 * (2 + 2 + 6)  # two joined models at a time; others are larger
+    assert "modeltok fold 0:" in capsys.readouterr().out
+    one_at_a_time = run_ensemble(ensemble, source, assets, memory_gb=1e-9)
+    assert_same(one_at_a_time, together, 1e-12)
+
+
+def source_tokenizer(assets: Path) -> Path:
+    return next(assets.glob("tokenizer_*.json"))
+
+
+def test_layers_that_folds_have_in_common_are_computed_once(
+    source: PairSource, tokenizer: Path, assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice = source.references.voice
+    recipe = replace(MEAN, frozen_share=0.5)
+    for fold in (0, 1):
+        model = make_model(recipe, tokenizer)
+        with torch.no_grad():
+            model.encoder.layers[1].get_parameter("fc2.weight").mul_(1 + fold)
+        files = FoldFiles(assets, MEAN.name, fold)
+        story = {"recipe": recipe.as_dict(), "shape": model.shape(), "tokenizer": None}
+        oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
+        fold_files.save_fold(files, model.state_dict(), oof, {**story, "voice": voice})
+    config = EnsembleConfig(
+        (ModelConfig(MEAN.name, (0, 1), 1.0),), voice, BASE_RATES, {"honest": 0.5}, n_rows=36
+    )
+    alone = [
+        run_ensemble(
+            replace(config, models=(ModelConfig(MEAN.name, (fold,), 1.0),)), source, assets
+        )
+        for fold in (0, 1)
+    ]
+    layers = count(monkeypatch, EncoderLayer, "forward")
+    batches = count(monkeypatch, passes, "collate")
+    together = run_ensemble(config, source, assets)
+    assert len(layers) == 3 * len(batches)
+    assert not np.allclose(alone[0].clips, alone[1].clips, atol=1e-4)
+    mean = (alone[0].clips + alone[1].clips) / 2
+    np.testing.assert_allclose(together.clips, mean, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_scores_in_fewer_bits_are_near_those_in_float32(
+    dtype: torch.dtype, ensemble: EnsembleConfig, source: PairSource, assets: Path
+) -> None:
+    exact = run_ensemble(ensemble, source, assets).clips
+    near = run_ensemble(ensemble, source, assets, dtype=dtype).clips
+    assert not np.array_equal(near, exact)
+    np.testing.assert_allclose(near, exact, atol=0.02)
+
+
+def test_infer_computes_in_what_it_is_told(options: InferenceOptions) -> None:
+    write_submission(replace(options, precision="float32"))
+    exact = scores(options)
+    for precision in ("bfloat16", "int8"):
+        write_submission(replace(options, precision=precision))
+        assert not scores(options).equals(exact)
+        pd.testing.assert_series_equal(scores(options), exact, atol=0.02, rtol=0)
+
+
+def test_the_command_line_says_precision_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[InferenceOptions] = []
+    monkeypatch.setattr(infer, "write_submission", asked.append)
+    monkeypatch.setattr("sys.argv", ["infer.py", "--precision", "int8", "--memory_gb", "1.5"])
+    infer.main()
+    assert (asked[0].precision, asked[0].memory_gb) == ("int8", 1.5)
+    monkeypatch.setattr("sys.argv", ["infer.py"])
+    infer.main()
+    assert (asked[1].precision, asked[1].memory_gb) == ("auto", None)
+    assert asked[1].time_limit is None
+    for flag in ("--time-limit", "--time_limit"):
+        monkeypatch.setattr("sys.argv", ["infer.py", flag, "1h30m"])
+        infer.main()
+        assert asked[-1].time_limit == 5400
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpus_scores_are_those_of_the_cpu(options: InferenceOptions) -> None:
+    write_submission(options)
+    on_cpu = scores(options)
+    write_submission(replace(options, device="cuda"))
+    pd.testing.assert_series_equal(scores(options), on_cpu, atol=5e-3, rtol=0)

@@ -1,0 +1,279 @@
+"""The recipes, and how they are changed, compared and kept."""
+
+import json
+import shutil
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hearback.engine.errors import HearbackError
+from hearback.reading.augment import Augmentation
+from hearback.reading.recipe import N_RECIPES, PRESETS, Recipe, find_recipes
+
+ROOT = Path(__file__).parents[2]
+RECIPES = find_recipes(ROOT)
+RECIPE = RECIPES["model1m"]
+
+# The table of the design, once more and on purpose: a script that drifts from it is found here.
+MEDIUM, SMALL = "openai/whisper-medium", "openai/whisper-small"
+DISTIL_M, DISTIL_S = "distil-whisper/distil-medium.en", "distil-whisper/distil-small.en"
+BOTH = "attention+mean"
+# Learner's and reference's.
+A = (Augmentation(pitch=0.4, stretch=0.4, noise=0.4, gain=0.4, envelope=0.4), Augmentation())
+A2 = (Augmentation(pitch=0.4, stretch=0.4, noise=0.4, gain=0.4, envelope=0.2), Augmentation())
+B = (
+    Augmentation(pitch=0.4, stretch=0.4, noise=0.4, gain=0.4, envelope=0.3, cuts=0.4),
+    Augmentation(stretch=0.4, noise=0.4, gain=0.4, cuts=0.4),
+)
+COLUMNS = (
+    *("backbone", "pooling", "hidden", "dropout", "dropout_on", "learning_rate"),
+    *("epochs", "schedule_epochs", "cycles", "batch_size", "weight_decay", "seed", "data_seed"),
+)
+# fmt: off
+TABLE: dict[str, tuple[Any, ...]] = {
+    "model1m":    (MEDIUM, "mean", None, 0.4, "frames", 1e-5, 4, 5, 0.25, 16, 1e-3, 42, 42, A),
+    "model2m":    (MEDIUM, "mean", None, 0.4, "frames", 1e-5, 4, 5, 0.25, 16, 1e-3, 42, 55, A),
+    "model2dm":   (DISTIL_M, "mean", 128, 0.4, "frames", 1e-5, 4, 5, 0.25, 16, 1e-3, 4221, 4221, A),
+    "model2s":    (SMALL, "mean", 128, 0.2, "frames", 2e-5, 5, 5, 0.25, 16, 1e-6, 333, 333, A2),
+    "model2ds":   (DISTIL_S, "mean", None, 0.2, "frames", 2e-5, 5, 5, 0.25, 16, 1e-6, 666, 666, A2),
+    "model3mb":   (MEDIUM, "mean", None, 0.4, "frames", 1e-5, 4, 4, 0.5, 8, 1e-3, 321, 321, B),
+    "model3mapd": (MEDIUM, "attention", None, 0.4, "pooled", 1e-5, 4, 4, 0.5, 16, 1e-3, 88, 88, B),
+    "model3mcp":  (MEDIUM, BOTH, "width", 0.4, "frames", 1e-5, 4, 4, 0.5, 16, 1e-3, 1, 1, B),
+    "model3scp":  (SMALL, BOTH, "width", 0.4, "frames", 1e-5, 4, 4, 0.5, 16, 1e-3, 897, 897, B),
+    "model3dsap":
+        (DISTIL_S, "attention", None, 0.4, "frames", 1e-5, 4, 4, 0.5, 16, 1e-3, 1124, 1124, B),
+}
+# fmt: on
+
+
+# The families that are none of the competition's ten: how learner and text meet, what is read.
+OTHERS = {
+    "modeltok": ("tokens", "likelihood"),
+    "modeltokown": ("tokens", "own"),
+    "modeltokb": ("tokens", "likelihood"),
+    "modeltokzero": ("tokens", "likelihood"),
+    "modelali": ("aligned", "likelihood"),
+}
+
+
+def test_the_fifteen_scripts_are_found() -> None:
+    assert set(RECIPES) == {*TABLE, *OTHERS}
+    assert len(RECIPES) == N_RECIPES == 15
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_family_s_script_is_of_its_family(name: str) -> None:
+    assert (RECIPES[name].pair, RECIPES[name].token_score) == OTHERS[name]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_script_is_its_row_of_the_table(name: str) -> None:
+    *row, (learner, reference) = TABLE[name]
+    values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
+    # Equal, so all that the row does not say is the default that the recipes share.
+    expected = Recipe(name, **values, augment_learner=learner, augment_reference=reference)
+    assert RECIPES[name] == expected
+
+
+def test_the_recipes_share_what_the_table_says_of_all() -> None:
+    shared = {
+        "adam_epsilon": 1e-6,
+        "adam_betas": (0.9, 0.999),
+        "negatives": 0.0,
+        "near_misses": 0.0,
+        "pair": "joined",
+        "window": "trimmed",
+    }
+    assert asdict(RECIPE).items() >= shared.items()
+    ranges = {
+        **{"cuts_fewest": 1, "cuts_most": 6, "cut_share_low": 0.025, "cut_share_high": 0.075},
+        **{"pitch_semitones": 5, "stretch_low": 0.7, "stretch_high": 1.3},
+        **{"envelope_std": 0.8, "envelope_mean": -0.3, "noise_std": 0.03},
+        **{"gain_low": 0.7, "gain_high": 1.3, "speed": 0, "colour": 0},
+    }
+    assert asdict(RECIPE.augment_learner).items() >= ranges.items()
+
+
+def test_a_script_that_is_missing_or_holds_another_recipe_is_found_out(tmp_path: Path) -> None:
+    for script in ROOT.glob("train_model*.py"):
+        shutil.copy(script, tmp_path)
+    (tmp_path / "train_model2s.py").unlink()
+    with pytest.raises(HearbackError, match=r"14 train_model\*\.py, 15 expected"):
+        find_recipes(tmp_path)
+    shutil.copy(ROOT / "train_model1m.py", tmp_path / "train_model2s.py")
+    with pytest.raises(HearbackError, match=r"train_model2s\.py holds the recipe of model1m"):
+        find_recipes(tmp_path)
+
+
+OTHER_WORDS = {
+    **{"pooling": "attention", "dropout_on": "pooled", "window": "fixed"},
+    **{"pair": "tokens", "token_score": "own"},
+}
+
+
+def another_value(name: str, value: Any) -> Any:
+    """A value that the field may have, other than `value`."""
+    match value:
+        case str():
+            return OTHER_WORDS.get(name, "another")
+        case int():
+            return value + 1
+        case float():
+            return value / 2 if value else 0.5
+        case tuple():
+            return tuple(part / 2 for part in value)
+        case Augmentation():
+            return replace(value, gain=0.9)
+        case None:
+            return 1 if name in ("hidden", "head_learning_rate") else "another"
+    raise AssertionError(f"{name}: say here what else it may be")
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in fields(Recipe)])
+def test_the_fingerprint_changes_with_every_field(name: str) -> None:
+    value = getattr(RECIPE, name)
+    other = replace(RECIPE, **{name: another_value(name, value)})
+    assert other.fingerprint != RECIPE.fingerprint
+    assert replace(other, **{name: value}).fingerprint == RECIPE.fingerprint
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in fields(Augmentation)])
+def test_the_fingerprint_changes_with_every_field_of_an_augmentation(name: str) -> None:
+    here = RECIPE.augment_learner
+    value = getattr(here, name)
+    # The upper end of a range may only rise.
+    changed = value + 1 if name.endswith("high") else another_value(name, value)
+    other = replace(RECIPE, augment_learner=replace(here, **{name: changed}))
+    assert other.fingerprint != RECIPE.fingerprint
+
+
+def test_no_two_recipes_have_the_same_fingerprint() -> None:
+    assert len({recipe.fingerprint for recipe in RECIPES.values()}) == len(RECIPES)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_recipe_survives_json(recipe: Recipe) -> None:
+    read = Recipe.from_dict(json.loads(json.dumps(recipe.as_dict())))
+    assert read == recipe
+    assert read.fingerprint == recipe.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": 6}, "epochs is 6"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"negatives": -1.0}, "negatives is -1.0"),
+        ({"near_misses": -0.5}, r"near_misses is -0\.5"),
+        ({"near_miss_weight": -1.0}, r"near_miss_weight is -1\.0"),
+        ({"word_loss": -0.1}, r"word_loss is -0\.1"),
+        ({"word_loss": float("inf")}, "word_loss is inf"),
+        ({"average_decay": 1.0}, r"average_decay is 1\.0"),
+        ({"average_decay": -0.1}, r"average_decay is -0\.1"),
+        ({"frozen_share": 1.5}, r"frozen_share is 1\.5"),
+        ({"pair": "apart"}, "pair is 'apart'"),
+        ({"token_score": "likely"}, "token_score is 'likely'"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": -1e-5}, "learning_rate is -1e-05"),
+        ({"head_learning_rate": -1e-5}, "head_learning_rate is -1e-05"),
+        ({"pooling": "foo"}, "pooling is 'foo'"),
+        ({"hidden": "wide"}, "hidden is 'wide'"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"seed": None}, "seed is None"),
+        ({"dropout": float("nan")}, "dropout is nan"),
+        ({"warmup_share": 2.0}, r"warmup_share is 2\.0"),
+        ({"window_step_seconds": 0.0}, "window_step_seconds is 0.0"),
+        ({"epochs": 9, "batch_size": 0}, "recipe model1m: epochs is 9.*; batch_size is 0"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(HearbackError, match=said):
+        replace(RECIPE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "value"),
+    [
+        ("dropout=0.1", "dropout", 0.1),
+        ("learning_rate=3e-4", "learning_rate", 3e-4),
+        ("hidden=64", "hidden", 64),
+        ("hidden=width", "hidden", "width"),
+        ('hidden="width"', "hidden", "width"),
+        ("head_learning_rate=null", "head_learning_rate", None),
+        ("backbone=assets/whisper-tiny.en", "backbone", "assets/whisper-tiny.en"),
+        ("pair=tokens", "pair", "tokens"),
+        ("token_score=own", "token_score", "own"),
+        ("near_misses=2", "near_misses", 2.0),
+        ("near_miss_weight=0.5", "near_miss_weight", 0.5),
+        ("word_loss=0.25", "word_loss", 0.25),
+        ("adam_betas=[0.9, 0.98]", "adam_betas", (0.9, 0.98)),
+        ('augment_learner={"gain": 0.5}', "augment_learner", Augmentation(gain=0.5)),
+    ],
+)
+def test_a_setting_changes_its_field_and_no_other(setting: str, name: str, value: Any) -> None:
+    assert RECIPE.with_settings([setting]) == replace(RECIPE, **{name: value})
+
+
+def test_settings_are_taken_together() -> None:
+    changed = RECIPE.with_settings(["epochs=8", "schedule_epochs=8"])  # either alone contradicts
+    assert (changed.epochs, changed.schedule_epochs) == (8, 8)
+    assert RECIPE.with_settings([]) == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("droput=0.1", "no field droput"),
+        ("dropout", "FIELD=VALUE"),
+        ("name=model2m", "FIELD=VALUE"),
+        ("dropout=1.5", "dropout is 1.5"),
+    ],
+)
+def test_a_setting_that_is_none_is_an_error(setting: str, said: str) -> None:
+    with pytest.raises(HearbackError, match=said):
+        RECIPE.with_settings([setting])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_preset_fits_every_recipe_and_leaves_it_the_same_model(
+    recipe: Recipe, preset: str
+) -> None:
+    changed = recipe.with_preset(preset)
+    same = ("name", "backbone", "pair", "token_score", "pooling", "hidden", "seed", "data_seed")
+    for name in same:
+        assert getattr(changed, name) == getattr(recipe, name)
+    assert changed == replace(recipe, **PRESETS[preset].get(recipe.pair, {}))
+
+
+def test_the_competition_s_preset_changes_nothing() -> None:
+    assert RECIPE.with_preset("competition") == RECIPE
+
+
+@pytest.mark.parametrize(("epochs", "schedule"), [(1, 1), (2, 2), (3, 4), (4, 5), (8, 10)])
+def test_the_cosine_is_stretched_with_the_epochs(epochs: int, schedule: int) -> None:
+    changed = RECIPE.with_epochs(epochs)
+    assert changed == replace(RECIPE, epochs=epochs, schedule_epochs=schedule)
+
+
+def test_no_epochs_are_refused() -> None:
+    with pytest.raises(HearbackError, match="epochs is 0"):
+        RECIPE.with_epochs(0)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["epochs=three", "dropout=abc", 'augment_learner={"foo":1}', "augment_learner=3", "seed=1.5"],
+)
+def test_a_setting_of_the_wrong_type_is_an_error_in_words(setting: str) -> None:
+    with pytest.raises(HearbackError):
+        RECIPES["model1m"].with_settings([setting])
+
+
+def test_zero_is_zero_however_it_is_written() -> None:
+    recipe = RECIPES["model1m"]
+    assert recipe.with_settings(["negatives=0"]).fingerprint == recipe.fingerprint

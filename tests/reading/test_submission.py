@@ -1,0 +1,279 @@
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hearback.engine.ensemble.calibration import Calibration
+from hearback.engine.ensemble.config import ModelConfig
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import sha256_of, write_json
+from hearback.engine.submission import archive as archive_module
+from hearback.engine.submission.archive import Faults, write_zip
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.reading.ensemble import EnsembleConfig, Fallback
+from hearback.reading.references import References
+from hearback.reading.submission import main
+from hearback.reading.submission import pack as pack_module
+from hearback.reading.submission.pack import (
+    PackingOptions,
+    bring_wheels,
+    files_of_fold,
+    files_to_pack,
+    find_references,
+    pack,
+    unpack_wheels,
+    why_no_wheels,
+)
+from tests.reading.test_inference import BASE_RATES, write_fold
+from train_model2ds import RECIPE as MEAN
+from train_modeltok import RECIPE as TOKENS
+
+HIBARI = {"backend": "hibari", "voice": "heart", "package_version": "hibari-tts 0.2.1"}
+
+
+@pytest.fixture
+def options(make_corpus: Callable[..., Path], tokenizer: Path) -> PackingOptions:
+    """Options to pack fold 1 of a comparison, both folds of a token scorer, and six references."""
+    folder = make_corpus(n_train=6)
+    voice = References(folder / "tts_data").voice
+    for recipe in (MEAN, TOKENS):
+        for fold in (0, 1):
+            write_fold(folder / "assets", recipe, fold, voice, tokenizer)
+    models = (
+        ModelConfig(MEAN.name, (1,), 0.5, seconds_per_clip=0.1),
+        ModelConfig(TOKENS.name, (0, 1), 0.5, seconds_per_clip=0.1),
+        ModelConfig("model1m", (0, 1, 2), 0.0),  # not run, so it need not be there
+    )
+    alone = (Fallback({MEAN.name: 1.0}, Calibration(), 0.6),)
+    config = EnsembleConfig(models, voice, BASE_RATES, {"honest": 0.5}, 36, fallbacks=alone)
+    config.save(folder / "model_configs.json")
+    return PackingOptions(
+        assets=folder / "assets",
+        config=folder / "model_configs.json",
+        tts_data=folder / "tts_data",
+        wheels=folder / "wheels",
+        submission=folder / "submission.zip",
+    )
+
+
+def names(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def faults_of(options: PackingOptions) -> list[str]:
+    """What is wrong with the folds."""
+    faults = Faults()
+    config = EnsembleConfig.load(options.config)
+    archive_module.find_folds(
+        config.models_to_run, options.assets, lambda files: files_to_pack(files, config), faults
+    )
+    return faults
+
+
+def test_the_chosen_folds_what_they_share_and_nothing_else(options: PackingOptions) -> None:
+    class Poison:
+        def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+            return os.system, ("touch poisoned",)
+
+    for name in ("evil.pth", "modeltok_0.pkl", "modeltok_0.pt", "pytorch_model.bin"):
+        (options.assets / name).write_bytes(pickle.dumps(Poison()))
+    (options.assets / "modeltok_2.partial").write_bytes(b"under way")
+    (options.tts_data / "near_misses.csv").write_text("text,near_miss\n")
+    packed = names(pack(replace(options, time_limit="1h50m")))
+    folds = {name for name in packed if name.startswith("assets/")}
+    (tokenizer,) = (name for name in folds if "tokenizer" in name)
+    assert folds == {
+        *("assets/model2ds_1.json", "assets/model2ds_1.safetensors", tokenizer),
+        *("assets/modeltok_0.json", "assets/modeltok_0.safetensors"),
+        *("assets/modeltok_1.json", "assets/modeltok_1.safetensors"),
+    }
+    references = {name for name in packed if name.startswith("tts_data/")}
+    assert {"tts_data/data_paths.csv", "tts_data/voice.json"} < references
+    assert len(references) == 2 + len(References(options.tts_data))
+    code = {name for name in packed if name.startswith("hearback/")}
+    assert {"hearback/__init__.py", "hearback/inference.py", "hearback/voices/hibari.py"} < code
+    for not_needed in ("training", "draws", "faster_whisper", "near_misses", "submission"):
+        assert f"hearback/{not_needed}.py" not in code
+    others = {"main.py", "infer.py", "infer_flags.json", "model_configs.json", "VERSION"}
+    assert set(packed) == folds | references | code | others
+    with zipfile.ZipFile(options.submission) as archive:
+        assert json.loads(archive.read("infer_flags.json")) == ["--time_limit", "1h50m"]
+
+
+def test_the_same_inputs_make_the_same_bytes(options: PackingOptions) -> None:
+    first = sha256_of(pack(options))
+    for path in options.assets.iterdir():
+        path.chmod(0o600)
+        os.utime(path, (0, 0))
+    again = replace(options, submission=options.submission.with_name("again.zip"))
+    assert sha256_of(pack(again)) == first
+
+
+def test_packing_fails_where_the_runtime_lacks_an_import(
+    options: PackingOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pins = archive_module.RUNTIME.read_text().replace("soxr==", "not-soxr==")
+    (tmp_path / "requirements/runtime.txt").write_text(pins)
+    monkeypatch.setattr(pack_module, "RUNTIME", tmp_path / "requirements/runtime.txt")
+    with pytest.raises(HearbackError, match=r"hearback\.audio.*: imports soxr, which is neither"):
+        pack(options)
+    assert not options.submission.exists()
+
+
+def test_all_that_is_missing_or_broken_is_said_at_once(options: PackingOptions) -> None:
+    FoldFiles(options.assets, MEAN.name, 1).weights.unlink()
+    FoldFiles(options.assets, TOKENS.name, 0).story.unlink()
+    with FoldFiles(options.assets, TOKENS.name, 1).weights.open("ab") as file:
+        file.write(b"more")
+    (options.tts_data / "voice.json").unlink()
+    with pytest.raises(HearbackError) as raised:
+        pack(options)
+    said = str(raised.value)
+    assert "model2ds_1.safetensors: not there; copy it here, or train it" in said
+    assert "modeltok_0.json: not there; train it with python train_modeltok.py --fold 0" in said
+    assert "modeltok_1.safetensors: not the file that modeltok_1.json speaks of" in said
+    assert "no references there" in said
+    assert not options.submission.exists()
+
+
+def test_a_missing_tokenizer_and_another_voice_are_said(options: PackingOptions) -> None:
+    for path in options.assets.glob("tokenizer_*.json"):
+        path.unlink()
+    files = FoldFiles(options.assets, MEAN.name, 1)
+    write_json(files.story, {**json.loads(files.story.read_text()), "voice": HIBARI})
+    comparison, *scorers = faults_of(options)
+    assert "model2ds_1.json: trained with another voice" in comparison
+    assert len(scorers) == 2 and all("tokenizer_" in fault for fault in scorers)
+
+
+def test_a_pickle_in_the_place_of_weights_is_refused(options: PackingOptions) -> None:
+    files = FoldFiles(options.assets, MEAN.name, 1)
+    files.weights.write_bytes(pickle.dumps({"weights": 1}))
+    story = json.loads(files.story.read_text())
+    story["sha256"]["weights"] = sha256_of(files.weights)  # whoever made the file may say so
+    write_json(files.story, story)
+    (fault,) = faults_of(options)
+    assert "not this model's weights" in fault
+
+
+def test_links_may_not_lead_out_of_the_folder(options: PackingOptions, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    inside = FoldFiles(options.assets, TOKENS.name, 0).weights
+    inside.rename(options.assets / "kept.bin")
+    inside.symlink_to(options.assets / "kept.bin")
+    assert faults_of(options) == []
+    for path in (FoldFiles(options.assets, MEAN.name, 1).weights, options.tts_data / "voice.json"):
+        path.rename(outside / path.name)
+        path.symlink_to(outside / path.name)
+    (fault,) = faults_of(options)
+    assert "model2ds_1.safetensors: leads out of" in fault
+    faults = Faults()
+    assert find_references(EnsembleConfig.load(options.config), options.tts_data, faults) == {}
+    assert "voice.json: leads out of" in faults[0]
+
+
+def test_a_folder_that_is_itself_a_link_is_one_like_any_other(options: PackingOptions) -> None:
+    link = options.assets.with_name("elsewhere")
+    link.symlink_to(options.assets)
+    assert faults_of(replace(options, assets=link)) == []
+
+
+def test_of_a_text_embedder_go_what_transformers_reads_and_no_pickle(tmp_path: Path) -> None:
+    needed = ("1_Pooling/config.json", "config.json", "model.safetensors", "modules.json")
+    for name in (*needed, "pytorch_model.bin", "training_args.pt", "model.py", "README.md"):
+        path = tmp_path / "embedder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    story = {"tokenizer": None, "text_embedder": {"directory": "embedder", "sha256": "…"}}
+    _, _, *shared = files_of_fold(FoldFiles(tmp_path, "model", 0), story)
+    assert [path.relative_to(tmp_path / "embedder").as_posix() for path in shared] == list(needed)
+
+
+def test_references_of_another_voice_are_refused(options: PackingOptions) -> None:
+    config = replace(EnsembleConfig.load(options.config), voice=HIBARI)
+    faults = Faults()
+    assert find_references(config, options.tts_data, faults) == {}
+    assert "another voice's references" in faults[0]
+
+
+def test_a_time_limit_that_infer_could_not_keep_is_refused(options: PackingOptions) -> None:
+    with pytest.raises(HearbackError, match="--time_limit: not a duration"):
+        pack(replace(options, time_limit="soon"))
+    config = EnsembleConfig.load(options.config)
+    replace(config, fallbacks=()).save(options.config)
+    with pytest.raises(HearbackError, match="--time_limit cannot choose"):
+        pack(replace(options, time_limit="2h"))
+    pack(options)
+
+
+def test_a_zip_above_the_limit_is_not_written(options: PackingOptions) -> None:
+    options.submission.write_bytes(b"an earlier one")
+    with pytest.raises(HearbackError, match="more than --limit_gb 1e-06: not written"):
+        pack(replace(options, limit_gb=1e-6))
+    assert options.submission.read_bytes() == b"an earlier one"
+
+
+def test_a_voice_that_cannot_speak_in_the_runtime_is_said(
+    options: PackingOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(options)  # its voice is the tests' own
+    assert "the runtime can render no text: rows whose text is not among" in capsys.readouterr().out
+    assert why_no_wheels(HIBARI) is None
+    for other in ({"backend": "melo"}, {"voice": "emma"}, {"package_version": "hibari-tts 9.9"}):
+        assert why_no_wheels({**HIBARI, **other}) is not None
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    """A wheel of one module, in a folder of its own."""
+    path = tmp_path / "wheels" / "speech-1-py3-none-any.whl"
+    path.parent.mkdir()
+    write_zip({"speech/__init__.py": b"", "speech-1.dist-info/METADATA": b"Name: speech\n"}, path)
+    return path
+
+
+def test_wheels_that_are_there_are_told_by_their_digest(wheel: Path, tmp_path: Path) -> None:
+    (wheel.parent / "other-1-py3-none-any.whl").write_bytes(b"another")
+    requirements = tmp_path / "requirements/voice.txt"
+    requirements.write_text(f"speech==1 --hash=sha256:{sha256_of(wheel)}\n")
+    assert bring_wheels(requirements, wheel.parent) == [wheel]
+    assert unpack_wheels([wheel]) == {
+        "packages/speech/__init__.py": b"",
+        "packages/speech-1.dist-info/METADATA": b"Name: speech\n",
+    }
+
+
+def test_a_wheel_of_another_digest_is_not_taken(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requirements = tmp_path / "requirements/voice.txt"
+    requirements.write_text(f"speech==1 --hash=sha256:{'0' * 64}\n")
+    monkeypatch.setattr(pack_module.sys, "executable", "false")  # in pip's place
+    with pytest.raises(HearbackError, match=r"lacks wheels of requirements-voice\.txt"):
+        bring_wheels(requirements, wheel.parent)
+
+
+def test_before_scoring_every_row_gets_its_tasks_base_rate(
+    options: PackingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = options.config.parent
+    for name, path in (
+        *(("HERE", here), ("DATA", here / "data")),
+        ("SUBMISSION", here / "submission.csv"),
+    ):
+        monkeypatch.setattr(main, name, path)
+    main.write_base_rates()
+    table = pd.read_csv(here / "submission.csv")
+    wanted = pd.read_csv(here / "data" / "submission_format.csv")
+    assert list(table["filename"]) == list(wanted["filename"])
+    metadata = pd.read_csv(here / "data" / "test_metadata.csv").set_index("filename")
+    tasks = metadata.loc[table["filename"], "task"]
+    assert list(table["score"]) == [BASE_RATES.get(task, BASE_RATES["all"]) for task in tasks]

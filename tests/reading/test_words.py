@@ -1,0 +1,423 @@
+"""Word scores: tables, calibration, and their way through training and inference."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import expit
+
+from hearback.engine.ensemble.calibration import Line
+from hearback.engine.ensemble.config import ModelConfig
+from hearback.engine.ensemble.stacking import mean_log_loss
+from hearback.engine.errors import HearbackError
+from hearback.engine.training.fold_files import FoldFiles, read_story, save_fold, why_not_done
+from hearback.reading import training
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.inference import predict as predict_module
+from hearback.reading.inference.predict import Predictions
+from hearback.reading.inference.submission import InferenceOptions, write_submission
+from hearback.reading.options import TrainingOptions
+from hearback.reading.references import References
+from hearback.reading.steps import infer
+from hearback.reading.words import (
+    COMPLETE,
+    SAID,
+    WordCalibration,
+    cross_fit_words,
+    fit_words,
+    lay_out,
+    noisy_and,
+    read_fold,
+    score_table,
+    to_table,
+)
+from tests.conftest import TEXTS, inference_options, training_options
+from tests.reading.test_inference import BASE_RATES, write_fold
+from train_model3mapd import RECIPE as COMPARISON
+from train_modeltok import RECIPE as TOKENS
+
+FILENAMES = ["a.wav", "b.wav", "c.wav"]
+SPOKEN = ["the NA", 'null, "x"  7', "koovnorb"]  # words that CSV readers like to misread
+LINES = WordCalibration(("modeltok",), Line(0.5, -1.0), Line(2.0, 1.0))
+
+
+def make_log_odds(texts: Sequence[str], seed: int = 0, scale: float = 2.0) -> np.ndarray:
+    """Return random log-odds, (rows, places, 2), with NaN where a text has no word."""
+    n_words = np.array([len(text.split()) for text in texts])[:, None]
+    places = np.arange(n_words.max() + 1)
+    log_odds = np.random.default_rng(seed).normal(1, scale, (len(texts), len(places), 2))
+    log_odds[..., SAID][places >= n_words] = np.nan
+    log_odds[..., COMPLETE][places > n_words] = np.nan
+    return log_odds
+
+
+def write_words(folder: Path, words: pd.DataFrame | None) -> FoldFiles:
+    files = FoldFiles(folder, "modeltok", 0)
+    oof = pd.DataFrame({"filename": FILENAMES, "score": 1.0, "pred": 0.5})
+    save_fold(files, {"weight": torch.zeros(1)}, oof, {"command_again": "again"}, words)
+    return files
+
+
+def test_a_table_has_a_line_for_every_word_and_every_end() -> None:
+    log_odds = make_log_odds(SPOKEN)
+    table = to_table(FILENAMES, SPOKEN, log_odds)
+    assert list(table.columns) == ["filename", "position", "word", "said", "complete"]
+    assert list(zip(table["filename"], table["position"], table["word"], strict=True)) == [
+        *(("a.wav", 0, "the"), ("a.wav", 1, "NA"), ("a.wav", 2, "")),
+        *(("b.wav", 0, "null,"), ("b.wav", 1, '"x"'), ("b.wav", 2, "7"), ("b.wav", 3, "")),
+        *(("c.wav", 0, "koovnorb"), ("c.wav", 1, "")),
+    ]
+    assert list(table["said"].isna()) == list(table["word"] == "")
+    assert table["complete"].notna().all()
+
+
+def test_a_table_survives_its_file_and_is_laid_out_in_any_order(tmp_path: Path) -> None:
+    log_odds = make_log_odds(SPOKEN)
+    files = write_words(tmp_path, to_table(FILENAMES, SPOKEN, log_odds))
+    table = read_fold(files, read_story(files))
+    np.testing.assert_array_equal(lay_out(table, FILENAMES, SPOKEN), log_odds)
+    some = lay_out(table[::-1], ["c.wav", "a.wav"], [SPOKEN[2], SPOKEN[0]])
+    np.testing.assert_array_equal(some, log_odds[[2, 0], :3])
+
+
+@pytest.mark.parametrize("texts", [["the NA", "koovnorb"], ["the NB", 'null, "x" 7']])
+def test_words_that_the_table_lacks_are_an_error_that_names_a_recording(texts: list[str]) -> None:
+    table = to_table(FILENAMES[:1], SPOKEN[:1], make_log_odds(SPOKEN[:1]))
+    with pytest.raises(HearbackError, match=r"no word scores .* such as [ab]\.wav"):
+        lay_out(table, FILENAMES[:2], texts)
+
+
+def test_a_fold_s_words_are_checked_like_its_other_files(tmp_path: Path) -> None:
+    files = write_words(tmp_path, to_table(FILENAMES, SPOKEN, make_log_odds(SPOKEN)))
+    story = read_story(files)
+    assert why_not_done(files, {}) is None
+    files.words.write_text(files.words.read_text().replace("koovnorb", "koovnarb"))
+    assert (
+        why_not_done(files, {}) == "modeltok_0.words.csv is not the file that its story speaks of"
+    )
+    with pytest.raises(HearbackError, match=r"modeltok_0\.words\.csv: .* again"):
+        read_fold(files, story)
+    files.words.unlink()
+    assert why_not_done(files, {}) == "modeltok_0.words.csv is missing"
+    with pytest.raises(HearbackError, match=r"modeltok_0\.words\.csv: missing"):
+        read_fold(files, story)
+
+
+def test_a_model_without_words_leaves_none_of_an_earlier_training(tmp_path: Path) -> None:
+    files = write_words(tmp_path, to_table(FILENAMES, SPOKEN, make_log_odds(SPOKEN)))
+    write_words(tmp_path, None)
+    assert not files.words.exists()
+    assert set(read_story(files)["sha256"]) == {"weights", "oof"}
+    assert why_not_done(files, {}) is None
+
+
+def test_a_clip_is_right_if_all_was_said_and_nothing_is_missing() -> None:
+    nan = np.nan
+    log_odds = np.array([[[0, 1], [2, 0], [nan, 3]], [[4, 0], [nan, 2], [nan, nan]]])
+    probabilities = LINES.apply(log_odds)
+    said, complete = expit(0.5 * log_odds[..., 0] - 1), expit(2 * log_odds[..., 1] + 1)
+    np.testing.assert_allclose(probabilities, np.stack([said, complete], axis=-1))
+    expected = [
+        said[0, 0] * said[0, 1] * complete[0, 0] * complete[0, 1] * complete[0, 2],
+        said[1, 0] * complete[1, 0] * complete[1, 1],
+    ]
+    np.testing.assert_allclose(noisy_and(probabilities), expected)
+
+
+def simulate(n_clips: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return log-odds and labels of clips whose every word is right as often as `LINES` say."""
+    rng = np.random.default_rng(seed)
+    texts = ["word " * n_words for n_words in rng.integers(1, 6, n_clips)]
+    log_odds = make_log_odds(texts, seed)
+    log_odds[..., SAID] += 5
+    log_odds[..., COMPLETE] += 1
+    right = rng.random(log_odds.shape) < LINES.apply(log_odds)
+    labels = (right | np.isnan(log_odds)).all(axis=(1, 2)).astype(float)
+    return log_odds, labels
+
+
+def test_the_lines_of_words_are_found_from_labels_of_clips() -> None:
+    log_odds, labels = simulate(20_000, seed=1)
+    assert 0.2 < labels.mean() < 0.8
+    fitted = fit_words(("modeltok",), log_odds, labels)
+    assert fitted.models == ("modeltok",)
+    for found, true in ((fitted.said, LINES.said), (fitted.complete, LINES.complete)):
+        assert found.slope == pytest.approx(true.slope, rel=0.1)
+        assert found.intercept == pytest.approx(true.intercept, abs=0.2)
+
+
+def test_no_line_has_less_loss_than_the_fitted_ones() -> None:
+    log_odds, labels = simulate(2000, seed=2)
+    best = fit_words((), log_odds, labels)
+
+    def loss(calibration: WordCalibration) -> float:
+        return mean_log_loss(labels, noisy_and(calibration.apply(log_odds)))
+
+    def moved(line: Line, slope: float, intercept: float) -> Line:
+        return Line(line.slope * slope, line.intercept + intercept)
+
+    for change in ((0.9, 0.0), (1.1, 0.0), (1.0, -0.2), (1.0, 0.2)):
+        assert loss(replace(best, said=moved(best.said, *change))) > loss(best)
+        assert loss(replace(best, complete=moved(best.complete, *change))) > loss(best)
+
+
+def test_slopes_stay_above_zero_where_evidence_says_the_contrary() -> None:
+    log_odds, labels = simulate(500, seed=3)
+    fitted = fit_words((), -log_odds, labels)
+    assert fitted.said.slope > 0 and fitted.complete.slope > 0
+
+
+def test_certain_words_and_clips_all_of_one_label_are_no_trouble() -> None:
+    log_odds = np.where(np.isnan(make_log_odds(SPOKEN)), np.nan, 15.0)
+    for labels in (np.ones(3), np.zeros(3)):
+        fitted = fit_words((), log_odds, labels)
+        assert np.isfinite([*asdict(fitted.said).values(), *asdict(fitted.complete).values()]).all()
+
+
+def test_honest_words_are_calibrated_on_other_groups() -> None:
+    log_odds, labels = simulate(120, seed=4)
+    groups = np.array([f"s{row % 4}" for row in range(120)])
+    own = groups == "s2"
+    before = cross_fit_words(log_odds, labels, groups)
+    after = cross_fit_words(log_odds, np.where(own, 1 - labels, labels), groups)
+    np.testing.assert_array_equal(before[own], after[own])
+    assert (before[~own] != after[~own]).all()
+    with pytest.raises(HearbackError, match="one group"):
+        cross_fit_words(log_odds, labels, np.full(120, "s1"))
+
+
+def test_a_calibration_survives_json_s_types() -> None:
+    values = {**asdict(LINES), "models": list(LINES.models)}
+    assert WordCalibration.from_dict(values) == LINES
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"models": []},
+        {"said": {"slope": 0.0, "intercept": 0.0}},
+        {"complete": {"slope": -1.0, "intercept": 0.0}},
+        {"complete": {"slope": float("nan"), "intercept": 0.0}},
+        {"said": {"slope": 1.0}},
+        {"said": None},
+    ],
+)
+def test_what_is_no_calibration_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(HearbackError):
+        WordCalibration.from_dict({**asdict(LINES), **changes})
+
+
+def test_scores_are_of_words_and_not_of_ends() -> None:
+    probabilities = expit(make_log_odds(SPOKEN))
+    table = score_table(FILENAMES, SPOKEN, probabilities)
+    assert list(table.columns) == ["filename", "position", "word", "score"]
+    assert list(table["word"]) == ["the", "NA", "null,", '"x"', "7", "koovnorb"]
+    assert list(table["position"]) == [0, 1, 0, 1, 2, 0]
+    np.testing.assert_array_equal(
+        table["score"], probabilities[..., SAID][[0, 0, 1, 1, 1, 2], [0, 1, 0, 1, 2, 0]]
+    )
+
+
+# Training
+
+
+@pytest.fixture
+def trained(
+    make_corpus: Callable[..., Path], backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> TrainingOptions:
+    """Options to train with; letters are sounds, so that near misses need no voice's package."""
+    monkeypatch.setattr("hearback.reading.hard_negatives.hibari_pronounce", lambda: str.lower)
+    return training_options(make_corpus(), backbone)
+
+
+def test_a_fold_that_reads_writes_its_words_and_others_do_not(trained: TrainingOptions) -> None:
+    data = trained.load_data()
+    for recipe in (TOKENS, COMPARISON):
+        quick = replace(recipe, epochs=1, schedule_epochs=1)
+        training.train_fold(quick, 0, trained, data)
+    files = FoldFiles(trained.assets, TOKENS.name, 0)
+    table = read_fold(files, read_story(files))
+    rows = np.flatnonzero(data.folds == 0)
+    filenames, texts = data.source.filenames, data.source.texts
+    laid = lay_out(table, [filenames[row] for row in rows], [texts[row] for row in rows])
+    assert len(table) == np.isfinite(laid[..., COMPLETE]).sum()
+    assert np.nanstd(laid[..., SAID]) > 0
+    assert not FoldFiles(trained.assets, COMPARISON.name, 0).words.exists()
+    assert "words" not in read_story(FoldFiles(trained.assets, COMPARISON.name, 0))["sha256"]
+
+
+def test_the_best_epoch_s_words_survive_a_killed_training(
+    trained: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(TOKENS, epochs=2, schedule_epochs=2)
+    data = trained.load_data()
+    files = FoldFiles(trained.assets, recipe.name, 0)
+    run_epoch, predict = training.ReadingTraining.run_epoch, training.predict
+
+    def worse_and_worse(self: training.ReadingTraining, scalars: Any) -> None:
+        is_first = self.epoch == 0
+
+        def spoiled(*args: Any, **kwargs: Any) -> Predictions:
+            predictions = predict(*args, **kwargs)
+            if is_first:
+                return predictions
+            assert predictions.words is not None
+            labels = data.labels[self.validation_rows]
+            return Predictions(np.where(labels > 0.5, 0.001, 0.999), 0 * predictions.words)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "predict", spoiled)
+            run_epoch(self, scalars)
+
+    def killed(self: training.ReadingTraining, scalars: Any) -> None:
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        worse_and_worse(self, scalars)
+
+    monkeypatch.setattr(training.ReadingTraining, "run_epoch", worse_and_worse)
+    story = training.train_fold(recipe, 0, trained, data)
+    assert story["best_epoch"] < 2
+    undisturbed = files.words.read_bytes()
+    files.story.unlink()
+    files.words.unlink()
+    monkeypatch.setattr(training.ReadingTraining, "run_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_fold(recipe, 0, trained, data)
+    monkeypatch.setattr(training.ReadingTraining, "run_epoch", worse_and_worse)
+    training.train_fold(recipe, 0, trained, data)
+    assert files.words.read_bytes() == undisturbed
+    assert (read_fold(files, read_story(files))["complete"] != 0).all()
+
+
+# Inference
+
+
+@pytest.fixture
+def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptions:
+    """Options to score words with two token models of two folds, beside one that cannot."""
+    folder = make_corpus()
+    voice = References(folder / "tts_data").voice
+    weights = {COMPARISON: 0.5, TOKENS: 0.75, replace(TOKENS, name="modeltok2", seed=9): 0.25}
+    for recipe in weights:
+        for fold in (0, 1):
+            write_fold(folder / "assets", recipe, fold, voice, tokenizer)
+    models = tuple(ModelConfig(recipe.name, (0, 1), w) for recipe, w in weights.items())
+    calibration = replace(LINES, models=("modeltok", "modeltok2"))
+    losses = {"honest": 0.5}
+    config = EnsembleConfig(
+        models, voice, BASE_RATES, losses, n_rows=36, combine="logits", words=calibration
+    )
+    config.save(folder / "model_configs.json")
+    return inference_options(folder, words=folder / "words" / "scores.csv")
+
+
+def word_scores(options: InferenceOptions) -> pd.DataFrame:
+    assert options.words is not None
+    return pd.read_csv(options.words, keep_default_na=False)
+
+
+def test_every_word_has_a_score_in_the_submission_s_order(options: InferenceOptions) -> None:
+    write_submission(options)
+    table = word_scores(options)
+    order = pd.read_csv(options.data / "submission_format.csv")["filename"]
+    texts = pd.read_csv(options.data / "test_metadata.csv").set_index("filename")["expected_text"]
+    assert list(table.columns) == ["filename", "position", "word", "score"]
+    assert list(zip(table["filename"], table["position"], table["word"], strict=True)) == [
+        (name, position, word)
+        for name in order
+        for position, word in enumerate(texts[name].split())
+    ]
+    assert table["score"].between(0, 1, inclusive="neither").all()
+    assert table["score"].nunique() == len(table)
+
+
+def test_words_cost_no_second_pass_and_change_no_score(
+    options: InferenceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_submission(replace(options, words=None))
+    assert options.words is not None and not options.words.exists()
+    without = options.submission.read_bytes()
+    passes = []
+
+    def counted(*args: Any, **kwargs: Any) -> None:
+        passes.append(args)
+        run(*args, **kwargs)
+
+    run = predict_module.Crew.run
+    monkeypatch.setattr(predict_module.Crew, "run", counted)
+    write_submission(options)
+    assert len(passes) == 2  # of the comparisons, and of those that read
+    assert options.submission.read_bytes() == without
+
+
+def test_a_word_s_score_is_the_calibrated_mean_of_its_log_odds(options: InferenceOptions) -> None:
+    write_submission(options)
+    together = word_scores(options)["score"]
+    config = EnsembleConfig.load(options.config)
+    assert config.words is not None
+    total = pd.Series(0.0, index=together.index)
+    plain = Line(1.0, 0.0)
+    for model in config.models[1:]:
+        for fold in model.folds:
+            words = WordCalibration((model.name,), plain, plain)
+            models = (replace(model, folds=(fold,)),)
+            replace(config, models=models, words=words).save(options.config)
+            write_submission(options)
+            scores = word_scores(options)["score"]
+            total += model.weight / 2 * np.log(scores / (1 - scores))  # the weights' sum is one
+    line = config.words.said
+    np.testing.assert_allclose(together, expit(line.slope * total + line.intercept), atol=1e-6)
+
+
+def test_words_of_rows_that_cannot_be_scored_are_left_out_and_said_so(
+    options: InferenceOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_submission(options)
+    before = word_scores(options)
+    (options.data / "test003.wav").write_bytes(b"broken")
+    write_submission(options)
+    after = word_scores(options)
+    assert len(TEXTS[3].split()) == 4
+    expected = before[before["filename"] != "test003.wav"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(after, expected, atol=1e-5, rtol=0)
+    assert "lacks 1 rows that could not be scored" in capsys.readouterr().out
+
+
+def test_without_any_row_that_can_be_scored_the_table_is_empty(options: InferenceOptions) -> None:
+    for recording in options.data.glob("test*.wav"):
+        recording.write_bytes(b"broken")
+    write_submission(options)
+    assert word_scores(options).empty
+    assert list(word_scores(options).columns) == ["filename", "position", "word", "score"]
+
+
+def test_an_ensemble_that_scores_no_words_is_refused_before_anything_is_done(
+    options: InferenceOptions,
+) -> None:
+    replace(EnsembleConfig.load(options.config), words=None).save(options.config)
+    with pytest.raises(HearbackError, match=r"--words .* train\.py --models modeltok"):
+        write_submission(options)
+    assert not options.store.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "path"),
+    [
+        ([], None),
+        (["--words"], Path("there/word_scores.csv")),
+        (["--words", "mine.csv"], Path("mine.csv")),
+    ],
+)
+def test_words_are_written_beside_the_submission_or_where_told(
+    flags: list[str], path: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[InferenceOptions] = []
+    monkeypatch.setattr(infer, "write_submission", asked.append)
+    monkeypatch.setattr("sys.argv", ["infer.py", "--submission", "there/submission.csv", *flags])
+    infer.main()
+    assert asked[0].words == path

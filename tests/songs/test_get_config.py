@@ -1,0 +1,223 @@
+"""The real hearback.songs.steps.get_config, on fabricated folds, and the configuration that it writes."""
+
+import contextlib
+import io
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, f1_score
+
+from hearback.engine.ensemble.config import ModelConfig
+from hearback.engine.ensemble.stacking import Evidence, Groups, mean_log_loss, score_ensemble
+from hearback.engine.errors import HearbackError
+from hearback.songs.ensemble import SongEnsemble
+from hearback.songs.steps import get_config
+from tests.songs.test_evaluation import make_probabilities, make_snippets, write_data, write_folds
+
+NAMES = ("cnn4", "resnet34", "resnet34_s2")
+MODELS = {name: make_probabilities(1, seed) for seed, name in enumerate(NAMES)}
+PREDICTIONS = np.stack(list(MODELS.values()))
+LABELS = make_snippets()["label"].to_numpy()
+
+
+def run_script(folder: Path, *flags: str) -> tuple[Any, str, str]:
+    """Run the step as the command line does; return its status, output and errors."""
+    folders = ["--data", str(folder / "data"), "--assets", str(folder / "assets")]
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        patch.setattr(sys, "argv", ["get_config.py", *folders, *flags])
+        runpy.run_path(get_config.__file__, run_name="__main__")
+    return ended.value.code, output.getvalue(), errors.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder where the step has run without flags, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_data(folder / "data")
+    for model, probabilities in MODELS.items():
+        write_folds(folder / "assets", model, probabilities)
+    status, output, errors = run_script(folder)
+    assert status is None, errors
+    return folder, output
+
+
+def evidence() -> Evidence:
+    snippets = make_snippets()
+    music = "music: " + snippets["music"]
+    groups = snippets["singers"].str.partition(";")[0].where(LABELS > 0, music)
+    return Evidence.of_classes(PREDICTIONS, LABELS, Groups.of(groups.to_numpy(dtype=str)))
+
+
+def line_of(output: str, title: str, name: str) -> list[str]:
+    table = output.partition(f"\n{title}")[2].partition("\n\n")[0]
+    (line,) = (line for line in table.splitlines() if line.startswith(f"{name} "))
+    return line.removeprefix(name).split()
+
+
+def test_the_ensemble_is_scored_on_singers_that_it_was_not_fitted_on(
+    finished: tuple[Path, str],
+) -> None:
+    folder, output = finished
+    assert output.startswith("192 rows that every model predicted out of fold, of 192\n")
+    expected = score_ensemble(evidence(), "logits", "none")
+    config = SongEnsemble.load(folder / "assets" / "model_configs.json")
+    assert [model.name for model in config.models] == list(NAMES)
+    weights = [model.weight for model in config.models]
+    np.testing.assert_allclose(weights, expected.mixture.weights, atol=1e-6)
+    mean = PREDICTIONS.mean(axis=0)
+    assert config.log_losses == pytest.approx(
+        {
+            "honest": expected.honest,
+            "fitted": expected.fitted,
+            "plain_mean": mean_log_loss(LABELS, mean),
+        }
+    )
+    honest = expected.honest_predictions.argmax(axis=1)
+    assert config.accuracies["honest"] == pytest.approx(accuracy_score(LABELS, honest))
+    assert config.accuracies["plain_mean"] == pytest.approx(
+        accuracy_score(LABELS, mean.argmax(axis=1))
+    )
+    accuracy, _, _, f1, _, _, loss, *_ = line_of(output, "Scores", "weighted ensemble")
+    assert float(accuracy) == pytest.approx(accuracy_score(LABELS, honest), abs=1e-4)
+    assert float(f1) == pytest.approx(f1_score(LABELS, honest, average="macro"), abs=1e-4)
+    assert float(loss) == pytest.approx(expected.honest, abs=1e-4)
+    assert expected.honest > expected.fitted + 1e-3  # else the two could be swapped
+
+
+def test_every_model_is_compared_with(finished: tuple[Path, str]) -> None:
+    _, output = finished
+    expected = score_ensemble(evidence(), "logits", "none")
+    for name, alone in zip(NAMES, expected.alone, strict=True):
+        loss, accuracy, weight, _ = line_of(output, "Models", name)
+        assert float(loss) == pytest.approx(alone, abs=1e-4)
+        right = accuracy_score(LABELS, MODELS[name].argmax(axis=1))
+        assert float(accuracy) == pytest.approx(right, abs=1e-4)
+        assert float(weight) > 0
+        gained = line_of(output, "Differences of the weighted ensemble", f"against {name}")
+        assert float(gained[3]) == pytest.approx(expected.honest - alone, abs=1e-4)
+    for name in ("plain mean", "system 1: resnet34 × 2"):
+        assert line_of(output, "Differences of the weighted ensemble", f"against {name}")
+    for combine in ("probabilities", "logits"):
+        (loss,) = line_of(output, "Honest log loss by combination", combine)
+        honest = score_ensemble(evidence(), combine, "none").honest
+        assert float(loss) == pytest.approx(honest, abs=1e-4)
+
+
+def test_what_is_written_serves_infer(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    config = SongEnsemble.load(folder / "assets" / "model_configs.json")
+    assert config.models_to_run == config.models and config.models[0].folds == (0, 1, 2)
+    assert config.class_shares == (0.25,) * 4 and config.n_rows == 192
+    weights = np.array([model.weight for model in config.models])
+    expected = softmax(np.einsum("m,mrc->rc", weights, np.log(PREDICTIONS)), axis=1)
+    np.testing.assert_allclose(config.predict(PREDICTIONS), expected)
+
+
+def test_the_combination_the_models_and_the_file_may_be_chosen(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    path = tmp_path / "of_mine.json"
+    flags = ["--combine", "probabilities", "--config", str(path), "--models", "cnn4", "resnet34"]
+    status, output, errors = run_script(folder, *flags)
+    assert status is None, errors
+    assert output.endswith(f"\nwrote {path}\n")
+    config = SongEnsemble.load(path)
+    assert [model.name for model in config.models] == ["cnn4", "resnet34"]
+    assert sum(model.weight for model in config.models) == pytest.approx(1)
+    mixed = config.predict(PREDICTIONS[:2])
+    weights = [model.weight for model in config.models]
+    np.testing.assert_allclose(mixed, np.einsum("m,mrc->rc", weights, PREDICTIONS[:2]))
+
+
+def test_rows_that_a_model_lacks_are_left_out(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    write_folds(tmp_path / "assets", "cnn4", MODELS["cnn4"])
+    write_folds(tmp_path / "assets", "resnet34", MODELS["resnet34"], folds=[0, 2])
+    status, output, errors = run_script(tmp_path)
+    assert status is None, errors
+    assert output.startswith("128 rows that every model predicted out of fold, of 192\n")
+    config = SongEnsemble.load(tmp_path / "assets" / "model_configs.json")
+    assert [model.folds for model in config.models] == [(0, 1, 2), (0, 2)]
+
+
+def test_the_picture_has_the_ensembles(finished: tuple[Path, str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "confusion.svg"
+    flags = ["--config", str(tmp_path / "config.json"), "--picture", str(path)]
+    status, output, errors = run_script(finished[0], *flags)
+    assert status is None, errors
+    assert f"\nwrote {path}\n" in output
+    for name in ("system 1: resnet34 × 2", "plain mean", "weighted ensemble"):
+        assert f"<!-- {name} -->" in path.read_text()
+
+
+def test_labels_that_changed_since_the_training_are_refused(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    write_folds(tmp_path / "assets", "cnn4", MODELS["cnn4"])
+    labels = tmp_path / "data" / "train_label.txt"
+    labels.write_text(labels.read_text().replace("train_0005.ogg,1", "train_0005.ogg,2"))
+    status, _, errors = run_script(tmp_path)
+    assert status == 2
+    assert "train/train_0005.ogg; python -m hearback.songs.steps.train trains again" in errors
+
+
+CONFIG = SongEnsemble(
+    models=(ModelConfig("cnn4", (0, 1), 0.7), ModelConfig("resnet34", (0,), 0.0)),
+    combine="logits",
+    class_shares=(0.15, 0.35, 0.35, 0.15),
+    log_losses={"honest": 0.5},
+    accuracies={"honest": 0.8},
+    n_rows=10,
+)
+
+
+def test_a_configuration_survives_the_disk(tmp_path: Path) -> None:
+    CONFIG.save(tmp_path / "config.json")
+    assert SongEnsemble.load(tmp_path / "config.json") == CONFIG
+    assert [model.name for model in CONFIG.models_to_run] == ["cnn4"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"surplus": 1}, "not an ensemble's configuration.*surplus"),
+        ({"models": []}, "not numbers from zero up"),
+        ({"models": 3}, "not an ensemble's configuration"),
+        ({"models": [{"name": "../x", "folds": [0], "weight": 1}]}, "no model's name"),
+        ({"models": [{"name": "x", "folds": [-1], "weight": 1}]}, "the folds of x are no numbers"),
+        ({"models": [{"name": "x", "folds": [0], "weight": -1}]}, "not numbers from zero up"),
+        ({"combine": "guesses"}, "unknown combination 'guesses'"),
+        ({"combine": "probabilities"}, "not shares of one"),
+        ({"class_shares": [0.5, 0.5]}, "class shares are not one a class"),
+        ({"class_shares": ["a", 0, 0, 0]}, "class shares are not one a class"),
+        ({"class_shares": None}, "not an ensemble's configuration"),
+    ],
+)
+def test_a_damaged_configuration_is_an_error_that_says_so(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    path = tmp_path / "config.json"
+    CONFIG.save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(HearbackError, match=f"{said}.*python -m hearback.songs.steps.get_config"):
+        SongEnsemble.load(path)
+
+
+def test_a_configuration_that_is_not_there_is_an_error_that_says_what_to_run(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(HearbackError, match=r"not there.*python -m songs\.get_config"):
+        SongEnsemble.load(tmp_path / "config.json")

@@ -1,0 +1,210 @@
+"""From trained folds to the classes of a folder that was never seen."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hearback.engine.audio.wav import write_wav
+from hearback.engine.ensemble.config import ModelConfig
+from hearback.engine.errors import HearbackError
+from hearback.engine.training.trainer import train_fold
+from hearback.songs import inference
+from hearback.songs.ensemble import SongEnsemble
+from hearback.songs.inference import InferenceOptions, write_submission
+from hearback.songs.recipe import find_recipes
+from hearback.songs.separation.methods import SOUND_RATE
+from hearback.songs.training import SongTraining
+from tests.songs.songs_data import read_options, snippet, training_flags
+
+SHARES = (0.2, 0.3, 0.3, 0.2)
+ROOT = Path(inference.__file__).parents[1]
+COLUMNS = ["p0", "p1", "p2", "p3"]
+
+
+@pytest.fixture(scope="module")
+def trained(songs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose assets have two folds of a small model, and one of it on separated voices."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = replace(find_recipes()["cnn4"].with_epochs(1), batch_size=8)
+    for fold, flags in ((0, []), (1, []), (0, ["--separate", "repet"])):
+        options = read_options(*training_flags(songs_folder, folder), *flags)
+        train_fold(SongTraining, recipe, fold, options, options.load_data())
+    return folder
+
+
+@pytest.fixture
+def options(trained: Path, tmp_path: Path) -> InferenceOptions:
+    """Options of two folds on a folder with good and bad snippets."""
+    unseen = tmp_path / "unseen"
+    for number in (3, 11, 22, 33):
+        write_wav(unseen / f"album/{number}.wav", snippet(number), SOUND_RATE)
+    write_wav(unseen / "long.flac.wav", np.tile(snippet(12), 2), SOUND_RATE)
+    (unseen / "broken.ogg").write_bytes(b"OggS and no more")
+    write_wav(unseen / "silent.wav", np.zeros(72_000, np.float32), SOUND_RATE)
+    config = write_config(tmp_path, [ModelConfig("cnn4", (0, 1), 1.0)])
+    return InferenceOptions(
+        data=unseen,
+        store=tmp_path / "store",
+        assets=trained / "assets",
+        config=config,
+        submission=tmp_path / "submission.csv",
+        device="cpu",
+        precision="float32",
+        separations={},
+    )
+
+
+def write_config(folder: Path, models: list[ModelConfig]) -> Path:
+    path = folder / "model_configs.json"
+    SongEnsemble(tuple(models), "probabilities", SHARES, {}, {}, 40).save(path)
+    return path
+
+
+def read(options: InferenceOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
+    beside = options.submission.with_name("submission_probabilities.csv")
+    return pd.read_csv(options.submission), pd.read_csv(beside).set_index("filename")
+
+
+def test_every_snippet_of_a_folder_gets_a_class(options: InferenceOptions) -> None:
+    write_submission(options)
+    submission, probabilities = read(options)
+    album = [f"album/{number}.wav" for number in ("11", "22", "3", "33")]
+    expected = [*album, "broken.ogg", "long.flac.wav", "silent.wav"]
+    assert submission.columns.tolist() == ["filename", "label"]
+    assert submission["filename"].tolist() == expected
+    assert submission["label"].tolist() == probabilities[COLUMNS].to_numpy().argmax(1).tolist()
+    assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1)
+
+
+def test_the_probabilities_are_the_mean_of_the_folds(
+    options: InferenceOptions, tmp_path: Path
+) -> None:
+    write_submission(options)
+    both = read(options)[1].loc[["album/11.wav", "album/3.wav"]]
+    alone = []
+    for fold in (0, 1):
+        config = write_config(tmp_path, [ModelConfig("cnn4", (fold,), 1.0)])
+        write_submission(replace(options, config=config))
+        alone.append(read(options)[1].loc[both.index])
+    assert not np.allclose(alone[0], alone[1])
+    assert both.to_numpy() == pytest.approx(sum(alone).to_numpy() / 2, abs=1e-6)
+
+
+def test_what_cannot_be_heard_gets_the_class_shares_and_is_reported(
+    options: InferenceOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_submission(options)
+    _, probabilities = read(options)
+    for filename in ("broken.ogg", "silent.wav"):
+        assert probabilities.loc[filename].tolist() == pytest.approx(SHARES)
+    problems = pd.read_csv(options.submission.with_name("submission_problems.csv"))
+    by_name = problems.groupby("filename")["what"].first()
+    assert "is unreadable" in by_name["broken.ogg"] and "is silent" in by_name["silent.wav"]
+    cures = problems.set_index("filename")["cure"]
+    assert cures["broken.ogg"] == "put a good recording there, or remove it"  # a folder has no rows
+    assert "6.00 s long instead of 3 s" in by_name["long.flac.wav"]
+    assert "7 snippets, 2 of them at the class shares" in capsys.readouterr().out
+
+
+def test_models_of_other_voices_and_features_are_mixed(
+    options: InferenceOptions, tmp_path: Path
+) -> None:
+    models = [ModelConfig("cnn4", (0,), 0.5), ModelConfig("cnn4_repet", (0,), 0.5)]
+    parts = []
+    for chosen in ([models[0]], [models[1]]):
+        config = write_config(tmp_path, [replace(chosen[0], weight=1.0)])
+        write_submission(replace(options, config=config))
+        parts.append(read(options)[1])
+    write_submission(replace(options, config=write_config(tmp_path, models)))
+    mixed = read(options)[1].drop(["broken.ogg", "silent.wav"])
+    expected = (parts[0] + parts[1]).loc[mixed.index] / 2
+    assert mixed.to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-6)
+
+
+def test_a_fold_that_is_not_there_is_an_error_that_says_what_to_do(
+    options: InferenceOptions, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, [ModelConfig("cnn4", (0, 2), 1.0)])
+    with pytest.raises(HearbackError, match=r"cnn4_2\.json: not there; .*songs\.train"):
+        write_submission(replace(options, config=config))
+
+
+def test_another_separation_than_in_training_is_refused(
+    options: InferenceOptions, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, [ModelConfig("cnn4_repet", (0,), 1.0)])
+    other = replace(options, config=config, separations={"repet": {"margin": 3.0}})
+    with pytest.raises(HearbackError, match="trained on voices separated by"):
+        write_submission(other)
+
+
+def test_weights_of_another_model_are_refused(
+    options: InferenceOptions, trained: Path, tmp_path: Path
+) -> None:
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    story = json.loads((trained / "assets/cnn4_0.json").read_text())
+    story["recipe"]["architecture"], story["recipe"]["dropout"] = "resnet34", 0.0
+    (assets / "cnn4_0.json").write_text(json.dumps(story))
+    weights = trained / "assets/cnn4_0.safetensors"
+    (assets / weights.name).write_bytes(weights.read_bytes())
+    config = write_config(tmp_path, [ModelConfig("cnn4", (0,), 1.0)])
+    with pytest.raises(HearbackError, match="not this model's weights"):
+        write_submission(replace(options, config=config, assets=assets))
+
+
+def test_a_folder_without_snippets_is_an_error(options: InferenceOptions, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HearbackError, match="no audio files"):
+        write_submission(replace(options, data=tmp_path / "empty"))
+
+
+def test_the_features_of_a_folder_are_computed_once(
+    options: InferenceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_submission(options)
+    first = read(options)[1]
+    for name in ("broken.ogg", "silent.wav"):  # these are tried again each time
+        (options.data / name).unlink()
+    monkeypatch.setattr("hearback.engine.audio.store._decode_all", only_nothing)
+    write_submission(options)
+    again = read(options)[1]
+    pd.testing.assert_frame_equal(again, first.loc[again.index])
+
+
+def only_nothing(sources: Any, *_: Any, **__: Any) -> Any:
+    assert not sources
+    return iter(())
+
+
+def test_inference_loads_nothing_that_a_runtime_lacks() -> None:
+    lacking = ["matplotlib", "tensorboard", "demucs", "rapidfuzz", "hibari_tts", "ray", "pyworld"]
+    check = (
+        f"import sys, hearback.songs.steps.infer; print([m for m in {lacking} if m in sys.modules])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert ran.stdout.strip() == "[]"
+
+
+def test_the_command_writes_the_submission(
+    options: InferenceOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from hearback.songs.steps import infer
+
+    places = ("data", "store", "assets", "config", "submission")
+    flags = [part for name in places for part in (f"--{name}", str(getattr(options, name)))]
+    argv = ["infer", *flags, "--device", "cpu", "--precision", "float32"]
+    monkeypatch.setattr(sys, "argv", argv)
+    infer.main()
+    by_command = options.submission.read_bytes()
+    write_submission(options)
+    assert options.submission.read_bytes() == by_command

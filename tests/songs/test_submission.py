@@ -1,0 +1,180 @@
+"""A submission that classifies songs: what is packed, and what it does in the runtime."""
+
+import json
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hearback.engine.audio.wav import write_wav
+from hearback.engine.ensemble.config import ModelConfig
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import sha256_of, write_json
+from hearback.engine.submission import sandbox
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.songs.ensemble import SongEnsemble
+from hearback.songs.separation.methods import SOUND_RATE
+from hearback.songs.submission.dry_run import SongPlay, compare
+from hearback.songs.submission.pack import PackingOptions, pack
+from tests.songs.songs_data import snippet
+from tests.songs.test_infer import trained  # noqa: F401  (a fixture)
+
+SHARES = (0.2, 0.3, 0.4, 0.1)
+MODELS = (ModelConfig("cnn4", (0, 1), 0.6), ModelConfig("cnn4_repet", (0,), 0.4))
+
+
+@pytest.fixture
+def options(trained: Path, tmp_path: Path) -> PackingOptions:  # noqa: F811
+    """Options to pack two folds of a model, and one of it on separated voices."""
+    return PackingOptions(
+        assets=trained / "assets",
+        config=write_config(tmp_path, (*MODELS, ModelConfig("whisper", (0,), 0.0))),
+        submission=tmp_path / "submission.zip",
+    )
+
+
+@pytest.fixture
+def snippets(tmp_path: Path) -> Path:
+    """A folder of snippets, also in folders of their own."""
+    for number in (3, 11, 22, 33):
+        write_wav(tmp_path / f"snippets/album/{number}.wav", snippet(number), SOUND_RATE)
+    write_wav(tmp_path / "snippets/z.wav", snippet(5), SOUND_RATE)
+    return tmp_path / "snippets"
+
+
+def write_config(folder: Path, models: tuple[ModelConfig, ...]) -> Path:
+    path = folder / "model_configs.json"
+    SongEnsemble(models, "probabilities", SHARES, {}, {}, 40).save(path)
+    return path
+
+
+def names(path: Path) -> set[str]:
+    with zipfile.ZipFile(path) as archive:
+        return set(archive.namelist())
+
+
+def copied(options: PackingOptions, folder: Path) -> PackingOptions:
+    """The same on a copy of the folds, for a test that damages them."""
+    folder.mkdir()
+    for path in options.assets.glob("cnn4*_?.*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return replace(options, assets=folder)
+
+
+def test_the_chosen_folds_the_code_of_both_packages_and_nothing_else(
+    options: PackingOptions,
+) -> None:
+    packed = names(pack(options))
+    code = {name for name in packed if name.endswith(".py")} - {"main.py"}
+    assert {name.partition("/")[0] for name in code} == {"hearback", "songs"}
+    assert {"hearback/runtime.py", "songs/infer.py", "songs/separation.py"} < code
+    for not_needed in ("training", "submission", "submission_main", "rehearsal", "sample"):
+        assert f"songs/{not_needed}.py" not in code
+    assert packed - code == {
+        *("main.py", "model_configs.json", "VERSION"),
+        *("assets/cnn4_0.json", "assets/cnn4_0.safetensors"),
+        *("assets/cnn4_1.json", "assets/cnn4_1.safetensors"),
+        *("assets/cnn4_repet_0.json", "assets/cnn4_repet_0.safetensors"),
+    }
+
+
+def test_all_that_is_missing_or_broken_is_said_at_once(
+    options: PackingOptions, tmp_path: Path
+) -> None:
+    options = copied(options, tmp_path / "assets")
+    FoldFiles(options.assets, "cnn4", 0).story.unlink()
+    FoldFiles(options.assets, "cnn4", 1).weights.unlink()
+    with FoldFiles(options.assets, "cnn4_repet", 0).weights.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(HearbackError) as raised:
+        pack(options)
+    said = str(raised.value)
+    assert "cnn4_0.json: not there; train it with python -m hearback.songs.steps.train" in said
+    assert "cnn4_1.safetensors: not there; copy it here, or train it with python -m songs" in said
+    assert "cnn4_repet_0.safetensors: not the file that cnn4_repet_0.json speaks of" in said
+    assert not options.submission.exists()
+
+
+def test_a_model_that_needs_demucs_is_refused(options: PackingOptions, tmp_path: Path) -> None:
+    options = copied(options, tmp_path / "assets")
+    files = FoldFiles(options.assets, "cnn4_repet", 0)
+    story = json.loads(files.story.read_text())
+    story["recipe"]["separate"] = "demucs"
+    write_json(files.story, story)
+    with pytest.raises(HearbackError, match="demucs, which needs an environment that the runtime"):
+        pack(options)
+
+
+def test_a_zip_above_the_limit_is_not_written(options: PackingOptions) -> None:
+    with pytest.raises(HearbackError, match=r"not written\. Run fewer models: python -m songs"):
+        pack(replace(options, limit_gb=1e-6))
+    assert not options.submission.exists()
+
+
+def test_the_same_inputs_make_the_same_bytes(options: PackingOptions, tmp_path: Path) -> None:
+    again = replace(copied(options, tmp_path / "assets"), submission=tmp_path / "again.zip")
+    assert sha256_of(pack(options)) == sha256_of(pack(again))
+
+
+@pytest.mark.slow
+def test_the_submission_is_rehearsed(
+    options: PackingOptions, snippets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(options)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    play = SongPlay(options.submission, snippets, 9)
+    played, compared = sandbox.rehearse(play, Path(sys.executable), namespace=False)
+    assert played == "5 snippets, one damaged, listed and at the class shares"
+    assert "scores are those of this environment" in compared
+
+
+@pytest.mark.slow
+def test_what_fails_leaves_the_commonest_class_and_says_so(
+    options: PackingOptions, snippets: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up = SongPlay(pack(options), snippets, 3).set_stage(tmp_path / "stage")
+    (set_up.runtime / "assets" / "cnn4_1.safetensors").write_bytes(b"cut short")
+    with pytest.raises(HearbackError, match=r"main\.py ended with status 2"):
+        sandbox.perform(set_up, Path(sys.executable), namespace=False)
+    assert "scoring failed" in capfd.readouterr().err
+    submission = pd.read_csv(set_up.submission)
+    assert submission["filename"].tolist() == ["album/11.wav", "album/22.wav", "album/3.wav"]
+    assert (submission["label"] == np.argmax(SHARES)).all()
+
+
+def write_submission(folder: Path, name: str, rows: list[tuple[str, int, list[float]]]) -> Path:
+    path = folder / f"{name}.csv"
+    frame = pd.DataFrame({"filename": [row[0] for row in rows], "label": [row[1] for row in rows]})
+    frame.to_csv(path, index=False)
+    table = pd.DataFrame([row[2] for row in rows], columns=["p0", "p1", "p2", "p3"])
+    table.insert(0, "filename", frame["filename"])
+    table.to_csv(folder / f"{name}_probabilities.csv", index=False)
+    return path
+
+
+GOOD = [("a.wav", 1, [0.1, 0.7, 0.1, 0.1]), ("b.wav", 0, [0.4, 0.4, 0.1, 0.1])]
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        (GOOD, None),
+        ([GOOD[0], ("b.wav", 1, [0.39999, 0.40001, 0.1, 0.1])], None),  # as likely as the other
+        ([("a.wav", 2, [0.1, 0.7, 0.1, 0.1]), GOOD[1]], "a.wav: class 2, here 1"),
+        ([("a.wav", 1, [0.1, 0.69, 0.11, 0.1]), GOOD[1]], "a.wav: class 1, here 1"),
+        ([("a.wav", 1, [0.1, np.nan, 0.11, 0.1]), GOOD[1]], "a.wav: class 1, here 1"),
+        (GOOD[::-1], "rows of ['b.wav', 'a.wav'], not of ['a.wav', 'b.wav']"),
+        (GOOD[:1], "rows of ['a.wav'], not of"),
+    ],
+)
+def test_submissions_are_compared_row_by_row(
+    rows: list[tuple[str, int, list[float]]], fault: str | None, tmp_path: Path
+) -> None:
+    expected = write_submission(tmp_path, "expected", GOOD)
+    faults, largest = compare(write_submission(tmp_path, "got", rows), expected)
+    assert [said.startswith(fault or "") for said in faults] == ([True] if fault else [])
+    assert fault or largest < sandbox.TOLERANCE
