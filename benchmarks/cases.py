@@ -41,7 +41,7 @@ from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.predict import predict_ensemble
 from hearback.reading.models.scorers import build
 from hearback.reading.options import TrainingOptions, add_options, options_from
-from hearback.reading.pairs import Draw, PairDataset
+from hearback.reading.pairs import Example, PairDataset
 from hearback.reading.recipe import Recipe
 from hearback.reading.training import ReadingTraining
 from hearback.reading.window_batches import batched, window_samples
@@ -379,14 +379,14 @@ def save_ensemble(assets: Path, recipe: Recipe, backbone: Path, clips: Clips) ->
         with torch.no_grad():
             for tensor in scorer.encoder.state_dict().values():
                 tensor.add_(TRAINED_NOISE * tensor.std() * torch.randn_like(tensor))
-        story = {
+        fold_metadata = {
             "recipe": named.as_dict(),
             "shape": scorer.shape(),
             "tokenizer": None,
             "voice": voice,
         }
         files = FoldFiles(assets, named.name, 0)
-        fold_files.save_fold(files, scorer.state_dict(), oof, story)
+        fold_files.save_fold(files, scorer.state_dict(), oof, fold_metadata)
         models.append(ModelConfig(named.name, (0,), 1 / N_MODELS))
     return EnsembleConfig(tuple(models), voice, {"all": 0.5}, {}, n_rows=0)
 
@@ -405,7 +405,7 @@ class Loading:
         order = np.random.default_rng((recipe.data_seed, self.turn)).permutation(len(source))
         pairs = PairDataset(
             source,
-            [Draw(int(row), source.texts[row]) for row in order],
+            [Example(int(row), source.texts[row]) for row in order],
             recipe.pair,
             augmentations=(recipe.augment_reference, recipe.augment_learner),
             seeds=(recipe.data_seed, self.turn),

@@ -16,7 +16,7 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import whole_file, write_json
+from hearback.engine.io import atomic_write, write_json
 from hearback.engine.whisper.encoder import WINDOW_SECONDS, EncoderShape, WhisperEncoder
 from hearback.reading.dataset import TrainingData, load_training_data
 from hearback.reading.pairs import PairSource
@@ -104,7 +104,7 @@ def make_sample(folder: Path) -> None:
     if not (data / "train_metadata.csv").exists():  # written last
         _run_step("-m", "hearback.reading.corpora.sample", str(data))
     folders = [part for name in FOLDERS for part in (f"--{name}", str(folder / name))]
-    _run_step("preprocess.py", *folders, "--near_misses", "0")
+    _run_step("preprocess.py", *folders, "--hard_negatives", "0")
 
 
 def _run_step(*command: str) -> None:
@@ -172,7 +172,7 @@ def make_backbone(folder: Path, shape: EncoderShape) -> Path:
     name = "model.encoder.embed_positions.weight"
     missing = N_PUBLIC_POSITIONS - len(tensors[name])
     tensors[name] = torch.cat([tensors[name], tensors[name][:missing]])
-    with whole_file(folder / "model.safetensors") as temporary:
+    with atomic_write(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary)
     write_json(folder / "config.json", {"model_type": "whisper", **shape.as_config()})
     return folder

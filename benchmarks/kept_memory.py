@@ -118,7 +118,7 @@ def noise(n_clips: int, n_frames: int) -> Batch:
         context=torch.zeros(n_clips, 2),
         labels=torch.arange(n_clips) % 2 * 1.0,
         rows=torch.arange(n_clips),
-        made=torch.zeros(n_clips, dtype=torch.bool),
+        is_negative=torch.zeros(n_clips, dtype=torch.bool),
     )
 
 

@@ -60,7 +60,7 @@ class Hearing:
 
 
 @dataclass(frozen=True)
-class Heard:
+class TokenEvidence:
     """What models of one fold made of a hearing: their probabilities, (n, classes), by name."""
 
     hearing: Hearing
@@ -85,38 +85,40 @@ def main() -> None:
     device = choose_device(asked.device)
     dtype = compute_dtype(device, asked.precision)
     tables = oof.read_tables(ClassOutOfFold, asked.assets, asked.models)
-    story = next(iter(tables[0].stories.values()))
+    fold_metadata = next(iter(tables[0].metadata_by_fold.values()))
     data = load_song_data(
         asked.data,
         asked.store,
-        n_folds=story["n_folds"],
-        group_by=story["group_by"],
-        limit=story["limit"],
+        n_folds=fold_metadata["n_folds"],
+        group_by=fold_metadata["group_by"],
+        limit=fold_metadata["limit"],
     )
-    if data.fingerprint != story["data_fingerprint"]:
+    if data.fingerprint != fold_metadata["data_fingerprint"]:
         raise HearbackError(
             f"{asked.data}: table, singers or recordings are not those that the folds were trained "
             "on; train them again with python -m hearback.songs.steps.train"
         )
     sounds, music = read_sounds(data), read_music(data)
     config = None if asked.config is None else SongEnsemble.load(asked.config)
-    parts: dict[str, list[Heard]] = {}
-    for fold in sorted({fold for table in tables for fold in table.stories}):
+    parts: dict[str, list[TokenEvidence]] = {}
+    for fold in sorted({fold for table in tables for fold in table.metadata_by_fold}):
         rng = np.random.default_rng((asked.seed, fold))
         for name, hearing in hearings(data, fold, sounds, music, rng).items():
             by_model = {
                 table.model: hear(
-                    Member(0, FoldFiles(asked.assets, table.model, fold), table.stories[fold]),
+                    Member(
+                        0, FoldFiles(asked.assets, table.model, fold), table.metadata_by_fold[fold]
+                    ),
                     hearing,
                     device=device,
                     dtype=dtype,
                 )
                 for table in tables
-                if fold in table.stories
+                if fold in table.metadata_by_fold
             }
             if config is not None:
                 by_model["the ensemble"] = together(config, by_model)
-            parts.setdefault(name, []).append(Heard(hearing, by_model))
+            parts.setdefault(name, []).append(TokenEvidence(hearing, by_model))
     print(cli.as_text(table_of(parts)))
 
 
@@ -130,7 +132,7 @@ def together(config: SongEnsemble, by_model: Mapping[str, np.ndarray]) -> np.nda
     return config.predict(np.stack([by_model[model.name] for model in config.models_to_run]))
 
 
-def table_of(parts: Mapping[str, list[Heard]]) -> pd.DataFrame:
+def table_of(parts: Mapping[str, list[TokenEvidence]]) -> pd.DataFrame:
     """Return the scores, a row per model and hearing, of what the folds heard."""
     lines = {}
     models = dict.fromkeys(

@@ -3,10 +3,10 @@
     python -m benchmarks.publish --assets assets --to docs/out_of_fold/recipes
     python -m benchmarks.publish --songs --assets assets/songs --to docs/out_of_fold/songs
 
-Each finished fold's story (recipe, history, fingerprints) and out-of-fold predictions are copied,
+Each finished fold's metadata (recipe, history, fingerprints) and out-of-fold predictions are copied,
 those of words too. `check_models.py --assets FOLDER` reads them, also with `--against`, and so do
 `get_config.py` and, of the songs, `hearback.songs.steps.check_models` and `hearback.songs.steps.get_config`: nobody has to train
-a model again to check a figure of it, or to pair another with it. The command that a story keeps
+a model again to check a figure of it, or to pair another with it. The command that a metadata keeps
 loses its folders, which are those of one machine.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hearback.engine import cli
 from hearback.engine.evaluation.oof import OutOfFold, read_tables
-from hearback.engine.io import whole_file, write_json
+from hearback.engine.io import atomic_write, write_json
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.songs import SUBFOLDER
 from hearback.songs.evaluation import ClassOutOfFold
@@ -53,18 +53,18 @@ def publish(
     """
     tables = read_tables(kind, assets, models)
     for table in tables:
-        for fold, story in table.stories.items():
+        for fold, fold_metadata in table.metadata_by_fold.items():
             own, copy = (FoldFiles(folder, table.model, fold) for folder in (assets, to))
-            copy.story.unlink(missing_ok=True)  # it must not vouch for other predictions
+            copy.metadata.unlink(missing_ok=True)  # it must not vouch for other predictions
             copied = {own.oof: copy.oof}
-            if "words" in story["sha256"]:
+            if "words" in fold_metadata["sha256"]:
                 copied[own.words] = copy.words
             for source, target in copied.items():
-                with whole_file(target) as temporary:
+                with atomic_write(target) as temporary:
                     shutil.copyfile(source, temporary)
-            command = without_folders(story["command_again"])
-            write_json(copy.story, {**story, "command_again": command})
-    return sum(len(table.stories) for table in tables)
+            command = without_folders(fold_metadata["retrain_command"])
+            write_json(copy.metadata, {**fold_metadata, "retrain_command": command})
+    return sum(len(table.metadata_by_fold) for table in tables)
 
 
 def without_folders(command: str) -> str:

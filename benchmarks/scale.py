@@ -189,7 +189,7 @@ def write_data(data: Path, recordings: Path, train: pd.DataFrame, test: pd.DataF
 
 
 def render(work: Path, seed: int) -> Iterator[Cost]:
-    """Render every text once, and two near misses of each, of a table that has a row for each."""
+    """Render every text once, and two hard negatives of each, of a table that has a row for each."""
     texts = simulate_texts(np.random.default_rng(seed))
     numbers = range(len(texts))
     table = texts.assign(
@@ -400,19 +400,21 @@ def stand_in_for_training(folder: Path, seed: int) -> None:
         )
         for fold in range(1 if model == MODEL else N_FOLDS):
             held_out = data.folds == fold
-            story = {
+            fold_metadata = {
                 "recipe": {**recipe, "name": model},
                 "recipe_fingerprint": model,
                 "data_fingerprint": data.fingerprint,
                 **{"n_folds": N_FOLDS, "group_by": None, "limit": None},
                 "base_rate": float(data.labels[~held_out].mean()),
-                "command_again": f"python train_{model}.py --fold {fold} --attempt 2",
+                "retrain_command": f"python train_{model}.py --fold {fold} --attempt 2",
                 "epochs": [{"epoch": 1, "validation_log_loss": 0.5}],
                 **{"n_validation": int(held_out.sum()), "seconds": 1.0},
                 "voice": data.source.references.voice,
                 **{"shape": shape, "tokenizer": None},
             }
-            save_fold(FoldFiles(folder / "assets", model, fold), weights, table[held_out], story)
+            save_fold(
+                FoldFiles(folder / "assets", model, fold), weights, table[held_out], fold_metadata
+            )
 
 
 if __name__ == "__main__":

@@ -63,16 +63,16 @@ def main() -> None:
 
 def load_data(tables: Sequence[OutOfFold], data: Path, tts_data: Path, store: Path) -> TrainingData:
     """Load what the folds were trained on; HearbackError where it is something else by now."""
-    story = next(iter(tables[0].stories.values()))
+    fold_metadata = next(iter(tables[0].metadata_by_fold.values()))
     loaded = load_training_data(
         data,
         tts_data,
         store,
-        n_folds=story["n_folds"],
-        group_by=story["group_by"],
-        limit=story["limit"],
+        n_folds=fold_metadata["n_folds"],
+        group_by=fold_metadata["group_by"],
+        limit=fold_metadata["limit"],
     )
-    if loaded.fingerprint != story["data_fingerprint"]:
+    if loaded.fingerprint != fold_metadata["data_fingerprint"]:
         raise HearbackError(
             f"{data}: table, recordings or references are not those that the folds were trained "
             "on; train them again with python train.py"
@@ -91,9 +91,9 @@ def hear(
 ) -> dict[float, pd.Series]:
     """Return the predictions of a model's trained folds at each speed, by filename."""
     found: dict[float, list[pd.Series]] = {speed: [] for speed in speeds}
-    for fold, story in table.stories.items():
+    for fold, fold_metadata in table.metadata_by_fold.items():
         files = FoldFiles(assets, table.model, fold)
-        model, rows = load_scorer(files, story), data.validation_rows(fold)
+        model, rows = load_scorer(files, fold_metadata), data.validation_rows(fold)
         names = [data.filenames[row] for row in rows]
         for speed, predictions in found.items():
             model.recipe = replace(model.recipe, speed_by_grade=(speed, speed, speed, speed))
@@ -121,8 +121,8 @@ def by_speed(
     for speed, predictions in heard.items():
         played = rows.assign(pred=predictions[rows["filename"]].to_numpy())
         evidence = evidence_of(played, ["pred"])
-        honest = stacking.cross_fit(evidence, "logits", [CALIBRATION])[CALIBRATION]
-        for kept, pred in ((as_it_is, played["pred"]), (calibrated, honest)):
+        cross_fitted = stacking.cross_fit(evidence, "logits", [CALIBRATION])[CALIBRATION]
+        for kept, pred in ((as_it_is, played["pred"]), (calibrated, cross_fitted)):
             own = played[["filename", "score", "base", "fold"]].assign(pred=np.asarray(pred))
             kept.append(OutOfFold(f"at {speed:g}", table.n_folds, own, {}))
     return {

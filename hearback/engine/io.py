@@ -70,7 +70,7 @@ def open_file(path: Path) -> BufferedReader:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it there when the block ends without an error.
 
     A process killed in the block leaves `path` as it was, and so does a disk that is full. The
@@ -102,7 +102,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (JSON is any of its types)
     """Write `value` as indented JSON, whole or not at all."""
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(
             json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )

@@ -30,7 +30,7 @@ from hearback.reading.words import WordCalibration
 class Fallback:
     """What stands in where only some of the models are run: all that was fitted to those.
 
-    `weights` are by model. `log_loss` is honest, of one fold of each model.
+    `weights` are by model. `log_loss` is cross-fitted, of one fold of each model.
     """
 
     weights: dict[str, float]
@@ -54,8 +54,8 @@ class EnsembleConfig:
     """What `infer.py` runs: `model_configs.json`.
 
     `base_rates` are the mean training label by task, and under "all" over all rows, for recordings
-    that cannot be scored. `log_losses` tell how good the ensemble is: "honest", "fitted" (on the
-    rows that the weights were searched on), "plain_mean", and "words" (honest, of the product over
+    that cannot be scored. `log_losses` tell how good the ensemble is: "cross_fitted", "fitted" (on the
+    rows that the weights were searched on), "plain_mean", and "words" (cross-fitted, of the product over
     the words). `combine` is one of `COMBINATIONS`. `words` is None where no model scores words.
     `fallbacks` are ensembles of some of the models, for where a time limit leaves no time for all.
     """
@@ -101,7 +101,7 @@ class EnsembleConfig:
             config = replace(
                 self,
                 models=tuple(map(_with_weight, self.models, weights)),
-                log_losses={"honest": best.log_loss},
+                log_losses={"cross_fitted": best.log_loss},
                 calibration=best.calibration,
                 words=best.words,
             )

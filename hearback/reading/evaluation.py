@@ -27,7 +27,7 @@ from hearback.engine.evaluation.oof import (
 from hearback.reading.tables import AGE_GROUPS, GRADES, TASKS, YOUNGEST
 
 
-def gains_on_the_base_rate(rows: pd.DataFrame, predictions: pd.Series) -> pd.Series:
+def row_gains_over_base_rate(rows: pd.DataFrame, predictions: pd.Series) -> pd.Series:
     """Return how far the predictions' log loss is below that of `base`, row by row."""
     return row_log_loss(rows["score"], rows["base"]) - row_log_loss(rows["score"], predictions)
 
@@ -39,7 +39,7 @@ def group_unit(rows: pd.DataFrame) -> str:
 
 def gain_with_error(rows: pd.DataFrame, predictions: pd.Series) -> tuple[float, float]:
     """Return the mean gain on the base rate and its standard error, by `group_unit`."""
-    gains = gains_on_the_base_rate(rows, predictions)
+    gains = row_gains_over_base_rate(rows, predictions)
     groups = rows[group_unit(rows)].to_numpy(dtype=str)
     error = bootstrap_standard_error(gains.to_numpy(), groups, np.random.default_rng(0))
     return float(gains.mean()), error
@@ -69,12 +69,12 @@ def against(
         if table.model not in namesakes:
             continue
         pair = (table, namesakes[table.model])
-        stories = {
-            f"{table.model} fold {fold} {place}": story
+        metadata_by_fold = {
+            f"{table.model} fold {fold} {place}": fold_metadata
             for place, side in zip(("here", "there"), pair, strict=True)
-            for fold, story in side.stories.items()
+            for fold, fold_metadata in side.metadata_by_fold.items()
         }
-        _check_same(type(table), table.model, stories, _SPLIT)
+        _check_same(type(table), table.model, metadata_by_fold, _SPLIT)
         here, there = common_rows(pair, metadata)
         losses = [row_log_loss(rows["score"], rows["pred"]) for rows in (here, there)]
         rows = here.assign(here=losses[0], there=losses[1], difference=losses[0] - losses[1])
@@ -119,12 +119,15 @@ def summary(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame
                 "model": table.model,
                 "rows": len(rows),
                 "log loss": losses.mean(),
-                "blind epoch": table.log_loss_at_a_blind_epoch(),
+                "blind epoch": table.blind_epoch_log_loss(),
                 "mean over texts": losses.groupby(rows["expected_text"]).mean().mean(),
                 "below base rate": gain,
                 f"± (by {unit})": error,
                 "AUC": area_under_curve(rows["score"].to_numpy(), rows["pred"].to_numpy()),
-                "minutes": sum(story["seconds"] for story in table.stories.values()) / 60,
+                "minutes": sum(
+                    fold_metadata["seconds"] for fold_metadata in table.metadata_by_fold.values()
+                )
+                / 60,
             }
         )
     return pd.DataFrame(lines).set_index("model")

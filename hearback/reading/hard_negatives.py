@@ -1,4 +1,4 @@
-"""Near misses: texts that differ from the one that was said by one word or one sound.
+"""Hard negatives: texts that differ from the one that was said by one word or one sound.
 
 A recording in which a learner says "the cat sat" well is one in which they did not say "the hat
 sat", "the cat" or "the cat sat down". How words sound comes from the grapheme-to-phoneme rules of
@@ -10,7 +10,7 @@ The kinds and their shares are about those of the negatives that `corpora.speech
 (https://www.openslr.org/101/): 418 substitutions, 152 omissions, 131 insertions. For training only:
 inference does not import this module, nor what it needs.
 
-    tts_data/near_misses.csv
+    tts_data/hard_negatives.csv
       text, near_miss, kind, wrong (positions, a space between them), gap (empty where none is)
 """
 
@@ -30,7 +30,7 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import whole_file
+from hearback.engine.io import atomic_write
 from hearback.reading.voices.base import seed_of
 
 Kind = Literal["substitute", "omit", "insert", "neighbour", "respell"]
@@ -39,9 +39,9 @@ KIND_SHARES: Mapping[Kind, float] = {"substitute": 0.5, "omit": 0.25, "insert": 
 FARTHEST = 0.5  # a word with more than half of its sounds changed does not sound near
 NEAREST = 20  # of the words near enough, so many are drawn from, and those as near as the last
 PREFERENCE = 0.1  # 0.1 farther makes a word 1/e as likely
-TABLE = "near_misses.csv"
+TABLE = "hard_negatives.csv"
 
-_COLUMNS = ("text", "near_miss", "kind", "wrong", "gap")
+_COLUMNS = ("text", "hard_negative", "kind", "wrong", "gap")
 N_CACHED = 1 << 16  # texts and words whose phonemes are kept
 _TRIES = 10  # for a kind, before the next one
 
@@ -65,12 +65,12 @@ _CONSONANTS = (
 )
 
 
-class NoNearMiss(HearbackError, ValueError):  # noqa: N818  (it says what is wrong)
-    """A text of which no near miss can be made."""
+class NoHardNegative(HearbackError, ValueError):  # noqa: N818  (it says what is wrong)
+    """A text of which no hard negative can be made."""
 
 
 @dataclass(frozen=True)
-class NearMiss:
+class HardNegative:
     """A text that is nearly another one, the original.
 
     `wrong` are the positions of the words in `text` that are not what the original says. `gap` is
@@ -84,14 +84,14 @@ class NearMiss:
     gap: int | None = None
 
 
-class NearMisses:
-    """Makes near misses of a text from the words of all known texts.
+class HardNegativeGenerator:
+    """Makes hard negatives of a text from the words of all known texts.
 
     Texts of several words get one word replaced by a near-sounding one, one word less, or one word
     more ("substitute", "omit", "insert"; `KIND_SHARES`). A text of one word gets one of the known
     one-word texts near it ("neighbour"), or one sound changed, dropped or added in its spelling
     ("respell"): always where it has no neighbour, else as if this were one neighbour more. What has
-    no letters ("3") gets a word more. A near miss never sounds like its original.
+    no letters ("3") gets a word more. A hard negative never sounds like its original.
 
     `pronounce` gives the phonemes of a text, a character each; hibari's g2p if None. What is drawn
     depends on the random numbers and on the set of `texts`, not on their order.
@@ -105,8 +105,8 @@ class NearMisses:
         self._vocabulary = self._words(word for words in known for word in words)
         self._singles = self._words(words[0] for words in known if len(words) == 1)
 
-    def draw(self, text: str, rng: np.random.Generator) -> NearMiss:
-        """Return a near miss of `text`, which need not be a known text. Raises NoNearMiss."""
+    def draw(self, text: str, rng: np.random.Generator) -> HardNegative:
+        """Return a hard negative of `text`, which need not be a known text. Raises NoNearMiss."""
         words = text.split()
         spoken = [at for at, word in enumerate(words) if self._sounds(word)]
         if spoken:
@@ -124,20 +124,20 @@ class NearMisses:
                     # "read" may be "red": how a word is read depends on its neighbours.
                     if made is not None and self._clean(made.text) != original:
                         return made
-        raise NoNearMiss(f"no near miss of {text!r}: it has no word that could be changed")
+        raise NoHardNegative(f"no hard negative of {text!r}: it has no word that could be changed")
 
-    def several(self, text: str, n: int, rng: np.random.Generator) -> tuple[NearMiss, ...]:
-        """Return `n` near misses of `text` that sound different, fewer where there are no more.
+    def several(self, text: str, n: int, rng: np.random.Generator) -> tuple[HardNegative, ...]:
+        """Return `n` hard negatives of `text` that sound different, fewer where there are no more.
 
         The first of them are those that a smaller `n` gives; there are none where `draw` raises.
         """
-        found: dict[str, NearMiss] = {}
+        found: dict[str, HardNegative] = {}
         for _ in range(_TRIES * n):
             if len(found) == n:
                 break
             try:
                 made = self.draw(text, rng)
-            except NoNearMiss:
+            except NoHardNegative:
                 break
             found.setdefault(self._clean(made.text), made)
         return tuple(found.values())
@@ -157,7 +157,7 @@ class NearMisses:
 
     def _substitute(
         self, words: Sequence[str], spoken: Sequence[int], rng: np.random.Generator
-    ) -> NearMiss | None:
+    ) -> HardNegative | None:
         near = {at: self._vocabulary.near(self._sounds(words[at])) for at in spoken}
         with_near = [at for at, (candidates, _) in near.items() if candidates]
         if not with_near:
@@ -167,24 +167,24 @@ class NearMisses:
 
     def _omit(
         self, words: Sequence[str], spoken: Sequence[int], rng: np.random.Generator
-    ) -> NearMiss:
+    ) -> HardNegative:
         at = int(rng.choice(spoken))
-        return NearMiss(" ".join([*words[:at], *words[at + 1 :]]), "omit", (), at)
+        return HardNegative(" ".join([*words[:at], *words[at + 1 :]]), "omit", (), at)
 
     def _insert(
         self, words: Sequence[str], _spoken: Sequence[int], rng: np.random.Generator
-    ) -> NearMiss | None:
+    ) -> HardNegative | None:
         at = int(rng.integers(len(words) + 1))
         # Twice the same word: which one would be wrong?
         beside = {self._sounds(word) for word in words[max(0, at - 1) : at + 1]}
         word = str(rng.choice(self._vocabulary.words)) if self._vocabulary.words else ""
         if not word or self._sounds(word) in beside:
             return None
-        return NearMiss(" ".join([*words[:at], word, *words[at:]]), "insert", (at,))
+        return HardNegative(" ".join([*words[:at], word, *words[at:]]), "insert", (at,))
 
     def _neighbour(
         self, words: Sequence[str], spoken: Sequence[int], rng: np.random.Generator
-    ) -> NearMiss | None:
+    ) -> HardNegative | None:
         at = spoken[0]
         candidates, chances = self._singles.near(self._sounds(words[at]))
         if not candidates:
@@ -193,7 +193,7 @@ class NearMisses:
 
     def _respell(
         self, words: Sequence[str], spoken: Sequence[int], rng: np.random.Generator
-    ) -> NearMiss | None:
+    ) -> HardNegative | None:
         at = spoken[0]
         sounds = self._sounds(words[at])
         respelled = None
@@ -255,7 +255,7 @@ def hibari_pronounce() -> Callable[[str], str]:
         g2p = importlib.import_module("hibari.g2p").G2P()
     except ImportError as error:
         raise HearbackError(
-            f"near misses need hibari's g2p, which is not installed here ({error}): "
+            f"hard negatives need hibari's g2p, which is not installed here ({error}): "
             "pip install -r requirements.txt"
         ) from error
     return g2p
@@ -284,45 +284,47 @@ def respellings(word: str, rng: np.random.Generator) -> Iterator[str]:
             yield spellings[at]
 
 
-def draw_near_misses(
+def generate_hard_negatives(
     texts: Iterable[str], n: int, seed: int, pronounce: Callable[[str], str] | None = None
-) -> dict[str, tuple[NearMiss, ...]]:
-    """Return up to `n` near misses for each of `texts`, made of the words of all of them.
+) -> dict[str, tuple[HardNegative, ...]]:
+    """Return up to `n` hard negatives for each of `texts`, made of the words of all of them.
 
     Each text has random numbers of its own, so the first ones are the same whatever `n` is.
     """
     known = sorted(set(texts))
-    source = NearMisses(known, pronounce)
+    source = HardNegativeGenerator(known, pronounce)
     return {
         text: source.several(text, n, np.random.default_rng([seed, seed_of(text)]))
         for text in known
     }
 
 
-def write_near_misses(near_misses: Mapping[str, Iterable[NearMiss]], folder: Path) -> None:
-    """Write the table of near misses into the folder of the references, whole or not at all."""
+def write_hard_negatives(
+    hard_negatives: Mapping[str, Iterable[HardNegative]], folder: Path
+) -> None:
+    """Write the table of hard negatives into the folder of the references, whole or not at all."""
     rows = [
         (text, made.text, made.kind, " ".join(map(str, made.wrong)), _or_empty(made.gap))
-        for text, several in near_misses.items()
+        for text, several in hard_negatives.items()
         for made in several
     ]
     path = folder / TABLE
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         # Everything in quotes: a text may have a line break, and even a lone carriage return.
         writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerows([_COLUMNS, *rows])
 
 
-def read_near_misses(folder: Path) -> dict[str, tuple[NearMiss, ...]]:
-    """Return text -> its near misses, in their order, from the folder of the references.
+def read_hard_negatives(folder: Path) -> dict[str, tuple[HardNegative, ...]]:
+    """Return text -> its hard negatives, in their order, from the folder of the references.
 
     Raises HearbackError, which says what to do, if the table is not there or damaged.
     """
     path = folder / TABLE
-    make = f"`python preprocess.py --tts_data {folder} --near_misses 2` makes it"
+    make = f"`python preprocess.py --tts_data {folder} --hard_negatives 2` makes it"
     if not path.is_file():
-        raise HearbackError(f"{path}: no near misses there; {make}")
-    found: dict[str, list[NearMiss]] = {}
+        raise HearbackError(f"{path}: no hard negatives there; {make}")
+    found: dict[str, list[HardNegative]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         try:
@@ -333,24 +335,24 @@ def read_near_misses(folder: Path) -> dict[str, tuple[NearMiss, ...]]:
             where = f"{path}, line {reader.line_num}"
             raise HearbackError(f"{where}: damaged ({error}); delete it, and {make}") from error
     if not fits:
-        raise HearbackError(f"{path}: not a table of near misses; delete it, and {make}")
+        raise HearbackError(f"{path}: not a table of hard negatives; delete it, and {make}")
     return {text: tuple(several) for text, several in found.items()}
 
 
-def _from_row(row: Mapping[str, str]) -> NearMiss:
+def _from_row(row: Mapping[str, str]) -> HardNegative:
     """Return what a row of the table says; ValueError and the like if it cannot be true."""
     wrong = tuple(int(at) for at in row["wrong"].split())
     gap = int(row["gap"]) if row["gap"] else None
-    n_words = len(row["near_miss"].split())
+    n_words = len(row["hard_negative"].split())
     kinds: tuple[Kind, ...] = get_args(Kind)
     kind = next((kind for kind in kinds if kind == row["kind"]), None)
     if kind is None:
         raise ValueError(f"unknown kind {row['kind']!r}")
     if not n_words or any(not 0 <= at < n_words for at in wrong):
-        raise ValueError(f"no words {row['wrong']} in {row['near_miss']!r}")
+        raise ValueError(f"no words {row['wrong']} in {row['hard_negative']!r}")
     if gap is not None and not 0 <= gap <= n_words:
-        raise ValueError(f"no gap {gap} in {row['near_miss']!r}")
-    return NearMiss(row["near_miss"], kind, wrong, gap)
+        raise ValueError(f"no gap {gap} in {row['hard_negative']!r}")
+    return HardNegative(row["hard_negative"], kind, wrong, gap)
 
 
 def _or_empty(number: int | None) -> str:
@@ -363,13 +365,13 @@ def _core(word: str) -> str:
     return found.group() if found else ""
 
 
-def _replaced(words: Sequence[str], at: int, replacement: str, kind: Kind) -> NearMiss:
+def _replaced(words: Sequence[str], at: int, replacement: str, kind: Kind) -> HardNegative:
     """Put a word in another one's place, with its punctuation and its capital."""
     old, core = words[at], _core(words[at])
     if core[0].isupper():
         replacement = replacement[0].upper() + replacement[1:]
     text = " ".join([*words[:at], old.replace(core, replacement, 1), *words[at + 1 :]])
-    return NearMiss(text, kind, (at,))
+    return HardNegative(text, kind, (at,))
 
 
 def _pick(candidates: Sequence[str], chances: NDArray[np.float64], rng: np.random.Generator) -> str:

@@ -53,13 +53,13 @@ class TrainingOptions(FoldOptions):
             strict=self.strict,
         )
 
-    def identity(self, recipe: Recipe, data: TrainingData) -> dict[str, Any]:
+    def run_key(self, recipe: Recipe, data: TrainingData) -> dict[str, Any]:
         """Return what makes two trainings of a fold the same; `recipe` is the adapted one."""
         table = self.tts_data / hard_negatives.TABLE
-        rendered = recipe.near_misses > 0 and recipe.pair != "tokens" and table.exists()
+        rendered = recipe.hard_negatives > 0 and recipe.pair != "tokens" and table.exists()
         return {
-            **super().identity(recipe, data),
-            "near_misses": sha256_of(table)[:16] if rendered else None,
+            **super().run_key(recipe, data),
+            "hard_negatives": sha256_of(table)[:16] if rendered else None,
         }
 
 

@@ -113,17 +113,17 @@ class OtherText:
 
 
 @dataclass(frozen=True)
-class Draw:
+class Example:
     """A clip and the text that it is compared with.
 
-    `made` says that this is not the row's own text, but one that the clip does not say; `others`
+    `is_negative` says that this is not the row's own text, but one that the clip does not say; `others`
     are such texts that are read against the same recording, where the model reads.
     """
 
     row: int
     text: str
     label: float = float("nan")
-    made: bool = False
+    is_negative: bool = False
     others: tuple[OtherText, ...] = ()
 
 
@@ -131,14 +131,14 @@ class PairDataset(SizedDataset[Pair]):
     """Draws as pairs, augmented or as they are.
 
     `reader` is needed where the model reads, `embedder` where it takes texts as vectors: of the
-    draws' texts, all at once. `augmentations` are the reference's and the learner's; their
+    examples' texts, all at once. `augmentations` are the reference's and the learner's; their
     randomness comes from `seeds` and the draw's place: it does not depend on the number of workers.
     """
 
     def __init__(
         self,
         source: PairSource,
-        draws: Sequence[Draw],
+        examples: Sequence[Example],
         pairing: Pairing,
         *,
         reader: TextReader | None = None,
@@ -147,21 +147,21 @@ class PairDataset(SizedDataset[Pair]):
         seeds: tuple[int, ...] = (),
     ) -> None:
         self.source = source
-        self.draws = draws
+        self.examples = examples
         self.pairing = pairing
         self.reader = reader
         self.augmentations = augmentations
         self.seeds = seeds
         # Vectors, not the embedder itself: that would be copied to every worker.
-        self.embeddings = embedder.embed(draw.text for draw in draws) if embedder else {}
+        self.embeddings = embedder.embed(draw.text for draw in examples) if embedder else {}
 
     def __len__(self) -> int:
         """Return the number of pairs."""
-        return len(self.draws)
+        return len(self.examples)
 
     def __getitem__(self, index: int) -> Pair:
         """Build the `index`-th pair."""
-        draw = self.draws[index]
+        draw = self.examples[index]
         learner = self.source.learner(draw.row)
         reference = None
         if self.pairing not in WITHOUT_REFERENCE:
@@ -177,7 +177,7 @@ class PairDataset(SizedDataset[Pair]):
             self.source.contexts[draw.row],
             draw.row,
             draw.label,
-            draw.made,
+            draw.is_negative,
         )
         if self.pairing in WITH_TEXT_EMBEDDING:
             return replace(pair, text_embedding=self.embeddings[draw.text])
@@ -187,7 +187,7 @@ class PairDataset(SizedDataset[Pair]):
             return replace(pair, waveform=join(reference, learner))
         return replace(pair, reference=reference[:WINDOW_SAMPLES])
 
-    def _texts(self, draw: Draw) -> tuple[Text, ...]:
+    def _texts(self, draw: Example) -> tuple[Text, ...]:
         assert self.reader is not None
         # All words of a correct clip were said; of a wrong one nobody says which were not.
         known = 1.0 if draw.label == 1 else UNKNOWN

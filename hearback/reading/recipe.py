@@ -30,14 +30,14 @@ class Recipe(FoldRecipe):
     vector. For "tokens", `token_score` says what is read from the decoder (`models.TokenScorer`).
     The learning rate follows a cosine over `schedule_epochs` with `cycles` periods, after a warm-up
     of `warmup_share` of them. `warm_start` names a model whose trained encoder of the same fold is
-    begun with. `draws_by_grade` says how often an epoch has a clip of each of `tables.GRADES`: more
+    begun with. `repeats_by_grade` says how often an epoch has a clip of each of `tables.GRADES`: more
     than once weighs the youngest more, at another augmentation each time. `speed_by_grade` says how
     fast the recordings of each are played where they are judged, in validation and inference: below
     1 a voice is slower and lower, a child's more like a grown-up's (`pairs.PairSource.at_speeds`).
     Learned from they are at their own speed, but for the augmentation's (docs/results.md: why).
     """
 
-    LATER = frozenset({"text_embedder", "draws_by_grade", "speed_by_grade"})
+    LATER = frozenset({"text_embedder", "repeats_by_grade", "speed_by_grade"})
 
     name: str
     backbone: str
@@ -58,10 +58,12 @@ class Recipe(FoldRecipe):
     hidden: int | Literal["width"] | None = None
     dropout_on: Literal["frames", "pooled"] = "frames"
     negatives: float = 0.0  # per correct clip and epoch: pairs with the reference of another text
-    near_misses: float = 0.0  # likewise: with a text that differs by a word or a sound
-    near_miss_weight: float = 1.0  # of such a text's loss, where it is read beside the clip's own
+    hard_negatives: float = 0.0  # likewise: with a text that differs by a word or a sound
+    hard_negative_weight: float = (
+        1.0  # of such a text's loss, where it is read beside the clip's own
+    )
     word_loss: float = 0.0  # weight of what is known of a single word, where words are read
-    draws_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    repeats_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     warm_start: str | None = None
     frozen_share: float = 0.0  # of the encoder's layers, from below, the convolutions with them
     batch_size: int = 16
@@ -78,14 +80,15 @@ class Recipe(FoldRecipe):
     def _out_of_range(self) -> list[str]:
         in_range = {
             "text_embedder": self.text_embedder is not None or self.pair not in WITH_TEXT_EMBEDDING,
-            "epochs": 0 <= self.epochs <= self.schedule_epochs and (self.epochs > 0 or self.starts),
+            "epochs": 0 <= self.epochs <= self.schedule_epochs
+            and (self.epochs > 0 or self.has_pretrained_init),
             "dropout": 0 <= self.dropout < 1,
             "frozen_share": 0 <= self.frozen_share <= 1,
             "warmup_share": 0 <= self.warmup_share < 1,
             "negatives": self.negatives >= 0,
-            "near_misses": self.near_misses >= 0,
-            "near_miss_weight": self.near_miss_weight >= 0,
-            "draws_by_grade": min(self.draws_by_grade) > 0,
+            "hard_negatives": self.hard_negatives >= 0,
+            "hard_negative_weight": self.hard_negative_weight >= 0,
+            "repeats_by_grade": min(self.repeats_by_grade) > 0,
             "word_loss": self.word_loss >= 0,
             "average_decay": 0 <= self.average_decay < 1,
             "batch_size": self.batch_size >= 1,
@@ -99,7 +102,7 @@ class Recipe(FoldRecipe):
         return [name for name, fine in in_range.items() if not fine]
 
     @property
-    def starts(self) -> bool:
+    def has_pretrained_init(self) -> bool:
         """Whether the model begins with what the untrained backbone knows, as an epoch 0."""
         return self.pair != "joined" and (self.pair != "tokens" or self.token_score != "own")
 
@@ -113,7 +116,7 @@ class Recipe(FoldRecipe):
         return replace(self, epochs=epochs, schedule_epochs=stretched)
 
 
-# The ladder of the comparison idea (benchmarks/ladder.py), from the bottom.
+# The ablation of the comparison idea (benchmarks/ablation.py), from the bottom.
 COMPARISONS: tuple[Pairing, ...] = (
     "text classifier",
     "text cosine",

@@ -35,7 +35,7 @@ from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.paths import contained
 from hearback.engine.devices import count_processors
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import read_json, sha256_of, whole_file, write_json
+from hearback.engine.io import atomic_write, read_json, sha256_of, write_json
 from hearback.reading.voices.base import RenderError, Voice, VoiceError
 
 EDGE_SECONDS = 0.1  # of the silence before and after the words that is kept
@@ -375,7 +375,10 @@ def _write_index(folder: Path, paths: Mapping[str, Path]) -> None:
         if _n_samples(path) is not None
     ]
     index = folder / INDEX
-    with whole_file(index) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_write(index) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
         # Everything in quotes: a text may have a line break, and even a lone carriage return.
         writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writerows([("path", "text"), *rows])

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from hearback.engine.data.batching import load_in_turn
 from hearback.engine.errors import HearbackError
 from hearback.engine.training import fold_files, trainer
-from hearback.engine.training.fold_files import FoldFiles, Story
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.engine.training.trainer import FoldTraining
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.backbone import learning_rate_groups
@@ -28,11 +28,11 @@ from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import WITH_TEXT_EMBEDDING, PairDataset
 from hearback.reading.recipe import Recipe
-from hearback.reading.sampler import Drawer
+from hearback.reading.sampler import EpochSampler
 from hearback.reading.window_batches import Batch, batched
 from hearback.reading.words import to_table
 
-N_START = 1000  # clips that a start is fitted on, if there are as many
+N_INIT_ROWS = 1000  # clips that a start is fitted on, if there are as many
 
 
 def main(recipe: Recipe) -> None:
@@ -48,7 +48,7 @@ def train_fold(
     attempt: int = 1,
     *,
     program: Sequence[str] | None = None,
-) -> Story:
+) -> FoldMetadata:
     """Train one fold of `recipe`: `fold_training.train_fold`."""
     return trainer.train_fold(
         ReadingTraining, recipe, fold, options, data, attempt=attempt, program=program
@@ -80,7 +80,7 @@ class ReadingTraining(FoldTraining[Recipe, TrainingData, Scorer, Batch, Predicti
         )
         if recipe.warm_start is not None:
             self._load_encoder(model, FoldFiles(assets, recipe.warm_start, self.fold))
-        self.drawer = Drawer(recipe, self.data, self.train_rows)
+        self.sampler = EpochSampler(recipe, self.data, self.train_rows)
         return model
 
     def make_optimizer(self) -> torch.optim.AdamW:
@@ -93,14 +93,14 @@ class ReadingTraining(FoldTraining[Recipe, TrainingData, Scorer, Batch, Predicti
 
     def start(self) -> None:
         """Begin with what the untrained backbone knows, where the model can: that is epoch 0."""
-        if not self.recipe.starts:
+        if not self.recipe.has_pretrained_init:
             return
         started = time.monotonic()
         rng = np.random.default_rng((self.recipe.data_seed, self.attempt))
-        rows = rng.permutation(self.train_rows)[:N_START]
+        rows = rng.permutation(self.train_rows)[:N_INIT_ROWS]
 
         def measure(model: Scorer, batch: Batch) -> Tensor:
-            features = model.starting_features(batch)
+            features = model.pretrained_features(batch)
             assert features is not None  # the recipe says that there is a start
             return features
 
@@ -114,7 +114,7 @@ class ReadingTraining(FoldTraining[Recipe, TrainingData, Scorer, Batch, Predicti
             n_workers=self.workers,
             progress=f"{self.recipe.name} fold {self.fold} start",
         )
-        self.model.start_from(features, self.data.labels[rows])
+        self.model.init_from_pretrained(features, self.data.labels[rows])
         if self.average is not None:
             self.average.module.load_state_dict(self.model.state_dict())
         record = self._validate({"epoch": 0, "train_seconds": round(time.monotonic() - started, 2)})
@@ -124,12 +124,12 @@ class ReadingTraining(FoldTraining[Recipe, TrainingData, Scorer, Batch, Predicti
         )
 
     def load_epochs(self, epochs: range) -> Iterator[tuple[int, Iterator[Batch]]]:
-        """Give the number of draws and the batches of each of these epochs, counted from 0."""
+        """Give the number of examples and the batches of each of these epochs, counted from 0."""
         recipe = self.recipe
         datasets = [self._dataset(epoch) for epoch in epochs]
-        for n_draws, pairs in load_in_turn(datasets, self.workers):
+        for n_examples, pairs in load_in_turn(datasets, self.workers):
             yield (
-                n_draws,
+                n_examples,
                 batched(
                     pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds, fill=True
                 ),
@@ -141,7 +141,7 @@ class ReadingTraining(FoldTraining[Recipe, TrainingData, Scorer, Batch, Predicti
         seeds = (recipe.data_seed, self.attempt, epoch)
         return PairDataset(
             self.data.source,
-            self.drawer.draw(np.random.default_rng(seeds)),
+            self.sampler.draw(np.random.default_rng(seeds)),
             recipe.pair,
             reader=self.model.reader,
             embedder=self.model.embedder,
@@ -149,9 +149,9 @@ class ReadingTraining(FoldTraining[Recipe, TrainingData, Scorer, Batch, Predicti
             seeds=seeds,
         )
 
-    def judge(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def compute_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return (batch,) logits to be judged by the labels, and () what else there is to lose."""
-        return self.model.learn(batch)
+        return self.model.training_step(batch)
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the sum over the batch of the log losses."""
@@ -189,7 +189,7 @@ class ReadingTraining(FoldTraining[Recipe, TrainingData, Scorer, Batch, Predicti
         return float(log_loss(labels, predictions, labels=[0, 1]))
 
     def describe(self) -> dict[str, Any]:
-        """Return what a story says of the model and its inputs."""
+        """Return what a metadata says of the model and its inputs."""
         return {
             "voice": self.data.source.references.voice,
             "shape": self.model.shape(),
@@ -220,17 +220,17 @@ class ReadingTraining(FoldTraining[Recipe, TrainingData, Scorer, Batch, Predicti
 
     def _load_encoder(self, model: Scorer, files: FoldFiles) -> None:
         """Take over the encoder that another model trained on this very fold's training rows."""
-        story = fold_files.read_story(files)
+        fold_metadata = fold_files.read_fold_metadata(files)
         keys = ("n_folds", "group_by", "limit", "data_fingerprint")
-        differing = [key for key in keys if story[key] != self.identity[key]]
-        if story["recipe"]["backbone"] != self.recipe.backbone:
+        differing = [key for key in keys if fold_metadata[key] != self.run_key[key]]
+        if fold_metadata["recipe"]["backbone"] != self.recipe.backbone:
             differing.append("backbone")
         if differing:  # a validation row of this fold could have been in its training
             raise HearbackError(
-                f"{files.story}: {self.recipe.name} cannot start from it, it was trained with "
+                f"{files.metadata}: {self.recipe.name} cannot start from it, it was trained with "
                 f"another {', '.join(differing)}; train {files.model} again first"
             )
-        encoder = load.load_scorer(files, story).encoder
+        encoder = load.load_scorer(files, fold_metadata).encoder
         model.encoder.load_state_dict(encoder.state_dict())
 
 

@@ -39,7 +39,7 @@ class Pair:
     `texts` are the expected text and what else is read against the same recording;
     `text_embedding` (width,) float32 is there where the text is a vector. `context` is (2,): what
     is known beside the sound. `row` is the clip's place in its table and `label` its score (NaN at
-    inference); `made` says that the text is not the row's own, but one that was chosen because the
+    inference); `is_negative` says that the text is not the row's own, but one that was chosen because the
     recording does not say it.
     """
 
@@ -47,7 +47,7 @@ class Pair:
     context: np.ndarray
     row: int
     label: float = float("nan")
-    made: bool = False
+    is_negative: bool = False
     reference: np.ndarray | None = None
     texts: tuple[Text, ...] = ()
     text_embedding: np.ndarray | None = None
@@ -95,7 +95,7 @@ class Batch(Tensors):
     context: Tensor
     labels: Tensor
     rows: Tensor
-    made: Tensor
+    is_negative: Tensor
     references: Tensor | None = None
     n_reference_frames: Tensor | None = None
     texts: TextBatch | None = None
@@ -137,7 +137,7 @@ def collate(pairs: Sequence[Pair], n_samples: int) -> Batch:
         context=torch.from_numpy(np.stack([pair.context for pair in pairs])),
         labels=torch.tensor([pair.label for pair in pairs], dtype=torch.float32),
         rows=torch.tensor([pair.row for pair in pairs]),
-        made=torch.tensor([pair.made for pair in pairs]),
+        is_negative=torch.tensor([pair.is_negative for pair in pairs]),
         references=_lay(references, n_samples) if references else None,
         n_reference_frames=_count_frames(references) if references else None,
         texts=collate_texts([pair.texts for pair in pairs]) if pairs[0].texts else None,

@@ -25,7 +25,7 @@ from sklearn.model_selection import GroupKFold
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
-from hearback.engine.training.fold_files import FoldFiles, Story
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 
 SAID, COMPLETE = 0, 1
 TABLE = "word_scores.csv"
@@ -69,15 +69,15 @@ def lay_out(table: pd.DataFrame, filenames: Sequence[str], texts: Sequence[str])
     return log_odds
 
 
-def read_fold(files: FoldFiles, story: Story) -> pd.DataFrame:
+def read_fold(files: FoldFiles, fold_metadata: FoldMetadata) -> pd.DataFrame:
     """Read a fold's out-of-fold word scores.
 
-    Raises HearbackError where the file is not the one that the fold's story speaks of.
+    Raises HearbackError where the file is not the one that the fold's metadata speaks of.
     """
-    if not files.words.exists() or sha256_of(files.words) != story["sha256"].get("words"):
+    if not files.words.exists() or sha256_of(files.words) != fold_metadata["sha256"].get("words"):
         raise HearbackError(
-            f"{files.words}: missing, or not the file that {files.story.name} speaks of; "
-            f"train it again: {story['command_again']}"
+            f"{files.words}: missing, or not the file that {files.metadata.name} speaks of; "
+            f"train it again: {fold_metadata['retrain_command']}"
         )
     # A word may be "null" or "NA"; only the end of a text has no `said`.
     return pd.read_csv(
@@ -178,11 +178,11 @@ def cross_fit_words(log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray
     n_splits = min(N_CROSS_FITS, len(np.unique(groups)))
     if n_splits < 2:
         raise HearbackError("all rows are of one group: no others to calibrate words on")
-    honest = np.empty(len(labels))
+    cross_fitted = np.empty(len(labels))
     for rest, held_out in GroupKFold(n_splits).split(labels, groups=groups):
         calibration = fit_words((), log_odds[rest], labels[rest])
-        honest[held_out] = noisy_and(calibration.apply(log_odds[held_out]))
-    return honest
+        cross_fitted[held_out] = noisy_and(calibration.apply(log_odds[held_out]))
+    return cross_fitted
 
 
 def score_table(

@@ -22,7 +22,7 @@ class SongEnsemble:
 
     A model's folds are averaged first; `combine`, one of `hearback.engine.ensemble.stacking.COMBINATIONS`, says how
     the models are. `class_shares` are those of the labelled rows, for snippets that cannot be
-    scored. `log_losses` and `accuracies` are "honest", "fitted" (on the rows that the weights were
+    scored. `log_losses` and `accuracies` are "cross_fitted", "fitted" (on the rows that the weights were
     searched on) and of the "plain_mean".
     """
 

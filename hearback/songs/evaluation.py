@@ -11,7 +11,7 @@ import pandas as pd
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import bootstrap, oof
-from hearback.engine.evaluation.logistic import NEAREST_TO_CERTAIN
+from hearback.engine.evaluation.logistic import PROBABILITY_MARGIN
 from hearback.engine.evaluation.oof import OutOfFold
 from hearback.engine.training.recipe import name_with_seed, split_seed
 from hearback.songs.separation.methods import SEPARATIONS
@@ -40,7 +40,7 @@ class ClassOutOfFold(OutOfFold):
 
     @staticmethod
     def is_base_rate(value: object) -> bool:
-        """Return whether a story's `base_rate` is a list of the classes' shares."""
+        """Return whether a metadata's `base_rate` is a list of the classes' shares."""
         return isinstance(value, list | tuple) and are_shares(value)
 
     @staticmethod
@@ -66,7 +66,7 @@ class ClassOutOfFold(OutOfFold):
 
     def base_losses(self) -> pd.Series:
         """Return each row's log loss where the training shares are predicted."""
-        return -np.log(self.rows["base"].clip(lower=NEAREST_TO_CERTAIN))
+        return -np.log(self.rows["base"].clip(lower=PROBABILITY_MARGIN))
 
     def fold_accuracies(self) -> pd.Series:
         """Return accuracy by fold number."""
@@ -128,7 +128,7 @@ def are_shares(values: Iterable[Any]) -> bool:
 def class_log_loss(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return each row's log loss, (rows,), in nats, of (rows,) labels, (rows, classes)."""
     given = probabilities[np.arange(len(labels)), labels]
-    return -np.log(np.clip(given, NEAREST_TO_CERTAIN, 1))
+    return -np.log(np.clip(given, PROBABILITY_MARGIN, 1))
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -222,7 +222,7 @@ def as_published(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> li
     for separation in SEPARATIONS:
         separated = "" if separation == "none" else f", {separation}"
         for what, members in _ensembles(tables, separation).items():
-            if not set.intersection(*(set(member.stories) for member in members)):
+            if not set.intersection(*(set(member.metadata_by_fold) for member in members)):
                 continue
             of_one = what != SYSTEM_2
             recipe = ModelName.of(members[0].model).recipe
@@ -269,7 +269,7 @@ def summary(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> pd.Data
     for table in tables:
         rows = oof.with_metadata(table.rows, snippets, ClassOutOfFold)
         groups = rows["group"].to_numpy(dtype=str)
-        seconds = [story["seconds"] for story in table.stories.values()]
+        seconds = [fold_metadata["seconds"] for fold_metadata in table.metadata_by_fold.values()]
         lines.append(
             {
                 "model": table.model,
@@ -280,7 +280,7 @@ def summary(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> pd.Data
                         rows["label"].to_numpy(), table.probabilities, groups
                     ).items()
                 },
-                "blind epoch": table.log_loss_at_a_blind_epoch(),
+                "blind epoch": table.blind_epoch_log_loss(),
                 "minutes": sum(seconds) / 60 if seconds else np.nan,
             }
         )
@@ -348,8 +348,10 @@ def by_known_singers(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -
     A fold's first singers are in none of its training rows, but another one of a snippet may be. A
     row per model, two columns per case: how many rows it has, and the share found.
     """
-    stories = [story for table in tables for story in table.stories.values()]
-    is_grouped = all(story["group_by"] != "none" for story in stories)
+    metadata_by_fold = [
+        fold_metadata for table in tables for fold_metadata in table.metadata_by_fold.values()
+    ]
+    is_grouped = all(fold_metadata["group_by"] != "none" for fold_metadata in metadata_by_fold)
     lines = {}
     for table in tables:
         rows = oof.with_metadata(table.rows, snippets, ClassOutOfFold)

@@ -17,11 +17,11 @@ from hearback.engine.devices import choose_device, compute_dtype, mixed_precisio
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import (
     FoldFiles,
-    Story,
+    FoldMetadata,
     TrainedFold,
     build_and_load,
     check_version,
-    read_story,
+    read_fold_metadata,
 )
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.evaluation import PROBABILITIES, ClassOutOfFold
@@ -55,7 +55,7 @@ class Member(TrainedFold):
     @property
     def recipe(self) -> SongRecipe:
         """Its recipe."""
-        return SongRecipe.from_dict(self.story["recipe"])
+        return SongRecipe.from_dict(self.metadata["recipe"])
 
 
 class Features(Protocol):
@@ -95,26 +95,26 @@ def read_members(config: SongEnsemble, assets: Path) -> list[Member]:
     for number, model in enumerate(config.models_to_run):
         for fold in model.folds:
             files = FoldFiles(assets, model.name, fold)
-            members.append(Member(number, files, read_runnable_story(files)))
+            members.append(Member(number, files, read_runnable_metadata(files)))
     return members
 
 
-def read_runnable_story(files: FoldFiles) -> Story:
-    """Read the story of a fold that is to be run; HearbackError where it cannot be."""
-    if not files.story.exists():
+def read_runnable_metadata(files: FoldFiles) -> FoldMetadata:
+    """Read the metadata of a fold that is to be run; HearbackError where it cannot be."""
+    if not files.metadata.exists():
         raise HearbackError(
-            f"{files.story}: not there; train it with {ClassOutOfFold.TRAIN}, or choose other "
+            f"{files.metadata}: not there; train it with {ClassOutOfFold.TRAIN}, or choose other "
             "models with python -m hearback.songs.steps.get_config"
         )
-    story = read_story(files)
-    check_version(files, story)
-    return story
+    fold_metadata = read_fold_metadata(files)
+    check_version(files, fold_metadata)
+    return fold_metadata
 
 
 def load_model(member: Member) -> SongModel:
     """Load a finished fold's model on the CPU, in float32 and in evaluation mode."""
     return build_and_load(
-        member.files, member.story, lambda: build(member.recipe, member.story["shape"])
+        member.files, member.metadata, lambda: build(member.recipe, member.metadata["shape"])
     )
 
 
@@ -169,9 +169,9 @@ def features_of(
             here = separation.describe()
             for features, of_features in by_features.items():
                 for member in of_features:
-                    if (trained := member.story.get("separation")) != here:
+                    if (trained := member.metadata.get("separation")) != here:
                         raise HearbackError(
-                            f"{member.files.story}: trained on voices separated by {trained}, and "
+                            f"{member.files.metadata}: trained on voices separated by {trained}, and "
                             f"here they are by {here}; separate likewise, or train again"
                         )
                 store = build_features(

@@ -59,9 +59,9 @@ class SongOptions(FoldOptions):
             strict=self.strict,
         )
 
-    def identity(self, recipe: SongRecipe, data: SongData) -> dict[str, Any]:
+    def run_key(self, recipe: SongRecipe, data: SongData) -> dict[str, Any]:
         """Return what makes two trainings of a fold the same; `recipe` is the adapted one."""
-        return {**super().identity(recipe, data), "separation": data.separation}
+        return {**super().run_key(recipe, data), "separation": data.separation}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import whole_file
+from hearback.engine.io import atomic_write
 from hearback.songs.tables import CLASSES, N_CLASSES
 
 _DARK = 0.55  # of a row: from there on, white letters are read more easily
@@ -55,5 +55,5 @@ def draw_confusions(matrices: Mapping[str, np.ndarray], path: Path) -> None:
     if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
         known = ", ".join(figure.canvas.get_supported_filetypes())
         raise HearbackError(f"{path}: no picture has this ending; use one of {known}")
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -237,7 +237,7 @@ class SongTraining(FoldTraining[SongRecipe, SongData, SongModel, SongBatch, Song
             mixed = mix_up(features, targets, self.recipe.mix_up, rng)
             yield SongBatch(*mixed, torch.tensor(rows))
 
-    def judge(self, batch: SongBatch) -> tuple[Tensor, Tensor]:
+    def compute_logits(self, batch: SongBatch) -> tuple[Tensor, Tensor]:
         """Return (batch, classes) logits, and nothing else to lose."""
         logits = self.model(batch.features)
         return logits, torch.zeros((), device=logits.device)
@@ -294,7 +294,7 @@ class SongTraining(FoldTraining[SongRecipe, SongData, SongModel, SongBatch, Song
         return float(class_log_loss(self._labels, probabilities).mean())
 
     def describe(self) -> dict[str, Any]:
-        """Return what a story says of the model and its inputs."""
+        """Return what a metadata says of the model and its inputs."""
         return {"shape": self.model.shape(), "tokenizer": None}
 
     def out_of_fold(self, predictions: SongPredictions) -> pd.DataFrame:

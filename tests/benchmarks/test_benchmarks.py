@@ -235,7 +235,7 @@ def test_what_is_computed_again_is_not_counted(checkpointing: bool) -> None:
 def test_both_sides_train_on_the_same_clips(
     setting: Setting, some: Clips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn, step = JoinedScorer.learn, baseline.Training._step
+    learn, step = JoinedScorer.training_step, baseline.Training._step
     heard: dict[str, list[int]] = {"ours": [], "baseline": []}
 
     def our_learn(self: JoinedScorer, batch: Batch) -> Any:
@@ -246,7 +246,7 @@ def test_both_sides_train_on_the_same_clips(
         heard["baseline"] += batch["row"].tolist()
         return step(self, batch)
 
-    monkeypatch.setattr(JoinedScorer, "learn", our_learn)
+    monkeypatch.setattr(JoinedScorer, "training_step", our_learn)
     monkeypatch.setattr(baseline.Training, "_step", baseline_step)
     outcome = cases.compare_training(setting, some, RECIPE, setting.backbone, CPU)
     assert outcome.result.ratio > 0
@@ -361,7 +361,7 @@ def test_weights_that_are_worse_than_the_grids_are_an_error(
     def worst(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return np.eye(len(predictions))[-1]
 
-    monkeypatch.setattr(cases.ensemble, "search_weights", worst)
+    monkeypatch.setattr(cases.stacking, "search_weights", worst)
     with pytest.raises(HearbackError, match="worse than the grid"):
         cases.weights_cpu(setting)
 

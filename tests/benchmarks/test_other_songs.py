@@ -55,7 +55,7 @@ def hearings(data: SongData, fold: int) -> dict[str, other_songs.Hearing]:
 
 def test_what_was_held_out_is_heard_as_training_heard_it(folder: Path, data: SongData) -> None:
     files = FoldFiles(folder / "assets", "cnn4", 1)
-    member = Member(0, files, pd.read_json(files.story, typ="series").to_dict())
+    member = Member(0, files, pd.read_json(files.metadata, typ="series").to_dict())
     of_fold = hearings(data, 1)
     heard = other_songs.hear(
         member, of_fold["as it is"], device=torch.device("cpu"), dtype=torch.float32

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import publish
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.oof import read_tables
-from hearback.engine.training.fold_files import FoldFiles, read_story
+from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.reading.evaluation import read_out_of_fold
 from hearback.reading.words import read_fold, to_table
 from hearback.songs.evaluation import ClassOutOfFold
@@ -26,7 +26,7 @@ COMMAND = (
 
 @pytest.fixture
 def assets(tmp_path: Path) -> Path:
-    write_folds(tmp_path / "assets", "model1m", make_predictions(2), command_again=COMMAND)
+    write_folds(tmp_path / "assets", "model1m", make_predictions(2), retrain_command=COMMAND)
     write_folds(tmp_path / "assets", "model2s", make_predictions(1, seed=1), [0, 2])
     return tmp_path / "assets"
 
@@ -50,11 +50,11 @@ def test_what_is_published_reads_as_what_was_trained(
 
 def test_a_published_command_names_no_folder(assets: Path, tmp_path: Path) -> None:
     publish.publish(assets, tmp_path / "public", ["model1m"])
-    command = read_story(FoldFiles(tmp_path / "public", "model1m", 0))["command_again"]
+    command = read_fold_metadata(FoldFiles(tmp_path / "public", "model1m", 0))["retrain_command"]
     assert command == (
         "python train_model1m.py --fold 0 --n_folds 3 --set window=fixed --attempt 2"
     )
-    assert not FoldFiles(tmp_path / "public", "model2s", 0).story.exists()
+    assert not FoldFiles(tmp_path / "public", "model2s", 0).metadata.exists()
 
 
 def test_scores_of_words_are_published_too(tmp_path: Path) -> None:
@@ -62,11 +62,11 @@ def test_scores_of_words_are_published_too(tmp_path: Path) -> None:
     scores = np.ones((len(texts), 1 + max(len(text.split()) for text in texts), 2))
     words = to_table(filenames, texts, scores)
     own, to = tmp_path / "assets", tmp_path / "public"
-    write_folds(own, "modeltok", make_predictions(2), words=words, command_again=COMMAND)
+    write_folds(own, "modeltok", make_predictions(2), words=words, retrain_command=COMMAND)
     publish.publish(own, to)
     for fold in range(N_FOLDS):
         files = FoldFiles(to, "modeltok", fold)
-        read_fold(files, read_story(files))  # its digest fits
+        read_fold(files, read_fold_metadata(files))  # its digest fits
         assert files.words.read_bytes() == FoldFiles(own, "modeltok", fold).words.read_bytes()
 
 
@@ -76,7 +76,7 @@ def test_songs_are_published(
     assets, to = tmp_path / "assets" / "songs", tmp_path / "public"
     command = "python -m hearback.songs.recipes.cnn4 --fold 0 --backbones /b --seed 2 --attempt 2"
     test_evaluation.write_folds(
-        assets, "cnn4_s2", test_evaluation.make_probabilities(1), command_again=command
+        assets, "cnn4_s2", test_evaluation.make_probabilities(1), retrain_command=command
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["publish", "--songs", "--to", str(to)])
@@ -84,14 +84,14 @@ def test_songs_are_published(
     assert "3 folds in" in capsys.readouterr().out
     (own,), (copy,) = (read_tables(ClassOutOfFold, folder) for folder in (assets, to))
     pd.testing.assert_frame_equal(own.rows, copy.rows)
-    told = read_story(FoldFiles(to, "cnn4_s2", 1))["command_again"]
+    told = read_fold_metadata(FoldFiles(to, "cnn4_s2", 1))["retrain_command"]
     assert told == "python -m hearback.songs.recipes.cnn4 --fold 0 --seed 2 --attempt 2"
 
 
 def test_publishing_again_replaces_what_was_there(assets: Path, tmp_path: Path) -> None:
     to = tmp_path / "public"
     publish.publish(assets, to)
-    write_folds(assets, "model1m", make_predictions(3, seed=5), command_again=COMMAND)
+    write_folds(assets, "model1m", make_predictions(3, seed=5), retrain_command=COMMAND)
     publish.publish(assets, to)
     for trained, published in zip(read_out_of_fold(assets), read_out_of_fold(to), strict=True):
         pd.testing.assert_frame_equal(trained.rows, published.rows)

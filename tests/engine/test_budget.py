@@ -49,14 +49,14 @@ def test_durations_are_shown() -> None:
 
 def make_table(*seconds: float | None) -> OutOfFold:
     """Return a model of a fold for each of the validations' seconds, 100 clips each."""
-    stories = {
+    metadata_by_fold = {
         fold: {
             "n_validation": 100,
             "epochs": [{"epoch": 1} if s is None else {"epoch": 1, "validation_seconds": s}],
         }
         for fold, s in enumerate(seconds)
     }
-    return OutOfFold("model1m", len(seconds), pd.DataFrame(), stories)
+    return OutOfFold("model1m", len(seconds), pd.DataFrame(), metadata_by_fold)
 
 
 def test_seconds_per_clip_are_the_median_of_the_validations() -> None:

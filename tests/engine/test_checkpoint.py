@@ -1,4 +1,4 @@
-"""A fold's weights and story, to disk and back."""
+"""A fold's weights and metadata, to disk and back."""
 
 import errno
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
 from hearback.engine.training import checkpoint, fold_files
 from hearback.engine.training.checkpoint import load_partial, save_partial
-from hearback.engine.training.fold_files import FoldFiles, read_story, why_not_done
+from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata, why_not_done
 from hearback.reading.models import load
 from hearback.reading.models.scorers import Scorer, build
-from hearback.reading.pairs import Draw, PairDataset
+from hearback.reading.pairs import Example, PairDataset
 from hearback.reading.window_batches import Pair, collate
 from tests.conftest import CONFIG, TINY, files_no_longer_than
 from train_model2ds import RECIPE as OTHER
@@ -47,8 +47,8 @@ def scorer(files: FoldFiles) -> Scorer:
     """A model whose fold is done."""
     torch.manual_seed(0)
     scorer = build(RECIPE, CONFIG)
-    story = {**IDENTITY, "shape": TINY.as_config(), "tokenizer": None}
-    fold_files.save_fold(files, scorer.state_dict(), OOF, story)
+    fold_metadata = {**IDENTITY, "shape": TINY.as_config(), "tokenizer": None}
+    fold_files.save_fold(files, scorer.state_dict(), OOF, fold_metadata)
     return scorer
 
 
@@ -66,7 +66,7 @@ def test_a_fold_is_three_files_named_for_its_model_and_number(
 def test_weights_come_back_as_their_halves_in_a_model_that_does_not_train(
     files: FoldFiles, scorer: Scorer
 ) -> None:
-    loaded = load.load_scorer(files, read_story(files))
+    loaded = load.load_scorer(files, read_fold_metadata(files))
     assert not loaded.training
     assert {tensor.dtype for tensor in loaded.state_dict().values()} == {torch.float32}
     for name, tensor in scorer.state_dict().items():
@@ -96,7 +96,7 @@ def alter_predictions(files: FoldFiles) -> None:
 
 
 def remove_story(files: FoldFiles) -> None:
-    files.story.unlink()
+    files.metadata.unlink()
 
 
 def leave_it_under_way(files: FoldFiles) -> None:
@@ -131,9 +131,9 @@ def do_nothing(files: FoldFiles) -> None:
         (
             alter_weights,
             {},
-            "model3mapd_3.safetensors is not the file that its story speaks of",
+            "model3mapd_3.safetensors is not the file that its metadata speaks of",
         ),
-        (alter_predictions, {}, "model3mapd_3.oof.csv is not the file that its story speaks of"),
+        (alter_predictions, {}, "model3mapd_3.oof.csv is not the file that its metadata speaks of"),
     ],
 )
 @pytest.mark.usefixtures("scorer")
@@ -151,7 +151,7 @@ def test_why_a_fold_is_to_be_trained(
 def test_whose_digests_count_can_be_said(files: FoldFiles) -> None:
     assert why_not_done(files, IDENTITY, sha256_of) is None
     reason = why_not_done(files, IDENTITY, lambda path: "of another file")
-    assert reason == "model3mapd_3.safetensors is not the file that its story speaks of"
+    assert reason == "model3mapd_3.safetensors is not the file that its metadata speaks of"
 
 
 def test_a_fold_that_is_written_again_is_not_done_until_it_is_whole(
@@ -174,16 +174,16 @@ def test_a_finished_fold_leaves_nothing_of_its_way_there(files: FoldFiles, score
 
 def test_a_story_that_is_not_there_is_an_error_that_says_what_to_run(files: FoldFiles) -> None:
     with pytest.raises(HearbackError, match=r"python train_model3mapd\.py --fold 3"):
-        read_story(files)
+        read_fold_metadata(files)
     with pytest.raises(HearbackError, match=r"python train_model3mapd\.py --fold 3 --seed 8"):
-        read_story(replace(files, model="model3mapd_s8"))
+        read_fold_metadata(replace(files, model="model3mapd_s8"))
 
 
 @pytest.mark.usefixtures("scorer")
 def test_a_damaged_story_is_an_error_that_names_it(files: FoldFiles) -> None:
-    files.story.write_text(files.story.read_text()[:-20])
+    files.metadata.write_text(files.metadata.read_text()[:-20])
     with pytest.raises(HearbackError, match=r"model3mapd_3\.json: not readable JSON"):
-        read_story(files)
+        read_fold_metadata(files)
     assert "not readable JSON" in str(why_not_done(files, IDENTITY))
 
 
@@ -201,10 +201,10 @@ def write_other_weights(files: FoldFiles) -> None:
 def test_weights_that_are_not_the_model_s_are_refused(
     files: FoldFiles, happens: Callable[[FoldFiles], None]
 ) -> None:
-    story = read_story(files)
+    fold_metadata = read_fold_metadata(files)
     happens(files)
     with pytest.raises(HearbackError, match=r"model3mapd_3\.safetensors: not this model's"):
-        load.load_scorer(files, story)
+        load.load_scorer(files, fold_metadata)
 
 
 @pytest.fixture
@@ -217,13 +217,13 @@ def token_scorer(token_files: FoldFiles, tokenizer: Path) -> Scorer:
     """A model that reads texts, whose fold is done."""
     torch.manual_seed(0)
     scorer = build(TOKENS, CONFIG, tokenizer)
-    story = {
+    fold_metadata = {
         **IDENTITY,
         "recipe": TOKENS.as_dict(),
         "shape": scorer.shape(),
         "tokenizer": load.keep_tokenizer(tokenizer, token_files.assets),
     }
-    fold_files.save_fold(token_files, scorer.state_dict(), OOF, story)
+    fold_files.save_fold(token_files, scorer.state_dict(), OOF, fold_metadata)
     return scorer
 
 
@@ -235,7 +235,7 @@ def kept_tokenizer(files: FoldFiles) -> Path:
 def test_a_model_that_reads_comes_back_with_its_reader(
     token_files: FoldFiles, token_scorer: Scorer
 ) -> None:
-    loaded = load.load_scorer(token_files, read_story(token_files))
+    loaded = load.load_scorer(token_files, read_fold_metadata(token_files))
     assert loaded.reader is not None and token_scorer.reader is not None
     assert loaded.reader.path == kept_tokenizer(token_files)
     source: Any = type("Source", (), {})()
@@ -243,7 +243,9 @@ def test_a_model_that_reads_comes_back_with_its_reader(
     source.contexts = [np.zeros(2, np.float32)]
     scores = []
     for scorer in (loaded, token_scorer.eval()):
-        pair = PairDataset(source, [Draw(0, "a red koovnorb")], "tokens", reader=scorer.reader)[0]
+        pair = PairDataset(source, [Example(0, "a red koovnorb")], "tokens", reader=scorer.reader)[
+            0
+        ]
         with torch.no_grad():
             scores.append(scorer(collate([pair], 10_240)))
     torch.testing.assert_close(*scores, atol=5e-3, rtol=0)
@@ -277,12 +279,12 @@ def alter_tokenizer(files: FoldFiles) -> None:
 def test_a_tokenizer_that_is_missing_or_another_is_refused(
     token_files: FoldFiles, happens: Callable[[FoldFiles], None]
 ) -> None:
-    story = read_story(token_files)
+    fold_metadata = read_fold_metadata(token_files)
     happens(token_files)
     with pytest.raises(
         HearbackError, match=r"tokenizer_[0-9a-f]{16}\.json: missing, or not the one .*modeltok_1"
     ):
-        load.load_scorer(token_files, story)
+        load.load_scorer(token_files, fold_metadata)
 
 
 @pytest.mark.parametrize("happens", [remove_tokenizer, alter_tokenizer])
@@ -290,23 +292,23 @@ def test_a_tokenizer_that_is_missing_or_another_is_refused(
 def test_a_fold_without_its_tokenizer_is_not_done_and_training_it_again_helps(
     token_files: FoldFiles, tokenizer: Path, happens: Callable[[FoldFiles], None]
 ) -> None:
-    identity = {**IDENTITY, "recipe": TOKENS.as_dict()}
-    assert why_not_done(token_files, identity) is None
+    run_key = {**IDENTITY, "recipe": TOKENS.as_dict()}
+    assert why_not_done(token_files, run_key) is None
     name = kept_tokenizer(token_files).name
     happens(token_files)
-    reason = why_not_done(token_files, identity)
+    reason = why_not_done(token_files, run_key)
     assert reason is not None and name in reason
     load.keep_tokenizer(tokenizer, token_files.assets)
-    assert why_not_done(token_files, identity) is None
-    load.load_scorer(token_files, read_story(token_files))
+    assert why_not_done(token_files, run_key) is None
+    load.load_scorer(token_files, read_fold_metadata(token_files))
 
 
 @pytest.mark.usefixtures("token_scorer")
 def test_weights_of_another_vocabulary_are_refused(token_files: FoldFiles) -> None:
-    story = read_story(token_files)
-    story["shape"]["vocab_size"] += 1
+    fold_metadata = read_fold_metadata(token_files)
+    fold_metadata["shape"]["vocab_size"] += 1
     with pytest.raises(HearbackError, match="not this model's weights"):
-        load.load_scorer(token_files, story)
+        load.load_scorer(token_files, fold_metadata)
 
 
 class Training:
@@ -355,7 +357,7 @@ class ImageTraining(Training):
 
 
 PARTIAL_IDENTITY = {**IDENTITY, "attempt": 1}
-NOTES = {"identity": PARTIAL_IDENTITY, "history": [{"epoch": 1, "loss": 0.6}]}
+NOTES = {"run_key": PARTIAL_IDENTITY, "history": [{"epoch": 1, "loss": 0.6}]}
 
 
 @pytest.mark.parametrize(("kind", "n_weights"), [(Training, 4), (ImageTraining, 2)])
@@ -423,7 +425,7 @@ def test_another_training_s_partial_is_ignored(files: FoldFiles, name: str) -> N
         lambda content: content[:100],
         lambda content: content[:-1],
         lambda content: b"\xff" * len(content),
-        lambda content: content.replace(b"identity", b"identify"),
+        lambda content: content.replace(b"run_key", b"identify"),
     ],
 )
 def test_a_damaged_partial_is_an_error_that_names_it(
@@ -438,25 +440,25 @@ def test_a_damaged_partial_is_an_error_that_names_it(
 def test_the_stories_of_the_other_folds_are_those_of_the_same_training(files: FoldFiles) -> None:
     for fold, changes in enumerate(({}, {"data_fingerprint": "other"}, {}, {})):
         other = FoldFiles(files.assets, files.model, fold)
-        story = {**IDENTITY, **changes, "fold": fold}
-        fold_files.save_fold(other, {"weight": torch.ones(1)}, OOF, story)
-    found = fold_files.stories_of_others(files, IDENTITY)  # fold 3's own is none of them
-    assert {fold: story["fold"] for fold, story in found.items()} == {0: 0, 2: 2}
+        fold_metadata = {**IDENTITY, **changes, "fold": fold}
+        fold_files.save_fold(other, {"weight": torch.ones(1)}, OOF, fold_metadata)
+    found = fold_files.sibling_metadata(files, IDENTITY)  # fold 3's own is none of them
+    assert {fold: fold_metadata["fold"] for fold, fold_metadata in found.items()} == {0: 0, 2: 2}
 
 
 def test_attempts_are_remembered_of_the_same_training_alone(files: FoldFiles) -> None:
     attempts = [{"attempt": 1, "outcome": "stalled"}]
     assert fold_files.attempts_under_way(files, IDENTITY) == []
-    assert fold_files.attempts_of_story(files, IDENTITY) == []
+    assert fold_files.finished_attempts(files, IDENTITY) == []
     save_partial(files.partial, {}, {**NOTES, "attempts": attempts})
     other = {**IDENTITY, "n_folds": 5}
     assert fold_files.attempts_under_way(files, IDENTITY) == attempts
     assert fold_files.attempts_under_way(files, other) == []
-    story = {**IDENTITY, "attempts": attempts}
-    fold_files.save_fold(files, {"weight": torch.ones(1)}, OOF, story)
+    fold_metadata = {**IDENTITY, "attempts": attempts}
+    fold_files.save_fold(files, {"weight": torch.ones(1)}, OOF, fold_metadata)
     assert fold_files.attempts_under_way(files, IDENTITY) == []  # nothing is under way any more
-    assert fold_files.attempts_of_story(files, IDENTITY) == attempts
-    assert fold_files.attempts_of_story(files, other) == []
+    assert fold_files.finished_attempts(files, IDENTITY) == attempts
+    assert fold_files.finished_attempts(files, other) == []
 
 
 def test_a_file_without_notes_is_no_partial(files: FoldFiles) -> None:
@@ -467,17 +469,19 @@ def test_a_file_without_notes_is_no_partial(files: FoldFiles) -> None:
 
 
 def test_a_story_of_an_older_version_says_what_it_lacks(files: FoldFiles, scorer: Scorer) -> None:
-    story = {key: value for key, value in read_story(files).items() if key != "tokenizer"}
+    fold_metadata = {
+        key: value for key, value in read_fold_metadata(files).items() if key != "tokenizer"
+    }
     with pytest.raises(HearbackError, match="lacks tokenizer; train the fold again"):
-        load.load_scorer(files, story)
+        load.load_scorer(files, fold_metadata)
 
 
 def test_a_full_disk_is_the_system_s_error_and_leaves_what_was_kept(tmp_path: Path) -> None:
     path = tmp_path / "model_0.partial"
-    save_partial(path, {"weight": torch.ones(3)}, {"identity": {}})
+    save_partial(path, {"weight": torch.ones(3)}, {"run_key": {}})
     kept = path.read_bytes()
     with files_no_longer_than(1000), pytest.raises(OSError) as refusal:
-        save_partial(path, {"weight": torch.ones(1000)}, {"identity": {}})
+        save_partial(path, {"weight": torch.ones(1000)}, {"run_key": {}})
     assert refusal.value.errno == errno.EFBIG
     assert refusal.value.filename == str(path)
     assert path.read_bytes() == kept

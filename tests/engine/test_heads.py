@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from hearback.engine.whisper.heads import (
     AttentionPooling,
     Head,
+    LogisticInitLinear,
     MeanPooling,
     Pooling,
-    StartedLinear,
 )
 
 DropoutOn = Literal["frames", "pooled"]
@@ -162,8 +162,8 @@ def make_table(n_rows: int = 80) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("c", [0.1, 10.0])
 def test_a_started_layer_is_a_logistic_regression_on_standardised_features(c: float) -> None:
     features, labels = make_table()
-    layer = StartedLinear(3)
-    layer.start_from(features, labels, c)
+    layer = LogisticInitLinear(3)
+    layer.init_from_pretrained(features, labels, c)
     scaled = (features - features.mean(0)) / features.std(0)
     expected = LogisticRegression(C=c, max_iter=5000).fit(scaled, labels)
     logits = layer(torch.from_numpy(features))
@@ -173,8 +173,8 @@ def test_a_started_layer_is_a_logistic_regression_on_standardised_features(c: fl
 
 def test_a_started_layer_takes_its_start_along_and_goes_on_learning() -> None:
     features, labels = make_table()
-    layer, again = StartedLinear(3), StartedLinear(3)
-    layer.start_from(features, labels)
+    layer, again = LogisticInitLinear(3), LogisticInitLinear(3)
+    layer.init_from_pretrained(features, labels)
     again.load_state_dict(layer.state_dict())
     x = torch.from_numpy(features)
     torch.testing.assert_close(again(x), layer(x), atol=0, rtol=0)
@@ -190,11 +190,11 @@ def test_a_feature_that_is_the_same_for_all_stays_harmless_in_half_precision(
 ) -> None:
     features, labels = make_table()
     features[:, 2] = np.float32(constant)
-    layer, kept = StartedLinear(3), StartedLinear(3)
-    layer.start_from(features, labels)
+    layer, kept = LogisticInitLinear(3), LogisticInitLinear(3)
+    layer.init_from_pretrained(features, labels)
     kept.load_state_dict({k: v.half().float() for k, v in layer.state_dict().items()})
-    two = StartedLinear(2)
-    two.start_from(features[:, :2], labels)
+    two = LogisticInitLinear(2)
+    two.init_from_pretrained(features[:, :2], labels)
     x = torch.from_numpy(features)
     torch.testing.assert_close(layer(x), two(x[:, :2]), atol=1e-3, rtol=0)
     torch.testing.assert_close(kept(x), layer(x), atol=0.05, rtol=0)
@@ -202,8 +202,8 @@ def test_a_feature_that_is_the_same_for_all_stays_harmless_in_half_precision(
 
 def test_features_are_standardised_in_full_precision_under_autocast() -> None:
     features, labels = make_table()
-    layer = StartedLinear(3)
-    layer.start_from(features, labels)
+    layer = LogisticInitLinear(3)
+    layer.init_from_pretrained(features, labels)
     x = torch.from_numpy(features).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(layer(x), layer(x.double()), atol=0, rtol=0)
@@ -213,4 +213,4 @@ def test_features_are_standardised_in_full_precision_under_autocast() -> None:
 def test_nothing_starts_from_labels_that_are_all_the_same() -> None:
     features, _ = make_table()
     with pytest.raises(ValueError, match="class"):
-        StartedLinear(3).start_from(features, np.ones(len(features)))
+        LogisticInitLinear(3).init_from_pretrained(features, np.ones(len(features)))

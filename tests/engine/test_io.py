@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hearback.engine.io import open_file, read_json, sha256_of, whole_file, write_json
+from hearback.engine.io import atomic_write, open_file, read_json, sha256_of, write_json
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file.txt"
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("half")
         assert not path.exists()
         temporary.write_text("whole")
@@ -27,7 +27,7 @@ def test_an_error_leaves_the_former_file(tmp_path: Path) -> None:
     path.write_text("former")
 
     def fail() -> None:
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError
 
@@ -57,7 +57,7 @@ def test_a_killed_process_leaves_the_former_file(tmp_path: Path) -> None:
 
 
 def test_the_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
-    with whole_file(tmp_path / "sound.wav") as temporary:
+    with atomic_write(tmp_path / "sound.wav") as temporary:
         assert temporary.suffix == ".wav"
         assert temporary.parent == tmp_path
 
@@ -66,7 +66,7 @@ def test_the_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
 def test_others_may_read_as_far_as_the_umask_lets_them(tmp_path: Path) -> None:
     former = os.umask(0o027)
     try:
-        with whole_file(tmp_path / "file") as temporary:
+        with atomic_write(tmp_path / "file") as temporary:
             temporary.touch()
     finally:
         os.umask(former)

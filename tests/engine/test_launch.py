@@ -314,8 +314,8 @@ def test_a_process_whose_starter_is_gone_already_does_not_run() -> None:
 
 
 def test_the_table_says_what_became_of_each(make_job: Callable[..., Job], tmp_path: Path) -> None:
-    story = {"log_loss": 0.25, "attempts": [{}, {}]}
-    write_json(FoldFiles(tmp_path, "model1m", 0).story, story)
+    fold_metadata = {"log_loss": 0.25, "attempts": [{}, {}]}
+    write_json(FoldFiles(tmp_path, "model1m", 0).metadata, fold_metadata)
     outcomes = [
         Outcome(make_job(), "trained", seconds=12.5),
         Outcome(make_job(fold=1), "failed", "exit status 1", 2.0),

@@ -175,7 +175,7 @@ def test_a_seed_below_one_has_no_name() -> None:
         ("modeltok", "modeltok", None),
         ("modeltok_s0", "modeltok_s0", None),
         ("model2s", "model2s", None),
-        ("model_ladder_text_cosine", "model_ladder_text_cosine", None),
+        ("model_ablation_text_cosine", "model_ablation_text_cosine", None),
     ],
 )
 def test_a_model_s_name_says_its_seed(model: str, recipe: str, seed: int | None) -> None:

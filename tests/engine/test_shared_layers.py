@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hearback.engine.whisper.encoder import EncoderLayer, WhisperEncoder
-from hearback.engine.whisper.shared_layers import Trunks, digest_stages, modules_once
+from hearback.engine.whisper.shared_layers import SharedLayers, digest_stages, modules_once
 from tests.conftest import TINY
 
 LOG_MEL = torch.randn(2, TINY.num_mel_bins, 64, generator=torch.Generator().manual_seed(0))
@@ -26,13 +26,13 @@ def make_encoder(
     return encoder.eval()
 
 
-def plant(*encoders: WhisperEncoder) -> Trunks:
-    trunks = Trunks()
+def plant(*encoders: WhisperEncoder) -> SharedLayers:
+    shared_layers = SharedLayers()
     for encoder in encoders:
         digests = digest_stages(encoder)
-        trunks.adopt(encoder, digests)
-        trunks.add(encoder, digests)
-    return trunks
+        shared_layers.adopt(encoder, digests)
+        shared_layers.add(encoder, digests)
+    return shared_layers
 
 
 @pytest.fixture
@@ -63,16 +63,19 @@ def test_frames_are_those_of_each_encoder_alone() -> None:
 
 def test_what_is_alike_is_computed_once_and_held_once(layers_run: list[EncoderLayer]) -> None:
     first, second = make_encoder([1]), make_encoder()
-    trunks = plant(first, second)
+    shared_layers = plant(first, second)
     assert first.layers[0] is second.layers[0] and first.conv1 is second.conv1
     assert first.layers[1] is not second.layers[1]
-    assert trunks.shares() == (6, 8)  # stem, layer and norm and another layer and norm, of 2 × 4
+    assert shared_layers.shares() == (
+        6,
+        8,
+    )  # stem, layer and norm and another layer and norm, of 2 × 4
     n_parameters = sum(
         p.numel() for m in modules_once([first, second]) for p in m.parameters(False)
     )
     own = [*second.layers[1].parameters(), *second.layer_norm.parameters()]
     assert n_parameters == sum(p.numel() for p in (*first.parameters(), *own))
-    list(trunks.encode(LOG_MEL))
+    list(shared_layers.encode(LOG_MEL))
     assert len(layers_run) == 3
 
 
@@ -99,10 +102,10 @@ def test_the_same_weights_in_other_heads_are_another_stage() -> None:
 
 
 def test_without_digests_nothing_is_shared() -> None:
-    trunks = Trunks()
+    shared_layers = SharedLayers()
     for _ in range(2):
-        trunks.add(make_encoder())
-    assert trunks.shares() == (8, 8)
+        shared_layers.add(make_encoder())
+    assert shared_layers.shares() == (8, 8)
 
 
 @torch.inference_mode()
@@ -110,30 +113,30 @@ def test_the_stages_that_have_a_digest_are_shared_and_the_others_are_not(
     layers_run: list[EncoderLayer],
 ) -> None:
     first, second = make_encoder(), make_encoder()
-    trunks = Trunks()
+    shared_layers = SharedLayers()
     for encoder in (first, second):
         digests = digest_stages(encoder, 2)
         assert digests == digest_stages(encoder)[:2]
-        trunks.adopt(encoder, digests)
-        trunks.add(encoder, digests)
+        shared_layers.adopt(encoder, digests)
+        shared_layers.add(encoder, digests)
     assert first.layers[0] is second.layers[0]
     assert first.layers[1] is not second.layers[1]
-    assert trunks.shares() == (6, 8)
-    frames = dict(trunks.encode(LOG_MEL))
+    assert shared_layers.shares() == (6, 8)
+    frames = dict(shared_layers.encode(LOG_MEL))
     assert len(layers_run) == 3
     torch.testing.assert_close(frames[0], frames[1], atol=0, rtol=0)
 
 
 @torch.inference_mode()
 def test_encoders_that_are_dropped_are_not_computed(layers_run: list[EncoderLayer]) -> None:
-    trunks = plant(make_encoder([1]), make_encoder(), make_encoder([0]), make_encoder())
-    before = dict(trunks.encode(LOG_MEL))
+    shared_layers = plant(make_encoder([1]), make_encoder(), make_encoder([0]), make_encoder())
+    before = dict(shared_layers.encode(LOG_MEL))
     layers_run.clear()
-    trunks.drop([1, 2])
-    after = dict(trunks.encode(LOG_MEL))
+    shared_layers.drop([1, 2])
+    after = dict(shared_layers.encode(LOG_MEL))
     assert sorted(after) == [0, 3]
     assert len(layers_run) == 3  # the first in common, and either's second
     for number, frames in after.items():
         torch.testing.assert_close(frames, before[number], atol=0, rtol=0)
-    trunks.drop([0, 3])
-    assert not dict(trunks.encode(LOG_MEL))
+    shared_layers.drop([0, 3])
+    assert not dict(shared_layers.encode(LOG_MEL))

@@ -1,4 +1,4 @@
-"""The weights' search, the honest score, and the configuration."""
+"""The weights' search, the cross-fitted score, and the configuration."""
 
 import json
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from hearback.engine.ensemble.stacking import (
     Mixture,
     compare_combinations,
     cross_fit,
+    cross_fitted_log_loss_without,
     fit_mixture,
-    honest_log_loss_without,
     mean_log_loss,
     mix,
     score_ensemble,
@@ -267,11 +267,11 @@ def test_scores_are_log_losses_of_what_they_name(combine: str, kind: str) -> Non
         *zip(scores.alone, predictions, strict=True),
         (scores.plain_mean, predictions.mean(axis=0)),
         (scores.fitted, scores.mixture.predict(predictions, evidence.calibration_groups)),
-        (scores.honest, scores.honest_predictions),
+        (scores.cross_fitted, scores.cross_fitted_predictions),
     ):
         assert loss == pytest.approx(log_loss(labels, prediction))
-    assert scores.fitted < scores.honest
-    assert compare_combinations(evidence)[combine][kind] == scores.honest
+    assert scores.fitted < scores.cross_fitted
+    assert compare_combinations(evidence)[combine][kind] == scores.cross_fitted
 
 
 def test_a_mixture_adds_probabilities_or_log_odds_and_calibrates_the_sum() -> None:
@@ -313,7 +313,7 @@ def test_models_that_each_know_one_group_by_heart_do_not_look_good() -> None:
     scores = score_ensemble(evidence, "probabilities", "none")
     np.testing.assert_allclose(scores.mixture.weights, 1 / n_groups, atol=1e-3)
     # Nothing about a group is known from the others: its rows get what all other models say.
-    assert scores.honest == pytest.approx(-np.log(0.45), abs=1e-2)
+    assert scores.cross_fitted == pytest.approx(-np.log(0.45), abs=1e-2)
     assert scores.fitted < -np.log(0.55)
 
 
@@ -324,8 +324,8 @@ def test_noise_does_not_look_better_than_the_base_rate(combine: str, kind: str) 
     labels = (np.arange(600) % 10 < 3).astype(float)
     noise = expit(rng.normal(0, 2, (4, 600)))
     evidence = Evidence(noise, labels, Groups(np.arange(600) // 4), rng.choice(["KG", "3"], 600))
-    (honest,) = cross_fit(evidence, combine, [kind]).values()
-    assert mean_log_loss(labels, honest) > mean_log_loss(labels, np.full(600, 0.3))
+    (cross_fitted,) = cross_fit(evidence, combine, [kind]).values()
+    assert mean_log_loss(labels, cross_fitted) > mean_log_loss(labels, np.full(600, 0.3))
 
 
 @pytest.mark.parametrize("combine", COMBINATIONS)
@@ -341,10 +341,10 @@ def test_a_noisy_model_beside_a_good_one_does_no_good_and_little_harm(combine: s
     with_noise = score_ensemble(both, combine, "none")
     assert with_noise.mixture.weights[2] > 0.8
     assert with_noise.mixture.weights[:2].max() < 0.1
-    without = honest_log_loss_without([0, 1], both, combine, "none")
-    assert without - 1e-4 <= with_noise.honest < without + 0.01
-    assert honest_log_loss_without([2], both, combine, "none") > without + 0.1
-    assert np.isnan(honest_log_loss_without([0, 1, 2], both, combine, "none"))
+    without = cross_fitted_log_loss_without([0, 1], both, combine, "none")
+    assert without - 1e-4 <= with_noise.cross_fitted < without + 0.01
+    assert cross_fitted_log_loss_without([2], both, combine, "none") > without + 0.1
+    assert np.isnan(cross_fitted_log_loss_without([0, 1, 2], both, combine, "none"))
 
 
 def test_what_the_grades_need_pays_honestly() -> None:
@@ -369,9 +369,9 @@ def test_two_classes_make_the_ensemble_of_a_0_and_a_1(combine: str) -> None:
     expected, found = (score_ensemble(x, combine, "none") for x in (evidence, classes))
     np.testing.assert_allclose(found.mixture.weights, expected.mixture.weights, atol=1e-6)
     np.testing.assert_allclose(
-        found.honest_predictions[:, 1], expected.honest_predictions, atol=1e-6
+        found.cross_fitted_predictions[:, 1], expected.cross_fitted_predictions, atol=1e-6
     )
-    for name in ("alone", "plain_mean", "fitted", "honest"):
+    for name in ("alone", "plain_mean", "fitted", "cross_fitted"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
 
 
@@ -407,7 +407,7 @@ def test_classes_that_are_predicted_too_surely_are_tempered() -> None:
     (usual,) = fit_mixture(evidence, "logits", "none").weights
     assert weight == pytest.approx(usual / 3, rel=0.02)
     scores = score_ensemble(overconfident, "logits", "none")
-    assert scores.honest < scores.alone[0] - 0.1
+    assert scores.cross_fitted < scores.alone[0] - 0.1
 
 
 def test_a_model_of_classes_that_hurts_has_no_weight() -> None:
@@ -415,7 +415,7 @@ def test_a_model_of_classes_that_hurts_has_no_weight() -> None:
     for combine in COMBINATIONS:
         scores = score_ensemble(evidence, combine, "none")
         assert scores.mixture.weights[1] == pytest.approx(0, abs=1e-3)
-        np.testing.assert_allclose(scores.honest_predictions.sum(axis=1), 1)
+        np.testing.assert_allclose(scores.cross_fitted_predictions.sum(axis=1), 1)
 
 
 def test_a_single_group_has_no_honest_score() -> None:
@@ -428,7 +428,7 @@ CONFIG = EnsembleConfig(
     models=(ModelConfig("model1m", (0, 1, 2), 0.25), ModelConfig("model2ds", (0, 2), 0.75)),
     voice={"backend": "hibari", "speed": 0.7},
     base_rates={"all": 0.4, "deletion": 0.1},
-    log_losses={"honest": 0.6, "fitted": 0.59, "plain_mean": 0.61},
+    log_losses={"cross_fitted": 0.6, "fitted": 0.59, "plain_mean": 0.61},
     n_rows=100,
     combine="probabilities",
     calibration=Calibration("platt", {"everyone": Line(0.8, -0.1)}),
@@ -470,7 +470,7 @@ def test_of_the_folds_that_were_run_the_best_fallback_is_made_of_models_run() ->
     one = config.of_those_run({"model1m": [], "model2ds": [2]})
     assert one is not None
     assert one.models == (ModelConfig("model2ds", (2,), 1.0),)
-    assert (one.words, one.log_losses) == (WORDS, {"honest": 0.62})
+    assert (one.words, one.log_losses) == (WORDS, {"cross_fitted": 0.62})
     assert config.of_those_run({"model1m": [], "model2ds": []}) is None
     assert CONFIG.of_those_run({"model1m": [0]}) is None
 

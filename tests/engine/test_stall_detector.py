@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hearback.engine.training import stall_detector
-from hearback.engine.training.stall_detector import Curve, StallGuard, Step
+from hearback.engine.training.stall_detector import Curve, StallDetector, Step
 
 N_STEPS = 240
 LOG_2 = math.log(2)
@@ -47,7 +47,7 @@ def curves(seeds: Iterable[int]) -> list[Curve]:
     return [curve for curve in found if curve is not None]
 
 
-def watch(watcher: StallGuard, steps: Iterable[tuple[float, float]]) -> tuple[int, str] | None:
+def watch(watcher: StallDetector, steps: Iterable[tuple[float, float]]) -> tuple[int, str] | None:
     """Return the number of the step at which the guard stops a training, and why."""
     for number, (loss, norm) in enumerate(steps, start=1):
         if reason := watcher.see(Step(1, loss, norm)):
@@ -58,21 +58,21 @@ def watch(watcher: StallGuard, steps: Iterable[tuple[float, float]]) -> tuple[in
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("n_others", [0, 1, 5])
 def test_a_training_that_learns_is_not_stopped(seed: int, n_others: int) -> None:
-    watcher = StallGuard(curves(range(100, 100 + n_others)))
+    watcher = StallDetector(curves(range(100, 100 + n_others)))
     assert watcher.replay(history(learning(seed))) is None
     assert watcher.margin > 2
 
 
 @pytest.mark.parametrize("n_others", [1, 5])
 def test_a_stall_is_seen_when_the_other_folds_have_learned(n_others: int) -> None:
-    reason = StallGuard(curves(range(n_others))).replay(history(stalled(0)))
+    reason = StallDetector(curves(range(n_others))).replay(history(stalled(0)))
     assert reason is not None
     assert "gradient norm 0.00" in reason and "other fold" in reason and "loss 0.6" in reason
 
 
 def test_without_other_folds_a_stall_is_told_from_the_own_start() -> None:
     steps = learning(0)[:60] + stalled(1, 180)
-    found = watch(StallGuard(), steps)
+    found = watch(StallDetector(), steps)
     assert found is not None
     number, reason = found
     assert (
@@ -87,45 +87,45 @@ def test_without_other_folds_a_stall_is_told_from_the_own_start() -> None:
 def test_small_gradients_alone_are_no_stall() -> None:
     """Where there is little left to learn, gradients are as small as a stall's."""
     learned = [(0.1 * loss, norm) for loss, norm in stalled(0)]
-    assert StallGuard(curves(range(3))).replay(history(learned)) is None
-    assert watch(StallGuard(), learning(0)[:60] + learned) is None
+    assert StallDetector(curves(range(3))).replay(history(learned)) is None
+    assert watch(StallDetector(), learning(0)[:60] + learned) is None
 
 
 def test_a_loss_that_is_hardly_above_the_others_is_no_stall() -> None:
     others = [Curve.of(history([(0.01, 1.0)] * N_STEPS)) for _ in range(2)]
     known = [curve for curve in others if curve is not None]
-    assert StallGuard(known).replay(history([(0.05, 0.001)] * N_STEPS)) is None
-    assert StallGuard(known).replay(history([(0.10, 0.001)] * N_STEPS)) is not None
+    assert StallDetector(known).replay(history([(0.05, 0.001)] * N_STEPS)) is None
+    assert StallDetector(known).replay(history([(0.10, 0.001)] * N_STEPS)) is not None
 
 
 def test_a_high_loss_alone_is_no_stall() -> None:
     """A training may stay at the base rate for long before it learns."""
     plateau = stalled(0, norm=0.3 * PEAK_NORM)
-    assert StallGuard(curves(range(3))).replay(history(plateau)) is None
-    assert watch(StallGuard(), learning(0)[:60] + plateau) is None
+    assert StallDetector(curves(range(3))).replay(history(plateau)) is None
+    assert watch(StallDetector(), learning(0)[:60] + plateau) is None
 
 
 def test_a_stall_that_passes_is_borne() -> None:
     n_stalled = stall_detector.PATIENCE - 5
     brief = learning(0)[:100] + stalled(1, n_stalled) + learning(0)[100 + n_stalled :]
-    assert watch(StallGuard(), brief) is None
+    assert watch(StallDetector(), brief) is None
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_at_once_and_names_the_recordings(loss: float) -> None:
-    reason = StallGuard().see(Step(3, loss, 1.0, broken=("a.wav", "b.wav")))
+    reason = StallDetector().see(Step(3, loss, 1.0, broken=("a.wav", "b.wav")))
     assert reason == f"epoch 3, step 1: the loss is {loss}, from the scores of a.wav, b.wav"
 
 
 @pytest.mark.parametrize("norm", [math.nan, math.inf])
 def test_a_gradient_that_is_no_number_stops_at_once(norm: float) -> None:
-    reason = StallGuard().see(Step(1, 0.5, norm))
+    reason = StallDetector().see(Step(1, 0.5, norm))
     assert reason == f"epoch 1, step 1: the gradient's norm is {norm} (loss 0.5)"
 
 
 def in_a_row(step: Step) -> int | None:
     """Return how many such steps in a row stop a training, among 60."""
-    watcher = StallGuard()
+    watcher = StallDetector()
     reasons = [watcher.see(step) for _ in range(60)]
     return next((number for number, reason in enumerate(reasons, start=1) if reason), None)
 
@@ -151,7 +151,7 @@ def test_steps_in_a_row_that_change_nothing_stop_a_training(
     "step", [Step(1, LOG_2, 0.0), Step(1, LOG_2, 1.0, moved=False), Step(1, 0.5, 1.0, False)]
 )
 def test_one_good_step_begins_the_count_again(step: Step) -> None:
-    watcher = StallGuard()
+    watcher = StallDetector()
     few = (stall_detector.FEW if step.applied else stall_detector.MOST_SKIPPED) - 1
     for _ in range(3):
         assert not any(watcher.see(step) for _ in range(few))
@@ -159,7 +159,7 @@ def test_one_good_step_begins_the_count_again(step: Step) -> None:
 
 
 def test_skipped_steps_now_and_then_do_not_hide_a_stall() -> None:
-    watcher = StallGuard()
+    watcher = StallDetector()
     for loss, norm in learning(0)[:60]:
         assert watcher.see(Step(1, loss, norm)) is None
     steps = [
@@ -171,10 +171,10 @@ def test_skipped_steps_now_and_then_do_not_hide_a_stall() -> None:
 
 def test_a_guard_that_read_the_steps_of_before_goes_on_as_if_it_had_seen_them() -> None:
     steps = learning(0)[:60] + stalled(1, 180)
-    found = watch(StallGuard(), steps)
+    found = watch(StallDetector(), steps)
     assert found is not None
     number, reason = found
-    again = StallGuard()
+    again = StallDetector()
     assert again.replay(history(steps[: number - 1], n_epochs=1)) is None
     loss, norm = steps[number - 1]
     assert again.see(Step(1, loss, norm)) == reason
@@ -182,7 +182,7 @@ def test_a_guard_that_read_the_steps_of_before_goes_on_as_if_it_had_seen_them() 
 
 def test_skipped_steps_are_read_as_such() -> None:
     epoch = {"epoch": 1, "losses": [0.7] * 19, "gradient_norms": [None] * 19}
-    watcher = StallGuard()
+    watcher = StallDetector()
     assert watcher.replay([epoch]) is None
     assert watcher.see(Step(1, 0.7, math.inf, applied=False)) is not None
 
@@ -191,7 +191,7 @@ def test_a_story_without_losses_by_step_is_not_compared_with() -> None:
     old = [{"epoch": 1, "gradient_norms": [1.0, 2.0]}]
     assert Curve.of(old) is None
     assert Curve.of([{"epoch": 0, "validation_log_loss": 0.5}]) is None
-    assert StallGuard().replay(old) is None
+    assert StallDetector().replay(old) is None
 
 
 def test_a_curve_is_read_at_the_same_step_of_the_same_epoch() -> None:

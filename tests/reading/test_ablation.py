@@ -1,4 +1,4 @@
-"""embeddings.py, the scorers of two vectors, and benchmarks/ladder.py."""
+"""embeddings.py, the scorers of two vectors, and benchmarks/ablation.py."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from torch import Tensor
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
-from hearback.engine.training.fold_files import FoldFiles, read_story
+from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.heads import VectorClassifier, VectorCosine
 from hearback.reading import training
@@ -30,9 +30,9 @@ from hearback.reading.models import load
 from hearback.reading.models.scorers import EmbeddingScorer, JoinedScorer, Scorer, build
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.options import TrainingOptions, add_options, options_from
-from hearback.reading.pairs import WITH_TEXT_EMBEDDING, Draw, PairDataset, Pairing
+from hearback.reading.pairs import WITH_TEXT_EMBEDDING, Example, PairDataset, Pairing
 from hearback.reading.recipe import COMPARISONS, Recipe
-from hearback.reading.sampler import Drawer
+from hearback.reading.sampler import EpochSampler
 from hearback.reading.window_batches import Batch, Pair, collate
 from tests.conftest import CONFIG, TEXTS, TINY
 
@@ -83,7 +83,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> TextEmbedder:
 
 
 def recipe_of(pair: Pairing) -> Recipe:
-    """The rung's recipe, small and quick."""
+    """The variant's recipe, small and quick."""
     return replace(
         ablation.RECIPES[pair.replace(" ", "_")],
         text_embedder="tiny-bert",
@@ -105,15 +105,15 @@ def make_model(pair: Pairing, embedder: TextEmbedder) -> Scorer:
 def make_pair(pair: Pairing, n_samples: int, row: int, embedder: TextEmbedder) -> Pair:
     rng = np.random.default_rng(row)
     text = TEXTS[row % len(TEXTS)]
-    made = Pair(
+    pair_made = Pair(
         rng.normal(0, 0.1, n_samples).astype(np.float32),
         rng.random(2).astype(np.float32),
         row,
         label=float(row % 2),
     )
     if pair in WITH_TEXT_EMBEDDING:
-        return replace(made, text_embedding=embedder.embed([text])[text])
-    return replace(made, reference=rng.normal(0, 0.1, n_samples // 2).astype(np.float32))
+        return replace(pair_made, text_embedding=embedder.embed([text])[text])
+    return replace(pair_made, reference=rng.normal(0, 0.1, n_samples // 2).astype(np.float32))
 
 
 @pytest.fixture
@@ -248,11 +248,11 @@ def test_a_cosine_starts_at_the_base_rate() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(5, 3, (4000, 12))
     labels = (rng.random(4000) < 0.8).astype(float)
-    head.start_from(features, labels)
+    head.init_from_pretrained(features, labels)
     with torch.no_grad():
         logits = head(torch.from_numpy(features).float(), torch.rand(4000, 2))
     assert logits.mean().item() == pytest.approx(np.log(0.8 / 0.2), abs=0.15)
-    head.start_from(features, np.ones(4000))
+    head.init_from_pretrained(features, np.ones(4000))
     assert torch.isfinite(head.offset.bias).all()
 
 
@@ -261,7 +261,7 @@ def test_vectors_of_another_scale_weigh_as_much() -> None:
     features = np.random.default_rng(0).normal(0, (1, 1, 1e-3, 1e-3), (500, 4))
     vectors, context = torch.from_numpy(features).float(), torch.zeros(500, 2)
     head = VectorClassifier((2, 2), 2, 8)
-    head.start_from(features, np.zeros(500))
+    head.init_from_pretrained(features, np.zeros(500))
 
     def effect(columns: slice) -> Tensor:
         moved = vectors.clone()
@@ -276,11 +276,11 @@ def test_a_pair_has_its_draws_text(
     pair: Pairing, options: TrainingOptions, embedder: TextEmbedder
 ) -> None:
     source = options.load_data().source
-    draws = [Draw(0, source.texts[0]), Draw(0, source.texts[1], 0.0, made=True)]
-    dataset = PairDataset(source, draws, pair, embedder=embedder)
+    examples = [Example(0, source.texts[0]), Example(0, source.texts[1], 0.0, is_negative=True)]
+    dataset = PairDataset(source, examples, pair, embedder=embedder)
     own, other = dataset[0], dataset[1]
     np.testing.assert_array_equal(own.waveform, source.learner(0))
-    for made, draw in zip((own, other), draws, strict=True):
+    for made, draw in zip((own, other), examples, strict=True):
         if pair in WITH_TEXT_EMBEDDING:
             expected = embedder.embed([draw.text])[draw.text]
             np.testing.assert_array_equal(made.text_embedding, expected)
@@ -298,10 +298,12 @@ def test_a_pair_has_its_draws_text(
 def test_negatives_are_drawn_for_every_rung(pair: Pairing, options: TrainingOptions) -> None:
     data = options.load_data()
     recipe = replace(recipe_of(pair), negatives=1.0)
-    draws = Drawer(recipe, data, np.arange(len(data.labels))).draw(np.random.default_rng(0))
-    made = [draw for draw in draws if draw.made]
-    assert made
-    assert all(draw.text != data.source.texts[draw.row] and draw.label == 0 for draw in made)
+    examples = EpochSampler(recipe, data, np.arange(len(data.labels))).draw(
+        np.random.default_rng(0)
+    )
+    negatives = [draw for draw in examples if draw.is_negative]
+    assert negatives
+    assert all(draw.text != data.source.texts[draw.row] and draw.label == 0 for draw in negatives)
 
 
 @pytest.mark.parametrize("pair", VECTORS)
@@ -322,9 +324,9 @@ def test_a_rung_learns(pair: Pairing, embedder: TextEmbedder) -> None:
         )
     batch = collate(pairs, 5120)
     with torch.no_grad():
-        features = model.starting_features(batch)
+        features = model.pretrained_features(batch)
     assert features is not None
-    model.start_from(features.double().numpy(), batch.labels.numpy())
+    model.init_from_pretrained(features.double().numpy(), batch.labels.numpy())
     # Of a random encoder all clips are nearly alike: where it moves, they all do.
     head_only = replace(recipe_of(pair), learning_rate=0.0, head_learning_rate=0.03)
     optimizer = training.make_optimizer(model, head_only)
@@ -334,7 +336,7 @@ def test_a_rung_learns(pair: Pairing, embedder: TextEmbedder) -> None:
 
 
 def step(model: Scorer, batch: Batch, optimizer: torch.optim.Optimizer) -> float:
-    logits, others = model.learn(batch)
+    logits, others = model.training_step(batch)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.labels) + others
     optimizer.zero_grad()
     loss.backward()
@@ -353,7 +355,7 @@ def test_a_trained_fold_predicts_again_what_it_predicted(
     pair: Pairing, options: TrainingOptions
 ) -> None:
     files, data = train(options, pair)
-    scorer = load.load_scorer(files, read_story(files))
+    scorer = load.load_scorer(files, read_fold_metadata(files))
     predictions = predict(
         scorer,
         data.source,
@@ -370,16 +372,16 @@ def test_a_fold_says_which_embedder_it_needs(
     options: TrainingOptions, embedder: TextEmbedder, tmp_path: Path
 ) -> None:
     files, _ = train(options, "text cosine")
-    story = read_story(files)
+    fold_metadata = read_fold_metadata(files)
     digest = sha256_of(embedder.weights)
-    assert story["text_embedder"] == {"directory": "tiny-bert", "sha256": digest}
+    assert fold_metadata["text_embedder"] == {"directory": "tiny-bert", "sha256": digest}
 
     (options.assets / "tiny-bert").unlink()
     with pytest.raises(HearbackError, match=r"tiny-bert.*all-MiniLM-L6-v2"):
-        load.load_scorer(files, story)
+        load.load_scorer(files, fold_metadata)
     other = write_embedder(options.assets / "tiny-bert", seed=1)
     with pytest.raises(HearbackError, match="not the one that"):
-        load.load_scorer(files, story)
+        load.load_scorer(files, fold_metadata)
     weights = other / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(HearbackError, match="not a text embedder"):
@@ -405,29 +407,29 @@ def test_the_ladder_trains_what_is_not_done_and_compares(
     monkeypatch.setattr(ablation, "RECIPES", recipes)
     flags = [*flags_of(options.assets.parent, backbone), "--epochs", "1", "--folds", "0"]
 
-    def run(*rungs: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["ladder", *flags, "--rungs", *rungs])
+    def run(*variants: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["ablation", *flags, "--variants", *variants])
         ablation.main()
         return capsys.readouterr().out
 
     out = run("speech_cosine")
-    assert "model_ladder_speech_cosine fold 0: not trained" in out
+    assert "model_ablation_speech_cosine fold 0: not trained" in out
     out = run("text_cosine", "speech_cosine")
-    assert "model_ladder_text_cosine fold 0: not trained" in out
-    assert "model_ladder_speech_cosine fold 0: done" in out
+    assert "model_ablation_text_cosine fold 0: not trained" in out
+    assert "model_ablation_speech_cosine fold 0: done" in out
     tables = ablation.tables(options.assets, options.load_data())
     table = tables["Ladder"]
-    assert list(table.index) == ["model_ladder_text_cosine", "model_ladder_speech_cosine"]
+    assert list(table.index) == ["model_ablation_text_cosine", "model_ablation_speech_cosine"]
     assert list(table["in the competition"]) == [0.30, 0.26]
-    steps = tables["Each rung against the one below"]
+    steps = tables["Each variant against the one below"]
     losses = table["log loss"].to_numpy()
-    assert list(steps.index) == ["model_ladder_speech_cosine"]
+    assert list(steps.index) == ["model_ablation_speech_cosine"]
     assert steps["gain"].item() == pytest.approx(losses[0] - losses[1], abs=1e-9)
 
-    story = read_story(FoldFiles(options.assets, "model_ladder_text_cosine", 0))
-    command = story["command_again"]
+    fold_metadata = read_fold_metadata(FoldFiles(options.assets, "model_ablation_text_cosine", 0))
+    command = fold_metadata["retrain_command"]
     assert command.startswith(
-        "python -m hearback.reading.baselines.ablation --rungs text_cosine --fold 0 "
+        "python -m hearback.reading.baselines.ablation --variants text_cosine --fold 0 "
     )
     assert command.endswith("--attempt 2")
 

@@ -199,7 +199,7 @@ def test_start_from_is_a_logistic_regression(rng: np.random.Generator) -> None:
     with torch.no_grad():
         features = head.features(learner, reference, n_learner, n_reference, context)
         inputs = features.double().numpy()
-        head.classifier.start_from(inputs, labels, c=0.3)
+        head.classifier.init_from_pretrained(inputs, labels, c=0.3)
         logits = head(learner, reference, n_learner, n_reference, context).numpy()
     scaled = StandardScaler().fit_transform(inputs)
     expected = LogisticRegression(C=0.3, max_iter=5000).fit(scaled, labels)
@@ -210,7 +210,7 @@ def test_a_constant_feature_starts_as_nothing(rng: np.random.Generator) -> None:
     head = AlignmentHead(WIDTH)
     features = rng.random((30, len(FEATURES)))
     features[:, 4] = 7.0
-    head.classifier.start_from(features, np.arange(30) % 2)
+    head.classifier.init_from_pretrained(features, np.arange(30) % 2)
     assert head.classifier.linear.weight.isfinite().all()
     assert head.classifier.linear.weight[0, 4] == 0
 

@@ -273,8 +273,10 @@ def test_a_cut_of_everything_fits(rng: np.random.Generator) -> None:
 
 def test_cuts_fall_all_over_the_clip(rng: np.random.Generator) -> None:
     clip = np.ones(2000, dtype=np.float32)
-    starts = [zero_runs(effects_module.cut(clip, np.array([0.05]), rng))[0][0] for _ in range(600)]
-    counts, _ = np.histogram(starts, bins=10, range=(0, 1900))
+    has_pretrained_init = [
+        zero_runs(effects_module.cut(clip, np.array([0.05]), rng))[0][0] for _ in range(600)
+    ]
+    counts, _ = np.histogram(has_pretrained_init, bins=10, range=(0, 1900))
     assert counts.min() > 30  # 60 expected in each tenth
     assert counts.max() < 100
 

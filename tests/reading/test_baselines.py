@@ -34,7 +34,7 @@ N_FOLDS = 3
 def make_options(folder: Path, **changes: Any) -> PeerOptions:
     values: dict[str, Any] = {
         **{"data": folder / "data", "tts_data": folder / "tts_data", "store": folder / "store"},
-        **{"assets": folder / "assets", "backbone": "none", "peers": ("base",)},
+        **{"assets": folder / "assets", "backbone": "none", "baselines": ("base",)},
         **{"n_folds": N_FOLDS, "group_by": None, "limit": None},
         **{"device": "cpu", "precision": "auto", **changes},
     }
@@ -227,7 +227,7 @@ def test_a_backbone_that_cannot_transcribe_is_said(backbone: Path) -> None:
 
 @pytest.fixture
 def scored(make_corpus: Callable[..., Path]) -> tuple[TrainingData, PeerOptions]:
-    """Every peer that hears no Whisper, on 72 clips."""
+    """Every baseline that hears no Whisper, on 72 clips."""
     options = make_options(make_corpus(n_train=72, n_test=0))
     data = load(options)
     for name in ("base", "text", "acoustic"):
@@ -268,9 +268,11 @@ def test_a_peer_learns_what_can_be_learned(
     make_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, estimator: str
 ) -> None:
     options = make_options(make_corpus(n_train=144, n_test=0))
-    monkeypatch.setitem(train.PEERS, "known", Peer(known_columns, train.PEERS[estimator].estimator))
-    stories = train.score_peer("known", load(options), options)
-    assert all(s["log_loss"] < 0.75 * s["base_rate_log_loss"] for s in stories)
+    monkeypatch.setitem(
+        train.BASELINES, "known", Peer(known_columns, train.BASELINES[estimator].estimator)
+    )
+    metadata_by_fold = train.score_peer("known", load(options), options)
+    assert all(s["log_loss"] < 0.75 * s["base_rate_log_loss"] for s in metadata_by_fold)
 
 
 def test_no_peer_learns_from_the_rows_that_it_scores(
@@ -285,7 +287,7 @@ def test_no_peer_learns_from_the_rows_that_it_scores(
             assert len(labels) == len(features)
             return super().fit(features, labels, groups=groups)
 
-    monkeypatch.setitem(train.PEERS, "spy", Peer(train.nothing, lambda: Spy(strategy="prior")))
+    monkeypatch.setitem(train.BASELINES, "spy", Peer(train.nothing, lambda: Spy(strategy="prior")))
     train.score_peer("spy", data, options)
     speakers = data.metadata["speaker"].to_numpy(dtype=str)
     for fold, (rows, groups) in enumerate(seen):
@@ -311,8 +313,8 @@ def test_a_story_names_what_the_predictions_depend_on(
 
     def fingerprint(backbone: str) -> str:
         inputs = Inputs(pd.DataFrame({"nothing": np.zeros(36)}), settings={"backbone": backbone})
-        estimator = train.PEERS["base"].estimator
-        monkeypatch.setitem(train.PEERS, "base", Peer(lambda data, options: inputs, estimator))
+        estimator = train.BASELINES["base"].estimator
+        monkeypatch.setitem(train.BASELINES, "base", Peer(lambda data, options: inputs, estimator))
         train.score_peer("base", data, options)
         return read_json(options.assets / "model_peer_base_1.json")["recipe_fingerprint"]
 
@@ -322,8 +324,8 @@ def test_a_story_names_what_the_predictions_depend_on(
 
 def test_the_command_again_says_what_is_not_the_default() -> None:
     options = make_options(Path("x"), n_folds=6, backbone="assets/whisper-base")
-    command = train.command_again("transcript", options)
-    assert command.startswith("python -m hearback.reading.baselines.train --peers transcript")
+    command = train.retrain_command("transcript", options)
+    assert command.startswith("python -m hearback.reading.baselines.train --baselines transcript")
     assert "--backbone assets/whisper-base" in command
     assert "--n_folds" not in command
 

@@ -19,7 +19,7 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import outliers
 from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.training.checkpoint import save_partial
-from hearback.engine.training.fold_files import FoldFiles, read_story, save_fold
+from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata, save_fold
 from hearback.reading.options import add_options, options_from
 from hearback.reading.steps import check_models
 from hearback.reading.training import train_fold
@@ -229,7 +229,7 @@ def stalled_fold(folder: Path, said: str | None = None) -> None:
     for path in (folder / "assets").iterdir():
         path.unlink()
     again = said or command(folder, "model3mapd", 1, "--attempt 2")
-    write_folds(folder / "assets", "model3mapd", FOLD_1_STALLED, command_again=again)
+    write_folds(folder / "assets", "model3mapd", FOLD_1_STALLED, retrain_command=again)
 
 
 def test_the_status_tells_that_a_fold_stands_out(
@@ -311,7 +311,7 @@ def test_where_nothing_stands_out_retrain_runs_nothing(
         ("python -c pass {flags}", "neither python train_model3mapd.py nor"),
         ("python -m pip install evil", "neither python"),
         (
-            "python -m hearback.reading.baselines.ablation --rungs joined {flags}",
+            "python -m hearback.reading.baselines.ablation --variants joined {flags}",
             "neither python",
         ),  # another model
         ("python train_model1m.py {flags}", "neither python train_model3mapd.py"),
@@ -375,11 +375,11 @@ def test_a_rung_of_the_ladder_is_run_as_a_module(
         "python",
         "-m",
         "hearback.reading.baselines.ablation",
-        "--rungs",
+        "--variants",
         "text_cosine",
         *flags,
     ]
-    outlier = Outlier("model_ladder_text_cosine", 1, "", " ".join(words))
+    outlier = Outlier("model_ablation_text_cosine", 1, "", " ".join(words))
     assert command_for(outlier, folder) == [sys.executable, *words[1:]]
     monkeypatch.chdir(folder)
     there = "import importlib.util; assert importlib.util.find_spec('hearback.reading.baselines.ablation')"
@@ -398,7 +398,7 @@ def test_retrain_trains(
     flags += ["--backbone", str(backbone), "--n_folds", "3", "--epochs", "1", "--device", "cpu"]
     options = options_from(parser.parse_args([*flags, "--set", "batch_size=4"]))
     data = options.load_data()
-    story = train_fold(RECIPE, 1, options, data)
+    fold_metadata = train_fold(RECIPE, 1, options, data)
     for fold in range(3):  # as if the others had learned and this one had not
         held_out = data.folds == fold
         scores = data.labels[held_out]
@@ -411,10 +411,10 @@ def test_retrain_trains(
             }
         )
         files = FoldFiles(options.assets, RECIPE.name, fold)
-        save_fold(files, {"weight": torch.zeros(1)}, oof, {**story, "fold": fold})
+        save_fold(files, {"weight": torch.zeros(1)}, oof, {**fold_metadata, "fold": fold})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert run(monkeypatch, folder, "--retrain") == 1  # in one epoch it learns nothing either
-    again = read_story(FoldFiles(options.assets, RECIPE.name, 1))
+    again = read_fold_metadata(FoldFiles(options.assets, RECIPE.name, 1))
     assert [(past["attempt"], past["outcome"]) for past in again["attempts"]] == [
         (1, "finished"),
         (2, "finished"),
@@ -438,7 +438,7 @@ def test_attempts_are_shown_of_the_folds_that_needed_several(
     write_folds(folder / "assets", "model2ds", make_predictions(2), [0], attempts=ATTEMPTS)
     write_folds(folder / "assets", "model2ds", make_predictions(2), [1], attempts=ATTEMPTS[1:])
     given_up = FoldFiles(folder / "assets", "model2ds", 2).partial
-    save_partial(given_up, {}, {"identity": {}, "attempts": [{**ATTEMPTS[0], "attempt": 3}]})
+    save_partial(given_up, {}, {"run_key": {}, "attempts": [{**ATTEMPTS[0], "attempt": 3}]})
     output = shown(folder, capsys)
     _, _, table = output.partition("\nAttempts at folds that needed more than one\n")
     lines = [line.split() for line in table.partition("\n\n")[0].splitlines()[2:]]

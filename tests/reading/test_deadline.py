@@ -109,7 +109,7 @@ def make_config(voice: dict[str, Any], seconds: dict[str, float] | None = None) 
         ),
         voice,
         BASE_RATES,
-        {"honest": 0.3},
+        {"cross_fitted": 0.3},
         n_rows=36,
         combine="logits",
         words=WordCalibration(("modeltok",), LINE, LINE),
@@ -249,13 +249,13 @@ def test_models_left_out_are_missed_by_weights_and_a_calibration_fitted_without_
     alone = []
     for name in NAMES[:2]:
         files = FoldFiles(assets, name, 0)
-        model = load_module.load_scorer(files, fold_files.read_story(files))
+        model = load_module.load_scorer(files, fold_files.read_fold_metadata(files))
         alone.append(predict(model, source, range(N_CLIPS), **CPU).clips)
     logits = np.mean(np.log(alone) - np.log1p(-np.array(alone)), axis=0) + 0.1
     np.testing.assert_allclose(predictions.clips, 1 / (1 + np.exp(-logits)), atol=1e-6)
     assert outcome.config is not None
     assert outcome.config.words == config.fallbacks[-1].words != config.words
-    assert outcome.config.log_losses == {"honest": 0.35}
+    assert outcome.config.log_losses == {"cross_fitted": 0.35}
 
 
 def test_a_machine_slower_than_training_s_runs_less(within: Any) -> None:
@@ -313,7 +313,7 @@ def test_without_time_for_a_single_fold_the_clips_heard_have_its_scores(
     assert 0 < outcome.heard.sum() < N_CLIPS
     assert clock.now <= 6
     files = FoldFiles(assets, "modeltok", 0)
-    model = load_module.load_scorer(files, fold_files.read_story(files))
+    model = load_module.load_scorer(files, fold_files.read_fold_metadata(files))
     alone = predict(model, source, range(N_CLIPS), **CPU).clips
     np.testing.assert_allclose(predictions.clips[outcome.heard], alone[outcome.heard], atol=1e-6)
     assert any("modeltok fold 0: given up with" in line for line in outcome.left_out)
@@ -489,5 +489,5 @@ def test_the_real_script_by_the_real_clock_writes_every_row(options: InferenceOp
 
 
 def test_partings_are_not_for_a_time_limit(options: InferenceOptions) -> None:
-    with pytest.raises(HearbackError, match="--partings takes a pass of its own"):
-        write_submission(replace(options, partings=Path("partings.csv"), time_limit=60.0))
+    with pytest.raises(HearbackError, match="--divergences takes a pass of its own"):
+        write_submission(replace(options, divergences=Path("divergences.csv"), time_limit=60.0))

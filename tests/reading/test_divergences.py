@@ -104,19 +104,24 @@ def test_times_are_those_of_the_recording_however_it_is_played(
 def options(make_corpus: Callable[..., Path], backbone: Path) -> InferenceOptions:
     folder = make_corpus()
     model, voice = make_model(backbone), References(folder / "tts_data").voice
-    story = {"recipe": RECIPE.as_dict(), "shape": model.shape(), "tokenizer": None, "voice": voice}
+    fold_metadata = {
+        "recipe": RECIPE.as_dict(),
+        "shape": model.shape(),
+        "tokenizer": None,
+        "voice": voice,
+    }
     oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
-    save_fold(FoldFiles(folder / "assets", "modelali", 0), model.state_dict(), oof, story)
-    losses, rates = {"honest": 0.5}, {"all": 0.5}
+    save_fold(FoldFiles(folder / "assets", "modelali", 0), model.state_dict(), oof, fold_metadata)
+    losses, rates = {"cross_fitted": 0.5}, {"all": 0.5}
     config = EnsembleConfig((ModelConfig("modelali", (0,), 1.0),), voice, rates, losses, n_rows=36)
     config.save(folder / "model_configs.json")
-    return inference_options(folder, partings=folder / "partings.csv")
+    return inference_options(folder, divergences=folder / "divergences.csv")
 
 
 def test_infer_writes_every_word_in_the_submissions_order(options: InferenceOptions) -> None:
     write_submission(options)
-    assert options.partings is not None
-    table = pd.read_csv(options.partings)
+    assert options.divergences is not None
+    table = pd.read_csv(options.divergences)
     order = pd.read_csv(options.data / "submission_format.csv")["filename"]
     texts = pd.read_csv(options.data / "test_metadata.csv").set_index("filename")["expected_text"]
     assert list(zip(table["filename"], table["word"], strict=True)) == [
@@ -129,7 +134,7 @@ def test_an_ensemble_that_does_not_align_is_told_so_before_anything_starts(
     options: InferenceOptions,
 ) -> None:
     files = FoldFiles(options.assets, "modelali", 0)
-    files.story.write_text(files.story.read_text().replace('"aligned"', '"joined"'))
-    with pytest.raises(HearbackError, match="partings needs one: python train"):
+    files.metadata.write_text(files.metadata.read_text().replace('"aligned"', '"joined"'))
+    with pytest.raises(HearbackError, match="divergences needs one: python train"):
         write_submission(options)
     assert not options.submission.exists()

@@ -9,9 +9,15 @@ import pandas as pd
 import pytest
 
 from hearback.engine.errors import HearbackError
+from hearback.engine.project import ROOT
 from hearback.engine.submission import sandbox
-from hearback.engine.submission.archive import PROJECT, write_zip
-from hearback.engine.submission.sandbox import GUARD, check_environment, listed_problems, rehearse
+from hearback.engine.submission.archive import write_zip
+from hearback.engine.submission.sandbox import (
+    GUARD,
+    check_environment,
+    listed_problems,
+    run_dry_run,
+)
 from hearback.reading.submission import dry_run
 from hearback.reading.submission.dry_run import ReadingPlay, compare
 from hearback.reading.submission.pack import PackingOptions, pack
@@ -29,7 +35,7 @@ def guarded(tmp_path: Path) -> Callable[[str], tuple[str, str]]:
         environment = {
             "PYTHONPATH": str(tmp_path / "guard"),
             "HEARBACK_GUARD_LOG": str(log),
-            "HEARBACK_GUARD_PROJECT": str(PROJECT),
+            "HEARBACK_GUARD_PROJECT": str(ROOT),
         }
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -77,10 +83,10 @@ def test_the_guard_refuses_the_project_and_lets_all_else_pass(
     )
     assert (printed, refused) == ("all well\n", "")
     printed, refused = guarded(
-        f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import hearback.engine.errors"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import hearback.engine.errors"
     )
     assert "PermissionError" in printed
-    assert refused.startswith(f"project: {PROJECT / 'hearback'}")
+    assert refused.startswith(f"project: {ROOT / 'hearback'}")
 
 
 def write_scores(path: Path, rows: list[tuple[str, object]]) -> Path:
@@ -127,7 +133,7 @@ def test_the_stage_has_unknown_texts_and_a_damaged_recording(
     index = (folder / "tts_data" / "data_paths.csv").read_bytes()
     entries = {"tts_data/data_paths.csv": index, "packages/speech.py": b""}
     write_zip(entries, tmp_path / "a.zip")
-    set_up = ReadingPlay(tmp_path / "a.zip", folder / "data", 6).set_stage(tmp_path / "stage")
+    set_up = ReadingPlay(tmp_path / "a.zip", folder / "data", 6).set_up(tmp_path / "sandbox")
     metadata = pd.read_csv(set_up.data / "test_metadata.csv")
     assert len(metadata) == 6
     assert tuple(metadata["expected_text"][:3]) == dry_run.UNKNOWN_TEXTS
@@ -139,7 +145,7 @@ def test_the_stage_has_unknown_texts_and_a_damaged_recording(
     assert len(sizes) == 6
     with pytest.raises(HearbackError, match="too few"):
         small = make_corpus(n_test=3, folder=tmp_path / "small")
-        ReadingPlay(tmp_path / "a.zip", small / "data", 6).set_stage(tmp_path / "again")
+        ReadingPlay(tmp_path / "a.zip", small / "data", 6).set_up(tmp_path / "again")
 
 
 @pytest.mark.slow
@@ -152,7 +158,7 @@ def test_the_toy_submission_is_rehearsed(
     data = make_corpus(n_train=6, n_test=8) / "data"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     python = Path(sys.executable)
-    rows, seconds = rehearse(ReadingPlay(options.submission, data, 8), python, namespace=False)
+    rows, seconds = run_dry_run(ReadingPlay(options.submission, data, 8), python, namespace=False)
     assert rows.startswith("8 rows in the order of the format, 0 with texts that were rendered")
     assert "scores are those of this environment" in seconds
 
@@ -164,11 +170,11 @@ def test_what_fails_leaves_base_rates_and_says_so(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert "main.py" in names(pack(options))
-    play = ReadingPlay(options.submission, options.config.parent / "data", 6)
-    set_up = play.set_stage(tmp_path / "stage")
+    dry_run = ReadingPlay(options.submission, options.config.parent / "data", 6)
+    set_up = dry_run.set_up(tmp_path / "sandbox")
     (set_up.runtime / "assets" / "modeltok_1.safetensors").write_bytes(b"cut short")
     with pytest.raises(HearbackError, match=r"main\.py ended with status 2"):
-        sandbox.perform(set_up, Path(sys.executable), namespace=False)
+        sandbox.run_main(set_up, Path(sys.executable), namespace=False)
     assert "scoring failed" in capfd.readouterr().err
     table = pd.read_csv(set_up.runtime / "submission.csv")
     wanted = pd.read_csv(set_up.data / "submission_format.csv")

@@ -65,26 +65,26 @@ def write_folds(
     words: pd.DataFrame | None = None,
     **changes: Any,
 ) -> None:
-    """Write finished folds of `model`, their stories as a training has them but for `changes`.
+    """Write finished folds of `model`, their metadata as a training has them but for `changes`.
 
     `words` is the table of the word scores of all rows, for a model that has them.
     """
     table = make_metadata()[["filename", "score"]].assign(pred=predictions)
     for fold in folds:
         rows = table[table.index % N_FOLDS == fold]
-        story = {
+        fold_metadata = {
             "recipe": {"pair": "joined"},
             "recipe_fingerprint": "recipe",
             "data_fingerprint": "data",
             **{"n_folds": N_FOLDS, "group_by": None, "limit": None},
             **{"base_rate": BASE_RATE, "voice": VOICE, "n_validation": len(rows), "seconds": 30.0},
             "epochs": [{"epoch": 1, "validation_log_loss": log_loss(rows["score"], rows["pred"])}],
-            "command_again": f"python train_{model}.py --fold {fold} --n_folds 3 --attempt 2",
+            "retrain_command": f"python train_{model}.py --fold {fold} --n_folds 3 --attempt 2",
             **changes,
         }
         of_fold = None if words is None else words[words["filename"].isin(rows["filename"])]
         files = FoldFiles(assets, model, fold)
-        save_fold(files, {"weight": torch.zeros(1)}, rows, story, of_fold)
+        save_fold(files, {"weight": torch.zeros(1)}, rows, fold_metadata, of_fold)
 
 
 def test_row_log_loss_by_hand() -> None:
@@ -147,10 +147,10 @@ def test_the_reason_gives_the_numbers() -> None:
 
 
 def story_with(norm: float, loss: float) -> dict[str, Any]:
-    """Return what is read of a story, of an epoch that went like this at each of 100 steps."""
+    """Return what is read of a metadata, of an epoch that went like this at each of 100 steps."""
     return {
         "epochs": [{"epoch": 1, "losses": [loss] * 100, "gradient_norms": [norm] * 100}],
-        "command_again": "again",
+        "retrain_command": "again",
     }
 
 
@@ -165,8 +165,8 @@ def story_with(norm: float, loss: float) -> dict[str, Any]:
 def test_a_fold_that_stalled_before_its_siblings_were_there_stands_out(
     last: tuple[float, float], stalled: bool
 ) -> None:
-    stories = {0: story_with(*last), 1: story_with(1.0, 0.3), 2: story_with(2.0, 0.35)}
-    table = replace(out_of_fold(0.3, 0.3, 0.3), stories=stories)
+    metadata_by_fold = {0: story_with(*last), 1: story_with(1.0, 0.3), 2: story_with(2.0, 0.35)}
+    table = replace(out_of_fold(0.3, 0.3, 0.3), metadata_by_fold=metadata_by_fold)
     found = fold_outliers.folds_that_stand_out(table)
     assert list(found) == ([0] if stalled else [])
     if stalled:
@@ -174,8 +174,12 @@ def test_a_fold_that_stalled_before_its_siblings_were_there_stands_out(
 
 
 def test_a_fold_that_stalled_and_learned_less_says_both() -> None:
-    stories = {0: story_with(0.01, 0.69), 1: story_with(1.0, 0.3), 2: story_with(2.0, 0.35)}
-    table = replace(out_of_fold(0.69, 0.3, 0.3), stories=stories)
+    metadata_by_fold = {
+        0: story_with(0.01, 0.69),
+        1: story_with(1.0, 0.3),
+        2: story_with(2.0, 0.35),
+    }
+    table = replace(out_of_fold(0.69, 0.3, 0.3), metadata_by_fold=metadata_by_fold)
     (reason,) = fold_outliers.folds_that_stand_out(table).values()
     assert reason.startswith("log loss 0.6900") and "; epoch 1, step 60: gradient norm" in reason
 
@@ -234,22 +238,22 @@ def test_a_bootstrap_draws_whole_groups_of_any_totals() -> None:
 
 
 def with_curves(curves: Sequence[Sequence[float]], n_rows: Sequence[int]) -> OutOfFold:
-    stories = {
+    metadata_by_fold = {
         fold: {"epochs": [{"validation_log_loss": loss} for loss in curve], "n_validation": n}
         for fold, (curve, n) in enumerate(zip(curves, n_rows, strict=True))
     }
-    return OutOfFold("model1m", len(curves), pd.DataFrame(), stories)
+    return OutOfFold("model1m", len(curves), pd.DataFrame(), metadata_by_fold)
 
 
 def test_a_blind_epoch_is_the_one_that_the_other_folds_would_choose() -> None:
     table = with_curves([[0.60, 0.50, 0.70], [0.60, 0.65, 0.55], [0.6, 0.58, 0.56]], [1, 1, 2])
     # The mean of folds 1 and 2 is lowest in epoch 3, that of 0 and 2 in 2, that of 0 and 1 in 2.
-    assert table.log_loss_at_a_blind_epoch() == pytest.approx((0.70 + 0.65 + 2 * 0.58) / 4)
+    assert table.blind_epoch_log_loss() == pytest.approx((0.70 + 0.65 + 2 * 0.58) / 4)
 
 
 @pytest.mark.parametrize("curves", [[[0.6, 0.5]], [[0.6, 0.5], [0.6]]])
 def test_curves_that_cannot_be_compared_have_no_blind_epoch(curves: list[list[float]]) -> None:
-    assert np.isnan(with_curves(curves, [1] * len(curves)).log_loss_at_a_blind_epoch())
+    assert np.isnan(with_curves(curves, [1] * len(curves)).blind_epoch_log_loss())
 
 
 def test_folds_are_read_back_as_they_were_written(tmp_path: Path) -> None:
@@ -259,8 +263,16 @@ def test_folds_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     (tmp_path / "model3mb_0.partial").touch()  # under way
     (tmp_path / "model3mb_0.oof.csv").touch()
     first, second = evaluation.read_out_of_fold(tmp_path)
-    assert (first.model, list(first.stories), first.missing_folds) == ("model1m", [0, 1, 2], [])
-    assert (second.model, list(second.stories), second.missing_folds) == ("model2ds", [0, 2], [1])
+    assert (first.model, list(first.metadata_by_fold), first.missing_folds) == (
+        "model1m",
+        [0, 1, 2],
+        [],
+    )
+    assert (second.model, list(second.metadata_by_fold), second.missing_folds) == (
+        "model2ds",
+        [0, 2],
+        [1],
+    )
     rows = first.rows.set_index("filename").sort_index()
     np.testing.assert_array_equal(rows["pred"], predictions)
     np.testing.assert_array_equal(rows["fold"], np.arange(N_ROWS) % N_FOLDS)
@@ -542,18 +554,18 @@ def test_a_cause_s_area_is_of_all_correct_rows_against_its_own(tables: list[OutO
 
 
 @pytest.mark.parametrize(
-    ("story", "family"),
+    ("metadata", "family"),
     [
         ({"recipe": {"pair": "joined"}}, "comparison"),
         ({"recipe": {"pair": "tokens"}}, "token scorer"),
         ({"recipe": {"pair": "aligned"}}, "aligned comparison"),
-        ({"peer": {}}, "peer"),
+        ({"baseline": {}}, "baseline"),
     ],
 )
 def test_a_model_s_family_is_how_learner_and_text_meet(
-    tmp_path: Path, story: dict[str, Any], family: str
+    tmp_path: Path, fold_metadata: dict[str, Any], family: str
 ) -> None:
-    write_folds(tmp_path, "modelany", make_predictions(0), **story)
+    write_folds(tmp_path, "modelany", make_predictions(0), **fold_metadata)
     assert evaluation.read_out_of_fold(tmp_path)[0].family == family
 
 

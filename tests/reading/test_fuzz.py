@@ -1,4 +1,4 @@
-"""Broken and hostile input, a little of each kind; `python -m tests.soak.soak_input` has more."""
+"""Broken and fuzz input, a little of each kind; `python -m tests.soak.soak_input` has more."""
 
 import csv
 from collections.abc import Callable

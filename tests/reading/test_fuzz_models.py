@@ -94,17 +94,17 @@ def test_folds_are_numbers(folder: Path, folds: Any) -> None:
 )
 def test_a_story_names_only_what_lies_beside_it(folder: Path, change: dict[str, Any]) -> None:
     files = FoldFiles(folder / "assets", "modelx", 0)
-    write_json(files.story, read_json(files.story) | change)
+    write_json(files.metadata, read_json(files.metadata) | change)
     with pytest.raises(HearbackError, match=r"modelx_0\.json: .*; delete it and train"):
-        fold_files.read_story(files)
+        fold_files.read_fold_metadata(files)
 
 
 def test_sizes_that_the_weights_do_not_have_take_no_memory(folder: Path) -> None:
     files = FoldFiles(folder / "assets", "modelx", 0)
-    story = read_json(files.story)
-    story["shape"]["encoder_ffn_dim"] = 10**9
+    fold_metadata = read_json(files.metadata)
+    fold_metadata["shape"]["encoder_ffn_dim"] = 10**9
     with pytest.raises(HearbackError, match="too few"):
-        load.load_scorer(files, story)
+        load.load_scorer(files, fold_metadata)
 
 
 def test_a_number_in_other_digits_is_no_fold(folder: Path) -> None:

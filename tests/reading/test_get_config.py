@@ -132,13 +132,15 @@ def test_each_model_the_plain_mean_and_the_ensemble_are_scored(finished: tuple[P
         assert models[name][:2] == pytest.approx([alone, weight], abs=1e-4)
     for place, name in enumerate(NAMES):
         rest = make_evidence().without([place])
-        (honest,) = cross_fit(rest, "logits", ["platt_by_group"]).values()
-        assert models[name][2] == pytest.approx(mean_log_loss(rest.labels, honest), abs=1e-4)
+        (cross_fitted,) = cross_fit(rest, "logits", ["platt_by_group"]).values()
+        assert models[name][2] == pytest.approx(mean_log_loss(rest.labels, cross_fitted), abs=1e-4)
     assert printed_loss(output, "plain mean") == pytest.approx(expected.plain_mean, abs=1e-4)
-    assert printed_loss(output, "weighted ensemble") == pytest.approx(expected.honest, abs=1e-4)
+    assert printed_loss(output, "weighted ensemble") == pytest.approx(
+        expected.cross_fitted, abs=1e-4
+    )
     assert printed_loss(output, "on its own rows") == pytest.approx(expected.fitted, abs=1e-4)
     assert "fitted without the speakers that they are scored on" in output
-    assert expected.honest > expected.fitted + 1e-3  # else the lines above could be swapped
+    assert expected.cross_fitted > expected.fitted + 1e-3  # else the lines above could be swapped
 
 
 def test_the_honest_log_loss_has_an_interval(finished: tuple[Path, str]) -> None:
@@ -151,10 +153,10 @@ def test_the_honest_log_loss_has_an_interval(finished: tuple[Path, str]) -> None
 
 def test_every_combination_is_shown_with_every_calibration(finished: tuple[Path, str]) -> None:
     _, output = finished
-    table = section(output, "Honest log loss by combination and calibration")
+    table = section(output, "Cross-fitted log loss by combination and calibration")
     assert set(table) == set(COMBINATIONS)
     for combine, losses in table.items():
-        expected = [scores_of(combine, kind).honest for kind in KINDS]
+        expected = [scores_of(combine, kind).cross_fitted for kind in KINDS]
         np.testing.assert_allclose(losses, expected, atol=1e-4)
 
 
@@ -163,17 +165,21 @@ def test_the_honest_ensemble_is_shown_by_grade_and_cause(
 ) -> None:
     make_causes().to_csv(folder / "why.csv", index=False)
     _, output, _ = run("--causes", str(folder / "why.csv"))
-    honest, metadata = scores_of().honest_predictions, make_metadata()
+    cross_fitted, metadata = scores_of().cross_fitted_predictions, make_metadata()
     grade = metadata["grade"] == "KG"
     n_rows, _, loss = section(output, "Log loss per grade")["KG"]
     assert n_rows == 24
-    assert loss == pytest.approx(log_loss(metadata["score"][grade], honest[grade]), abs=1e-4)
+    assert loss == pytest.approx(log_loss(metadata["score"][grade], cross_fitted[grade]), abs=1e-4)
     rows = (metadata["score"] > 0) | (make_causes()["why"] == "omit")
     area = section(output, "AUC of the correct against each cause")["omit"][-1]
-    assert area == pytest.approx(roc_auc_score(metadata["score"][rows], honest[rows]), abs=1e-4)
+    assert area == pytest.approx(
+        roc_auc_score(metadata["score"][rows], cross_fitted[rows]), abs=1e-4
+    )
     assert section(output, "Calibration per grade (ECE: 10 bins of equal mass;")["all"][0] == 96
     (area,) = section(output, "AUC per grade")["KG"]
-    assert area == pytest.approx(roc_auc_score(metadata["score"][grade], honest[grade]), abs=1e-4)
+    assert area == pytest.approx(
+        roc_auc_score(metadata["score"][grade], cross_fitted[grade]), abs=1e-4
+    )
     assert "against each cause" not in finished[1]
 
 
@@ -194,7 +200,7 @@ def test_a_family_of_several_models_has_a_line(
     match = re.search(r"^without the comparison models \((.*)\): (\d\.\d+)$", output, re.MULTILINE)
     assert match is not None and match[1] == ", ".join(NAMES)
     alone = as_evidence(make_predictions(2, seed=9)[None], make_metadata())
-    expected = score_ensemble(alone, "logits", "platt_by_group").honest
+    expected = score_ensemble(alone, "logits", "platt_by_group").cross_fitted
     assert float(match[2]) == pytest.approx(expected, abs=1e-4)
     assert "without the token scorer" not in output  # its one model has a line
 
@@ -229,7 +235,7 @@ def test_the_configuration_is_what_was_found(finished: tuple[Path, str]) -> None
     assert config.voice == VOICE
     assert config.n_rows == 96
     assert config.log_losses == pytest.approx(
-        {"honest": found.honest, "fitted": found.fitted, "plain_mean": found.plain_mean}
+        {"cross_fitted": found.cross_fitted, "fitted": found.fitted, "plain_mean": found.plain_mean}
     )
     by_task = metadata.groupby("task")["score"].mean()
     assert config.base_rates == pytest.approx({"all": scores.mean(), **by_task}, rel=1e-6)
@@ -289,14 +295,16 @@ def make_words(quality: float, seed: int) -> np.ndarray:
 
 
 def write_token_scorer(
-    folder: Path, name: str, quality: float, seed: int, **story: Any
+    folder: Path, name: str, quality: float, seed: int, **fold_metadata: Any
 ) -> np.ndarray:
     """Write a model that scores words, and return those scores, (96, 3, 2)."""
     log_odds, metadata = make_words(quality, seed), make_metadata()
     table = words.to_table(
         metadata["filename"].tolist(), metadata["expected_text"].tolist(), log_odds
     )
-    write_folds(folder / "assets", name, make_predictions(quality, seed), words=table, **story)
+    write_folds(
+        folder / "assets", name, make_predictions(quality, seed), words=table, **fold_metadata
+    )
     return log_odds
 
 
@@ -322,10 +330,10 @@ def test_words_are_calibrated_on_the_weighted_models_that_score_them(
     ):
         assert found.slope == pytest.approx(line.slope, rel=1e-3)
         assert found.intercept == pytest.approx(line.intercept, abs=1e-3)
-    honest = mean_log_loss(labels, words.cross_fit_words(averaged, labels, speakers))
-    assert config.log_losses["words"] == pytest.approx(honest, abs=1e-4)
-    assert printed_loss(output, "product over words") == pytest.approx(honest, abs=1e-4)
-    assert f"the ensemble's: {config.log_losses['honest']:.4f}" in output
+    cross_fitted = mean_log_loss(labels, words.cross_fit_words(averaged, labels, speakers))
+    assert config.log_losses["words"] == pytest.approx(cross_fitted, abs=1e-4)
+    assert printed_loss(output, "product over words") == pytest.approx(cross_fitted, abs=1e-4)
+    assert f"the ensemble's: {config.log_losses['cross_fitted']:.4f}" in output
 
 
 def test_a_model_of_no_weight_scores_no_words(folder: Path, run: Any) -> None:
@@ -379,14 +387,14 @@ def test_a_time_limit_chooses_models_and_folds(folder: Path, run: Any) -> None:
     assert status is None
     config, plan = load(folder), section(output, "Within 0:00:50, 96 clips")
     assert {m.name: m.folds for m in config.models} == {"model1m": (0, 1, 2), "model2m": (0, 1, 2)}
-    full, kept = scores_of().honest, as_evidence(PREDICTIONS[:2], make_metadata())
-    honest = score_ensemble(kept, "logits", "platt_by_group").honest
-    assert config.log_losses["honest"] == pytest.approx(honest)
+    full, kept = scores_of().cross_fitted, as_evidence(PREDICTIONS[:2], make_metadata())
+    cross_fitted = score_ensemble(kept, "logits", "platt_by_group").cross_fitted
+    assert config.log_losses["cross_fitted"] == pytest.approx(cross_fitted)
     assert not plan  # its rows have durations, which are no numbers: read below
     for name, duration, loss in (
         ("full ensemble", "0:05:33", full),
         ("half of every model's folds", "0:03:42", full),
-        ("within the limit", "0:00:33", honest),
+        ("within the limit", "0:00:33", cross_fitted),
     ):
         assert re.search(rf"^{name} +{duration} +{loss:.4f}$", output, re.MULTILINE), output
     assert "cannot show" in output
@@ -411,7 +419,7 @@ def test_what_infer_falls_back_on_is_written_with_its_honest_log_loss(
         expected = score_ensemble(
             as_evidence(np.stack(of_it), make_metadata()), "logits", "platt_by_group"
         )
-        assert fallback.log_loss == pytest.approx(expected.honest)
+        assert fallback.log_loss == pytest.approx(expected.cross_fitted)
         assert fallback.calibration == expected.mixture.calibration
         np.testing.assert_allclose(list(fallback.weights.values()), expected.mixture.weights)
         assert f"{fallback.log_loss:.4f}  {', '.join(fallback.weights)}\n" in output

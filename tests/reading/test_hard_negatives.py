@@ -1,4 +1,4 @@
-"""Near misses: what they may be, how near they are, and the table of them."""
+"""Hard negatives: what they may be, how near they are, and the table of them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from rapidfuzz.distance import Levenshtein
 from hearback.engine.errors import HearbackError
 from hearback.reading.hard_negatives import (
     KIND_SHARES,
-    NearMiss,
-    NearMisses,
-    NoNearMiss,
-    draw_near_misses,
+    HardNegative,
+    HardNegativeGenerator,
+    NoHardNegative,
+    generate_hard_negatives,
     hibari_pronounce,
-    read_near_misses,
+    read_hard_negatives,
     respellings,
     sounds_only,
-    write_near_misses,
+    write_hard_negatives,
 )
 
 TEXTS = [
@@ -42,7 +42,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def drawn(source: NearMisses, text: str, n: int = 100) -> list[NearMiss]:
+def drawn(source: HardNegativeGenerator, text: str, n: int = 100) -> list[HardNegative]:
     random = rng()
     return [source.draw(text, random) for _ in range(n)]
 
@@ -54,7 +54,7 @@ def spelled(text: str) -> str:
 
 @pytest.mark.parametrize("text", [*TEXTS, "the cat", "koovnorb", "bat", "some new words"])
 def test_a_near_miss_is_marked_where_it_differs(text: str, g2p: Callable[[str], str]) -> None:
-    source = NearMisses([*TEXTS, "bat", "rat", "flat"], g2p)
+    source = HardNegativeGenerator([*TEXTS, "bat", "rat", "flat"], g2p)
     words = text.split()
     for made in drawn(source, text):
         found = made.text.split()
@@ -77,7 +77,7 @@ def test_a_near_miss_is_marked_where_it_differs(text: str, g2p: Callable[[str], 
 @pytest.mark.parametrize("text", [*TEXTS, "sea", "read", "their", "koovnorb"])
 def test_a_near_miss_sounds_different(text: str, g2p: Callable[[str], str]) -> None:
     homophones = ["see", "red", "there", "two", "to", "too", "coovnorb", "right", "write"]
-    source = NearMisses([*TEXTS, *homophones, "sea", "read"], g2p)
+    source = HardNegativeGenerator([*TEXTS, *homophones, "sea", "read"], g2p)
     said = sounds_only(g2p(text))
     for made in drawn(source, text):
         assert made.text != text
@@ -88,13 +88,13 @@ def test_a_word_read_otherwise_in_its_sentence_is_no_near_miss(g2p: Callable[[st
     text, same = "i have read the book", "i have red the book"
     assert sounds_only(g2p("read")) != sounds_only(g2p("red"))
     assert sounds_only(g2p(text)) == sounds_only(g2p(same))
-    source = NearMisses([text, "red"], g2p)
+    source = HardNegativeGenerator([text, "red"], g2p)
     assert same not in {made.text for made in drawn(source, text)}
 
 
 def test_the_kinds_have_their_shares() -> None:
     text = "cat hat mat bat"
-    made = drawn(NearMisses([text], spelled), text, 2000)
+    made = drawn(HardNegativeGenerator([text], spelled), text, 2000)
     counts = Counter(one.kind for one in made)
     assert set(counts) == set(KIND_SHARES)
     for kind, share in KIND_SHARES.items():
@@ -103,14 +103,16 @@ def test_the_kinds_have_their_shares() -> None:
 
 def test_every_place_is_drawn() -> None:
     text = "cat hat mat"
-    made = drawn(NearMisses([text, "rats"], spelled), text, 500)
+    made = drawn(HardNegativeGenerator([text, "rats"], spelled), text, 500)
     assert {one.gap for one in made if one.kind == "omit"} == {0, 1, 2}
     assert {one.wrong for one in made if one.kind == "insert"} == {(0,), (1,), (2,), (3,)}
     assert {one.wrong for one in made if one.kind == "substitute"} == {(0,), (1,), (2,)}
 
 
 def test_nearer_words_are_likelier_and_far_ones_never_come() -> None:
-    source = NearMisses(["abcdefgh abcdefgx", "abcdefxy abcdwxyz", "abcvwxyz qqqqqqqq"], spelled)
+    source = HardNegativeGenerator(
+        ["abcdefgh abcdefgx", "abcdefxy abcdwxyz", "abcvwxyz qqqqqqqq"], spelled
+    )
     made = drawn(source, "abcdefgh zzzzzzzz", 2000)
     said = Counter(one.text.split()[0] for one in made if one.kind == "substitute")
     assert set(said) == {"abcdefgx", "abcdefxy", "abcdwxyz"}
@@ -118,19 +120,19 @@ def test_nearer_words_are_likelier_and_far_ones_never_come() -> None:
 
 
 def test_a_text_without_near_words_is_shortened_or_lengthened() -> None:
-    made = drawn(NearMisses(["abcd wxyz"], spelled), "abcd wxyz")
+    made = drawn(HardNegativeGenerator(["abcd wxyz"], spelled), "abcd wxyz")
     assert {one.kind for one in made} == {"omit", "insert"}
 
 
 def test_a_word_is_not_said_twice_in_a_row() -> None:
-    source = NearMisses(["the cat"], spelled)
+    source = HardNegativeGenerator(["the cat"], spelled)
     for made in drawn(source, "the cat"):
         if made.kind == "insert":
             assert made.text in {"cat the cat", "the cat the"}
 
 
 def test_one_word_texts_have_neighbours_among_one_word_texts() -> None:
-    source = NearMisses(["cat", "hat", "cap", "xylem", "can of rats"], spelled)
+    source = HardNegativeGenerator(["cat", "hat", "cap", "xylem", "can of rats"], spelled)
     made = drawn(source, "cat", 300)
     neighbours = Counter(one.text for one in made if one.kind == "neighbour")
     assert set(neighbours) == {"hat", "cap"}
@@ -142,7 +144,7 @@ def test_one_word_texts_have_neighbours_among_one_word_texts() -> None:
 
 @pytest.mark.parametrize("word", ["koovnorb", "trebbing", "cat", "strength", "mip", "don't"])
 def test_a_respelled_word_has_one_sound_changed(word: str, g2p: Callable[[str], str]) -> None:
-    source = NearMisses([word], g2p)
+    source = HardNegativeGenerator([word], g2p)
     said = sounds_only(g2p(word))
     made = drawn(source, word, 100)
     assert {one.kind for one in made} == {"respell"}
@@ -157,7 +159,7 @@ def test_respellings_change_drop_and_add_a_group_of_letters() -> None:
 
 
 def test_punctuation_and_capitals_stay(g2p: Callable[[str], str]) -> None:
-    source = NearMisses(["The cat.", "a bat, a hat"], g2p)
+    source = HardNegativeGenerator(["The cat.", "a bat, a hat"], g2p)
     made = drawn(source, "The cat.")
     last = {one.text for one in made if one.kind == "substitute" and one.wrong == (1,)}
     assert last == {"The bat.", "The hat."}
@@ -167,14 +169,17 @@ def test_punctuation_and_capitals_stay(g2p: Callable[[str], str]) -> None:
 
 
 def test_a_word_has_one_spelling() -> None:
-    source = NearMisses(["The cat", "the dog", "THE hen"], str.lower)
+    source = HardNegativeGenerator(["The cat", "the dog", "THE hen"], str.lower)
     inserted = {one.text for one in drawn(source, "pig pen") if one.kind == "insert"}
     assert any(text.startswith("the ") for text in inserted)
     assert not any("The" in text or "THE" in text for text in inserted)
 
 
 def test_the_order_of_the_texts_does_not_matter(g2p: Callable[[str], str]) -> None:
-    forward, backward = NearMisses(TEXTS, g2p), NearMisses([*TEXTS[::-1], TEXTS[0]], g2p)
+    forward, backward = (
+        HardNegativeGenerator(TEXTS, g2p),
+        HardNegativeGenerator([*TEXTS[::-1], TEXTS[0]], g2p),
+    )
     for text in [*TEXTS, "koovnorb"]:
         assert drawn(forward, text, 20) == drawn(backward, text, 20)
     forward.draw("the cat", rng(5))
@@ -182,7 +187,7 @@ def test_the_order_of_the_texts_does_not_matter(g2p: Callable[[str], str]) -> No
 
 
 def test_several_sound_different_and_start_alike(g2p: Callable[[str], str]) -> None:
-    source = NearMisses([*TEXTS, "hair", "hare", "bear", "bare", "there"], g2p)
+    source = HardNegativeGenerator([*TEXTS, "hair", "hare", "bear", "bare", "there"], g2p)
     for text in [*TEXTS, "there"]:
         five = source.several(text, 5, rng())
         assert len({sounds_only(g2p(made.text)) for made in five}) == 5
@@ -191,42 +196,45 @@ def test_several_sound_different_and_start_alike(g2p: Callable[[str], str]) -> N
 
 
 def test_what_cannot_be_changed() -> None:
-    source = NearMisses(["3"], spelled_digits := lambda text: text.replace("3", "three"))
+    source = HardNegativeGenerator(["3"], spelled_digits := lambda text: text.replace("3", "three"))
     for text in ("3", "", "?!"):
-        with pytest.raises(NoNearMiss, match="no near miss"):
+        with pytest.raises(NoHardNegative, match="no hard negative"):
             source.draw(text, rng())
         assert source.several(text, 2, rng()) == ()
-    made = NearMisses(["3", "cat"], spelled_digits).draw("3", rng())
+    made = HardNegativeGenerator(["3", "cat"], spelled_digits).draw("3", rng())
     assert made.kind == "insert"
 
 
 def test_texts_have_random_numbers_of_their_own(g2p: Callable[[str], str]) -> None:
-    three = draw_near_misses(TEXTS, 3, 42, g2p)
-    assert draw_near_misses([*TEXTS[::-1], TEXTS[0]], 3, 42, g2p) == three
-    assert draw_near_misses(TEXTS, 3, 43, g2p) != three
+    three = generate_hard_negatives(TEXTS, 3, 42, g2p)
+    assert generate_hard_negatives([*TEXTS[::-1], TEXTS[0]], 3, 42, g2p) == three
+    assert generate_hard_negatives(TEXTS, 3, 43, g2p) != three
     assert len({tuple(made.kind for made in several) for several in three.values()}) > 2
-    five = draw_near_misses(TEXTS, 5, 42, g2p)
+    five = generate_hard_negatives(TEXTS, 5, 42, g2p)
     assert {text: several[:3] for text, several in five.items()} == three
 
 
 def test_the_table_comes_back_as_it_was(tmp_path: Path) -> None:
     table = {
         'say "null", please': (
-            NearMiss('say "nan", please', "substitute", (1,)),
-            NearMiss('say "null",', "omit", (), 2),
+            HardNegative('say "nan", please', "substitute", (1,)),
+            HardNegative('say "null",', "omit", (), 2),
         ),
-        "a\rb": (NearMiss("a\r\nc b", "insert", (1,)), NearMiss("b", "omit", (), 0)),
-        "koovnorb": (NearMiss("toovnorb", "respell", (0,)), NearMiss("kov", "neighbour", (0,))),
+        "a\rb": (HardNegative("a\r\nc b", "insert", (1,)), HardNegative("b", "omit", (), 0)),
+        "koovnorb": (
+            HardNegative("toovnorb", "respell", (0,)),
+            HardNegative("kov", "neighbour", (0,)),
+        ),
     }
-    write_near_misses(table, tmp_path)
-    assert read_near_misses(tmp_path) == table
-    write_near_misses({}, tmp_path)
-    assert read_near_misses(tmp_path) == {}
+    write_hard_negatives(table, tmp_path)
+    assert read_hard_negatives(tmp_path) == table
+    write_hard_negatives({}, tmp_path)
+    assert read_hard_negatives(tmp_path) == {}
 
 
 def test_no_table_says_how_to_make_it(tmp_path: Path) -> None:
-    with pytest.raises(HearbackError, match=r"python preprocess\.py .*--near_misses 2"):
-        read_near_misses(tmp_path)
+    with pytest.raises(HearbackError, match=r"python preprocess\.py .*--hard_negatives 2"):
+        read_hard_negatives(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -242,15 +250,15 @@ def test_no_table_says_how_to_make_it(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_table_is_an_error(tmp_path: Path, content: str) -> None:
-    (tmp_path / "near_misses.csv").write_text(content)
-    with pytest.raises(HearbackError, match=r"near_misses\.csv.*delete it"):
-        read_near_misses(tmp_path)
+    (tmp_path / "hard_negatives.csv").write_text(content)
+    with pytest.raises(HearbackError, match=r"hard_negatives\.csv.*delete it"):
+        read_hard_negatives(tmp_path)
 
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe", b'"' + b"x" * 200_000, b"text,near_miss\xe9"])
 def test_a_table_that_is_no_text_is_an_error(tmp_path: Path, damage: bytes) -> None:
-    write_near_misses({"cat": (NearMiss("hat", "neighbour", (0,)),)}, tmp_path)
-    path = tmp_path / "near_misses.csv"
+    write_hard_negatives({"cat": (HardNegative("hat", "neighbour", (0,)),)}, tmp_path)
+    path = tmp_path / "hard_negatives.csv"
     path.write_bytes(path.read_bytes() + damage)
-    with pytest.raises(HearbackError, match=r"near_misses\.csv.*delete it"):
-        read_near_misses(tmp_path)
+    with pytest.raises(HearbackError, match=r"hard_negatives\.csv.*delete it"):
+        read_hard_negatives(tmp_path)

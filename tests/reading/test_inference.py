@@ -54,7 +54,7 @@ def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptio
         for fold in (0, 1):
             write_fold(folder / "assets", recipe, fold, voice, tokenizer)
     scorers = tuple(ModelConfig(recipe.name, (0, 1), w) for recipe, w in weights.items())
-    config = EnsembleConfig(scorers, voice, BASE_RATES, {"honest": 0.5}, n_rows=36)
+    config = EnsembleConfig(scorers, voice, BASE_RATES, {"cross_fitted": 0.5}, n_rows=36)
     config.save(folder / "model_configs.json")
     return inference_options(folder)
 
@@ -77,13 +77,15 @@ def write_fold(
 ) -> None:
     model = make_model(recipe, tokenizer, fold)
     oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
-    story = {
+    fold_metadata = {
         "recipe": recipe.as_dict(),
         "shape": model.shape(),
         "tokenizer": load.keep_tokenizer(tokenizer, assets) if model.reader else None,
         "voice": voice,
     }
-    fold_files.save_fold(FoldFiles(assets, recipe.name, fold), model.state_dict(), oof, story)
+    fold_files.save_fold(
+        FoldFiles(assets, recipe.name, fold), model.state_dict(), oof, fold_metadata
+    )
 
 
 def scores(options: InferenceOptions) -> pd.Series:
@@ -218,7 +220,7 @@ def test_another_voice_than_in_training_is_refused(options: InferenceOptions) ->
 
 
 def test_missing_weights_are_an_error_that_says_what_to_do(options: InferenceOptions) -> None:
-    FoldFiles(options.assets, ATTENTION.name, 1).story.unlink()
+    FoldFiles(options.assets, ATTENTION.name, 1).metadata.unlink()
     with pytest.raises(HearbackError, match=r"python train_model3mapd\.py --fold 1"):
         write_submission(options)
 
@@ -299,7 +301,7 @@ def test_what_is_collected_is_of_each_row_with_its_own_text(
     def label_and_tokens(model: Scorer, batch: Batch) -> torch.Tensor:
         assert not model.training
         assert batch.texts is not None and len(batch.texts.clips) == len(batch)
-        assert not batch.made.any()
+        assert not batch.is_negative.any()
         return torch.stack([batch.labels, batch.texts.n_targets.float()], dim=1)
 
     rows = [3, 11, 0, 7]
@@ -338,7 +340,7 @@ def ensemble(source: PairSource, tokenizer: Path, tmp_path: Path) -> EnsembleCon
         tuple(ModelConfig(recipe.name, (0, 1), weight) for recipe, weight in weights.items()),
         source.references.voice,
         BASE_RATES,
-        {"honest": 0.5},
+        {"cross_fitted": 0.5},
         n_rows=36,
         words=WordCalibration(("modeltok", "modeltok2"), Line(1.0, 0.0), Line(1.0, 0.0)),
     )
@@ -357,7 +359,7 @@ def one_by_one(config: EnsembleConfig, source: PairSource, assets: Path) -> Pred
         of_model = []
         for fold in model.folds:
             files = FoldFiles(assets, model.name, fold)
-            scorer = load.load_scorer(files, fold_files.read_story(files))
+            scorer = load.load_scorer(files, fold_files.read_fold_metadata(files))
             alone = predict(scorer, source, range(len(source)), **CPU)
             of_model.append(alone.clips)
             if alone.words is not None:
@@ -399,7 +401,7 @@ def test_each_model_hears_recordings_at_its_own_speed(
         models_of_it,
         voice,
         BASE_RATES,
-        {"honest": 0.5},
+        {"cross_fitted": 0.5},
         n_rows=36,
         words=WordCalibration(("modeltok", "modeltok2"), Line(1.0, 0.0), Line(1.0, 0.0)),
     )
@@ -480,11 +482,11 @@ def test_layers_that_folds_have_in_common_are_computed_once(
         with torch.no_grad():
             model.encoder.layers[1].get_parameter("fc2.weight").mul_(1 + fold)
         files = FoldFiles(assets, MEAN.name, fold)
-        story = {"recipe": recipe.as_dict(), "shape": model.shape(), "tokenizer": None}
+        fold_metadata = {"recipe": recipe.as_dict(), "shape": model.shape(), "tokenizer": None}
         oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
-        fold_files.save_fold(files, model.state_dict(), oof, {**story, "voice": voice})
+        fold_files.save_fold(files, model.state_dict(), oof, {**fold_metadata, "voice": voice})
     config = EnsembleConfig(
-        (ModelConfig(MEAN.name, (0, 1), 1.0),), voice, BASE_RATES, {"honest": 0.5}, n_rows=36
+        (ModelConfig(MEAN.name, (0, 1), 1.0),), voice, BASE_RATES, {"cross_fitted": 0.5}, n_rows=36
     )
     alone = [
         run_ensemble(

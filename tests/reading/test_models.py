@@ -15,8 +15,8 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.whisper.pretrained import read_tensors
 from hearback.engine.whisper.tokenizer import TextReader
 from hearback.reading.models.scorers import JoinedScorer, Scorer, TokenScorer, build
-from hearback.reading.models.token_head import Heard, TokenHead
-from hearback.reading.pairs import Draw, OtherText, PairDataset
+from hearback.reading.models.token_head import TokenEvidence, TokenHead
+from hearback.reading.pairs import Example, OtherText, PairDataset
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import UNKNOWN, Batch, Pair, Text, collate, window_samples
 from tests.conftest import CONFIG, TINY, TINY_DECODER
@@ -38,7 +38,7 @@ def make_model(recipe: Recipe, tokenizer: Path) -> Scorer:
     model = build(recipe, CONFIG, tokenizer)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name != "made_offset":
+            if name != "negative_bias":
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model.eval()
 
@@ -65,7 +65,7 @@ def read(pair: Pair, reader: TextReader, *texts: tuple[str, float]) -> Pair:
 
 
 def make_pairs(tokenizer: Path) -> list[Pair]:
-    """Four clips of one window, with a text each; two of them with near misses besides."""
+    """Four clips of one window, with a text each; two of them with hard negatives besides."""
     reader = TextReader(tokenizer)
     lengths = (9000, 10_240, 7000, 10_000)
     texts: list[list[tuple[str, float]]] = [[(text, UNKNOWN)] for text in TEXTS]
@@ -102,7 +102,7 @@ def test_logits_are_float32_under_autocast(recipe: Recipe, tokenizer: Path) -> N
     with torch.autocast("cpu", dtype=torch.bfloat16):
         batch = make_batch(make_pairs(tokenizer))
         assert model(batch).dtype == torch.float32
-        logits, loss = model.learn(batch)
+        logits, loss = model.training_step(batch)
     assert logits.dtype == loss.dtype == torch.float32
 
 
@@ -138,10 +138,10 @@ def test_dropout_acts_in_training_only(recipe: Recipe, tokenizer: Path) -> None:
 @pytest.mark.parametrize("recipe", [MEAN, *READING], ids=lambda recipe: recipe.name)
 def test_the_offset_of_made_up_texts_is_no_part_of_a_score(recipe: Recipe, tokenizer: Path) -> None:
     model = make_model(recipe, tokenizer)
-    pairs = [replace(pair, made=pair.row == 2) for pair in make_pairs(tokenizer)]
+    pairs = [replace(pair, is_negative=pair.row == 2) for pair in make_pairs(tokenizer)]
     with torch.no_grad():
         before = model(make_batch(pairs))
-        model.made_offset.fill_(-3.0)
+        model.negative_bias.fill_(-3.0)
         after = model(make_batch(pairs))
     torch.testing.assert_close(after, before, atol=0, rtol=0)
 
@@ -150,10 +150,10 @@ def test_the_offset_of_made_up_texts_is_no_part_of_a_score(recipe: Recipe, token
 def test_how_much_worse_made_up_texts_are_is_learned_apart(recipe: Recipe, tokenizer: Path) -> None:
     model = make_model(recipe, tokenizer)
     pairs = own_texts_only(make_pairs(tokenizer))
-    batch = make_batch([replace(pair, made=pair.row == 2) for pair in pairs])
+    batch = make_batch([replace(pair, is_negative=pair.row == 2) for pair in pairs])
     with torch.no_grad():
-        model.made_offset.fill_(-3.0)
-        logits, _ = model.learn(batch)
+        model.negative_bias.fill_(-3.0)
+        logits, _ = model.training_step(batch)
         torch.testing.assert_close(logits - model(batch), torch.tensor([0.0, 0, -3, 0]))
 
 
@@ -173,7 +173,7 @@ def test_what_knows_nothing_untrained_has_nothing_to_start_from(
     recipe: Recipe, tokenizer: Path
 ) -> None:
     model = make_model(recipe, tokenizer)
-    assert model.starting_features(make_batch(make_pairs(tokenizer))) is None
+    assert model.pretrained_features(make_batch(make_pairs(tokenizer))) is None
 
 
 # The token scorer
@@ -217,7 +217,7 @@ def test_the_head_is_given_the_log_probabilities_of_a_whole_softmax(
     given: dict[str, Any] = {}
     forward = TokenHead.forward
 
-    def spy(self: TokenHead, heard: Heard, *others: Any) -> Any:
+    def spy(self: TokenHead, heard: TokenEvidence, *others: Any) -> Any:
         given.update(heard=heard, others=others)
         return forward(self, heard, *others)
 
@@ -226,7 +226,7 @@ def test_the_head_is_given_the_log_probabilities_of_a_whole_softmax(
         scores, _ = model.read(batch)
         read = one_by_one(model, batch)
     assert scores.logits.shape == (7,)
-    heard: Heard = given["heard"]
+    heard: TokenEvidence = given["heard"]
     for line, (hidden, tokens) in enumerate(read):
         logits = F.linear(hidden, model.decoder.embed_tokens.weight)
         probabilities = logits.log_softmax(-1)[1:-1]
@@ -248,13 +248,13 @@ def test_the_head_is_given_the_log_probabilities_of_a_whole_softmax(
 def test_near_misses_weigh_as_the_recipe_says(
     recipe: Recipe, weight: float, tokenizer: Path
 ) -> None:
-    recipe = replace(recipe, near_miss_weight=weight, word_loss=0.0)
+    recipe = replace(recipe, hard_negative_weight=weight, word_loss=0.0)
     model = token_scorer(recipe, tokenizer)
     pairs = make_pairs(tokenizer)
     near = [replace(pairs[row], texts=(text,)) for row in (1, 3) for text in pairs[row].texts[1:]]
     with torch.no_grad():
-        model.made_offset.fill_(-0.7)
-        logits, loss = model.learn(make_batch(pairs))
+        model.negative_bias.fill_(-0.7)
+        logits, loss = model.training_step(make_batch(pairs))
         scores = torch.cat([model(make_batch([pair])) for pair in near]) - 0.7
         torch.testing.assert_close(logits, model(make_batch(pairs)), atol=0, rtol=0)
     expected = F.binary_cross_entropy_with_logits(scores, torch.zeros(3), reduction="sum")
@@ -269,8 +269,8 @@ def test_words_weigh_as_the_recipe_says(tokenizer: Path) -> None:
     for weight in (0.0, 0.5, 1.0):
         model = token_scorer(replace(TOKENS, word_loss=weight), tokenizer)
         with torch.no_grad():
-            losses[weight] = model.learn(make_batch([known]))[1].item()
-            assert model.learn(make_batch([unknown]))[1] == 0
+            losses[weight] = model.training_step(make_batch([known]))[1].item()
+            assert model.training_step(make_batch([unknown]))[1] == 0
             said = model.read(make_batch([known]))[0]
     assert losses[0.0] == 0
     expected = -(said.said.sum() + said.complete.sum()).item()
@@ -280,14 +280,14 @@ def test_words_weigh_as_the_recipe_says(tokenizer: Path) -> None:
 
 def test_a_near_miss_s_words_are_judged_too(tokenizer: Path) -> None:
     """The word that is wrong in it costs more the more it is taken for said."""
-    model = token_scorer(replace(TOKENS, near_miss_weight=0.0, word_loss=1.0), tokenizer)
+    model = token_scorer(replace(TOKENS, hard_negative_weight=0.0, word_loss=1.0), tokenizer)
     pair, reader = make_pair(9000), TextReader(tokenizer)
     own = read(pair, reader, ("a red hat", UNKNOWN))
     text = Text(reader.read("a bed hat"), np.array([1, 0, 1], np.float32), np.full(4, UNKNOWN))
     text = replace(text, complete=text.complete.astype(np.float32))
     with torch.no_grad():
         batch = make_batch([replace(own, texts=(*own.texts, text))])
-        loss = model.learn(batch)[1].item()
+        loss = model.training_step(batch)[1].item()
         p = model.read(batch)[0].said[1].exp()
     assert loss == pytest.approx(-(p[0].log() + (1 - p[1]).log() + p[2].log()).item(), rel=1e-4)
 
@@ -299,10 +299,10 @@ def test_a_token_scorer_starts_from_what_the_decoder_knows(tokenizer: Path) -> N
     pairs = [replace(p, waveform=np.roll(p.waveform, p.row) * (1 + p.row)) for p in pairs]
     batch = make_batch(pairs)
     with torch.no_grad():
-        features = model.starting_features(batch)
+        features = model.pretrained_features(batch)
         assert features is not None
         labels = (features[:, 0] > features[:, 0].median()).numpy().astype(int)
-        model.start_from(features[:12].double().numpy(), labels[:12])
+        model.init_from_pretrained(features[:12].double().numpy(), labels[:12])
         logits = model(batch)
     assert logits[labels[:12] == 1].mean() > logits[labels[:12] == 0].mean() + 0.5
 
@@ -330,20 +330,20 @@ def test_a_backbone_is_loaded_and_only_what_is_not_frozen_is_trained(
     else:
         layers = {n for n in names.values() if n.startswith("decoder.layer")}
         assert decoder == layers  # all but the embeddings
-    assert not any(n.startswith(("head.", "made_offset")) for n in trained)
+    assert not any(n.startswith(("head.", "negative_bias")) for n in trained)
 
 
 @pytest.mark.parametrize("recipe", READING, ids=lambda recipe: recipe.name)
 def test_all_that_is_trained_has_a_gradient(recipe: Recipe, backbone: Path) -> None:
     tokenizer = backbone / "tokenizer.json"
-    model = make_model(replace(recipe, word_loss=0.5, near_misses=1.0), tokenizer)
+    model = make_model(replace(recipe, word_loss=0.5, hard_negatives=1.0), tokenizer)
     assert isinstance(model, TokenScorer)
     reader = TextReader(tokenizer)
     pairs = [
         read(make_pair(9000, row), reader, (text, 1.0), (near[0], 0.0))
         for row, (text, near) in enumerate(zip(("a dog ran home", "a dog"), NEAR, strict=True))
     ]
-    logits, loss = model.learn(make_batch(pairs))
+    logits, loss = model.training_step(make_batch(pairs))
     (logits.sum() + loss).backward()
     without = {
         name
@@ -363,13 +363,13 @@ def test_a_model_is_built_again_from_its_shape(recipe: Recipe, tokenizer: Path) 
 
 
 def test_a_drawn_near_miss_reaches_the_model(tokenizer: Path) -> None:
-    """From a draw to the loss: what is known of a near miss's words is what the model is told."""
+    """From a draw to the loss: what is known of a hard negative's words is what the model is told."""
     said, complete = np.array([1, 0], np.float32), np.array([1, 1, 0], np.float32)
     source: Any = type("Source", (), {})()
     source.learner = lambda row: make_pair(9000, row).waveform
     source.contexts = [np.zeros(2, np.float32)]
-    draws = [Draw(0, "a dog", 1.0, others=(OtherText("a fog", said, complete),))]
-    dataset = PairDataset(source, draws, "tokens", reader=TextReader(tokenizer))
+    examples = [Example(0, "a dog", 1.0, others=(OtherText("a fog", said, complete),))]
+    dataset = PairDataset(source, examples, "tokens", reader=TextReader(tokenizer))
     batch = make_batch([dataset[0]])
     assert batch.texts is not None
     assert batch.texts.said.tolist() == [[1, 1], [1, 0]]

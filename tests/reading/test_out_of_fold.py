@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hearback.engine.evaluation.logistic import NEAREST_TO_CERTAIN
+from hearback.engine.evaluation.logistic import PROBABILITY_MARGIN
 from hearback.engine.evaluation.oof import OutOfFold, read_tables
 from hearback.engine.project import ROOT
 from hearback.engine.training.fold_files import FoldFiles
@@ -36,7 +36,7 @@ def beyond_certainty(table: ClassOutOfFold) -> pd.Series:
     take it of nothing below that.
     """
     given = table.probabilities[np.arange(len(table.rows)), table.rows["label"]]
-    excess = np.log(NEAREST_TO_CERTAIN / given.clip(max=NEAREST_TO_CERTAIN))
+    excess = np.log(PROBABILITY_MARGIN / given.clip(max=PROBABILITY_MARGIN))
     return pd.Series(excess, index=table.rows.index).groupby(table.rows["fold"]).mean()
 
 
@@ -51,21 +51,29 @@ def test_what_is_published_can_be_read(folder: Path) -> None:
         if missing := ", ".join(map(str, table.missing_folds)):
             assert f"without folds {missing}" in line_of(folder)
         assert table.rows["filename"].is_unique
-        told = {fold: story["log_loss"] for fold, story in table.stories.items()}
+        told = {
+            fold: fold_metadata["log_loss"]
+            for fold, fold_metadata in table.metadata_by_fold.items()
+        }
         losses = table.fold_log_losses()
         if isinstance(table, ClassOutOfFold):
             losses = losses + beyond_certainty(table)
         np.testing.assert_allclose(losses, [told[fold] for fold in sorted(told)])
-        for fold, story in table.stories.items():
-            if "words" in story["sha256"]:
-                read_fold(FoldFiles(folder, table.model, fold), story)
+        for fold, fold_metadata in table.metadata_by_fold.items():
+            if "words" in fold_metadata["sha256"]:
+                read_fold(FoldFiles(folder, table.model, fold), fold_metadata)
 
 
 @pytest.mark.parametrize("songs", [False, True], ids=["reading", "songs"])
 def test_all_of_a_competition_are_of_one_split(songs: bool) -> None:
     folders = [folder for folder in FOLDERS if is_of_songs(folder) == songs]
-    stories = [json.loads(path.read_text()) for at in folders for path in at.glob("*.json")]
-    splits = {(story["n_folds"], story["data_fingerprint"]) for story in stories}
+    metadata_by_fold = [
+        json.loads(path.read_text()) for at in folders for path in at.glob("*.json")
+    ]
+    splits = {
+        (fold_metadata["n_folds"], fold_metadata["data_fingerprint"])
+        for fold_metadata in metadata_by_fold
+    }
     assert len(splits) == bool(folders)
 
 

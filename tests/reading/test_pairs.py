@@ -15,7 +15,7 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.whisper.tokenizer import Reading, TextReader
 from hearback.reading.augment import Augmentation
 from hearback.reading.pairs import (
-    Draw,
+    Example,
     OtherText,
     PairDataset,
     Pairing,
@@ -193,14 +193,16 @@ def test_a_batch_has_references_and_texts_only_where_its_pairs_have() -> None:
     plain = make_pairs(2)
     batch = collate(plain, WINDOW_SAMPLES)
     assert batch.references is batch.n_reference_frames is batch.texts is None
-    assert not batch.made.any()
-    apart = [replace(pair, reference=-pair.waveform[:500], made=bool(pair.row)) for pair in plain]
+    assert not batch.is_negative.any()
+    apart = [
+        replace(pair, reference=-pair.waveform[:500], is_negative=bool(pair.row)) for pair in plain
+    ]
     batch = collate(apart, WINDOW_SAMPLES)
     assert batch.references is not None and batch.n_reference_frames is not None
     torch.testing.assert_close(batch.references[:, :500], -batch.waveforms[:, :500])
     assert not batch.references[:, 500:].any()
     assert batch.n_reference_frames.tolist() == [2, 2]
-    assert batch.made.tolist() == [False, True]
+    assert batch.is_negative.tolist() == [False, True]
 
 
 def test_a_window_holds_the_longer_of_learner_and_reference() -> None:
@@ -262,15 +264,15 @@ def make_source(labels: np.ndarray | None = LABELS, seconds: int = 0) -> PairSou
     return PairSource(metadata, references, store, labels)
 
 
-DRAWS = (Draw(0, "a", 1.0), Draw(1, "bb b", 0.0), Draw(1, "ccc", 0.0, made=True))
+DRAWS = (Example(0, "a", 1.0), Example(1, "bb b", 0.0), Example(1, "ccc", 0.0, is_negative=True))
 
 
 def pairs_of(
-    pairing: Pairing = "joined", draws: Sequence[Draw] = DRAWS, **options: Any
+    pairing: Pairing = "joined", examples: Sequence[Example] = DRAWS, **options: Any
 ) -> list[Pair]:
-    dataset = PairDataset(make_source(), draws, pairing, **options)
-    assert len(dataset) == len(draws)
-    return [dataset[index] for index in range(len(draws))]
+    dataset = PairDataset(make_source(), examples, pairing, **options)
+    assert len(dataset) == len(examples)
+    return [dataset[index] for index in range(len(examples))]
 
 
 def test_a_joined_pair_is_the_reference_of_the_text_and_the_row_s_learner() -> None:
@@ -308,7 +310,7 @@ def test_a_pair_that_is_read_is_the_learner_alone_with_the_text_in_tokens(
 def test_a_pair_has_its_draw_s_row_label_and_context(pairing: Pairing, tokenizer: Path) -> None:
     contexts = make_source().contexts
     for draw, pair in zip(DRAWS, pairs_of(pairing, reader=TextReader(tokenizer)), strict=True):
-        assert (pair.row, pair.label, pair.made) == (draw.row, draw.label, draw.made)
+        assert (pair.row, pair.label, pair.is_negative) == (draw.row, draw.label, draw.is_negative)
         np.testing.assert_array_equal(pair.context, contexts[draw.row])
 
 
@@ -368,7 +370,7 @@ def test_what_fits_in_the_window_is_not_played_out_of_it(seconds: float, speed: 
 def test_only_of_a_correct_clip_it_is_known_that_all_words_were_said(
     label: float, tokenizer: Path
 ) -> None:
-    (pair,) = pairs_of("tokens", [Draw(1, "bb b", label)], reader=TextReader(tokenizer))
+    (pair,) = pairs_of("tokens", [Example(1, "bb b", label)], reader=TextReader(tokenizer))
     known = 1.0 if label == 1 else UNKNOWN
     assert pair.texts[0].said.tolist() == [known] * 2
     assert pair.texts[0].complete.tolist() == [known] * 3
@@ -377,7 +379,7 @@ def test_only_of_a_correct_clip_it_is_known_that_all_words_were_said(
 def test_other_texts_are_read_against_the_same_recording(tokenizer: Path) -> None:
     reader = TextReader(tokenizer)
     said, complete = np.array([1, 0], np.float32), np.array([1, 1, 0], np.float32)
-    draw = Draw(1, "bb b", 1.0, others=(OtherText("bb c", said, complete),))
+    draw = Example(1, "bb b", 1.0, others=(OtherText("bb c", said, complete),))
     (pair,) = pairs_of("tokens", [draw], reader=reader)
     own, other = pair.texts
     np.testing.assert_array_equal(own.reading.tokens, reader.read("bb b").tokens)
@@ -389,7 +391,7 @@ def test_other_texts_are_read_against_the_same_recording(tokenizer: Path) -> Non
 def test_without_labels_they_are_nan() -> None:
     source = make_source(labels=None)
     assert np.isnan(source.labels).all()
-    assert np.isnan(PairDataset(source, [Draw(0, "a")], "joined")[0].label)
+    assert np.isnan(PairDataset(source, [Example(0, "a")], "joined")[0].label)
 
 
 NOISE, GAIN = Augmentation(noise=1.0), Augmentation(gain=1.0)
@@ -402,7 +404,7 @@ def test_randomness_follows_from_seeds_and_place() -> None:
     for pair, same, different in zip(one, again, other, strict=True):
         np.testing.assert_array_equal(pair.waveform, same.waveform)
         assert not np.array_equal(pair.waveform, different.waveform)
-    twice = pairs_of(draws=DRAWS[:1] * 2, seeds=(7, 1), **options)
+    twice = pairs_of(examples=DRAWS[:1] * 2, seeds=(7, 1), **options)
     np.testing.assert_array_equal(twice[0].waveform, one[0].waveform)
     noises = [pair.waveform[100:] - pair.waveform[100:].mean() for pair in twice]
     assert abs(np.corrcoef(noises)[0, 1]) < 0.5  # one clip, two places

@@ -12,8 +12,8 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading.inference import passes
 from hearback.reading.inference.passes import (
-    Crew,
     Member,
+    ModelGroup,
     PlannedBatch,
     memory_for_models,
     plan_batches,
@@ -145,10 +145,10 @@ def test_times_are_said_in_the_unit_that_fits(seconds: float, share: float, said
 def test_a_crew_goes_on_without_those_that_are_given_up(
     n_workers: int, source: PairSource, tokenizer: Path
 ) -> None:
-    crew = Crew(CPU, torch.float32)
+    model_group = ModelGroup(CPU, torch.float32)
     for seed in range(3):
         torch.manual_seed(seed)
-        crew.add(build(JOINED, CONFIG, tokenizer))
+        model_group.add(build(JOINED, CONFIG, tokenizer))
     planned = plan_batches(source, ROWS, JOINED, 3.0)
     assert len(planned) > 4
     heard: list[set[int]] = []
@@ -163,7 +163,7 @@ def test_a_crew_goes_on_without_those_that_are_given_up(
         return {2: [1], 4: [0, 2]}.get(len(shares), [])
 
     with Progress(72, 1.0, None) as progress:
-        crew.run(
+        model_group.run(
             source,
             ROWS,
             planned,
@@ -182,8 +182,8 @@ def test_only_stages_that_were_not_trained_are_looked_for_among_others(
     frozen_share: float, n_shareable: int, tmp_path: Path
 ) -> None:
     recipe = replace(JOINED, frozen_share=frozen_share)
-    story = {"recipe": recipe.as_dict(), "shape": TINY.as_config(), "tokenizer": None}
-    assert Member(0, FoldFiles(tmp_path, "model2ds", 0), story).n_shareable == n_shareable
+    fold_metadata = {"recipe": recipe.as_dict(), "shape": TINY.as_config(), "tokenizer": None}
+    assert Member(0, FoldFiles(tmp_path, "model2ds", 0), fold_metadata).n_shareable == n_shareable
 
 
 def test_models_may_take_what_they_are_told_to() -> None:

@@ -17,7 +17,7 @@ from train_modelali import RECIPE as ALI
 from train_modeltok import RECIPE as TOKENS
 from train_modeltokown import RECIPE as OWN
 
-ALIGNED = replace(ALI, near_misses=0.0)  # those would have to be rendered
+ALIGNED = replace(ALI, hard_negatives=0.0)  # those would have to be rendered
 
 # model: (train, validation) log loss of each epoch; epoch 0 is the start, which trains nothing
 PINNED: dict[str, list[tuple[float | None, float]]] = {
@@ -41,7 +41,7 @@ def test_the_losses_of_a_tiny_training_stay(
         learning_rate=1e-3,
         augment_learner=Augmentation(speed=0.5, pitch=0.3, colour=0.3, gain=0.5, noise=0.5),
     )
-    story = train_fold(recipe, 1, options, options.load_data())
-    found = [(e.get("train_log_loss"), e["validation_log_loss"]) for e in story["epochs"]]
+    fold_metadata = train_fold(recipe, 1, options, options.load_data())
+    found = [(e.get("train_log_loss"), e["validation_log_loss"]) for e in fold_metadata["epochs"]]
     for epoch, (losses, pinned) in enumerate(zip(found, PINNED[recipe.name], strict=True)):
         assert losses == pytest.approx(pinned, abs=1e-4), f"epoch {epoch}: {found}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hearback.engine.audio.store import Store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.errors import HearbackError
-from hearback.reading.hard_negatives import read_near_misses
+from hearback.reading.hard_negatives import read_hard_negatives
 from hearback.reading.references import BadReferences, OtherVoice, References, render_missing
 from hearback.reading.steps import preprocess
 from hearback.reading.voices import RenderError, VoiceError
@@ -64,8 +64,8 @@ def make_split(data: Path, name: str, texts: list[str]) -> None:
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
     places = [f"--{name}={folder / name}" for name in ("data", "tts_data", "store")]
-    if "--near_misses" not in flags:
-        flags = (*flags, "--near_misses", "0")
+    if "--hard_negatives" not in flags:
+        flags = (*flags, "--hard_negatives", "0")
     monkeypatch.setattr(sys, "argv", ["preprocess.py", *places, *flags])
     return preprocess.main()
 
@@ -191,8 +191,8 @@ def test_near_misses_are_rendered_and_listed(
 ) -> None:
     make_split(tmp_path / "data", "train", ["the cat sat", "koovnorb", "the cat sat", ""])
     make_split(tmp_path / "data", "test", ["where is my dog"])
-    assert run(tmp_path, monkeypatch, "--near_misses", "2") == 2  # for the empty text
-    table = read_near_misses(tmp_path / "tts_data")
+    assert run(tmp_path, monkeypatch, "--hard_negatives", "2") == 2  # for the empty text
+    table = read_hard_negatives(tmp_path / "tts_data")
     assert {text: len(several) for text, several in table.items()} == {
         "the cat sat": 2,
         "koovnorb": 2,
@@ -200,7 +200,7 @@ def test_near_misses_are_rendered_and_listed(
     references = References(tmp_path / "tts_data")
     texts = {"the cat sat", "koovnorb", "where is my dog"}
     assert set(references.texts) == texts | {made.text for row in table.values() for made in row}
-    assert "4 near misses of 2 texts" in capsys.readouterr().out
+    assert "4 hard negatives of 2 texts" in capsys.readouterr().out
     # Nothing of the test data goes into what is trained on.
     known = {"the", "cat", "sat", "koovnorb"}
     assert all(
@@ -212,30 +212,30 @@ def test_near_misses_are_made_once_and_more_are_added(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_split(tmp_path / "data", "train", ["the cat sat", "koovnorb"])
-    run(tmp_path, monkeypatch, "--near_misses", "2")
-    two, spoken = read_near_misses(tmp_path / "tts_data"), modified(tmp_path / "tts_data")
+    run(tmp_path, monkeypatch, "--hard_negatives", "2")
+    two, spoken = read_hard_negatives(tmp_path / "tts_data"), modified(tmp_path / "tts_data")
     capsys.readouterr()
 
-    run(tmp_path, monkeypatch, "--near_misses", "2")
+    run(tmp_path, monkeypatch, "--hard_negatives", "2")
     assert "0 of them new" in capsys.readouterr().out
-    assert read_near_misses(tmp_path / "tts_data") == two
+    assert read_hard_negatives(tmp_path / "tts_data") == two
 
-    run(tmp_path, monkeypatch, "--near_misses", "4")
-    four = read_near_misses(tmp_path / "tts_data")
+    run(tmp_path, monkeypatch, "--hard_negatives", "4")
+    four = read_hard_negatives(tmp_path / "tts_data")
     assert {text: several[:2] for text, several in four.items()} == two
     assert all(len(several) == 4 for several in four.values())
     assert modified(tmp_path / "tts_data").items() >= spoken.items()
 
     run(tmp_path, monkeypatch)
-    assert read_near_misses(tmp_path / "tts_data") == four
+    assert read_hard_negatives(tmp_path / "tts_data") == four
 
 
 def test_the_seed_decides_the_near_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_split(tmp_path / "data", "train", ["the cat sat on the mat", "koovnorb"])
     tables = []
     for seed in ("42", "43", "42"):
-        run(tmp_path, monkeypatch, "--near_misses", "3", "--seed", seed)
-        tables.append(read_near_misses(tmp_path / "tts_data"))
+        run(tmp_path, monkeypatch, "--hard_negatives", "3", "--seed", seed)
+        tables.append(read_hard_negatives(tmp_path / "tts_data"))
     assert tables[0] == tables[2] != tables[1]
 
 
@@ -243,15 +243,15 @@ def test_a_killed_run_makes_the_same_near_misses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_split(tmp_path / "data", "train", ["the cat sat", "koovnorb"])
-    run(tmp_path, monkeypatch, "--near_misses", "2")
-    whole = read_near_misses(tmp_path / "tts_data")
+    run(tmp_path, monkeypatch, "--hard_negatives", "2")
+    whole = read_hard_negatives(tmp_path / "tts_data")
     # As a kill in the middle of the rendering leaves it.
     spoken = sorted((tmp_path / "tts_data").glob("*.wav"))
-    for name in ("data_paths.csv", "near_misses.csv", *(path.name for path in spoken[::2])):
+    for name in ("data_paths.csv", "hard_negatives.csv", *(path.name for path in spoken[::2])):
         (tmp_path / "tts_data" / name).unlink()
     left = modified(tmp_path / "tts_data")
-    run(tmp_path, monkeypatch, "--near_misses", "2")
-    assert read_near_misses(tmp_path / "tts_data") == whole
+    run(tmp_path, monkeypatch, "--hard_negatives", "2")
+    assert read_hard_negatives(tmp_path / "tts_data") == whole
     assert modified(tmp_path / "tts_data").items() >= left.items()
     assert len(References(tmp_path / "tts_data")) == len(spoken)
 
@@ -261,8 +261,8 @@ def test_a_near_miss_that_cannot_be_said_is_left_out(
 ) -> None:
     monkeypatch.setattr(Tones, "render", lambda _self, text: tone() if text == "hat" else silent())
     make_split(tmp_path / "data", "train", ["hat"])
-    assert run(tmp_path, monkeypatch, "--near_misses", "2") == 0
-    assert read_near_misses(tmp_path / "tts_data") == {}
+    assert run(tmp_path, monkeypatch, "--hard_negatives", "2") == 0
+    assert read_hard_negatives(tmp_path / "tts_data") == {}
     assert "2 that the voice cannot say left out" in capsys.readouterr().out
 
 
@@ -273,10 +273,10 @@ def silent() -> NDArray[np.float32]:
 def test_near_misses_are_of_training_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_split(tmp_path / "data", "test", ["the cat"])
     with pytest.raises(HearbackError, match=r"no train_metadata\.csv"):
-        run(tmp_path, monkeypatch, "--near_misses", "1")
+        run(tmp_path, monkeypatch, "--hard_negatives", "1")
     make_split(tmp_path / "data", "train", ["the cat"])
     with pytest.raises(SystemExit):
-        run(tmp_path, monkeypatch, "--near_misses", "-1")
+        run(tmp_path, monkeypatch, "--hard_negatives", "-1")
 
 
 @pytest.mark.slow
@@ -285,9 +285,9 @@ def test_the_script_with_its_own_voice(tmp_path: Path) -> None:
     script = str(Path(preprocess.__file__))
     command = [sys.executable, script, "--tts-data", "spoken", "--speed=0.8"]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    # Two texts, and two near misses of each.
+    # Two texts, and two hard negatives of each.
     assert "6 references in spoken, 6 of them new" in done.stdout
-    assert "4 near misses of 2 texts" in done.stdout
+    assert "4 hard negatives of 2 texts" in done.stdout
     assert "rendering: 100%" in done.stderr
     voice = json.loads((tmp_path / "spoken/voice.json").read_text())
     assert (voice["backend"], voice["voice"], voice["speed"]) == ("hibari", "heart", 0.8)
@@ -331,7 +331,7 @@ def test_a_new_user_gets_two_near_misses_a_text(
     places = [f"--{name}={tmp_path / name}" for name in ("data", "tts_data", "store")]
     monkeypatch.setattr(sys, "argv", ["preprocess.py", *places])
     assert preprocess.main() == 0
-    made = read_near_misses(tmp_path / "tts_data")
+    made = read_hard_negatives(tmp_path / "tts_data")
     assert {text: len(several) for text, several in made.items()} == {
         "the cat sat": 2,
         "a dog ran": 2,

@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 
 from hearback.engine.errors import HearbackError
-from hearback.reading.hard_negatives import NearMiss, write_near_misses
-from hearback.reading.pairs import Draw
+from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
+from hearback.reading.pairs import Example
 from hearback.reading.recipe import Recipe
-from hearback.reading.sampler import Drawer, other_text
+from hearback.reading.sampler import EpochSampler, other_text
 from hearback.reading.tables import GRADES
 from train_model1m import RECIPE as JOINED
 from train_modeltok import RECIPE as TOKENS
 
 TEXTS = ("the dog ran home", "a red hat", "boy", "toy", "the fat cat ran", "sunshine")
-PLAIN_JOINED = replace(JOINED, negatives=0.0, near_misses=0.0)
-PLAIN_TOKENS = replace(TOKENS, negatives=0.0, near_misses=0.0)
+PLAIN_JOINED = replace(JOINED, negatives=0.0, hard_negatives=0.0)
+PLAIN_TOKENS = replace(TOKENS, negatives=0.0, hard_negatives=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +43,13 @@ def make_data(folder: Path | None = None, n_rows: int = 48) -> Any:
 
 def draw(
     recipe: Recipe, data: Any, rows: np.ndarray | None = None, seed: int = 0
-) -> tuple[list[Draw], list[Draw]]:
-    """Return the clips' own draws and those that were put to them."""
+) -> tuple[list[Example], list[Example]]:
+    """Return the clips' own examples and those that were put to them."""
     rows = np.arange(len(data.labels)) if rows is None else rows
-    draws = Drawer(recipe, data, rows).draw(np.random.default_rng(seed))
-    for each in draws:
-        assert each.made == (each.text != data.source.texts[each.row])
-    return [d for d in draws if not d.made], [d for d in draws if d.made]
+    examples = EpochSampler(recipe, data, rows).draw(np.random.default_rng(seed))
+    for each in examples:
+        assert each.is_negative == (each.text != data.source.texts[each.row])
+    return [d for d in examples if not d.is_negative], [d for d in examples if d.is_negative]
 
 
 @pytest.mark.parametrize("recipe", [PLAIN_JOINED, PLAIN_TOKENS], ids=["joined", "tokens"])
@@ -59,13 +59,13 @@ def test_every_clip_of_the_fold_comes_once_with_its_own_text_and_label(recipe: R
     assert sorted(d.row for d in own) == rows.tolist()
     assert {d.row: d.label for d in own} == {int(row): data.labels[row] for row in rows}
     assert not added
-    assert not any(d.others or d.made for d in own)
+    assert not any(d.others or d.is_negative for d in own)
 
 
 @pytest.mark.parametrize("recipe", [PLAIN_JOINED, TOKENS], ids=["joined", "tokens"])
 def test_grades_come_as_often_as_the_recipe_draws_them(recipe: Recipe) -> None:
     data = make_data(n_rows=400)
-    own, _ = draw(replace(recipe, draws_by_grade=(3.0, 1.5, 1.0, 0.25)), data)
+    own, _ = draw(replace(recipe, repeats_by_grade=(3.0, 1.5, 1.0, 0.25)), data)
     times = Counter(d.row for d in own)
     by_grade = {g: [times[row] for row in range(at, 400, 4)] for at, g in enumerate(GRADES)}
     assert set(by_grade["KG"]) == {3}
@@ -78,15 +78,15 @@ def test_grades_come_as_often_as_the_recipe_draws_them(recipe: Recipe) -> None:
 
 def test_a_clip_that_comes_twice_has_a_near_miss_each_time() -> None:
     data = make_data()
-    own, _ = draw(replace(TOKENS, near_misses=1.0, draws_by_grade=(2.0, 2.0, 2.0, 2.0)), data)
+    own, _ = draw(replace(TOKENS, hard_negatives=1.0, repeats_by_grade=(2.0, 2.0, 2.0, 2.0)), data)
     assert {len(d.others) for d in own if d.label == 1} == {1}
     assert not any(d.others for d in own if d.label == 0)
     assert len(own) == 2 * len(data.labels)
 
 
 def test_a_grade_that_is_drawn_less_than_never_is_refused() -> None:
-    with pytest.raises(HearbackError, match="draws_by_grade"):
-        replace(TOKENS, draws_by_grade=(1.0, 1.0, 1.0, 0.0))
+    with pytest.raises(HearbackError, match="repeats_by_grade"):
+        replace(TOKENS, repeats_by_grade=(1.0, 1.0, 1.0, 0.0))
 
 
 def test_draws_come_in_random_order() -> None:
@@ -125,7 +125,7 @@ def test_negatives_take_only_clips_and_texts_of_the_fold() -> None:
 @pytest.mark.parametrize("share", [0.25, 1.0, 2.0])
 def test_a_model_that_reads_reads_near_misses_of_correct_clips(share: float) -> None:
     data = make_data()
-    own, added = draw(replace(PLAIN_TOKENS, near_misses=share), data)
+    own, added = draw(replace(PLAIN_TOKENS, hard_negatives=share), data)
     assert not added  # they are read beside the clip's own text
     counts = Counter({d.row: len(d.others) for d in own})
     assert not any(counts[row] for row in np.flatnonzero(data.labels == 0).tolist())
@@ -143,7 +143,7 @@ def test_a_model_that_reads_reads_near_misses_of_correct_clips(share: float) -> 
 
 def test_one_word_texts_have_near_misses_of_one_word() -> None:
     data = make_data()
-    own, _ = draw(replace(PLAIN_TOKENS, near_misses=3.0), data)
+    own, _ = draw(replace(PLAIN_TOKENS, hard_negatives=3.0), data)
     near = {
         text: {other.text for d in own if d.text == text for other in d.others}
         for text in ("boy", "sunshine")
@@ -158,21 +158,21 @@ def test_one_word_texts_have_near_misses_of_one_word() -> None:
 def test_a_text_of_which_there_is_no_near_miss_goes_without() -> None:
     data = make_data()
     data.source.texts[0] = "?!"
-    own, _ = draw(replace(PLAIN_TOKENS, near_misses=1.0), data)
+    own, _ = draw(replace(PLAIN_TOKENS, hard_negatives=1.0), data)
     others = {d.row: d.others for d in own}
     assert data.labels[0] == 1 and others[0] == ()
     assert others[2]
 
 
-def write_table(folder: Path) -> dict[str, tuple[NearMiss, ...]]:
-    table: dict[str, tuple[NearMiss, ...]] = {
+def write_table(folder: Path) -> dict[str, tuple[HardNegative, ...]]:
+    table: dict[str, tuple[HardNegative, ...]] = {
         "the dog ran home": (
-            NearMiss("the hog ran home", "substitute", (1,)),
-            NearMiss("the dog home", "omit", (), 2),
+            HardNegative("the hog ran home", "substitute", (1,)),
+            HardNegative("the dog home", "omit", (), 2),
         ),
-        "boy": (NearMiss("toy", "neighbour", (0,)),),
+        "boy": (HardNegative("toy", "neighbour", (0,)),),
     }
-    write_near_misses(table, folder)
+    write_hard_negatives(table, folder)
     return table
 
 
@@ -181,7 +181,7 @@ def test_a_model_that_listens_hears_near_misses_that_were_rendered(
     tmp_path: Path, pair: str
 ) -> None:
     table, data = write_table(tmp_path), make_data(tmp_path)
-    recipe = PLAIN_JOINED.with_settings([f"pair={pair}", "near_misses=2"])
+    recipe = PLAIN_JOINED.with_settings([f"pair={pair}", "hard_negatives=2"])
     own, added = draw(recipe, data)
     assert len(own) == len(data.labels)
     assert not any(d.others for d in own)
@@ -194,9 +194,9 @@ def test_a_model_that_listens_hears_near_misses_that_were_rendered(
 
 
 def test_a_recipe_with_near_misses_that_were_not_rendered_says_what_to_run(tmp_path: Path) -> None:
-    recipe = replace(PLAIN_JOINED, near_misses=1.0)
-    with pytest.raises(HearbackError, match=r"python preprocess\.py .*--near_misses"):
-        Drawer(recipe, make_data(tmp_path), np.arange(4))
+    recipe = replace(PLAIN_JOINED, hard_negatives=1.0)
+    with pytest.raises(HearbackError, match=r"python preprocess\.py .*--hard_negatives"):
+        EpochSampler(recipe, make_data(tmp_path), np.arange(4))
     # Without them in the recipe nothing is looked for.
     assert draw(PLAIN_JOINED, make_data(tmp_path))[0]
 
@@ -206,23 +206,25 @@ def test_an_epoch_s_draws_follow_from_its_random_numbers(tmp_path: Path, pair: s
     write_table(tmp_path)
     data = make_data(tmp_path)
     base = TOKENS if pair == "tokens" else JOINED
-    recipe = replace(base, negatives=0.5, near_misses=1.0)
-    drawer, again = (Drawer(recipe, data, np.arange(48)) for _ in range(2))
+    recipe = replace(base, negatives=0.5, hard_negatives=1.0)
+    sampler, again = (EpochSampler(recipe, data, np.arange(48)) for _ in range(2))
 
-    def epoch(of: Drawer, seed: int) -> list[tuple[int, str, bool, list[str]]]:
-        draws = of.draw(np.random.default_rng(seed))
-        return [(d.row, d.text, d.made, [other.text for other in d.others]) for d in draws]
+    def epoch(of: EpochSampler, seed: int) -> list[tuple[int, str, bool, list[str]]]:
+        examples = of.draw(np.random.default_rng(seed))
+        return [
+            (d.row, d.text, d.is_negative, [other.text for other in d.others]) for d in examples
+        ]
 
-    first = epoch(drawer, 0)
-    assert epoch(drawer, 1) != first
-    assert epoch(drawer, 0) == first  # whatever was drawn before
+    first = epoch(sampler, 0)
+    assert epoch(sampler, 1) != first
+    assert epoch(sampler, 0) == first  # whatever was drawn before
     assert epoch(again, 0) == first
 
 
 def test_a_fold_without_correct_clips_has_only_its_own_draws() -> None:
     data = make_data()
     rows = np.flatnonzero(data.labels == 0)
-    own, added = draw(replace(TOKENS, negatives=1.0, near_misses=1.0), data, rows)
+    own, added = draw(replace(TOKENS, negatives=1.0, hard_negatives=1.0), data, rows)
     assert len(own) == len(rows)
     assert not added
     assert not any(d.others for d in own)
@@ -231,16 +233,16 @@ def test_a_fold_without_correct_clips_has_only_its_own_draws() -> None:
 @pytest.mark.parametrize(
     ("near", "said", "complete"),
     [
-        (NearMiss("the hog ran", "substitute", (1,)), [1, 0, 1], [1, 1, 1, 1]),
-        (NearMiss("dog ran", "omit", (), 0), [1, 1], [0, 1, 1]),
-        (NearMiss("the dog", "omit", (), 2), [1, 1], [1, 1, 0]),
-        (NearMiss("the dog ran off", "insert", (3,)), [1, 1, 1, 0], [1, 1, 1, 1, 1]),
-        (NearMiss("toy", "neighbour", (0,)), [0], [1, 1]),
-        (NearMiss("bay now", "respell", (0, 1), 1), [0, 0], [1, 0, 1]),
+        (HardNegative("the hog ran", "substitute", (1,)), [1, 0, 1], [1, 1, 1, 1]),
+        (HardNegative("dog ran", "omit", (), 0), [1, 1], [0, 1, 1]),
+        (HardNegative("the dog", "omit", (), 2), [1, 1], [1, 1, 0]),
+        (HardNegative("the dog ran off", "insert", (3,)), [1, 1, 1, 0], [1, 1, 1, 1, 1]),
+        (HardNegative("toy", "neighbour", (0,)), [0], [1, 1]),
+        (HardNegative("bay now", "respell", (0, 1), 1), [0, 0], [1, 0, 1]),
     ],
 )
 def test_of_a_near_miss_it_is_known_which_words_are_wrong_and_where_one_is_missing(
-    near: NearMiss, said: list[float], complete: list[float]
+    near: HardNegative, said: list[float], complete: list[float]
 ) -> None:
     other = other_text(near)
     assert other.text == near.text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hearback.reading.hard_negatives import NearMiss, write_near_misses
+from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
 from tests.conftest import TEXTS
 
 PROJECT = Path(__file__).parents[2]
@@ -40,12 +40,12 @@ def training_flags(backbone: Path) -> list[object]:
 def test_the_five_steps_in_order(make_corpus: Callable[..., Path], backbone: Path) -> None:
     folder = make_corpus()
     flags = training_flags(backbone)
-    # Another known text is rendered already: as good a near miss as any here.
+    # Another known text is rendered already: as good a hard negative as any here.
     near = {
-        text: (NearMiss(other, "neighbour", (0,)),)
+        text: (HardNegative(other, "neighbour", (0,)),)
         for text, other in zip(TEXTS, [*TEXTS[1:], TEXTS[0]], strict=True)
     }
-    write_near_misses(near, folder / "tts_data")
+    write_hard_negatives(near, folder / "tts_data")
 
     printed = run("train.py", "--models", *MODELS, "--jobs", 2, *flags, folder=folder)
     for model in MODELS:
@@ -77,7 +77,7 @@ def test_the_five_steps_in_order(make_corpus: Callable[..., Path], backbone: Pat
     weights = [model["weight"] for model in config["models"]]
     assert min(weights) >= 0 and max(weights) > 0
 
-    run("infer.py", "--words", "--partings", folder=folder)
+    run("infer.py", "--words", "--divergences", folder=folder)
     submission = pd.read_csv(folder / "submission.csv")
     expected = pd.read_csv(folder / "data" / "submission_format.csv")
     assert list(submission["filename"]) == list(expected["filename"])
@@ -85,8 +85,8 @@ def test_the_five_steps_in_order(make_corpus: Callable[..., Path], backbone: Pat
     words = pd.read_csv(folder / "word_scores.csv")
     assert set(words["filename"]) == set(expected["filename"])
     assert words["score"].between(0, 1).all()
-    partings = pd.read_csv(folder / "partings.csv")
-    assert list(partings["word"]) == list(words["word"])
+    divergences = pd.read_csv(folder / "divergences.csv")
+    assert list(divergences["word"]) == list(words["word"])
 
     # The same commands give the same bytes.
     made = [folder / name for name in ("assets/modeltok_0.oof.csv", "submission.csv")]

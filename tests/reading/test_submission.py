@@ -51,7 +51,7 @@ def options(make_corpus: Callable[..., Path], tokenizer: Path) -> PackingOptions
         ModelConfig("model1m", (0, 1, 2), 0.0),  # not run, so it need not be there
     )
     alone = (Fallback({MEAN.name: 1.0}, Calibration(), 0.6),)
-    config = EnsembleConfig(models, voice, BASE_RATES, {"honest": 0.5}, 36, fallbacks=alone)
+    config = EnsembleConfig(models, voice, BASE_RATES, {"cross_fitted": 0.5}, 36, fallbacks=alone)
     config.save(folder / "model_configs.json")
     return PackingOptions(
         assets=folder / "assets",
@@ -85,7 +85,7 @@ def test_the_chosen_folds_what_they_share_and_nothing_else(options: PackingOptio
     for name in ("evil.pth", "modeltok_0.pkl", "modeltok_0.pt", "pytorch_model.bin"):
         (options.assets / name).write_bytes(pickle.dumps(Poison()))
     (options.assets / "modeltok_2.partial").write_bytes(b"under way")
-    (options.tts_data / "near_misses.csv").write_text("text,near_miss\n")
+    (options.tts_data / "hard_negatives.csv").write_text("text,near_miss\n")
     packed = names(pack(replace(options, time_limit="1h50m")))
     folds = {name for name in packed if name.startswith("assets/")}
     (tokenizer,) = (name for name in folds if "tokenizer" in name)
@@ -99,7 +99,7 @@ def test_the_chosen_folds_what_they_share_and_nothing_else(options: PackingOptio
     assert len(references) == 2 + len(References(options.tts_data))
     code = {name for name in packed if name.startswith("hearback/")}
     assert {"hearback/__init__.py", "hearback/inference.py", "hearback/voices/hibari.py"} < code
-    for not_needed in ("training", "draws", "faster_whisper", "near_misses", "submission"):
+    for not_needed in ("training", "draws", "faster_whisper", "hard_negatives", "submission"):
         assert f"hearback/{not_needed}.py" not in code
     others = {"main.py", "infer.py", "infer_flags.json", "model_configs.json", "VERSION"}
     assert set(packed) == folds | references | code | others
@@ -129,7 +129,7 @@ def test_packing_fails_where_the_runtime_lacks_an_import(
 
 def test_all_that_is_missing_or_broken_is_said_at_once(options: PackingOptions) -> None:
     FoldFiles(options.assets, MEAN.name, 1).weights.unlink()
-    FoldFiles(options.assets, TOKENS.name, 0).story.unlink()
+    FoldFiles(options.assets, TOKENS.name, 0).metadata.unlink()
     with FoldFiles(options.assets, TOKENS.name, 1).weights.open("ab") as file:
         file.write(b"more")
     (options.tts_data / "voice.json").unlink()
@@ -147,7 +147,7 @@ def test_a_missing_tokenizer_and_another_voice_are_said(options: PackingOptions)
     for path in options.assets.glob("tokenizer_*.json"):
         path.unlink()
     files = FoldFiles(options.assets, MEAN.name, 1)
-    write_json(files.story, {**json.loads(files.story.read_text()), "voice": HIBARI})
+    write_json(files.metadata, {**json.loads(files.metadata.read_text()), "voice": HIBARI})
     comparison, *scorers = faults_of(options)
     assert "model2ds_1.json: trained with another voice" in comparison
     assert len(scorers) == 2 and all("tokenizer_" in fault for fault in scorers)
@@ -156,9 +156,11 @@ def test_a_missing_tokenizer_and_another_voice_are_said(options: PackingOptions)
 def test_a_pickle_in_the_place_of_weights_is_refused(options: PackingOptions) -> None:
     files = FoldFiles(options.assets, MEAN.name, 1)
     files.weights.write_bytes(pickle.dumps({"weights": 1}))
-    story = json.loads(files.story.read_text())
-    story["sha256"]["weights"] = sha256_of(files.weights)  # whoever made the file may say so
-    write_json(files.story, story)
+    fold_metadata = json.loads(files.metadata.read_text())
+    fold_metadata["sha256"]["weights"] = sha256_of(
+        files.weights
+    )  # whoever made the file may say so
+    write_json(files.metadata, fold_metadata)
     (fault,) = faults_of(options)
     assert "not this model's weights" in fault
 
@@ -192,8 +194,8 @@ def test_of_a_text_embedder_go_what_transformers_reads_and_no_pickle(tmp_path: P
         path = tmp_path / "embedder" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    story = {"tokenizer": None, "text_embedder": {"directory": "embedder", "sha256": "…"}}
-    _, _, *shared = files_of_fold(FoldFiles(tmp_path, "model", 0), story)
+    fold_metadata = {"tokenizer": None, "text_embedder": {"directory": "embedder", "sha256": "…"}}
+    _, _, *shared = files_of_fold(FoldFiles(tmp_path, "model", 0), fold_metadata)
     assert [path.relative_to(tmp_path / "embedder").as_posix() for path in shared] == list(needed)
 
 

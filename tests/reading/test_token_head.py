@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from hearback.engine.whisper.tokenizer import Reading
-from hearback.reading.models.token_head import FEATURES, Heard, TokenHead, TokenScores
+from hearback.reading.models.token_head import FEATURES, TokenEvidence, TokenHead, TokenScores
 from hearback.reading.window_batches import UNKNOWN, Text, TextBatch, collate_texts
 
 WIDTH = 8
@@ -32,11 +32,11 @@ def make_texts(*texts: Sequence[int]) -> TextBatch:
     return collate_texts([[make_text(text)] for text in texts])
 
 
-def make_heard(texts: TextBatch, seed: int = 0) -> Heard:
+def make_heard(texts: TextBatch, seed: int = 0) -> TokenEvidence:
     """Random states, and log-probabilities below those of the likeliest tokens."""
     generator = torch.Generator().manual_seed(seed)
     best = -torch.rand(texts.words.shape, generator=generator)
-    return Heard(
+    return TokenEvidence(
         hidden=torch.randn(*texts.tokens.shape, WIDTH, generator=generator),
         log_probabilities=best - 4 * torch.rand(texts.words.shape, generator=generator),
         best=best,
@@ -54,7 +54,7 @@ def make_head(*, trained: bool = False) -> TokenHead:
     return head
 
 
-def score(head: TokenHead, heard: Heard, texts: TextBatch) -> tuple[TokenScores, Tensor]:
+def score(head: TokenHead, heard: TokenEvidence, texts: TextBatch) -> tuple[TokenScores, Tensor]:
     n_texts = len(texts.n_words)
     seconds, context = torch.linspace(1, 3, n_texts), torch.rand(n_texts, 2, generator=seeded())
     return head(heard, texts, seconds, context)
@@ -72,22 +72,24 @@ def test_a_word_s_log_probability_is_the_sum_over_its_tokens() -> None:
     assert scores.said.shape == (3, 3)
     assert scores.complete.shape == (3, 4)
     for line, tokens_of_words in enumerate(TEXTS):
-        starts = np.cumsum([0, *tokens_of_words])
-        for word, (start, end) in enumerate(pairwise(starts)):
+        has_pretrained_init = np.cumsum([0, *tokens_of_words])
+        for word, (start, end) in enumerate(pairwise(has_pretrained_init)):
             torch.testing.assert_close(scores.said[line, word], token[line, start:end].sum())
         # Something missing shows at the first token of the word after it, or at the end of text.
-        torch.testing.assert_close(scores.complete[line, : len(starts)], token[line, starts])
+        torch.testing.assert_close(
+            scores.complete[line, : len(has_pretrained_init)], token[line, has_pretrained_init]
+        )
         assert not scores.said[line, len(tokens_of_words) :].any()
-        assert not scores.complete[line, len(starts) :].any()
+        assert not scores.complete[line, len(has_pretrained_init) :].any()
 
 
-def pollute(heard: Heard, texts: TextBatch) -> Heard:
+def pollute(heard: TokenEvidence, texts: TextBatch) -> TokenEvidence:
     """Change all that stands after the ends of the texts."""
     n_targets = texts.words.shape[1]
     padding = torch.arange(n_targets) >= texts.n_targets[:, None]
     hidden = heard.hidden.clone()
     hidden[:, texts.n_prompt :][padding] = 50.0
-    return Heard(
+    return TokenEvidence(
         hidden,
         heard.log_probabilities.masked_fill(padding, -1e4),
         heard.best.masked_fill(padding, 1e3),
@@ -120,7 +122,7 @@ def test_a_text_s_scores_do_not_depend_on_its_batch_mates() -> None:
     for line, tokens_of_words in enumerate(TEXTS):
         alone = make_texts(tokens_of_words)
         n_targets = int(alone.n_targets)
-        own = Heard(
+        own = TokenEvidence(
             heard.hidden[[line], : len(PROMPT) + n_targets],
             heard.log_probabilities[[line], :n_targets],
             heard.best[[line], :n_targets],
@@ -267,7 +269,7 @@ def test_a_head_starts_as_a_logistic_regression_on_its_features() -> None:
     _, features = score(head, heard, texts)
     measured = features.detach().double().numpy()
     labels = (heard.log_probabilities.mean(1) > heard.log_probabilities.mean()).numpy().astype(int)
-    head.classifier.start_from(measured, labels)
+    head.classifier.init_from_pretrained(measured, labels)
     scaled = (measured - measured.mean(0)) / measured.std(0)
     expected = LogisticRegression(C=0.1, max_iter=5000).fit(scaled, labels)
     scores, _ = score(head, heard, texts)

@@ -17,11 +17,16 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.data.problems import BadInput
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.metrics import row_log_loss
-from hearback.engine.training.fold_files import FoldFiles, only_trainer, read_story, why_not_done
+from hearback.engine.training.fold_files import (
+    FoldFiles,
+    only_trainer,
+    read_fold_metadata,
+    why_not_done,
+)
 from hearback.engine.training.stall_detector import Step
 from hearback.reading import training
 from hearback.reading.augment import Augmentation
-from hearback.reading.hard_negatives import NearMiss, write_near_misses
+from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
 from hearback.reading.models import load
 from hearback.reading.models.scorers import JoinedScorer, TokenScorer
 from hearback.reading.options import TrainingOptions, add_options, options_from
@@ -64,7 +69,7 @@ QUICK_TOKENS, QUICK_OWN = (
 
 @pytest.fixture(autouse=True)
 def spelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let letters be sounds: quick, and no voice's package is needed for near misses."""
+    """Let letters be sounds: quick, and no voice's package is needed for hard negatives."""
     monkeypatch.setattr("hearback.reading.hard_negatives.hibari_pronounce", lambda: str.lower)
 
 
@@ -77,30 +82,30 @@ def train(options: TrainingOptions, recipe: Recipe = QUICK, fold: int = 0) -> An
 
 
 def test_a_fold_writes_weights_story_and_predictions(options: TrainingOptions) -> None:
-    story = train(options)
+    fold_metadata = train(options)
     files, data = files_of(options), options.load_data()
-    assert story == {k: v for k, v in read_story(files).items() if k != "sha256"}
+    assert fold_metadata == {k: v for k, v in read_fold_metadata(files).items() if k != "sha256"}
     oof = pd.read_csv(files.oof)
     held_out = data.metadata["filename"][data.folds == 0]
     assert list(oof.columns) == ["filename", "score", "pred"]
     assert sorted(oof["filename"]) == sorted(held_out)
-    best = min(epoch["validation_log_loss"] for epoch in story["epochs"])
-    assert story["log_loss"] == best
+    best = min(epoch["validation_log_loss"] for epoch in fold_metadata["epochs"])
+    assert fold_metadata["log_loss"] == best
     assert row_log_loss(oof["score"], oof["pred"]).mean() == pytest.approx(best, abs=1e-6)
-    assert [epoch["epoch"] for epoch in story["epochs"]] == [1, 2]
-    assert all(norm > 0 for epoch in story["epochs"] for norm in epoch["gradient_norms"])
+    assert [epoch["epoch"] for epoch in fold_metadata["epochs"]] == [1, 2]
+    assert all(norm > 0 for epoch in fold_metadata["epochs"] for norm in epoch["gradient_norms"])
     assert not files.partial.exists()
     adapted = options.adapt(QUICK)
-    assert why_not_done(files, options.identity(adapted, data)) is None
+    assert why_not_done(files, options.run_key(adapted, data)) is None
 
 
 def test_another_seed_trains_a_model_of_its_own(options: TrainingOptions) -> None:
     own = train(replace(options, seed=QUICK.seed))
-    assert own["model"] == QUICK.name and "--seed" not in own["command_again"]
+    assert own["model"] == QUICK.name and "--seed" not in own["retrain_command"]
     other = train(replace(options, seed=5))
     assert other["model"] == f"{QUICK.name}_s5"
-    assert other["command_again"].startswith(f"python train_{QUICK.name}.py --fold 0 ")
-    assert "--seed 5" in other["command_again"]
+    assert other["retrain_command"].startswith(f"python train_{QUICK.name}.py --fold 0 ")
+    assert "--seed 5" in other["retrain_command"]
     assert other["log_loss"] != own["log_loss"]
     assert (
         files_of(options).oof.read_bytes()
@@ -114,10 +119,10 @@ def test_saved_weights_are_half_and_predict_what_was_written(
 ) -> None:
     copy = tmp_path / "backbone"
     shutil.copytree(backbone, copy)
-    story = train(replace(options, backbone=str(copy)), recipe)
+    fold_metadata = train(replace(options, backbone=str(copy)), recipe)
     shutil.rmtree(copy)  # what was trained needs its own files alone
     files, data = files_of(options, recipe), options.load_data()
-    scorer = load.load_scorer(files, story)
+    scorer = load.load_scorer(files, fold_metadata)
     rows = np.flatnonzero(data.folds == 0)
     predictions = training.predict(
         scorer, data.source, rows, device=torch.device("cpu"), dtype=torch.float32
@@ -184,7 +189,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
     recipe = replace(recipe, dropout=0.3)
     train(options, recipe)
     undisturbed = [path.read_bytes() for path in (files.oof, files.weights)]
-    for path in (files.story, files.oof, files.weights):
+    for path in (files.metadata, files.oof, files.weights):
         path.unlink()
 
     steps: list[float] = []
@@ -211,8 +216,8 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
         return step(self, batch, factor)
 
     monkeypatch.setattr(training.ReadingTraining, "_step", watched)
-    story = train(keep_each_step, recipe)
-    n_in_all = sum(len(epoch.get("gradient_norms", ())) for epoch in story["epochs"])
+    fold_metadata = train(keep_each_step, recipe)
+    n_in_all = sum(len(epoch.get("gradient_norms", ())) for epoch in fold_metadata["epochs"])
     assert len(steps) + len(steps_left) == n_in_all
     assert [path.read_bytes() for path in (files.oof, files.weights)] == undisturbed
 
@@ -222,7 +227,7 @@ def test_a_changed_recipe_is_not_done_and_says_what_changed(
 ) -> None:
     train(options)
     changed = options.adapt(replace(QUICK, dropout=0.3))
-    reason = why_not_done(files_of(options), options.identity(changed, options.load_data()))
+    reason = why_not_done(files_of(options), options.run_key(changed, options.load_data()))
     assert reason == "its recipe changed since (dropout)"
 
 
@@ -285,15 +290,15 @@ def test_an_attempt_that_stalls_is_given_up_and_the_next_finishes(
     training.train_fold(recipe, 0, options, options.load_data(), attempt=2)
     files = files_of(options)
     by_hand = [path.read_bytes() for path in (files.oof, files.weights)]
-    files.story.unlink()
+    files.metadata.unlink()
 
     with provoked(stall.deed, attempts=[1]) as steps:
-        story = train(options, recipe)
+        fold_metadata = train(options, recipe)
     n_steps = steps.count(1)
     assert n_steps <= 20
-    assert story["attempt"] == 2
-    assert story["command_again"].endswith("--attempt 3")
-    first, second = story["attempts"]
+    assert fold_metadata["attempt"] == 2
+    assert fold_metadata["retrain_command"].endswith("--attempt 3")
+    first, second = fold_metadata["attempts"]
     assert (first["attempt"], first["outcome"]) == (1, "stalled")
     assert re.search(stall.said, first["reason"])
     assert len(first["losses"]) == len(first["gradient_norms"]) == n_steps
@@ -302,7 +307,7 @@ def test_an_attempt_that_stalls_is_given_up_and_the_next_finishes(
     assert (second["epoch"], second["step"]) == (4, 6)
     # What a person gets who asks for the second attempt.
     assert [path.read_bytes() for path in (files.oof, files.weights)] == by_hand
-    assert read_story(files)["attempts"] == story["attempts"]  # as JSON has it
+    assert read_fold_metadata(files)["attempts"] == fold_metadata["attempts"]  # as JSON has it
     assert not files.partial.exists()
 
 
@@ -324,10 +329,10 @@ def test_after_three_stalls_a_person_has_to_look(options: TrainingOptions, stall
         assert what in message
     for attempt in (1, 2, 3):
         assert re.search(rf"(?m)  attempt {attempt}: epoch \d, step \d+: {stall.said}", message)
-    assert not files.story.exists() and not files.weights.exists()
+    assert not files.metadata.exists() and not files.weights.exists()
 
-    story = training.train_fold(recipe, 0, options, options.load_data(), attempt=4)
-    outcomes = [(past["attempt"], past["outcome"]) for past in story["attempts"]]
+    fold_metadata = training.train_fold(recipe, 0, options, options.load_data(), attempt=4)
+    outcomes = [(past["attempt"], past["outcome"]) for past in fold_metadata["attempts"]]
     assert outcomes == [(1, "stalled"), (2, "stalled"), (3, "stalled"), (4, "finished")]
 
 
@@ -337,7 +342,7 @@ def test_a_training_killed_in_its_second_attempt_goes_on_in_it(
     files = files_of(options)
     training.train_fold(QUICK, 0, options, options.load_data(), attempt=2)
     undisturbed = [path.read_bytes() for path in (files.oof, files.weights)]
-    files.story.unlink()
+    files.metadata.unlink()
 
     run_epoch = training.ReadingTraining.run_epoch
     with provoked(stalls.freeze, attempts=[1]) as steps:
@@ -354,9 +359,9 @@ def test_a_training_killed_in_its_second_attempt_goes_on_in_it(
                 patch.setattr(training.ReadingTraining, "run_epoch", killed)
                 with pytest.raises(KeyboardInterrupt):
                     train(options)
-        story = train(options)
+        fold_metadata = train(options)
     assert (steps.count(1), steps.count(2)) == (5, 12)
-    assert [past["outcome"] for past in story["attempts"]] == ["stalled", "finished"]
+    assert [past["outcome"] for past in fold_metadata["attempts"]] == ["stalled", "finished"]
     assert [path.read_bytes() for path in (files.oof, files.weights)] == undisturbed
 
 
@@ -370,8 +375,8 @@ def test_a_training_that_goes_on_knows_the_steps_of_before(options: TrainingOpti
     with provoked(freeze_until_killed, attempts=[1]), pytest.raises(KeyboardInterrupt):
         train(options)
     with provoked(stalls.freeze, attempts=[1]) as steps:
-        story = train(options)
-    first = story["attempts"][0]
+        fold_metadata = train(options)
+    first = fold_metadata["attempts"][0]
     assert first["reason"].startswith("epoch 1, step 5: gradient norm 0 for 5 steps")
     assert len(first["losses"]) == 5
     assert steps.count(1) == 2
@@ -389,9 +394,9 @@ def test_the_guard_changes_nothing_of_a_training_that_learns(
     unwatched = [path.read_bytes() for path in (files.oof, files.weights)]
     for fold in (1, 2):  # to be compared with
         train(options, fold=fold)
-    story = train(options)
+    fold_metadata = train(options)
     assert [path.read_bytes() for path in (files.oof, files.weights)] == unwatched
-    assert [past["outcome"] for past in story["attempts"]] == ["finished"]
+    assert [past["outcome"] for past in fold_metadata["attempts"]] == ["finished"]
 
 
 def test_a_huge_number_that_clipping_copes_with_is_no_stall(options: TrainingOptions) -> None:
@@ -448,7 +453,7 @@ def test_a_token_scorer_learns_from_near_misses_and_words(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = []
-    learn = TokenScorer.learn
+    learn = TokenScorer.training_step
 
     def watched(self: TokenScorer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         logits, others = learn(self, batch)
@@ -456,15 +461,15 @@ def test_a_token_scorer_learns_from_near_misses_and_words(
         lost.append((others.item(), len(batch.texts.clips) - len(batch)))
         return logits, others
 
-    monkeypatch.setattr(TokenScorer, "learn", watched)
-    recipe = replace(QUICK_TOKENS, near_misses=2.0, near_miss_weight=0.5, word_loss=0.1)
-    story = train(options, recipe.with_epochs(6))
+    monkeypatch.setattr(TokenScorer, "training_step", watched)
+    recipe = replace(QUICK_TOKENS, hard_negatives=2.0, hard_negative_weight=0.5, word_loss=0.1)
+    fold_metadata = train(options, recipe.with_epochs(6))
     data = options.load_data()
     correct = ((data.folds != 0) & (data.labels == 1)).sum()
     assert sum(n for _, n in lost) == 6 * 2 * correct
     (first, *_, last) = (loss.sum() for loss in np.split(np.array([of for of, _ in lost]), 6))
     assert last < 0.95 * first
-    kept = options.assets / story["tokenizer"]["file"]
+    kept = options.assets / fold_metadata["tokenizer"]["file"]
     assert kept.read_bytes() == (Path(str(options.backbone)) / "tokenizer.json").read_bytes()
 
 
@@ -472,13 +477,13 @@ def test_a_token_scorer_starts_from_what_the_decoder_knows(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    original = TokenScorer.start_from
+    original = TokenScorer.init_from_pretrained
 
     def counted(self: TokenScorer, features: np.ndarray, labels: np.ndarray) -> None:
         started.append((features, labels))
         original(self, features, labels)
 
-    monkeypatch.setattr(TokenScorer, "start_from", counted)
+    monkeypatch.setattr(TokenScorer, "init_from_pretrained", counted)
     train(replace(options, epochs=1), QUICK_TOKENS)
     ((features, labels),) = started
     data = options.load_data()
@@ -502,30 +507,34 @@ def test_a_backbone_without_a_tokenizer_can_be_listened_with_but_not_read(
 def test_near_misses_that_were_not_rendered_are_an_error_that_says_what_to_run(
     options: TrainingOptions,
 ) -> None:
-    with pytest.raises(HearbackError, match=r"python preprocess\.py .*--near_misses"):
-        train(options, replace(QUICK, near_misses=1.0))
+    with pytest.raises(HearbackError, match=r"python preprocess\.py .*--hard_negatives"):
+        train(options, replace(QUICK, hard_negatives=1.0))
 
 
 def test_a_model_that_listens_is_trained_on_rendered_near_misses(options: TrainingOptions) -> None:
-    recipe = options.adapt(replace(QUICK, near_misses=1.0, epochs=1, schedule_epochs=1))
+    recipe = options.adapt(replace(QUICK, hard_negatives=1.0, epochs=1, schedule_epochs=1))
     render_missing(["toy", "a red bat"], ToneVoice(), options.tts_data, progress=False)
     table = {
-        "boy": (NearMiss("toy", "neighbour", (0,)),),
-        "a red hat": (NearMiss("a red bat", "substitute", (2,)),),
+        "boy": (HardNegative("toy", "neighbour", (0,)),),
+        "a red hat": (HardNegative("a red bat", "substitute", (2,)),),
     }
-    write_near_misses(table, options.tts_data)
-    story = train(options, recipe)
+    write_hard_negatives(table, options.tts_data)
+    fold_metadata = train(options, recipe)
     data, files = options.load_data(), files_of(options)
-    identity = options.identity(recipe, data)
-    assert why_not_done(files, identity) is None
+    run_key = options.run_key(recipe, data)
+    assert why_not_done(files, run_key) is None
     correct = (data.folds != 0) & (data.labels == 1)
     texts = pd.Series(data.source.texts)
-    n_draws = (data.folds != 0).sum() + (correct & texts.isin(table)).sum()
-    assert len(story["epochs"][0]["gradient_norms"]) >= n_draws / recipe.batch_size
-    assert not torch.equal(load.load_scorer(files, read_story(files)).made_offset, torch.zeros(()))
-    # Other near misses are another training.
-    write_near_misses({"boy": table["boy"]}, options.tts_data)
-    assert why_not_done(files, options.identity(recipe, data)) == "trained with another near misses"
+    n_examples = (data.folds != 0).sum() + (correct & texts.isin(table)).sum()
+    assert len(fold_metadata["epochs"][0]["gradient_norms"]) >= n_examples / recipe.batch_size
+    assert not torch.equal(
+        load.load_scorer(files, read_fold_metadata(files)).negative_bias, torch.zeros(())
+    )
+    # Other hard negatives are another training.
+    write_hard_negatives({"boy": table["boy"]}, options.tts_data)
+    assert (
+        why_not_done(files, options.run_key(recipe, data)) == "trained with another hard negatives"
+    )
 
 
 def test_what_is_kept_of_a_training_is_the_running_average_of_its_weights(
@@ -540,12 +549,12 @@ def test_what_is_kept_of_a_training_is_the_running_average_of_its_weights(
         return result
 
     monkeypatch.setattr(training.ReadingTraining, "_step", watched)
-    story = train(options, replace(QUICK, average_decay=decay, epochs=1, schedule_epochs=1))
+    fold_metadata = train(options, replace(QUICK, average_decay=decay, epochs=1, schedule_epochs=1))
     average = biases[0]
     for bias in biases[1:]:
         average = decay * average + (1 - decay) * bias
     assert (average - biases[-1]).abs() > 1e-3
-    kept = load.load_scorer(files_of(options), story).get_parameter(name)
+    kept = load.load_scorer(files_of(options), fold_metadata).get_parameter(name)
     torch.testing.assert_close(kept, average, atol=1e-5, rtol=1e-3)
 
 
@@ -561,7 +570,7 @@ def test_a_warm_start_begins_with_the_same_folds_trained_encoder(options: Traini
     warm = replace(QUICK, warm_start=QUICK_TOKENS.name)
     begun = training.ReadingTraining(options.adapt(warm), 0, options, options.load_data(), 1)
     files = files_of(options, QUICK_TOKENS)
-    trained = load.load_scorer(files, read_story(files)).encoder.state_dict()
+    trained = load.load_scorer(files, read_fold_metadata(files)).encoder.state_dict()
     for name, tensor in begun.model.encoder.state_dict().items():
         torch.testing.assert_close(tensor, trained[name])
     cold = training.ReadingTraining(options.adapt(QUICK), 0, options, options.load_data(), 1)
@@ -586,7 +595,7 @@ def test_two_processes_do_not_train_the_same_fold(options: TrainingOptions) -> N
         assert started.wait(60)
         with pytest.raises(HearbackError, match=f"another process trains {RECIPE.name} fold 0"):
             train(options)
-        assert not files.story.exists()
+        assert not files.metadata.exists()
     finally:
         holder.kill()  # its lock goes with it
         holder.join()

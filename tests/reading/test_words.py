@@ -15,7 +15,12 @@ from hearback.engine.ensemble.calibration import Line
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.ensemble.stacking import mean_log_loss
 from hearback.engine.errors import HearbackError
-from hearback.engine.training.fold_files import FoldFiles, read_story, save_fold, why_not_done
+from hearback.engine.training.fold_files import (
+    FoldFiles,
+    read_fold_metadata,
+    save_fold,
+    why_not_done,
+)
 from hearback.reading import training
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference import predict as predict_module
@@ -59,7 +64,7 @@ def make_log_odds(texts: Sequence[str], seed: int = 0, scale: float = 2.0) -> np
 def write_words(folder: Path, words: pd.DataFrame | None) -> FoldFiles:
     files = FoldFiles(folder, "modeltok", 0)
     oof = pd.DataFrame({"filename": FILENAMES, "score": 1.0, "pred": 0.5})
-    save_fold(files, {"weight": torch.zeros(1)}, oof, {"command_again": "again"}, words)
+    save_fold(files, {"weight": torch.zeros(1)}, oof, {"retrain_command": "again"}, words)
     return files
 
 
@@ -79,7 +84,7 @@ def test_a_table_has_a_line_for_every_word_and_every_end() -> None:
 def test_a_table_survives_its_file_and_is_laid_out_in_any_order(tmp_path: Path) -> None:
     log_odds = make_log_odds(SPOKEN)
     files = write_words(tmp_path, to_table(FILENAMES, SPOKEN, log_odds))
-    table = read_fold(files, read_story(files))
+    table = read_fold(files, read_fold_metadata(files))
     np.testing.assert_array_equal(lay_out(table, FILENAMES, SPOKEN), log_odds)
     some = lay_out(table[::-1], ["c.wav", "a.wav"], [SPOKEN[2], SPOKEN[0]])
     np.testing.assert_array_equal(some, log_odds[[2, 0], :3])
@@ -94,25 +99,26 @@ def test_words_that_the_table_lacks_are_an_error_that_names_a_recording(texts: l
 
 def test_a_fold_s_words_are_checked_like_its_other_files(tmp_path: Path) -> None:
     files = write_words(tmp_path, to_table(FILENAMES, SPOKEN, make_log_odds(SPOKEN)))
-    story = read_story(files)
+    fold_metadata = read_fold_metadata(files)
     assert why_not_done(files, {}) is None
     files.words.write_text(files.words.read_text().replace("koovnorb", "koovnarb"))
     assert (
-        why_not_done(files, {}) == "modeltok_0.words.csv is not the file that its story speaks of"
+        why_not_done(files, {})
+        == "modeltok_0.words.csv is not the file that its metadata speaks of"
     )
     with pytest.raises(HearbackError, match=r"modeltok_0\.words\.csv: .* again"):
-        read_fold(files, story)
+        read_fold(files, fold_metadata)
     files.words.unlink()
     assert why_not_done(files, {}) == "modeltok_0.words.csv is missing"
     with pytest.raises(HearbackError, match=r"modeltok_0\.words\.csv: missing"):
-        read_fold(files, story)
+        read_fold(files, fold_metadata)
 
 
 def test_a_model_without_words_leaves_none_of_an_earlier_training(tmp_path: Path) -> None:
     files = write_words(tmp_path, to_table(FILENAMES, SPOKEN, make_log_odds(SPOKEN)))
     write_words(tmp_path, None)
     assert not files.words.exists()
-    assert set(read_story(files)["sha256"]) == {"weights", "oof"}
+    assert set(read_fold_metadata(files)["sha256"]) == {"weights", "oof"}
     assert why_not_done(files, {}) is None
 
 
@@ -230,7 +236,7 @@ def test_scores_are_of_words_and_not_of_ends() -> None:
 def trained(
     make_corpus: Callable[..., Path], backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> TrainingOptions:
-    """Options to train with; letters are sounds, so that near misses need no voice's package."""
+    """Options to train with; letters are sounds, so that hard negatives need no voice's package."""
     monkeypatch.setattr("hearback.reading.hard_negatives.hibari_pronounce", lambda: str.lower)
     return training_options(make_corpus(), backbone)
 
@@ -241,14 +247,16 @@ def test_a_fold_that_reads_writes_its_words_and_others_do_not(trained: TrainingO
         quick = replace(recipe, epochs=1, schedule_epochs=1)
         training.train_fold(quick, 0, trained, data)
     files = FoldFiles(trained.assets, TOKENS.name, 0)
-    table = read_fold(files, read_story(files))
+    table = read_fold(files, read_fold_metadata(files))
     rows = np.flatnonzero(data.folds == 0)
     filenames, texts = data.source.filenames, data.source.texts
     laid = lay_out(table, [filenames[row] for row in rows], [texts[row] for row in rows])
     assert len(table) == np.isfinite(laid[..., COMPLETE]).sum()
     assert np.nanstd(laid[..., SAID]) > 0
     assert not FoldFiles(trained.assets, COMPARISON.name, 0).words.exists()
-    assert "words" not in read_story(FoldFiles(trained.assets, COMPARISON.name, 0))["sha256"]
+    assert (
+        "words" not in read_fold_metadata(FoldFiles(trained.assets, COMPARISON.name, 0))["sha256"]
+    )
 
 
 def test_the_best_epoch_s_words_survive_a_killed_training(
@@ -280,10 +288,10 @@ def test_the_best_epoch_s_words_survive_a_killed_training(
         worse_and_worse(self, scalars)
 
     monkeypatch.setattr(training.ReadingTraining, "run_epoch", worse_and_worse)
-    story = training.train_fold(recipe, 0, trained, data)
-    assert story["best_epoch"] < 2
+    fold_metadata = training.train_fold(recipe, 0, trained, data)
+    assert fold_metadata["best_epoch"] < 2
     undisturbed = files.words.read_bytes()
-    files.story.unlink()
+    files.metadata.unlink()
     files.words.unlink()
     monkeypatch.setattr(training.ReadingTraining, "run_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -291,7 +299,7 @@ def test_the_best_epoch_s_words_survive_a_killed_training(
     monkeypatch.setattr(training.ReadingTraining, "run_epoch", worse_and_worse)
     training.train_fold(recipe, 0, trained, data)
     assert files.words.read_bytes() == undisturbed
-    assert (read_fold(files, read_story(files))["complete"] != 0).all()
+    assert (read_fold(files, read_fold_metadata(files))["complete"] != 0).all()
 
 
 # Inference
@@ -308,7 +316,7 @@ def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptio
             write_fold(folder / "assets", recipe, fold, voice, tokenizer)
     models = tuple(ModelConfig(recipe.name, (0, 1), w) for recipe, w in weights.items())
     calibration = replace(LINES, models=("modeltok", "modeltok2"))
-    losses = {"honest": 0.5}
+    losses = {"cross_fitted": 0.5}
     config = EnsembleConfig(
         models, voice, BASE_RATES, losses, n_rows=36, combine="logits", words=calibration
     )
@@ -348,8 +356,8 @@ def test_words_cost_no_second_pass_and_change_no_score(
         passes.append(args)
         run(*args, **kwargs)
 
-    run = predict_module.Crew.run
-    monkeypatch.setattr(predict_module.Crew, "run", counted)
+    run = predict_module.ModelGroup.run
+    monkeypatch.setattr(predict_module.ModelGroup, "run", counted)
     write_submission(options)
     assert len(passes) == 2  # of the comparisons, and of those that read
     assert options.submission.read_bytes() == without

@@ -1,4 +1,4 @@
-"""Broken and hostile input, made of random numbers, and what is promised of it.
+"""Broken and fuzz input, made of random numbers, and what is promised of it.
 
 A family is a function that makes one input in an empty folder, gives it to the project's readers,
 and returns what became of it: "read", "read with a warning" or "refused", after the kind of input.
@@ -43,7 +43,11 @@ from hearback.engine.whisper.pretrained import read_config, read_tensors
 from hearback.engine.whisper.tokenizer import TextReader
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.evaluation import read_out_of_fold
-from hearback.reading.hard_negatives import draw_near_misses, read_near_misses, write_near_misses
+from hearback.reading.hard_negatives import (
+    generate_hard_negatives,
+    read_hard_negatives,
+    write_hard_negatives,
+)
 from hearback.reading.models import load
 from hearback.reading.models.scorers import build
 from hearback.reading.tables import (
@@ -643,7 +647,7 @@ def tokenizer_json() -> bytes:
 
 
 def try_text(rng: np.random.Generator, folder: Path) -> Outcome:
-    """Read odd texts as tokens, and make near misses of them, there and back."""
+    """Read odd texts as tokens, and make hard negatives of them, there and back."""
     path = folder / "tokenizer.json"
     path.write_bytes(tokenizer_json())
     reader = TextReader(path)
@@ -654,22 +658,22 @@ def try_text(rng: np.random.Generator, folder: Path) -> Outcome:
         inside = reading.tokens[len(reader.prompt) : -1]
         assert not set(inside.tolist()) & {*reader.prompt, reader.end}, f"{text!r} commands"
         assert set(reading.words.tolist()) == set(range(len(text.split()) + 1)), f"{text!r}"
-    made = draw_near_misses(texts, 2, int(rng.integers(100)), by_letter)
+    made = generate_hard_negatives(texts, 2, int(rng.integers(100)), by_letter)
     made = {text: several for text, several in made.items() if several}
     for several in made.values():
         for miss in several:
             assert all(0 <= at < len(miss.text.split()) for at in miss.wrong)
-    write_near_misses(made, folder)
-    assert read_near_misses(folder) == made
-    table = folder / "near_misses.csv"
+    write_hard_negatives(made, folder)
+    assert read_hard_negatives(folder) == made
+    table = folder / "hard_negatives.csv"
     damage = DAMAGES[rng.integers(len(DAMAGES))]
     table.write_bytes(damage(table.read_bytes(), rng))
     try:
-        read_near_misses(folder)
+        read_hard_negatives(folder)
     except HearbackError as error:
         check_message(error, table)
-        return Outcome("texts: odd texts, and a damaged table of near misses", REFUSED)
-    return Outcome("texts: odd texts, and a damaged table of near misses", READ)
+        return Outcome("texts: odd texts, and a damaged table of hard negatives", REFUSED)
+    return Outcome("texts: odd texts, and a damaged table of hard negatives", READ)
 
 
 def check_message(error: HearbackError, path: Path) -> None:
@@ -707,7 +711,7 @@ SHAPE = {
 }
 RECIPE = replace(MODEL_2DS, name="modelx")
 FILES = {
-    "story": "assets/modelx_0.json",
+    "metadata": "assets/modelx_0.json",
     "weights": "assets/modelx_0.safetensors",
     "out-of-fold table": "assets/modelx_0.oof.csv",
     "partial": "assets/modelx_0.partial",
@@ -727,7 +731,7 @@ def make_assets(folder: Path) -> None:
     torch.manual_seed(0)
     scorer = build(RECIPE, SHAPE)
     oof = pd.DataFrame({"filename": ["a.wav", "b.wav"], "score": [0.0, 1.0], "pred": [0.2, 0.7]})
-    story = {
+    fold_metadata = {
         **IDENTITY,
         "recipe": RECIPE.as_dict(),
         "shape": SHAPE,
@@ -737,12 +741,12 @@ def make_assets(folder: Path) -> None:
         "limit": None,
         "seconds": 1.0,
         "n_validation": 2,
-        "command_again": "python train_modelx.py",
+        "retrain_command": "python train_modelx.py",
         "epochs": [{"validation_log_loss": 0.5}],
         "voice": {"backend": "none"},
     }
-    fold_files.save_fold(files, scorer.state_dict(), oof, story)
-    checkpoint.save_partial(files.partial, scorer.state_dict(), {"identity": IDENTITY})
+    fold_files.save_fold(files, scorer.state_dict(), oof, fold_metadata)
+    checkpoint.save_partial(files.partial, scorer.state_dict(), {"run_key": IDENTITY})
     config = EnsembleConfig(
         (ModelConfig(RECIPE.name, (0,), 1.0),), {"backend": "none"}, {"all": 0.5}, {}, 2,
         calibration=Calibration(),
@@ -779,9 +783,9 @@ def read_model(target: str, folder: Path) -> None:
     """Read what a file belongs to, the way the steps do."""
     assets = folder / "assets"
     files = FoldFiles(assets, RECIPE.name, 0)
-    if target in ("story", "weights"):
-        load.load_scorer(files, fold_files.read_story(files))
-    if target in ("story", "out-of-fold table"):
+    if target in ("metadata", "weights"):
+        load.load_scorer(files, fold_files.read_fold_metadata(files))
+    if target in ("metadata", "out-of-fold table"):
         read_out_of_fold(assets)
         fold_files.why_not_done(files, IDENTITY)
     if target == "partial":
@@ -790,9 +794,9 @@ def read_model(target: str, folder: Path) -> None:
         config = EnsembleConfig.load(folder / "model_configs.json")
         for model in config.models_to_run:
             for fold in model.folds:
-                path = FoldFiles(assets, model.name, fold).story
+                path = FoldFiles(assets, model.name, fold).metadata
                 assert path.parent.resolve() == assets.resolve(), f"{path} is not in the assets"
-                fold_files.read_story(FoldFiles(assets, model.name, fold))
+                fold_files.read_fold_metadata(FoldFiles(assets, model.name, fold))
         config.predict(np.full((len(config.models_to_run), 2), 0.5), np.array(["KG", "1"]))
         config.base_rate(TASKS[0])
     if target.startswith("backbone"):

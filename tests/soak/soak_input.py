@@ -1,4 +1,4 @@
-"""Ten thousand broken and hostile inputs: each is read, or refused with a clear error.
+"""Ten thousand broken and fuzz inputs: each is read, or refused with a clear error.
 
     python -m tests.soak.soak_input --n 10000 --seed 0
 

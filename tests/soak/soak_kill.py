@@ -6,7 +6,7 @@ Three parts, each on copies of a small data set (the embedded sample, whisper-ti
 
 kill   SIGKILL to a step and all its processes at a random moment, a few times in a row; then the
        step is run to its end. What it makes must be what an undisturbed run makes, to the byte
-       (stories without their times, the store by what it holds); after each kill, what already has
+       (metadata without their times, the store by what it holds); after each kill, what already has
        its final name must be whole.
 twice  two processes of each step at once, by mistake: both end, or the second says why not.
 disk   each step on a disk that is full before it is done: it says so, in words, and leaves what was
@@ -41,8 +41,8 @@ HERE = Path(__file__).parents[1]
 PARTS = ("kill", "twice", "disk")
 MOST_KILLS = 4  # in a row, before a step may end
 SHARES_FREE = (0.0, 0.3, 0.6, 0.9)  # of what a step writes, on a disk that is too small
-TIMED = ("seconds", "peak_memory_gb")  # of a story, and of its epochs: what no run has twice
-PLACED = "command_again"  # of a story: names the folder
+TIMED = ("seconds", "peak_memory_gb")  # of a metadata, and of its epochs: what no run has twice
+PLACED = "retrain_command"  # of a metadata: names the folder
 PAGE = 4096  # bytes, as a tmpfs counts
 MORE = 2**30  # bytes, of a disk that is large enough
 
@@ -135,7 +135,7 @@ class LostError(Exception):
 
 
 def contents(folder: Path, step: Step, *, under_way: bool = False) -> dict[str, Any]:
-    """Return by name what a step made, to be compared: digests, and stories without their times.
+    """Return by name what a step made, to be compared: digests, and metadata without their times.
 
     Of a step `under_way` the indexes are left out, which grow: the store's and the references'.
     """
@@ -151,8 +151,8 @@ def contents(folder: Path, step: Step, *, under_way: bool = False) -> dict[str, 
             if path.is_file() and not hidden and not (under_way and growing):
                 name = path.relative_to(folder).as_posix()
                 whole = path.parent.name == "assets" and path.suffix == ".json"
-                story = whole and not path.name.startswith("tokenizer")
-                found[name] = _without_times(read_json(path)) if story else sha256_of(path)
+                fold_metadata = whole and not path.name.startswith("tokenizer")
+                found[name] = _without_times(read_json(path)) if fold_metadata else sha256_of(path)
     return found
 
 
@@ -184,7 +184,7 @@ def wait(process: "subprocess.Popen[str]") -> str:
     return output
 
 
-def rehearse(work: Path, steps: Sequence[Step]) -> list[Rehearsed]:
+def run_dry_run(work: Path, steps: Sequence[Step]) -> list[Rehearsed]:
     """Run all steps undisturbed, one after another, and keep what each starts from and makes."""
     folder = work / "undisturbed"
     sample = (
@@ -322,7 +322,7 @@ def main() -> int:
     arguments.work.mkdir(parents=True)
     work = arguments.work.resolve()
     n_lost = 0
-    for part, step, lost, what in disturb(rehearse(work, STEPS), arguments, work):
+    for part, step, lost, what in disturb(run_dry_run(work, STEPS), arguments, work):
         n_lost += lost
         tqdm.write(f"{part:6} {step:15} {'LOST' if lost else 'kept':5} {what}")
     if n_lost:

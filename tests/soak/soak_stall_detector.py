@@ -8,7 +8,7 @@ healthy  trainings of the toy world (`tests.toy`): every family of recipes, with
 stalls   each of `tests.soak.stalls` in the first attempt at a fold, `--n_stalls` times: the guard
          must say what it is, and the second attempt must finish.
 
-`margin` is the least distance from a soft stall (`guard.StallGuard.margin`): below 1 for 20 steps
+`margin` is the least distance from a soft stall (`guard.StallDetector.margin`): below 1 for 20 steps
 in a row, a training would be stopped. Exit status 1 where a healthy training was stopped or a stall
 was not seen.
 """
@@ -31,11 +31,11 @@ from tqdm import tqdm
 
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
-from hearback.engine.training.fold_files import FoldFiles, Story, stories_of_others
-from hearback.engine.training.stall_detector import Curve, StallGuard
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, sibling_metadata
+from hearback.engine.training.stall_detector import Curve, StallDetector
 from hearback.reading.augment import LIGHT
 from hearback.reading.dataset import TrainingData
-from hearback.reading.hard_negatives import NearMiss, write_near_misses
+from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
 from hearback.reading.options import TrainingOptions, add_options, options_from
 from hearback.reading.recipe import Recipe
 from hearback.reading.training import train_fold
@@ -70,7 +70,9 @@ class World:
         assets = self.folder / "assets" / name
         return replace(self.options, assets=assets, precision=precision)
 
-    def train(self, recipe: Recipe, fold: int, options: TrainingOptions, attempt: int = 1) -> Story:
+    def train(
+        self, recipe: Recipe, fold: int, options: TrainingOptions, attempt: int = 1
+    ) -> FoldMetadata:
         """Train a fold without a word."""
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             return train_fold(recipe, fold, options, self.data, attempt)
@@ -98,13 +100,13 @@ def main() -> int:
 
 
 def make_world(folder: Path, seed: int) -> World:
-    """Write the toy data: clips, references, near misses and a backbone."""
+    """Write the toy data: clips, references, hard negatives and a backbone."""
     toy.make_corpus(folder, N_CLIPS, np.random.default_rng(seed))
     near = {
-        text: (NearMiss(other, "neighbour", (0,)),)
+        text: (HardNegative(other, "neighbour", (0,)),)
         for text, other in zip(toy.TEXTS, [*toy.TEXTS[1:], toy.TEXTS[0]], strict=True)
     }
-    write_near_misses(near, folder / "tts_data")
+    write_hard_negatives(near, folder / "tts_data")
     parser = cli.parser(None)
     add_options(parser)
     names = ("data", "tts_data", "store", "runs")
@@ -148,11 +150,11 @@ def train_healthy(world: World, asked: argparse.Namespace) -> Iterator[tuple[obj
             seen = found.setdefault(recipe.name, [])
             for fold in range(N_FOLDS):
                 seen.append((attempts_that_stalled(world, recipe, fold, options), math.inf))
-                seen.append(judge(options, world.data, recipe, fold, range(fold)))
+                seen.append(compute_logits(options, world.data, recipe, fold, range(fold)))
                 n_trainings[recipe.name] += 1
                 bar.update()
             for fold in range(N_FOLDS):
-                seen.append(judge(options, world.data, recipe, fold, range(N_FOLDS)))
+                seen.append(compute_logits(options, world.data, recipe, fold, range(N_FOLDS)))
     for name, seen in found.items():
         stopped, margins = zip(*seen, strict=True)
         yield f"healthy {name}", n_trainings[name], sum(stopped), 0, None, min(margins)
@@ -170,7 +172,7 @@ def attempts_that_stalled(world: World, recipe: Recipe, fold: int, options: Trai
     return len(attempts) - 1
 
 
-def judge(
+def compute_logits(
     options: TrainingOptions,
     data: TrainingData,
     recipe: Recipe,
@@ -179,14 +181,16 @@ def judge(
 ) -> tuple[int, float]:
     """Let the guard see a finished fold with these others to compare; return stops and margin."""
     nobody = FoldFiles(options.assets, recipe.name, -1)
-    stories = stories_of_others(nobody, options.identity(options.adapt(recipe), data))
-    if fold not in stories:
+    metadata_by_fold = sibling_metadata(nobody, options.run_key(options.adapt(recipe), data))
+    if fold not in metadata_by_fold:
         return 0, math.inf  # its attempts stalled, which has been counted
     curves = [
-        Curve.of(stories[other]["epochs"]) for other in others if other in {*stories} - {fold}
+        Curve.of(metadata_by_fold[other]["epochs"])
+        for other in others
+        if other in {*metadata_by_fold} - {fold}
     ]
-    guard = StallGuard([curve for curve in curves if curve is not None])
-    stopped = guard.replay(stories[fold]["epochs"]) is not None
+    guard = StallDetector([curve for curve in curves if curve is not None])
+    stopped = guard.replay(metadata_by_fold[fold]["epochs"]) is not None
     return int(stopped), guard.margin
 
 
@@ -224,8 +228,8 @@ def steps_until_seen(
 ) -> int | None:
     """Provoke a stall in the first attempt; return how many steps it lasted, None if unseen."""
     with provoked(stall.deed, attempts=[1], after=after) as steps:
-        story = world.train(recipe, 0, options)
-    first, *_, last = story["attempts"]
+        fold_metadata = world.train(recipe, 0, options)
+    first, *_, last = fold_metadata["attempts"]
     seen = first["outcome"] == "stalled" and re.search(stall.said, first["reason"])
     if not seen or (last["attempt"], last["outcome"]) != (2, "finished"):
         tqdm.write(f"{recipe.name}: {stall.said!r} was to be seen, and is {first['reason']!r}")

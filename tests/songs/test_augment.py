@@ -93,7 +93,7 @@ def test_a_mask_covers_a_stretch_of_one_axis_with_the_mean(
     }
     augmentation = SpectrogramAugmentation(**singular)
     length = spectrogram.shape[axis]
-    starts = set()
+    has_pretrained_init = set()
     for _ in range(40):
         masked = augmentation.apply(spectrogram, rng)
         changed = masked != spectrogram
@@ -102,9 +102,9 @@ def test_a_mask_covers_a_stretch_of_one_axis_with_the_mean(
         assert np.ptp(lines) + 1 == len(lines)  # one stretch
         assert 0.1 * length - 1 <= len(lines) <= 0.2 * length + 1
         np.testing.assert_allclose(masked[changed], spectrogram.mean(), rtol=1e-6)
-        starts.add(int(lines[0]))
-    assert min(starts) < 0.3 * length
-    assert max(starts) > 0.6 * length
+        has_pretrained_init.add(int(lines[0]))
+    assert min(has_pretrained_init) < 0.3 * length
+    assert max(has_pretrained_init) > 0.6 * length
 
 
 def test_masks_are_as_many_as_the_range_says(

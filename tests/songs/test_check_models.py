@@ -172,7 +172,7 @@ def test_retrain_runs_the_command_and_shows_how_it_is_then(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["python", "-m", "hearback.songs.recipes.cnn4", *flags_of(folder)]
-    write_folds(folder / "assets", "cnn4", STALLED, command_again=" ".join(words))
+    write_folds(folder / "assets", "cnn4", STALLED, retrain_command=" ".join(words))
     commands = []
 
     def train_well(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:

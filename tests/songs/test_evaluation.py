@@ -72,7 +72,7 @@ def write_folds(
     folds: Sequence[int] = range(N_FOLDS),
     **changes: Any,
 ) -> None:
-    """Write finished folds of `model`, their stories as a training has them but for `changes`."""
+    """Write finished folds of `model`, their metadata as a training has them but for `changes`."""
     snippets = make_snippets()
     table = snippets[["filename", "label"]].assign(
         **dict(zip(PROBABILITIES, probabilities.T, strict=True))
@@ -82,17 +82,17 @@ def write_folds(
         rows = table[snippets["fold"] == fold]
         loss = log_loss(rows["label"], rows[PROBABILITIES], labels=range(4))
         flags = f"--fold {fold} --n_folds 3 --seed {name.seed} --separate {name.separation}"
-        story = {
+        fold_metadata = {
             "recipe": {"name": model},
             "recipe_fingerprint": "recipe",
             "data_fingerprint": "data",
             **{"n_folds": N_FOLDS, "group_by": None, "limit": None},
             **{"base_rate": SHARES, "n_validation": len(rows), "seconds": 30.0},
             "epochs": [{"epoch": 1, "validation_log_loss": loss}],
-            "command_again": f"python -m hearback.songs.recipes.{name.recipe} {flags} --attempt 2",
+            "retrain_command": f"python -m hearback.songs.recipes.{name.recipe} {flags} --attempt 2",
             **changes,
         }
-        save_fold(FoldFiles(assets, model, fold), {"weight": torch.zeros(1)}, rows, story)
+        save_fold(FoldFiles(assets, model, fold), {"weight": torch.zeros(1)}, rows, fold_metadata)
 
 
 def read(assets: Path, *models: str) -> list[ClassOutOfFold]:
@@ -165,8 +165,8 @@ def test_predictions_that_are_none_are_refused(
     write_folds(tmp_path, "cnn4", make_probabilities(1), folds=[0])
     files = FoldFiles(tmp_path, "cnn4", 0)
     rows = pd.read_csv(files.oof).assign(**change)
-    story = {**read(tmp_path)[0].stories[0]}
-    save_fold(files, {"weight": torch.zeros(1)}, rows, story)
+    fold_metadata = {**read(tmp_path)[0].metadata_by_fold[0]}
+    save_fold(files, {"weight": torch.zeros(1)}, rows, fold_metadata)
     with pytest.raises(HearbackError, match=rf"cnn4_0\.oof\.csv: cannot be read.*{said}"):
         read(tmp_path)
 

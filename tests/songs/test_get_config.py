@@ -79,21 +79,21 @@ def test_the_ensemble_is_scored_on_singers_that_it_was_not_fitted_on(
     mean = PREDICTIONS.mean(axis=0)
     assert config.log_losses == pytest.approx(
         {
-            "honest": expected.honest,
+            "cross_fitted": expected.cross_fitted,
             "fitted": expected.fitted,
             "plain_mean": mean_log_loss(LABELS, mean),
         }
     )
-    honest = expected.honest_predictions.argmax(axis=1)
-    assert config.accuracies["honest"] == pytest.approx(accuracy_score(LABELS, honest))
+    cross_fitted = expected.cross_fitted_predictions.argmax(axis=1)
+    assert config.accuracies["cross_fitted"] == pytest.approx(accuracy_score(LABELS, cross_fitted))
     assert config.accuracies["plain_mean"] == pytest.approx(
         accuracy_score(LABELS, mean.argmax(axis=1))
     )
     accuracy, _, _, f1, _, _, loss, *_ = line_of(output, "Scores", "weighted ensemble")
-    assert float(accuracy) == pytest.approx(accuracy_score(LABELS, honest), abs=1e-4)
-    assert float(f1) == pytest.approx(f1_score(LABELS, honest, average="macro"), abs=1e-4)
-    assert float(loss) == pytest.approx(expected.honest, abs=1e-4)
-    assert expected.honest > expected.fitted + 1e-3  # else the two could be swapped
+    assert float(accuracy) == pytest.approx(accuracy_score(LABELS, cross_fitted), abs=1e-4)
+    assert float(f1) == pytest.approx(f1_score(LABELS, cross_fitted, average="macro"), abs=1e-4)
+    assert float(loss) == pytest.approx(expected.cross_fitted, abs=1e-4)
+    assert expected.cross_fitted > expected.fitted + 1e-3  # else the two could be swapped
 
 
 def test_every_model_is_compared_with(finished: tuple[Path, str]) -> None:
@@ -106,13 +106,13 @@ def test_every_model_is_compared_with(finished: tuple[Path, str]) -> None:
         assert float(accuracy) == pytest.approx(right, abs=1e-4)
         assert float(weight) > 0
         gained = line_of(output, "Differences of the weighted ensemble", f"against {name}")
-        assert float(gained[3]) == pytest.approx(expected.honest - alone, abs=1e-4)
+        assert float(gained[3]) == pytest.approx(expected.cross_fitted - alone, abs=1e-4)
     for name in ("plain mean", "system 1: resnet34 × 2"):
         assert line_of(output, "Differences of the weighted ensemble", f"against {name}")
     for combine in ("probabilities", "logits"):
-        (loss,) = line_of(output, "Honest log loss by combination", combine)
-        honest = score_ensemble(evidence(), combine, "none").honest
-        assert float(loss) == pytest.approx(honest, abs=1e-4)
+        (loss,) = line_of(output, "Cross-fitted log loss by combination", combine)
+        cross_fitted = score_ensemble(evidence(), combine, "none").cross_fitted
+        assert float(loss) == pytest.approx(cross_fitted, abs=1e-4)
 
 
 def test_what_is_written_serves_infer(finished: tuple[Path, str]) -> None:
@@ -178,8 +178,8 @@ CONFIG = SongEnsemble(
     models=(ModelConfig("cnn4", (0, 1), 0.7), ModelConfig("resnet34", (0,), 0.0)),
     combine="logits",
     class_shares=(0.15, 0.35, 0.35, 0.15),
-    log_losses={"honest": 0.5},
-    accuracies={"honest": 0.8},
+    log_losses={"cross_fitted": 0.5},
+    accuracies={"cross_fitted": 0.8},
     n_rows=10,
 )
 

@@ -150,9 +150,9 @@ def test_weights_of_another_model_are_refused(
 ) -> None:
     assets = tmp_path / "assets"
     assets.mkdir()
-    story = json.loads((trained / "assets/cnn4_0.json").read_text())
-    story["recipe"]["architecture"], story["recipe"]["dropout"] = "resnet34", 0.0
-    (assets / "cnn4_0.json").write_text(json.dumps(story))
+    fold_metadata = json.loads((trained / "assets/cnn4_0.json").read_text())
+    fold_metadata["recipe"]["architecture"], fold_metadata["recipe"]["dropout"] = "resnet34", 0.0
+    (assets / "cnn4_0.json").write_text(json.dumps(fold_metadata))
     weights = trained / "assets/cnn4_0.safetensors"
     (assets / weights.name).write_bytes(weights.read_bytes())
     config = write_config(tmp_path, [ModelConfig("cnn4", (0,), 1.0)])

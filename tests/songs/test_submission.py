@@ -72,7 +72,7 @@ def test_the_chosen_folds_the_code_of_both_packages_and_nothing_else(
     code = {name for name in packed if name.endswith(".py")} - {"main.py"}
     assert {name.partition("/")[0] for name in code} == {"hearback", "songs"}
     assert {"hearback/runtime.py", "songs/infer.py", "songs/separation.py"} < code
-    for not_needed in ("training", "submission", "submission_main", "rehearsal", "sample"):
+    for not_needed in ("training", "submission", "submission_main", "dry run", "sample"):
         assert f"songs/{not_needed}.py" not in code
     assert packed - code == {
         *("main.py", "model_configs.json", "VERSION"),
@@ -86,7 +86,7 @@ def test_all_that_is_missing_or_broken_is_said_at_once(
     options: PackingOptions, tmp_path: Path
 ) -> None:
     options = copied(options, tmp_path / "assets")
-    FoldFiles(options.assets, "cnn4", 0).story.unlink()
+    FoldFiles(options.assets, "cnn4", 0).metadata.unlink()
     FoldFiles(options.assets, "cnn4", 1).weights.unlink()
     with FoldFiles(options.assets, "cnn4_repet", 0).weights.open("ab") as file:
         file.write(b"more")
@@ -102,9 +102,9 @@ def test_all_that_is_missing_or_broken_is_said_at_once(
 def test_a_model_that_needs_demucs_is_refused(options: PackingOptions, tmp_path: Path) -> None:
     options = copied(options, tmp_path / "assets")
     files = FoldFiles(options.assets, "cnn4_repet", 0)
-    story = json.loads(files.story.read_text())
-    story["recipe"]["separate"] = "demucs"
-    write_json(files.story, story)
+    fold_metadata = json.loads(files.metadata.read_text())
+    fold_metadata["recipe"]["separate"] = "demucs"
+    write_json(files.metadata, fold_metadata)
     with pytest.raises(HearbackError, match="demucs, which needs an environment that the runtime"):
         pack(options)
 
@@ -126,8 +126,8 @@ def test_the_submission_is_rehearsed(
 ) -> None:
     pack(options)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    play = SongPlay(options.submission, snippets, 9)
-    played, compared = sandbox.rehearse(play, Path(sys.executable), namespace=False)
+    dry_run = SongPlay(options.submission, snippets, 9)
+    played, compared = sandbox.run_dry_run(dry_run, Path(sys.executable), namespace=False)
     assert played == "5 snippets, one damaged, listed and at the class shares"
     assert "scores are those of this environment" in compared
 
@@ -136,10 +136,10 @@ def test_the_submission_is_rehearsed(
 def test_what_fails_leaves_the_commonest_class_and_says_so(
     options: PackingOptions, snippets: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    set_up = SongPlay(pack(options), snippets, 3).set_stage(tmp_path / "stage")
+    set_up = SongPlay(pack(options), snippets, 3).set_up(tmp_path / "sandbox")
     (set_up.runtime / "assets" / "cnn4_1.safetensors").write_bytes(b"cut short")
     with pytest.raises(HearbackError, match=r"main\.py ended with status 2"):
-        sandbox.perform(set_up, Path(sys.executable), namespace=False)
+        sandbox.run_main(set_up, Path(sys.executable), namespace=False)
     assert "scoring failed" in capfd.readouterr().err
     submission = pd.read_csv(set_up.submission)
     assert submission["filename"].tolist() == ["album/11.wav", "album/22.wav", "album/3.wav"]

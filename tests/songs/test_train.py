@@ -13,7 +13,7 @@ import pytest
 from hearback.engine.errors import HearbackError
 from hearback.engine.launch import command
 from hearback.engine.launch.command import make_plans
-from hearback.engine.training.fold_files import FoldFiles, read_story
+from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.songs.options import SongOptions
 from hearback.songs.recipe import find_recipes
 from hearback.songs.steps import train
@@ -69,8 +69,8 @@ def test_every_model_has_a_plan_of_its_own(song_options: SongOptions) -> None:
     assert plan.program == ("-m", "hearback.songs.recipes.cnn4")
     assert read_options(*plan.options.as_flags()) == plan.options
     assert (plan.options.separate, plan.options.seed) == ("repet", 2)
-    assert plan.identity["separation"]["backend"] == "repet"
-    assert plans["cnn4"].identity["data_fingerprint"] == plan.identity["data_fingerprint"]
+    assert plan.run_key["separation"]["backend"] == "repet"
+    assert plans["cnn4"].run_key["data_fingerprint"] == plan.run_key["data_fingerprint"]
 
 
 @pytest.mark.parametrize(
@@ -99,20 +99,25 @@ def test_seeds_are_trained_once_by_train_or_by_the_recipes_script(
     flags = [*training_flags(songs_folder, tmp_path), *settings]
     wanted = ["--models", "cnn4", "--seeds", 1, 2, "--folds", 0]
     printed = run("hearback.songs.steps.train", *flags, *wanted, "--jobs", 2, folder=tmp_path)
-    stories = {}
+    metadata_by_fold = {}
     for model in ("cnn4", "cnn4_s2"):
         assert f"{model} fold 0: not trained" in printed
-        stories[model] = read_story(FoldFiles(tmp_path / "assets", model, 0))
-    assert [story["recipe"]["seed"] for story in stories.values()] == [1, 2]
+        metadata_by_fold[model] = read_fold_metadata(FoldFiles(tmp_path / "assets", model, 0))
+    assert [fold_metadata["recipe"]["seed"] for fold_metadata in metadata_by_fold.values()] == [
+        1,
+        2,
+    ]
     assert "Accuracy per fold" in printed  # hearback.songs.steps.check_models' tables
-    first, second = (pd.read_csv(tmp_path / f"assets/{model}_0.oof.csv") for model in stories)
+    first, second = (
+        pd.read_csv(tmp_path / f"assets/{model}_0.oof.csv") for model in metadata_by_fold
+    )
     assert first["filename"].tolist() == second["filename"].tolist()
     assert not first["p0"].equals(second["p0"])
 
     # The script that they are trained by is as good, wherever it is started.
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    FoldFiles(tmp_path / "assets", "cnn4_s2", 0).story.unlink()
+    FoldFiles(tmp_path / "assets", "cnn4_s2", 0).metadata.unlink()
     printed = run("hearback.songs.recipes.cnn4", "--fold", 0, "--seed", 2, *flags, folder=elsewhere)
     assert "cnn4_s2 fold 0: log loss" in printed and "base rate" in printed
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "assets/cnn4_s2_0.oof.csv"), second)

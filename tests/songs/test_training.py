@@ -1,4 +1,4 @@
-"""The training of a fold of the songs: its files, its story, and that it can be broken off."""
+"""The training of a fold of the songs: its files, its metadata, and that it can be broken off."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation.logistic import NEAREST_TO_CERTAIN
-from hearback.engine.training.fold_files import FoldFiles, read_story, why_not_done
+from hearback.engine.evaluation.logistic import PROBABILITY_MARGIN
+from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata, why_not_done
 from hearback.engine.training.stall_detector import Step
 from hearback.engine.training.trainer import train_fold
 from hearback.songs.augment import Mixer, SpectrogramAugmentation
@@ -110,9 +110,9 @@ def watched_steps(kill_at: int | None = None) -> Iterator[list[float]]:
 
 
 def test_a_fold_writes_weights_story_and_probabilities(song_options: SongOptions) -> None:
-    story = train(song_options)
+    fold_metadata = train(song_options)
     files, data = files_of(song_options), song_options.load_data()
-    assert story == {k: v for k, v in read_story(files).items() if k != "sha256"}
+    assert fold_metadata == {k: v for k, v in read_fold_metadata(files).items() if k != "sha256"}
     oof = pd.read_csv(files.oof)
     rows = data.validation_rows(0)
     assert list(oof.columns) == ["filename", "label", "p0", "p1", "p2", "p3"]
@@ -121,15 +121,17 @@ def test_a_fold_writes_weights_story_and_probabilities(song_options: SongOptions
     probabilities = oof[["p0", "p1", "p2", "p3"]].to_numpy()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
-    last = story["epochs"][-1]
+    last = fold_metadata["epochs"][-1]
     given = probabilities[np.arange(len(oof)), oof["label"]]
-    assert story["log_loss"] == pytest.approx(-np.log(given).mean(), abs=1e-6)
+    assert fold_metadata["log_loss"] == pytest.approx(-np.log(given).mean(), abs=1e-6)
     assert last["validation_accuracy"] == (probabilities.argmax(axis=1) == oof["label"]).mean()
-    assert [epoch["epoch"] for epoch in story["epochs"]] == [1, 2]
-    assert all(norm > 0 for epoch in story["epochs"] for norm in epoch["gradient_norms"])
-    assert story["n_train"] == len(data.training_rows(0)) and story["n_validation"] == len(rows)
+    assert [epoch["epoch"] for epoch in fold_metadata["epochs"]] == [1, 2]
+    assert all(norm > 0 for epoch in fold_metadata["epochs"] for norm in epoch["gradient_norms"])
+    assert fold_metadata["n_train"] == len(data.training_rows(0)) and fold_metadata[
+        "n_validation"
+    ] == len(rows)
     assert not files.partial.exists()
-    assert why_not_done(files, song_options.identity(song_options.adapt(QUICK), data)) is None
+    assert why_not_done(files, song_options.run_key(song_options.adapt(QUICK), data)) is None
 
 
 def test_no_mistake_is_surer_than_the_tables_count_it(song_options: SongOptions) -> None:
@@ -137,16 +139,16 @@ def test_no_mistake_is_surer_than_the_tables_count_it(song_options: SongOptions)
     labels = training.data.labels[training.validation_rows]
     certain = np.eye(4)[(labels + 1) % 4]  # of another class
     measured = training.measure(SongPredictions(certain))
-    assert measured["validation_log_loss"] == pytest.approx(-np.log(NEAREST_TO_CERTAIN))
+    assert measured["validation_log_loss"] == pytest.approx(-np.log(PROBABILITY_MARGIN))
     assert measured["validation_accuracy"] == 0
 
 
 def test_the_base_rate_is_the_training_rows_classes(song_options: SongOptions) -> None:
-    story, data = train(replace(song_options, epochs=1)), song_options.load_data()
+    fold_metadata, data = train(replace(song_options, epochs=1)), song_options.load_data()
     shares = np.bincount(data.labels[data.training_rows(0)]) / len(data.training_rows(0))
-    np.testing.assert_allclose(story["base_rate"], shares)
+    np.testing.assert_allclose(fold_metadata["base_rate"], shares)
     given = shares[data.labels[data.validation_rows(0)]]
-    assert story["base_rate_log_loss"] == pytest.approx(-np.log(given).mean())
+    assert fold_metadata["base_rate_log_loss"] == pytest.approx(-np.log(given).mean())
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
@@ -154,7 +156,7 @@ def test_saved_weights_are_half_and_predict_what_was_written(
     song_options: SongOptions, name: str
 ) -> None:
     recipe = RECIPES[name]
-    story = train(song_options, recipe)
+    fold_metadata = train(song_options, recipe)
     files, data = files_of(song_options, recipe), song_options.load_data()
     tensors = load_file(files.weights)
     counted = ("running_mean", "running_var")
@@ -166,7 +168,7 @@ def test_saved_weights_are_half_and_predict_what_was_written(
     assert sum(key.endswith(counted) for key in tensors) == 2 * 5  # the input's, four layers'
 
     probabilities = predict(
-        load_model(Member(0, files, story)),
+        load_model(Member(0, files, fold_metadata)),
         data.features(recipe.features),
         [data.filenames[row] for row in data.validation_rows(0)],
         device=torch.device("cpu"),
@@ -194,10 +196,10 @@ def test_statistics_beyond_half_survive(song_options: SongOptions) -> None:
 @pytest.mark.slow
 def test_training_learns(song_options: SongOptions) -> None:
     recipe = replace(QUICK.with_epochs(12), learning_rate=1e-2, milestones=(9,))
-    story = train(song_options, recipe)
-    losses = [epoch["train_log_loss"] for epoch in story["epochs"]]
+    fold_metadata = train(song_options, recipe)
+    losses = [epoch["train_log_loss"] for epoch in fold_metadata["epochs"]]
     assert losses[-1] < 0.5 * losses[0]
-    assert story["log_loss"] < story["base_rate_log_loss"]
+    assert fold_metadata["log_loss"] < fold_metadata["base_rate_log_loss"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -212,9 +214,9 @@ def test_the_same_command_gives_the_same_bytes(song_options: SongOptions, name: 
 
 def test_another_seed_is_another_model(song_options: SongOptions) -> None:
     train(song_options)
-    story = train(replace(song_options, seed=2))
-    assert story["model"] == "cnn4_s2"
-    assert (story["recipe"]["seed"], story["recipe"]["data_seed"]) == (2, 2)
+    fold_metadata = train(replace(song_options, seed=2))
+    assert fold_metadata["model"] == "cnn4_s2"
+    assert (fold_metadata["recipe"]["seed"], fold_metadata["recipe"]["data_seed"]) == (2, 2)
     other = files_of(replace(song_options, seed=2))
     assert other.oof.name == "cnn4_s2_0.oof.csv"
     assert other.oof.read_bytes() != files_of(song_options).oof.read_bytes()
@@ -222,8 +224,8 @@ def test_another_seed_is_another_model(song_options: SongOptions) -> None:
 
 def test_a_story_says_how_to_train_it_again(song_options: SongOptions) -> None:
     again = replace(song_options, seed=3, epochs=1, set=("dropout=0.1",))
-    story = train(again)
-    words = story["command_again"].split()
+    fold_metadata = train(again)
+    words = fold_metadata["retrain_command"].split()
     assert words[:3] == ["python", "-m", "hearback.songs.recipes.cnn4"] and words[-2:] == [
         "--attempt",
         "2",
@@ -253,7 +255,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
     with watched_steps() as factors:
         train(song_options, recipe)
     undisturbed = results(files)
-    for path in (files.story, files.oof, files.weights):
+    for path in (files.metadata, files.oof, files.weights):
         path.unlink()
 
     keep_each_step = replace(song_options, checkpoint_minutes=0)
@@ -292,9 +294,9 @@ def test_which_epoch_is_kept(
 
     monkeypatch.setattr(SongTraining, "measure", measure)
     recipe = replace(QUICK.with_epochs(3), keep=keep)
-    story = train(song_options, recipe)
-    assert story["best_epoch"] == kept
-    assert story["log_loss"] == (0.5, 0.75)[kept - 2]
+    fold_metadata = train(song_options, recipe)
+    assert fold_metadata["best_epoch"] == kept
+    assert fold_metadata["log_loss"] == (0.5, 0.75)[kept - 2]
     tensor = load_file(files_of(song_options, recipe).weights)["classifier.weight"]
     assert [torch.equal(tensor, each) for each in weights].index(True) == kept - 1
 
@@ -310,7 +312,7 @@ def test_a_plateau_lowers_the_rate_also_after_going_on(
     by_epoch = np.array(factors).reshape(5, -1)
     n_steps = by_epoch.shape[1]
     np.testing.assert_allclose(by_epoch, np.array([[1, 1, 1, 0.1, 0.1]]).T * np.ones(n_steps))
-    files_of(song_options, recipe).story.unlink()
+    files_of(song_options, recipe).metadata.unlink()
     with watched_steps(kill_at=3 * n_steps + 1), pytest.raises(KeyboardInterrupt):
         train(song_options, recipe)
     with watched_steps() as rest:
@@ -470,11 +472,13 @@ def test_a_whisper_is_trained_and_goes_on(song_options: SongOptions, backbone: P
     options = replace(song_options, backbone=str(backbone), checkpoint_minutes=0)
     recipe = replace(WHISPER.with_epochs(2), batch_size=8, mixtures=0.5, frozen_share=0.5)
     files = files_of(options, recipe)
-    story = train(options, recipe)
+    fold_metadata = train(options, recipe)
     undisturbed = results(files)
-    assert story["shape"]["d_model"] and story["recipe"]["backbone"] == str(backbone)
-    load_model(Member(0, files, story))  # without the backbone
-    files.story.unlink()
+    assert fold_metadata["shape"]["d_model"] and fold_metadata["recipe"]["backbone"] == str(
+        backbone
+    )
+    load_model(Member(0, files, fold_metadata))  # without the backbone
+    files.metadata.unlink()
     with watched_steps(kill_at=5), pytest.raises(KeyboardInterrupt):
         train(options, recipe)
     train(options, recipe)
@@ -483,10 +487,10 @@ def test_a_whisper_is_trained_and_goes_on(song_options: SongOptions, backbone: P
 
 @pytest.mark.slow
 def test_a_resnet_is_trained(song_options: SongOptions) -> None:
-    story = train(replace(song_options, epochs=1), replace(RESNET34, batch_size=8))
+    fold_metadata = train(replace(song_options, epochs=1), replace(RESNET34, batch_size=8))
     tensors = load_file(files_of(song_options, RESNET34).weights)
     assert all(tensor.isfinite().all() for tensor in tensors.values())
-    assert story["epochs"][0]["validation_log_loss"] < 20
+    assert fold_metadata["epochs"][0]["validation_log_loss"] < 20
 
 
 @pytest.mark.parametrize(
@@ -514,15 +518,15 @@ def test_a_backbone_that_is_not_there_is_an_error(song_options: SongOptions) -> 
 def test_what_changes_a_training_is_in_its_identity(song_options: SongOptions) -> None:
     data = song_options.load_data()
 
-    def identity(**changes: Any) -> dict[str, Any]:
+    def run_key(**changes: Any) -> dict[str, Any]:
         options = replace(song_options, **changes)
-        return options.identity(options.adapt(CNN4), data)
+        return options.run_key(options.adapt(CNN4), data)
 
     for change in ({"seed": 2}, {"group_by": "none"}, {"limit": 30}, {"set": ("mix_up=0",)}):
-        assert identity(**change) != identity()
-    assert identity(workers=2, runs=Path("elsewhere")) == identity()
+        assert run_key(**change) != run_key()
+    assert run_key(workers=2, runs=Path("elsewhere")) == run_key()
     separated = replace(data, separation={"backend": "repet"})
-    assert song_options.identity(song_options.adapt(CNN4), separated) != identity()
+    assert song_options.run_key(song_options.adapt(CNN4), separated) != run_key()
 
 
 def test_flags_survive_the_way_to_another_process(song_options: SongOptions) -> None:
@@ -533,8 +537,8 @@ def test_flags_survive_the_way_to_another_process(song_options: SongOptions) -> 
 
 def test_a_loss_that_is_not_finite_names_the_snippets(song_options: SongOptions) -> None:
     class Broken(SongTraining):
-        def judge(self, batch: SongBatch) -> tuple[Tensor, Tensor]:
-            logits, others = super().judge(batch)
+        def compute_logits(self, batch: SongBatch) -> tuple[Tensor, Tensor]:
+            logits, others = super().compute_logits(batch)
             poison = torch.zeros_like(logits)
             poison[batch.rows == self.train_rows[0]] = torch.nan
             return logits + poison, others
@@ -563,7 +567,7 @@ def test_the_losses_of_a_tiny_training_stay(song_options: SongOptions) -> None:
     # SGD: Adam's first steps are as long where a gradient is rounding alone, which differs between
     # processors, and moved these losses by 2e-4; instruction sets move SGD's by 1e-5.
     recipe = replace(CNN4.with_epochs(2), batch_size=8, optimizer="sgd", learning_rate=1e-2)
-    story = train(song_options, recipe, fold=1)
-    found = [(e["train_log_loss"], e["validation_log_loss"]) for e in story["epochs"]]
+    fold_metadata = train(song_options, recipe, fold=1)
+    found = [(e["train_log_loss"], e["validation_log_loss"]) for e in fold_metadata["epochs"]]
     for epoch, (losses, pinned) in enumerate(zip(found, PINNED, strict=True)):
         assert losses == pytest.approx(pinned, abs=1e-4), f"epoch {epoch}: {found}"

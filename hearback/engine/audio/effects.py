@@ -201,13 +201,13 @@ def _spectra(waveform: np.ndarray, n_made: int, rate: float) -> np.ndarray:
     input, between that frame and the one a hop before.
     """
     n_frames = -(-(n_made + N_FFT) // HOP)
-    starts = np.rint(rate * _centres(n_frames)).astype(np.intp) - N_FFT // 2
-    before = HOP - starts[0]
-    after = max(0, starts[-1] + N_FFT - len(waveform))
+    has_pretrained_init = np.rint(rate * _centres(n_frames)).astype(np.intp) - N_FFT // 2
+    before = HOP - has_pretrained_init[0]
+    after = max(0, has_pretrained_init[-1] + N_FFT - len(waveform))
     frames = sliding_window_view(np.pad(waveform, (before, after)), N_FFT)
-    spectra = scipy.fft.rfft(frames[starts + before] * HANN)
+    spectra = scipy.fft.rfft(frames[has_pretrained_init + before] * HANN)
     if rate != 1:
-        hop_before = scipy.fft.rfft(frames[starts + before - HOP] * HANN)
+        hop_before = scipy.fft.rfft(frames[has_pretrained_init + before - HOP] * HANN)
         spectra *= _rotations(spectra, hop_before)
     return spectra
 

@@ -27,12 +27,12 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from hearback.engine.audio.decode import SAMPLE_RATE, VERSION, UnreadableAudio, decode
-from hearback.engine.audio.wav import _FULL_SCALE, _INT16, to_int16
+from hearback.engine.audio.wav import FULL_SCALE, INT16, to_int16
 from hearback.engine.data.paths import containing, leads_out
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.devices import count_processors
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import read_json, whole_file, write_json
+from hearback.engine.io import atomic_write, read_json, write_json
 
 _FLOAT32 = np.dtype("<f4")
 
@@ -64,7 +64,7 @@ class Contents:
     @property
     def dtype(self) -> np.dtype:
         """The type of the values in the data file, little-endian."""
-        return _INT16 if self.is_sound else _FLOAT32
+        return INT16 if self.is_sound else _FLOAT32
 
     @property
     def layout(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Contents:
         """Return a recording's array, float32, from its values in the data file, (n,)."""
         values = stored.astype(np.float32)
         if self.is_sound:
-            values /= _FULL_SCALE
+            values /= FULL_SCALE
         return values if self.shape is None else values.reshape(self.shape)
 
 
@@ -381,7 +381,7 @@ class _Builder:
         """Open data and journal, cut behind what counts: half a recording, half a line."""
         if not self._journal_bytes:
             header = _as_line({**self._layout, "data": self._data_path.name})
-            with whole_file(self._journal_path) as temporary:
+            with atomic_write(self._journal_path) as temporary:
                 temporary.write_bytes(header)
             self._journal_bytes = len(header)
         self._data_path.touch()
@@ -422,7 +422,7 @@ class _Builder:
         moved: dict[str, _Entry] = {}
         offset = 0
         former_path, self._data_path = self._data_path, self._new_path()
-        with whole_file(self._data_path) as temporary, temporary.open("wb") as copy:
+        with atomic_write(self._data_path) as temporary, temporary.open("wb") as copy:
             if entries:
                 with former_path.open("rb") as data:
                     for filename, entry in entries.items():

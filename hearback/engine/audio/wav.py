@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from hearback.engine.io import whole_file
+from hearback.engine.io import atomic_write
 
-_FULL_SCALE = 32_768  # of int16: a 16-bit file at 16 kHz goes through the store bit for bit
+FULL_SCALE = 32_768  # of int16: a 16-bit file at 16 kHz goes through the store bit for bit
 
-_INT16 = np.dtype("<i2")
+INT16 = np.dtype("<i2")
 
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
@@ -24,7 +24,7 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     # Made in memory: libsndfile says "System error" of a full disk, and no more.
     encoded = io.BytesIO()
     soundfile.write(encoded, to_int16(waveform), sample_rate, "PCM_16", format="WAV")
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(encoded.getbuffer())
 
 
@@ -35,5 +35,5 @@ def to_int16(waveform: np.ndarray) -> np.ndarray:
     """
     if not np.isfinite(waveform).all():
         raise ValueError("the waveform has NaN or infinite samples")
-    scaled = np.rint(waveform * _FULL_SCALE)
-    return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(_INT16)
+    scaled = np.rint(waveform * FULL_SCALE)
+    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(INT16)

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.data.problems import Problem, Report, _count, quoted
-from hearback.engine.io import open_file, whole_file
+from hearback.engine.io import atomic_write, open_file
 
 PROBLEMS = "submission_problems.csv"  # beside a submission
 
@@ -44,7 +44,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         "\r" in text for name in texts for text in texts[name] if isinstance(text, str)
     ) or any("\r" in name for name in frame.columns)
     quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting)
 
 

@@ -26,7 +26,7 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.oof import OutOfFold
 
 LEAST_GAIN = 1e-4  # nats: a model that lowers the log loss by less is not run
-_LEAST_SECONDS = 0.01  # that a story tells apart from none
+_LEAST_SECONDS = 0.01  # that a metadata tells apart from none
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
@@ -48,12 +48,12 @@ def show_duration(seconds: float) -> str:
 def seconds_per_clip(table: OutOfFold) -> float:
     """Return how long a fold of a model takes for a clip: the median over folds and epochs.
 
-    Raises HearbackError where the folds' stories do not say.
+    Raises HearbackError where the folds' metadata do not say.
     """
     measured = [
-        max(epoch["validation_seconds"], _LEAST_SECONDS) / story["n_validation"]
-        for story in table.stories.values()
-        for epoch in story["epochs"]
+        max(epoch["validation_seconds"], _LEAST_SECONDS) / fold_metadata["n_validation"]
+        for fold_metadata in table.metadata_by_fold.values()
+        for epoch in fold_metadata["epochs"]
         if "validation_seconds" in epoch
     ]
     if not measured:

@@ -15,7 +15,7 @@ from sklearn.model_selection import GroupKFold
 
 from hearback.engine.ensemble.calibration import KINDS, Calibration, fit_calibration
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation.logistic import NEAREST_TO_CERTAIN, fit_logistic, logit
+from hearback.engine.evaluation.logistic import PROBABILITY_MARGIN, fit_logistic, logit
 from hearback.engine.evaluation.newton import Hessian, minimise, scaled_gram
 
 COMBINATIONS = ("probabilities", "logits")
@@ -53,7 +53,7 @@ class Groups:
 
     @cached_property
     def cross_fits(self) -> tuple[Split, ...]:
-        """The splits for honest scores; none where there is but one group."""
+        """The splits for cross-fitted scores; none where there is but one group."""
         return self._split(N_CROSS_FITS)
 
     @cached_property
@@ -127,15 +127,15 @@ class EnsembleScores:
     """An ensemble and log losses.
 
     `alone` is each model's, (models,); `fitted` is on the rows that weights and calibration were
-    fitted on, `honest` is not.
+    fitted on, `cross_fitted` is not.
     """
 
     mixture: Mixture
     alone: np.ndarray
     plain_mean: float
     fitted: float
-    honest: float
-    honest_predictions: np.ndarray  # (rows, …)
+    cross_fitted: float
+    cross_fitted_predictions: np.ndarray  # (rows, …)
 
 
 def mean_log_loss(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -266,7 +266,7 @@ def _parts(combine: str, predictions: np.ndarray) -> np.ndarray:
         return predictions
     if predictions.ndim == 2:
         return logit(predictions)
-    return np.log(np.clip(predictions, NEAREST_TO_CERTAIN, 1))
+    return np.log(np.clip(predictions, PROBABILITY_MARGIN, 1))
 
 
 def _search(combine: str, parts: np.ndarray, labels: np.ndarray, groups: Groups) -> np.ndarray:
@@ -304,7 +304,7 @@ def fit_mixture(evidence: Evidence, combine: str, calibration: str) -> Mixture:
 def cross_fit(
     evidence: Evidence, combine: str, calibrations: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Return honest probabilities, (rows, …), by calibration.
+    """Return cross-fitted probabilities, (rows, …), by calibration.
 
     Each row's come of weights and a calibration that were both fitted on other groups' rows. Raises
     HearbackError where there are no other groups.
@@ -313,57 +313,57 @@ def cross_fit(
     if not evidence.groups.cross_fits:
         raise HearbackError("all rows are of one group: no others to fit an ensemble on")
     parts = _parts(combine, evidence.predictions)
-    honest = {kind: np.empty(evidence.predictions.shape[1:]) for kind in calibrations}
+    cross_fitted = {kind: np.empty(evidence.predictions.shape[1:]) for kind in calibrations}
     for rest, groups, held_out in evidence.groups.cross_fits:
         weights = _search(combine, _rows(parts, rest), labels[rest], groups)
         mixed = _mix(combine, weights, parts)
-        for kind, predictions in honest.items():
+        for kind, predictions in cross_fitted.items():
             fitted = fit_calibration(kind, mixed[rest], labels[rest], calibration_groups[rest])
             predictions[held_out] = fitted.apply(mixed[held_out], calibration_groups[held_out])
-    return honest
+    return cross_fitted
 
 
 def score_ensemble(evidence: Evidence, combine: str, calibration: str) -> EnsembleScores:
     """Fit an ensemble and score it, its models and their plain mean.
 
-    `combine` is one of `COMBINATIONS`, `calibration` one of `calibration.KINDS`; the honest score
+    `combine` is one of `COMBINATIONS`, `calibration` one of `calibration.KINDS`; the cross-fitted score
     is `cross_fit`'s. Raises HearbackError where all rows are of one group.
     """
     predictions, labels = evidence.predictions, evidence.labels
-    honest = cross_fit(evidence, combine, [calibration])[calibration]
+    cross_fitted = cross_fit(evidence, combine, [calibration])[calibration]
     mixture = fit_mixture(evidence, combine, calibration)
     return EnsembleScores(
         mixture=mixture,
         alone=np.array([mean_log_loss(labels, alone) for alone in predictions]),
         plain_mean=mean_log_loss(labels, predictions.mean(axis=0)),
         fitted=mean_log_loss(labels, mixture.predict(predictions, evidence.calibration_groups)),
-        honest=mean_log_loss(labels, honest),
-        honest_predictions=honest,
+        cross_fitted=mean_log_loss(labels, cross_fitted),
+        cross_fitted_predictions=cross_fitted,
     )
 
 
 def compare_combinations(
     evidence: Evidence, kinds: Sequence[str] = KINDS
 ) -> dict[str, dict[str, float]]:
-    """Return the honest log loss by combination and kind of calibration."""
+    """Return the cross-fitted log loss by combination and kind of calibration."""
     return {
         combine: {
-            kind: mean_log_loss(evidence.labels, honest)
-            for kind, honest in cross_fit(evidence, combine, kinds).items()
+            kind: mean_log_loss(evidence.labels, cross_fitted)
+            for kind, cross_fitted in cross_fit(evidence, combine, kinds).items()
         }
         for combine in COMBINATIONS
     }
 
 
-def honest_log_loss_without(
+def cross_fitted_log_loss_without(
     models: Sequence[int], evidence: Evidence, combine: str, calibration: str
 ) -> float:
-    """Return the honest log loss of the ensemble without some models; NaN where none is left."""
+    """Return the cross-fitted log loss of the ensemble without some models; NaN where none is left."""
     rest = evidence.without(models)
     if not len(rest.predictions):
         return float("nan")
-    honest = cross_fit(rest, combine, [calibration])[calibration]
-    return mean_log_loss(evidence.labels, honest)
+    cross_fitted = cross_fit(rest, combine, [calibration])[calibration]
+    return mean_log_loss(evidence.labels, cross_fitted)
 
 
 def _likelihoods(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -372,4 +372,4 @@ def _likelihoods(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         likelihoods = predictions[:, np.arange(len(labels)), labels]
     else:
         likelihoods = np.abs(predictions - (labels <= 0.5))
-    return np.clip(likelihoods, NEAREST_TO_CERTAIN, 1 - NEAREST_TO_CERTAIN, out=likelihoods)
+    return np.clip(likelihoods, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN, out=likelihoods)

@@ -4,12 +4,12 @@ import numpy as np
 
 from hearback.engine.evaluation.newton import Hessian, minimise, scaled_gram
 
-NEAREST_TO_CERTAIN = 1e-7  # probabilities are kept this far from 0 and 1
+PROBABILITY_MARGIN = 1e-7  # probabilities are kept this far from 0 and 1
 
 
 def logit(predictions: np.ndarray) -> np.ndarray:
-    """Return the log-odds of probabilities, kept `NEAREST_TO_CERTAIN` away from 0 and 1."""
-    clipped = np.clip(np.asarray(predictions, float), NEAREST_TO_CERTAIN, 1 - NEAREST_TO_CERTAIN)
+    """Return the log-odds of probabilities, kept `PROBABILITY_MARGIN` away from 0 and 1."""
+    clipped = np.clip(np.asarray(predictions, float), PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
     return np.log(clipped) - np.log1p(-clipped)
 
 

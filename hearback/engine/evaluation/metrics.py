@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from hearback.engine.evaluation.logistic import NEAREST_TO_CERTAIN, fit_logistic, logit
+from hearback.engine.evaluation.logistic import PROBABILITY_MARGIN, fit_logistic, logit
 
 N_BINS = 10  # of equal mass, for the expected calibration error
 FEWEST_ROWS_OF_A_BIN = 10
@@ -11,7 +11,7 @@ FEWEST_ROWS_OF_A_BIN = 10
 
 def row_log_loss(scores: pd.Series, predictions: pd.Series) -> pd.Series:
     """Return each row's log loss, in nats; probabilities are kept a little away from 0 and 1."""
-    clipped = predictions.clip(NEAREST_TO_CERTAIN, 1 - NEAREST_TO_CERTAIN)
+    clipped = predictions.clip(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
     return -(scores * np.log(clipped) + (1 - scores) * np.log1p(-clipped))
 
 

@@ -12,11 +12,11 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.metrics import row_log_loss
 from hearback.engine.io import sha256_of
 from hearback.engine.training.checkpoint import read_notes
-from hearback.engine.training.fold_files import FoldFiles, Story, read_story
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, read_fold_metadata
 
-_MOST_FOLDS = 1000  # a story that tells of more is damaged
+_MOST_FOLDS = 1000  # a metadata that tells of more is damaged
 _SPLIT = ("n_folds", "group_by", "limit", "data_fingerprint")  # trainings of it can be compared
-_NEEDED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "command_again")
+_NEEDED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "retrain_command")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class OutOfFold:
     """The trained folds of one model (or what an ensemble made of several).
 
     `rows` has filename, score, pred, fold and base (the mean label of the fold's training rows);
-    `stories` the folds' stories by fold number. Another competition's table derives from this one
+    `metadata_by_fold` the folds' metadata by fold number. Another competition's table derives from this one
     and says otherwise what a prediction is, how it is read and what it costs.
     """
 
@@ -34,27 +34,27 @@ class OutOfFold:
     model: str
     n_folds: int
     rows: pd.DataFrame
-    stories: Mapping[int, Story]
+    metadata_by_fold: Mapping[int, FoldMetadata]
 
     @property
     def missing_folds(self) -> list[int]:
         """The folds not trained yet."""
-        return [fold for fold in range(self.n_folds) if fold not in self.stories]
+        return [fold for fold in range(self.n_folds) if fold not in self.metadata_by_fold]
 
     @property
     def family(self) -> str:
-        """How learner and expected text meet in the model; a peer is none of ours."""
-        story = next(iter(self.stories.values()))
-        if "peer" in story:
-            return "peer"
-        pairing = story["recipe"]["pair"]
+        """How learner and expected text meet in the model; a baseline is none of ours."""
+        fold_metadata = next(iter(self.metadata_by_fold.values()))
+        if "baseline" in fold_metadata:
+            return "baseline"
+        pairing = fold_metadata["recipe"]["pair"]
         return {"tokens": "token scorer", "aligned": "aligned comparison"}.get(
             pairing, "comparison"
         )
 
     @staticmethod
     def is_base_rate(value: object) -> bool:
-        """Return whether a story's `base_rate` is one of this competition."""
+        """Return whether a metadata's `base_rate` is one of this competition."""
         return isinstance(value, float | int) and 0 <= value <= 1
 
     @staticmethod
@@ -83,15 +83,15 @@ class OutOfFold:
         """Return the mean of `row_gains` by fold number."""
         return self.row_gains().groupby(self.rows["fold"]).mean()
 
-    def log_loss_at_a_blind_epoch(self) -> float:
+    def blind_epoch_log_loss(self) -> float:
         """Return log loss with each fold's epoch chosen by the other folds.
 
         A fold's own best epoch is chosen on the rows that it is scored on, which flatters it; the
         difference to the plain score says by how much. NaN with fewer than two folds.
         """
         curves = {
-            fold: np.array([epoch["validation_log_loss"] for epoch in story["epochs"]])
-            for fold, story in self.stories.items()
+            fold: np.array([epoch["validation_log_loss"] for epoch in fold_metadata["epochs"]])
+            for fold, fold_metadata in self.metadata_by_fold.items()
         }
         if len(curves) < 2 or len({len(curve) for curve in curves.values()}) != 1:
             return float("nan")
@@ -99,7 +99,7 @@ class OutOfFold:
         for fold, curve in curves.items():
             others = np.mean([curves[other] for other in curves if other != fold], axis=0)
             losses.append(curve[int(np.argmin(others))])
-            weights.append(self.stories[fold]["n_validation"])
+            weights.append(self.metadata_by_fold[fold]["n_validation"])
         return float(np.average(losses, weights=weights))
 
 
@@ -113,7 +113,7 @@ def trained_folds(assets: Path) -> dict[str, list[int]]:
         # A model's name may have underscores itself.
         model, _, fold = path.name.removesuffix(".oof.csv").rpartition("_")
         # "²" is a digit, and no number.
-        if fold.isdecimal() and FoldFiles(assets, model, int(fold)).story.exists():
+        if fold.isdecimal() and FoldFiles(assets, model, int(fold)).metadata.exists():
             found.setdefault(model, []).append(int(fold))
     return {model: sorted(folds) for model, folds in found.items()}
 
@@ -124,7 +124,7 @@ def read_tables(
     """Read the out-of-fold predictions of `models`, or of all that `assets` holds.
 
     `kind` is the competition's: what its folds predict, and how that is read. Raises HearbackError
-    where there are none, where a file is not the one that its story speaks of, and where the folds
+    where there are none, where a file is not the one that its metadata speaks of, and where the folds
     of a model are not of one training: another recipe, split or data.
     """
     found = trained_folds(assets)
@@ -138,13 +138,18 @@ def read_tables(
     if not found:
         raise HearbackError(f"{assets}: no finished fold; train some with {kind.TRAIN}")
     tables = [_read_model(kind, assets, model, folds) for model, folds in found.items()]
-    stories = {f"{t.model} fold {fold}": s for t in tables for fold, s in t.stories.items()}
-    _check_same(kind, str(assets), stories, _SPLIT)
+    metadata_by_fold = {
+        f"{t.model} fold {fold}": s for t in tables for fold, s in t.metadata_by_fold.items()
+    }
+    _check_same(kind, str(assets), metadata_by_fold, _SPLIT)
     return tables
 
 
 def _check_same(
-    kind: type[OutOfFold], what: str, stories: Mapping[str, Story], keys: Sequence[str]
+    kind: type[OutOfFold],
+    what: str,
+    metadata_by_fold: Mapping[str, FoldMetadata],
+    keys: Sequence[str],
 ) -> None:
     """Raise HearbackError where trainings that belong together differ in one of `keys`.
 
@@ -152,8 +157,8 @@ def _check_same(
     """
     for key in keys:
         by_value: dict[str, list[str]] = {}
-        for name, story in stories.items():
-            by_value.setdefault(str(story[key]), []).append(name)
+        for name, fold_metadata in metadata_by_fold.items():
+            by_value.setdefault(str(fold_metadata[key]), []).append(name)
         if len(by_value) > 1:
             said = "; ".join(f"{value}: {', '.join(names)}" for value, names in by_value.items())
             raise HearbackError(
@@ -162,44 +167,46 @@ def _check_same(
             )
 
 
-def _lacking(kind: type[OutOfFold], story: Story) -> list[str]:
-    """Return what a story must say to be compared with others, and does not."""
-    lacking = [key for key in _NEEDED if key not in story]
-    n_folds = story.get("n_folds")
+def _lacking(kind: type[OutOfFold], fold_metadata: FoldMetadata) -> list[str]:
+    """Return what a metadata must say to be compared with others, and does not."""
+    lacking = [key for key in _NEEDED if key not in fold_metadata]
+    n_folds = fold_metadata.get("n_folds")
     if type(n_folds) is not int or not 1 <= n_folds <= _MOST_FOLDS:
         lacking.append("n_folds")
-    if not kind.is_base_rate(story.get("base_rate")):
+    if not kind.is_base_rate(fold_metadata.get("base_rate")):
         lacking.append("base_rate")
-    if not isinstance((story.get("sha256") or {}).get("oof"), str):
+    if not isinstance((fold_metadata.get("sha256") or {}).get("oof"), str):
         lacking.append("sha256")
     return sorted(set(lacking))
 
 
 def _read_model(kind: type[Table], assets: Path, model: str, folds: Sequence[int]) -> Table:
-    stories, tables = {}, []
+    metadata_by_fold, tables = {}, []
     for fold in folds:
         files = FoldFiles(assets, model, fold)
-        story = read_story(files)
-        if lacking := _lacking(kind, story):
+        fold_metadata = read_fold_metadata(files)
+        if lacking := _lacking(kind, fold_metadata):
             raise HearbackError(
-                f"{files.story}: says nothing usable of {', '.join(lacking)}; train the fold again"
+                f"{files.metadata}: says nothing usable of {', '.join(lacking)}; train the fold again"
             )
         try:
-            if sha256_of(files.oof) != story["sha256"]["oof"]:
+            if sha256_of(files.oof) != fold_metadata["sha256"]["oof"]:
                 raise HearbackError(
-                    f"{files.oof}: not the file that {files.story.name} speaks of; "
-                    f"train it again: {story['command_again']}"
+                    f"{files.oof}: not the file that {files.metadata.name} speaks of; "
+                    f"train it again: {fold_metadata['retrain_command']}"
                 )
-            rows = kind.read_rows(files.oof, story["base_rate"])
+            rows = kind.read_rows(files.oof, fold_metadata["base_rate"])
         except (OSError, ValueError) as error:
             raise HearbackError(
                 f"{files.oof}: cannot be read ({error}); train the fold again"
             ) from None
-        stories[fold] = story
+        metadata_by_fold[fold] = fold_metadata
         tables.append(rows.assign(fold=fold))
-    named = {f"{model} fold {fold}": story for fold, story in stories.items()}
+    named = {
+        f"{model} fold {fold}": fold_metadata for fold, fold_metadata in metadata_by_fold.items()
+    }
     _check_same(kind, str(assets), named, ("recipe_fingerprint", "n_folds"))
-    return kind(model, stories[folds[0]]["n_folds"], pd.concat(tables), stories)
+    return kind(model, metadata_by_fold[folds[0]]["n_folds"], pd.concat(tables), metadata_by_fold)
 
 
 def attempts(assets: Path, tables: Sequence[OutOfFold]) -> pd.DataFrame:
@@ -210,7 +217,9 @@ def attempts(assets: Path, tables: Sequence[OutOfFold]) -> pd.DataFrame:
     lines = []
     for table in tables:
         for fold in range(table.n_folds):
-            known = _attempts_at(FoldFiles(assets, table.model, fold), table.stories.get(fold))
+            known = _attempts_at(
+                FoldFiles(assets, table.model, fold), table.metadata_by_fold.get(fold)
+            )
             if not any(attempt["outcome"] == "stalled" for attempt in known) and len(known) < 2:
                 continue
             lines += [
@@ -227,9 +236,11 @@ def attempts(assets: Path, tables: Sequence[OutOfFold]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns).set_index("model")
 
 
-def _attempts_at(files: FoldFiles, story: Story | None) -> list[dict[str, Any]]:
-    if story is not None:
-        return story.get("attempts", [])  # an older version's story, or a peer's, has none
+def _attempts_at(files: FoldFiles, fold_metadata: FoldMetadata | None) -> list[dict[str, Any]]:
+    if fold_metadata is not None:
+        return fold_metadata.get(
+            "attempts", []
+        )  # an older version's metadata, or a baseline's, has none
     return read_notes(files.partial).get("attempts", []) if files.partial.exists() else []
 
 

@@ -14,7 +14,7 @@ from hearback.engine import cli
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.oof import OutOfFold
 from hearback.engine.launch.processes import with_our_modules
-from hearback.engine.training.stall_detector import Curve, StallGuard
+from hearback.engine.training.stall_detector import Curve, StallDetector
 
 # Of a model and the words of a command: the arguments for Python, and what its flags ask for.
 # Raises HearbackError where that is no training of this model by this project.
@@ -23,7 +23,7 @@ ReadCommand = Callable[[str, Sequence[str]], tuple[list[str], argparse.Namespace
 
 @dataclass(frozen=True)
 class Outlier:
-    """A fold that stands out, why, and the command that trains it again, as its story has it."""
+    """A fold that stands out, why, and the command that trains it again, as its metadata has it."""
 
     model: str
     fold: int
@@ -61,7 +61,7 @@ def check(asked: argparse.Namespace, show: Callable[[], list[Outlier]], read: Re
 def find_outliers(tables: Sequence[OutOfFold]) -> list[Outlier]:
     """Return the folds that stand out among those of their model."""
     return [
-        Outlier(table.model, fold, reason, table.stories[fold]["command_again"])
+        Outlier(table.model, fold, reason, table.metadata_by_fold[fold]["retrain_command"])
         for table in tables
         for fold, reason in folds_that_stand_out(table).items()
     ]
@@ -82,7 +82,7 @@ def show_outliers(tables: Sequence[OutOfFold]) -> list[Outlier]:
 
 
 def retrain(outliers: Sequence[Outlier], data: Path, assets: Path, read: ReadCommand) -> None:
-    """Train folds again with the commands of their stories, and name those where that fails.
+    """Train folds again with the commands of their metadata, and name those where that fails.
 
     Raises HearbackError, before any is run, where `command_for` does.
     """
@@ -97,7 +97,7 @@ def retrain(outliers: Sequence[Outlier], data: Path, assets: Path, read: ReadCom
 def command_for(outlier: Outlier, data: Path, assets: Path, read: ReadCommand) -> list[str]:
     """Return the arguments that train an outlier again.
 
-    A story may have been downloaded, so its command is not trusted: it has to be one of this
+    A metadata may have been downloaded, so its command is not trusted: it has to be one of this
     project's trainings, of this very fold, with flags that are known, of these data, into these
     assets. Raises HearbackError for any other.
     """
@@ -163,11 +163,16 @@ def folds_that_stalled(table: OutOfFold) -> dict[int, str]:
     The first folds of a model are trained without any to compare with, and so are folds that are
     trained side by side; seen from the end, each has siblings.
     """
-    curves = {fold: Curve.of(story["epochs"]) for fold, story in table.stories.items()}
+    curves = {
+        fold: Curve.of(fold_metadata["epochs"])
+        for fold, fold_metadata in table.metadata_by_fold.items()
+    }
     reasons = {}
-    for fold in table.stories:
+    for fold in table.metadata_by_fold:
         others = [x for other, x in curves.items() if other != fold and x is not None]
-        if others and (reason := StallGuard(others).replay(table.stories[fold]["epochs"])):
+        if others and (
+            reason := StallDetector(others).replay(table.metadata_by_fold[fold]["epochs"])
+        ):
             reasons[fold] = reason
     return reasons
 

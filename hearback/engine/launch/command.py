@@ -62,7 +62,7 @@ class Plan:
     recipe: FoldRecipe
     options: FoldOptions
     program: tuple[str, ...]
-    identity: Mapping[str, Any]
+    run_key: Mapping[str, Any]
 
 
 def main(competition: Competition) -> int:
@@ -81,7 +81,7 @@ def main(competition: Competition) -> int:
 
     def why(model: str, fold: int) -> str | None:
         files = FoldFiles(asked.assets, model, fold)
-        return why_not_done(files, plans[model].identity, digests.of)
+        return why_not_done(files, plans[model].run_key, digests.of)
 
     to_terminal = arguments.launcher == "local" and len(arguments.slots) == 1
     jobs = find_jobs(plans, folds, why, to_terminal=to_terminal)
@@ -125,8 +125,8 @@ def make_plans(
         data = loaded[for_data]
         for name in arguments.models or competition.recipes:
             recipe = options.adapt(competition.recipes[name])
-            identity = options.identity(recipe, data)
-            yield Plan(recipe, options, competition.program(name), identity)
+            run_key = options.run_key(recipe, data)
+            yield Plan(recipe, options, competition.program(name), run_key)
 
 
 def read_arguments(competition: Competition) -> argparse.Namespace:

@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.training.fold_files import FoldFiles, only_trainer, read_story
+from hearback.engine.training.fold_files import FoldFiles, only_trainer, read_fold_metadata
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ def as_table(outcomes: Sequence[Outcome], assets: Path) -> pd.DataFrame:
     rows = []
     for outcome in outcomes:
         job = outcome.job
-        story = (
-            read_story(FoldFiles(assets, job.model, job.fold))
+        fold_metadata = (
+            read_fold_metadata(FoldFiles(assets, job.model, job.fold))
             if outcome.outcome == "trained"
             else {}
         )
@@ -172,9 +172,11 @@ def as_table(outcomes: Sequence[Outcome], assets: Path) -> pd.DataFrame:
                 "model": job.model,
                 "fold": job.fold,
                 "outcome": said(outcome),
-                "log loss": story.get("log_loss", float("nan")),
+                "log loss": fold_metadata.get("log_loss", float("nan")),
                 "seconds": "–" if math.isnan(outcome.seconds) else f"{outcome.seconds:.0f}",
-                "attempts": str(len(story["attempts"])) if "attempts" in story else "–",
+                "attempts": str(len(fold_metadata["attempts"]))
+                if "attempts" in fold_metadata
+                else "–",
                 "log": "–" if job.log is None else str(job.log),
             }
         )

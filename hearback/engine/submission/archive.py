@@ -3,12 +3,12 @@
     main.py              what the runtime runs
     <script>, packages   the modules that it imports, found by following its imports
     model_configs.json   the ensemble
-    assets/              the folds that it runs, their stories, and what they share
+    assets/              the folds that it runs, their metadata, and what they share
     VERSION              the commit, and which of the packed code is not that commit's
 
 and what a competition adds. The same inputs make the same bytes: names in order, one time and mode
 for all, weights stored, all else deflated (two machines agree where their zlib does). A file is
-packed because the configuration, a story or an index names it, never because it lies in a folder.
+packed because the configuration, a metadata or an index names it, never because it lies in a folder.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from pathlib import Path
 from hearback.engine.data.paths import contained
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import sha256_of, whole_file
+from hearback.engine.io import atomic_write, sha256_of
 from hearback.engine.project import ROOT, SHIPPED
-from hearback.engine.training.fold_files import FoldFiles, Story
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 
 RUNTIME = SHIPPED / "requirements" / "runtime.txt"
 # Packages whose modules have another name.
@@ -107,15 +107,15 @@ def find_folds(
     return found
 
 
-def check_weights(files: FoldFiles, story: Story, training_command: str) -> None:
-    """Raise HearbackError where a fold's weights are not those that its story speaks of."""
+def check_weights(files: FoldFiles, fold_metadata: FoldMetadata, training_command: str) -> None:
+    """Raise HearbackError where a fold's weights are not those that its metadata speaks of."""
     if not files.weights.is_file():
         raise HearbackError(
             f"{files.weights}: not there; copy it here, or train it with {training_command}"
         )
-    if sha256_of(files.weights) != story.get("sha256", {}).get("weights"):
+    if sha256_of(files.weights) != fold_metadata.get("sha256", {}).get("weights"):
         raise HearbackError(
-            f"{files.weights}: not the file that {files.story.name} speaks of; copy both again, or "
+            f"{files.weights}: not the file that {files.metadata.name} speaks of; copy both again, or "
             f"train the fold again with {training_command}"
         )
 
@@ -208,7 +208,7 @@ def write_submission(
 
     `cure` says how it becomes smaller.
     """
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         write_zip(entries, temporary)
         n_bytes = temporary.stat().st_size
         print(describe_sizes(temporary))

@@ -4,7 +4,7 @@ The zip is unpacked into an empty folder; beside it data/ holds some recordings,
 them damaged. There `python main.py` runs in an environment of nothing but
 `requirements/runtime.txt`, without a network, without the project's files, without this process's
 environment variables. Its submission is compared with what the project itself makes of the same
-recordings. What a competition has of its own is a `Play` (`hearback.reading.submission.dry_run`, `hearback.songs.submission.dry_run`).
+recordings. What a competition has of its own is a `DryRun` (`hearback.reading.submission.dry_run`, `hearback.songs.submission.dry_run`).
 
 The network is shut off by a namespace of its own (`unshare`) where the machine allows it. In any
 case each process has `hearback.engine.submission.sandbox_guard`, which refuses sockets and the project's files.
@@ -48,14 +48,14 @@ LIST_PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Where a rehearsal plays: `runtime` is the folder of main.py, the rest is behind it.
+class Sandbox:
+    """Where a dry run plays: `runtime` is the folder of main.py, the rest is behind it.
 
     `damaged` is the filename of the recording that was made so.
     """
 
     runtime: Path
-    backstage: Path
+    workdir: Path
     damaged: str
 
     @property
@@ -66,7 +66,7 @@ class Stage:
     @property
     def guard_log(self) -> Path:
         """What the guard refused."""
-        return self.backstage / "refused.txt"
+        return self.workdir / "refused.txt"
 
     @property
     def submission(self) -> Path:
@@ -74,11 +74,11 @@ class Stage:
         return self.runtime / "submission.csv"
 
 
-S = TypeVar("S", bound=Stage)
+S = TypeVar("S", bound=Sandbox)
 
 
 @dataclass(frozen=True)
-class Play(ABC, Generic[S]):
+class DryRun(ABC, Generic[S]):
     """What is rehearsed: `archive` is submission.zip, on `n_clips` of the recordings in `data`."""
 
     archive: Path
@@ -86,15 +86,15 @@ class Play(ABC, Generic[S]):
     n_clips: int
 
     @abstractmethod
-    def set_stage(self, folder: Path) -> S:
+    def set_up(self, folder: Path) -> S:
         """Unpack the zip into a new folder and put smoke clips beside it."""
 
     @abstractmethod
-    def compare(self, stage: S) -> tuple[list[str], float]:
+    def compare(self, sandbox: S) -> tuple[list[str], float]:
         """Return what is wrong with the submission, and the largest difference of a probability."""
 
     @abstractmethod
-    def describe(self, stage: S) -> str:
+    def describe(self, sandbox: S) -> str:
         """Return what was played, in a few words."""
 
 
@@ -124,15 +124,15 @@ def check_environment(python: Path) -> str:
 
 def unpack(archive: Path, folder: Path, packed_by: str) -> tuple[Path, Path]:
     """Unpack a zip into a new folder; return where it lies, and where all else may."""
-    runtime, backstage = folder / "runtime", folder / "backstage"
-    for new in (runtime, backstage / "guard", backstage / "home", backstage / "tmp"):
+    runtime, workdir = folder / "runtime", folder / "workdir"
+    for new in (runtime, workdir / "guard", workdir / "home", workdir / "tmp"):
         new.mkdir(parents=True)
     if not archive.is_file():
         raise HearbackError(f"{archive}: not there; pack it with {packed_by}")
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(runtime)
-    shutil.copyfile(GUARD, backstage / "guard" / "sitecustomize.py")
-    return runtime, backstage
+    shutil.copyfile(GUARD, workdir / "guard" / "sitecustomize.py")
+    return runtime, workdir
 
 
 def evenly(n_rows: int, n_chosen: int) -> range:
@@ -159,7 +159,7 @@ def can_unshare() -> bool:
         return False
 
 
-def perform(stage: Stage, python: Path, *, namespace: bool) -> None:
+def run_main(sandbox: Sandbox, python: Path, *, namespace: bool) -> None:
     """Run main.py as the runtime does; HearbackError where it fails or does what it must not."""
     command: list[str | Path] = [python.absolute(), "main.py", *ARITHMETIC]
     if namespace:
@@ -167,28 +167,28 @@ def perform(stage: Stage, python: Path, *, namespace: bool) -> None:
     environment = {
         "PATH": os.defpath,
         "LANG": "C.UTF-8",
-        "HOME": str(stage.backstage / "home"),
-        "TMPDIR": str(stage.backstage / "tmp"),
-        "PYTHONPATH": str(stage.backstage / "guard"),
-        "HEARBACK_GUARD_LOG": str(stage.guard_log),
+        "HOME": str(sandbox.workdir / "home"),
+        "TMPDIR": str(sandbox.workdir / "tmp"),
+        "PYTHONPATH": str(sandbox.workdir / "guard"),
+        "HEARBACK_GUARD_LOG": str(sandbox.guard_log),
         "HEARBACK_GUARD_PROJECT": str(ROOT),
         **{name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ},
     }
-    before = _digests(stage.data)
-    _set_writable(stage.data, False)
+    before = _digests(sandbox.data)
+    _set_writable(sandbox.data, False)
     try:
-        done = subprocess.run(command, cwd=stage.runtime, env=environment, check=False)
+        done = subprocess.run(command, cwd=sandbox.runtime, env=environment, check=False)
     finally:
-        _set_writable(stage.data, True)
-    faults = stage.guard_log.read_text().splitlines() if stage.guard_log.exists() else []
+        _set_writable(sandbox.data, True)
+    faults = sandbox.guard_log.read_text().splitlines() if sandbox.guard_log.exists() else []
     if done.returncode:
         faults.append(f"main.py ended with status {done.returncode}")
-    if _digests(stage.data) != before:
+    if _digests(sandbox.data) != before:
         faults.append("data/ was changed")
-    if left := [path.name for path in (stage.backstage / "tmp").iterdir()]:
+    if left := [path.name for path in (sandbox.workdir / "tmp").iterdir()]:
         faults.append(f"left in the folder of temporary files: {', '.join(left)}")
     if faults:
-        raise HearbackError("\n".join(["the rehearsal failed:", *faults]))
+        raise HearbackError("\n".join(["the dry run failed:", *faults]))
 
 
 def _digests(folder: Path) -> dict[Path, str]:
@@ -216,29 +216,29 @@ def listed_problems(path: Path) -> set[str]:
     return set(pd.read_csv(path, dtype=str)["filename"]) if path.exists() else set()
 
 
-def rehearse(play: Play[S], python: Path, *, namespace: bool) -> Iterable[str]:
+def run_dry_run(dry_run: DryRun[S], python: Path, *, namespace: bool) -> Iterable[str]:
     """Play the runtime and compare; return lines that tell of it, or raise HearbackError."""
-    with tempfile.TemporaryDirectory(prefix="hearback-rehearsal-") as folder:
-        stage = play.set_stage(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="hearback-dry run-") as folder:
+        sandbox = dry_run.set_up(Path(folder))
         start = time.monotonic()
-        perform(stage, python, namespace=namespace)
+        run_main(sandbox, python, namespace=namespace)
         seconds = time.monotonic() - start
-        faults, largest = play.compare(stage)
-        problems = listed_problems(stage.submission.with_name(PROBLEMS))
-        if problems != {stage.damaged}:
+        faults, largest = dry_run.compare(sandbox)
+        problems = listed_problems(sandbox.submission.with_name(PROBLEMS))
+        if problems != {sandbox.damaged}:
             faults.append(
-                f"{PROBLEMS} names {sorted(problems)}, and {stage.damaged} alone is damaged"
+                f"{PROBLEMS} names {sorted(problems)}, and {sandbox.damaged} alone is damaged"
             )
         if faults:
             raise HearbackError("\n".join(["the submission is not as it must be:", *faults]))
         return [
-            play.describe(stage),
+            dry_run.describe(sandbox),
             f"main.py took {seconds:.0f} s; scores are those of this environment, to {largest:.1e}",
         ]
 
 
 def declare(parser: argparse.ArgumentParser, data: Path) -> None:
-    """Declare the flags of any rehearsal; `data` is where the recordings usually lie."""
+    """Declare the flags of any dry run; `data` is where the recordings usually lie."""
     add = parser.add_argument
     add("--zip", type=Path, default=Path("submission.zip"), help="what would be submitted")
     add("--data", type=Path, default=data, help="folder of test recordings")
@@ -251,14 +251,14 @@ def declare(parser: argparse.ArgumentParser, data: Path) -> None:
     add("--clips", type=int, default=30, help="recordings to score")
 
 
-def show(play: Play[S], python: Path) -> None:
-    """Rehearse, and print what came of it."""
+def show(dry_run: DryRun[S], python: Path) -> None:
+    """Dry-run, and print what came of it."""
     environment = check_environment(python)
     namespace = can_unshare()
     shut_off = (
         ("a network namespace", "a read-only mount") if namespace else ("no namespace to be had",)
     )
-    told = rehearse(play, python, namespace=namespace)
+    told = run_dry_run(dry_run, python, namespace=namespace)
     print(f"rehearsed in {environment}; {', '.join(shut_off)}, and a guard on sockets and files")
     for line in told:
         print(line)

@@ -1,7 +1,7 @@
-"""Python's sitecustomize.py in a rehearsal: it refuses the network and the project's own files.
+"""Python's sitecustomize.py in a dry run: it refuses the network and the project's own files.
 
 `hearback.reading.submission.dry_run` copies it to a folder that PYTHONPATH names, so that every process of the
-rehearsal imports it first. What is refused is also written down, as whoever tried may carry on.
+dry run imports it first. What is refused is also written down, as whoever tried may carry on.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""A fold's weights and their story, to disk and back.
+"""A fold's weights and their metadata, to disk and back.
 
 A fold that is done is three files: `<model>_<fold>.safetensors` (weights, fp16), `.oof.csv`
-(filename, score, pred) and `.json` (the story), written in this order; of a model that scores words
-four, with `.words.csv` (`hearback.reading.words`) before the story. The story holds the digests of the
-others, so a fold is done when its story is there and they fit it. A fold under way has one file,
+(filename, score, pred) and `.json` (the metadata), written in this order; of a model that scores words
+four, with `.words.csv` (`hearback.reading.words`) before the metadata. The metadata holds the digests of the
+others, so a fold is done when its metadata is there and they fit it. A fold under way has one file,
 `.partial`, replaced after every epoch and in between. Models that read texts share one more, their
 backbone's `tokenizer_<digest>.json`. None of them can run code when it is read.
 """
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import open_file, whole_file
+from hearback.engine.io import atomic_write, open_file
 
 # What batch normalisation has counted: a variance may be beyond fp16.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -45,7 +45,7 @@ def save_partial(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, 
 def _save_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:
@@ -56,7 +56,7 @@ def _save_tensors(
 
 
 def load_partial(
-    path: Path, identity: Mapping[str, Any]
+    path: Path, run_key: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Read what `save_partial` wrote, or None where there is none of this very training.
 
@@ -65,7 +65,7 @@ def load_partial(
     if not path.exists():
         return None
     notes = read_notes(path)
-    if notes["identity"] != dict(identity):
+    if notes["run_key"] != dict(run_key):
         return None
     with _open_partial(path) as file:
         # safe_open's handle has keys() but is no mapping.
@@ -79,8 +79,8 @@ def read_notes(path: Path) -> dict[str, Any]:
     """
     with _open_partial(path) as file:
         notes = json.loads((file.metadata() or {})["notes"])
-        if not isinstance(notes, dict) or "identity" not in notes:
-            raise KeyError("identity")
+        if not isinstance(notes, dict) or "run_key" not in notes:
+            raise KeyError("run_key")
         return notes
 
 

@@ -1,9 +1,9 @@
-"""A fold's weights and their story, to disk and back.
+"""A fold's weights and their metadata, to disk and back.
 
 A fold that is done is three files: `<model>_<fold>.safetensors` (weights, fp16), `.oof.csv`
-(filename, score, pred) and `.json` (the story), written in this order; of a model that scores words
-four, with `.words.csv` (`hearback.reading.words`) before the story. The story holds the digests of the
-others, so a fold is done when its story is there and they fit it. A fold under way has one file,
+(filename, score, pred) and `.json` (the metadata), written in this order; of a model that scores words
+four, with `.words.csv` (`hearback.reading.words`) before the metadata. The metadata holds the digests of the
+others, so a fold is done when its metadata is there and they fit it. A fold under way has one file,
 `.partial`, replaced after every epoch and in between. Models that read texts share one more, their
 backbone's `tokenizer_<digest>.json`. None of them can run code when it is read.
 """
@@ -25,7 +25,7 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.io import open_file, read_json, sha256_of, write_json
 from hearback.engine.training.checkpoint import _save_tensors, in_half, read_notes
 
-Story = dict[str, Any]
+FoldMetadata = dict[str, Any]
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -46,7 +46,7 @@ class FoldFiles:
         return self._path(".safetensors")
 
     @property
-    def story(self) -> Path:
+    def metadata(self) -> Path:
         """The recipe, the history and the fingerprints."""
         return self._path(".json")
 
@@ -68,11 +68,11 @@ class FoldFiles:
 
 @dataclass(frozen=True)
 class TrainedFold:
-    """A fold of one of an ensemble's models, the `model`-th, and the files and story it is in."""
+    """A fold of one of an ensemble's models, the `model`-th, and the files and metadata it is in."""
 
     model: int
     files: FoldFiles
-    story: Story
+    metadata: FoldMetadata
 
 
 @contextmanager
@@ -99,16 +99,16 @@ def save_fold(
     files: FoldFiles,
     weights: Mapping[str, Tensor],
     oof: pd.DataFrame,
-    story: Mapping[str, Any],
+    fold_metadata: Mapping[str, Any],
     words: pd.DataFrame | None = None,
 ) -> None:
-    """Write a finished fold, the story last, and remove what was kept of its way there.
+    """Write a finished fold, the metadata last, and remove what was kept of its way there.
 
     `oof` are the out-of-fold predictions, `words` the word scores of a model that has them.
     """
     half = {name: tensor.contiguous() for name, tensor in in_half(weights).items()}
-    # Until the new story stands, the old one must not vouch for the new files.
-    files.story.unlink(missing_ok=True)
+    # Until the new metadata stands, the old one must not vouch for the new files.
+    files.metadata.unlink(missing_ok=True)
     _save_tensors(files.weights, half)
     write_table(oof, files.oof)
     digests = {"weights": sha256_of(files.weights), "oof": sha256_of(files.oof)}
@@ -116,146 +116,148 @@ def save_fold(
     if words is not None:
         write_table(words, files.words)
         digests["words"] = sha256_of(files.words)
-    write_json(files.story, {**story, "sha256": digests})
+    write_json(files.metadata, {**fold_metadata, "sha256": digests})
     files.partial.unlink(missing_ok=True)
 
 
-def read_story(files: FoldFiles) -> Story:
-    """Read a finished fold's story, or raise HearbackError saying how to make one."""
+def read_fold_metadata(files: FoldFiles) -> FoldMetadata:
+    """Read a finished fold's metadata, or raise HearbackError saying how to make one."""
     try:
-        story = read_json(files.story)
+        fold_metadata = read_json(files.metadata)
     except FileNotFoundError:
         raise HearbackError(
-            f"{files.story}: not there; train {files.model} fold {files.fold}"
+            f"{files.metadata}: not there; train {files.model} fold {files.fold}"
         ) from None
     except (OSError, ValueError) as error:
         raise HearbackError(
-            f"{files.story}: not readable JSON ({error}); delete it and train the fold again"
+            f"{files.metadata}: not readable JSON ({error}); delete it and train the fold again"
         ) from None
-    if fault := _fault(story):
-        raise HearbackError(f"{files.story}: {fault}; delete it and train the fold again")
-    return story
+    if fault := _fault(fold_metadata):
+        raise HearbackError(f"{files.metadata}: {fault}; delete it and train the fold again")
+    return fold_metadata
 
 
-def _fault(story: Any) -> str | None:  # noqa: ANN401  (whatever a file holds)
-    """Return what no training would write in a story, or None."""
-    if not isinstance(story, dict):
-        return "not a story"
+def _fault(fold_metadata: Any) -> str | None:  # noqa: ANN401  (whatever a file holds)
+    """Return what no training would write in a metadata, or None."""
+    if not isinstance(fold_metadata, dict):
+        return "not a metadata"
     for name in ("recipe", "shape", "tokenizer", "text_embedder", "sha256"):
-        if not isinstance(story.get(name) or {}, dict):
-            return f"its {name} is {str(story[name])[:80]!r}"
+        if not isinstance(fold_metadata.get(name) or {}, dict):
+            return f"its {name} is {str(fold_metadata[name])[:80]!r}"
     # What it names lies beside it: a path would lead out of the assets.
     for name, place in (("tokenizer", "file"), ("text_embedder", "directory")):
-        if kept := story.get(name):
+        if kept := fold_metadata.get(name):
             named, digest = kept.get(place), kept.get("sha256")
             texts = isinstance(named, str) and isinstance(digest, str)
             if not texts or Path(named).name != named or named == "..":
                 return f"it names no {name} beside it"
-    if not set(story.get("sha256") or {}) <= {"weights", "oof", "words"}:
+    if not set(fold_metadata.get("sha256") or {}) <= {"weights", "oof", "words"}:
         return "it has digests of files that no fold has"
     return None
 
 
-def stories_of_others(files: FoldFiles, identity: Mapping[str, Any]) -> dict[int, Story]:
-    """Return the stories of the model's other finished folds that are of the same training.
+def sibling_metadata(files: FoldFiles, run_key: Mapping[str, Any]) -> dict[int, FoldMetadata]:
+    """Return the metadata of the model's other finished folds that are of the same training.
 
-    `identity` is `why_not_done`'s. The files that the stories speak of are not looked at.
+    `run_key` is `why_not_done`'s. The files that the metadata speak of are not looked at.
     """
-    stories = {}
-    for fold in range(identity["n_folds"]):
+    metadata_by_fold = {}
+    for fold in range(run_key["n_folds"]):
         other = FoldFiles(files.assets, files.model, fold)
-        if fold == files.fold or not other.story.exists():
+        if fold == files.fold or not other.metadata.exists():
             continue
-        story = read_story(other)
-        if _is_of(story, identity):
-            stories[fold] = story
-    return stories
+        fold_metadata = read_fold_metadata(other)
+        if _is_of(fold_metadata, run_key):
+            metadata_by_fold[fold] = fold_metadata
+    return metadata_by_fold
 
 
-def attempts_under_way(files: FoldFiles, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+def attempts_under_way(files: FoldFiles, run_key: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the earlier attempts that a training under way remembers; none of another training.
 
     Raises HearbackError where its file is not whole.
     """
     notes = read_notes(files.partial) if files.partial.exists() else {}
-    return notes.get("attempts", []) if _is_of(notes.get("identity", {}), identity) else []
+    return notes.get("attempts", []) if _is_of(notes.get("run_key", {}), run_key) else []
 
 
-def attempts_of_story(files: FoldFiles, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+def finished_attempts(files: FoldFiles, run_key: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the attempts that the finished fold was; none of another training."""
-    story = read_story(files) if files.story.exists() else {}
-    return story.get("attempts", []) if _is_of(story, identity) else []
+    fold_metadata = read_fold_metadata(files) if files.metadata.exists() else {}
+    return fold_metadata.get("attempts", []) if _is_of(fold_metadata, run_key) else []
 
 
-def _is_of(values: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
-    return all(values.get(name) == value for name, value in identity.items())
+def _is_of(values: Mapping[str, Any], run_key: Mapping[str, Any]) -> bool:
+    return all(values.get(name) == value for name, value in run_key.items())
 
 
 def why_not_done(
     files: FoldFiles,
-    identity: Mapping[str, Any],
+    run_key: Mapping[str, Any],
     digest_of: Callable[[Path], str] = sha256_of,
 ) -> str | None:
     """Say why the fold has to be trained, or None where it is done.
 
-    `identity` is what must not have changed since: the recipe, the split, the data's fingerprint.
+    `run_key` is what must not have changed since: the recipe, the split, the data's fingerprint.
     `digest_of` gives a file's SHA-256 (`digests.KnownDigests.of` does not read all files again).
     """
-    if not files.story.exists():
+    if not files.metadata.exists():
         return "under way" if files.partial.exists() else "not trained"
     try:
-        story = read_story(files)
+        fold_metadata = read_fold_metadata(files)
     except HearbackError as error:
         return str(error)
-    changed = [name for name, value in identity.items() if story.get(name) != value]
+    changed = [name for name, value in run_key.items() if fold_metadata.get(name) != value]
     if "recipe" in changed:
-        old, new = story.get("recipe", {}), identity["recipe"]
+        old, new = fold_metadata.get("recipe", {}), run_key["recipe"]
         fields = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         return f"its recipe changed since ({', '.join(fields)})"
     if changed:
         return f"trained with another {', '.join(changed).replace('_', ' ')}"
-    return _what_does_not_fit(files, story, digest_of)
+    return _what_does_not_fit(files, fold_metadata, digest_of)
 
 
 def _what_does_not_fit(
-    files: FoldFiles, story: Story, digest_of: Callable[[Path], str]
+    files: FoldFiles, fold_metadata: FoldMetadata, digest_of: Callable[[Path], str]
 ) -> str | None:
     paths = {"weights": files.weights, "oof": files.oof, "words": files.words}
-    digests = story.get("sha256") or {}
+    digests = fold_metadata.get("sha256") or {}
     if "oof" not in digests:
-        return "its story has no digests of its files"
+        return "its metadata has no digests of its files"
     expected = [(paths[name], digest) for name, digest in digests.items()]
-    if kept := story.get("tokenizer"):
+    if kept := fold_metadata.get("tokenizer"):
         expected.append((files.assets / kept["file"], kept["sha256"]))
     for path, digest in expected:
         if not path.exists():
             return f"{path.name} is missing"
         if digest_of(path) != digest:
-            return f"{path.name} is not the file that its story speaks of"
+            return f"{path.name} is not the file that its metadata speaks of"
     return None
 
 
-def check_version(files: FoldFiles, story: Story) -> None:
-    """Raise HearbackError where a story lacks what a model is built from."""
-    if lacking := [key for key in ("recipe", "shape", "tokenizer") if key not in story]:
+def check_version(files: FoldFiles, fold_metadata: FoldMetadata) -> None:
+    """Raise HearbackError where a metadata lacks what a model is built from."""
+    if lacking := [key for key in ("recipe", "shape", "tokenizer") if key not in fold_metadata]:
         raise HearbackError(
-            f"{files.story}: an older version's, lacks {', '.join(lacking)}; train the fold again"
+            f"{files.metadata}: an older version's, lacks {', '.join(lacking)}; train the fold again"
         )
 
 
-def build_and_load(files: FoldFiles, story: Story, build_model: Callable[[], M]) -> M:
+def build_and_load(
+    files: FoldFiles, fold_metadata: FoldMetadata, build_model: Callable[[], M]
+) -> M:
     """Build a finished fold's model and give it its weights; return it in evaluation mode.
 
     Raises HearbackError where no model can be built, or the weights are not this model's.
     """
     n_bytes = files.weights.stat().st_size if files.weights.exists() else 0
-    if n_bytes < _least_bytes(story["shape"]):
-        what = f"{n_bytes} bytes, too few for the sizes that {files.story.name} tells"
+    if n_bytes < _least_bytes(fold_metadata["shape"]):
+        what = f"{n_bytes} bytes, too few for the sizes that {files.metadata.name} tells"
         raise HearbackError(f"{files.weights}: not this model's weights ({what})")
     try:
         model = build_model()
     except (*_NO_MODEL, HearbackError) as error:
-        raise HearbackError(f"{files.story}: no model can be built from it ({error})") from None
+        raise HearbackError(f"{files.metadata}: no model can be built from it ({error})") from None
     try:
         open_file(files.weights).close()  # a pipe, which never ends, is an error here
         tensors = load_file(files.weights)

@@ -17,7 +17,7 @@ class FoldOptions(ABC):
 
     A competition derives its own, with the flags that it has beside these. Its options also say how
     they change a recipe (`adapt`), load the data that they name (`load_data`), and tell what makes
-    two trainings of a fold the same (`identity`).
+    two trainings of a fold the same (`run_key`).
     """
 
     data: Path
@@ -60,7 +60,7 @@ class FoldOptions(ABC):
     def load_data(self) -> Any:  # noqa: ANN401  (a competition's own data)
         """Load and check the training set that these options name."""
 
-    def identity(self, recipe: Any, data: Any) -> dict[str, Any]:  # noqa: ANN401
+    def run_key(self, recipe: Any, data: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return what makes two trainings of a fold the same; `recipe` is the adapted one."""
         return {
             "recipe": recipe.as_dict(),

@@ -66,7 +66,7 @@ class Curve:
 
     @classmethod
     def of(cls, history: Sequence[Mapping[str, Any]]) -> "Curve | None":
-        """Make a curve of a story's epochs; None where they do not say it step by step."""
+        """Make a curve of a metadata's epochs; None where they do not say it step by step."""
         epochs = [epoch for epoch in history if "gradient_norms" in epoch]
         if not epochs or any("losses" not in epoch for epoch in epochs):
             return None  # older than the guard, or never trained
@@ -104,7 +104,7 @@ class Usual:
     loss_bound: float
 
 
-class StallGuard:
+class StallDetector:
     """Watches one attempt at a fold; `others` are the recipe's finished folds.
 
     It draws no random numbers and touches no parameter: a training that never stalls is the same
@@ -121,7 +121,7 @@ class StallGuard:
         self._in_a_row = {"skipped": 0, "zero": 0, "unmoved": 0, "low": 0}
 
     def replay(self, history: Sequence[Mapping[str, Any]]) -> str | None:
-        """See the steps that a story's epochs tell of; return what the first stall was, if any."""
+        """See the steps that a metadata's epochs tell of; return what the first stall was, if any."""
         reasons = [
             self.see(step)
             for epoch in history
@@ -211,7 +211,7 @@ def recorded(epoch: int, losses: Sequence[float], norms: Sequence[float | None])
 
 
 def significant(number: float) -> float:
-    """Return a number to four digits: what a story holds is judged as what was seen."""
+    """Return a number to four digits: what a metadata holds is judged as what was seen."""
     return float(f"{number:.4g}")
 
 

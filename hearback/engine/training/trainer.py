@@ -36,10 +36,16 @@ from hearback.engine.devices import (
 )
 from hearback.engine.errors import HearbackError
 from hearback.engine.training import checkpoint, fold_files
-from hearback.engine.training.fold_files import FoldFiles, Story
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.engine.training.options import FoldOptions
 from hearback.engine.training.recipe import FoldRecipe
-from hearback.engine.training.stall_detector import Curve, StallGuard, Step, recorded, significant
+from hearback.engine.training.stall_detector import (
+    Curve,
+    StallDetector,
+    Step,
+    recorded,
+    significant,
+)
 
 MOST_ATTEMPTS = 3  # at a fold, before a person has to look
 LOWEST_SHARE_THAT_MOVES = 0.01  # of the peak learning rate; below, a step may round to nothing
@@ -108,13 +114,13 @@ def main(training: "type[FoldTraining[R, Any, Any, Any, Any]]", recipe: R) -> No
         arguments = parser.parse_args()
         options = training.OPTIONS.gather(arguments)
         data = options.load_data()
-        story = train_fold(
+        fold_metadata = train_fold(
             training, recipe, arguments.fold, options, data, attempt=arguments.attempt
         )
         print(
-            f"{story['model']} fold {arguments.fold}: log loss {story['log_loss']:.4f} "
-            f"(base rate {story['base_rate_log_loss']:.4f}), epoch {story['best_epoch']} of "
-            f"{story['epochs'][-1]['epoch']}, {story['seconds']:.0f} s"
+            f"{fold_metadata['model']} fold {arguments.fold}: log loss {fold_metadata['log_loss']:.4f} "
+            f"(base rate {fold_metadata['base_rate_log_loss']:.4f}), epoch {fold_metadata['best_epoch']} of "
+            f"{fold_metadata['epochs'][-1]['epoch']}, {fold_metadata['seconds']:.0f} s"
         )
 
     cli.run(train)
@@ -129,12 +135,12 @@ def train_fold(
     *,
     attempt: int = 1,
     program: Sequence[str] | None = None,
-) -> Story:
-    """Train one fold of `recipe` as `options` adapt it, write its files and return its story.
+) -> FoldMetadata:
+    """Train one fold of `recipe` as `options` adapt it, write its files and return its metadata.
 
     `kind` is the competition's training. Another `attempt` at a fold has other random numbers.
     Where one stalls (`hearback.engine.training.stall_detector`) it is given up and the next begins, `MOST_ATTEMPTS` in all;
-    the story tells of each. `program` is what python has to run where that is not the model's own
+    the metadata tells of each. `program` is what python has to run where that is not the model's own
     script. A training that was killed goes on from what it kept last, after an epoch or in the
     midst of one (`options.checkpoint_minutes`), in the attempt that it was at. Raises HearbackError
     where the fold, the backbone or the device is not there, another process trains this fold, or
@@ -151,18 +157,18 @@ def train_fold(
     files = FoldFiles(options.assets, recipe.name, fold)
     numbers = range(attempt, attempt + MOST_ATTEMPTS)
     with fold_files.only_trainer(files):
-        identity = options.identity(recipe, data)
-        under_way = fold_files.attempts_under_way(files, identity)
-        attempts = under_way or fold_files.attempts_of_story(files, identity)
+        run_key = options.run_key(recipe, data)
+        under_way = fold_files.attempts_under_way(files, run_key)
+        attempts = under_way or fold_files.finished_attempts(files, run_key)
         stalled = [past["attempt"] for past in under_way if past["outcome"] == "stalled"]
         for number in numbers:
             if number in stalled:
                 continue  # before this training was killed; it would again
             earlier = [past for past in attempts if past["attempt"] != number]
             training = kind(recipe, fold, options, data, number, program=program, earlier=earlier)
-            story = training.run()
-            if story is not None:
-                return story
+            fold_metadata = training.run()
+            if fold_metadata is not None:
+                return fold_metadata
             attempts = training.attempts
             del training  # a GPU may not hold two models
     raise HearbackError(_why_given_up(files, attempts, numbers))
@@ -221,7 +227,7 @@ class EpochProgress:
         return self.loss_sum / self.n_heard
 
     def steps(self) -> dict[str, list[float | None]]:
-        """Return losses and norms as a story has them: four digits, None for what is not finite.
+        """Return losses and norms as a metadata has them: four digits, None for what is not finite.
 
         The norm of a step that fp16's scaler skipped is not.
         """
@@ -257,8 +263,8 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
         self.attempt, self.attempts = attempt, list(earlier)
         self.program = program or self.program_of(recipe)
         self.files = FoldFiles(options.assets, recipe.name, fold)
-        self.identity = options.identity(recipe, data)
-        self.partial_identity = {**self.identity, "attempt": attempt}
+        self.run_key = options.run_key(recipe, data)
+        self.partial_run_key = {**self.run_key, "attempt": attempt}
         self.device = choose_device(options.device)
         self.workers = default_workers(self.device) if options.workers is None else options.workers
         self.train_rows, self.validation_rows = data.training_rows(fold), data.validation_rows(fold)
@@ -319,7 +325,7 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
         """Give the number of examples and the batches of each of these epochs, counted from 0."""
 
     @abstractmethod
-    def judge(self, batch: B) -> tuple[Tensor, Tensor]:
+    def compute_logits(self, batch: B) -> tuple[Tensor, Tensor]:
         """Return the model's float32 logits, (batch, …), and () what else there is to lose."""
 
     @abstractmethod
@@ -348,7 +354,7 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return what a story says of the model and its inputs, `shape` among it."""
+        """Return what a metadata says of the model and its inputs, `shape` among it."""
 
     def show(self, record: Mapping[str, Any]) -> str:
         """Return how good an epoch was, in a few words. A competition may have others."""
@@ -362,22 +368,22 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
         """Return the table of their words. A competition may have one."""
         return None
 
-    def _make_guard(self) -> StallGuard:
+    def _make_guard(self) -> StallDetector:
         """Return a guard that has seen the other folds, and the steps that were made before."""
-        stories = fold_files.stories_of_others(self.files, self.identity).values()
-        curves = [Curve.of(story["epochs"]) for story in stories]
-        guard = StallGuard([curve for curve in curves if curve is not None])
+        metadata_by_fold = fold_files.sibling_metadata(self.files, self.run_key).values()
+        curves = [Curve.of(fold_metadata["epochs"]) for fold_metadata in metadata_by_fold]
+        guard = StallDetector([curve for curve in curves if curve is not None])
         guard.replay(self.history)
         for step in recorded(self.epoch + 1, self.progress.losses, self.progress.norms):
             guard.see(step)
         return guard
 
-    def _seed(self, stage: int) -> None:
-        sequence = np.random.SeedSequence((self.recipe.seed, self.attempt, stage))
+    def _seed(self, sandbox: int) -> None:
+        sequence = np.random.SeedSequence((self.recipe.seed, self.attempt, sandbox))
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     @property
-    def judged(self) -> M:
+    def eval_model(self) -> M:
         """The model that is validated and kept: the weights' running average, if there is one."""
         return self.model if self.average is None else cast(M, self.average.module)
 
@@ -386,8 +392,8 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
         """The epoch with the lowest validation log loss."""
         return min(self.history, key=lambda epoch: epoch["validation_log_loss"])
 
-    def run(self) -> Story | None:
-        """Train to the end and return the story, or None where the attempt stalled."""
+    def run(self) -> FoldMetadata | None:
+        """Train to the end and return the metadata, or None where the attempt stalled."""
         path = self.options.runs / f"{self.recipe.name}_{self.fold}"
         try:
             with closing(SummaryWriter(path)) as scalars:
@@ -407,16 +413,16 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
         recipe, progress = self.recipe, self.progress
         # Each epoch has randomness of its own, so one that is resumed is one that never stopped.
         self._seed(self.epoch + 1)
-        n_draws, batches = next(self.coming)
+        n_examples, batches = next(self.coming)
         self.model.train()
         name = f"{recipe.name} fold {self.fold} epoch {self.epoch + 1}/{recipe.epochs}"
-        with tqdm(total=n_draws, initial=progress.n_heard, desc=name, unit="clip") as bar:
+        with tqdm(total=n_examples, initial=progress.n_heard, desc=name, unit="clip") as bar:
             # What was heard before is loaded again: it decides how the batches are filled.
             batches = islice(batches, len(progress.losses), None)
             started, seconds_before = time.monotonic(), progress.seconds
             self._restore_random_state()
             for batch in batches:
-                epochs_done = self.epoch + progress.n_heard / n_draws
+                epochs_done = self.epoch + progress.n_heard / n_examples
                 step = self._step(batch, self.learning_rate_factor(epochs_done))
                 progress.add(len(batch), step.loss, step.gradient_norm)
                 progress.seconds = seconds_before + time.monotonic() - started
@@ -445,7 +451,7 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
         tqdm.write(
             f"{name}: train {record['train_log_loss']:.4f}, "
             f"validation {self.show(record)}, "
-            f"{n_draws / progress.seconds:.1f} clips/s, "
+            f"{n_examples / progress.seconds:.1f} clips/s, "
             f"{peak_memory_gb(self.device):.1f} GB at most"
         )
 
@@ -455,7 +461,7 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
         Completes and returns the epoch's `record`, which becomes part of the history.
         """
         started = time.monotonic()
-        predictions = self.predict(self.judged)
+        predictions = self.predict(self.eval_model)
         record = {
             **record,
             **self.measure(predictions),
@@ -464,7 +470,7 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
         self.history.append(record)
         if self.best is record:
             self.best_predictions = predictions
-            self.best_weights = checkpoint.in_half(self.judged.state_dict())
+            self.best_weights = checkpoint.in_half(self.eval_model.state_dict())
         return record
 
     def _step(self, batch: B, factor: float) -> Step:
@@ -475,7 +481,7 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
             batch = batch.pin_memory()
         batch = batch.to(self.device)
         with mixed_precision(self.device, self.dtype):
-            logits, others = self.judge(batch)
+            logits, others = self.compute_logits(batch)
         scale, before = self.scaler.get_scale(), torch.cat(self.watched)
         losses = self.losses(logits, batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -515,7 +521,7 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
                 **{f"random.{name}": state for name, state in self._random_state().items()},
             },
             {
-                "identity": self.partial_identity,
+                "run_key": self.partial_run_key,
                 "attempts": self.attempts,
                 "epoch": self.epoch,
                 "progress": asdict(self.progress),
@@ -543,7 +549,7 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
         return {} if self.average is None else self.average.state_dict()
 
     def _resume(self) -> bool:
-        kept = checkpoint.load_partial(self.files.partial, self.partial_identity)
+        kept = checkpoint.load_partial(self.files.partial, self.partial_run_key)
         if kept is None:
             return False
         tensors, notes = kept
@@ -579,14 +585,14 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
                 steps[name] = [*epoch.get(name, ()), *steps[name]]
         self.attempts.append({**self._describe_attempt("stalled", reason), **steps})
         notes = {
-            "identity": {**self.identity, "attempt": self.attempt + 1},
+            "run_key": {**self.run_key, "attempt": self.attempt + 1},
             "attempts": self.attempts,
         }
         checkpoint.save_partial(self.files.partial, {}, notes)
         tqdm.write(f"{self.recipe.name} fold {self.fold}: attempt {self.attempt} stalled: {reason}")
 
     def _describe_attempt(self, outcome: str, reason: str | None) -> dict[str, Any]:
-        """Return the attempt as a story has it: how it ended, where and why."""
+        """Return the attempt as a metadata has it: how it ended, where and why."""
         under_way = bool(self.progress.losses)
         last = {} if under_way or not self.history else self.history[-1]
         return {
@@ -601,17 +607,17 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
     def _seconds_of_history(self) -> float:
         return sum(epoch["train_seconds"] + epoch["validation_seconds"] for epoch in self.history)
 
-    def finish(self) -> Story:
-        """Write the best epoch's weights and predictions, and the story; return the story."""
+    def finish(self) -> FoldMetadata:
+        """Write the best epoch's weights and predictions, and the metadata; return the metadata."""
         assert self.best_predictions is not None
-        story: Story = {
-            **self.identity,
+        fold_metadata: FoldMetadata = {
+            **self.run_key,
             "model": self.recipe.name,
             "fold": self.fold,
             "attempt": self.attempt,
             "base_rate": self.base_rate(),
             "attempts": [*self.attempts, self._describe_attempt("finished", None)],
-            "command_again": shlex.join(
+            "retrain_command": shlex.join(
                 [
                     *("python", *self.program, "--fold", str(self.fold)),
                     *self.options.as_flags(),
@@ -635,5 +641,5 @@ class FoldTraining(ABC, Generic[R, D, M, B, P]):
             },
         }
         oof, words = self.out_of_fold(self.best_predictions), self.words(self.best_predictions)
-        fold_files.save_fold(self.files, self.best_weights, oof, story, words)
-        return story
+        fold_files.save_fold(self.files, self.best_weights, oof, fold_metadata, words)
+        return fold_metadata

@@ -9,15 +9,15 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 Pooling = Literal["mean", "attention", "attention+mean"]
-STARTING_SCALE = 5.0  # of a cosine: with it, scores may be as far apart as 0.7 % and 99.3 %
+INITIAL_SCALE = 5.0  # of a cosine: with it, scores may be as far apart as 0.7 % and 99.3 %
 
 
 class MeanPooling(nn.Module):
     """The mean of a pair's frames."""
 
-    def forward(self, frames: Tensor, heard: Tensor) -> Tensor:
-        """Pool (batch, frames, width) where `heard`, (batch, frames) bool, to (batch, width)."""
-        weights = heard.to(frames.dtype) / heard.sum(1, keepdim=True)
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Pool (batch, frames, width) where `mask`, (batch, frames) bool, to (batch, width)."""
+        weights = mask.to(frames.dtype) / mask.sum(1, keepdim=True)
         return torch.einsum("bf,bfw->bw", weights, frames)
 
 
@@ -31,9 +31,9 @@ class AttentionPooling(nn.Module):
         super().__init__()
         self.score = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1))
 
-    def forward(self, frames: Tensor, heard: Tensor) -> Tensor:
-        """Pool (batch, frames, width) where `heard`, (batch, frames) bool, to (batch, width)."""
-        scores = self.score(frames).squeeze(-1).float().masked_fill(~heard, float("-inf"))
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Pool (batch, frames, width) where `mask`, (batch, frames) bool, to (batch, width)."""
+        scores = self.score(frames).squeeze(-1).float().masked_fill(~mask, float("-inf"))
         weights = scores.softmax(dim=1).to(frames.dtype)
         return torch.einsum("bf,bfw->bw", weights, frames)
 
@@ -60,10 +60,10 @@ class Pooler(nn.Module):
         self.pooled_dropout = nn.Dropout(dropout if dropout_on == "pooled" else 0.0)
         self.n_pooled = width * len(self.poolings)
 
-    def pool(self, frames: Tensor, heard: Tensor) -> Tensor:
-        """Pool (batch, frames, width) where `heard`, (batch, frames) bool, to (batch, n_pooled)."""
+    def pool(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Pool (batch, frames, width) where `mask`, (batch, frames) bool, to (batch, n_pooled)."""
         frames = self.frame_dropout(frames)
-        pooled = torch.cat([pool(frames, heard) for pool in self.poolings], dim=-1)
+        pooled = torch.cat([pool(frames, mask) for pool in self.poolings], dim=-1)
         return self.pooled_dropout(pooled)
 
 
@@ -90,9 +90,9 @@ class Head(Pooler):
         super().__init__(width, pooling=pooling, dropout=dropout, dropout_on=dropout_on)
         self.classifier = make_classifier(self.n_pooled + n_context, hidden)
 
-    def forward(self, frames: Tensor, heard: Tensor, context: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, mask: Tensor, context: Tensor) -> Tensor:
         """Map (batch, frames, width), (batch, frames) and (batch, n_context) to (batch,) logits."""
-        pooled = self.pool(frames, heard)
+        pooled = self.pool(frames, mask)
         return self.classifier(torch.cat([pooled, context.to(pooled.dtype)], dim=-1)).squeeze(-1)
 
 
@@ -110,7 +110,7 @@ class Standardised(nn.Module):
         """Standardise (batch, features) to float32."""
         return (features.float() - self.feature_mean) / self.feature_std
 
-    def measure(self, features: np.ndarray) -> np.ndarray:
+    def fit(self, features: np.ndarray) -> np.ndarray:
         """Keep mean and deviation of (rows, features); return these standardised."""
         mean, std = features.mean(0), features.std(0)
         std = np.where(std > 0, std, 1.0)  # a constant says nothing, and must not become NaN
@@ -120,7 +120,7 @@ class Standardised(nn.Module):
         return (features - mean) / std
 
 
-class StartedLinear(Standardised):
+class LogisticInitLinear(Standardised):
     """A linear layer on standardised features, which starts as a logistic regression.
 
     A model that has it is good before its first step: what its features are worth untrained is
@@ -136,13 +136,15 @@ class StartedLinear(Standardised):
         with torch.autocast(features.device.type, enabled=False):
             return self.linear(self.standardise(features)).squeeze(1)
 
-    def start_from(self, features: np.ndarray, labels: np.ndarray, c: float = 0.1) -> None:
+    def init_from_pretrained(
+        self, features: np.ndarray, labels: np.ndarray, c: float = 0.1
+    ) -> None:
         """Start as a logistic regression of (rows,) labels on (rows, features).
 
         `c` is scikit-learn's `C`, the inverse of the penalty on the weights. Raises ValueError
         where all labels are the same.
         """
-        fit = LogisticRegression(C=c, max_iter=5000).fit(self.measure(features), labels)
+        fit = LogisticRegression(C=c, max_iter=5000).fit(self.fit(features), labels)
         with torch.no_grad():
             self.linear.weight.copy_(torch.from_numpy(fit.coef_))
             self.linear.bias.copy_(torch.from_numpy(fit.intercept_))
@@ -159,9 +161,9 @@ class VectorClassifier(Standardised):
         """Map (batch, both widths) and (batch, n_context) to (batch,) logits."""
         return self.classifier(torch.cat([self.standardise(vectors), context], -1)).squeeze(-1)
 
-    def start_from(self, features: np.ndarray, labels: np.ndarray) -> None:
+    def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Standardise as (rows, both widths) say: the one vector's numbers may be much smaller."""
-        self.measure(features)
+        self.fit(features)
 
 
 class VectorCosine(Standardised):
@@ -176,7 +178,7 @@ class VectorCosine(Standardised):
         self.widths = widths
         self.projection = nn.Linear(widths[0], widths[0], bias=False)
         self.other_projection = None if same_kind else nn.Linear(widths[1], widths[0], bias=False)
-        self.log_scale = nn.Parameter(torch.tensor(STARTING_SCALE).log())
+        self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE).log())
         self.offset = nn.Linear(n_context, 1)
 
     def cosine(self, vectors: Tensor) -> Tensor:
@@ -192,9 +194,9 @@ class VectorCosine(Standardised):
         return self.log_scale.exp() * self.cosine(vectors) + self.offset(context).squeeze(-1)
 
     @torch.no_grad()
-    def start_from(self, features: np.ndarray, labels: np.ndarray) -> None:
+    def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Standardise as (rows, both widths) say, and start at the base rate of (rows,) labels."""
-        self.measure(features)
+        self.fit(features)
         odds = (labels.sum() + 1) / ((1 - labels).sum() + 1)  # finite, whatever the labels
         cosine = self.cosine(torch.from_numpy(features).to(self.feature_mean)).mean()
         nn.init.zeros_(self.offset.weight)

@@ -58,7 +58,7 @@ class _Branch:
         return self.encoder.layers[self.depth - 1](x)
 
 
-class Trunks:
+class SharedLayers:
     """Encoders, numbered as they are added, as trees whose branches part where their weights do."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The ladder of the comparison idea: five ways in which learner and expected text may meet.
+"""The ablation of the comparison idea: five ways in which learner and expected text may meet.
 
     python -m hearback.reading.baselines.ablation --backbone assets/whisper-tiny.en --preset small --folds 0
 
@@ -36,7 +36,7 @@ from train_model3mb import RECIPE
 # Mean pooling and one hidden layer: a linear classifier cannot compare two vectors side by side.
 BASE = replace(RECIPE, hidden="width", text_embedder="sentence-transformers/all-MiniLM-L6-v2")
 RECIPES = {
-    name: replace(BASE, name=f"model_ladder_{name}", pair=pair)
+    name: replace(BASE, name=f"model_ablation_{name}", pair=pair)
     for pair in COMPARISONS
     for name in (pair.replace(" ", "_"),)
 }
@@ -47,7 +47,7 @@ def main() -> None:
     """Train what is not done yet, and print the table."""
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--rungs", nargs="+", choices=tuple(RECIPES), default=list(RECIPES), help="only these"
+        "--variants", nargs="+", choices=tuple(RECIPES), default=list(RECIPES), help="only these"
     )
     parser.add_argument("--folds", "--fold", nargs="+", type=int, help="only these (default: all)")
     parser.add_argument(
@@ -66,48 +66,48 @@ def train(arguments: argparse.Namespace, options: TrainingOptions, data: Trainin
     """Train the folds that are not done; at another attempt than the first, all that are asked."""
     folds = range(options.n_folds) if arguments.folds is None else arguments.folds
     for fold in folds:
-        for rung in arguments.rungs:
-            recipe = RECIPES[rung]
-            identity = options.identity(options.adapt(recipe), data)
-            reason = why_not_done(FoldFiles(options.assets, recipe.name, fold), identity)
+        for variant in arguments.variants:
+            recipe = RECIPES[variant]
+            run_key = options.run_key(options.adapt(recipe), data)
+            reason = why_not_done(FoldFiles(options.assets, recipe.name, fold), run_key)
             print(f"{recipe.name} fold {fold}: {reason or 'done'}", flush=True)
             if reason is not None or arguments.attempt > 1:
-                program = ("-m", "hearback.reading.baselines.ablation", "--rungs", rung)
+                program = ("-m", "hearback.reading.baselines.ablation", "--variants", variant)
                 train_fold(recipe, fold, options, data, arguments.attempt, program=program)
 
 
 def tables(assets: Path, data: TrainingData) -> dict[str, pd.DataFrame]:
-    """Return how good the rungs with a finished fold are, from the bottom, and for whom.
+    """Return how good the variants with a finished fold are, from the bottom, and for whom.
 
     Raises HearbackError where none has one.
     """
     metadata = data.metadata.assign(score=data.labels)
     trained = oof.trained_folds(assets)
-    models = {recipe.name: rung for rung, recipe in RECIPES.items() if recipe.name in trained}
+    models = {recipe.name: variant for variant, recipe in RECIPES.items() if recipe.name in trained}
     if not models:
-        raise HearbackError(f"{assets}: no finished fold of the ladder")
-    rungs = evaluation.read_out_of_fold(assets, list(models))
-    summary = evaluation.summary(rungs, metadata)
+        raise HearbackError(f"{assets}: no finished fold of the ablation")
+    variants = evaluation.read_out_of_fold(assets, list(models))
+    summary = evaluation.summary(variants, metadata)
     there = [IN_THE_COMPETITION[models[name]] for name in summary.index]
     summary.insert(2, "in the competition", there)
     return {
         "Ladder": summary,
-        "Each rung against the one below": steps(rungs, metadata),
-        "Log loss per grade": evaluation.by_column(rungs, metadata, "grade"),
-        "Log loss per task": evaluation.by_column(rungs, metadata, "task"),
+        "Each variant against the one below": steps(variants, metadata),
+        "Log loss per grade": evaluation.by_column(variants, metadata, "grade"),
+        "Log loss per task": evaluation.by_column(variants, metadata, "task"),
     }
 
 
-def steps(rungs: Sequence[oof.OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
-    """Return how far each rung's log loss is below the last one's, on the rows of all of them."""
-    rows = evaluation.join(rungs, metadata)
+def steps(variants: Sequence[oof.OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+    """Return how far each variant's log loss is below the last one's, on the rows of all of them."""
+    rows = evaluation.join(variants, metadata)
     error_name = f"± (by {evaluation.group_unit(rows)})"
     lines = []
-    for below, rung in pairwise(rungs):
-        # The rung below stands where the base rate does elsewhere.
+    for below, variant in pairwise(variants):
+        # The variant below stands where the base rate does elsewhere.
         against = rows.assign(base=rows[below.model])
-        gain, error = evaluation.gain_with_error(against, rows[rung.model])
-        lines.append({"model": rung.model, "rows": len(rows), "gain": gain, error_name: error})
+        gain, error = evaluation.gain_with_error(against, rows[variant.model])
+        lines.append({"model": variant.model, "rows": len(rows), "gain": gain, error_name: error})
     return pd.DataFrame(lines, columns=["model", "rows", "gain", error_name]).set_index("model")
 
 

@@ -1,6 +1,6 @@
 """Peers: other ways to score the same clips, on the same folds, for the same tables.
 
-    python -m hearback.reading.baselines.train --data data --backbone assets/whisper-tiny.en --peers text transcript
+    python -m hearback.reading.baselines.train --data data --backbone assets/whisper-tiny.en --baselines text transcript
 
 base        the mean label of the training rows
 text        no audio: n-grams of the expected text and its length, logistic regression
@@ -11,7 +11,7 @@ acoustic    how the recording sounds (MFCC, energy, pitch, spectrum, pace): boos
 
 All but the first also know task and grade, as our models do, and none the speaker. What is to be
 chosen (a penalty, a number of trees) is chosen inside the training rows, whole speakers held out.
-A peer's fold is two files beside the models': `model_peer_<name>_<fold>.oof.csv` and `.json`, which
+A baseline's fold is two files beside the models': `model_peer_<name>_<fold>.oof.csv` and `.json`, which
 check_models.py and get_config.py read. It has no weights: it is there to be compared with, and
 infer.py cannot run it.
 """
@@ -49,7 +49,7 @@ from hearback.engine.data.folds import SEED
 from hearback.engine.data.tables import write_table
 from hearback.engine.devices import TRAINING_PRECISIONS, choose_device
 from hearback.engine.io import sha256_of, write_json
-from hearback.engine.training.fold_files import FoldFiles, Story
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.engine.whisper import pretrained
 from hearback.reading.baselines import transcripts
 from hearback.reading.dataset import TrainingData, load_training_data
@@ -75,7 +75,7 @@ class PeerOptions:
     store: Path
     assets: Path
     backbone: str
-    peers: tuple[str, ...]
+    baselines: tuple[str, ...]
     n_folds: int
     group_by: str | None
     limit: int | None
@@ -95,7 +95,7 @@ class Estimator(Protocol):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a peer knows of every row, and how long it took to find that out for all of them.
+    """What a baseline knows of every row, and how long it took to find that out for all of them.
 
     `settings` are what else the predictions depend on: a backbone, say.
     """
@@ -107,7 +107,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer: what it knows, and how it learns."""
+    """A baseline: what it knows, and how it learns."""
 
     inputs: Callable[[TrainingData, PeerOptions], Inputs]
     estimator: Callable[[], Estimator]
@@ -343,7 +343,7 @@ def acoustic_inputs(data: TrainingData, options: PeerOptions) -> Inputs:
     return Inputs(features, time.monotonic() - started)
 
 
-PEERS = {
+BASELINES = {
     "base": Peer(nothing, lambda: BaseRate(strategy="prior")),
     "text": Peer(text_inputs, on_text_alone),
     "transcript": Peer(transcript_inputs, lambda: logistic_regression(StandardScaler())),
@@ -352,24 +352,24 @@ PEERS = {
 
 
 def model_name(name: str) -> str:
-    """Return what a peer is called among the models."""
+    """Return what a baseline is called among the models."""
     return f"model_peer_{name}"
 
 
-def score_peer(name: str, data: TrainingData, options: PeerOptions) -> list[Story]:
-    """Score each fold's rows with the peer trained on the others, and write its files."""
-    inputs = PEERS[name].inputs(data, options)
+def score_peer(name: str, data: TrainingData, options: PeerOptions) -> list[FoldMetadata]:
+    """Score each fold's rows with the baseline trained on the others, and write its files."""
+    inputs = BASELINES[name].inputs(data, options)
     groups = data.metadata[inner_group(data.metadata, options)].to_numpy(dtype=str)
-    stories = []
+    metadata_by_fold = []
     for fold in range(options.n_folds):
         train, held_out = np.flatnonzero(data.folds != fold), np.flatnonzero(data.folds == fold)
         started = time.monotonic()
-        estimator = PEERS[name].estimator()
+        estimator = BASELINES[name].estimator()
         estimator.fit(inputs.features.iloc[train], data.labels[train], groups=groups[train])
         predictions = estimator.predict_proba(inputs.features.iloc[held_out])[:, 1]
         share = inputs.seconds * len(held_out) / len(data.labels)
         seconds = round(time.monotonic() - started + share, 2)
-        story = tell(
+        fold_metadata = tell(
             name, fold, data, options, inputs=inputs, predictions=predictions, seconds=seconds
         )
         oof = pd.DataFrame(
@@ -380,8 +380,8 @@ def score_peer(name: str, data: TrainingData, options: PeerOptions) -> list[Stor
             }
         )
         files = FoldFiles(options.assets, model_name(name), fold)
-        stories.append(save_peer_fold(files, oof, story))
-    return stories
+        metadata_by_fold.append(save_peer_fold(files, oof, fold_metadata))
+    return metadata_by_fold
 
 
 def inner_group(metadata: pd.DataFrame, options: PeerOptions) -> str:
@@ -400,24 +400,24 @@ def tell(
     inputs: Inputs,
     predictions: np.ndarray,
     seconds: float,
-) -> Story:
-    """Return a fold's story: what the tables read, and what the predictions depend on.
+) -> FoldMetadata:
+    """Return a fold's metadata: what the tables read, and what the predictions depend on.
 
     Its one epoch is the fit itself: no choice was made on the held-out rows. `voice` is that of the
-    references in the data's fingerprint; no peer hears them.
+    references in the data's fingerprint; no baseline hears them.
     """
     held_out = data.folds == fold
     labels = data.labels[held_out]
     base_rate = float(data.labels[~held_out].mean())
     loss = float(log_loss(labels, predictions, labels=[0, 1]))
-    peer = {
+    baseline = {
         "name": name,
         "features": list(inputs.features.columns),
         **(inputs.settings or {}),
     }
     return {
-        "peer": peer,
-        "recipe_fingerprint": hashlib.sha256(json.dumps(peer).encode()).hexdigest()[:16],
+        "baseline": baseline,
+        "recipe_fingerprint": hashlib.sha256(json.dumps(baseline).encode()).hexdigest()[:16],
         "n_folds": options.n_folds,
         "group_by": options.group_by,
         "limit": options.limit,
@@ -425,7 +425,7 @@ def tell(
         "model": model_name(name),
         "fold": fold,
         "base_rate": base_rate,
-        "command_again": command_again(name, options),
+        "retrain_command": retrain_command(name, options),
         "epochs": [{"epoch": 1, "validation_log_loss": loss}],
         "best_epoch": 1,
         "log_loss": loss,
@@ -443,21 +443,23 @@ def tell(
     }
 
 
-def save_peer_fold(files: FoldFiles, oof: pd.DataFrame, story: Story) -> Story:
-    """Write a fold's predictions, then the story that vouches for them, and return that."""
-    files.story.unlink(missing_ok=True)
+def save_peer_fold(
+    files: FoldFiles, oof: pd.DataFrame, fold_metadata: FoldMetadata
+) -> FoldMetadata:
+    """Write a fold's predictions, then the metadata that vouches for them, and return that."""
+    files.metadata.unlink(missing_ok=True)
     write_table(oof, files.oof)
-    story = {**story, "sha256": {"oof": sha256_of(files.oof)}}
-    write_json(files.story, story)
-    return story
+    fold_metadata = {**fold_metadata, "sha256": {"oof": sha256_of(files.oof)}}
+    write_json(files.metadata, fold_metadata)
+    return fold_metadata
 
 
-def command_again(name: str, options: PeerOptions) -> str:
-    """Return the command that scores this peer as `options` say."""
-    parts = ["python", "-m", "hearback.reading.baselines.train", "--peers", name]
+def retrain_command(name: str, options: PeerOptions) -> str:
+    """Return the command that scores this baseline as `options` say."""
+    parts = ["python", "-m", "hearback.reading.baselines.train", "--baselines", name]
     defaults = vars(make_parser().parse_args([]))
     for option, value in vars(options).items():
-        if option != "peers" and value != defaults[option]:
+        if option != "baselines" and value != defaults[option]:
             parts += [f"--{option}", str(value)]
     return shlex.join(parts)
 
@@ -471,7 +473,13 @@ def make_parser() -> cli.Parser:
     add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
     add("--assets", type=Path, default=Path("assets"), help="folder of the folds, to write to")
     add("--backbone", default="assets/whisper-tiny.en", help="the Whisper that transcribes")
-    add("--peers", nargs="+", choices=tuple(PEERS), default=list(PEERS), help="which of them")
+    add(
+        "--baselines",
+        nargs="+",
+        choices=tuple(BASELINES),
+        default=list(BASELINES),
+        help="which of them",
+    )
     add("--n_folds", type=int, default=6, help="number of folds that the table is split into")
     add(
         "--group_by",
@@ -490,9 +498,9 @@ def make_parser() -> cli.Parser:
 
 
 def main() -> None:
-    """Score the peers that the command line names, and say how good they are."""
+    """Score the baselines that the command line names, and say how good they are."""
     values = vars(make_parser().parse_args())
-    options = PeerOptions(**{**values, "peers": tuple(values["peers"])})
+    options = PeerOptions(**{**values, "baselines": tuple(values["baselines"])})
     data = load_training_data(
         options.data,
         options.tts_data,
@@ -501,11 +509,13 @@ def main() -> None:
         group_by=options.group_by,
         limit=options.limit,
     )
-    for name in options.peers:
-        stories = score_peer(name, data, options)
-        rows = [story["n_validation"] for story in stories]
-        loss = np.average([story["log_loss"] for story in stories], weights=rows)
-        seconds = sum(story["seconds"] for story in stories)
+    for name in options.baselines:
+        metadata_by_fold = score_peer(name, data, options)
+        rows = [fold_metadata["n_validation"] for fold_metadata in metadata_by_fold]
+        loss = np.average(
+            [fold_metadata["log_loss"] for fold_metadata in metadata_by_fold], weights=rows
+        )
+        seconds = sum(fold_metadata["seconds"] for fold_metadata in metadata_by_fold)
         print(f"{model_name(name)}: log loss {loss:.4f} out of fold, {seconds:.0f} s", flush=True)
 
 

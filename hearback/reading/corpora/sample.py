@@ -87,7 +87,7 @@ BLENDINGS = (
 SENTENCES: tuple[tuple[str, dict[str, tuple[str, str]]], ...] = (
     ("the dog ran to the red barn", {"dog": ("log", "cat"), "barn": ("yarn", "house")}),
     ("my mom made a big cake", {"big": ("pig", "small"), "cake": ("rake", "pie")}),
-    ("we like to play in the sand", {"play": ("pray", "dig"), "sand": ("hand", "water")}),
+    ("we like to play in the sand", {"dry_run": ("pray", "dig"), "sand": ("hand", "water")}),
     ("the cat sat under the old bed", {"cat": ("bat", "dog"), "bed": ("bread", "chair")}),
     ("can you help me find my hat", {"find": ("bind", "wash"), "hat": ("mat", "shoe")}),
     ("he put the frog in the box", {"frog": ("fog", "mouse"), "box": ("fox", "bag")}),

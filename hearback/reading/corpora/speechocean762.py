@@ -36,7 +36,7 @@ from tqdm import tqdm
 from hearback.engine import cli
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import whole_file
+from hearback.engine.io import atomic_write
 from hearback.reading.corpora import make_way, write_tables
 
 WELL_READ = 7.0  # the worst word's score, at least
@@ -167,7 +167,7 @@ class Archive:
 
 
 def _write(stream: IO[bytes], target: Path) -> None:
-    with whole_file(target) as temporary, temporary.open("wb") as file:
+    with atomic_write(target) as temporary, temporary.open("wb") as file:
         shutil.copyfileobj(stream, file)
 
 

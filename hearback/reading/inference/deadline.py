@@ -3,7 +3,7 @@
 A pass over all clips counts as a whole: of a fold that could not hear all of them nothing is used,
 so that every clip has scores of the same folds. The first pass is one fold's, the one that gains
 most per second; from then on a complete submission is at hand. The next ones are the first folds of
-the other models that fit, then further folds. Several run side by side (`passes.Crew`), and where
+the other models that fit, then further folds. Several run side by side (`passes.ModelGroup`), and where
 time runs short within a pass, those worth least are given up and the others go on.
 
 How long a fold takes is what training measured until a model's first pass here; that of models not
@@ -25,7 +25,7 @@ from scipy.special import entr
 from hearback.engine.ensemble.budget import plan_rest, show_duration
 from hearback.engine.errors import HearbackError
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.inference.passes import Crew, Member, Take
+from hearback.reading.inference.passes import Member, ModelGroup, Take
 
 # Kept for what comes after the scores: the tables, and the process's end.
 MARGIN_SECONDS = 2.0
@@ -89,12 +89,16 @@ class _Fold:
 
 
 class Hear(Protocol):
-    """Run a crew on all clips of a group's plan: `Crew.run` but for what is always the same."""
+    """Run a crew on all clips of a group's plan: `ModelGroup.run` but for what is always the same."""
 
     def __call__(
-        self, crew: Crew, group: int, take: Take, give_up: Callable[[float], Collection[int]]
+        self,
+        model_group: ModelGroup,
+        group: int,
+        take: Take,
+        give_up: Callable[[float], Collection[int]],
     ) -> None:
-        """Hand scores and words of clips to `take`, and ask `give_up` as `Crew.run` does."""
+        """Hand scores and words of clips to `take`, and ask `give_up` as `ModelGroup.run` does."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,8 @@ class TimedRun:
         check_can_choose(config)
         self._prior = np.array([m.seconds_per_clip or np.nan for m in self._models]) * n_rows
         self._measured = np.full(len(self._models), np.nan)
-        honest = config.log_losses.get("honest", inf)
-        self._options = [(np.array([m.weight for m in self._models]), honest)]
+        cross_fitted = config.log_losses.get("cross_fitted", inf)
+        self._options = [(np.array([m.weight for m in self._models]), cross_fitted)]
         for fallback in config.fallbacks:
             weights = np.array([fallback.weights.get(m.name, 0.0) for m in self._models])
             self._options.append((weights, fallback.log_loss))
@@ -148,20 +152,20 @@ class TimedRun:
 
     def run(
         self,
-        load: Callable[[Iterable[Member]], Iterator[tuple[Crew, list[Member]]]],
+        load: Callable[[Iterable[Member]], Iterator[tuple[ModelGroup, list[Member]]]],
         hear: Hear,
         grades: np.ndarray,
     ) -> Outcome:
         """Run what there is time for and return what came of it.
 
-        `load` is `passes.load_crews` but for what is always the same; `grades`, (rows,), are those
+        `load` is `passes.load_model_groups` but for what is always the same; `grades`, (rows,), are those
         of the metadata.
         """
         by_member = {id(fold.member): fold for fold in self._folds}
         while folds := self._next_folds():
             started = self._deadline.clock()
-            for crew, members in load(self._while_planned(folds)):
-                self._run_crew(crew, [by_member[id(m)] for m in members], started, hear)
+            for model_group, members in load(self._while_planned(folds)):
+                self._run_crew(model_group, [by_member[id(m)] for m in members], started, hear)
                 started = self._deadline.clock()
         return self._outcome(grades)
 
@@ -250,7 +254,9 @@ class TimedRun:
             else:
                 fold.state = "given up"
 
-    def _run_crew(self, crew: Crew, folds: list[_Fold], started: float, hear: Hear) -> None:
+    def _run_crew(
+        self, model_group: ModelGroup, folds: list[_Fold], started: float, hear: Hear
+    ) -> None:
         """Run folds that are loaded since `started`; add up what those say that get to the end."""
         clock, expected = self._deadline.clock, self._seconds
         began = clock()
@@ -291,7 +297,7 @@ class TimedRun:
                     del heard[number]
             return dropped
 
-        hear(crew, folds[0].group, take, give_up)
+        hear(model_group, folds[0].group, take, give_up)
         if running:
             count(1.0)
         loading = (began - started) / len(folds)

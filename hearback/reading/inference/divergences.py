@@ -1,6 +1,6 @@
 """Where in the recording, and in the text, learner and reference part ways.
 
-    partings.csv
+    divergences.csv
       filename, position, word, start, end, cost, parts
 
 A line for every word of every text: where in the recording, in seconds, the aligned comparison
@@ -20,15 +20,15 @@ from tqdm import tqdm
 
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
-from hearback.engine.training.fold_files import FoldFiles, read_story
+from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.models.alignment import Trace, word_spans
 from hearback.reading.models.load import load_scorer
 from hearback.reading.models.scorers import AlignedScorer
-from hearback.reading.pairs import Draw, PairDataset, PairSource
+from hearback.reading.pairs import Example, PairDataset, PairSource
 from hearback.reading.window_batches import batched
 
-TABLE = "partings.csv"
+TABLE = "divergences.csv"
 
 
 def choose_fold(config: EnsembleConfig, assets: Path) -> FoldFiles:
@@ -38,10 +38,10 @@ def choose_fold(config: EnsembleConfig, assets: Path) -> FoldFiles:
     """
     for model in sorted(config.models, key=lambda model: -model.weight):
         files = FoldFiles(assets, model.name, model.folds[0])
-        if read_story(files)["recipe"]["pair"] == "aligned":
+        if read_fold_metadata(files)["recipe"]["pair"] == "aligned":
             return files
     raise HearbackError(
-        "none of the ensemble's models aligns; --partings needs one: "
+        "none of the ensemble's models aligns; --divergences needs one: "
         "python train.py --models modelali, then python get_config.py"
     )
 
@@ -58,10 +58,10 @@ def trace_clips(
     """Return how each row's learner, played as `source` does, follows its reference, by row."""
     model.to(device).eval()
     recipe = model.recipe
-    draws = [Draw(row, source.texts[row]) for row in rows]
-    pairs = DataLoader(PairDataset(source, draws, recipe.pair), batch_size=None)
+    examples = [Example(row, source.texts[row]) for row in rows]
+    pairs = DataLoader(PairDataset(source, examples, recipe.pair), batch_size=None)
     traces: dict[int, Trace] = {}
-    with tqdm(total=len(draws), desc=progress, unit="clip", disable=progress is None) as bar:
+    with tqdm(total=len(examples), desc=progress, unit="clip", disable=progress is None) as bar:
         for batch in batched(pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds):
             traces |= zip(batch.rows.tolist(), model.trace(batch.to(device)), strict=True)
             bar.update(len(batch))
@@ -97,14 +97,14 @@ def table_of(source: PairSource, traces: dict[int, Trace]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-def write_partings(
+def write_divergences(
     path: Path, files: FoldFiles, source: PairSource, rows: Sequence[int], device: torch.device
 ) -> None:
     """Align some rows' learners with the model of a fold and write the table, whole."""
-    model = load_scorer(files, read_story(files))
+    model = load_scorer(files, read_fold_metadata(files))
     assert isinstance(model, AlignedScorer)
     source = source.at_speeds(model.recipe.speed_by_grade)
-    traces = trace_clips(model, source, rows, device=device, progress="partings")
+    traces = trace_clips(model, source, rows, device=device, progress="divergences")
     table = table_of(source, {row: traces[row] for row in rows})
     write_table(table, path)
     print(f"wrote {path}: {len(table)} words of {len(rows)} rows")

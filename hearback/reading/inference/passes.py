@@ -22,11 +22,11 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import TrainedFold
 from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, EncoderShape
 from hearback.engine.whisper.quantize import hold_weights
-from hearback.engine.whisper.shared_layers import Trunks, digest_stages, modules_once
+from hearback.engine.whisper.shared_layers import SharedLayers, digest_stages, modules_once
 from hearback.reading.inference.progress import Progress
 from hearback.reading.models.load import load_scorer
 from hearback.reading.models.scorers import Scorer
-from hearback.reading.pairs import WITHOUT_REFERENCE, Draw, PairDataset, PairSource
+from hearback.reading.pairs import WITHOUT_REFERENCE, Example, PairDataset, PairSource
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import Batch, Pair, collate, share_references, window_samples
 
@@ -97,23 +97,23 @@ def plan_batches(
     return planned
 
 
-class Crew:
+class ModelGroup:
     """Models of the same intake, side by side on a device."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
         self.models: list[Scorer] = []
-        self.trunks = Trunks()
+        self.shared_layers = SharedLayers()
 
     def add(self, model: Scorer, digests: Sequence[str] = ()) -> None:
         """Move a model to the device; `digests` are those of encoder stages that it may share."""
         self.models.append(model.to(self.device).eval())
-        self.trunks.add(model.encoder, digests)
+        self.shared_layers.add(model.encoder, digests)
 
     def clear(self) -> None:
         """Let the models go."""
         self.models.clear()
-        self.trunks = Trunks()
+        self.shared_layers = SharedLayers()
 
     def n_bytes(self, more: Scorer | None = None) -> int:
         """Return the bytes of the models' weights, shared ones once, and of one more model's."""
@@ -140,9 +140,9 @@ class Crew:
         """
         first = self.models[0]
         source = source.at_speeds(first.recipe.speed_by_grade)
-        draws = [Draw(int(row), source.texts[row], float(source.labels[row])) for row in rows]
+        examples = [Example(int(row), source.texts[row], float(source.labels[row])) for row in rows]
         dataset = PairDataset(
-            source, draws, first.recipe.pair, reader=first.reader, embedder=first.embedder
+            source, examples, first.recipe.pair, reader=first.reader, embedder=first.embedder
         )
         loader = DataLoader(
             dataset,
@@ -162,7 +162,7 @@ class Crew:
                 batch = batch.to(self.device)
                 spectrograms = log_mel(batch.sounds, shape.num_mel_bins)
                 values: dict[int, Tensor] = {}
-                for number, frames in self.trunks.encode(spectrograms):
+                for number, frames in self.shared_layers.encode(spectrograms):
                     values[number] = measure(self.models[number], replace(batch, frames=frames))
                 # Only now, so that a GPU need not wait between two models.
                 take(plan.places, {n: value.double().cpu().numpy() for n, value in values.items()})
@@ -171,7 +171,7 @@ class Crew:
                 done += plan.cost(shape)
                 if give_up is not None and plan is not planned[-1]:
                     dropped = give_up(done / total)
-                    self.trunks.drop(dropped)
+                    self.shared_layers.drop(dropped)
                     numbers.difference_update(dropped)
                     if not numbers:
                         return
@@ -197,12 +197,12 @@ class Member(TrainedFold):
     @property
     def recipe(self) -> Recipe:
         """Its recipe."""
-        return Recipe.from_dict(self.story["recipe"])
+        return Recipe.from_dict(self.metadata["recipe"])
 
     @property
     def shape(self) -> EncoderShape:
         """The sizes of its encoder."""
-        return EncoderShape.from_config(self.story["shape"])
+        return EncoderShape.from_config(self.metadata["shape"])
 
     @property
     def n_shareable(self) -> int:
@@ -220,7 +220,7 @@ class Member(TrainedFold):
     def intake(self) -> tuple[Any, ...]:
         """Return what tells its input from another's."""
         recipe = self.recipe
-        tokenizer, embedder = self.story["tokenizer"], self.story.get("text_embedder")
+        tokenizer, embedder = self.metadata["tokenizer"], self.metadata.get("text_embedder")
         return (
             recipe.pair,
             recipe.window,
@@ -240,42 +240,42 @@ def group_members(members: Sequence[Member]) -> list[list[Member]]:
     return list(groups.values())
 
 
-def load_crews(
+def load_model_groups(
     members: Iterable[Member], device: torch.device, dtype: torch.dtype, most_bytes: float
-) -> Iterator[tuple[Crew, list[Member]]]:
+) -> Iterator[tuple[ModelGroup, list[Member]]]:
     """Load members of the same intake, as many at a time as fit in `most_bytes`, at least one.
 
     Only one crew is there at a time: what was given is emptied when the next is asked for. Members
     are asked for one by one, as they are loaded.
     """
-    crew, of_crew = Crew(device, dtype), list[Member]()
+    model_group, in_group = ModelGroup(device, dtype), list[Member]()
     for member in members:
-        model = load_scorer(member.files, member.story)
+        model = load_scorer(member.files, member.metadata)
         # Before their weights are held in fewer bits: then others would look like them.
         digests = digest_stages(model.encoder, member.n_shareable)
-        crew.trunks.adopt(model.encoder, digests)
+        model_group.shared_layers.adopt(model.encoder, digests)
         hold_weights(model, dtype)
-        if of_crew and crew.n_bytes(model) > most_bytes:
-            yield crew, of_crew
-            crew.clear()  # whoever took it may hold it still
-            crew, of_crew = Crew(device, dtype), list[Member]()
-        if of_crew:
-            model.embedder = crew.models[0].embedder
-        crew.add(model, digests)
-        of_crew.append(member)
-    if of_crew:
-        yield crew, of_crew
+        if in_group and model_group.n_bytes(model) > most_bytes:
+            yield model_group, in_group
+            model_group.clear()  # whoever took it may hold it still
+            model_group, in_group = ModelGroup(device, dtype), list[Member]()
+        if in_group:
+            model.embedder = model_group.models[0].embedder
+        model_group.add(model, digests)
+        in_group.append(member)
+    if in_group:
+        yield model_group, in_group
 
 
-def describe_crew(crew: Crew, members: Sequence[Member], most_bytes: float) -> str:
+def describe_group(model_group: ModelGroup, members: Sequence[Member], most_bytes: float) -> str:
     """Say who runs together, and how much memory that was decided by."""
     folds: dict[str, list[str]] = {}
     for member in members:
         folds.setdefault(member.files.model, []).append(str(member.files.fold))
     who = ", ".join(f"{model} fold {' '.join(of_model)}" for model, of_model in folds.items())
-    computed, unshared = crew.trunks.shares()
+    computed, unshared = model_group.shared_layers.shares()
     shared = f", {computed} encoder stages of {unshared}" if computed < unshared else ""
-    return f"{who}: {crew.n_bytes() / _GB:.2g} of at most {most_bytes / _GB:.2g} GB{shared}"
+    return f"{who}: {model_group.n_bytes() / _GB:.2g} of at most {most_bytes / _GB:.2g} GB{shared}"
 
 
 def memory_for_models(device: torch.device, memory_gb: float | None) -> float:

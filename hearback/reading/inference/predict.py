@@ -13,20 +13,20 @@ from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.deadline import Deadline, Outcome, TimedRun
 from hearback.reading.inference.passes import (
-    Crew,
     Measure,
     Member,
+    ModelGroup,
     PlannedBatch,
     Take,
     batch_seconds,
-    describe_crew,
+    describe_group,
     group_members,
-    load_crews,
+    load_model_groups,
     memory_for_models,
     plan_batches,
 )
 from hearback.reading.inference.progress import Progress
-from hearback.reading.models.load import read_runnable_story
+from hearback.reading.models.load import read_runnable_metadata
 from hearback.reading.models.scorers import Scorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.window_batches import Batch
@@ -49,8 +49,8 @@ def collect(
     is measured depends neither on its batch-mates nor on its place in the table. The model stays as
     it is, moved to the device and in evaluation mode.
     """
-    crew = Crew(device, dtype)
-    crew.add(model)
+    model_group = ModelGroup(device, dtype)
+    model_group.add(model)
     planned = plan_batches(source, rows, model.recipe, batch_seconds(device))
     measured: dict[int, np.ndarray] = {}
 
@@ -59,7 +59,7 @@ def collect(
 
     cost = sum(batch.cost(model.encoder.shape) for batch in planned)
     with Progress(len(rows), cost, progress) as shown:
-        crew.run(source, rows, planned, measure, take, n_workers=n_workers, progress=shown)
+        model_group.run(source, rows, planned, measure, take, n_workers=n_workers, progress=shown)
     return np.array([measured[place] for place in range(len(rows))])
 
 
@@ -181,9 +181,9 @@ def predict_ensemble(
 
     with Progress(len(rows) * sum(map(len, groups)), cost, "ensemble") as progress:
         for group, plan in zip(groups, plans, strict=True):
-            for crew, members in load_crews(group, device, dtype, most_bytes):
-                progress.say(describe_crew(crew, members, most_bytes))
-                crew.run(
+            for model_group, members in load_model_groups(group, device, dtype, most_bytes):
+                progress.say(describe_group(model_group, members, most_bytes))
+                model_group.run(
                     source,
                     rows,
                     plan,
@@ -220,15 +220,18 @@ def predict_within(
     timed = TimedRun(config, groups, len(rows), deadline)
     with Progress(len(rows) * sum(map(len, groups)), 0.0, "ensemble") as progress:
 
-        def load(members: Iterable[Member]) -> Iterator[tuple[Crew, list[Member]]]:
-            for crew, loaded in load_crews(members, device, dtype, most_bytes):
-                progress.say(describe_crew(crew, loaded, most_bytes))
-                yield crew, loaded
+        def load(members: Iterable[Member]) -> Iterator[tuple[ModelGroup, list[Member]]]:
+            for model_group, loaded in load_model_groups(members, device, dtype, most_bytes):
+                progress.say(describe_group(model_group, loaded, most_bytes))
+                yield model_group, loaded
 
         def hear(
-            crew: Crew, group: int, take: Take, give_up: Callable[[float], Collection[int]]
+            model_group: ModelGroup,
+            group: int,
+            take: Take,
+            give_up: Callable[[float], Collection[int]],
         ) -> None:
-            crew.run(
+            model_group.run(
                 source,
                 rows,
                 plans[group],
@@ -281,6 +284,6 @@ def _members(config: EnsembleConfig, assets: Path) -> list[Member]:
     for number, model in enumerate(config.models_to_run):
         for fold in model.folds:
             files = FoldFiles(assets, model.name, fold)
-            story = read_runnable_story(files, config.voice)
-            members.append(Member(number, files, story))
+            fold_metadata = read_runnable_metadata(files, config.voice)
+            members.append(Member(number, files, fold_metadata))
     return members

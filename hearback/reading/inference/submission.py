@@ -17,7 +17,7 @@ from hearback.engine.ensemble.budget import show_duration
 from hearback.engine.errors import HearbackError
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.deadline import Deadline, Outcome
-from hearback.reading.inference.divergences import choose_fold, write_partings
+from hearback.reading.inference.divergences import choose_fold, write_divergences
 from hearback.reading.inference.predict import Predictions, predict_ensemble, predict_within
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import (
@@ -49,7 +49,7 @@ class InferenceOptions:
     precision: str = "auto"
     memory_gb: float | None = None  # that models may take at a time; None: half of what is free
     words: Path | None = None  # where to write word scores, if wanted
-    partings: Path | None = None  # where to write where learner and reference part, likewise
+    divergences: Path | None = None  # where to write where learner and reference part, likewise
     time_limit: float | None = None  # seconds from the process's start
 
 
@@ -59,7 +59,7 @@ def write_submission(options: InferenceOptions) -> None:
     A row that cannot be scored gets the training base rate of its task; all of them are listed in a
     warning and in `submission_problems.csv` beside the submission. What concerns every row is a
     HearbackError or BadInput: no table, no configuration, no weights, another voice. With
-    `options.words` the words of the texts are scored, too, and with `options.partings` it is said
+    `options.words` the words of the texts are scored, too, and with `options.divergences` it is said
     where in recording and text learner and reference part. With `options.time_limit`, what there is
     no time for is left out and listed likewise; the ensemble of the folds that were run is written
     to `submission_folds.json`, with which as --config the same scores come without a limit.
@@ -70,12 +70,12 @@ def write_submission(options: InferenceOptions) -> None:
             f"{options.config}: none of its models scores words; --words needs a token scorer: "
             "python train.py --models modeltok, then python get_config.py"
         )
-    if options.partings is not None and options.time_limit is not None:
+    if options.divergences is not None and options.time_limit is not None:
         raise HearbackError(
-            "--partings takes a pass of its own after the scores, which --time_limit does not "
+            "--divergences takes a pass of its own after the scores, which --time_limit does not "
             "count: run it again without the limit"
         )
-    aligned = None if options.partings is None else choose_fold(config, options.assets)
+    aligned = None if options.divergences is None else choose_fold(config, options.assets)
     device = choose_device(options.device)
     dtype = compute_dtype(device, options.precision)
     report = Report()
@@ -121,8 +121,8 @@ def write_submission(options: InferenceOptions) -> None:
         write_word_scores(options.words, config, source, predictions, scored)
         if n_base_rate:
             print(f"{options.words} lacks {n_base_rate} rows that could not be scored")
-    if options.partings is not None and aligned is not None:
-        write_partings(options.partings, aligned, source, scored, device)
+    if options.divergences is not None and aligned is not None:
+        write_divergences(options.divergences, aligned, source, scored, device)
     write_problems(report, options.submission)
 
 

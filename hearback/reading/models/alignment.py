@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hearback.engine.whisper.encoder import FRAMES_PER_SECOND, SAMPLES_PER_FRAME
-from hearback.engine.whisper.heads import StartedLinear
+from hearback.engine.whisper.heads import LogisticInitLinear
 
 DIAGONAL_WEIGHT = 2.0  # a step in both directions counts twice (Sakoe & Chiba's symmetric form)
 STRETCHES = (5, 10, 25)  # frames, 0.1 to 0.5 s: the worst sound, syllable, word
@@ -202,7 +202,7 @@ class AlignmentHead(nn.Module):
         super().__init__()
         self.projection = nn.Linear(width, width, bias=False)
         nn.init.eye_(self.projection.weight)
-        self.classifier = StartedLinear(len(FEATURES) + n_context)
+        self.classifier = LogisticInitLinear(len(FEATURES) + n_context)
         self.correction = Correction(width, hidden) if hidden else None
 
     def forward(
@@ -355,9 +355,13 @@ def word_spans(reference: NDArray[np.float32], text: str) -> list[tuple[float, f
     # Where the share is reached, and where it is left: silence between two words is neither's.
     edges = np.arange(n_frames + 1) / FRAMES_PER_SECOND
     tolerance = 1e-9
-    starts = [edges[np.searchsorted(said, share + tolerance) - 1] for share in shares[:-1]]
+    has_pretrained_init = [
+        edges[np.searchsorted(said, share + tolerance) - 1] for share in shares[:-1]
+    ]
     ends = [edges[np.searchsorted(said, share - tolerance)] for share in shares[1:]]
-    return [(float(start), float(end)) for start, end in zip(starts, ends, strict=True)]
+    return [
+        (float(start), float(end)) for start, end in zip(has_pretrained_init, ends, strict=True)
+    ]
 
 
 class Correction(nn.Module):

@@ -1,9 +1,9 @@
-"""A fold's weights and their story, to disk and back.
+"""A fold's weights and their metadata, to disk and back.
 
 A fold that is done is three files: `<model>_<fold>.safetensors` (weights, fp16), `.oof.csv`
-(filename, score, pred) and `.json` (the story), written in this order; of a model that scores words
-four, with `.words.csv` (`hearback.reading.words`) before the story. The story holds the digests of the
-others, so a fold is done when its story is there and they fit it. A fold under way has one file,
+(filename, score, pred) and `.json` (the metadata), written in this order; of a model that scores words
+four, with `.words.csv` (`hearback.reading.words`) before the metadata. The metadata holds the digests of the
+others, so a fold is done when its metadata is there and they fit it. A fold under way has one file,
 `.partial`, replaced after every epoch and in between. Models that read texts share one more, their
 backbone's `tokenizer_<digest>.json`. None of them can run code when it is read.
 """
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import sha256_of, whole_file
+from hearback.engine.io import atomic_write, sha256_of
 from hearback.engine.training.fold_files import (
     FoldFiles,
-    Story,
+    FoldMetadata,
     build_and_load,
     check_version,
-    read_story,
+    read_fold_metadata,
 )
 from hearback.engine.training.recipe import split_seed
 from hearback.reading.models.scorers import Scorer, build
@@ -39,7 +39,7 @@ def keep_tokenizer(tokenizer: Path, assets: Path) -> dict[str, str]:
     digest = sha256_of(tokenizer)
     target = assets / f"tokenizer_{digest[:16]}.json"
     if not target.exists() or sha256_of(target) != digest:
-        with whole_file(target) as temporary:
+        with atomic_write(target) as temporary:
             shutil.copyfile(tokenizer, temporary)
     return {"file": target.name, "sha256": digest}
 
@@ -55,38 +55,40 @@ def name_embedder(embedder: TextEmbedder, assets: Path) -> dict[str, str]:
     return {"directory": directory.name, "sha256": sha256_of(embedder.weights)}
 
 
-def read_runnable_story(files: FoldFiles, voice: Mapping[str, Any]) -> Story:
-    """Read the story of a fold that an ensemble of references in `voice` is to run.
+def read_runnable_metadata(files: FoldFiles, voice: Mapping[str, Any]) -> FoldMetadata:
+    """Read the metadata of a fold that an ensemble of references in `voice` is to run.
 
-    Raises HearbackError where it cannot: a peer, another voice's, an older version's.
+    Raises HearbackError where it cannot: a baseline, another voice's, an older version's.
     """
-    story = read_story(files)
-    if "peer" in story:
+    fold_metadata = read_fold_metadata(files)
+    if "baseline" in fold_metadata:
         raise HearbackError(
-            f"{files.story}: a peer, there to be compared with, has no weights; write "
+            f"{files.metadata}: a baseline, there to be compared with, has no weights; write "
             f"{files.model} out of the configuration with python get_config.py"
         )
-    if story.get("voice") != voice:
-        raise HearbackError(f"{files.story}: trained with another voice than {dict(voice)}")
-    check_version(files, story)
-    return story
+    if fold_metadata.get("voice") != voice:
+        raise HearbackError(f"{files.metadata}: trained with another voice than {dict(voice)}")
+    check_version(files, fold_metadata)
+    return fold_metadata
 
 
-def load_scorer(files: FoldFiles, story: Story) -> Scorer:
+def load_scorer(files: FoldFiles, fold_metadata: FoldMetadata) -> Scorer:
     """Load a finished fold's model on the CPU, in float32 and in evaluation mode."""
-    check_version(files, story)
+    check_version(files, fold_metadata)
     tokenizer = None
-    if kept := story["tokenizer"]:
+    if kept := fold_metadata["tokenizer"]:
         tokenizer = files.assets / kept["file"]
         if not tokenizer.exists() or sha256_of(tokenizer) != kept["sha256"]:
-            raise HearbackError(f"{tokenizer}: missing, or not the one that {files.story} names")
+            raise HearbackError(f"{tokenizer}: missing, or not the one that {files.metadata} names")
     embedder = None
-    if used := story.get("text_embedder"):  # stories from before there were any do not say
+    if used := fold_metadata.get("text_embedder"):  # metadata from before there were any do not say
         embedder = TextEmbedder(files.assets / used["directory"])
         if sha256_of(embedder.weights) != used["sha256"]:
-            raise HearbackError(f"{embedder.directory}: not the one that {files.story} names")
+            raise HearbackError(f"{embedder.directory}: not the one that {files.metadata} names")
     return build_and_load(
         files,
-        story,
-        lambda: build(Recipe.from_dict(story["recipe"]), story["shape"], tokenizer, embedder),
+        fold_metadata,
+        lambda: build(
+            Recipe.from_dict(fold_metadata["recipe"]), fold_metadata["shape"], tokenizer, embedder
+        ),
     )

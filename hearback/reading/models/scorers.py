@@ -20,7 +20,7 @@ from hearback.engine.whisper.token_logprobs import token_likelihoods
 from hearback.engine.whisper.tokenizer import TextReader
 from hearback.reading.models.alignment import AlignmentHead, Trace
 from hearback.reading.models.text_embedder import TextEmbedder
-from hearback.reading.models.token_head import Heard, TokenHead, TokenScores, log_odds
+from hearback.reading.models.token_head import TokenEvidence, TokenHead, TokenScores, log_odds
 from hearback.reading.pairs import WITH_TEXT_EMBEDDING
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import Batch
@@ -46,7 +46,7 @@ class Scorer(BackboneModel, ABC):
         self.encoder = WhisperEncoder(EncoderShape.from_config(config))
         # Texts chosen because they are wrong raise the share of wrong ones in training, which must
         # not lower the scores of real ones: how much it would is learned here, and left out after.
-        self.made_offset = nn.Parameter(torch.zeros(()))
+        self.negative_bias = nn.Parameter(torch.zeros(()))
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
@@ -59,16 +59,16 @@ class Scorer(BackboneModel, ABC):
         """
         return self(batch), None
 
-    def learn(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return (batch,) logits to be judged by the labels, and () what else there is to lose."""
-        logits = self(batch) + self.made_offset * batch.made
+        logits = self(batch) + self.negative_bias * batch.is_negative
         return logits, torch.zeros((), device=logits.device)
 
-    def starting_features(self, batch: Batch) -> Tensor | None:
+    def pretrained_features(self, batch: Batch) -> Tensor | None:
         """Return what the untrained model knows, (batch, features), or None if that is nothing."""
         return None
 
-    def start_from(self, features: np.ndarray, labels: np.ndarray) -> None:
+    def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Start from a logistic regression of (rows,) labels on (rows, features)."""
         raise HearbackError(f"{self.recipe.name} has nothing to start from")
 
@@ -113,7 +113,7 @@ class JoinedScorer(Scorer):
     def forward(self, batch: Batch) -> Tensor:
         """Return (batch,) float32 logits."""
         frames = self.encode(batch)
-        return self.head(frames, heard(frames, batch.n_frames), batch.context).float()
+        return self.head(frames, frame_mask(frames, batch.n_frames), batch.context).float()
 
 
 class EmbeddingScorer(Scorer):
@@ -146,13 +146,13 @@ class EmbeddingScorer(Scorer):
         """Return (batch,) float32 logits."""
         return self.head(self._vectors(batch), batch.context).float()
 
-    def starting_features(self, batch: Batch) -> Tensor | None:
+    def pretrained_features(self, batch: Batch) -> Tensor | None:
         """Return the untrained vectors, side by side, (batch, both widths)."""
         return self._vectors(batch)
 
-    def start_from(self, features: np.ndarray, labels: np.ndarray) -> None:
+    def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Start from the scale of (rows, both widths) and the base rate of (rows,) labels."""
-        self.head.start_from(features, labels)
+        self.head.init_from_pretrained(features, labels)
 
     def _vectors(self, batch: Batch) -> Tensor:
         if self.embedder is not None:
@@ -166,7 +166,7 @@ class EmbeddingScorer(Scorer):
         frames = self.encode(batch)
         # In half precision, what tells clips apart would drown in what they have in common.
         with torch.autocast(frames.device.type, enabled=False):
-            return self.pooler.pool(frames.float(), heard(frames, n_frames))
+            return self.pooler.pool(frames.float(), frame_mask(frames, n_frames))
 
 
 class TokenScorer(Scorer):
@@ -216,10 +216,10 @@ class TokenScorer(Scorer):
         words = log_odds(log_probabilities).masked_fill(beyond, float("nan"))
         return scores.logits[: len(batch)], words[: len(batch)]
 
-    def learn(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return (batch,) logits to be judged by the labels, and () what else there is to lose.
 
-        That is what near misses and single words get wrong, weighed as the recipe says.
+        That is what hard negatives and single words get wrong, weighed as the recipe says.
         """
         assert batch.texts is not None
         if self.head is None:
@@ -229,9 +229,9 @@ class TokenScorer(Scorer):
             scores, _ = self.read(batch)
             logits = scores.logits
             words = self.head.word_losses(scores, batch.texts).sum()
-        near_misses = F.softplus(logits[len(batch) :] + self.made_offset).sum()
-        loss = self.recipe.near_miss_weight * near_misses + self.recipe.word_loss * words
-        return logits[: len(batch)] + self.made_offset * batch.made, loss
+        hard_negatives = F.softplus(logits[len(batch) :] + self.negative_bias).sum()
+        loss = self.recipe.hard_negative_weight * hard_negatives + self.recipe.word_loss * words
+        return logits[: len(batch)] + self.negative_bias * batch.is_negative, loss
 
     def read(self, batch: Batch) -> tuple[TokenScores, Tensor]:
         """Return scores of all of the batch's texts and their words, and the features behind."""
@@ -252,20 +252,20 @@ class TokenScorer(Scorer):
             return laid.masked_scatter(of_text, values)
 
         return self.head(
-            Heard(hidden, lay(log_probabilities), lay(best)),
+            TokenEvidence(hidden, lay(log_probabilities), lay(best)),
             texts,
             (batch.n_frames / FRAMES_PER_SECOND)[texts.clips],
             batch.context[texts.clips],
         )
 
-    def starting_features(self, batch: Batch) -> Tensor | None:
+    def pretrained_features(self, batch: Batch) -> Tensor | None:
         """Return what the untrained decoder makes of the texts, or None where that is not used."""
         return None if self.head is None else self.read(batch)[1]
 
-    def start_from(self, features: np.ndarray, labels: np.ndarray) -> None:
+    def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Start from a logistic regression of (rows,) labels on (rows, features)."""
         assert self.head is not None
-        self.head.classifier.start_from(features, labels)
+        self.head.classifier.init_from_pretrained(features, labels)
 
     def _hidden(self, batch: Batch) -> Tensor:
         assert batch.texts is not None
@@ -297,13 +297,13 @@ class AlignedScorer(Scorer):
         """Return (batch,) float32 logits."""
         return self.head(*self._frames(batch), batch.context)
 
-    def starting_features(self, batch: Batch) -> Tensor | None:
+    def pretrained_features(self, batch: Batch) -> Tensor | None:
         """Return what the untrained alignment tells, (batch, features)."""
         return self.head.features(*self._frames(batch), batch.context)
 
-    def start_from(self, features: np.ndarray, labels: np.ndarray) -> None:
+    def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Start from a logistic regression of (rows,) labels on (rows, features)."""
-        self.head.classifier.start_from(features, labels)
+        self.head.classifier.init_from_pretrained(features, labels)
 
     def trace(self, batch: Batch) -> list[Trace]:
         """Return how each learner of the batch follows its reference."""
@@ -321,7 +321,7 @@ class AlignedScorer(Scorer):
         return learner, reference, batch.n_frames, batch.n_reference_frames
 
 
-def heard(frames: Tensor, n_frames: Tensor) -> Tensor:
+def frame_mask(frames: Tensor, n_frames: Tensor) -> Tensor:
     """Return which of (batch, frames, width) are of the recording, (batch, frames) bool."""
     return torch.arange(frames.shape[1], device=frames.device) < n_frames[:, None]
 

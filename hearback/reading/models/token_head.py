@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hearback.engine.whisper.heads import StartedLinear
+from hearback.engine.whisper.heads import LogisticInitLinear
 from hearback.reading.window_batches import UNKNOWN, TextBatch
 
 CORRECTION_WIDTH = 256
@@ -44,7 +44,7 @@ class TokenScores:
 
 
 @dataclass(frozen=True)
-class Heard:
+class TokenEvidence:
     """What a decoder makes of texts that it reads against recordings.
 
     `hidden` (texts, tokens, width) is its last layer; `log_probabilities` and `best` (texts,
@@ -85,10 +85,10 @@ class TokenHead(nn.Module):
         # taken for said (untrained, 2 fits speechocean762 well enough to start from).
         self.slope = nn.Parameter(torch.ones(2))
         self.offset = nn.Parameter(torch.full((2,), 2.0))
-        self.classifier = StartedLinear(len(FEATURES) + n_context)
+        self.classifier = LogisticInitLinear(len(FEATURES) + n_context)
 
     def forward(
-        self, heard: Heard, texts: TextBatch, seconds: Tensor, context: Tensor
+        self, heard: TokenEvidence, texts: TextBatch, seconds: Tensor, context: Tensor
     ) -> tuple[TokenScores, Tensor]:
         """Return the scores, and the features (texts, len(FEATURES) + n_context) behind them.
 

@@ -21,7 +21,7 @@ from hearback.engine.training.recipe import name_with_seed, split_seed
 from hearback.reading import evaluation, options
 from hearback.reading.dataset import read_labelled
 
-LADDER = "hearback.reading.baselines.ablation"
+ABLATION = "hearback.reading.baselines.ablation"
 
 
 def main() -> int:
@@ -81,12 +81,12 @@ def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.
     match words:
         case ["python", first, *flags] if first == script and _is_ours(script):
             program = [str(SHIPPED / script)]
-        case ["python", "-m", module, "--rungs", rung, *flags] if (
-            module == LADDER and recipe == f"model_ladder_{rung}"
+        case ["python", "-m", module, "--variants", variant, *flags] if (
+            module == ABLATION and recipe == f"model_ablation_{variant}"
         ):
-            program = ["-m", LADDER, "--rungs", rung]
+            program = ["-m", ABLATION, "--variants", variant]
         case _:
-            raise HearbackError(f"neither python {script} nor python -m {LADDER} of this model")
+            raise HearbackError(f"neither python {script} nor python -m {ABLATION} of this model")
     asked = outliers.read_flags(flags, options.add_options)
     trained = recipe if asked.seed is None else name_with_seed(recipe, asked.seed)
     if trained != model:

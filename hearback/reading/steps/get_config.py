@@ -1,7 +1,7 @@
 """Fit the ensemble on out-of-fold predictions and write model_configs.json.
 
 How models are combined and calibrated is said beforehand (--combine, --calibration) and not taken
-from the table of honest scores: the best of ten would look a little better than it is. The defaults
+from the table of cross-fitted scores: the best of ten would look a little better than it is. The defaults
 are what paid on real learners (docs/results.md).
 
 With --time_limit, fewer models and folds are taken, those worth their time (hearback/budget.py).
@@ -70,18 +70,24 @@ def main() -> None:
         causes = evaluation.read_causes(arguments.causes, metadata, report)
     report.raise_if_errors()
     tables = evaluation.read_out_of_fold(arguments.assets, arguments.models)
-    if peers := [table.model for table in tables if table.family == "peer"]:
+    if baselines := [table.model for table in tables if table.family == "baseline"]:
         # They are there to be compared with; infer.py has nothing of theirs to run.
-        print(f"left out, for they are peers: {', '.join(peers)}")
-        tables = [table for table in tables if table.family != "peer"]
+        print(f"left out, for they are baselines: {', '.join(baselines)}")
+        tables = [table for table in tables if table.family != "baseline"]
     if not tables:
-        raise HearbackError(f"{arguments.assets}: peers only; train a model with python train.py")
-    voices = [story["voice"] for table in tables for story in table.stories.values()]
+        raise HearbackError(
+            f"{arguments.assets}: baselines only; train a model with python train.py"
+        )
+    voices = [
+        fold_metadata["voice"]
+        for table in tables
+        for fold_metadata in table.metadata_by_fold.values()
+    ]
     if any(voice != voices[0] for voice in voices):
         raise HearbackError("the folds were trained with different voices; train them again")
     joined = evaluation.join(tables, metadata)
     print(f"{len(joined)} rows that every model predicted out of fold, of {len(metadata)}")
-    folds = {table.model: tuple(table.stories) for table in tables}
+    folds = {table.model: tuple(table.metadata_by_fold) for table in tables}
     if arguments.time_limit is not None:
         folds = choose_folds(
             tables,
@@ -95,8 +101,10 @@ def main() -> None:
     families = {table.model: table.family for table in tables}
     result = fit(joined, families, arguments.combine, arguments.calibration)
 
-    honest = joined[["filename", "score", "base"]].assign(pred=result.honest_predictions)
-    tables_of_it = [OutOfFold("ensemble", tables[0].n_folds, honest, {})]
+    cross_fitted = joined[["filename", "score", "base"]].assign(
+        pred=result.cross_fitted_predictions
+    )
+    tables_of_it = [OutOfFold("ensemble", tables[0].n_folds, cross_fitted, {})]
     for title, frame in evaluation.error_analysis(tables_of_it, metadata, causes).items():
         print(f"\n{title}\n{cli.as_text(frame)}")
 
@@ -107,14 +115,14 @@ def main() -> None:
     )
     weighted = [table for table in tables if weights[table.model]]
     log_odds = read_words(arguments.assets, weighted, joined)
-    word_calibration, words_loss = fit_words(log_odds, weights, joined, result.honest)
+    word_calibration, words_loss = fit_words(log_odds, weights, joined, result.cross_fitted)
     rates = metadata.groupby("task")["score"].mean()
     EnsembleConfig(
         models=models,
         voice=voices[0],
         base_rates={"all": float(labels.mean()), **rates.astype(float).to_dict()},
         log_losses={
-            "honest": result.honest,
+            "cross_fitted": result.cross_fitted,
             "fitted": result.fitted,
             "plain_mean": result.plain_mean,
             **words_loss,
@@ -154,14 +162,14 @@ def choose_folds(
     names = [table.model for table in tables]
     costs = Costs(
         seconds=np.array([n_rows * budget.seconds_per_clip(table) for table in tables]),
-        n_folds=np.array([len(table.stories) for table in tables]),
+        n_folds=np.array([len(table.metadata_by_fold) for table in tables]),
     )
     evidence = evidence_of(joined, names)
     planned = budget.plan_folds(evidence, costs, limit, combine, kind)
     (everything,) = stacking.cross_fit(evidence, combine, [kind]).values()
     full = stacking.mean_log_loss(evidence.labels, everything)
     left_out = np.flatnonzero(planned == 0).tolist()
-    chosen = stacking.honest_log_loss_without(left_out, evidence, combine, kind)
+    chosen = stacking.cross_fitted_log_loss_without(left_out, evidence, combine, kind)
 
     durations = [budget.show_duration(seconds) for seconds in costs.seconds]
     columns = {"one fold": durations, "folds": planned, "of": costs.n_folds}
@@ -174,7 +182,7 @@ def choose_folds(
     compared = pd.DataFrame(
         {
             "time": {name: budget.show_duration(costs.total(n)) for name, (n, _) in plans.items()},
-            "honest log loss": {name: loss for name, (_, loss) in plans.items()},
+            "cross-fitted log loss": {name: loss for name, (_, loss) in plans.items()},
         }
     )
     print(
@@ -186,7 +194,7 @@ def choose_folds(
         "the time left goes to further folds, by their models' weights and seconds."
     )
     return {
-        table.model: tuple(table.stories)[:n]
+        table.model: tuple(table.metadata_by_fold)[:n]
         for table, n in zip(tables, planned.tolist(), strict=True)
         if n
     }
@@ -205,7 +213,7 @@ def fit(
     result = stacking.score_ensemble(evidence, combine, kind)
 
     def without(*models: int) -> float:
-        return stacking.honest_log_loss_without(models, evidence, combine, kind)
+        return stacking.cross_fitted_log_loss_without(models, evidence, combine, kind)
 
     columns = {
         "log loss": result.alone,
@@ -224,13 +232,13 @@ def fit(
     print(f"\nHonest log loss by combination and calibration\n{cli.as_text(table)}\n")
 
     print(f"{'plain mean':<20} log loss {result.plain_mean:.4f}")
-    loss, (low, high) = evaluation.log_loss_with_interval(joined, result.honest_predictions)
+    loss, (low, high) = evaluation.log_loss_with_interval(joined, result.cross_fitted_predictions)
     print(
         f"{'weighted ensemble':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
         f"(2.5 to 97.5 % of a bootstrap over {unit}s;\n"
         f"{'':<20} {combine}, {kind}: fitted without the {unit}s that they are scored on)"
     )
-    gain, error = evaluation.gain_with_error(joined, pd.Series(result.honest_predictions))
+    gain, error = evaluation.gain_with_error(joined, pd.Series(result.cross_fitted_predictions))
     print(f"{'':<20} {gain:.4f} ± {error:.4f} (by {unit}) below the base rate")
     print(f"{'on its own rows':<20} log loss {result.fitted:.4f}   (flattering: not the score)")
     for group, line in result.mixture.calibration.lines.items():
@@ -255,7 +263,7 @@ def fit_fallbacks(
 ) -> tuple[Fallback, ...]:
     """Fit what stands in for the ensemble where infer.py has no time for all of its models.
 
-    `log_odds` are the words', of the models that score them. Print each with its honest log loss.
+    `log_odds` are the words', of the models that score them. Print each with its cross-fitted log loss.
     None are fitted where it is not known how long the models take.
     """
     run = [model for model in models if model.weight]
@@ -270,8 +278,8 @@ def fit_fallbacks(
     for choice in budget.choose_fallbacks(evidence, np.array(seconds), combine, kind):
         chosen = [names[place] for place in choice.models]
         weights = dict(zip(chosen, choice.mixture.weights.tolist(), strict=True))
-        (honest,) = stacking.cross_fit(evidence.only(choice.models), combine, [kind]).values()
-        loss = stacking.mean_log_loss(labels, honest)
+        (cross_fitted,) = stacking.cross_fit(evidence.only(choice.models), combine, [kind]).values()
+        loss = stacking.mean_log_loss(labels, cross_fitted)
         of_words = calibrate_words(log_odds, weights, labels)
         fallbacks.append(Fallback(weights, choice.mixture.calibration, loss, of_words))
     fallbacks.sort(key=lambda fallback: -fallback.log_loss)
@@ -291,7 +299,7 @@ def read_words(
     filenames, texts = joined["filename"].tolist(), joined["expected_text"].tolist()
     log_odds = {}
     for table in filter(scores_words, tables):
-        folds = table.stories.items()
+        folds = table.metadata_by_fold.items()
         rows = [words.read_fold(FoldFiles(assets, table.model, fold), s) for fold, s in folds]
         log_odds[table.model] = words.lay_out(pd.concat(rows), filenames, texts)
     return log_odds
@@ -330,8 +338,8 @@ def fit_words(
         return None, {}
     unit = evaluation.group_unit(joined)
     groups = joined[unit].to_numpy(dtype=str)
-    honest = words.cross_fit_words(mean_of_words(log_odds, weights), labels, groups)
-    loss, (low, high) = evaluation.log_loss_with_interval(joined, honest)
+    cross_fitted = words.cross_fit_words(mean_of_words(log_odds, weights), labels, groups)
+    loss, (low, high) = evaluation.log_loss_with_interval(joined, cross_fitted)
     print(
         f"\nWords, scored by {', '.join(log_odds)}\n"
         f"{'product over words':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
@@ -344,8 +352,12 @@ def fit_words(
 
 def scores_words(table: OutOfFold) -> bool:
     """Return whether a model's folds have word scores; HearbackError where only some have."""
-    without = [fold for fold, story in table.stories.items() if "words" not in story["sha256"]]
-    if without and len(without) < len(table.stories):
+    without = [
+        fold
+        for fold, fold_metadata in table.metadata_by_fold.items()
+        if "words" not in fold_metadata["sha256"]
+    ]
+    if without and len(without) < len(table.metadata_by_fold):
         raise HearbackError(f"{table.model}: train again, for their word scores, folds {without}")
     return not without
 

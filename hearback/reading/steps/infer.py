@@ -5,7 +5,7 @@ from pathlib import Path
 from hearback.engine import cli
 from hearback.engine.devices import PRECISIONS
 from hearback.engine.ensemble.budget import parse_duration
-from hearback.reading.inference.divergences import TABLE as PARTINGS
+from hearback.reading.inference.divergences import TABLE as DIVERGENCES
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.words import TABLE as WORDS
 
@@ -24,7 +24,11 @@ def main() -> None:
     add("--submission", type=Path, default=Path("submission.csv"), help="to write")
     for flag, table, what in (
         ("--words", WORDS, "also score the words"),
-        ("--partings", PARTINGS, "also say where in recording and text the reference is left"),
+        (
+            "--divergences",
+            DIVERGENCES,
+            "also say where in recording and text the reference is left",
+        ),
     ):
         where = f"{what}, in this file (default: {table} beside the submission)"
         add(flag, type=Path, nargs="?", const=BESIDE, metavar="PATH", help=where)
@@ -46,8 +50,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.words == BESIDE:
         arguments.words = arguments.submission.with_name(WORDS)
-    if arguments.partings == BESIDE:
-        arguments.partings = arguments.submission.with_name(PARTINGS)
+    if arguments.divergences == BESIDE:
+        arguments.divergences = arguments.submission.with_name(DIVERGENCES)
     write_submission(InferenceOptions(**vars(arguments)))
 
 

@@ -4,8 +4,8 @@
 
 Reads data/train_metadata.csv, train_labels.csv, test_metadata.csv and submission_format.csv, those
 that are there, and their recordings. Writes the recordings at 16 kHz to store/ and the references
-to tts_data/; so are texts that are nearly those of the training data (--near_misses), which models
-train on, and near_misses.csv, which lists those asked for last. Run again, also after it was
+to tts_data/; so are texts that are nearly those of the training data (--hard_negatives), which models
+train on, and hard_negatives.csv, which lists those asked for last. Run again, also after it was
 killed, it does only what is missing. Every problem is reported, not the first; problems of the
 training data end it with status 2, those of the test data are warnings.
 """
@@ -23,7 +23,11 @@ from hearback.engine.audio.store import Store
 from hearback.engine.cli import parser, run
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.errors import HearbackError
-from hearback.reading.hard_negatives import NearMiss, draw_near_misses, write_near_misses
+from hearback.reading.hard_negatives import (
+    HardNegative,
+    generate_hard_negatives,
+    write_hard_negatives,
+)
 from hearback.reading.references import References, UnrenderedTexts, render_missing
 from hearback.reading.tables import (
     metadata_path,
@@ -35,7 +39,7 @@ from hearback.reading.voices import BACKENDS, SPEED, open_voice
 from hearback.reading.voices.hibari import VOICE as HIBARI_VOICE
 from hearback.reading.voices.melo import MODEL_DIR, PYTHON
 
-N_NEAR_MISSES = 2  # a text, so that not every epoch has the same
+N_HARD_NEGATIVES = 2  # a text, so that not every epoch has the same
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,17 @@ def arguments() -> argparse.Namespace:
     flags.add_argument("--melo_model", type=Path, default=MODEL_DIR, help="MeloTTS's files")
     flags.add_argument("--melo_device", default="cpu", help="where MeloTTS runs")
     flags.add_argument(
-        "--near_misses",
+        "--hard_negatives",
         type=int,
-        help=f"so many for each training text, rendered too; 0: none (default: {N_NEAR_MISSES})",
+        help=f"so many for each training text, rendered too; 0: none (default: {N_HARD_NEGATIVES})",
     )
-    flags.add_argument("--seed", type=int, default=42, help="of the near misses")
+    flags.add_argument("--seed", type=int, default=42, help="of the hard negatives")
     flags.add_argument(
         "--jobs", type=int, help="processes that render (default: one for each processor)"
     )
     flags.add_argument("--strict", action="store_true", help="warnings end it with status 2 too")
     args = flags.parse_args()
-    for name in ("near_misses", "seed"):
+    for name in ("hard_negatives", "seed"):
         if (getattr(args, name) or 0) < 0:
             flags.error(f"--{name} must be 0 or more")
     if args.jobs is not None and args.jobs < 1:
@@ -95,37 +99,37 @@ def read_split(name: str, args: argparse.Namespace) -> Split | None:
     return Split(table, metadata, len(store), report)
 
 
-def near_misses_of(
+def hard_negatives_of(
     train: Split | None, args: argparse.Namespace
-) -> dict[str, tuple[NearMiss, ...]]:
-    """Return text -> `--near_misses` near misses for each text of the training data."""
-    if args.near_misses == 0 or (args.near_misses is None and train is None):
+) -> dict[str, tuple[HardNegative, ...]]:
+    """Return text -> `--hard_negatives` hard negatives for each text of the training data."""
+    if args.hard_negatives == 0 or (args.hard_negatives is None and train is None):
         return {}
     if train is None:
         raise HearbackError(
-            f"--near_misses are those of the training texts, and {args.data} has no "
+            f"--hard_negatives are those of the training texts, and {args.data} has no "
             "train_metadata.csv: put it there, or leave the flag out"
         )
     texts = filter(has_words, train.metadata["expected_text"])
-    n_wanted = N_NEAR_MISSES if args.near_misses is None else args.near_misses
-    return draw_near_misses(texts, n_wanted, args.seed)
+    n_wanted = N_HARD_NEGATIVES if args.hard_negatives is None else args.hard_negatives
+    return generate_hard_negatives(texts, n_wanted, args.seed)
 
 
-def keep_near_misses(
-    near_misses: Mapping[str, tuple[NearMiss, ...]], references: References, folder: Path
+def keep_hard_negatives(
+    hard_negatives: Mapping[str, tuple[HardNegative, ...]], references: References, folder: Path
 ) -> None:
-    """Write the table of the near misses that have a reference, and say how many have none."""
+    """Write the table of the hard negatives that have a reference, and say how many have none."""
     spoken = {
         text: [made for made in several if made.text in references]
-        for text, several in near_misses.items()
+        for text, several in hard_negatives.items()
     }
-    write_near_misses(spoken, folder)
-    n_drawn, n_spoken = (sum(map(len, table.values())) for table in (near_misses, spoken))
-    print(f"{n_spoken} near misses of {len(spoken)} texts", end="")
+    write_hard_negatives(spoken, folder)
+    n_drawn, n_spoken = (sum(map(len, table.values())) for table in (hard_negatives, spoken))
+    print(f"{n_spoken} hard negatives of {len(spoken)} texts", end="")
     print(f"; {n_drawn - n_spoken} that the voice cannot say left out" * (n_spoken < n_drawn))
 
 
-def render(splits: Iterable[Split], near_misses: Iterable[str], args: argparse.Namespace) -> int:
+def render(splits: Iterable[Split], hard_negatives: Iterable[str], args: argparse.Namespace) -> int:
     """Render the texts that lack a reference; return how many. Failures go into the reports."""
     options = {
         "hibari": {"voice": args.hibari_voice},
@@ -138,7 +142,7 @@ def render(splits: Iterable[Split], near_misses: Iterable[str], args: argparse.N
     texts = [text for split in splits for text in split.metadata["expected_text"]]
     voice = open_voice(args.voice, args.speed, **options[args.voice])
     try:
-        wanted = [*filter(has_words, texts), *near_misses]
+        wanted = [*filter(has_words, texts), *hard_negatives]
         return render_missing(wanted, voice, args.tts_data, jobs=args.jobs)
     except UnrenderedTexts as error:
         for split in splits:
@@ -182,8 +186,8 @@ def main() -> int:
             "or make a sample with `python -m hearback.reading.corpora.sample data`"
         )
     try:
-        near_misses = near_misses_of(train, args)
-        more = [made.text for several in near_misses.values() for made in several]
+        hard_negatives = hard_negatives_of(train, args)
+        more = [made.text for several in hard_negatives.values() for made in several]
         n_rendered = render(splits, more, args)
     finally:
         report = whole_report(train, test)
@@ -195,8 +199,8 @@ def main() -> int:
     print(f"{len(references)} references in {args.tts_data}, {n_rendered} of them new", end="")
     if seconds:
         print(f"; {sum(seconds) / len(seconds):.1f} s on average, {max(seconds):.1f} s at most")
-    if near_misses:
-        keep_near_misses(near_misses, references, args.tts_data)
+    if hard_negatives:
+        keep_hard_negatives(hard_negatives, references, args.tts_data)
     return 2 if report.errors or (args.strict and report.warnings) else 0
 
 

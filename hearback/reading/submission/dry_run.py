@@ -1,4 +1,4 @@
-"""A rehearsal of the reading competition's runtime: what submission.zip does there.
+"""A dry run of the reading competition's runtime: what submission.zip does there.
 
     python -m hearback.reading.submission.dry_run --zip demo/submission.zip --data demo/data
 
@@ -19,8 +19,8 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.project import ROOT
 from hearback.engine.submission.sandbox import (
     TOLERANCE,
-    Play,
-    Stage,
+    DryRun,
+    Sandbox,
     copy_clips,
     declare,
     evenly,
@@ -34,7 +34,7 @@ UNKNOWN_TEXTS = ("seven otters hid my kite", "plonkervidge", "a wug in a tin boa
 
 
 @dataclass(frozen=True)
-class ReadingStage(Stage):
+class ReadingStage(Sandbox):
     """`unknown` are the filenames of the recordings whose texts have no reference."""
 
     unknown: tuple[str, ...]
@@ -45,12 +45,12 @@ class ReadingStage(Stage):
         return self.data / "submission_format.csv"
 
 
-class ReadingPlay(Play[ReadingStage]):
+class ReadingPlay(DryRun[ReadingStage]):
     """The reading competition's submission."""
 
-    def set_stage(self, folder: Path) -> ReadingStage:
+    def set_up(self, folder: Path) -> ReadingStage:
         """Unpack the zip into a new folder and put smoke clips and their tables beside it."""
-        runtime, backstage = unpack(
+        runtime, workdir = unpack(
             self.archive, folder, "python -m hearback.reading.submission.pack"
         )
         metadata = _choose_clips(self.data / "test_metadata.csv", self.n_clips)
@@ -63,21 +63,21 @@ class ReadingPlay(Play[ReadingStage]):
         metadata.loc[: len(texts) - 1, "expected_text"] = texts
         names = metadata["filename"].tolist()
         damaged = copy_clips(self.data, names, runtime)
-        stage = ReadingStage(runtime, backstage, damaged, tuple(names[: len(texts)]))
-        metadata.to_csv(stage.data / "test_metadata.csv", index=False)
+        sandbox = ReadingStage(runtime, workdir, damaged, tuple(names[: len(texts)]))
+        metadata.to_csv(sandbox.data / "test_metadata.csv", index=False)
         # In another order than the metadata's.
-        metadata[["filename"]][::-1].assign(score=0.0).to_csv(stage.wanted, index=False)
-        return stage
+        metadata[["filename"]][::-1].assign(score=0.0).to_csv(sandbox.wanted, index=False)
+        return sandbox
 
-    def compare(self, stage: ReadingStage) -> tuple[list[str], float]:
+    def compare(self, sandbox: ReadingStage) -> tuple[list[str], float]:
         """Compare with the format, and with the scores of infer.py here."""
-        return compare(stage.submission, stage.wanted, score_here(stage))
+        return compare(sandbox.submission, sandbox.wanted, score_here(sandbox))
 
-    def describe(self, stage: ReadingStage) -> str:
+    def describe(self, sandbox: ReadingStage) -> str:
         """Return how many rows there were, and of what kinds."""
-        n_rows = len(_read_rows(stage.wanted)) - 1
+        n_rows = len(_read_rows(sandbox.wanted)) - 1
         return (
-            f"{n_rows} rows in the order of the format, {len(stage.unknown)} with texts that were "
+            f"{n_rows} rows in the order of the format, {len(sandbox.unknown)} with texts that were "
             "rendered there, one damaged, listed and at its base rate"
         )
 
@@ -88,21 +88,21 @@ def _choose_clips(path: Path, n_clips: int) -> pd.DataFrame:
         raise HearbackError(f"{path}: not there; give --data the folder of test recordings")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if len(table) <= len(UNKNOWN_TEXTS):
-        raise HearbackError(f"{path}: {len(table)} rows are too few for a rehearsal")
+        raise HearbackError(f"{path}: {len(table)} rows are too few for a dry run")
     return table.iloc[list(evenly(len(table), n_clips))].reset_index(drop=True)
 
 
-def score_here(stage: ReadingStage) -> Path:
+def score_here(sandbox: ReadingStage) -> Path:
     """Run the project's infer.py on the same recordings and folds; return its submission."""
-    folder = stage.backstage / "here"
-    shutil.copytree(stage.runtime / "tts_data", folder / "tts_data")
+    folder = sandbox.workdir / "here"
+    shutil.copytree(sandbox.runtime / "tts_data", folder / "tts_data")
     run_here(
         [str(ROOT / "infer.py")],
-        data=stage.data,
+        data=sandbox.data,
         tts_data=folder / "tts_data",
         store=folder / "store",
-        assets=stage.runtime / "assets",
-        config=stage.runtime / "model_configs.json",
+        assets=sandbox.runtime / "assets",
+        config=sandbox.runtime / "model_configs.json",
         submission=folder / "submission.csv",
     )
     return folder / "submission.csv"

@@ -39,11 +39,11 @@ from hearback.engine.submission.archive import (
     within,
     write_submission,
 )
-from hearback.engine.training.fold_files import FoldFiles, Story
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.engine.whisper.pretrained import HUB_FILES
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.deadline import check_can_choose
-from hearback.reading.models.load import load_scorer, read_runnable_story, training_command
+from hearback.reading.models.load import load_scorer, read_runnable_metadata, training_command
 from hearback.reading.references import INDEX, References
 from hearback.reading.references import VOICE as VOICE_FILE
 from hearback.reading.voices.hibari import VOICE
@@ -121,18 +121,18 @@ def files_to_pack(files: FoldFiles, config: EnsembleConfig) -> Iterator[Path]:
 
     Raises HearbackError where the runtime could not.
     """
-    story = read_runnable_story(files, config.voice)
-    check_weights(files, story, training_command(files))
-    load_scorer(files, story)
-    return files_of_fold(files, story)
+    fold_metadata = read_runnable_metadata(files, config.voice)
+    check_weights(files, fold_metadata, training_command(files))
+    load_scorer(files, fold_metadata)
+    return files_of_fold(files, fold_metadata)
 
 
-def files_of_fold(files: FoldFiles, story: Story) -> Iterator[Path]:
-    """Yield what infer.py reads of a fold: weights, story, and what it shares with others."""
-    yield from (files.weights, files.story)
-    if tokenizer := story["tokenizer"]:
+def files_of_fold(files: FoldFiles, fold_metadata: FoldMetadata) -> Iterator[Path]:
+    """Yield what infer.py reads of a fold: weights, metadata, and what it shares with others."""
+    yield from (files.weights, files.metadata)
+    if tokenizer := fold_metadata["tokenizer"]:
         yield files.assets / tokenizer["file"]
-    if embedder := story.get("text_embedder"):
+    if embedder := fold_metadata.get("text_embedder"):
         folder = files.assets / embedder["directory"]
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()

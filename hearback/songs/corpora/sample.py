@@ -28,7 +28,7 @@ from hearback.engine import cli
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import whole_file
+from hearback.engine.io import atomic_write
 from hearback.songs.separation.methods import SOUND_RATE
 from hearback.songs.tables import CLASSES, SECONDS
 
@@ -102,26 +102,28 @@ def make_singer(sex: str, name: str, rng: np.random.Generator) -> Singer:
 
 def make_melody(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw a melody: where its notes begin, in samples, and their pitches, in semitones."""
-    starts = np.cumsum(rng.uniform(0.3, 0.9, size=16)) * SOUND_RATE
-    starts = np.concatenate([[0], starts[starts < N_SAMPLES - 0.25 * SOUND_RATE]]).astype(int)
-    steps = np.cumsum(rng.integers(-2, 3, size=len(starts))) + rng.integers(len(SCALE))
+    has_pretrained_init = np.cumsum(rng.uniform(0.3, 0.9, size=16)) * SOUND_RATE
+    has_pretrained_init = np.concatenate(
+        [[0], has_pretrained_init[has_pretrained_init < N_SAMPLES - 0.25 * SOUND_RATE]]
+    ).astype(int)
+    steps = np.cumsum(rng.integers(-2, 3, size=len(has_pretrained_init))) + rng.integers(len(SCALE))
     reflected = np.abs((steps % (2 * len(SCALE) - 2)) - (len(SCALE) - 1))
-    return starts, np.minimum(np.array(SCALE)[reflected], N_SEMITONES)
+    return has_pretrained_init, np.minimum(np.array(SCALE)[reflected], N_SEMITONES)
 
 
 def sing(
     singer: Singer, melody: tuple[np.ndarray, np.ndarray], rng: np.random.Generator
 ) -> np.ndarray:
     """Return a melody on vowels drawn at random, (N_SAMPLES,) float64, of RMS 1."""
-    starts, semitones = melody
-    note_of = np.searchsorted(starts, np.arange(N_SAMPLES), side="right") - 1
+    has_pretrained_init, semitones = melody
+    note_of = np.searchsorted(has_pretrained_init, np.arange(N_SAMPLES), side="right") - 1
     source = _glottis(singer, semitones[note_of], rng)
-    vowels = rng.integers(len(VOWELS), size=len(starts))[note_of]
+    vowels = rng.integers(len(VOWELS), size=len(has_pretrained_init))[note_of]
     voice = np.zeros(N_SAMPLES)
     for vowel in np.unique(vowels):
         share = _smooth((vowels == vowel).astype(float), 0.03)  # a mouth moves, it does not jump
         voice += share * _resonate(source, np.array(VOWELS[vowel]) * singer.tract)
-    times = (np.arange(N_SAMPLES) - starts[note_of]) / SOUND_RATE
+    times = (np.arange(N_SAMPLES) - has_pretrained_init[note_of]) / SOUND_RATE
     loudness = (1 - np.exp(-times / 0.04)) * (0.6 + 0.4 * np.exp(-times))
     silence = np.zeros(N_SAMPLES)
     begin, end = rng.uniform(0, 0.4, size=2) * SOUND_RATE
@@ -305,7 +307,7 @@ def build(folder: Path, n_snippets: int = N_SNIPPETS, seed: int = 0) -> pd.DataF
     write_table(train.drop(columns="half"), folder / "manifest.csv")
     for half, part in table.groupby("half"):
         lines = (part["file"] + "," + part["label"].astype(str) + "\n").str.cat()
-        with whole_file(folder / f"{half}_label.txt") as temporary:
+        with atomic_write(folder / f"{half}_label.txt") as temporary:
             temporary.write_text(lines, encoding="utf-8")
     return table
 

@@ -1,7 +1,7 @@
 """Fit the ensemble on out-of-fold predictions and write what hearback.songs.steps.infer runs.
 
 The weights are those of the lowest log loss. How models are combined is said beforehand (--combine)
-and not taken from the table of honest scores: the better of two would look a little better than it
+and not taken from the table of cross-fitted scores: the better of two would look a little better than it
 is. The default, logits, is the first competition's.
 """
 
@@ -58,15 +58,17 @@ def main() -> None:
     together = {
         **published(tables, rows["filename"], snippets),
         "plain mean": mean,
-        OURS: result.honest_predictions,
+        OURS: result.cross_fitted_predictions,
     }
     show_scores(labels, groups, {**dict(zip(names, predictions, strict=True)), **together})
     print(
         f"\nThe {OURS} is scored on singers that its weights were not fitted on. On its own rows\n"
         f"its log loss is {result.fitted:.4f} (flattering: not the score)."
     )
-    honest = rows.assign(**dict(zip(PROBABILITIES, result.honest_predictions.T, strict=True)))
-    table = ClassOutOfFold(OURS, tables[0].n_folds, honest, {})
+    cross_fitted = rows.assign(
+        **dict(zip(PROBABILITIES, result.cross_fitted_predictions.T, strict=True))
+    )
+    table = ClassOutOfFold(OURS, tables[0].n_folds, cross_fitted, {})
     print(f"\nConfusion matrix of the {OURS}\n{cli.as_text(evaluation.confusion_table(table))}")
     if asked.picture is not None:
         drawn = {name: evaluation.confusion(labels, of_it) for name, of_it in together.items()}
@@ -78,18 +80,18 @@ def main() -> None:
     path = asked.assets / "model_configs.json" if asked.config is None else asked.config
     SongEnsemble(
         models=tuple(
-            ModelConfig(table.model, tuple(table.stories), float(weight))
+            ModelConfig(table.model, tuple(table.metadata_by_fold), float(weight))
             for table, weight in zip(tables, result.mixture.weights, strict=True)
         ),
         combine=result.mixture.combine,
         class_shares=tuple(shares.tolist()),
         log_losses={
-            "honest": result.honest,
+            "cross_fitted": result.cross_fitted,
             "fitted": result.fitted,
             "plain_mean": result.plain_mean,
         },
         accuracies={
-            "honest": accuracy(labels, result.honest_predictions),
+            "cross_fitted": accuracy(labels, result.cross_fitted_predictions),
             "fitted": accuracy(labels, fitted),
             "plain_mean": accuracy(labels, mean),
         },
@@ -106,7 +108,7 @@ def fit(evidence: Evidence, names: Sequence[str], combine: str) -> EnsembleScore
         "accuracy": [accuracy(evidence.labels, alone) for alone in evidence.predictions],
         "weight": result.mixture.weights,
         "ensemble without it": [
-            stacking.honest_log_loss_without([place], evidence, combine, NO_CALIBRATION)
+            stacking.cross_fitted_log_loss_without([place], evidence, combine, NO_CALIBRATION)
             for place in range(len(names))
         ],
     }

@@ -1,4 +1,4 @@
-"""A rehearsal of a runtime that classifies songs: what submission.zip does there.
+"""A dry run of a runtime that classifies songs: what submission.zip does there.
 
     python -m hearback.songs.submission.dry_run --zip demo/songs/submission.zip --data demo/songs/test
 
@@ -14,8 +14,8 @@ import pandas as pd
 from hearback.engine import cli
 from hearback.engine.submission.sandbox import (
     TOLERANCE,
-    Play,
-    Stage,
+    DryRun,
+    Sandbox,
     copy_clips,
     declare,
     evenly,
@@ -29,34 +29,32 @@ from hearback.songs.inference import beside
 from hearback.songs.tables import list_snippets
 
 
-class SongPlay(Play[Stage]):
+class SongPlay(DryRun[Sandbox]):
     """A submission that says whose voice sings."""
 
-    def set_stage(self, folder: Path) -> Stage:
+    def set_up(self, folder: Path) -> Sandbox:
         """Unpack the zip into a new folder and put snippets beside it, evenly from all."""
-        runtime, backstage = unpack(
-            self.archive, folder, "python -m hearback.songs.submission.pack"
-        )
+        runtime, workdir = unpack(self.archive, folder, "python -m hearback.songs.submission.pack")
         names = list_snippets(self.data)["filename"].tolist()
         chosen = [names[place] for place in evenly(len(names), self.n_clips)]
-        return Stage(runtime, backstage, copy_clips(self.data, chosen, runtime))
+        return Sandbox(runtime, workdir, copy_clips(self.data, chosen, runtime))
 
-    def compare(self, stage: Stage) -> tuple[list[str], float]:
+    def compare(self, sandbox: Sandbox) -> tuple[list[str], float]:
         """Compare classes and probabilities with those of hearback.songs.steps.infer here."""
-        folder = stage.backstage / "here"
+        folder = sandbox.workdir / "here"
         run_here(
             ["-m", "hearback.songs.steps.infer"],
-            data=stage.data,
+            data=sandbox.data,
             store=folder / "store",
-            assets=stage.runtime / "assets",
-            config=stage.runtime / "model_configs.json",
+            assets=sandbox.runtime / "assets",
+            config=sandbox.runtime / "model_configs.json",
             submission=folder / "submission.csv",
         )
-        return compare(stage.submission, folder / "submission.csv")
+        return compare(sandbox.submission, folder / "submission.csv")
 
-    def describe(self, stage: Stage) -> str:
+    def describe(self, sandbox: Sandbox) -> str:
         """Return how many snippets there were."""
-        n_rows = len(list_snippets(stage.data))
+        n_rows = len(list_snippets(sandbox.data))
         return f"{n_rows} snippets, one damaged, listed and at the class shares"
 
 

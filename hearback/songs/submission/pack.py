@@ -28,7 +28,7 @@ from hearback.engine.training.fold_files import FoldFiles
 from hearback.songs import SUBFOLDER
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.evaluation import ClassOutOfFold
-from hearback.songs.inference import Member, load_model, read_runnable_story
+from hearback.songs.inference import Member, load_model, read_runnable_metadata
 
 SCRIPT = PACKAGE / "songs" / "steps" / "infer.py"
 MAIN = Path(__file__).with_name("main.py")
@@ -59,21 +59,21 @@ def pack(options: PackingOptions) -> Path:
 
 
 def files_of_fold(files: FoldFiles) -> Iterable[Path]:
-    """Return what hearback.songs.steps.infer reads of a fold: its weights and its story.
+    """Return what hearback.songs.steps.infer reads of a fold: its weights and its metadata.
 
     Raises HearbackError where the runtime could not run the fold, which is loaded as it is there.
     """
-    story = read_runnable_story(files)
-    check_weights(files, story, ClassOutOfFold.TRAIN)
-    member = Member(0, files, story)
+    fold_metadata = read_runnable_metadata(files)
+    check_weights(files, fold_metadata, ClassOutOfFold.TRAIN)
+    member = Member(0, files, fold_metadata)
     if member.recipe.separate in NEEDS_AN_ENVIRONMENT:
         raise HearbackError(
-            f"{files.story}: hears voices separated by {member.recipe.separate}, which needs an "
+            f"{files.metadata}: hears voices separated by {member.recipe.separate}, which needs an "
             "environment that the runtime does not have; leave the model out with "
             "python -m hearback.songs.steps.get_config --models"
         )
     load_model(member)
-    return files.weights, files.story
+    return files.weights, files.metadata
 
 
 def main() -> None:
