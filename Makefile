@@ -10,9 +10,9 @@ DEMO_FOLDERS = --data $(DEMO)/data --tts_data $(DEMO)/tts_data --store $(DEMO)/s
 DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBONE) \
 	--preset small --epochs 3 --n_folds 3 --device cpu
 
-.PHONY: demo demo-songs test lint bench soak submission test-submission melo demucs clean-demo
+.PHONY: demo demo-songs test lint bench soak submission test-submission melo demucs clean-demo clean
 
-# check_models.py ends with 1 where a fold stands out: of so few clips, one may.
+# check_models ends with 1 if a fold stands out, which may happen with so few clips.
 demo: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m hearback.reading.corpora.sample $(DEMO)/data
 	$(RUN) preprocess.py $(DEMO_FOLDERS)
@@ -21,43 +21,45 @@ demo: $(VENV)/installed $(BACKBONE)
 	$(RUN) get_config.py --data $(DEMO)/data --assets $(DEMO)/assets \
 		--config $(DEMO)/model_configs.json
 	$(RUN) infer.py $(DEMO_FOLDERS) --assets $(DEMO)/assets --config $(DEMO)/model_configs.json \
-		--submission $(DEMO)/submission.csv --words --partings --device cpu
+		--submission $(DEMO)/submission.csv --words --divergences --device cpu
 
-# The second competition, whose voice sings, on snippets that hearback.songs.corpora.sample makes up.
+# The second competition, on synthetic singers.
 SONGS = $(DEMO)/songs
 SONGS_FOLDERS = --data $(SONGS)/data --store $(SONGS)/store
 SONGS_TRAINING = --assets $(SONGS)/assets --runs $(SONGS)/runs --n_folds 2 --device cpu
 
 demo-songs: $(VENV)/installed $(BACKBONE)
-	$(RUN) -m hearback.songs.corpora.sample $(SONGS)/data
-	$(RUN) -m hearback.songs.steps.preprocess $(SONGS_FOLDERS) --separate none repet
-	$(RUN) -m hearback.songs.steps.train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2
-	$(RUN) -m hearback.songs.steps.train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2 \
+	$(RUN) -m hearback.songs sample $(SONGS)/data
+	$(RUN) -m hearback.songs preprocess $(SONGS_FOLDERS) --separate none repet
+	$(RUN) -m hearback.songs train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2
+	$(RUN) -m hearback.songs train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2 \
 		--models cnn4 --separations repet --seeds 1 2
-	$(RUN) -m hearback.songs.steps.check_models --data $(SONGS)/data --assets $(SONGS)/assets || test $$? -eq 1
-	$(RUN) -m hearback.songs.steps.get_config --data $(SONGS)/data --assets $(SONGS)/assets
-	$(RUN) -m hearback.songs.steps.infer --data $(SONGS)/data/test --store $(SONGS)/store \
+	$(RUN) -m hearback.songs check_models --data $(SONGS)/data --assets $(SONGS)/assets || test $$? -eq 1
+	$(RUN) -m hearback.songs get_config --data $(SONGS)/data --assets $(SONGS)/assets
+	$(RUN) -m hearback.songs infer --data $(SONGS)/data/test --store $(SONGS)/store \
 		--assets $(SONGS)/assets --submission $(SONGS)/submission.csv --device cpu
 
 test: $(VENV)/installed $(BACKBONE)
-	$(RUN) -m pytest -m "not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not gpu" --numprocesses auto --maxprocesses 8 --dist worksteal \
+		--cov --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m benchmarks
 
-# What takes an hour or two: see docs/reliability.md.
+# Takes an hour or two: see docs/results/reliability.md.
 soak: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m tests.soak.soak_input
 	$(RUN) -m tests.soak.soak_stall_detector
 	$(RUN) -m tests.soak.soak_launch
 	$(RUN) -m tests.soak.soak_kill
 
-# What the competition's runtime gets, and a rehearsal of it, of both competitions.
+# What the competition's runtime gets, and a dry run in that runtime, for both competitions.
 submission: $(VENV)/installed
 	$(RUN) -m hearback.reading.submission.pack
 
@@ -67,8 +69,8 @@ test-submission: $(VENV)/installed .venv-runtime/installed $(DEMO)/model_configs
 		--config $(DEMO)/model_configs.json --submission $(DEMO)/submission.zip
 	$(RUN) -m hearback.reading.submission.dry_run --zip $(DEMO)/submission.zip --data $(DEMO)/data \
 		--python .venv-runtime/bin/python
-	$(RUN) -m hearback.songs.submission.pack --assets $(SONGS)/assets --submission $(SONGS)/submission.zip
-	$(RUN) -m hearback.songs.submission.dry_run --zip $(SONGS)/submission.zip --data $(SONGS)/data/test \
+	$(RUN) -m hearback.songs submission --assets $(SONGS)/assets --submission $(SONGS)/submission.zip
+	$(RUN) -m hearback.songs dry_run --zip $(SONGS)/submission.zip --data $(SONGS)/data/test \
 		--python .venv-runtime/bin/python
 
 $(DEMO)/model_configs.json:
@@ -77,7 +79,7 @@ $(DEMO)/model_configs.json:
 $(SONGS)/assets/model_configs.json:
 	$(MAKE) demo-songs
 
-$(VENV)/installed: requirements.txt requirements/dev.txt
+$(VENV)/installed: requirements.txt requirements/dev.txt requirements/ray.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
 	touch $@
@@ -120,7 +122,7 @@ melo: .venv-melo/.installed
 		"melotts @ git+https://github.com/myshell-ai/MeloTTS.git@$(MELO_COMMIT)"
 	touch $@
 
-# Demucs, which separates voices from music, in an environment of its own: see docs/songs.md.
+# Demucs, which separates voices from music, in an environment of its own: see docs/guide/songs.md.
 demucs: .venv-demucs/.installed
 
 .venv-demucs/.installed: requirements/demucs.txt
@@ -132,3 +134,8 @@ demucs: .venv-demucs/.installed
 
 clean-demo:
 	rm -rf $(DEMO)
+
+# Keeps data, assets, demo and the environments of the other voices and of the runtime.
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .coverage dist
+	find benchmarks hearback tests -name __pycache__ -type d -prune -exec rm -rf {} +

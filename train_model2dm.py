@@ -1,4 +1,4 @@
-"""Distil-Whisper medium.en, mean pooling, a hidden layer of 128."""
+"""Distil-Whisper medium.en, mean pooling, a hidden layer of width 128."""
 
 from hearback.reading.augment import COMPETITION_A
 from hearback.reading.recipe import Recipe

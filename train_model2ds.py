@@ -1,4 +1,4 @@
-"""Distil-Whisper small.en, mean pooling, a linear head, fewer bent envelopes."""
+"""Distil-Whisper small.en, mean pooling, a linear head, envelope augmentation less often."""
 
 from dataclasses import replace
 

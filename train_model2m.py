@@ -1,4 +1,4 @@
-"""Whisper medium, mean pooling, a linear head: model1m on another order of the data."""
+"""Whisper medium, mean pooling, a linear head: model1m with another order of the data."""
 
 from hearback.reading.augment import COMPETITION_A
 from hearback.reading.recipe import Recipe

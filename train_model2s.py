@@ -1,4 +1,4 @@
-"""Whisper small, mean pooling, a hidden layer of 128, fewer bent envelopes."""
+"""Whisper small, mean pooling, a hidden layer of width 128, envelope augmentation less often."""
 
 from dataclasses import replace
 

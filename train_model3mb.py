@@ -1,4 +1,4 @@
-"""Whisper medium, mean pooling, a linear head; cuts, an augmented reference, batches of 8."""
+"""Whisper medium, mean pooling, a linear head; cuts, augmented references, batches of 8."""
 
 from hearback.reading.augment import COMPETITION_B, COMPETITION_B_REFERENCE
 from hearback.reading.recipe import Recipe

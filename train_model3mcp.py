@@ -1,4 +1,4 @@
-"""Whisper medium, attention and mean pooling side by side, a hidden layer as wide."""
+"""Whisper medium, concatenated attention and mean pooling, a hidden layer of encoder width."""
 
 from hearback.reading.augment import COMPETITION_B, COMPETITION_B_REFERENCE
 from hearback.reading.recipe import Recipe

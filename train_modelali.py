@@ -1,4 +1,4 @@
-"""Aligned comparison: reference and learner through one encoder, aligned frame to frame."""
+"""Aligned comparison: reference and learner encoded separately and aligned frame by frame."""
 
 from hearback.reading.augment import LIGHT, LIGHT_REFERENCE
 from hearback.reading.recipe import Recipe

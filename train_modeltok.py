@@ -1,7 +1,7 @@
-"""Token scorer: Whisper's decoder reads the expected text while it listens to the learner."""
+"""Token scorer: Whisper's decoder scores the tokens of the expected text given the learner."""
 
 from hearback.reading.augment import LIGHT
-from hearback.reading.recipe import LIKE_GROWN_UPS, Recipe
+from hearback.reading.recipe import ADULT_LIKE_SPEEDS, Recipe
 from hearback.reading.training import main
 
 RECIPE = Recipe(
@@ -26,7 +26,7 @@ RECIPE = Recipe(
     average_decay=0.97,
     adam_epsilon=1e-8,
     adam_betas=(0.9, 0.98),
-    speed_by_grade=LIKE_GROWN_UPS,
+    speed_by_grade=ADULT_LIKE_SPEEDS,
 )
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Token scorer on a larger backbone, in one epoch: the second begins to learn by heart."""
+"""Token scorer on whisper-base, trained for one epoch: it overfits in the second."""
 
 from hearback.reading.augment import LIGHT
-from hearback.reading.recipe import LIKE_GROWN_UPS, Recipe
+from hearback.reading.recipe import ADULT_LIKE_SPEEDS, Recipe
 from hearback.reading.training import main
 
 RECIPE = Recipe(
@@ -25,7 +25,7 @@ RECIPE = Recipe(
     warmup_share=0.1,
     adam_epsilon=1e-8,
     adam_betas=(0.9, 0.98),
-    speed_by_grade=LIKE_GROWN_UPS,
+    speed_by_grade=ADULT_LIKE_SPEEDS,
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Token scorer of the competition's first place: each token's own logit, in its own place."""
+"""Token scorer of the competition's first place: each token's own logit at its own position."""
 
 from hearback.reading.augment import LIGHT
 from hearback.reading.recipe import Recipe

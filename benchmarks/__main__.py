@@ -1,19 +1,19 @@
-"""How fast every step is, against what people use: the two side by side, in turn.
+"""Benchmarks: the speed of every step against the standard stack, in alternation.
 
     python -m benchmarks
     python -m benchmarks --only load_cpu weights_cpu --profile
     python -m benchmarks --data data --tts_data tts_data --store store
 
 train_cpu    training, with augmentation                      clips/s
-infer_cpu    a three-model ensemble's scores, from the files  clips/s
+infer_cpu    inference with an ensemble of three models       clips/s
 load_cpu     reading, augmentation and features, on one core  clips/s
-weights_cpu  the search of ten models' weights                searches/s
-train_gpu    as on the CPU, in whisper-medium's shape: weights at random, noise for speech, as long
-infer_gpu    as speechocean762's; left out where there is no CUDA device
+weights_cpu  fitting the weights of ten models                searches/s
+train_gpu    as on the CPU, for a whisper-medium with random weights, on noise as long as
+infer_gpu    speechocean762's speech; skipped without a CUDA device
 
-The baseline is the standard stack (benchmarks/baseline.py). A ratio is that of the median rates,
-its spread the lowest and the highest of any one round. Without --data, the embedded sample is made,
-or taken, in bench/.
+The baseline is the standard stack (benchmarks/baseline.py). The ratio is that of the median rates,
+its spread the lowest and highest ratio of a round. Without --data, the embedded sample in bench/ is
+used, and made if it is missing.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import torch
 
 from benchmarks import cases, clips
 from benchmarks.cases import BENCHMARKS, Outcome, Setting, Sizes
-from benchmarks.harness import CLOCKS, Result, keep_results, machine
+from benchmarks.harness import CLOCKS, Result, machine, save_results
 from hearback.engine import cli
 from hearback.engine.devices import TRAINING_PRECISIONS, count_processors
 from hearback.engine.whisper import pretrained
@@ -32,23 +32,23 @@ RESULTS = clips.ROOT / "benchmarks" / "results.json"
 
 
 def main() -> None:
-    """Parse, run and print."""
+    """Run the benchmarks and print their results."""
     arguments = parse()
-    setting = setting_of(arguments)
+    setting = make_setting(arguments)
     results: dict[str, Result] = {}
     print(f"{machine()}; {setting.n_threads} threads", flush=True)
     for name in arguments.only:
-        if reason := cases.why_not(name):
+        if reason := cases.why_skipped(name):
             print(f"\n{name}: {reason}", flush=True)
             continue
         outcome = cases.run(name, setting)
         results[name] = outcome.result
         print(f"\n{describe(name, outcome)}", flush=True)
     if arguments.results is None and arguments.quick:
-        print("\nnot written: --quick is for trying out (with --results PATH they are)")
+        print("\nresults of --quick are not saved without --results PATH")
         return
     path = arguments.results or RESULTS
-    keep_results(results, path)
+    save_results(results, path)
     print(f"\nwrote {path}: {', '.join(results) or 'nothing new'}")
 
 
@@ -58,42 +58,41 @@ def parse() -> argparse.Namespace:
     parser.prog = "python -m benchmarks"
     add = parser.add_argument
     names = tuple(BENCHMARKS)
-    add("--only", nargs="+", choices=names, default=list(names), help="only these")
+    add("--only", nargs="+", choices=names, default=list(names), help="default: all")
     add("--data", type=Path, help="folder of the tables and recordings (default: the sample's)")
     add("--tts_data", type=Path, help="folder of the reference speech (default: the sample's)")
     add("--store", type=Path, help="folder of the decoded recordings (default: the sample's)")
-    add("--work", type=Path, default=Path("bench"), help="folder for the sample and what comes up")
-    add("--backbone", default="whisper-tiny.en", help="of the CPU's models: a name or a directory")
-    add("--assets", type=Path, default=Path("assets"), help="folder of the backbones")
-    add("--rounds", type=int, default=5, help="timed turns of each side")
-    add("--clips", type=int, help="so many in every turn (default: by benchmark)")
-    add("--threads", type=int, default=count_processors(), help="of both sides alike")
     add(
-        "--precision",
-        choices=TRAINING_PRECISIONS,
-        default="auto",
-        help="of our matrix products, as in training",
+        "--work", type=Path, default=Path("bench"), help="folder for the sample and temporary files"
     )
+    add(
+        "--backbone", default="whisper-tiny.en", help="of the CPU benchmarks: a name or a directory"
+    )
+    add("--assets", type=Path, default=Path("assets"), help="folder of the backbones")
+    add("--rounds", type=int, default=5, help="timed turns per side")
+    add("--clips", type=int, help="clips per turn (default: depends on the benchmark)")
+    add("--threads", type=int, default=count_processors(), help="number of threads of both sides")
+    add("--precision", choices=TRAINING_PRECISIONS, default="auto", help="of our matrix products")
     add(
         "--clock",
         choices=tuple(CLOCKS),
         default="wall",
-        help="cpu counts processor seconds, for a machine that others use at the same time",
+        help="cpu counts processor seconds, for a shared machine",
     )
-    add("--profile", action="store_true", help="also show where the time goes, on a CPU")
-    add("--quick", action="store_true", help="a dozen clips, two rounds: to see that it runs")
-    add("--results", type=Path, help=f"to write (default: {RESULTS.relative_to(clips.ROOT)})")
+    add("--profile", action="store_true", help="also print where the time goes (CPU only)")
+    add("--quick", action="store_true", help="a dozen clips and two rounds, as a smoke test")
+    add("--results", type=Path, help=f"output file (default: {RESULTS.relative_to(clips.ROOT)})")
     arguments = parser.parse_args()
-    own = [getattr(arguments, name) for name in clips.FOLDERS]
-    if any(own) and not all(own):
-        parser.error("--data, --tts_data and --store go together")
+    folders = [getattr(arguments, name) for name in clips.FOLDERS]
+    if any(folders) and not all(folders):
+        parser.error("--data, --tts_data and --store must be given together")
     if min(arguments.rounds, arguments.threads, arguments.clips or 1) < 1:
         parser.error("--rounds, --threads and --clips: at least 1")
     return arguments
 
 
-def setting_of(arguments: argparse.Namespace) -> Setting:
-    """Return what the command line says, the sample made where it is wanted and not there."""
+def make_setting(arguments: argparse.Namespace) -> Setting:
+    """Return the setting of the command line; make the sample if it is needed and missing."""
     folders = {name: getattr(arguments, name) for name in clips.FOLDERS}
     on_cpu = any(name.endswith("_cpu") and name != "weights_cpu" for name in arguments.only)
     if arguments.data is None:
@@ -120,7 +119,7 @@ def setting_of(arguments: argparse.Namespace) -> Setting:
 
 
 def describe(name: str, outcome: Outcome) -> str:
-    """Return a benchmark's result and what is to be said of it, a line each."""
+    """Return a benchmark's result and its details, one per line."""
     result = outcome.result
     head = (
         f"{name}: {result.ratio:.2f} × ({result.low:.2f} to {result.high:.2f})   "

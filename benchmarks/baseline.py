@@ -1,17 +1,17 @@
 """The standard stack, as the second place of "Goodnight Moon, Hello Early Literacy" used it.
 
-Written from what that code did, against the public libraries, and not to its disadvantage: it does
-the same work on the same clips with the same recipe as ours, and where its own way cost time for
-nothing (a loss in half precision that had to be repaired, no limit on threads), it is left out.
+A fair reimplementation with the public libraries: the same work on the same clips with the same
+recipe as ours, without the original's wasted time (a loss in half precision that had to be
+repaired, no limit on threads).
 
-- A clip, in every epoch and for every model: `librosa.load` of learner and reference, augmentation
+- Clip, in every epoch and for every model: `librosa.load` of learner and reference, augmentation
   with librosa's pitch shifting and time stretching and with pyworld, one waveform of 16 s, log-mel
   by `WhisperFeatureExtractor(chunk_length=16)`.
-- A model: the encoder of `transformers.WhisperModel` with 800 positions, whatever the clip's own
-  length, mean pooling, a linear head.
-- A step: AdamW; on a GPU, fp16 with loss scaling, gradient checkpointing, `empty_cache()`.
+- Model: the encoder of `transformers.WhisperModel` with 800 positions for any clip length, mean
+  pooling, a linear head.
+- Step: AdamW; on a GPU, fp16 with loss scaling, gradient checkpointing, `empty_cache()`.
 - Inference: one model after the other, over all data.
-- Weights: a grid, one model's weight at a time, by scikit-learn's `log_loss`.
+- Weights: a grid search of one model's weight at a time, by scikit-learn's `log_loss`.
 """
 
 import csv
@@ -42,19 +42,15 @@ CHUNK_SECONDS = 16
 N_POSITIONS = 800  # of 20 ms
 SAMPLES_PER_POSITION = 320
 MAX_GRADIENT_NORM = 20_000.0
-QUIETEST_POWER = 1e-16  # WORLD's synthesis needs powers above zero
+MIN_POWER = 1e-16  # WORLD's synthesis needs positive powers
 GRID = np.linspace(0, 1, 21)
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """The clips from their files, augmented or as they are, (80, 1600) features each."""
+    """The clips, loaded from their files and optionally augmented; (80, 1600) features each."""
 
     def __init__(
-        self,
-        clips: Clips,
-        n_mels: int,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
+        self, clips: Clips, n_mels: int, augmentation: Augmentation | None = None, seed: int = 0
     ) -> None:
         metadata = clips.data.metadata
         self.recordings = [clips.folder / name for name in metadata["filename"]]
@@ -74,7 +70,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
     @cached_property
     def rng(self) -> np.random.Generator:
-        """This process's random numbers: torch gives each worker a seed of its own."""
+        """The process's random generator; torch seeds each worker differently."""
         return np.random.default_rng((self.seed, torch.initial_seed() % 2**32))
 
     def __len__(self) -> int:
@@ -93,7 +89,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             "features": extracted["input_features"][0],
             "context": self.contexts[row],
             "label": np.float32(self.labels[row]),
-            "n_heard": -(-len(joined) // SAMPLES_PER_POSITION),
+            "n_frames": -(-len(joined) // SAMPLES_PER_POSITION),
             "row": row,
         }
 
@@ -101,7 +97,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
 def augment(
     waveform: np.ndarray, augmentation: Augmentation, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return a waveform, (n,) float32, with the effects of augmentation A, each or not."""
+    """Return a waveform, (n,) float32, with the random effects of augmentation A."""
     if rng.random() < augmentation.pitch:
         steps = rng.uniform(-augmentation.pitch_semitones, augmentation.pitch_semitones)
         waveform = librosa.effects.pitch_shift(waveform, sr=SAMPLE_RATE, n_steps=steps)
@@ -124,34 +120,34 @@ def warp_envelope(
 ) -> np.ndarray:
     """Return a waveform, (n,), with noise on the power of WORLD's spectral envelope."""
     f0, envelope, aperiodicity = pyworld.wav2world(waveform.astype(np.float64), SAMPLE_RATE)
-    changed = np.maximum(envelope + rng.normal(mean, std, envelope.shape), QUIETEST_POWER)
+    changed = np.maximum(envelope + rng.normal(mean, std, envelope.shape), MIN_POWER)
     return pyworld.synthesize(f0, changed, aperiodicity, SAMPLE_RATE)
 
 
 class Shares(Sampler[int]):
-    """The places of `n_clips` clips in random order, a share of them at a time.
+    """The indices of `n_clips` clips in random order, one share of them per iteration.
 
-    A clip costs the baseline the same, however long it is, so a share of an epoch tells as much.
+    The baseline's cost does not depend on a clip's length, so a share represents the epoch.
     """
 
     def __init__(self, n_clips: int, n_shares: int, seed: int) -> None:
         self.n_clips, self.n_shares = n_clips, n_shares
         self.rng = np.random.default_rng(seed)
-        self.left: list[np.ndarray] = []
+        self.remaining: list[np.ndarray] = []
 
     def __len__(self) -> int:
-        """Return how many clips a share has, at most."""
+        """Return the maximum number of clips in a share."""
         return math.ceil(self.n_clips / self.n_shares)
 
     def __iter__(self) -> Iterator[int]:
-        """Return the next share; when all are used up, a new order begins."""
-        if not self.left:
-            self.left = np.array_split(self.rng.permutation(self.n_clips), self.n_shares)
-        return iter(self.left.pop().tolist())
+        """Return the next share, in a new order after the last one."""
+        if not self.remaining:
+            self.remaining = np.array_split(self.rng.permutation(self.n_clips), self.n_shares)
+        return iter(self.remaining.pop().tolist())
 
 
 class Comparison(nn.Module):
-    """Encoder, mean over the frames, task and grade beside it, a linear layer."""
+    """Encoder, mean over the frames, concatenation with task and grade, linear layer."""
 
     def __init__(self, config: Mapping[str, Any], dropout: float) -> None:
         super().__init__()
@@ -160,18 +156,18 @@ class Comparison(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(public.d_model + 2, 1)
 
-    def forward(self, features: Tensor, context: Tensor, n_heard: Tensor) -> Tensor:
+    def forward(self, features: Tensor, context: Tensor, n_frames: Tensor) -> Tensor:
         """Map (batch, mel bins, 1600), (batch, 2) and (batch,) to (batch,) float32 logits.
 
-        The mean is over the pair's own frames, as ours is, so that the scores can be compared.
+        The mean excludes padding, as ours does, so that the scores can be compared.
         """
         frames = self.dropout(self.encoder(features).last_hidden_state)
-        heard = torch.arange(N_POSITIONS, device=frames.device) < n_heard[:, None]
-        pooled = (frames * heard[..., None]).sum(1) / n_heard[:, None]
+        mask = torch.arange(N_POSITIONS, device=frames.device) < n_frames[:, None]
+        pooled = (frames * mask[..., None]).sum(1) / n_frames[:, None]
         return self.classifier(torch.cat([pooled, context], dim=1)).squeeze(1).float()
 
     def load_ours(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load a mean-pooled joined comparison's weights by the names that ours has."""
+        """Load the weights of our mean-pooled joined comparison, by its names."""
         renamed = {
             name.replace("head.classifier.", "classifier."): tensor.float()
             for name, tensor in tensors.items()
@@ -181,7 +177,7 @@ class Comparison(nn.Module):
 
 
 class Training:
-    """The training of one model, a share of an epoch at a time."""
+    """The training of one model, one share of an epoch per turn."""
 
     def __init__(
         self,
@@ -200,7 +196,7 @@ class Training:
         positions = "embed_positions.weight"
         model.encoder.load_state_dict({**encoder, positions: encoder[positions][:N_POSITIONS]})
         self.half = device.type == "cuda"
-        if self.half:  # on a CPU it would only cost time, memory is plenty
+        if self.half:  # on a CPU memory suffices, and it would only cost time
             model.encoder.gradient_checkpointing_enable()
         self.model = model.to(device).train()
         self.optimizer = torch.optim.AdamW(
@@ -222,17 +218,17 @@ class Training:
         )
 
     def run_share(self) -> float:
-        """Train on the clips of a share once; return how many those were."""
-        n_heard = 0
+        """Train on one share; return the number of clips."""
+        n_clips = 0
         for batch in self.loader:
             self._step({name: tensor.to(self.device) for name, tensor in batch.items()})
-            n_heard += len(batch["row"])
-        return float(n_heard)
+            n_clips += len(batch["row"])
+        return float(n_clips)
 
     def _step(self, batch: Mapping[str, Tensor]) -> float:
         self.optimizer.zero_grad()
         with _half_precision(self.device):
-            logits = self.model(batch["features"], batch["context"], batch["n_heard"])
+            logits = self.model(batch["features"], batch["context"], batch["n_frames"])
         loss = self.loss(logits, batch["label"])
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -254,9 +250,9 @@ def predict(
     device: torch.device,
     n_workers: int,
 ) -> np.ndarray:
-    """Return the models' weighted mean probabilities, (clips,), a pass over the clips for each.
+    """Return the models' weighted mean probabilities, (clips,), one pass over the clips each.
 
-    `models` are files of a mean-pooled joined comparison's weights with their share of one.
+    `models` maps weight files of our mean-pooled joined comparison to ensemble weights.
     """
     mean = np.zeros(len(clips))
     for path, weight in models.items():
@@ -270,27 +266,27 @@ def predict(
             pin_memory=device.type == "cuda",
         )
         for batch in loader:
-            features, context, n_heard = (
-                batch[name].to(device) for name in ("features", "context", "n_heard")
+            features, context, n_frames = (
+                batch[name].to(device) for name in ("features", "context", "n_frames")
             )
             with _half_precision(device):
-                logits = model(features, context, n_heard)
+                logits = model(features, context, n_frames)
             mean[batch["row"].numpy()] += weight * logits.sigmoid().double().cpu().numpy()
     return mean
 
 
 def features_of(clips: Clips, recipe: Recipe, n_mels: int) -> list[int]:
-    """Load, augment and transform all clips in batches; return the rows that came out."""
+    """Load, augment and transform all clips in batches; return the rows of all batches."""
     dataset = ClipDataset(clips, n_mels, recipe.augment_learner, recipe.data_seed)
     loader = DataLoader(dataset, batch_size=recipe.batch_size, shuffle=True)
     return [row for batch in loader for row in batch["row"].tolist()]
 
 
 def search_weights(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the weights, (models,) of sum one, that a grid finds for (models, rows) predictions.
+    """Return weights, (models,), that sum to one, by grid search on (models, rows) predictions.
 
-    Each model's weight in turn goes over `GRID`, the whole is normalised, the best is kept, until
-    a sweep over all models finds nothing better.
+    Sweeps over the models, trying all of `GRID` for one weight at a time (normalised), until a
+    sweep finds no improvement.
     """
     weights = np.full(len(predictions), 1 / len(predictions))
     best = log_loss(labels, weights @ predictions)
@@ -311,7 +307,7 @@ def search_weights(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """Return the type to compute in: half on a GPU; a CPU has no fp16 to speak of."""
+    """Return the compute type: float16 on a GPU, float32 on a CPU."""
     return torch.float16 if device.type == "cuda" else torch.float32
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks: what each side does, and what is to be said of it beside the ratio."""
+"""The benchmarks: the work of each side, and the details printed beside the ratio."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
-from torch.utils.tensorboard import SummaryWriter
 
 from benchmarks import baseline, flops, profiles
 from benchmarks.clips import MEDIUM, Clips, load, make_backbone, make_noise, select
@@ -34,42 +33,45 @@ from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.ensemble.stacking import mean_log_loss
 from hearback.engine.errors import HearbackError
 from hearback.engine.training import fold_files
+from hearback.engine.training.callbacks import ProgressBar, StallDetection, TensorBoard
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.engine.whisper import pretrained
-from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, EncoderShape
+from hearback.engine.training.task import FoldRun
+from hearback.engine.training.trainer import Trainer
+from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, EncoderConfig
+from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.inference.predict import predict_ensemble
+from hearback.reading.inference.ensemble_run import predict_ensemble
 from hearback.reading.models.scorers import build
 from hearback.reading.options import TrainingOptions, add_options, options_from
 from hearback.reading.pairs import Example, PairDataset
 from hearback.reading.recipe import Recipe
-from hearback.reading.training import ReadingTraining
-from hearback.reading.window_batches import batched, window_samples
+from hearback.reading.training import ReadingTask
+from hearback.reading.window_batches import batch_by_window, window_samples
 from train_model1m import RECIPE as MEDIUM_RECIPE
 from train_model2ds import RECIPE as SMALL_RECIPE
 
-N_MODELS = 3  # of the ensemble that infers
-PRODUCT_SECONDS = 0.5  # that matrix products are timed for, in a turn
-SEARCH_SECONDS = 0.2
-TRAINED_NOISE = 0.01  # of a tensor's deviation: what training did to it, as it were
-NOT_WORSE = 1e-6  # nats of log loss: what two searches may differ by
+N_MODELS = 3  # of the ensemble in infer_cpu and infer_gpu
+PRODUCT_SECONDS = 0.5  # of matrix products per turn
+SEARCH_SECONDS = 0.2  # of our weight search per turn
+TRAINED_NOISE = 0.01  # relative to a tensor's deviation: simulates training
+NOT_WORSE = 1e-6  # nats of log loss: tolerance between two searches
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work a turn is. Of clips a GPU takes more: a turn should last seconds."""
+    """The amount of work per turn; a turn should last seconds, so a GPU takes more clips."""
 
-    n_train: int = 192  # enough that few batches have clips of other lengths
-    n_shares: int = 4  # that the baseline trains on them in; each costs it the same
+    n_train: int = 192  # enough for batches of similar lengths
+    n_shares: int = 4  # one per turn of the baseline; all take it the same time
     n_infer: int = 64
     n_load: int = 128
-    n_both_padded: int = 8  # that are also scored in 16 s windows by both
+    n_both_padded: int = 8  # also scored with 16 s windows on both sides
     n_gpu: int = 512
     n_rows: int = 38_095  # the competition's
     n_weights: int = 10
 
     def with_clips(self, n_clips: int) -> "Sizes":
-        """Return these sizes with as many clips in every turn."""
+        """Return these sizes with `n_clips` in every turn."""
         of_clips = ("n_train", "n_infer", "n_load", "n_gpu")
         few = min(n_clips, self.n_both_padded)
         return replace(self, **dict.fromkeys(of_clips, n_clips), n_both_padded=few)
@@ -89,7 +91,7 @@ QUICK = Sizes(
 
 @dataclass(frozen=True)
 class Setting:
-    """What the command line says, and a folder for what a benchmark writes."""
+    """The options of the command line, and a folder for temporary files."""
 
     data: Path
     tts_data: Path
@@ -105,26 +107,26 @@ class Setting:
 
     @property
     def unit(self) -> str:
-        """What a rate of clips is in."""
+        """The unit of a rate of clips."""
         return "clips/s" if self.clock == "wall" else "clips/CPU s"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A benchmark's figures, and lines that say what they are of."""
+    """A benchmark's result, and lines of details."""
 
     result: Result
     lines: tuple[str, ...]
 
 
 def train_cpu(setting: Setting) -> Outcome:
-    """Train a joined comparison, all of it, with augmentation A."""
+    """Train a joined comparison without frozen layers, with augmentation A."""
     clips = load(setting.data, setting.tts_data, setting.store, setting.sizes.n_train)
     return compare_training(setting, clips, SMALL_RECIPE, setting.backbone, torch.device("cpu"))
 
 
 def infer_cpu(setting: Setting) -> Outcome:
-    """Score clips with three models, from their files to the ensemble's probabilities."""
+    """Score clips with an ensemble of three models, starting from the files."""
     clips = load(setting.data, setting.tts_data, setting.store, setting.sizes.n_infer)
     return compare_inference(setting, clips, SMALL_RECIPE, setting.backbone, torch.device("cpu"))
 
@@ -132,7 +134,7 @@ def infer_cpu(setting: Setting) -> Outcome:
 def load_cpu(setting: Setting) -> Outcome:
     """Load clips, augment them and compute features, on one core."""
     clips = load(setting.data, setting.tts_data, setting.store, setting.sizes.n_load)
-    n_mels = int(pretrained.read_config(setting.backbone)["num_mel_bins"])
+    n_mels = int(read_config(setting.backbone)["num_mel_bins"])
     sides = [
         Side("ours", counting(len(clips), Loading(clips, SMALL_RECIPE, n_mels).run)),
         Side(
@@ -149,9 +151,9 @@ def load_cpu(setting: Setting) -> Outcome:
 
 
 def weights_cpu(setting: Setting) -> Outcome:
-    """Search the weights of an ensemble's models."""
+    """Fit the weights of an ensemble's models."""
     predictions, labels = simulate_predictions(setting.sizes.n_weights, setting.sizes.n_rows)
-    searches = {"ours": stacking.search_weights, "baseline": baseline.search_weights}
+    searches = {"ours": stacking.fit_probability_weights, "baseline": baseline.search_weights}
     found: dict[str, np.ndarray] = {}
 
     def search(name: str) -> float:
@@ -163,15 +165,15 @@ def weights_cpu(setting: Setting) -> Outcome:
         Side("baseline", partial(search, "baseline")),
     ]
     with threads(setting.n_threads):
-        warm_up(sides[:1])  # the grid is long enough
+        warm_up(sides[:1])  # the grid search is long enough without
         turns = take_turns(sides, setting.n_rounds, CLOCKS[setting.clock])
     losses = {name: mean_log_loss(labels, found[name] @ predictions) for name in found}
     if losses["ours"] > losses["baseline"] + NOT_WORSE:
         raise HearbackError(f"our weights are worse than the grid's: log losses {losses}")
     alone = [mean_log_loss(labels, of_model) for of_model in predictions]
     lines = (
-        f"{len(predictions)} models × {len(labels)} rows, simulated; log loss of one "
-        f"{min(alone):.4f} to {max(alone):.4f}, of their mean "
+        f"{len(predictions)} models × {len(labels)} rows, simulated; log loss of single "
+        f"models {min(alone):.4f} to {max(alone):.4f}, of their mean "
         f"{mean_log_loss(labels, predictions.mean(axis=0)):.4f}",
         f"weighted: ours {losses['ours']:.6f}, baseline {losses['baseline']:.6f}",
     )
@@ -179,14 +181,14 @@ def weights_cpu(setting: Setting) -> Outcome:
 
 
 def train_gpu(setting: Setting) -> Outcome:
-    """Train whisper-medium's shape, weights at random, with augmentation A."""
-    clips, backbone = of_medium_shape(setting)
+    """Train a whisper-medium with random weights, with augmentation A."""
+    clips, backbone = medium_inputs(setting)
     return compare_training(setting, clips, MEDIUM_RECIPE, backbone, torch.device("cuda"))
 
 
 def infer_gpu(setting: Setting) -> Outcome:
-    """Score clips with three models of whisper-medium's shape, weights at random."""
-    clips, backbone = of_medium_shape(setting)
+    """Score clips with three whisper-mediums with random weights."""
+    clips, backbone = medium_inputs(setting)
     return compare_inference(setting, clips, MEDIUM_RECIPE, backbone, torch.device("cuda"))
 
 
@@ -200,8 +202,8 @@ BENCHMARKS: Mapping[str, Callable[[Setting], Outcome]] = {
 }
 
 
-def of_medium_shape(setting: Setting) -> tuple[Clips, Path]:
-    """Return clips of noise and a whisper-medium of noise: machines with a GPU may have neither."""
+def medium_inputs(setting: Setting) -> tuple[Clips, Path]:
+    """Return clips of noise and a random whisper-medium: a GPU machine may lack real ones."""
     noise = setting.work / "noise"
     backbone = setting.work / "medium"
     if not noise.exists():
@@ -214,11 +216,12 @@ def of_medium_shape(setting: Setting) -> tuple[Clips, Path]:
 def compare_training(
     setting: Setting, clips: Clips, recipe: Recipe, backbone: Path, device: torch.device
 ) -> Outcome:
-    """Train one model on the clips, an epoch a turn, and so does the baseline."""
+    """Compare training one model: a turn of ours is an epoch, of the baseline's a share of one."""
     recipe = replace(recipe, backbone=str(backbone))
-    ours = make_training(setting, clips, recipe, device)
-    config = pretrained.read_config(backbone)
-    encoder = pretrained.read_tensors(backbone, "encoder")
+    ours = make_trainer(setting, clips, recipe, device)
+    epochs = run_epochs(ours)
+    config = read_config(backbone)
+    encoder = read_tensors(backbone, "encoder")
 
     def baseline_side(n_workers: int) -> Side:
         training = baseline.Training(
@@ -234,19 +237,20 @@ def compare_training(
 
     with ExitStack() as stack:
         stack.enter_context(threads(setting.n_threads))
-        scalars = stack.enter_context(closing_writer(setting.work / "scalars"))
+        stack.callback(ours.close)
 
         def run_epoch() -> float:
-            ours.run_epoch(scalars)
+            next(epochs)
             return float(len(clips))
 
         sides, workers = with_best_workers(setting, Side("ours", run_epoch), baseline_side, device)
-        result, mfu = in_turn(setting, sides, device, (ours.dtype, baseline.compute_dtype(device)))
+        dtypes = (ours.run.dtype, baseline.compute_dtype(device))
+        result, mfu = in_turn(setting, sides, device, dtypes)
         lines = [
             f"{clips.describe()}; {recipe.name}'s recipe on {backbone.name}, batches of "
             f"{recipe.batch_size}",
-            f"a turn of ours is all of them and the validation of one more, one of the baseline's "
-            f"1/{setting.sizes.n_shares} of them",
+            f"a turn of ours is all clips and the validation of one more, a turn of the baseline's "
+            f"1/{setting.sizes.n_shares} of the clips",
             workers,
             *mfu,
             *profile_lines(setting, [sides[0], baseline_side(0)], device),
@@ -254,23 +258,33 @@ def compare_training(
     return Outcome(result, tuple(lines))
 
 
-def make_training(
-    setting: Setting, clips: Clips, recipe: Recipe, device: torch.device
-) -> ReadingTraining:
-    """Return our training of all of the clips.
+def make_trainer(setting: Setting, clips: Clips, recipe: Recipe, device: torch.device) -> Trainer:
+    """Return our training on all of the clips, started.
 
-    The fold that is held out is one more clip, the shortest again: an epoch ends with a validation,
-    which is not what is measured.
+    Each epoch ends with a validation, which is not to be measured: the held-out fold is a copy of
+    the shortest clip.
     """
     data = select(clips.data, [*range(len(clips)), int(np.argmin(clips.pair_seconds))])
     data.folds[-1] = 0
     options = training_options(setting, clips, device)
-    # An epoch a turn, and more turns than anyone waits for.
-    return ReadingTraining(recipe.with_epochs(100), 0, options, data, attempt=1)
+    run = FoldRun(recipe.with_epochs(100), 0, options, data)  # more epochs than are measured
+    callbacks = (StallDetection(), ProgressBar(), TensorBoard(setting.work / "scalars"))
+    trainer = Trainer(ReadingTask(run), run, callbacks)
+    trainer.start()
+    return trainer
+
+
+def run_epochs(trainer: Trainer) -> Iterator[None]:
+    """Train and validate an epoch per iteration, without checkpoints."""
+    epochs = range(trainer.run.recipe.epochs)
+    for n_examples, batches in trainer.task.epoch_batches(trainer.model, epochs):
+        trainer.train_epoch(n_examples, batches)
+        trainer.evaluate_epoch()
+        yield
 
 
 def training_options(setting: Setting, clips: Clips, device: torch.device) -> TrainingOptions:
-    """Return the options of a train_model*.py, as its command line would have them."""
+    """Return the options of a train_model*.py command."""
     parser = cli.parser(None)
     add_options(parser)
     flags = {
@@ -289,7 +303,7 @@ def training_options(setting: Setting, clips: Clips, device: torch.device) -> Tr
 def compare_inference(
     setting: Setting, clips: Clips, recipe: Recipe, backbone: Path, device: torch.device
 ) -> Outcome:
-    """Score the clips with an ensemble, a pass a turn, and so does the baseline."""
+    """Compare inference with an ensemble: a turn is a pass over all clips."""
     assets = setting.work / f"assets_{device.type}"
     dtype = compute_dtype(device, setting.precision)
     config = save_ensemble(assets, recipe, backbone, clips)
@@ -304,7 +318,7 @@ def compare_inference(
         scores["baseline"] = baseline.predict(
             clips,
             {FoldFiles(assets, model.name, 0).weights: model.weight for model in config.models},
-            pretrained.read_config(backbone),
+            read_config(backbone),
             batch_size=recipe.batch_size,
             device=device,
             n_workers=n_workers,
@@ -330,7 +344,7 @@ def compare_inference(
             workers,
             *mfu,
             f"scores differ by {differences.mean():.5f} on average, {differences.max():.5f} at "
-            f"most; by {both_padded.max():.5f} at most where ours pads to 16 s, too "
+            f"most; by {both_padded.max():.5f} at most where ours also pads to 16 s "
             f"({len(few)} clips)",
             *profile_lines(setting, [sides[0], baseline_side(0)], device),
         ]
@@ -343,12 +357,13 @@ def predict_ours(
     """Return our ensemble's probabilities, (clips,)."""
     grades = clips.data.metadata["grade"].to_numpy(dtype=str)
     source = clips.data.source
-    return predict_ensemble(config, source, grades, assets, device=device, dtype=dtype).clips
+    run = predict_ensemble(config, source, grades, assets, device=device, dtype=dtype)
+    return run.predictions.clips
 
 
 def flops_per_clip(clips: Clips, recipe: Recipe, backbone: Path) -> float:
-    """Return the mean operations that our models' encoders need for one clip, all of them."""
-    shape = EncoderShape.from_config(pretrained.read_config(backbone))
+    """Return the mean operations per clip of all our models' encoders."""
+    shape = EncoderConfig.from_config(read_config(backbone))
     source = clips.data.source
     windows = [
         window_samples(
@@ -361,27 +376,26 @@ def flops_per_clip(clips: Clips, recipe: Recipe, backbone: Path) -> float:
 
 
 def save_ensemble(assets: Path, recipe: Recipe, backbone: Path, clips: Clips) -> EnsembleConfig:
-    """Save a fold of each of three models and return their ensemble.
+    """Save one fold of each of three models and return their ensemble.
 
-    Heads at random, and backbones with a little noise in all of their weights: what the scores are
-    worth is not the question, but models that were trained have nothing in common that could be
-    computed once.
+    Heads are random, and the backbones' weights have noise added: like trained models, they share
+    no layers that could be computed once.
     """
     voice = clips.data.source.references.voice
-    tensors = pretrained.read_tensors(backbone, "encoder")
+    tensors = read_tensors(backbone, "encoder")
     oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
     models = []
     for number in range(N_MODELS):
         named = replace(recipe, name=f"model{number}")
         torch.manual_seed(number)
-        scorer = build(named, pretrained.read_config(backbone))
+        scorer = build(named, read_config(backbone))
         scorer.load_pretrained({"encoder": tensors})
         with torch.no_grad():
             for tensor in scorer.encoder.state_dict().values():
                 tensor.add_(TRAINED_NOISE * tensor.std() * torch.randn_like(tensor))
         fold_metadata = {
             "recipe": named.as_dict(),
-            "shape": scorer.shape(),
+            "shape": scorer.backbone_config(),
             "tokenizer": None,
             "voice": voice,
         }
@@ -392,14 +406,14 @@ def save_ensemble(assets: Path, recipe: Recipe, backbone: Path, clips: Clips) ->
 
 
 class Loading:
-    """Our pairs, augmented, in batches, as features; other random numbers in every turn."""
+    """Our loading: augmented pairs in batches as features, with new random numbers every turn."""
 
     def __init__(self, clips: Clips, recipe: Recipe, n_mels: int) -> None:
         self.clips, self.recipe, self.n_mels = clips, recipe, n_mels
         self.turn = 0
 
     def run(self) -> list[int]:
-        """Return the rows whose features came out."""
+        """Return the rows of all batches."""
         recipe, source = self.recipe, self.clips.data.source
         self.turn += 1
         order = np.random.default_rng((recipe.data_seed, self.turn)).permutation(len(source))
@@ -411,8 +425,8 @@ class Loading:
             seeds=(recipe.data_seed, self.turn),
         )
         rows: list[int] = []
-        each = (pairs[place] for place in range(len(pairs)))
-        for batch in batched(
+        each = (pairs[index] for index in range(len(pairs)))
+        for batch in batch_by_window(
             each, recipe.batch_size, recipe.window, recipe.window_step_seconds, fill=True
         ):
             log_mel(batch.waveforms, self.n_mels)
@@ -421,68 +435,68 @@ class Loading:
 
 
 def counting(n_clips: int, run: Callable[[], list[int]]) -> Callable[[], float]:
-    """Return a turn that makes sure that every clip came out, once."""
+    """Return a turn that checks that every clip was loaded once."""
 
     def turn() -> float:
         rows = run()
         if sorted(rows) != list(range(n_clips)):
-            raise HearbackError(f"{len(rows)} rows came out of {n_clips}, or others")
+            raise HearbackError(f"loaded {len(rows)} rows instead of all {n_clips} once")
         return float(n_clips)
 
     return turn
 
 
 def simulate_predictions(n_models: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return out-of-fold predictions, (models, rows), and labels, as the competition had them.
+    """Return simulated out-of-fold predictions, (models, rows), and labels, (rows,).
 
-    What the models hear is one normal variable a class, with noise that they share and some of
-    their own; the probability is calibrated. A single model's log loss is about 0.24, from 0.21
-    to 0.26, that of their mean 0.20.
+    The models observe a normal variable per class with shared and independent noise, and their
+    probabilities are calibrated. As in the competition, single models have log losses of about
+    0.24, from 0.21 to 0.26, and their mean 0.20.
     """
     base_rate, distance, shared_variance = 0.467, 2.6, 0.8
     rng = np.random.default_rng(0)
     labels = (rng.random(n_rows) < base_rate).astype(np.float64)
     shared = rng.normal(0, np.sqrt(shared_variance), n_rows)
     deviations = np.sqrt(1 - shared_variance) * np.linspace(0.7, 1.3, n_models)
-    heard = (
+    observed = (
         distance * (labels - 0.5)
         + shared
         + deviations[:, None] * rng.normal(size=(n_models, n_rows))
     )
     variances = shared_variance + deviations**2
-    logits = distance * heard / variances[:, None] + np.log(base_rate / (1 - base_rate))
+    logits = distance * observed / variances[:, None] + np.log(base_rate / (1 - base_rate))
     return 1 / (1 + np.exp(-logits)), labels
 
 
 def with_best_workers(
     setting: Setting, ours: Side, make: Callable[[int], Side], device: torch.device
 ) -> tuple[list[Side], str]:
-    """Return ours and the baseline with as many loading processes as help it most, warmed up."""
-    several = (0, count_processors()) if device.type == "cpu" else (min(8, count_processors()),)
-    if setting.clock == "cpu":  # more processes do not make for fewer processor seconds
-        several = (0,)
-    sides = {str(n): make(n) for n in several}
-    warm_up([ours, sides[str(several[0])]])
-    if len(several) == 1:
-        return [ours, *sides.values()], f"baseline: {several[0]} loading processes"
+    """Return both sides, warmed up, with the baseline's best number of loading processes."""
+    counts = (0, count_processors()) if device.type == "cpu" else (min(8, count_processors()),)
+    if setting.clock == "cpu":  # more processes do not save processor seconds
+        counts = (0,)
+    sides = {str(n): make(n) for n in counts}
+    warm_up([ours, sides[str(counts[0])]])
+    if len(counts) == 1:
+        return [ours, *sides.values()], f"baseline: {counts[0]} loading processes"
     n_workers = fastest(sides, CLOCKS[setting.clock])
-    return [ours, sides[n_workers]], f"baseline: {n_workers} loading processes, best of {several}"
+    return [ours, sides[n_workers]], f"baseline: {n_workers} loading processes, best of {counts}"
 
 
 def in_turn(
     setting: Setting, sides: list[Side], device: torch.device, dtypes: tuple[torch.dtype, ...]
 ) -> tuple[Result, list[str]]:
-    """Time ours, the baseline and matrix products; return the result and the lines on FLOP/s."""
+    """Time both sides and matrix products; return the result, and lines on FLOP/s."""
     products = {}
     for dtype in dict.fromkeys(dtypes):
         product = flops.matrix_product(device, dtype)
         products[dtype] = Side(str(dtype), product.run, PRODUCT_SECONDS, product.flops)
     warm_up(products.values())
     turns = take_turns([*sides, *products.values()], setting.n_rounds, CLOCKS[setting.clock])
-    of_product = dict(zip(products, turns[len(sides) :], strict=True))
+    product_turns = dict(zip(products, turns[len(sides) :], strict=True))
     lines = []
     for side, of_side, dtype in zip(sides, turns, dtypes, strict=False):
-        reached, peak = median_flop_rate(of_side), median_flop_rate(of_product[dtype])
+        reached, peak = median_flop_rate(of_side), median_flop_rate(product_turns[dtype])
         lines.append(
             f"{side.name}: {reached / 1e9:.1f} GFLOP/s, {reached / peak:.1%} of the "
             f"{peak / 1e9:.1f} of matrix products ({str(dtype).removeprefix('torch.')})"
@@ -491,17 +505,17 @@ def in_turn(
 
 
 def profile_lines(setting: Setting, sides: list[Side], device: torch.device) -> list[str]:
-    """Return what share of each side's time goes where, if that is asked for."""
+    """Return the profile of each side, if requested."""
     if not setting.profile:
         return []
     if device.type != "cpu":
-        return ["no profile: a GPU works while Python goes on"]
-    return [f"{side.name} spends {profiles.describe(side.run)}" for side in sides]
+        return ["no profile: a GPU runs asynchronously"]
+    return [f"{side.name}: {profiles.describe(side.run)}" for side in sides]
 
 
 @contextmanager
 def threads(n_threads: int) -> Iterator[None]:
-    """Let torch and the libraries below numpy use so many threads."""
+    """Limit torch and numpy's libraries to `n_threads`."""
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
@@ -511,25 +525,15 @@ def threads(n_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def closing_writer(folder: Path) -> Iterator[SummaryWriter]:
-    """Open a writer of TensorBoard scalars, and close it."""
-    writer = SummaryWriter(folder)
-    try:
-        yield writer
-    finally:
-        writer.close()
-
-
 def run(name: str, setting: Setting) -> Outcome:
-    """Run a benchmark; what it writes is gone afterwards."""
+    """Run a benchmark in a temporary folder."""
     setting.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=setting.work) as folder:
         return BENCHMARKS[name](replace(setting, work=Path(folder)))
 
 
-def why_not(name: str) -> str | None:
-    """Say why a benchmark cannot run on this machine, or None where it can."""
+def why_skipped(name: str) -> str | None:
+    """Return why a benchmark cannot run on this machine, or None if it can."""
     if name.endswith("_gpu") and not torch.cuda.is_available():
-        return "left out: no CUDA device here"
+        return "skipped: no CUDA device"
     return None

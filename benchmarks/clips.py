@@ -1,4 +1,4 @@
-"""What the benchmarks work on: clips in the competition's layout, chosen, made or made up."""
+"""The data of the benchmarks: clips of a corpus, of the embedded sample, or of noise."""
 
 import shlex
 import subprocess
@@ -17,40 +17,40 @@ from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write, write_json
-from hearback.engine.whisper.encoder import WINDOW_SECONDS, EncoderShape, WhisperEncoder
+from hearback.engine.whisper.encoder import WINDOW_SECONDS, EncoderConfig, WhisperEncoder
 from hearback.reading.dataset import TrainingData, load_training_data
 from hearback.reading.pairs import PairSource
-from hearback.reading.references import render_missing
+from hearback.reading.render import render_missing
 from hearback.reading.tables import GRADES, TASKS
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("data", "tts_data", "store")  # of the clips, under the name of their flags
+FOLDERS = ("data", "tts_data", "store")  # the flags of the clips' folders
 SEED = 42
 
-MEDIUM = EncoderShape(
+MEDIUM = EncoderConfig(
     d_model=1024,
     encoder_layers=24,
     encoder_attention_heads=16,
     encoder_ffn_dim=4096,
     num_mel_bins=80,
 )
-N_PUBLIC_POSITIONS = 1500  # of a Whisper: 30 s
+N_PUBLIC_POSITIONS = 1500  # of a published Whisper: 30 s
 
-# Seconds at 0, 10, …, 100 % of speechocean762's recordings (2,298 of its training half) and of
-# their references (hibari at 0.7 of its pace). Long texts have both long, so one rank is drawn for
-# the two; the pairs that result are 6.6 s long on average, the real ones 6.4 s.
+# Deciles, in seconds, of speechocean762's recordings (2,298 of its training half) and of their
+# references (hibari at speed 0.7). Their lengths are correlated, so both are drawn with the same
+# rank; the resulting pairs last 6.6 s on average, the real ones 6.4 s.
 LEARNER_SECONDS = (1.59, 2.57, 2.85, 3.07, 3.27, 3.52, 3.81, 4.21, 4.81, 6.43, 20.41)
 REFERENCE_SECONDS = (0.69, 1.64, 1.78, 1.91, 2.03, 2.18, 2.33, 2.50, 2.72, 3.06, 4.63)
 
 
 @dataclass(frozen=True)
 class Clips:
-    """The same clips for both sides: as ours holds them, and where their files are."""
+    """The clips of both sides: our training data, and the folders of their files."""
 
     data: TrainingData
     folder: Path  # of the recordings
     tts_data: Path  # of the references
-    store: Path  # of the recordings at 16 kHz, which ours reads
+    store: Path  # of the recordings at 16 kHz, for our side
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -58,13 +58,13 @@ class Clips:
 
     @property
     def pair_seconds(self) -> np.ndarray:
-        """How long reference and learner are together, (clips,), at most a window."""
+        """The seconds of reference and learner together, (clips,), at most a window."""
         source = self.data.source
         n_samples = [source.n_samples(row, "joined") for row in range(len(source))]
         return np.minimum(np.array(n_samples) / SAMPLE_RATE, WINDOW_SECONDS)
 
     def describe(self) -> str:
-        """Say how many there are and how long."""
+        """Describe the number of clips and their mean length."""
         mean = self.pair_seconds.mean()
         return (
             f"{len(self)} clips of {self.folder}, pairs of {mean:.1f} s on average, "
@@ -73,9 +73,9 @@ class Clips:
 
 
 def load(folder: Path, tts_data: Path, store: Path, n_clips: int) -> Clips:
-    """Choose `n_clips` of the training data in `folder` at random, the same every time.
+    """Return `n_clips` random clips of the training data in `folder`, with a fixed seed.
 
-    Raises BadInput for data with problems, HearbackError where there are not as many.
+    Raises BadInput for data with problems, HearbackError if there are fewer clips.
     """
     data = load_training_data(folder, tts_data, store, n_folds=2, group_by="none")
     if len(data.labels) < n_clips:
@@ -85,7 +85,7 @@ def load(folder: Path, tts_data: Path, store: Path, n_clips: int) -> Clips:
 
 
 def select(data: TrainingData, rows: Sequence[int] | np.ndarray) -> TrainingData:
-    """Return some rows of a training set, in this order; none of them is held out."""
+    """Return the given rows of a training set, in order; none of them is held out."""
     metadata = data.metadata.iloc[list(rows)].reset_index(drop=True)
     labels = data.labels[list(rows)]
     return replace(
@@ -98,7 +98,7 @@ def select(data: TrainingData, rows: Sequence[int] | np.ndarray) -> TrainingData
 
 
 def make_sample(folder: Path) -> None:
-    """Make the embedded sample, its references and its store in `folder`: what is missing of it."""
+    """Make the missing parts of the embedded sample, its references and its store in `folder`."""
     folder = folder.absolute()
     data = folder / "data"
     if not (data / "train_metadata.csv").exists():  # written last
@@ -114,10 +114,9 @@ def _run_step(*command: str) -> None:
 
 
 def make_noise(folder: Path, n_clips: int) -> None:
-    """Write `n_clips` clips of noise, as long as speechocean762's, with references as long as its.
+    """Write `n_clips` clips of noise with references, of speechocean762's lengths.
 
-    For machines that have no corpus and no voice: how fast a clip goes through does not depend on
-    what is said in it.
+    For machines without a corpus and a voice: the speed does not depend on the content of a clip.
     """
     rng = np.random.default_rng(SEED)
     ranks = np.linspace(0, 1, len(LEARNER_SECONDS))
@@ -126,7 +125,7 @@ def make_noise(folder: Path, n_clips: int) -> None:
         text, name = f"text {number}", f"noise_{number:05d}.wav"
         reference_seconds[text] = float(np.interp(rank, ranks, REFERENCE_SECONDS))
         learner_seconds = float(np.interp(rank, ranks, LEARNER_SECONDS))
-        write_wav(folder / "data" / name, _murmur(learner_seconds, rng), SAMPLE_RATE)
+        write_wav(folder / "data" / name, _modulated_noise(learner_seconds, rng), SAMPLE_RATE)
         rows.append((name, TASKS[number % len(TASKS)], text, GRADES[number % len(GRADES)]))
     columns = ["filename", "task", "expected_text", "grade"]
     metadata = pd.DataFrame(rows, columns=columns)
@@ -137,7 +136,7 @@ def make_noise(folder: Path, n_clips: int) -> None:
 
 
 class _NoiseVoice:
-    """A voice that says noise, as long as it is told to."""
+    """A voice that renders noise of given lengths."""
 
     sample_rate = SAMPLE_RATE
 
@@ -149,30 +148,30 @@ class _NoiseVoice:
         return {"backend": "noise", "voice": "noise", "speed": 1.0, "sample_rate": SAMPLE_RATE}
 
     def render(self, text: str) -> np.ndarray:
-        return _murmur(self.seconds[text], self.rng)
+        return _modulated_noise(self.seconds[text], self.rng)
 
     def close(self) -> None:
         pass
 
 
-def _murmur(seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Return noise that swells and fades four times a second, as syllables do."""
+def _modulated_noise(seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """Return noise modulated at 4 Hz, the rate of syllables; (n,) float32."""
     times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     loudness = 0.1 * (1 + np.sin(2 * np.pi * 4 * times)) / 2
     return (loudness * rng.standard_normal(len(times))).clip(-1, 1).astype(np.float32)
 
 
-def make_backbone(folder: Path, shape: EncoderShape) -> Path:
-    """Write a Whisper's encoder of random weights in Transformers' layout; return its folder."""
+def make_backbone(folder: Path, config: EncoderConfig) -> Path:
+    """Write a Whisper encoder with random weights in Transformers' layout; return its folder."""
     torch.manual_seed(SEED)
     tensors = {
         f"model.encoder.{name}": tensor.half().contiguous()
-        for name, tensor in WhisperEncoder(shape).state_dict().items()
+        for name, tensor in WhisperEncoder(config).state_dict().items()
     }
     name = "model.encoder.embed_positions.weight"
     missing = N_PUBLIC_POSITIONS - len(tensors[name])
     tensors[name] = torch.cat([tensors[name], tensors[name][:missing]])
     with atomic_write(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary)
-    write_json(folder / "config.json", {"model_type": "whisper", **shape.as_config()})
+    write_json(folder / "config.json", {"model_type": "whisper", **config.as_dict()})
     return folder

@@ -1,8 +1,8 @@
-"""Two ways to do the same work, timed in turn: what one machine does in one sitting is comparable.
+"""Time two implementations of the same work in alternation, on one machine.
 
-The sides take turns (A B, B A, A B, …), so that what slows the machine down for a while slows both.
-A ratio is that of the median rates; its spread is the lowest and the highest ratio of any one
-round. (A bootstrap of so few rounds would only pretend to know more.)
+The sides take turns (A B, B A, A B, …), so that temporary slowdowns of the machine affect both. The
+ratio is that of the median rates; its spread is the lowest and highest ratio of a round (too few
+rounds for a bootstrap).
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from hearback.engine.devices import count_processors
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import read_json, write_json
 
-Clock = Callable[[], float]  # seconds since some moment
+Clock = Callable[[], float]  # seconds since an arbitrary start
 
 
 def cpu_seconds() -> float:
-    """Return the processor time of this process and of its children that have ended, in seconds."""
+    """Return the processor time of this process and its ended children, in seconds."""
     times = os.times()
     return time.process_time() + times.children_user + times.children_system
 
@@ -38,11 +38,10 @@ CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": cpu_seconds}
 
 @dataclass(frozen=True)
 class Side:
-    """One way to do the work. `run` takes one turn and returns how much it did: clips, say.
+    """One implementation. `run` takes one turn and returns the amount of work, e.g. in clips.
 
-    A turn that is over sooner is taken again until `least_seconds` have passed. `flops_per_unit`
-    are the floating point operations of a clip, say, where they are known; else those of Whisper's
-    encoders are counted.
+    Turns are repeated until `least_seconds` have passed. `flops_per_unit` are the floating point
+    operations per unit of work, if known; otherwise those of Whisper's encoders are counted.
     """
 
     name: str
@@ -53,7 +52,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn did: units of work, floating point operations, seconds."""
+    """The units of work, floating point operations and seconds of one turn."""
 
     amount: float
     flops: float
@@ -72,7 +71,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Result:
-    """How many times as fast ours is, from `low` to `high`; the median rates are in `unit`."""
+    """Our speed relative to the baseline's, with its spread, and both median rates in `unit`."""
 
     ratio: float
     low: float
@@ -83,7 +82,7 @@ class Result:
 
 
 def take_turn(side: Side, clock: Clock) -> Turn:
-    """Let a side do its work, as often as it takes, in silence, and time it."""
+    """Run a side until its minimum time has passed, without output, and time it."""
     gc.collect()
     amount, done = 0.0, False
     with silence(), flops.counted() as counter:
@@ -100,7 +99,7 @@ def take_turn(side: Side, clock: Clock) -> Turn:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Let nothing be printed in this block: no bars, no estimates."""
+    """Suppress all output in this block."""
     with (
         io.StringIO() as nowhere,
         contextlib.redirect_stdout(nowhere),
@@ -110,32 +109,32 @@ def silence() -> Iterator[None]:
 
 
 def take_turns(sides: Sequence[Side], n_rounds: int, clock: Clock) -> list[list[Turn]]:
-    """Return the turns of each side, (sides, rounds), in another order every other round.
+    """Return the turns of each side, (sides, rounds); the order alternates from round to round.
 
-    What is done only once (imports, compilation, first allocations) is to have been done before.
+    Warm up first: imports, compilation and first allocations must not be timed.
     """
     turns: list[list[Turn]] = [[] for _ in sides]
     for number in range(n_rounds):
         order = range(len(sides))
-        for place in order if number % 2 == 0 else reversed(order):
-            turns[place].append(take_turn(sides[place], clock))
+        for side in order if number % 2 == 0 else reversed(order):
+            turns[side].append(take_turn(sides[side], clock))
     return turns
 
 
 def warm_up(sides: Iterable[Side]) -> None:
-    """Let each side take a turn that is not counted."""
+    """Run one untimed turn of each side."""
     for side in sides:
         take_turn(side, time.perf_counter)
 
 
 def fastest(sides: Mapping[str, Side], clock: Clock) -> str:
-    """Return the name of the side that does most in a second, after one turn each."""
+    """Return the name of the side with the highest rate, after one turn each."""
     rates = {name: take_turn(side, clock).rate for name, side in sides.items()}
     return max(rates, key=rates.__getitem__)
 
 
 def compare(ours: Sequence[Turn], baseline: Sequence[Turn], unit: str) -> Result:
-    """Compare the rates of the turns of two sides, round by round."""
+    """Compare the rates of two sides, round by round."""
     ratios = [one.rate / other.rate for one, other in zip(ours, baseline, strict=True)]
     rate, other_rate = median_rate(ours), median_rate(baseline)
     return Result(rate / other_rate, min(ratios), max(ratios), rate, other_rate, unit)
@@ -152,9 +151,9 @@ def median_flop_rate(turns: Iterable[Turn]) -> float:
 
 
 def machine() -> str:
-    """Return the machine in words: processor, cores, GPU, versions, date."""
+    """Describe the machine: processor, cores, GPU, versions, date."""
     processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):  # Linux only; elsewhere the platform knows better
+    with contextlib.suppress(OSError):  # Linux only; elsewhere platform's answer is good
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         processor = names[0] if names else processor
@@ -165,10 +164,10 @@ def machine() -> str:
     return ", ".join([*parts, date.today().isoformat()])
 
 
-def keep_results(results: Mapping[str, Result], path: Path) -> None:
-    """Write results as JSON, by benchmark; those of other benchmarks in the file stay.
+def save_results(results: Mapping[str, Result], path: Path) -> None:
+    """Write results as JSON, by benchmark; results of other benchmarks in the file are kept.
 
-    Raises HearbackError where the file is there and holds something else.
+    Raises HearbackError if the file exists with other content.
     """
     try:
         kept = read_json(path) if path.exists() else {}

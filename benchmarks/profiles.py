@@ -1,7 +1,7 @@
-"""Where a turn's time goes: Python's profiler, its functions gathered under a few names.
+"""The shares of a turn's time by stage, with Python's profiler.
 
-Both sides are profiled alike and neither knows of it. The profiler slows Python down, not what
-Python calls: take the shares as good to a few per cent.
+The profiler slows down Python code but not native code, so the shares have errors of a few per
+cent.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from hearback.reading.augment import Augmentation
 from hearback.reading.references import References
 from hearback.reading.window_batches import collate
 
-# No function of a name is called by another one of the table, but for augmentation, whose effects
-# are listed besides.
+# No function of the table calls another one, except augmentation, whose effects are listed
+# separately.
 STAGES: Mapping[str, tuple[Callable, ...]] = {
     "reading": (Store.get, References.waveform, librosa.load),
     "augmentation": (Augmentation.apply, baseline.augment),
     "features": (log_mel, WhisperFeatureExtractor.__call__),
     "batches": (collate, torch.utils.data.default_collate),
-    # Inference calls the parts of ours one by one.
+    # Our inference calls the encoder's parts separately.
     "encoder forward": (WhisperEncoder.stem, EncoderLayer.forward, PublicEncoder.forward),
     "backward": (torch.Tensor.backward,),
     "optimiser": (
@@ -39,7 +39,7 @@ STAGES: Mapping[str, tuple[Callable, ...]] = {
         torch.optim.Optimizer.zero_grad,
     ),
 }
-EFFECTS: Mapping[str, tuple[Callable, ...]] = {  # of the baseline; ours are one computation
+EFFECTS: Mapping[str, tuple[Callable, ...]] = {  # of the baseline; ours are computed together
     "pitch": (librosa.effects.pitch_shift,),
     "stretch": (librosa.effects.time_stretch,),
     "envelope": (baseline.warp_envelope,),
@@ -47,8 +47,8 @@ EFFECTS: Mapping[str, tuple[Callable, ...]] = {  # of the baseline; ours are one
 
 
 def describe(run: Callable[[], float]) -> str:
-    """Run once, in silence, and return the shares in words: "12 % reading, 60 % …"."""
-    shares = measure(run, {**STAGES, **EFFECTS})
+    """Run once, without output, and return the shares as text: "12% reading, 60% …"."""
+    shares = measure_shares(run, {**STAGES, **EFFECTS})
     stages = {name: share for name, share in shares.items() if name in STAGES}
     stages["the rest"] = 1 - sum(stages.values())
     words = [_words(stages)]
@@ -57,21 +57,21 @@ def describe(run: Callable[[], float]) -> str:
     return "; ".join(words)
 
 
-def measure(
+def measure_shares(
     run: Callable[[], float], stages: Mapping[str, tuple[Callable, ...]]
 ) -> dict[str, float]:
-    """Run once and return the share of the time that was spent in functions, by stage, if any."""
+    """Run once and return the share of the time in each stage that was called."""
     profiler = cProfile.Profile()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         profiler.runcall(run)
     entries = profiler.getstats()
-    whole = max(entry.totaltime for entry in entries)
+    total = max(entry.totaltime for entry in entries)
     seconds: dict[str, float] = {}
-    codes = {code: name for name, several in stages.items() for code in map(_code, several)}
+    codes = {code: name for name, functions in stages.items() for code in map(_code, functions)}
     for entry in entries:
         if name := codes.get(entry.code):
             seconds[name] = seconds.get(name, 0.0) + entry.totaltime
-    return {name: seconds[name] / whole for name in stages if seconds.get(name)}
+    return {name: seconds[name] / total for name in stages if seconds.get(name)}
 
 
 def _words(shares: Mapping[str, float]) -> str:
@@ -79,7 +79,7 @@ def _words(shares: Mapping[str, float]) -> str:
 
 
 def _code(function: Callable) -> CodeType | str:
-    """Return what the profiler knows a function by."""
-    while hasattr(function, "__wrapped__"):  # the wrapper's code is shared by all that it wraps
+    """Return the profiler's key of a function."""
+    while hasattr(function, "__wrapped__"):  # several functions may share a wrapper's code
         function = function.__wrapped__
     return function.__code__ if isinstance(function, FunctionType) else repr(function)

@@ -1,42 +1,55 @@
-"""Keep what trained folds predicted, without their weights: to be checked and compared with.
+"""Keep the out-of-fold predictions of trained folds, without their weights, in one small file.
 
-    python -m benchmarks.publish --assets assets --to docs/out_of_fold/recipes
+    python -m benchmarks.publish --assets assets --to docs/out_of_fold/recipes --words
     python -m benchmarks.publish --songs --assets assets/songs --to docs/out_of_fold/songs
 
-Each finished fold's metadata (recipe, history, fingerprints) and out-of-fold predictions are copied,
-those of words too. `check_models.py --assets FOLDER` reads them, also with `--against`, and so do
-`get_config.py` and, of the songs, `hearback.songs.steps.check_models` and `hearback.songs.steps.get_config`: nobody has to train
-a model again to check a figure of it, or to pair another with it. The command that a metadata keeps
-loses its folders, which are those of one machine.
+Writes `folds.tar.xz` into the folder `--to`: each finished fold's metadata (recipe, history,
+fingerprints) and out-of-fold predictions, and with `--words` the word scores. `check_models.py
+--assets FOLDER` and `--against FOLDER` read it, and so does `get_config.py`, of both competitions:
+nobody has to train a model again to check its figures, or to combine another model with it.
+
+Probabilities are rounded to seven significant digits of p and of 1 - p, log-odds of words to five
+decimals. Losses and gradient norms of single steps are left out, and so are the folders in the
+command that trains a fold again, which are those of one machine.
 """
 
+import hashlib
+import json
 import shlex
-import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from hearback.engine import cli
 from hearback.engine.evaluation.oof import OutOfFold, read_tables
-from hearback.engine.io import atomic_write, write_json
-from hearback.engine.training.fold_files import FoldFiles
+from hearback.engine.training.fold_archive import write_archive
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
+from hearback.reading.evaluation import ReadingOutOfFold
+from hearback.reading.words import read_fold
 from hearback.songs import SUBFOLDER
-from hearback.songs.evaluation import ClassOutOfFold
+from hearback.songs.evaluation import PROBABILITIES, ClassOutOfFold
 
 FOLDERS = ("--data", "--tts_data", "--store", "--assets", "--runs", "--backbones")
+PROBABILITY_DIGITS = 7
+LOG_ODDS_DECIMALS = 5
 
 
 def main() -> None:
-    """Copy what the command line asks for."""
+    """Write the archive."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--songs", action="store_true", help="the songs' folds, not the reading competition's")
     add("--assets", type=Path, help="folder of the trained folds (default: where they are trained)")
     add("--models", nargs="+", help="only these (default: all that are trained)")
-    add("--to", type=Path, required=True, help="folder to copy into")
+    add("--words", action="store_true", help="with the word scores of the models that have them")
+    add("--to", type=Path, required=True, help="folder of the archive, which replaces one there")
     asked = parser.parse_args()
-    kind = ClassOutOfFold if asked.songs else OutOfFold
+    kind = ClassOutOfFold if asked.songs else ReadingOutOfFold
     assets = asked.assets or Path("assets", SUBFOLDER if asked.songs else "")
-    n_folds = publish(assets, asked.to, asked.models, kind)
+    n_folds = publish(assets, asked.to, asked.models, kind, with_words=asked.words)
     print(f"{n_folds} folds in {asked.to}")
 
 
@@ -44,27 +57,71 @@ def publish(
     assets: Path,
     to: Path,
     models: list[str] | None = None,
-    kind: type[OutOfFold] = OutOfFold,
+    kind: type[OutOfFold] = ReadingOutOfFold,
+    *,
+    with_words: bool = False,
 ) -> int:
-    """Copy the finished folds of `models`, or of all, and return how many they are.
+    """Write the finished folds of `models`, or of all, into one archive; return their number.
 
     `kind` is the competition's. Raises HearbackError as `read_tables` does, before anything is
     written.
     """
-    tables = read_tables(kind, assets, models)
-    for table in tables:
-        for fold, fold_metadata in table.metadata_by_fold.items():
-            own, copy = (FoldFiles(folder, table.model, fold) for folder in (assets, to))
-            copy.metadata.unlink(missing_ok=True)  # it must not vouch for other predictions
-            copied = {own.oof: copy.oof}
-            if "words" in fold_metadata["sha256"]:
-                copied[own.words] = copy.words
-            for source, target in copied.items():
-                with atomic_write(target) as temporary:
-                    shutil.copyfile(source, temporary)
-            command = without_folders(fold_metadata["retrain_command"])
-            write_json(copy.metadata, {**fold_metadata, "retrain_command": command})
-    return sum(len(table.metadata_by_fold) for table in tables)
+    contents: dict[str, bytes] = {}
+    for table in read_tables(kind, assets, models):
+        for fold, metadata in table.metadata_by_fold.items():
+            files = FoldFiles(assets, table.model, fold)
+            contents |= published_files(files, metadata, table, with_words=with_words)
+    write_archive(to, contents)
+    return sum(name.endswith(".json") for name in contents)
+
+
+def published_files(
+    files: FoldFiles, metadata: FoldMetadata, table: OutOfFold, *, with_words: bool
+) -> dict[str, bytes]:
+    """Return the files of one published fold by name."""
+    oof = table.rows[table.rows["fold"] == files.fold].drop(columns=["fold", "base"])
+    tables = {files.oof.name: as_csv(with_rounded_probabilities(oof))}
+    digests = {**metadata["sha256"], "oof": sha256(tables[files.oof.name])}
+    if digests.pop("words", None) and with_words:
+        tables[files.table("words").name] = as_csv(
+            read_fold(files, metadata).round(LOG_ODDS_DECIMALS)
+        )
+        digests["words"] = sha256(tables[files.table("words").name])
+    kept = {
+        **metadata,
+        "epochs": [without_steps(epoch) for epoch in metadata["epochs"]],
+        "retrain_command": without_folders(metadata["retrain_command"]),
+        "sha256": digests,
+    }
+    return {**tables, files.metadata.name: json.dumps(kept, ensure_ascii=False).encode()}
+
+
+def as_csv(table: pd.DataFrame) -> bytes:
+    """Return a table as a CSV file has it."""
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def with_rounded_probabilities(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with its probabilities rounded, of reading or of songs."""
+    columns = [name for name in ("pred", *PROBABILITIES) if name in table]
+    return table.assign(**{name: rounded(table[name].to_numpy()) for name in columns})
+
+
+def rounded(probabilities: np.ndarray) -> np.ndarray:
+    """Round to `PROBABILITY_DIGITS` significant digits of p and of 1 - p, whichever is smaller."""
+    smaller = np.minimum(probabilities, 1 - probabilities)
+    decimals = PROBABILITY_DIGITS - 1 - np.floor(np.log10(np.maximum(smaller, 1e-15)))
+    return np.array([round(p, int(n)) for p, n in zip(probabilities, decimals, strict=True)])
+
+
+def without_steps(epoch: dict[str, Any]) -> dict[str, Any]:
+    """Return an epoch's metadata without its lists, which have a number for every step."""
+    return {name: value for name, value in epoch.items() if not isinstance(value, list)}
 
 
 def without_folders(command: str) -> str:

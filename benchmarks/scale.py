@@ -1,21 +1,19 @@
-"""The whole pipeline on a simulated competition: time and memory of each step, by number of rows.
+"""Measure the time and memory of each step on a simulated competition, by number of rows.
 
     nice python -m benchmarks.scale --work scale
 
 The simulation has the size of the competition's training data, 38,095 recordings of 471 texts by
-3,000 speakers, and as large a share of them as test data as `--test_share` says. Most texts are one
-word, as there; how many of each task is a guess. A recording is some bursts of a noisy tone in
-digital silence, which FLAC keeps in a few kilobytes, one to ten seconds long. Every fiftieth is at
-8 kHz, so that there are warnings.
+3,000 speakers; `--test_share` of them are the test data. Most texts are one word, as in the
+competition; the number per task is a guess. A recording is one to ten seconds of noisy tone bursts
+in digital silence, a few kilobytes of FLAC. Every fiftieth is at 8 kHz, to cause warnings.
 
-Each step is one of the project's scripts, run as a user runs it. Training alone has a stand-in: it
-loads and checks the training data as a training does, and writes folds of ten models with made-up
-predictions, and of one, of tiny random weights, that infer.py runs.
+Each step runs a script of the project as a user does, except training, which is replaced: the
+replacement loads and checks the training data, and writes folds of ten models with random
+predictions, and one of a tiny model with random weights for infer.py.
 
-CPU seconds are those of a step and all its processes (`wait4`). Memory is looked up in /proc ten
-times a second (so this needs Linux): the sum, over a step's processes, of what is their own, and
-of the resident pages of files beside it, which the system takes back when it needs them: the
-store's, for one, which is memory-mapped.
+CPU seconds include all processes of a step (`wait4`). Memory is sampled from /proc ten times a
+second (Linux only), summed over a step's processes: private memory, and resident pages of files,
+which the system can reclaim, such as the memory-mapped store.
 """
 
 import argparse
@@ -42,11 +40,10 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.io import write_json
 from hearback.reading.tables import GRADES
 
-# As little as possible is imported here: the system counts this process's memory as the least that
-# a process it starts had.
+# Few imports here: the system reports at least this process's memory for the processes it starts.
 
 ROOT = Path(__file__).parents[1]
-Command = list[str | Path]  # what python is to run
+Command = list[str | Path]  # arguments of python
 
 N_ROWS = 38_095
 N_SPEAKERS = 3_000
@@ -55,11 +52,11 @@ N_MODELS = 10
 SHARE_CORRECT = 0.6
 SAMPLE_RATE = 16_000
 EVERY_8_KHZ = 50
-MOST_MINUTES, MOST_GIGABYTES = 5, 2
+MAX_MINUTES, MAX_GIGABYTES = 5, 2
 ONSETS = "b br ch d dr f fl g gr h j k kl l m n p pl r s sh sl sp st t th tr v w z"
 VOWELS = "a ai e ea i o oa oo u ow"
 CODAS = "b ck d f g ll m mp n nd p sh ss st t x"
-MODEL = "modeltiny"  # the one that infer.py runs
+MODEL = "modeltiny"  # for infer.py
 
 # task: texts, share of the rows, median seconds of a recording
 TASKS = {
@@ -72,7 +69,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step took. Memory is the most at a time, in megabytes."""
+    """The cost of one step; memory is the maximum over time, in megabytes."""
 
     step: str
     rows: int
@@ -83,18 +80,22 @@ class Cost:
 
 
 def main() -> None:
-    """Simulate, run and print."""
+    """Simulate the data, run the steps and print the report."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--work", type=Path, default=Path("scale"), help="folder for all of it; 6 GB")
-    add("--rows", type=int, default=N_ROWS, help="rows of the training table")
-    add("--sizes", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1.0], help="shares of them")
-    add("--test_share", type=float, default=0.1, help="rows of the test table, as a share")
-    add("--seed", type=int, default=0, help="of the simulation")
-    add("--stand_in", type=Path, help=argparse.SUPPRESS)  # the step that stands for training
+    add("--work", type=Path, default=Path("scale"), help="folder for all files; 6 GB")
+    add("--rows", type=int, default=N_ROWS, help="number of rows of the training table")
+    add(
+        "--sizes", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1.0], help="shares of the rows"
+    )
+    add("--test_share", type=float, default=0.1, help="share of the rows that are test data")
+    add("--seed", type=int, default=0, help="random seed")
+    add(
+        "--fake_training", type=Path, help=argparse.SUPPRESS
+    )  # internal: run the replacement of training
     arguments = parser.parse_args()
-    if arguments.stand_in is not None:
-        stand_in_for_training(arguments.stand_in, arguments.seed)
+    if arguments.fake_training is not None:
+        fake_training(arguments.fake_training, arguments.seed)
         return
     work, seed = arguments.work.absolute(), arguments.seed
     simulate_recordings(work / "audio", simulate_table(arguments.rows, seed), seed)
@@ -108,7 +109,7 @@ def main() -> None:
 
 
 def simulate_texts(rng: np.random.Generator) -> pd.DataFrame:
-    """Return the expected texts with their tasks: made-up words and sentences of them."""
+    """Return random expected texts, nonwords and sentences of them, with their tasks."""
     onsets, vowels, codas = ONSETS.split(), VOWELS.split(), CODAS.split()
 
     def word(n_syllables: int) -> str:
@@ -126,7 +127,7 @@ def simulate_texts(rng: np.random.Generator) -> pd.DataFrame:
 
 
 def simulate_table(n_rows: int, seed: int) -> pd.DataFrame:
-    """Return metadata and score of `n_rows` recordings."""
+    """Return the metadata and scores of `n_rows` recordings."""
     rng = np.random.default_rng((seed, n_rows))
     texts = simulate_texts(np.random.default_rng(seed))
     shares = texts["task"].map(lambda task: TASKS[task][1] / TASKS[task][0]).to_numpy()
@@ -145,27 +146,27 @@ def simulate_table(n_rows: int, seed: int) -> pd.DataFrame:
 
 
 def simulate_recordings(folder: Path, table: pd.DataFrame, seed: int) -> None:
-    """Write the recordings that are not there yet."""
+    """Write the missing recordings."""
     folder.mkdir(parents=True, exist_ok=True)
-    there = {path.name for path in folder.iterdir()}
+    present = {path.name for path in folder.iterdir()}
     rows = zip(table["filename"], table["task"], strict=True)
     for number, (filename, task) in enumerate(tqdm(rows, "recordings", len(table), unit="clip")):
         path = folder / Path(filename).name
-        if path.name in there:
+        if path.name in present:
             continue
         rng = np.random.default_rng((seed, number))
         sample_rate = SAMPLE_RATE if number % EVERY_8_KHZ else SAMPLE_RATE // 2
         median = TASKS[task][2]
         seconds = float(np.clip(rng.lognormal(math.log(median), 0.5), 1, 10))
         waveform = simulate_recording(seconds, sample_rate, rng)
-        # Whole or not there, but not synced: 38,095 of those would take longer than all else.
+        # Atomic, but without fsync: for 38,095 files that would take longer than everything else.
         temporary = path.with_suffix(".part")
         soundfile.write(temporary, waveform, sample_rate, "PCM_16", format="FLAC")
         temporary.replace(path)
 
 
 def simulate_recording(seconds: float, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return (samples,) int16: bursts of a noisy tone, a third of the time, in silence."""
+    """Return bursts of a noisy tone, a third of the time, in silence, (samples,) int16."""
     waveform = np.zeros(round(seconds * sample_rate), dtype=np.int16)
     burst = sample_rate // 10
     for start in range(0, len(waveform) - burst, 3 * burst):
@@ -176,7 +177,7 @@ def simulate_recording(seconds: float, sample_rate: int, rng: np.random.Generato
 
 
 def write_data(data: Path, recordings: Path, train: pd.DataFrame, test: pd.DataFrame) -> None:
-    """Write a data folder with tables of its own; its recordings are links to those there are."""
+    """Write a data folder: tables, and hard links to the recordings."""
     (data / "audio").mkdir(parents=True, exist_ok=True)
     for filename in {*train["filename"], *test["filename"]}:
         link = data / filename
@@ -189,7 +190,7 @@ def write_data(data: Path, recordings: Path, train: pd.DataFrame, test: pd.DataF
 
 
 def render(work: Path, seed: int) -> Iterator[Cost]:
-    """Render every text once, and two hard negatives of each, of a table that has a row for each."""
+    """Render every text and two hard negatives of each, from a table with a row per text."""
     texts = simulate_texts(np.random.default_rng(seed))
     numbers = range(len(texts))
     table = texts.assign(
@@ -209,7 +210,7 @@ def render(work: Path, seed: int) -> Iterator[Cost]:
 
 
 def run_steps(work: Path, table: pd.DataFrame, test_share: float, seed: int) -> Iterator[Cost]:
-    """Run every step on a training table, and infer.py on the share of it."""
+    """Run every step on a training table, and infer.py on a share of it."""
     n_rows = len(table)
     folder = work / f"rows{n_rows}"
     test = table.iloc[: max(1, round(test_share * n_rows))]
@@ -222,36 +223,28 @@ def run_steps(work: Path, table: pd.DataFrame, test_share: float, seed: int) -> 
     preprocess: Command = ["preprocess.py", *folders]
     yield run("preprocess.py", n_rows + len(test), preprocess, work)
     yield run("preprocess.py again", n_rows + len(test), preprocess, work)
-    stand_in: Command = ["-m", "benchmarks.scale", "--stand_in", folder, "--seed", str(seed)]
-    yield run("training's start and end", n_rows, stand_in, work)
+    training: Command = ["-m", "benchmarks.scale", "--fake_training", folder, "--seed", str(seed)]
+    yield run("training's start and end", n_rows, training, work)
     models = [f"modelsim{number}" for number in range(N_MODELS)]
-    # Status 1 says that a fold stands out: with scores made up, one may.
-    yield run("check_models.py", n_rows, ["check_models.py", *trained], work, good=(0, 1))
+    # Status 1 means that a fold is an outlier: with random scores, one may be.
+    yield run("check_models.py", n_rows, ["check_models.py", *trained], work, accepted=(0, 1))
     ten: Command = ["get_config.py", *trained, "--config", folder / "ten.json", "--models", *models]
     yield run("get_config.py", n_rows, ten, work)
     one: Command = ["get_config.py", *trained, "--config", config, "--models", MODEL]
     run("get_config.py", n_rows, one, work)
     submission = folder / "submission.csv"
-    infer: Command = [
-        "infer.py",
-        *folders,
-        "--assets",
-        assets,
-        "--config",
-        config,
-        "--device",
-        "cpu",
-    ]
-    yield run("infer.py", len(test), [*infer, "--submission", submission], work)
+    infer: Command = ["infer.py", *folders, "--assets", assets, "--config", config]
+    infer += ["--device", "cpu", "--submission", submission]
+    yield run("infer.py", len(test), infer, work)
     if len(submission.read_text().splitlines()) != len(test) + 1:
-        raise HearbackError(f"{submission}: not a line for each row")
+        raise HearbackError(f"{submission}: number of lines differs from the rows")
     shutil.rmtree(folder)
 
 
-def run(step: str, rows: int, command: Command, work: Path, good: Sequence[int] = (0,)) -> Cost:
-    """Run a script of the project and measure it; its output goes to `steps.log`.
+def run(step: str, rows: int, command: Command, work: Path, accepted: Sequence[int] = (0,)) -> Cost:
+    """Run and measure a script of the project; its output goes to `steps.log`.
 
-    Raises HearbackError where its exit status is not among the `good` ones.
+    Raises HearbackError if its exit status is not in `accepted`.
     """
     started = time.monotonic()
     with (work / "steps.log").open("ab") as log:
@@ -263,7 +256,7 @@ def run(step: str, rows: int, command: Command, work: Path, good: Sequence[int] 
         with memory_of(process.pid) as peak:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in good:
+    if process.returncode not in accepted:
         raise HearbackError(f"{step} ended with {process.returncode}: see {log.name}")
     wall, cpu = time.monotonic() - started, usage.ru_utime + usage.ru_stime
     cost = Cost(step, rows, wall, cpu, peak["own"] / 1e6, peak["file"] / 1e6)
@@ -277,9 +270,9 @@ def run(step: str, rows: int, command: Command, work: Path, good: Sequence[int] 
 
 @contextmanager
 def memory_of(pid: int) -> Iterator[dict[str, int]]:
-    """Give the most memory, in bytes, that a process and all below it have while the block lasts.
+    """Yield the peak memory, in bytes, of a process and its descendants during the block.
 
-    "own" is what is theirs alone, "file" the resident pages of files.
+    "own" is private memory, "file" the resident pages of files.
     """
     peak = {"own": 0, "file": 0}
     ended = threading.Event()
@@ -287,7 +280,7 @@ def memory_of(pid: int) -> Iterator[dict[str, int]]:
     def watch() -> None:
         while not ended.wait(0.1):
             own = file = 0
-            for process in family(pid):
+            for process in process_tree(pid):
                 memory = resident(process)
                 own += memory.get("RssAnon", 0) + memory.get("RssShmem", 0)
                 file += memory.get("RssFile", 0)
@@ -303,10 +296,10 @@ def memory_of(pid: int) -> Iterator[dict[str, int]]:
         thread.join()
 
 
-def family(pid: int) -> list[int]:
-    """Return a process and all those below it."""
+def process_tree(pid: int) -> list[int]:
+    """Return the ids of a process and all its descendants."""
     found = [pid]
-    for parent in found:  # grows as it goes
+    for parent in found:  # grows during the loop
         try:
             for task in Path(f"/proc/{parent}/task").iterdir():
                 found += map(int, (task / "children").read_text().split())
@@ -316,7 +309,7 @@ def family(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> dict[str, int]:
-    """Return a process's resident memory by kind, in bytes; nothing if it has ended."""
+    """Return a process's resident memory by kind, in bytes; empty if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -326,78 +319,69 @@ def resident(pid: int) -> dict[str, int]:
 
 
 def report(costs: Sequence[Cost]) -> str:
-    """Return the table in Markdown, and in words what grows faster than rows or is too much."""
+    """Return the costs as a Markdown table, and the steps that exceed the limits."""
     lines = [
         "| step | rows | seconds | CPU seconds | own MB | MB of files | growth |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     faults = []
-    former: dict[str, Cost] = {}
-    for cost in sorted(costs, key=lambda cost: (first_place(costs, cost.step), cost.rows)):
+    previous: dict[str, Cost] = {}
+    for cost in sorted(costs, key=lambda cost: (first_index(costs, cost.step), cost.rows)):
         growth = ""
-        if before := former.get(cost.step):
+        if before := previous.get(cost.step):
             slope = math.log(cost.cpu_seconds / before.cpu_seconds)
             slope /= math.log(cost.rows / before.rows)
             growth = f"{slope:.2f}"
             if slope > 1.15:
                 faults.append(f"{cost.step} grows as rows^{slope:.2f} to {cost.rows} rows")
-        former[cost.step] = cost
-        if cost.wall_seconds > 60 * MOST_MINUTES:
+        previous[cost.step] = cost
+        if cost.wall_seconds > 60 * MAX_MINUTES:
             faults.append(f"{cost.step} takes {cost.wall_seconds / 60:.1f} min: {cost.rows} rows")
-        if cost.own_megabytes > 1000 * MOST_GIGABYTES:
+        if cost.own_megabytes > 1000 * MAX_GIGABYTES:
             faults.append(f"{cost.step} needs {cost.own_megabytes:.0f} MB: {cost.rows} rows")
         lines.append(
             f"| {cost.step} | {cost.rows} | {cost.wall_seconds:.1f} | {cost.cpu_seconds:.1f} | "
             f"{cost.own_megabytes:.0f} | {cost.file_megabytes:.0f} | {growth} |"
         )
-    limits = f"{MOST_MINUTES} minutes or {MOST_GIGABYTES} GB, or grows faster than the rows"
-    said = "\n".join(faults) if faults else f"Nothing takes more than {limits}."
-    return "\n".join([*lines, "", said])
+    limits = f"{MAX_MINUTES} minutes or {MAX_GIGABYTES} GB, or grows faster than the rows"
+    verdict = "\n".join(faults) if faults else f"Nothing takes more than {limits}."
+    return "\n".join([*lines, "", verdict])
 
 
-def first_place(costs: Sequence[Cost], step: str) -> int:
-    """Return where a step comes first."""
-    return next(place for place, cost in enumerate(costs) if cost.step == step)
+def first_index(costs: Sequence[Cost], step: str) -> int:
+    """Return the first index of a step."""
+    return next(index for index, cost in enumerate(costs) if cost.step == step)
 
 
-def stand_in_for_training(folder: Path, seed: int) -> None:
-    """Load the training data as a training does, and write the folds that it would have written.
+def fake_training(folder: Path, seed: int) -> None:
+    """Load the training data as a training does, and write folds with random predictions.
 
-    Ten models get made-up predictions, the same tiny random weights and every fold; `MODEL`, which
-    infer.py runs, one fold.
+    Ten models have all folds and share tiny random weights; `MODEL`, for infer.py, has one fold.
     """
     import torch  # noqa: PLC0415  (in the step's own process only)
 
     from hearback.engine.training.fold_files import FoldFiles, save_fold  # noqa: PLC0415
-    from hearback.engine.whisper.encoder import EncoderShape  # noqa: PLC0415
+    from hearback.engine.whisper.encoder import EncoderConfig  # noqa: PLC0415
     from hearback.reading.dataset import load_training_data  # noqa: PLC0415
     from hearback.reading.models.scorers import build  # noqa: PLC0415
     from train_model2s import RECIPE  # noqa: PLC0415
 
     tts_data = folder.parent / "tts_data"
     data = load_training_data(folder / "data", tts_data, folder / "store", n_folds=N_FOLDS)
-    shape = EncoderShape(
-        d_model=32,
-        encoder_layers=2,
-        encoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        num_mel_bins=80,
-    ).as_config()
+    shape = EncoderConfig(
+        d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64, num_mel_bins=80
+    ).as_dict()
     torch.manual_seed(seed)
     weights = build(RECIPE, shape, None, None).state_dict()
     (folder / "assets").mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
-    difficulty = rng.normal(0, 1, len(data.labels))  # of a clip, the same for every model
+    difficulty = rng.normal(0, 1, len(data.labels))  # per clip, shared by all models
     recipe = RECIPE.as_dict()
     for model in [MODEL, *(f"modelsim{number}" for number in range(N_MODELS))]:
         logits = (2 * data.labels - 1) * 1.5 + difficulty + rng.normal(0, 1, len(data.labels))
-        table = pd.DataFrame(
-            {
-                "filename": data.source.filenames,
-                "score": data.labels,
-                "pred": 1 / (1 + np.exp(-logits)),
-            }
-        )
+        predictions = 1 / (1 + np.exp(-logits))
+        columns = {"filename": data.source.filenames, "score": data.labels, "pred": predictions}
+        table = pd.DataFrame(columns)
         for fold in range(1 if model == MODEL else N_FOLDS):
             held_out = data.folds == fold
             fold_metadata = {
@@ -412,9 +396,8 @@ def stand_in_for_training(folder: Path, seed: int) -> None:
                 "voice": data.source.references.voice,
                 **{"shape": shape, "tokenizer": None},
             }
-            save_fold(
-                FoldFiles(folder / "assets", model, fold), weights, table[held_out], fold_metadata
-            )
+            files = FoldFiles(folder / "assets", model, fold)
+            save_fold(files, weights, table[held_out], fold_metadata)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""How fast recordings should be played to a trained model, by grade.
+"""Compare playback speeds of the recordings for a trained model, by grade.
 
     python -m benchmarks.speeds --data DATA --models modeltok --speeds 1 0.9 0.8 0.7
 
-Each fold hears the rows that it held out again, all of them at each speed in place of those of its
-recipe (`speed_by_grade`). A model that was trained at another speed orders clips well and is too
-strict or too mild, so beside the log loss as it is there is that of log-odds calibrated by age,
-without the speakers that they are scored on. Whoever picks a speed for each grade from these tables
-picks on the rows that they show, which flatters a little: train with it to know.
+Each fold scores its held-out rows at each speed, in place of its recipe's `speed_by_grade`. At
+another speed than in training, a model still ranks clips well but is miscalibrated, so the tables
+show the log loss both uncalibrated and calibrated by age, cross-fitted by speaker. Choosing the
+speeds from these tables is optimistic, since it uses the same rows: train with them to be sure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,43 +25,52 @@ from hearback.engine.devices import (
 )
 from hearback.engine.ensemble import stacking
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation import oof
-from hearback.engine.evaluation.oof import OutOfFold
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading import evaluation
 from hearback.reading.dataset import TrainingData, load_training_data
+from hearback.reading.ensemble import stacking_data
+from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.inference.predict import predict
 from hearback.reading.models.load import load_scorer
-from hearback.reading.steps.get_config import evidence_of
 
 CALIBRATION = "platt_by_group"
 
 
 def main() -> None:
-    """Hear what the command line asks for, and print the tables."""
+    """Score the folds at each speed, and print the tables."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="tables and recordings")
-    add("--tts_data", type=Path, default=Path("tts_data"), help="the reference speech")
-    add("--store", type=Path, default=Path("store"), help="decoded recordings")
-    add("--assets", type=Path, default=Path("assets"), help="trained folds")
-    add("--models", nargs="+", help="only these (default: all that are trained)")
-    add("--speeds", nargs="+", type=float, default=[1.0, 0.9, 0.8, 0.7], help="times as fast")
-    add("--device", help="cpu, cuda, … (default: a GPU where there is one)")
+    add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
+    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
+    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
+    add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
+    add("--models", nargs="+", help="default: all trained models")
+    add(
+        "--speeds",
+        nargs="+",
+        type=float,
+        default=[1.0, 0.9, 0.8, 0.7],
+        help="relative playback speeds",
+    )
+    add("--device", help="cpu, cuda, … (default: a GPU if available)")
     add("--precision", choices=TRAINING_PRECISIONS, default="auto", help="of the matrix products")
-    asked = parser.parse_args()
-    device = choose_device(asked.device)
-    dtype = compute_dtype(device, asked.precision)
-    tables = evaluation.read_out_of_fold(asked.assets, asked.models)
-    data = load_data(tables, asked.data, asked.tts_data, asked.store)
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    dtype = compute_dtype(device, arguments.precision)
+    tables = evaluation.read_out_of_fold(arguments.assets, arguments.models)
+    data = load_data(tables, arguments.data, arguments.tts_data, arguments.store)
     for table in tables:
-        heard = hear(table, asked.assets, data, asked.speeds, device=device, dtype=dtype)
-        for title, frame in by_speed(table, heard, data).items():
+        predictions = predict_at_speeds(
+            table, arguments.assets, data, arguments.speeds, device=device, dtype=dtype
+        )
+        for title, frame in by_speed(table, predictions, data).items():
             print(f"\n{table.model}: {title}\n{cli.as_text(frame)}")
 
 
-def load_data(tables: Sequence[OutOfFold], data: Path, tts_data: Path, store: Path) -> TrainingData:
-    """Load what the folds were trained on; HearbackError where it is something else by now."""
+def load_data(
+    tables: Sequence[ReadingOutOfFold], data: Path, tts_data: Path, store: Path
+) -> TrainingData:
+    """Load the folds' training data. Raises HearbackError if it has changed since."""
     fold_metadata = next(iter(tables[0].metadata_by_fold.values()))
     loaded = load_training_data(
         data,
@@ -74,14 +82,14 @@ def load_data(tables: Sequence[OutOfFold], data: Path, tts_data: Path, store: Pa
     )
     if loaded.fingerprint != fold_metadata["data_fingerprint"]:
         raise HearbackError(
-            f"{data}: table, recordings or references are not those that the folds were trained "
-            "on; train them again with python train.py"
+            f"{data}: table, recordings or references differ from those that the folds were "
+            "trained on; train them again with python train.py"
         )
     return loaded
 
 
-def hear(
-    table: OutOfFold,
+def predict_at_speeds(
+    table: ReadingOutOfFold,
     assets: Path,
     data: TrainingData,
     speeds: Sequence[float],
@@ -89,15 +97,15 @@ def hear(
     device: torch.device,
     dtype: torch.dtype,
 ) -> dict[float, pd.Series]:
-    """Return the predictions of a model's trained folds at each speed, by filename."""
+    """Return the out-of-fold predictions of a model at each speed, by filename."""
     found: dict[float, list[pd.Series]] = {speed: [] for speed in speeds}
     for fold, fold_metadata in table.metadata_by_fold.items():
         files = FoldFiles(assets, table.model, fold)
         model, rows = load_scorer(files, fold_metadata), data.validation_rows(fold)
         names = [data.filenames[row] for row in rows]
-        for speed, predictions in found.items():
+        for speed, of_folds in found.items():
             model.recipe = replace(model.recipe, speed_by_grade=(speed, speed, speed, speed))
-            heard = predict(
+            predicted = predict(
                 model,
                 data.source,
                 rows,
@@ -106,29 +114,29 @@ def hear(
                 n_workers=default_workers(device),
                 progress=f"{table.model} fold {fold} at {speed:g}",
             )
-            predictions.append(pd.Series(heard.clips, index=names))
+            of_folds.append(pd.Series(predicted.clips, index=names))
     return {speed: pd.concat(of_folds) for speed, of_folds in found.items()}
 
 
 def by_speed(
-    table: OutOfFold, heard: Mapping[float, pd.Series], data: TrainingData
+    table: ReadingOutOfFold, predictions: Mapping[float, pd.Series], data: TrainingData
 ) -> dict[str, pd.DataFrame]:
-    """Return tables of a row per grade and a column per speed: log loss, calibrated, and AUC."""
+    """Return tables with a row per grade and a column per speed: log loss, calibrated, and AUC."""
     metadata = data.metadata.assign(score=data.labels)
-    rows = oof.with_metadata(table.rows, metadata)
-    as_it_is: list[OutOfFold] = []
-    calibrated: list[OutOfFold] = []
-    for speed, predictions in heard.items():
-        played = rows.assign(pred=predictions[rows["filename"]].to_numpy())
-        evidence = evidence_of(played, ["pred"])
-        cross_fitted = stacking.cross_fit(evidence, "logits", [CALIBRATION])[CALIBRATION]
-        for kept, pred in ((as_it_is, played["pred"]), (calibrated, cross_fitted)):
+    rows = table.rows_with(metadata)
+    uncalibrated: list[ReadingOutOfFold] = []
+    calibrated: list[ReadingOutOfFold] = []
+    for speed, at_speed in predictions.items():
+        played = rows.assign(pred=at_speed[rows["filename"]].to_numpy())
+        data_of_speed = stacking_data(played, ["pred"])
+        cross_fitted = stacking.cross_fit(data_of_speed, "logits", [CALIBRATION])[CALIBRATION]
+        for tables, pred in ((uncalibrated, played["pred"]), (calibrated, cross_fitted)):
             own = played[["filename", "score", "base", "fold"]].assign(pred=np.asarray(pred))
-            kept.append(OutOfFold(f"at {speed:g}", table.n_folds, own, {}))
+            tables.append(ReadingOutOfFold(f"at {speed:g}", table.n_folds, own, {}))
     return {
-        "log loss": evaluation.by_column(as_it_is, metadata, "grade"),
+        "log loss": evaluation.by_column(uncalibrated, metadata, "grade"),
         "log loss, calibrated by age": evaluation.by_column(calibrated, metadata, "grade"),
-        "AUC": evaluation.areas_by_grade(as_it_is, metadata),
+        "AUC": evaluation.auc_by_grade(uncalibrated, metadata),
     }
 
 

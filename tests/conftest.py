@@ -1,4 +1,4 @@
-"""A tiny corpus and a tiny backbone that the tests share."""
+"""Fixtures: a tiny corpus, a tiny backbone, and options of trainings on them."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -12,21 +12,23 @@ import pytest
 
 from hearback.engine import cli
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.audio.store import Store
+from hearback.engine.audio.store_builder import build_store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.problems import Report
 from hearback.reading.dataset import read_labelled
 from hearback.reading.inference.submission import InferenceOptions
 from hearback.reading.options import TrainingOptions, add_options, options_from
 from hearback.reading.pairs import PairSource
-from hearback.reading.references import References, render_missing
+from hearback.reading.references import References
+from hearback.reading.render import render_missing
 from hearback.reading.tables import GRADES, TASKS
-from tests.songs.songs_data import write_songs
+from hearback.songs.options import SongOptions
+from tests.songs.songs_data import read_options, training_flags, write_songs
 from tests.toy import DECODER as TINY_DECODER
 from tests.toy import ENCODER as TINY
 from tests.toy import TEXTS, ToneVoice, make_backbone, spoken
 
-CONFIG = {"model_type": "whisper", **TINY.as_config(), **TINY_DECODER.as_config()}
+CONFIG = {"model_type": "whisper", **TINY.as_dict(), **TINY_DECODER.as_dict()}
 
 
 @pytest.fixture
@@ -40,8 +42,9 @@ def make_corpus(tmp_path: Path) -> Callable[..., Path]:
             for number in range(n_rows):
                 text, score = TEXTS[number % len(TEXTS)], number // len(TEXTS) % 2
                 name = f"{split}{number:03}.wav"
-                said = text if score else TEXTS[(number + 1) % len(TEXTS)]
-                waveform = spoken(said, 220.0) + rng.normal(0, 0.01, len(spoken(said)))
+                spoken_text = text if score else TEXTS[(number + 1) % len(TEXTS)]
+                waveform = spoken(spoken_text, 220.0)
+                waveform = waveform + rng.normal(0, 0.01, len(waveform))  # in float64
                 write_wav(folder / "data" / name, waveform, SAMPLE_RATE)
                 task, grade = TASKS[number % 4], GRADES[number // 3 % 4]
                 rows.append((name, task, text, grade, f"s{number % 9}", float(score)))
@@ -64,7 +67,7 @@ def make_corpus(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory in Transformers' layout: a tiny Whisper of random weights, and its tokenizer."""
+    """A directory in Transformers' layout: a tiny random Whisper and its tokenizer."""
     return make_backbone(tmp_path_factory.mktemp("tiny") / "backbone")
 
 
@@ -76,14 +79,14 @@ def tokenizer(backbone: Path) -> Path:
 
 @pytest.fixture
 def make_source(make_corpus: Callable[..., Path]) -> Callable[[int], PairSource]:
-    """Give so many labelled clips of six texts, of several lengths."""
+    """Return a function that makes a source of labelled clips of six texts and several lengths."""
 
     def make(n_clips: int) -> PairSource:
         folder = make_corpus(n_train=n_clips, n_test=0)
         report = Report()
         metadata, labels = read_labelled(folder / "data", report)
         path = folder / "data" / "train_metadata.csv"
-        recordings = Store.build(
+        recordings = build_store(
             metadata, folder / "data", path, folder / "store", "train", report=report
         )
         return PairSource(metadata, References(folder / "tts_data"), recordings, labels)
@@ -98,7 +101,7 @@ def training_options(folder: Path, backbone: Path) -> TrainingOptions:
     names = ("data", "tts_data", "store", "assets", "runs")
     folders = [part for name in names for part in (f"--{name}", str(folder / name))]
     flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
-    flags += ["--precision", "float32"]  # the same on every machine
+    flags += ["--precision", "float32"]  # same results on every machine
     return options_from(parser.parse_args(flags))
 
 
@@ -110,7 +113,7 @@ def options(make_corpus: Callable[..., Path], backbone: Path) -> TrainingOptions
 
 @contextmanager
 def files_no_longer_than(n_bytes: int) -> Iterator[None]:
-    """Let the system refuse to write on, as it does on a full disk (the code is another)."""
+    """Limit the size of written files: like a full disk, but with another error code."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
     try:
@@ -119,8 +122,8 @@ def files_no_longer_than(n_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def inference_options(folder: Path, **others: Any) -> InferenceOptions:
-    """Return the options of infer.py on what a test's folder holds, on a CPU."""
+def inference_options(folder: Path, **changes: Any) -> InferenceOptions:
+    """Return the options of infer.py for a test's folder, on a CPU."""
     return InferenceOptions(
         data=folder / "data",
         tts_data=folder / "tts_data",
@@ -130,16 +133,22 @@ def inference_options(folder: Path, **others: Any) -> InferenceOptions:
         submission=folder / "submission.csv",
         device="cpu",
         workers=0,
-        **others,
+        **changes,
     )
 
 
 @pytest.fixture(scope="session")
 def songs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with song snippets in data/; what is stored of them goes to store/.
+    """A folder with song snippets in data/, and their stores in store/.
 
-    All tests share it: one that changes the data writes its own (`songs_data.write_songs`).
+    All tests share it: tests that change the data write their own (`songs_data.write_songs`).
     """
     folder = tmp_path_factory.mktemp("songs")
     write_songs(folder / "data")
     return folder
+
+
+@pytest.fixture
+def song_options(songs_folder: Path, tmp_path: Path) -> SongOptions:
+    """Options of a training on the shared snippets that writes to the test's own folder."""
+    return read_options(*training_flags(songs_folder, tmp_path))

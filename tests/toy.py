@@ -1,6 +1,7 @@
-"""A toy world: tones for speech and a Whisper of random weights, on which a fold takes seconds.
+"""A toy corpus and backbone, on which a fold trains in seconds.
 
-What is right can be heard in it: another text is another tune, and it takes longer to say.
+Speech is a tone per letter, so recordings of different texts differ in pitch and length; the
+backbone is a tiny Whisper with random weights.
 """
 
 import json
@@ -15,15 +16,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.wav import write_wav
-from hearback.engine.whisper.decoder import DecoderShape, WhisperDecoder
-from hearback.engine.whisper.encoder import EncoderShape, WhisperEncoder
-from hearback.reading.references import render_missing
+from hearback.engine.whisper.decoder import DecoderConfig, WhisperDecoder
+from hearback.engine.whisper.encoder import EncoderConfig, WhisperEncoder
+from hearback.reading.render import render_missing
 from hearback.reading.tables import GRADES, TASKS
 
-ENCODER = EncoderShape(
+ENCODER = EncoderConfig(
     d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32, num_mel_bins=80
 )
-DECODER = DecoderShape(
+DECODER = DecoderConfig(
     d_model=16,
     decoder_layers=2,
     decoder_attention_heads=2,
@@ -31,7 +32,7 @@ DECODER = DecoderShape(
     vocab_size=300,
     max_target_positions=64,
 )
-N_SPARE_POSITIONS = 700  # a Whisper has 1500, of which 800 are read
+N_SPARE_POSITIONS = 700  # Whisper has 1500 positions, of which 800 are loaded
 SPECIAL_TOKENS = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
 TEXTS = ("boy", "cupcake", "koovnorb", "the dog ran home", "a red hat", "sunshine")
 N_SPEAKERS = 9
@@ -45,30 +46,30 @@ def spoken(text: str, pitch: float = 200.0) -> np.ndarray:
 
 
 class ToneVoice:
-    """A voice that needs no package."""
+    """A voice without dependencies, which renders tones."""
 
     sample_rate = SAMPLE_RATE
 
     def describe(self) -> dict[str, str | float | int]:
-        """Return what `Voice.describe` asks for."""
+        """Return the voice's settings; see `Voice.describe`."""
         return {"backend": "tones", "voice": "tone", "speed": 0.7, "sample_rate": SAMPLE_RATE}
 
     def render(self, text: str) -> np.ndarray:
-        """Say a text."""
+        """Render a text, (samples,) float32."""
         return spoken(text)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Do nothing."""
 
 
 def make_corpus(folder: Path, n_clips: int, rng: np.random.Generator) -> None:
-    """Write `n_clips` labelled clips into `folder`/data, and the references into /tts_data."""
+    """Write `n_clips` labelled clips to `folder`/data and their references to `folder`/tts_data."""
     rows = []
     for number in range(n_clips):
         text, score = TEXTS[number % len(TEXTS)], number // len(TEXTS) % 2
-        said = spoken(text if score else TEXTS[(number + 1) % len(TEXTS)], rng.uniform(180, 260))
+        speech = spoken(text if score else TEXTS[(number + 1) % len(TEXTS)], rng.uniform(180, 260))
         name = f"train{number:03}.wav"
-        waveform = said + rng.normal(0, 0.01, len(said))
+        waveform = speech + rng.normal(0, 0.01, len(speech))
         write_wav(folder / "data" / name, waveform, SAMPLE_RATE)
         task, grade = TASKS[number % len(TASKS)], GRADES[number // 3 % len(GRADES)]
         rows.append((name, task, text, grade, f"s{number % N_SPEAKERS}", float(score)))
@@ -81,11 +82,11 @@ def make_corpus(folder: Path, n_clips: int, rng: np.random.Generator) -> None:
 
 
 def make_backbone(folder: Path) -> Path:
-    """Write a tiny Whisper of random weights, in Transformers' layout, and its tokenizer."""
+    """Write a tiny Whisper with random weights and its tokenizer, in Transformers' layout."""
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     encoder, decoder = WhisperEncoder(ENCODER), WhisperDecoder(DECODER)
-    with torch.no_grad():  # small, as a Whisper's are; else every token's logit would be huge
+    with torch.no_grad():  # as small as Whisper's; otherwise all logits are huge
         decoder.embed_tokens.weight.mul_(0.1)
     tensors = {
         f"model.{part}.{name}": tensor.contiguous()
@@ -96,14 +97,14 @@ def make_backbone(folder: Path) -> Path:
     spare = torch.zeros(N_SPARE_POSITIONS, ENCODER.d_model)
     tensors[name] = torch.cat([tensors[name], spare])
     save_file(tensors, folder / "model.safetensors")
-    config = {"model_type": "whisper", **ENCODER.as_config(), **DECODER.as_config()}
+    config = {"model_type": "whisper", **ENCODER.as_dict(), **DECODER.as_dict()}
     (folder / "config.json").write_text(json.dumps(config))
     write_tokenizer(folder / "tokenizer.json")
     return folder
 
 
 def write_tokenizer(path: Path, special_tokens: Sequence[str] = SPECIAL_TOKENS) -> None:
-    """Write a byte-level BPE like a Whisper's, with some words of `TEXTS` in one token."""
+    """Write a byte-level BPE like Whisper's, in which some words of `TEXTS` are one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,18 +1,22 @@
-"""What the steps' command lines share."""
+"""Command lines: parsers, exit statuses, and a command with several steps."""
 
 import argparse
+import ast
 import errno
+import importlib
+import importlib.util
 import io
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
 
 from hearback.engine.errors import HearbackError
 
-# What a person can put right about a disk, and how.
+# Errors of a disk that the user can fix, and how.
 DISK_CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable"),
@@ -20,7 +24,7 @@ DISK_CURES = {
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show defaults, except where there is none to speak of."""
+    """Show defaults, except None and False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False:
@@ -31,8 +35,8 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 class Parser(argparse.ArgumentParser):
     """A parser whose flags are declared with underscores and also understood with dashes.
 
-    `--n_folds` is declared and shown; `--n-folds` means the same. Flags are never guessed from
-    their first letters, and an unknown one ends the program with status 2.
+    `--n_folds` is declared and shown; `--n-folds` means the same. Abbreviated flags are not
+    accepted, and an unknown flag ends the program with status 2.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401  (argparse's own)
@@ -52,7 +56,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(declared + args[n_flags:], namespace)
 
     def _declared(self, arg: str) -> str:
-        """Return `arg` as its flag was declared; anything else as it is."""
+        """Return `arg` with its flag as declared; other arguments unchanged."""
         if not arg.startswith("--"):
             return arg
         flag, equals, value = arg.partition("=")
@@ -68,15 +72,15 @@ def parser(description: str | None) -> Parser:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a step and exit with its status.
 
-    What the person can put right (a `HearbackError`, a full disk) is said on standard error without
-    a traceback, with status 2; any other exception is a bug and keeps its traceback. Ctrl-C exits
-    with 130, as shells expect. What a terminal's encoding lacks is printed as an escape: a text in
-    a warning ends no step.
+    Errors that the user can fix (a `HearbackError`, a full disk) are printed on standard error
+    without a traceback, with status 2; any other exception is a bug and keeps its traceback. Ctrl-C
+    exits with 130, as shells expect. Characters that the terminal's encoding lacks are printed as
+    escapes, so that a text in a warning never ends a step.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    _leave_disks_to_main()
+    _silence_disk_errors_of_threads()
     try:
         status = main()
     except HearbackError as error:
@@ -88,7 +92,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             raise
         print(
             f"{error.filename or 'the disk'}: {error.strerror}; {cure} and run the same command "
-            "again: what was there before, and what is done, is kept",
+            "again: earlier files and finished work are kept",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -104,20 +108,63 @@ def _cure_of_disk(error: BaseException | None) -> str | None:
     return None
 
 
-def _leave_disks_to_main() -> None:
-    """Let no other thread print the traceback of a full disk.
+def _silence_disk_errors_of_threads() -> None:
+    """Keep other threads from printing the traceback of a full disk.
 
-    TensorBoard writes in a thread of its own and hands its error on to the main one, which says it.
+    TensorBoard writes in its own thread and passes the error on to the main one, which prints it.
     """
-    former = threading.excepthook
+    previous = threading.excepthook
 
     def hook(failed: threading.ExceptHookArgs) -> None:
         if _cure_of_disk(failed.exc_value) is None:
-            former(failed)
+            previous(failed)
 
     threading.excepthook = hook
 
 
+_program: list[str] = []  # the words of a command that `run_steps` has started
+
+
+def run_steps(program: str, steps: Mapping[str, str]) -> NoReturn:
+    """Run the step named by the first argument, and exit with its status.
+
+    `program` is the command as typed, e.g. "python -m hearback.songs"; `steps` maps each step's
+    name to the module with its `main`, which is imported only if the step is chosen. A step's
+    `main` may call this again for steps of its own.
+    """
+    program = " ".join(_program) or program
+    step = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if step in ("-h", "--help"):
+        print(f"usage: {program} STEP [flags]\n\nsteps (STEP --help lists their flags):")
+        width = max(map(len, steps))
+        for name, module in steps.items():
+            print(f"  {name:{width}}  {_summary(module)}")
+        sys.exit(0)
+    if step not in steps:
+        print(f"{program}: no step {step!r}; choose from {', '.join(steps)}", file=sys.stderr)
+        sys.exit(2)
+    _program[:] = [*program.split(), step]
+    sys.argv = [" ".join(_program), *sys.argv[2:]]
+    run(lambda: importlib.import_module(steps[step]).main())
+
+
+def _summary(module: str) -> str:
+    """Return the first line of a module's docstring, without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    source = Path(spec.origin).read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def program() -> list[str]:
+    """Return the command that runs this process, as typed, without its arguments."""
+    if _program:
+        return list(_program)
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return ["python", sys.argv[0]] if spec is None else ["python", "-m", spec.name]
+
+
 def as_text(frame: pd.DataFrame) -> str:
-    """Return a table as a terminal shows it, numbers with four decimals."""
+    """Format a table for the terminal, numbers with four decimals."""
     return frame.to_string(float_format=lambda number: f"{number:.4f}", na_rep="–")

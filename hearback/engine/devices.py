@@ -1,4 +1,4 @@
-"""The device that a model is on, and what it holds."""
+"""Choose the device, its precision and its memory."""
 
 import os
 import platform
@@ -12,10 +12,10 @@ from hearback.engine.malloc import keep_freed_memory
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device asked for, or a GPU where there is one and the CPU where not.
+    """Return the named device; by default a GPU if there is one, otherwise the CPU.
 
-    For a CPU, memory that is freed is kept from then on (`keep_freed_memory`). Raises HearbackError
-    for a device that this machine does not have.
+    On a CPU this also calls `keep_freed_memory`. Raises HearbackError for a device that this
+    machine does not have.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,21 +30,21 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many processes load and augment: none on a CPU, whose cores the model wants."""
+    """Return the number of data loading processes: 0 on a CPU, as the model needs its cores."""
     return min(8, torch.get_num_threads()) if device.type == "cuda" else 0
 
 
 def device_name(device: torch.device) -> str:
-    """Return the device in words."""
+    """Return the device's name, for messages."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Return the most memory that this process has held so far, on the device, in GB (10⁹ bytes).
+    """Return this process's peak memory on the device so far, in GB (10⁹ bytes).
 
-    On a CPU that is the process's resident set; NaN on Windows, which does not tell.
+    On a CPU this is the peak resident set size; NaN on Windows, where it is unknown.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
@@ -59,15 +59,15 @@ def peak_memory_gb(device: torch.device) -> float:
 TRAINING_PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 PRECISIONS = (*TRAINING_PRECISIONS, "int8")
 _CPU_INFO = Path("/proc/cpuinfo")
-# x86's names for bf16 arithmetic: AVX-512 BF16, or the matrix tiles of AMX.
+# x86 flags of bf16 arithmetic: AVX-512 BF16, or the matrix tiles of AMX.
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
 
 
 def compute_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
-    """Return the type to compute in; `torch.int8` is that of the matrix products alone.
+    """Return the dtype of computations; `torch.int8` applies to the matrix products only.
 
-    "auto" is bf16 where the device has arithmetic for it; else fp16 on a GPU, float32 elsewhere.
-    Raises HearbackError for int8 on anything but a CPU.
+    "auto" is bf16 if the device has native bf16 arithmetic; otherwise fp16 on a GPU and float32 on
+    a CPU. Raises HearbackError for int8 on a device other than a CPU.
     """
     if precision == "int8" and device.type != "cpu":
         raise HearbackError(f"--precision int8 is for CPUs, and the device is {device.type}")
@@ -86,9 +86,9 @@ def compute_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
 def has_native_bf16() -> bool:
     """Return whether this machine's CPU is known to have bf16 arithmetic.
 
-    Asked of the kernel, which only Linux answers: torch 2.4 has no public way to ask, and its
-    `torch.ops.mkldnn._is_mkldnn_bf16_supported` is content with AVX-512 that emulates bf16, slower
-    than float32.
+    Read from /proc/cpuinfo, so always False except on Linux. torch 2.4 has no public function for
+    this, and its `torch.ops.mkldnn._is_mkldnn_bf16_supported` also accepts AVX-512 that emulates
+    bf16, slower than float32.
     """
     if platform.machine() not in ("x86_64", "AMD64") or not _CPU_INFO.exists():
         return False
@@ -100,14 +100,14 @@ def has_native_bf16() -> bool:
 def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Return the autocast context that computes in `dtype`.
 
-    It does nothing for float32, nor for int8, for which `hold_weights` does what there is to do.
+    It has no effect for float32, nor for int8, which `convert_weights` implements.
     """
     enabled = dtype not in (torch.float32, torch.int8)
     return torch.autocast(device.type, dtype=dtype if enabled else None, enabled=enabled)
 
 
 def count_processors() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,5 +1,5 @@
-"""The error that every step shows as one line instead of a traceback."""
+"""The error that every step prints as one line instead of a traceback."""
 
 
 class HearbackError(Exception):
-    """Something that the person running a step can put right; the message says what to do."""
+    """An error that the user can fix; the message names the cure."""

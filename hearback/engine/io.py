@@ -1,4 +1,4 @@
-"""Digests that are remembered as long as their files stay as they are."""
+"""Files: atomic writes, JSON, and SHA-256 digests that are cached while files are unchanged."""
 
 import errno
 import hashlib
@@ -13,40 +13,39 @@ from pathlib import Path
 from typing import Any
 
 
-class KnownDigests:
-    """The SHA-256 of files, of which a JSON file remembers those that were asked for before.
+class DigestCache:
+    """SHA-256 digests of files, cached in a JSON file.
 
-    To digest the weights of sixty folds of whisper-medium is to read tens of gigabytes. A digest is
-    believed only while its file's size, its time of modification and that of its last change of any
-    kind (which no program can set) are what they were when it was read. What is remembered can be
-    deleted at any time.
+    Digesting the weights of sixty folds of whisper-medium reads tens of gigabytes. A cached digest
+    is valid only while its file's size, modification time (mtime) and change time (ctime, which no
+    program can set) are unchanged. The JSON file can be deleted at any time.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: dict[str, dict[str, Any]] = {}
+        self._cached: dict[str, dict[str, Any]] = {}
         if path.exists():
             try:
-                self._known = dict(read_json(path))
-            except (ValueError, TypeError):  # nothing that could not be found out again
-                self._known = {}
-        self._found: dict[str, dict[str, Any]] = {}
+                self._cached = dict(read_json(path))
+            except (ValueError, TypeError):  # damaged: compute the digests again
+                self._cached = {}
+        self._current: dict[str, dict[str, Any]] = {}
 
-    def of(self, path: Path) -> str:
+    def sha256(self, path: Path) -> str:
         """Return the file's SHA-256 in hexadecimal."""
         before = _state(path)
-        known = self._known.get(str(path.absolute()))
-        if not isinstance(known, dict) or known.get("state") != before or "sha256" not in known:
-            known = {"sha256": sha256_of(path), "state": before}
-            if _state(path) != before:  # it was written to meanwhile
-                return known["sha256"]
-        self._found[str(path.absolute())] = known
-        return known["sha256"]
+        entry = self._cached.get(str(path.absolute()))
+        if not isinstance(entry, dict) or entry.get("state") != before or "sha256" not in entry:
+            entry = {"sha256": sha256_of(path), "state": before}
+            if _state(path) != before:  # the file was written to in the meantime
+                return entry["sha256"]
+        self._current[str(path.absolute())] = entry
+        return entry["sha256"]
 
-    def keep(self) -> None:
-        """Remember what was asked for, and what was known of other files that are still there."""
-        others = {path: known for path, known in self._known.items() if Path(path).exists()}
-        if (digests := {**others, **self._found}) != self._known:
+    def save(self) -> None:
+        """Write the digests computed or used so far, and cached ones of files that still exist."""
+        existing = {path: entry for path, entry in self._cached.items() if Path(path).exists()}
+        if (digests := {**existing, **self._current}) != self._cached:
             write_json(self._path, digests)
 
 
@@ -55,12 +54,12 @@ def _state(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-_MOST_LETTERS = 48  # of a name that a temporary name repeats: file systems have 255 bytes for it
+_MAX_PREFIX = 48  # characters of a file's name in its temporary name: the limit is 255 bytes
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Open a file for reading. Raises OSError where it is none: a pipe or a device never ends."""
-    # Without O_NONBLOCK, to open a pipe waits for somebody who writes to it.
+    """Open a regular file for reading. Raises OSError for pipes and devices: they may not end."""
+    # Without O_NONBLOCK, opening a pipe blocks until another process opens it for writing.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -71,21 +70,20 @@ def open_file(path: Path) -> BufferedReader:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it there when the block ends without an error.
+    """Yield a temporary path beside `path`; rename it to `path` if the block raises no error.
 
-    A process killed in the block leaves `path` as it was, and so does a disk that is full. The
-    temporary name starts with a dot and ends with `path`'s suffix, so that writers which choose a
-    format by suffix still work.
+    If the process is killed in the block or the disk is full, `path` stays unchanged. The temporary
+    name starts with a dot and ends with `path`'s suffix, for writers that choose a format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.stem[:_MOST_LETTERS]}-", suffix=path.suffix, dir=path.parent
+        prefix=f".{path.stem[:_MAX_PREFIX]}-", suffix=path.suffix, dir=path.parent
     )
     os.close(descriptor)
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp's 0600 would keep the file from the others of a shared machine.
+        # mkstemp's 0600 would hide the file from other users of a shared machine.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -93,15 +91,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.filename is None:  # of writing, where only opening names the file
+        if error.filename is None:  # errors of writing, unlike opening, name no file
             error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (JSON is any of its types)
-    """Write `value` as indented JSON, whole or not at all."""
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (any JSON type)
+    """Write `value` as indented JSON, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(
             json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -109,16 +107,20 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (JSON is any of
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401
-    """Read a JSON file. Raises OSError where it is none, ValueError where it is not JSON."""
+    """Read a JSON file. Raises OSError if it is no regular file, ValueError if it is not JSON."""
     with open_file(path) as file:
-        content = file.read()
+        return parse_json(file.read())
+
+
+def parse_json(content: bytes) -> Any:  # noqa: ANN401
+    """Parse the content of a JSON file. Raises ValueError if it is not JSON."""
     try:
         return json.loads(content.decode("utf-8"))
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("nested too deeply") from None
 
 
 def sha256_of(path: Path) -> str:
-    """Return the file's SHA-256 in hexadecimal, read in blocks."""
+    """Return the file's SHA-256 in hexadecimal; reads in blocks."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,33 +1,33 @@
-"""The device that a model is on, and what it holds."""
+"""Configure glibc's malloc to keep freed memory."""
 
 import ctypes
 import os
 import sys
 
-# Of malloc.h, for mallopt(3), which takes C integers.
+# Constants of malloc.h, for mallopt(3), which takes C integers.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_MOST_BYTES = 2**31 - 1
-_MOST_BYTES_BEFORE_2_35 = 2**25  # glibc refused a higher threshold for mmap
+_MAX_BYTES = 2**31 - 1
+_MAX_BYTES_BEFORE_2_35 = 2**25  # the highest mmap threshold that older glibc accepts
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep what tensors free, for the next ones; return whether it does so now.
+    """Let the C library reuse the memory of freed tensors; return whether it does so now.
 
-    glibc hands large blocks back to the kernel, and every step asks for them again: the kernel then
-    clears each page anew, which may take longer than the matrix product that fills it
-    (docs/performance.md). Nothing is changed for another C library, nor where the environment says
-    how malloc is to work.
+    By default glibc returns large blocks to the kernel, and every step requests them again. The
+    kernel then clears each page, which may take longer than the matrix product that fills it
+    (docs/results/performance.md). Changes nothing with another C library, or if the environment
+    already configures malloc.
     """
-    if sys.platform != "linux" or any(map(rules_malloc, os.environ)):
+    if sys.platform != "linux" or any(map(configures_malloc, os.environ)):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or not mallopt(_TRIM_THRESHOLD, _MOST_BYTES):
+    if mallopt is None or not mallopt(_TRIM_THRESHOLD, _MAX_BYTES):
         return False
     return any(
-        mallopt(_MMAP_THRESHOLD, n_bytes) for n_bytes in (_MOST_BYTES, _MOST_BYTES_BEFORE_2_35)
+        mallopt(_MMAP_THRESHOLD, n_bytes) for n_bytes in (_MAX_BYTES, _MAX_BYTES_BEFORE_2_35)
     )
 
 
-def rules_malloc(variable: str) -> bool:
-    """Return whether an environment variable says how glibc's malloc is to work."""
+def configures_malloc(variable: str) -> bool:
+    """Return whether an environment variable configures glibc's malloc."""
     return variable == "GLIBC_TUNABLES" or variable.startswith("MALLOC_")

@@ -1,15 +1,9 @@
-"""Augmentation: a waveform in, another waveform out, its randomness passed in.
-
-Waveforms are float32, of shape (n,), 16 kHz mono, n > 0. What comes back is too, and finite; the
-input stays as it was. Values may leave [-1, 1]: nothing here clips.
+"""Augmentation settings of the reading competition, and their presets.
 
 The effects and their ranges are those of the second-placed code of DrivenData's "Goodnight Moon,
-Hello Early Literacy Screening", but for two that had no or another effect there: the result of
-`warp_envelope` was thrown away, and `cut` fell on the clip's start only. `change_speed` and
-`colour` are additions, off by default.
-
-Pitch, pace and envelope are changed together, in one pass over short-time spectra (`revoice`).
-docs/performance.md compares it with librosa's phase vocoder and with WORLD.
+Hello Early Literacy Screening", with two differences: that code discarded the result of
+`warp_envelope`, and applied `cut` to the clip's start only. `change_speed` and `colour` are
+additions, off by default. The effects are in `hearback.engine.audio.effects`.
 """
 
 from dataclasses import dataclass, replace
@@ -25,47 +19,64 @@ from hearback.engine.audio.effects import (
     check_range,
     colour,
     cut,
-    draw_shares,
     revoice,
+    sample_shares,
     scale_gain,
 )
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How likely each effect is, and its range.
+    """The probability and range of each effect. By default all probabilities are 0.
 
-    `pitch`, `stretch`, `noise`, `gain`, `envelope`, `cuts`, `speed` and `colour` are probabilities;
-    by default all are 0, so that nothing happens. The ranges are uniform, their ends included; the
-    fields say which function below they belong to.
+    Ranges are uniform and include their ends.
+
+    Attributes:
+        cuts: probability of `cut`: segments are replaced by silence.
+        cuts_fewest, cuts_most: number of segments.
+        cut_share_low, cut_share_high: length of a segment, as a share of the clip.
+        speed: probability of `change_speed`.
+        speed_low, speed_high: speed factor.
+        pitch: probability of a pitch shift.
+        pitch_semitones: largest shift, up or down.
+        stretch: probability of a change of speaking rate.
+        stretch_low, stretch_high: rate factor.
+        envelope: probability of an `EnvelopeChange`.
+        envelope_std, envelope_mean: in nats of power.
+        colour: probability of `colour`.
+        colour_db: standard deviation of the gain, in dB.
+        noise: probability of `add_noise`.
+        noise_std: standard deviation, relative to full scale.
+        gain: probability of `scale_gain`.
+        gain_low, gain_high: factor on the amplitude.
     """
 
     cuts: float = 0.0
     cuts_fewest: int = 1
     cuts_most: int = 6
-    cut_share_low: float = 0.025  # of the clip
+    cut_share_low: float = 0.025
     cut_share_high: float = 0.075
     speed: float = 0.0
-    speed_low: float = 0.9  # times as fast
+    speed_low: float = 0.9
     speed_high: float = 1.1
     pitch: float = 0.0
-    pitch_semitones: float = 5.0  # up or down
+    pitch_semitones: float = 5.0
     stretch: float = 0.0
-    stretch_low: float = 0.7  # times as fast
+    stretch_low: float = 0.7
     stretch_high: float = 1.3
     envelope: float = 0.0
-    envelope_std: float = 0.8  # nats of power
+    envelope_std: float = 0.8
     envelope_mean: float = -0.3
     colour: float = 0.0
-    colour_db: float = 4.0  # standard deviation
+    colour_db: float = 4.0
     noise: float = 0.0
-    noise_std: float = 0.03  # of full scale
+    noise_std: float = 0.03
     gain: float = 0.0
-    gain_low: float = 0.7  # factor on the amplitude
+    gain_low: float = 0.7
     gain_high: float = 1.3
 
     def __post_init__(self) -> None:
-        """Refuse probabilities and ranges that are none."""
+        """Raise HearbackError for invalid probabilities or ranges."""
         check_probabilities(
             self, "cuts", "speed", "pitch", "stretch", "envelope", "colour", "noise", "gain"
         )
@@ -76,15 +87,22 @@ class Augmentation:
         check_range(self.gain_low, self.gain_high)
 
     def apply(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return `waveform` with each effect, or without, as `rng` decides.
+        """Apply each effect with its probability.
 
-        In the order in which a recording comes about: what is said (cuts), how (speed, then pitch,
-        stretch and envelope together), over which channel (colour, noise, gain).
+        The order is that of a recording's origin: content (cuts), voice (speed, then pitch, stretch
+        and envelope together), channel (colour, noise, gain).
+
+        Args:
+            waveform: (samples,) at 16 kHz.
+            rng: random generator.
+
+        Returns:
+            (samples,) float32; the number of samples can differ.
         """
         waveform = np.asarray(waveform, dtype=np.float32)
         if rng.random() < self.cuts:
             widths = (self.cut_share_low, self.cut_share_high)
-            shares = draw_shares((self.cuts_fewest, self.cuts_most), widths, rng)
+            shares = sample_shares((self.cuts_fewest, self.cuts_most), widths, rng)
             waveform = cut(waveform, shares, rng)
         if rng.random() < self.speed:
             waveform = change_speed(waveform, rng.uniform(self.speed_low, self.speed_high))
@@ -105,7 +123,7 @@ class Augmentation:
             rate = rng.uniform(self.stretch_low, self.stretch_high)
         if rng.random() < self.envelope:
             seconds = len(waveform) / rate / SAMPLE_RATE
-            envelope = EnvelopeChange.draw(seconds, self.envelope_std, self.envelope_mean, rng)
+            envelope = EnvelopeChange.sample(seconds, self.envelope_std, self.envelope_mean, rng)
         if semitones == 0 and rate == 1 and envelope is None:
             return waveform
         return revoice(waveform, semitones, rate, envelope)
@@ -114,7 +132,7 @@ class Augmentation:
 COMPETITION_A = Augmentation(pitch=0.4, stretch=0.4, noise=0.4, gain=0.4, envelope=0.4)
 COMPETITION_B = replace(COMPETITION_A, envelope=0.3, cuts=0.4)
 COMPETITION_B_REFERENCE = replace(COMPETITION_B, pitch=0.0, envelope=0.0)
-# Light and cheap, for small corpora: no phase vocoder (docs/results.md).
+# Light and fast, for small corpora: without the phase vocoder (docs/results/small_preset.md).
 LIGHT = Augmentation(
     speed=0.5,
     speed_low=0.85,

@@ -1,4 +1,4 @@
-"""The training set: table, labels, references and recordings, checked before anything starts."""
+"""The training set: table, labels, references and recordings, checked before training."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hearback.engine.audio.store import Store
+from hearback.engine.audio.store_builder import build_store
 from hearback.engine.data.folds import assign_folds
 from hearback.engine.data.problems import Problem, Report
 from hearback.reading.pairs import PairSource
@@ -17,11 +17,14 @@ from hearback.reading.tables import metadata_path, read_labels, read_metadata
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a fold is trained on.
+    """A training set, split into folds.
 
-    `source` gives the pairs, `labels` (rows,) float32 are 0 or 1, `folds` (rows,) int64 say which
-    fold holds a row out. The fingerprint changes with the table, the labels, the recordings and the
-    references, and with nothing else.
+    Attributes:
+        metadata: the table (`tables.read_metadata`).
+        source: recordings, texts and references of its rows.
+        labels: (rows,) float32, 0 or 1.
+        folds: (rows,) int64, the fold that holds out each row.
+        fingerprint: 16 hex digits; a digest of table, labels, recordings and references.
     """
 
     metadata: pd.DataFrame
@@ -32,20 +35,20 @@ class TrainingData:
 
     @property
     def filenames(self) -> list[str]:
-        """The recordings, row by row."""
+        """File name of each row's recording."""
         return self.source.filenames
 
     def training_rows(self, fold: int) -> np.ndarray:
-        """Return the rows that a fold is trained on."""
+        """Return the indices of the fold's training rows."""
         return np.flatnonzero(self.folds != fold)
 
     def validation_rows(self, fold: int) -> np.ndarray:
-        """Return the rows that a fold holds out."""
+        """Return the indices of the fold's held-out rows."""
         return np.flatnonzero(self.folds == fold)
 
 
 def read_labelled(data: Path, report: Report) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read the training table of the folder `data` and its labels, (rows,) float32."""
+    """Read the training table in the folder `data` and its labels, (rows,) float32."""
     metadata = read_metadata(metadata_path(data, "train"), report)
     labels = read_labels(data / "train_labels.csv", metadata, report)
     return metadata, labels.to_numpy()
@@ -61,15 +64,24 @@ def load_training_data(
     limit: int | None = None,
     strict: bool = False,
 ) -> TrainingData:
-    """Read and check a training set, decoding what is not in the store yet.
+    """Read and check a training set; decode recordings that are not in the store yet.
 
-    Raises BadInput with every problem of the tables and the recordings, and with the texts that
-    have no reference; `strict` refuses recordings that had to be converted, too.
+    Args:
+        data: folder with train_metadata.csv, train_labels.csv and the recordings.
+        tts_data: folder with the references.
+        store: folder of the decoded recordings.
+        n_folds: number of folds.
+        group_by: column whose values stay within one fold (None: by row).
+        limit: use only the first rows.
+        strict: warnings, such as recordings that had to be converted, are errors.
+
+    Raises:
+        BadInput: lists every problem of the tables and recordings, and texts without a reference.
     """
     report = Report()
     path = metadata_path(data, "train")
     metadata, labels = read_labelled(data, report)
-    recordings = Store.build(metadata, data, path, store, "train", report=report)
+    recordings = build_store(metadata, data, path, store, "train", report=report)
     report.raise_if_errors(strict)
     references = References(tts_data)
     without = metadata[~metadata["expected_text"].isin(references.texts)]

@@ -1,8 +1,4 @@
-"""The ensemble: fitted on out-of-fold predictions, scored on rows that it was not fitted on.
-
-Predictions are (models, rows) of the probability of a 1, or (models, rows, classes) of each class's
-and then the labels are the classes' numbers. Where both serve, they are (models, rows, …).
-"""
+"""The reading competition's ensemble: its configuration, and how get_config fits it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -10,27 +6,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from hearback.engine.ensemble.calibration import Calibration
+from hearback.engine.ensemble import fitting, stacking
+from hearback.engine.ensemble.calibration import KINDS, Calibration, Line
 from hearback.engine.ensemble.config import (
     ModelConfig,
-    fault_of_combination,
-    fault_of_names,
-    fault_of_weights,
-    is_rate,
+    find_combination_error,
+    find_model_error,
+    find_weight_error,
+    is_probability,
     load_config,
 )
-from hearback.engine.ensemble.stacking import Mixture
+from hearback.engine.ensemble.stacking import (
+    EnsembleScores,
+    Groups,
+    StackingData,
+    WeightedEnsemble,
+)
 from hearback.engine.io import write_json
+from hearback.reading import evaluation, words
+from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.tables import age_groups
 from hearback.reading.words import WordCalibration
 
 
 @dataclass(frozen=True)
 class Fallback:
-    """What stands in where only some of the models are run: all that was fitted to those.
+    """An ensemble of some of the models, for inference that cannot run all of them in time.
 
-    `weights` are by model. `log_loss` is cross-fitted, of one fold of each model.
+    `weights` are by model. `log_loss` is cross-fitted, of one fold per model, in nats.
     """
 
     weights: dict[str, float]
@@ -40,7 +45,7 @@ class Fallback:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Fallback":
-        """Return the fallback that `dataclasses.asdict` took apart; an error where it is none."""
+        """Return the fallback of a `dataclasses.asdict`; raise an error for invalid values."""
         return cls(
             {str(name): float(weight) for name, weight in values["weights"].items()},
             Calibration.from_dict(values["calibration"]),
@@ -51,13 +56,13 @@ class Fallback:
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """What `infer.py` runs: `model_configs.json`.
+    """The ensemble that `infer.py` runs, as in `model_configs.json`.
 
-    `base_rates` are the mean training label by task, and under "all" over all rows, for recordings
-    that cannot be scored. `log_losses` tell how good the ensemble is: "cross_fitted", "fitted" (on the
-    rows that the weights were searched on), "plain_mean", and "words" (cross-fitted, of the product over
-    the words). `combine` is one of `COMBINATIONS`. `words` is None where no model scores words.
-    `fallbacks` are ensembles of some of the models, for where a time limit leaves no time for all.
+    `base_rates` are the mean training labels by task and, under "all", of all rows; they score
+    recordings that cannot be read. `log_losses`, in nats, are "cross_fitted", "fitted" (in-sample),
+    "plain_mean", and "words" (cross-fitted, of the product over words). `combine` is one of
+    `COMBINATIONS`. `words` is None if no model scores words. `fallbacks` are ensembles of some of
+    the models, for a time limit that is too short for all.
     """
 
     models: tuple[ModelConfig, ...]
@@ -72,23 +77,22 @@ class EnsembleConfig:
 
     @property
     def models_to_run(self) -> tuple[ModelConfig, ...]:
-        """The models that have a weight."""
+        """The models with a weight."""
         return tuple(model for model in self.models if model.weight > 0)
 
     def predict(self, predictions: np.ndarray, grades: np.ndarray) -> np.ndarray:
-        """Return the probabilities, (rows,), of those of the `models_to_run`, (models, rows).
+        """Return the ensemble's probabilities, (rows,), from those of `models_to_run`.
 
-        `grades`, (rows,), are those of the metadata.
+        `predictions` is (models, rows); `grades`, (rows,), are the metadata's.
         """
         weights = np.array([model.weight for model in self.models_to_run])
-        return Mixture(self.combine, weights, self.calibration).predict(
-            predictions, age_groups(grades)
-        )
+        ensemble = WeightedEnsemble(self.combine, weights, self.calibration)
+        return ensemble.predict(predictions, age_groups(grades))
 
     def of_those_run(self, folds: Mapping[str, Sequence[int]]) -> "EnsembleConfig | None":
-        """Return the ensemble of the folds, by model, that have been run; None where there is none.
+        """Return the ensemble of the finished `folds`, by model; None if there is none.
 
-        Where they are not of all models, it is the best fallback that does without the others.
+        If a model has no finished fold, it is the best fallback of models that have some.
         """
         run = {name for name, of_model in folds.items() if of_model}
         config = self
@@ -97,10 +101,12 @@ class EnsembleConfig:
             if not possible:
                 return None
             best = min(possible, key=lambda fallback: fallback.log_loss)
-            weights = [best.weights.get(model.name, 0.0) for model in self.models]
             config = replace(
                 self,
-                models=tuple(map(_with_weight, self.models, weights)),
+                models=tuple(
+                    replace(model, weight=best.weights.get(model.name, 0.0))
+                    for model in self.models
+                ),
                 log_losses={"cross_fitted": best.log_loss},
                 calibration=best.calibration,
                 words=best.words,
@@ -114,49 +120,154 @@ class EnsembleConfig:
 
     @classmethod
     def load(cls, path: Path) -> "EnsembleConfig":
-        """Read a configuration, or raise HearbackError saying what is wrong with it."""
-        return load_config(path, cls._from_values, _fault, "python get_config.py")
+        """Read a configuration; raise HearbackError with the cause if it is invalid."""
+        return load_config(path, cls._from_values, _find_error, "python get_config.py")
 
     @classmethod
     def _from_values(cls, values: Mapping[str, Any]) -> "EnsembleConfig":
-        fitted = {
+        parsed = {
             "models": tuple(map(ModelConfig.from_dict, values["models"])),
             "calibration": Calibration.from_dict(values["calibration"]),
-            "combine": values["combine"],  # not its default, where the file lacks it
+            "combine": values["combine"],  # required in files, without the default
             "words": values["words"] and WordCalibration.from_dict(values["words"]),
-            # What an older version wrote has none: enough for whoever has no time limit.
+            # Files of older versions have no fallbacks, which only a time limit needs.
             "fallbacks": tuple(map(Fallback.from_dict, values.get("fallbacks", ()))),
         }
-        return cls(**{**values, **fitted})
+        return cls(**{**values, **parsed})
 
     def base_rate(self, task: str | None) -> float:
-        """Return a task's base rate, or that of all rows for a task that training did not have."""
+        """Return a task's base rate, or that of all rows for a task not seen in training."""
         return self.base_rates.get(task or "all", self.base_rates["all"])
 
 
-def _with_weight(model: ModelConfig, weight: float) -> ModelConfig:
-    return replace(model, weight=weight)
+def _find_error(config: EnsembleConfig) -> str | None:
+    """Return what is wrong with a configuration, or None."""
+    return (
+        find_model_error(config.models)
+        or _find_value_error(config)
+        or find_combination_error(config.combine)
+        or _find_fallback_error(config)
+        or find_weight_error(config.combine, [model.weight for model in config.models])
+    )
 
 
-def _fault(config: EnsembleConfig) -> str | None:
-    """Return what is wrong with a configuration and how it combines its models, or None."""
-    if fault := fault_of_names(config.models) or _fault_of_contents(config):
-        return fault
-    if fault := fault_of_combination(config.combine):
-        return fault
+def _find_value_error(config: EnsembleConfig) -> str | None:
+    rates = config.base_rates
+    is_dict = isinstance(rates, dict)
+    if not is_dict or "all" not in rates or not all(map(is_probability, rates.values())):
+        return "its base rates are not from 0 to 1, or lack the one of all rows"
+    if not isinstance(config.voice, dict):
+        return "its voice is not an object"
+    return None
+
+
+def _find_fallback_error(config: EnsembleConfig) -> str | None:
     names = {model.name for model in config.models}
     for fallback in config.fallbacks:
         if unknown := fallback.weights.keys() - names:
             return f"a fallback has a weight for {', '.join(sorted(unknown))}, not among its models"
-        if fault := fault_of_weights(config.combine, list(fallback.weights.values())):
-            return f"in a fallback {fault}"
-    return fault_of_weights(config.combine, [model.weight for model in config.models])
-
-
-def _fault_of_contents(config: EnsembleConfig) -> str | None:
-    rates = config.base_rates
-    if not isinstance(rates, dict) or "all" not in rates or not all(map(is_rate, rates.values())):
-        return "its base rates are not from 0 to 1, or lack that of all rows"
-    if not isinstance(config.voice, dict):
-        return "its voice is none"
+        if error := find_weight_error(config.combine, list(fallback.weights.values())):
+            return f"in a fallback {error}"
     return None
+
+
+def stacking_data(joined: pd.DataFrame, models: Sequence[str]) -> StackingData:
+    """Return the data to fit an ensemble of `models`, columns of `joined` (`evaluation.join`)."""
+    return StackingData(
+        predictions=joined[list(models)].to_numpy().T,
+        labels=joined["score"].to_numpy(),
+        groups=Groups.from_names(joined[evaluation.group_unit(joined)].to_numpy(dtype=str)),
+        calibration_groups=age_groups(joined["grade"].to_numpy(dtype=str)),
+    )
+
+
+def fit(
+    joined: pd.DataFrame, tables: Sequence[ReadingOutOfFold], combine: str, calibration: str
+) -> EnsembleScores:
+    """Fit the ensemble of models, columns of `joined`, and print its scores."""
+    names = [table.model for table in tables]
+    data = stacking_data(joined, names)
+    scores = fitting.fit(data, names, combine, calibration)
+    families = [table.family for table in tables]
+    for family in dict.fromkeys(families):
+        members = [model for model, name in enumerate(families) if name == family]
+        if 1 < len(members) < len(names):  # a single model has its line in the table
+            loss = stacking.log_loss_without(members, data, combine, calibration)
+            listed = ", ".join(names[model] for model in members)
+            print(f"without the {family} models ({listed}): {loss:.4f}")
+    fitting.print_combinations(data, KINDS)
+    _print_scores(joined, scores, f"{combine}, {calibration}")
+    return scores
+
+
+def _print_scores(joined: pd.DataFrame, scores: EnsembleScores, settings: str) -> None:
+    unit = evaluation.group_unit(joined)
+    cross_fitted = scores.cross_fitted_predictions
+    loss, (low, high) = evaluation.log_loss_with_interval(joined, cross_fitted)
+    gain, error = evaluation.gain_with_error(joined, pd.Series(cross_fitted))
+    print(
+        f"\n{'plain mean':<20} log loss {scores.plain_mean:.4f}\n"
+        f"{'weighted ensemble':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
+        f"(2.5 to 97.5 % of a bootstrap over {unit}s;\n"
+        f"{'':<20} {settings}: cross-fitted over {unit}s)\n"
+        f"{'':<20} {gain:.4f} ± {error:.4f} (by {unit}) below the base rate\n"
+        f"{'in-sample':<20} log loss {scores.fitted:.4f}   (optimistic: not the score)"
+    )
+    _print_lines(scores.ensemble.calibration.lines)
+
+
+def _print_lines(lines: Mapping[str, Line]) -> None:
+    for name, line in lines.items():
+        print(f"{'calibration':<20} {name}: log-odds × {line.slope:.3f} {line.intercept:+.3f}")
+
+
+def fit_words(
+    joined: pd.DataFrame,
+    log_odds: Mapping[str, np.ndarray],
+    models: Sequence[ModelConfig],
+    ensemble_loss: float,
+) -> tuple[WordCalibration | None, dict[str, float]]:
+    """Calibrate the words of the models that score them; print the log loss of their product.
+
+    `log_odds` is from `words.read_log_odds`; `ensemble_loss` is printed for comparison. Returns the
+    calibration, and its log loss under "words"; None and {} if no model with a weight scores words.
+    """
+    labels = joined["score"].to_numpy()
+    weights = {model.name: model.weight for model in models}
+    fitted = words.fit_weighted(log_odds, weights, labels)
+    if fitted is None:
+        print("\nNo model of the ensemble scores words: infer.py has no --words")
+        return None, {}
+    unit = evaluation.group_unit(joined)
+    mean = words.mean_log_odds(log_odds, weights)
+    cross_fitted = words.cross_fit_words(mean, labels, joined[unit].to_numpy(dtype=str))
+    loss, (low, high) = evaluation.log_loss_with_interval(joined, cross_fitted)
+    print(
+        f"\nWords, scored by {', '.join(log_odds)}\n"
+        f"{'product over words':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
+        f"(the ensemble's: {ensemble_loss:.4f}; cross-fitted over {unit}s)"
+    )
+    _print_lines({"said": fitted.said, "complete": fitted.complete})
+    return fitted, {"words": loss}
+
+
+def fit_fallbacks(
+    joined: pd.DataFrame,
+    models: Sequence[ModelConfig],
+    log_odds: Mapping[str, np.ndarray],
+    combine: str,
+    calibration: str,
+) -> tuple[Fallback, ...]:
+    """Fit the fallbacks of the `models` with a weight; print their cross-fitted log losses.
+
+    `log_odds` is from `words.read_log_odds`. Empty if the time per clip of some model is unknown.
+    """
+    weighted = [model for model in models if model.weight]
+    data = stacking_data(joined, [model.name for model in weighted])
+    fallbacks = []
+    for subset, loss in fitting.fit_fallbacks(weighted, data, combine, calibration):
+        names = [weighted[model].name for model in subset.models]
+        weights = dict(zip(names, subset.ensemble.weights.tolist(), strict=True))
+        word_calibration = words.fit_weighted(log_odds, weights, data.labels)
+        fallbacks.append(Fallback(weights, subset.ensemble.calibration, loss, word_calibration))
+    return tuple(fallbacks)

@@ -1,12 +1,15 @@
-"""Out-of-fold tables: how good the trained folds are, and which of them stand out."""
+"""Out-of-fold predictions of the reading competition, and the tables that evaluate them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from hearback.engine.data.problems import Problem, Report
+from hearback.engine.ensemble.config import is_probability
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.bootstrap import bootstrap_interval, bootstrap_standard_error
 from hearback.engine.evaluation.metrics import (
@@ -16,72 +19,123 @@ from hearback.engine.evaluation.metrics import (
     expected_calibration_error,
     row_log_loss,
 )
-from hearback.engine.evaluation.oof import (
-    _SPLIT,
-    OutOfFold,
-    _check_same,
-    common_rows,
-    read_tables,
-    with_metadata,
+from hearback.engine.evaluation.oof import OutOfFold, check_same_split, common_rows, read_tables
+from hearback.reading.tables import (
+    AGE_GROUPS,
+    GRADES,
+    TASKS,
+    YOUNGEST,
+    metadata_path,
+    read_labels,
+    read_metadata,
 )
-from hearback.reading.tables import AGE_GROUPS, GRADES, TASKS, YOUNGEST
+
+BASELINE = "baseline"
+_FAMILIES = {"tokens": "token scorer", "aligned": "aligned comparison"}  # by a recipe's `pair`
+
+
+@dataclass(frozen=True)
+class ReadingOutOfFold(OutOfFold):
+    """Out-of-fold predictions of one model, or of an ensemble, for the reading competition.
+
+    `rows` has the columns filename, score (the label, 0 or 1), pred (the probability of 1), fold
+    and base (the mean label of the fold's training rows).
+    """
+
+    LABEL_COLUMN: ClassVar[str] = "score"
+    TRAIN_COMMAND: ClassVar[str] = "python train.py"
+
+    @staticmethod
+    def is_base_rate(value: object) -> bool:
+        """Return whether `value` is a number from 0 to 1."""
+        return is_probability(value)
+
+    @staticmethod
+    def read_rows(file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (from JSON)
+        """Read the predictions of one fold, with `base_rate` as the column base."""
+        table = pd.read_csv(file, dtype={"filename": str, "score": float, "pred": float})
+        return table.assign(base=base_rate)
+
+    def row_losses(self) -> pd.Series:
+        """Return the log loss per row, (rows,), in nats."""
+        return row_log_loss(self.rows["score"], self.rows["pred"])
+
+    def base_losses(self) -> pd.Series:
+        """Return the log loss per row of predicting the training base rate, (rows,), in nats."""
+        return row_log_loss(self.rows["score"], self.rows["base"])
+
+    @property
+    def family(self) -> str:
+        """How the model relates learner and expected text, or `BASELINE`."""
+        metadata = next(iter(self.metadata_by_fold.values()))
+        if "baseline" in metadata:
+            return BASELINE
+        return _FAMILIES.get(metadata["recipe"]["pair"], "comparison")
+
+
+def read_out_of_fold(assets: Path, models: Sequence[str] | None = None) -> list[ReadingOutOfFold]:
+    """Read the out-of-fold predictions of `models`, or of all; see `oof.read_tables`."""
+    return read_tables(ReadingOutOfFold, assets, models)
 
 
 def row_gains_over_base_rate(rows: pd.DataFrame, predictions: pd.Series) -> pd.Series:
-    """Return how far the predictions' log loss is below that of `base`, row by row."""
+    """Return how far the log loss of `predictions` is below that of `base`, per row, in nats."""
     return row_log_loss(rows["score"], rows["base"]) - row_log_loss(rows["score"], predictions)
 
 
 def group_unit(rows: pd.DataFrame) -> str:
-    """Return the column whose values go together: speaker, where rows have that, or filename."""
+    """Return the column of groups to resample and hold out: speaker if present, else filename."""
     return "speaker" if "speaker" in rows else "filename"
 
 
+def _groups(rows: pd.DataFrame) -> np.ndarray:
+    return rows[group_unit(rows)].to_numpy(dtype=str)
+
+
 def gain_with_error(rows: pd.DataFrame, predictions: pd.Series) -> tuple[float, float]:
-    """Return the mean gain on the base rate and its standard error, by `group_unit`."""
+    """Return the mean gain over the base rate, in nats, and its standard error by `group_unit`."""
     gains = row_gains_over_base_rate(rows, predictions)
-    groups = rows[group_unit(rows)].to_numpy(dtype=str)
-    error = bootstrap_standard_error(gains.to_numpy(), groups, np.random.default_rng(0))
+    error = bootstrap_standard_error(gains.to_numpy(), _groups(rows), np.random.default_rng(0))
     return float(gains.mean()), error
 
 
 def log_loss_with_interval(
     rows: pd.DataFrame, predictions: np.ndarray
 ) -> tuple[float, tuple[float, float]]:
-    """Return the mean log loss and its 95 % bootstrap interval, by `group_unit`."""
+    """Return the mean log loss, in nats, and its 95 % bootstrap interval by `group_unit`."""
     losses = row_log_loss(rows["score"], pd.Series(predictions, index=rows.index)).to_numpy()
-    groups = rows[group_unit(rows)].to_numpy(dtype=str)
-    return float(losses.mean()), bootstrap_interval(losses, groups, np.random.default_rng(0))
+    return float(losses.mean()), bootstrap_interval(losses, _groups(rows), np.random.default_rng(0))
 
 
-def against(
-    tables: Sequence[OutOfFold], others: Sequence[OutOfFold], metadata: pd.DataFrame
+def compare_with(
+    tables: Sequence[ReadingOutOfFold],
+    others: Sequence[ReadingOutOfFold],
+    metadata: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Return how far each model's log loss is from that of its namesake among `others`.
+    """Compare the log loss of each model with that of the model of the same name in `others`.
 
-    A row per model and grade, of the rows that both predicted; `low` and `high` are the 95 %
-    bootstrap interval of the difference, paired, by `group_unit`. Raises HearbackError where no
-    model has a namesake, or the two are not of the same split of the same data.
+    A row per model and grade, on the rows that both predicted: their number, both log losses, the
+    difference, and `low` and `high` of its paired 95 % bootstrap interval by `group_unit`. Raises
+    HearbackError if no model is in both, or if their splits or data differ.
     """
-    namesakes = {table.model: table for table in others}
+    others_by_model = {table.model: table for table in others}
     lines = {}
     for table in tables:
-        if table.model not in namesakes:
+        if table.model not in others_by_model:
             continue
-        pair = (table, namesakes[table.model])
-        metadata_by_fold = {
+        pair = (table, others_by_model[table.model])
+        metadata_by_name = {
             f"{table.model} fold {fold} {place}": fold_metadata
             for place, side in zip(("here", "there"), pair, strict=True)
             for fold, fold_metadata in side.metadata_by_fold.items()
         }
-        _check_same(type(table), table.model, metadata_by_fold, _SPLIT)
+        check_same_split(type(table), table.model, metadata_by_name)
         here, there = common_rows(pair, metadata)
         losses = [row_log_loss(rows["score"], rows["pred"]) for rows in (here, there)]
         rows = here.assign(here=losses[0], there=losses[1], difference=losses[0] - losses[1])
         for grade, part in {**_parts(rows, "grade"), "all": rows}.items():
-            groups = part[group_unit(part)].to_numpy(dtype=str)
             differences = part["difference"].to_numpy()
-            low, high = bootstrap_interval(differences, groups, np.random.default_rng(0))
+            low, high = bootstrap_interval(differences, _groups(part), np.random.default_rng(0))
             lines[table.model, grade] = {
                 "rows": len(part),
                 **part[["here", "there", "difference"]].mean(),
@@ -91,72 +145,75 @@ def against(
     if not lines:
         raise HearbackError(
             f"none of {', '.join(table.model for table in tables)} was trained there; "
-            f"there are {', '.join(namesakes)}"
+            f"there are {', '.join(others_by_model)}"
         )
+    return _by_model_and_grade(lines)
+
+
+def _by_model_and_grade(lines: Mapping[tuple[str, str], Mapping[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame.from_dict(lines, orient="index")
     frame.index = pd.MultiIndex.from_tuples(list(lines), names=["model", "grade"])
     return frame
 
 
-def read_out_of_fold(assets: Path, models: Sequence[str] | None = None) -> list[OutOfFold]:
-    """Read the out-of-fold predictions of `models` as `read_tables` does."""
-    return read_tables(OutOfFold, assets, models)
+def summary(tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per model: number of rows, log losses in nats, AUC, training minutes.
 
-
-def summary(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per model: rows, log loss, its distance below the base rate with its error, AUC.
-
-    The error is a bootstrap over speakers where `metadata` has them, over rows where not.
+    The log losses are: of all rows; with each fold's epoch chosen on the other folds; the mean over
+    texts; and the gain over the base rate with its bootstrap standard error by `group_unit`.
     """
     unit = group_unit(metadata)
     lines = []
     for table in tables:
-        rows = with_metadata(table.rows, metadata)
+        rows = table.rows_with(metadata)
         losses = row_log_loss(rows["score"], rows["pred"])
         gain, error = gain_with_error(rows, rows["pred"])
+        seconds = [fold_metadata["seconds"] for fold_metadata in table.metadata_by_fold.values()]
         lines.append(
             {
                 "model": table.model,
                 "rows": len(rows),
                 "log loss": losses.mean(),
-                "blind epoch": table.blind_epoch_log_loss(),
+                "cross-fitted epoch": table.cross_fitted_epoch_log_loss(),
                 "mean over texts": losses.groupby(rows["expected_text"]).mean().mean(),
                 "below base rate": gain,
                 f"± (by {unit})": error,
-                "AUC": area_under_curve(rows["score"].to_numpy(), rows["pred"].to_numpy()),
-                "minutes": sum(
-                    fold_metadata["seconds"] for fold_metadata in table.metadata_by_fold.values()
-                )
-                / 60,
+                "AUC": _area(rows),
+                "minutes": sum(seconds) / 60,
             }
         )
     return pd.DataFrame(lines).set_index("model")
 
 
-def by_column(tables: Sequence[OutOfFold], metadata: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return log loss by a column of the metadata: a row per value, a column per model.
+def _area(rows: pd.DataFrame) -> float:
+    return area_under_curve(rows["score"].to_numpy(), rows["pred"].to_numpy())
 
-    By grade there is a last row for the youngest together.
+
+def by_column(
+    tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame, column: str
+) -> pd.DataFrame:
+    """Return the log loss by a column of the metadata: a row per value, a column per model.
+
+    By grade there is a last row for the youngest grades together.
     """
     columns: dict[str, pd.Series] = {}
-    everyone = pd.concat([table.rows for table in tables]).drop_duplicates("filename")
-    parts = _parts(with_metadata(everyone, metadata), column)
+    all_rows = pd.concat([table.rows for table in tables]).drop_duplicates("filename")
+    parts = _parts(ReadingOutOfFold.join_rows(all_rows, metadata), column)
     columns["rows"] = pd.Series({name: len(rows) for name, rows in parts.items()}, dtype=int)
     columns["base rate"] = _log_losses(parts, "base")
     for table in tables:
-        parts = _parts(with_metadata(table.rows, metadata), column)
-        columns[table.model] = _log_losses(parts, "pred")
-    # Named rows: pandas would sort them otherwise.
+        columns[table.model] = _log_losses(_parts(table.rows_with(metadata), column), "pred")
+    # The explicit index keeps the order; pandas would sort the rows.
     return pd.DataFrame(columns, index=columns["rows"].index).rename_axis(column)
 
 
-def areas_by_grade(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
-    """Return AUC by grade and of the youngest together: a row per grade, a column per model."""
+def auc_by_grade(tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+    """Return the AUC by grade and of the youngest: a row per grade, a column per model."""
     areas = {
         table.model: pd.Series(
             {
-                grade: area_under_curve(rows["score"].to_numpy(), rows["pred"].to_numpy())
-                for grade, rows in _parts(with_metadata(table.rows, metadata), "grade").items()
+                grade: _area(rows)
+                for grade, rows in _parts(table.rows_with(metadata), "grade").items()
             },
             dtype=float,
         )
@@ -168,7 +225,7 @@ def areas_by_grade(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.Da
 
 
 def _parts(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
-    """Return the rows of each value of a column in the usual order, and of the youngest."""
+    """Return the rows of each value of a column, in the usual order; by grade also the youngest."""
     values = {str(value): part for value, part in rows.groupby(column)}
     order = {"task": TASKS, "grade": GRADES}.get(column, tuple(values))
     parts = {value: values[value] for value in order if value in values}
@@ -184,11 +241,13 @@ def _log_losses(parts: Mapping[str, pd.DataFrame], prediction: str) -> pd.Series
     return pd.Series(losses, dtype=float)
 
 
-def calibration_by_grade(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
-    """Return how a model's probabilities lie to the labels: a row per model and grade."""
+def calibration_by_grade(
+    tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame
+) -> pd.DataFrame:
+    """Return calibration metrics: a row per model and grade."""
     lines = {}
     for table in tables:
-        rows = with_metadata(table.rows, metadata)
+        rows = table.rows_with(metadata)
         for grade, part in {**_parts(rows, "grade"), "all": rows}.items():
             labels, predictions = part["score"].to_numpy(), part["pred"].to_numpy()
             slope, intercept = calibration_line(labels, predictions)
@@ -200,35 +259,42 @@ def calibration_by_grade(tables: Sequence[OutOfFold], metadata: pd.DataFrame) ->
                 "slope": slope,
                 "intercept": intercept,
             }
-    frame = pd.DataFrame.from_dict(lines, orient="index")
-    frame.index = pd.MultiIndex.from_tuples(list(lines), names=["model", "grade"])
-    return frame
+    return _by_model_and_grade(lines)
+
+
+def read_labelled_metadata(
+    data: Path, causes_path: Path | None
+) -> tuple[pd.DataFrame, pd.Series | None]:
+    """Read the training table of the folder `data` with its labels as `score`, and the causes.
+
+    The causes, from `read_causes`, are None without a path. Raises BadInput with every problem.
+    """
+    report = Report()
+    metadata = read_metadata(metadata_path(data, "train"), report)
+    labels = read_labels(data / "train_labels.csv", metadata, report)
+    metadata = metadata.assign(score=labels)
+    causes = None if causes_path is None else read_causes(causes_path, metadata, report)
+    report.raise_if_errors()
+    return metadata, causes
+
+
+def base_rates(metadata: pd.DataFrame) -> dict[str, float]:
+    """Return the mean `score` of all rows, under "all", and by task."""
+    by_task = metadata.groupby("task")["score"].mean()
+    return {"all": float(metadata["score"].to_numpy().mean()), **by_task.astype(float).to_dict()}
 
 
 def read_causes(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series:
-    """Read why each row of `metadata` has its score: a CSV with the columns filename and why.
+    """Read the cause of each score in `metadata` from a CSV with the columns filename and why.
 
-    For error analysis alone: nothing is trained, weighed or scored with it. Returns `why` with
-    `metadata`'s index, "" where none is known; rows of other recordings and other columns are left
-    out. Problems go into `report`: only rows of score 0 need a cause.
+    Causes are used for error analysis only, never for training, weights or scores. Returns `why`
+    with the index of `metadata`, "" where unknown; rows of other recordings and other columns are
+    ignored. Problems are added to `report`; only rows of score 0 need a cause.
     """
     causes = pd.Series("", index=metadata.index, name="why")
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        report.add(Problem(str(path), None, "there is no such file", "put it there"))
+    frame = _read_causes_file(path, report)
+    if frame is None:
         return causes
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, empty, not CSV
-        what = f"the file cannot be read: {' '.join(str(error).split())}"
-        report.add(Problem(str(path), None, what, "save it as CSV in UTF-8"))
-        return causes
-    missing = [column for column in ("filename", "why") if column not in frame]
-    for column in missing:
-        cure = f"the columns that are there: {', '.join(repr(name) for name in frame.columns)}"
-        report.add(Problem(str(path), None, f"the column {column!r} is missing", cure))
-    if missing:
-        return causes
-    frame = frame[["filename", "why"]].apply(lambda column: column.str.strip())
     for filename in frame["filename"][frame["filename"].duplicated()].unique():
         report.add(
             Problem(str(path), None, "duplicated filename", "keep one row", filename=filename)
@@ -237,28 +303,46 @@ def read_causes(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series
     causes = metadata["filename"].map(why).fillna("").rename("why")
     for filename in metadata["filename"][(causes == "") & (metadata["score"] < 0.5)]:
         what = "no cause for a recording of score 0"
-        report.add(Problem(str(path), None, what, "say why in the column 'why'", filename=filename))
+        cure = "add it in the column 'why'"
+        report.add(Problem(str(path), None, what, cure, filename=filename))
     return causes
 
 
-def by_cause(
-    tables: Sequence[OutOfFold], metadata: pd.DataFrame, causes: pd.Series
-) -> pd.DataFrame:
-    """Return the AUC of all rows of score 1 against those of score 0 of one cause.
+def _read_causes_file(path: Path, report: Report) -> pd.DataFrame | None:
+    """Return the columns filename and why, stripped; None if they cannot be read."""
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        report.add(Problem(str(path), None, "no such file", "put it there"))
+        return None
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, empty, not CSV
+        what = f"the file cannot be read: {' '.join(str(error).split())}"
+        report.add(Problem(str(path), None, what, "save it as CSV in UTF-8"))
+        return None
+    missing = [column for column in ("filename", "why") if column not in frame]
+    for column in missing:
+        cure = f"the file has the columns {', '.join(repr(name) for name in frame.columns)}"
+        report.add(Problem(str(path), None, f"the column {column!r} is missing", cure))
+    if missing:
+        return None
+    return frame[["filename", "why"]].apply(lambda column: column.str.strip())
 
-    `causes` is `read_causes`'s. A row per cause, a column per model; `rows` has a cause's number.
+
+def by_cause(
+    tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame, causes: pd.Series
+) -> pd.DataFrame:
+    """Return the AUC of all rows of score 1 against the rows of score 0 of one cause.
+
+    `causes` is from `read_causes`. A row per cause with its number of rows, a column per model.
     """
     metadata = metadata.assign(why=causes)
     wrong = metadata[metadata["score"] < 0.5]
     columns: dict[str, pd.Series] = {"rows": wrong.groupby("why").size()}
     for table in tables:
-        rows = with_metadata(table.rows, metadata)
+        rows = table.rows_with(metadata)
         right = rows[rows["score"] > 0.5]
         areas = {
-            cause: area_under_curve(
-                np.repeat([1, 0], [len(right), len(part)]),
-                np.concatenate([right["pred"], part["pred"]]),
-            )
+            cause: _area(pd.concat([right, part]))
             for cause, part in rows[rows["score"] < 0.5].groupby("why")
         }
         columns[table.model] = pd.Series(areas, dtype=float)
@@ -266,24 +350,25 @@ def by_cause(
 
 
 def error_analysis(
-    tables: Sequence[OutOfFold], metadata: pd.DataFrame, causes: pd.Series | None
+    tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame, causes: pd.Series | None
 ) -> dict[str, pd.DataFrame]:
-    """Return by title what tells for whom, and for which mistakes, the models are good."""
+    """Return tables by title: log loss, calibration and AUC by grade, and AUC by cause if known."""
     sections = {
         "Log loss per grade": by_column(tables, metadata, "grade"),
         f"Calibration per grade (ECE: {N_BINS} bins of equal mass; slope and intercept of the "
         "log-odds, 1 and 0 when calibrated)": calibration_by_grade(tables, metadata),
-        "AUC per grade": areas_by_grade(tables, metadata),
+        "AUC per grade": auc_by_grade(tables, metadata),
     }
     if causes is not None:
-        sections["AUC of the correct against each cause"] = by_cause(tables, metadata, causes)
+        sections["AUC of correct rows against each cause"] = by_cause(tables, metadata, causes)
     return sections
 
 
-def join(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
-    """Join the models' predictions on filename: the metadata, score, base, a column per model.
+def join(tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+    """Join the models' predictions on filename.
 
-    Which rows, and in which order, `common_rows` says.
+    Returns the rows of `common_rows` with the metadata's columns, score, fold, base, and a column
+    per model with its predictions.
     """
     first, *rest = common_rows(tables, metadata)
     predictions = {table.model: rows["pred"] for table, rows in zip(tables[1:], rest, strict=True)}

@@ -1,4 +1,4 @@
-"""What a training's command line says beside the recipe and the fold."""
+"""The command-line options of the reading competition's training scripts."""
 
 import argparse
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from hearback.reading.recipe import PRESETS, Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(FoldOptions):
-    """What the command line says beside the recipe and the fold; the same for every training."""
+    """Options of a training besides the recipe and the fold."""
 
     tts_data: Path
     backbone: str | None
@@ -23,16 +23,28 @@ class TrainingOptions(FoldOptions):
 
     @classmethod
     def declare(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare the flags of these options."""
+        """Add the flags of these options to a parser."""
         declare_common(parser, group_by=("speaker", "expected_text"))
         add = parser.add_argument
-        add("--tts_data", type=Path, default=Path("tts_data"), help="the reference speech")
-        add("--backbone", help="hub id, or directory in Transformers' layout (default: recipe's)")
-        add("--preset", choices=tuple(PRESETS), default="competition", help="recipes' values for …")
-        add("--window", choices=("trimmed", "fixed"), help="as long as the pair, or always 16 s")
+        add("--tts_data", type=Path, default=Path("tts_data"), help="reference speech")
+        add(
+            "--backbone",
+            help="hub id, or directory in Transformers' layout (default: the recipe's)",
+        )
+        add(
+            "--preset",
+            choices=tuple(PRESETS),
+            default="competition",
+            help="set of values for the recipes",
+        )
+        add(
+            "--window",
+            choices=("trimmed", "fixed"),
+            help="encoder window: the pair's length, or 16 s",
+        )
 
     def adapt(self, recipe: Recipe) -> Recipe:
-        """Return `recipe` as these options change it."""
+        """Return `recipe` with these options applied."""
         recipe = recipe.with_preset(self.preset)
         if self.backbone is not None:
             recipe = replace(recipe, backbone=self.backbone)
@@ -42,7 +54,7 @@ class TrainingOptions(FoldOptions):
         return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
 
     def load_data(self) -> TrainingData:
-        """Load and check the training set that these options name."""
+        """Load and validate the training set."""
         return load_training_data(
             self.data,
             self.tts_data,
@@ -54,7 +66,7 @@ class TrainingOptions(FoldOptions):
         )
 
     def run_key(self, recipe: Recipe, data: TrainingData) -> dict[str, Any]:
-        """Return what makes two trainings of a fold the same; `recipe` is the adapted one."""
+        """Return what must be equal for two trainings of a fold to be the same, as JSON."""
         table = self.tts_data / hard_negatives.TABLE
         rendered = recipe.hard_negatives > 0 and recipe.pair != "tokens" and table.exists()
         return {
@@ -64,10 +76,10 @@ class TrainingOptions(FoldOptions):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags of `TrainingOptions`."""
+    """Add the flags of `TrainingOptions` to a parser."""
     TrainingOptions.declare(parser)
 
 
 def options_from(arguments: argparse.Namespace) -> TrainingOptions:
-    """Gather the flags that `add_options` declared."""
+    """Build the options from parsed arguments."""
     return TrainingOptions.gather(arguments)

@@ -1,4 +1,4 @@
-"""Expected texts and learners as the models take them in; clips in batches of one window length."""
+"""Pairs of a learner's recording and an expected text: the inputs of the models."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -11,17 +11,21 @@ import pandas as pd
 from hearback.engine.audio.effects import change_speed, n_samples_at_speed
 from hearback.engine.audio.store import Store
 from hearback.engine.data.batching import SizedDataset
-from hearback.engine.whisper.tokenizer import TextReader
+from hearback.engine.whisper.tokenizer import TextTokenizer
 from hearback.reading.augment import Augmentation
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.references import References
 from hearback.reading.tables import GRADES, TASKS
-from hearback.reading.window_batches import UNKNOWN, WINDOW_SAMPLES, Pair, Text
+from hearback.reading.window_batches import UNKNOWN, WINDOW_SAMPLES, LabelledText, Pair
 
-# How learner and expected text meet: "joined", reference and learner in one waveform; "aligned",
-# both encoded, then aligned; "tokens", the learner encoded and the text read by the decoder. Or as
-# two vectors, the learner's and that of the text's meaning or of its reference speech, which a
-# classifier or their cosine compares.
+# How the learner is compared with the expected text:
+#   joined              reference and learner concatenated into one waveform
+#   aligned             reference and learner encoded separately, then aligned
+#   tokens              the decoder scores the text's tokens given the encoded learner
+#   text classifier     vectors of learner and text (sentence embedding), compared by a classifier
+#   text cosine         … compared by their cosine
+#   speech classifier   vectors of learner and reference speech, compared by a classifier
+#   speech cosine       … compared by their cosine
 Pairing = Literal[
     "joined",
     "aligned",
@@ -36,19 +40,26 @@ WITHOUT_REFERENCE: tuple[Pairing, ...] = ("tokens", *WITH_TEXT_EMBEDDING)
 
 
 def join(reference: np.ndarray, learner: np.ndarray) -> np.ndarray:
-    """Join (samples,) and (samples,) to one waveform, reference first, cut at 16 s."""
+    """Concatenate reference and learner, (samples,) each, and cut the result at 16 s."""
     return np.concatenate([reference, learner[: max(0, WINDOW_SAMPLES - len(reference))]])[
         :WINDOW_SAMPLES
     ]
 
 
 def encode_context(task: str, grade: str) -> np.ndarray:
-    """Return (task id, grade id) / 4, float32, as the competition's winner had them."""
+    """Return (task id, grade id) / 4, (2,) float32, the encoding of the competition's winner."""
     return np.array([TASKS.index(task), GRADES.index(grade)], dtype=np.float32) / 4
 
 
 class PairSource:
-    """A table's clips with their references: what pairs are made of."""
+    """The recordings, texts and references of a table's rows.
+
+    Args:
+        metadata: the table (`hearback.reading.tables.read_metadata`).
+        references: rendered reference speech.
+        store: decoded recordings.
+        labels: (rows,), or None at inference.
+    """
 
     def __init__(
         self,
@@ -69,18 +80,21 @@ class PairSource:
         self.grades = metadata["grade"].tolist()
         self.speeds = dict.fromkeys(GRADES, 1.0)
 
-    def at_speeds(self, by_grade: Sequence[float]) -> Self:
-        """Return the same clips with the recordings of each of `GRADES` played so fast, as on tape.
+    def with_speeds(self, by_grade: Sequence[float]) -> Self:
+        """Return a copy of the source with the recordings resampled to another speed.
 
-        Below 1 a voice becomes slower and lower, as if the speaker was larger. A recording that
-        fits in the window is not made longer than that.
+        A speed below 1 makes the recording slower and its pitch and formants lower, as of a larger
+        speaker. A recording that fits in the window is not stretched beyond it.
+
+        Args:
+            by_grade: the speed for each of `GRADES`; 1 is the original.
         """
-        played = copy(self)
-        played.speeds = dict(zip(GRADES, by_grade, strict=True))
-        return played
+        source = copy(self)
+        source.speeds = dict(zip(GRADES, by_grade, strict=True))
+        return source
 
     def speed_of(self, row: int) -> float:
-        """Return how many times as fast a row's recording is played."""
+        """Return the speed factor of a row's recording."""
         wanted = self.speeds[self.grades[row]]
         fits = self.store.n_samples(self.filenames[row]) / WINDOW_SAMPLES
         return min(1.0, max(wanted, fits)) if wanted < 1 else wanted
@@ -95,7 +109,7 @@ class PairSource:
         return recording if speed == 1 else change_speed(recording, speed)
 
     def n_samples(self, row: int, pairing: Pairing) -> int:
-        """Return what a row's window must hold before it is cut to 16 s."""
+        """Return the number of samples of a row's pair before it is cut to 16 s."""
         learner = n_samples_at_speed(self.store.n_samples(self.filenames[row]), self.speed_of(row))
         if pairing in WITHOUT_REFERENCE:
             return learner
@@ -104,8 +118,11 @@ class PairSource:
 
 
 @dataclass(frozen=True)
-class OtherText:
-    """A text that a recording does not quite say; `said` and `complete` as in `Text`."""
+class HardNegativeText:
+    """A text that differs a little from what a recording says, with its word targets.
+
+    `said` and `complete` are as in `LabelledText`.
+    """
 
     text: str
     said: np.ndarray
@@ -116,23 +133,33 @@ class OtherText:
 class Example:
     """A clip and the text that it is compared with.
 
-    `is_negative` says that this is not the row's own text, but one that the clip does not say; `others`
-    are such texts that are read against the same recording, where the model reads.
+    Attributes:
+        row: the clip's index in the table.
+        text: the expected text.
+        label: 0 or 1; NaN at inference.
+        is_negative: `text` is not the row's own text but one that the clip does not say.
+        hard_negatives: texts that a token scorer also scores on the same recording.
     """
 
     row: int
     text: str
     label: float = float("nan")
     is_negative: bool = False
-    others: tuple[OtherText, ...] = ()
+    hard_negatives: tuple[HardNegativeText, ...] = ()
 
 
 class PairDataset(SizedDataset[Pair]):
-    """Draws as pairs, augmented or as they are.
+    """Examples as pairs, optionally augmented.
 
-    `reader` is needed where the model reads, `embedder` where it takes texts as vectors: of the
-    examples' texts, all at once. `augmentations` are the reference's and the learner's; their
-    randomness comes from `seeds` and the draw's place: it does not depend on the number of workers.
+    Args:
+        source: the clips and references.
+        examples: the clips and texts to pair.
+        pairing: how learner and text are compared.
+        text_tokenizer: required for "tokens".
+        embedder: required for the pairings in `WITH_TEXT_EMBEDDING`; all texts are embedded here.
+        augmentations: the reference's and the learner's; None: no augmentation.
+        seeds: seeds of the augmentation. Its random numbers depend on these and the example's index
+            only, not on the number of workers.
     """
 
     def __init__(
@@ -141,7 +168,7 @@ class PairDataset(SizedDataset[Pair]):
         examples: Sequence[Example],
         pairing: Pairing,
         *,
-        reader: TextReader | None = None,
+        text_tokenizer: TextTokenizer | None = None,
         embedder: TextEmbedder | None = None,
         augmentations: tuple[Augmentation, Augmentation] | None = None,
         seeds: tuple[int, ...] = (),
@@ -149,23 +176,23 @@ class PairDataset(SizedDataset[Pair]):
         self.source = source
         self.examples = examples
         self.pairing = pairing
-        self.reader = reader
+        self.text_tokenizer = text_tokenizer
         self.augmentations = augmentations
         self.seeds = seeds
-        # Vectors, not the embedder itself: that would be copied to every worker.
-        self.embeddings = embedder.embed(draw.text for draw in examples) if embedder else {}
+        # Keep the vectors, not the embedder, which would be copied to every worker.
+        self.embeddings = embedder.embed(each.text for each in examples) if embedder else {}
 
     def __len__(self) -> int:
         """Return the number of pairs."""
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Pair:
-        """Build the `index`-th pair."""
-        draw = self.examples[index]
-        learner = self.source.learner(draw.row)
+        """Build the pair of the example at `index`."""
+        example = self.examples[index]
+        learner = self.source.learner(example.row)
         reference = None
         if self.pairing not in WITHOUT_REFERENCE:
-            reference = self.source.references.waveform(draw.text)
+            reference = self.source.references.waveform(example.text)
         if self.augmentations is not None:
             rng = np.random.default_rng((*self.seeds, index))
             augment_reference, augment_learner = self.augmentations
@@ -174,27 +201,29 @@ class PairDataset(SizedDataset[Pair]):
             learner = augment_learner.apply(learner, rng)
         pair = Pair(
             learner[:WINDOW_SAMPLES],
-            self.source.contexts[draw.row],
-            draw.row,
-            draw.label,
-            draw.is_negative,
+            self.source.contexts[example.row],
+            example.row,
+            example.label,
+            example.is_negative,
         )
         if self.pairing in WITH_TEXT_EMBEDDING:
-            return replace(pair, text_embedding=self.embeddings[draw.text])
+            return replace(pair, text_embedding=self.embeddings[example.text])
         if reference is None:
-            return replace(pair, texts=self._texts(draw))
+            return replace(pair, texts=self._texts(example))
         if self.pairing == "joined":
             return replace(pair, waveform=join(reference, learner))
         return replace(pair, reference=reference[:WINDOW_SAMPLES])
 
-    def _texts(self, draw: Example) -> tuple[Text, ...]:
-        assert self.reader is not None
-        # All words of a correct clip were said; of a wrong one nobody says which were not.
-        known = 1.0 if draw.label == 1 else UNKNOWN
-        reading = self.reader.read(draw.text)
-        said = np.full(reading.n_words, known, dtype=np.float32)
-        complete = np.full(reading.n_words + 1, known, dtype=np.float32)
-        others = [
-            Text(self.reader.read(other.text), other.said, other.complete) for other in draw.others
+    def _texts(self, example: Example) -> tuple[LabelledText, ...]:
+        assert self.text_tokenizer is not None
+        encode = self.text_tokenizer.encode
+        # A correct clip says all words; for an incorrect one the labels of the words are unknown.
+        target = 1.0 if example.label == 1 else UNKNOWN
+        tokenized = encode(example.text)
+        said = np.full(tokenized.n_words, target, dtype=np.float32)
+        complete = np.full(tokenized.n_words + 1, target, dtype=np.float32)
+        negatives = [
+            LabelledText(encode(each.text), each.said, each.complete)
+            for each in example.hard_negatives
         ]
-        return (Text(reading, said, complete), *others)
+        return (LabelledText(tokenized, said, complete), *negatives)

@@ -1,4 +1,4 @@
-"""What a model is: a frozen record that its script writes down once."""
+"""Recipes of the reading competition: a model's architecture, data and optimisation."""
 
 import importlib.util
 from dataclasses import dataclass, field, replace
@@ -12,29 +12,58 @@ from hearback.engine.whisper.heads import Pooling
 from hearback.reading.augment import LIGHT, LIGHT_REFERENCE, Augmentation
 from hearback.reading.pairs import WITH_TEXT_EMBEDDING, Pairing
 
-N_RECIPES = 15  # the train_model*.py of the project; a listing that finds another number is wrong
+N_RECIPES = 15  # the project's train_model*.py scripts; `find_recipes` checks the number
 
-# What token scorers hear KG, 1, 2 and 3 at (docs/results.md, "the youngest"): a child's voice is
-# higher, its formants too, than those that Whisper knows best.
-LIKE_GROWN_UPS = (0.8, 0.8, 0.9, 1.0)
+# Speed of the recordings of KG, 1, 2 and 3 for token scorers (docs/results/youngest.md): slowed
+# down, a child's pitch and formants are closer to the adult speech that Whisper was trained on.
+ADULT_LIKE_SPEEDS = (0.8, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
 class Recipe(FoldRecipe):
-    """A model's architecture, augmentation and optimisation.
+    """A model's architecture, data and optimisation.
 
-    The defaults are what all ten recipes of the competition share. `pair` says how learner and
-    expected text meet (`pairs.Pairing`). For "joined" and the pairs of vectors, `pooling`, `hidden`
-    and `dropout_on` describe the head: `hidden` is the width of its hidden layer (None: a linear
-    head; "width": the encoder's), and dropout falls on the frames before pooling or on the pooled
-    vector. For "tokens", `token_score` says what is read from the decoder (`models.TokenScorer`).
-    The learning rate follows a cosine over `schedule_epochs` with `cycles` periods, after a warm-up
-    of `warmup_share` of them. `warm_start` names a model whose trained encoder of the same fold is
-    begun with. `repeats_by_grade` says how often an epoch has a clip of each of `tables.GRADES`: more
-    than once weighs the youngest more, at another augmentation each time. `speed_by_grade` says how
-    fast the recordings of each are played where they are judged, in validation and inference: below
-    1 a voice is slower and lower, a child's more like a grown-up's (`pairs.PairSource.at_speeds`).
-    Learned from they are at their own speed, but for the augmentation's (docs/results.md: why).
+    The defaults are the values that the competition's ten recipes share.
+
+    Attributes:
+        name: name of the model and, as train_<name>.py, of its script.
+        backbone: hub id, directory or name in the assets of a pretrained Whisper.
+        dropout: probability.
+        learning_rate: peak learning rate of the backbone.
+        epochs: number of training epochs.
+        schedule_epochs: length of the learning rate schedule, at least `epochs`.
+        cycles: periods of the schedule's cosine; 0.5 decays to 0.
+        weight_decay: of AdamW.
+        seed: seed of weights and dropout.
+        data_seed: seed of the sampled examples, their order and their augmentation.
+        augment_learner: augmentation of the learners' recordings.
+        augment_reference: augmentation of the references.
+        pair: how the learner is compared with the expected text (`pairs.Pairing`).
+        token_score: for "tokens": the score taken from the decoder (`scorers.TokenScorer`).
+        text_embedder: hub id, or name in the assets; for the pairings with text embeddings.
+        pooling: pooling over frames; for "joined" and the pairings of vectors.
+        hidden: width of the head's hidden layer; None: a linear head; "width": the encoder's width.
+        dropout_on: apply dropout to the frames before pooling or to the pooled vector.
+        negatives: examples with another row's text, per correct clip and epoch.
+        hard_negatives: texts that differ in a word or a sound, per correct clip and epoch.
+        hard_negative_weight: weight of their loss, for token scorers.
+        word_loss: weight of the words' loss, for token scorers.
+        repeats_by_grade: how often an epoch has each clip, by grade (`tables.GRADES`); every repeat
+            is augmented differently.
+        warm_start: model whose trained encoder of the same fold initialises this one.
+        frozen_share: share of encoder layers frozen, from the bottom, with the convolutions.
+        batch_size: pairs per batch.
+        head_learning_rate: peak learning rate of all other parameters; None: `learning_rate`.
+        warmup_share: share of the schedule with linear warm-up.
+        average_decay: decay per step of the exponential moving average of the weights; 0: none.
+        max_gradient_norm: the gradients' norm is clipped to this.
+        adam_epsilon: epsilon of AdamW.
+        adam_betas: betas of AdamW.
+        speed_by_grade: speed of the recordings in validation and inference, by grade; below 1 a
+            voice is slower and lower (`pairs.PairSource.with_speeds`). Training uses the original
+            speed with augmentation (docs/results/youngest.md).
+        window: see `window_batches.window_samples`.
+        window_step_seconds: see `window_batches.window_samples`.
     """
 
     LATER = frozenset({"text_embedder", "repeats_by_grade", "speed_by_grade"})
@@ -53,23 +82,21 @@ class Recipe(FoldRecipe):
     augment_reference: Augmentation = field(default_factory=Augmentation)
     pair: Pairing = "joined"
     token_score: Literal["likelihood", "own"] = "likelihood"
-    text_embedder: str | None = None  # hub id, or name in the assets; where texts are vectors
+    text_embedder: str | None = None
     pooling: Pooling = "mean"
     hidden: int | Literal["width"] | None = None
     dropout_on: Literal["frames", "pooled"] = "frames"
-    negatives: float = 0.0  # per correct clip and epoch: pairs with the reference of another text
-    hard_negatives: float = 0.0  # likewise: with a text that differs by a word or a sound
-    hard_negative_weight: float = (
-        1.0  # of such a text's loss, where it is read beside the clip's own
-    )
-    word_loss: float = 0.0  # weight of what is known of a single word, where words are read
+    negatives: float = 0.0
+    hard_negatives: float = 0.0
+    hard_negative_weight: float = 1.0
+    word_loss: float = 0.0
     repeats_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     warm_start: str | None = None
-    frozen_share: float = 0.0  # of the encoder's layers, from below, the convolutions with them
+    frozen_share: float = 0.0
     batch_size: int = 16
-    head_learning_rate: float | None = None  # None: `learning_rate`
-    warmup_share: float = 0.02  # the competition had none; it keeps Adam's first steps small
-    average_decay: float = 0.0  # a step, of the running average of the weights; 0: no average
+    head_learning_rate: float | None = None
+    warmup_share: float = 0.02  # the competition's code had none; it keeps Adam's first steps small
+    average_decay: float = 0.0
     max_gradient_norm: float = 1.0
     adam_epsilon: float = 1e-6
     adam_betas: tuple[float, float] = (0.9, 0.999)
@@ -99,25 +126,25 @@ class Recipe(FoldRecipe):
             "max_gradient_norm": self.max_gradient_norm > 0,
             "window_step_seconds": self.window_step_seconds > 0,
         }
-        return [name for name, fine in in_range.items() if not fine]
+        return [name for name, valid in in_range.items() if not valid]
 
     @property
     def has_pretrained_init(self) -> bool:
-        """Whether the model begins with what the untrained backbone knows, as an epoch 0."""
+        """Whether the head is initialised from pretrained features, which gives an epoch 0."""
         return self.pair != "joined" and (self.pair != "tokens" or self.token_score != "own")
 
     def with_preset(self, preset: str) -> "Recipe":
-        """Return the recipe with a preset's values for its pairing in place of its own."""
+        """Return the recipe with the fields that the preset sets for its pairing."""
         return replace(self, **PRESETS[preset].get(self.pair, {}))
 
     def with_epochs(self, epochs: int) -> "Recipe":
-        """Train for `epochs`, the cosine stretched in proportion."""
+        """Return the recipe with another number of epochs and a schedule scaled in proportion."""
         stretched = round(epochs * self.schedule_epochs / max(self.epochs, 1))
         return replace(self, epochs=epochs, schedule_epochs=stretched)
 
 
-# The ablation of the comparison idea (benchmarks/ablation.py), from the bottom.
-COMPARISONS: tuple[Pairing, ...] = (
+# The pairings compared in the ablation (hearback/reading/baselines/ablation.py), simplest first.
+COMPARISON_PAIRINGS: tuple[Pairing, ...] = (
     "text classifier",
     "text cosine",
     "speech classifier",
@@ -138,20 +165,21 @@ SMALL_COMPARISON: dict[str, Any] = {
     "augment_reference": LIGHT_REFERENCE,
 }
 
-# A preset replaces fields of the recipes of some pairings. The competition's recipes were made for
-# its 32,000 clips; "small" was chosen on 1,900 (docs/results.md: how, and what else was tried). The
-# other families' recipes were chosen on these from the start.
+# A preset replaces fields of the recipes with these pairings. The competition's recipes were tuned
+# on its 32,000 clips; "small" was tuned on 1,900 (docs/results/small_preset.md), as were the
+# recipes of the other pairings.
 PRESETS: dict[str, dict[Pairing, dict[str, Any]]] = {
     "competition": {},
-    "small": dict.fromkeys(COMPARISONS, SMALL_COMPARISON),
+    "small": dict.fromkeys(COMPARISON_PAIRINGS, SMALL_COMPARISON),
 }
 
 
 def find_recipes(folder: Path = SHIPPED) -> dict[str, Recipe]:
     """Read the recipes of all `train_model*.py` in `folder`, by name.
 
-    Raises HearbackError where they are not those that the project has, or a script's name is not
-    its recipe's: a model that goes unseen would be missing from every table.
+    Raises:
+        HearbackError: the number of scripts is not `N_RECIPES` (a missing model would be missing
+            from every table), or a script's name is not its recipe's.
     """
     recipes = {}
     for script in sorted(folder.glob("train_model*.py")):

@@ -1,7 +1,6 @@
-"""One fold of one model, from pretrained weights to out-of-fold predictions."""
+"""The reading competition's training task: scorers trained on pairs of clip and text."""
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import log_loss
 from torch import Tensor
-from tqdm import tqdm
 
-from hearback.engine.data.batching import load_in_turn
+from hearback.engine.data.batching import load_consecutively
 from hearback.engine.errors import HearbackError
-from hearback.engine.training import fold_files, trainer
+from hearback.engine.training import command, fold_files
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
-from hearback.engine.training.trainer import FoldTraining
+from hearback.engine.training.task import Evaluation, FoldRun, Task
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.backbone import learning_rate_groups
+from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.reading.dataset import TrainingData
-from hearback.reading.inference.predict import Predictions, collect, predict
+from hearback.reading.inference.predict import collect, predict
 from hearback.reading.models import load
 from hearback.reading.models.scorers import Scorer, build
 from hearback.reading.models.text_embedder import TextEmbedder
@@ -29,15 +28,20 @@ from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import WITH_TEXT_EMBEDDING, PairDataset
 from hearback.reading.recipe import Recipe
 from hearback.reading.sampler import EpochSampler
-from hearback.reading.window_batches import Batch, batched
+from hearback.reading.window_batches import Batch, batch_by_window
 from hearback.reading.words import to_table
 
-N_INIT_ROWS = 1000  # clips that a start is fitted on, if there are as many
+N_INIT_ROWS = 1000  # clips that the pretrained initialization is fitted on, at most
 
 
 def main(recipe: Recipe) -> None:
-    """Run a `train_model*.py`: train the fold that the command line asks for."""
-    trainer.main(ReadingTraining, recipe)
+    """Run a `train_model*.py`: train the fold that the command line names."""
+    command.main(ReadingTask, TrainingOptions, recipe, program_of(recipe))
+
+
+def program_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return Python's arguments that train a recipe: its script."""
+    return (f"train_{recipe.name}.py",)
 
 
 def train_fold(
@@ -49,183 +53,168 @@ def train_fold(
     *,
     program: Sequence[str] | None = None,
 ) -> FoldMetadata:
-    """Train one fold of `recipe`: `fold_training.train_fold`."""
-    return trainer.train_fold(
-        ReadingTraining, recipe, fold, options, data, attempt=attempt, program=program
+    """Train one fold of `recipe`, as `engine.training.command` does."""
+    return command.train_fold(
+        ReadingTask,
+        recipe,
+        fold,
+        options,
+        data,
+        attempt=attempt,
+        program=program or program_of(recipe),
     )
 
 
-class ReadingTraining(FoldTraining[Recipe, TrainingData, Scorer, Batch, Predictions]):
-    """Training of a model that says how likely a learner said a text."""
+class ReadingTask(Task):
+    """Trains a `Scorer`: the logit that the learner said the expected text."""
 
-    OPTIONS = TrainingOptions
-
-    @classmethod
-    def program_of(cls, recipe: Recipe) -> tuple[str, ...]:
-        """Return the model's own script."""
-        return (f"train_{recipe.name}.py",)
+    def __init__(self, run: FoldRun[Recipe, TrainingOptions, TrainingData]) -> None:
+        self.run = run
+        self.recipe, self.data = run.recipe, run.data
+        self.sampler = EpochSampler(run.recipe, run.data, run.train_rows)
 
     def build_model(self) -> Scorer:
-        """Build the recipe's model from its backbone."""
-        recipe, assets = self.recipe, self.options.assets
+        """Build the recipe's model with its backbone's pretrained weights."""
+        recipe, assets = self.recipe, self.run.options.assets
         backbone = pretrained.resolve(recipe.backbone, assets)
-        self.tokenizer = backbone / "tokenizer.json"
         embedder = None
         if recipe.pair in WITH_TEXT_EMBEDDING and recipe.text_embedder is not None:
             embedder = TextEmbedder(pretrained.resolve(recipe.text_embedder, assets))
-        self.text_embedder = embedder and load.name_embedder(embedder, assets)
-        model = build(recipe, pretrained.read_config(backbone), self.tokenizer, embedder)
-        model.load_pretrained(
-            {part: pretrained.read_tensors(backbone, part) for part in model.parts}
-        )
+            load.describe_embedder(embedder, assets)  # refuses one outside the assets
+        model = build(recipe, read_config(backbone), backbone / "tokenizer.json", embedder)
+        model.load_pretrained({part: read_tensors(backbone, part) for part in model.parts})
         if recipe.warm_start is not None:
-            self._load_encoder(model, FoldFiles(assets, recipe.warm_start, self.fold))
-        self.sampler = EpochSampler(recipe, self.data, self.train_rows)
+            self._load_encoder(model, FoldFiles(assets, recipe.warm_start, self.run.fold))
         return model
 
-    def make_optimizer(self) -> torch.optim.AdamW:
-        """Return AdamW over what is not frozen."""
-        return make_optimizer(self.model, self.recipe)
+    def build_optimizer(self, model: Scorer) -> torch.optim.AdamW:
+        """Return AdamW over the parameters that are not frozen."""
+        return make_optimizer(model, self.recipe)
 
-    def learning_rate_factor(self, epochs_done: float) -> float:
-        """Return the share of the peak learning rates after `epochs_done` epochs."""
-        return learning_rate_factor(self.recipe, epochs_done)
-
-    def start(self) -> None:
-        """Begin with what the untrained backbone knows, where the model can: that is epoch 0."""
+    def initialize(self, model: Scorer) -> bool:
+        """Initialize the head from pretrained features of training rows, if the recipe does."""
         if not self.recipe.has_pretrained_init:
-            return
-        started = time.monotonic()
-        rng = np.random.default_rng((self.recipe.data_seed, self.attempt))
-        rows = rng.permutation(self.train_rows)[:N_INIT_ROWS]
+            return False
+        rng = np.random.default_rng((self.recipe.data_seed, self.run.attempt))
+        rows = rng.permutation(self.run.train_rows)[:N_INIT_ROWS]
 
-        def measure(model: Scorer, batch: Batch) -> Tensor:
+        def pretrained_features(model: Scorer, batch: Batch) -> Tensor:
             features = model.pretrained_features(batch)
-            assert features is not None  # the recipe says that there is a start
+            assert features is not None  # by `has_pretrained_init`
             return features
 
         features = collect(
-            self.model,
+            model,
             self.data.source,
             rows,
-            measure,
-            device=self.device,
-            dtype=self.dtype,
-            n_workers=self.workers,
-            progress=f"{self.recipe.name} fold {self.fold} start",
+            pretrained_features,
+            device=self.run.device,
+            dtype=self.run.dtype,
+            n_workers=self.run.n_workers,
+            progress=f"{self.run.title} initialization",
         )
-        self.model.init_from_pretrained(features, self.data.labels[rows])
-        if self.average is not None:
-            self.average.module.load_state_dict(self.model.state_dict())
-        record = self._validate({"epoch": 0, "train_seconds": round(time.monotonic() - started, 2)})
-        tqdm.write(
-            f"{self.recipe.name} fold {self.fold} start: "
-            f"validation {record['validation_log_loss']:.4f}"
-        )
+        model.init_from_pretrained(features, self.data.labels[rows])
+        return True
 
-    def load_epochs(self, epochs: range) -> Iterator[tuple[int, Iterator[Batch]]]:
-        """Give the number of examples and the batches of each of these epochs, counted from 0."""
+    def learning_rate_factor(
+        self, epochs_done: float, history: Sequence[Mapping[str, Any]]
+    ) -> float:
+        """Return the share of the peak learning rates."""
+        return learning_rate_factor(self.recipe, epochs_done)
+
+    def epoch_batches(self, model: Scorer, epochs: range) -> Iterator[tuple[int, Iterator[Batch]]]:
+        """Yield the number of pairs and the batches of each epoch."""
         recipe = self.recipe
-        datasets = [self._dataset(epoch) for epoch in epochs]
-        for n_examples, pairs in load_in_turn(datasets, self.workers):
+        datasets = [self._dataset(model, epoch) for epoch in epochs]
+        for n_examples, pairs in load_consecutively(datasets, self.run.n_workers):
             yield (
                 n_examples,
-                batched(
+                batch_by_window(
                     pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds, fill=True
                 ),
             )
 
-    def _dataset(self, epoch: int) -> PairDataset:
-        """Return an epoch's pairs, the same whenever it is asked for."""
-        recipe = self.recipe
-        seeds = (recipe.data_seed, self.attempt, epoch)
+    def _dataset(self, model: Scorer, epoch: int) -> PairDataset:
+        """Return an epoch's pairs; the same for every call."""
+        recipe, seeds = self.recipe, self.run.seeds(epoch)
         return PairDataset(
             self.data.source,
-            self.sampler.draw(np.random.default_rng(seeds)),
+            self.sampler.sample_epoch(np.random.default_rng(seeds)),
             recipe.pair,
-            reader=self.model.reader,
-            embedder=self.model.embedder,
+            text_tokenizer=model.text_tokenizer,
+            embedder=model.embedder,
             augmentations=(recipe.augment_reference, recipe.augment_learner),
             seeds=seeds,
         )
 
-    def compute_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return (batch,) logits to be judged by the labels, and () what else there is to lose."""
-        return self.model.training_step(batch)
+    def compute_logits(self, model: Scorer, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return (batch,) logits and the model's auxiliary loss, ()."""
+        return model.training_step(batch)
 
-    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the sum over the batch of the log losses."""
+    def compute_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the sum of the batch's log losses, ()."""
         return F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
 
-    def predict(self, model: Scorer) -> Predictions:
-        """Predict the validation rows."""
-        return predict(
+    def evaluate(self, model: Scorer) -> Evaluation:
+        """Predict the validation rows' clips and words, and compute the log loss of the clips.
+
+        The predictions are `clips`, (rows,), and `words`, (rows, positions, 2), of a model that
+        scores words.
+        """
+        predictions = predict(
             model,
             self.data.source,
-            self.validation_rows,
-            device=self.device,
-            dtype=self.dtype,
-            n_workers=self.workers,
+            self.run.validation_rows,
+            device=self.run.device,
+            dtype=self.run.dtype,
+            n_workers=self.run.n_workers,
         )
-
-    def restore_predictions(self, tensors: Mapping[str, Tensor]) -> Predictions | None:
-        """Return the predictions among a checkpoint's tensors, None where there are none."""
-        return Predictions.from_tensors(tensors) if "predictions.clips" in tensors else None
-
-    def measure(self, predictions: Predictions) -> dict[str, float]:
-        """Return the log loss."""
-        return {"validation_log_loss": self._log_loss(predictions.clips)}
-
-    def base_rate(self) -> float:
-        """Return the share of the training rows that say their text."""
-        return float(self.data.labels[self.train_rows].mean())
-
-    def base_rate_log_loss(self) -> float:
-        """Return the log loss of that on the validation rows."""
-        return self._log_loss(np.full(len(self.validation_rows), self.base_rate()))
+        tensors = {"clips": torch.from_numpy(predictions.clips)}
+        if predictions.words is not None:
+            tensors["words"] = torch.from_numpy(predictions.words)
+        return Evaluation({"validation_log_loss": self._log_loss(predictions.clips)}, tensors)
 
     def _log_loss(self, predictions: np.ndarray) -> float:
-        labels = self.data.labels[self.validation_rows]
+        labels = self.data.labels[self.run.validation_rows]
         return float(log_loss(labels, predictions, labels=[0, 1]))
 
-    def describe(self) -> dict[str, Any]:
-        """Return what a metadata says of the model and its inputs."""
+    def out_of_fold(self, predictions: Mapping[str, Tensor]) -> dict[str, pd.DataFrame]:
+        """Return `oof` with label and prediction of each row, and `words` where there are any."""
+        rows, source = self.run.validation_rows, self.data.source
+        filenames = [source.filenames[row] for row in rows]
+        clips = predictions["clips"].numpy()
+        tables = {
+            "oof": pd.DataFrame(
+                {"filename": filenames, "score": self.data.labels[rows], "pred": clips}
+            )
+        }
+        if "words" in predictions:
+            texts = [source.texts[row] for row in rows]
+            tables["words"] = to_table(filenames, texts, predictions["words"].numpy())
+        return tables
+
+    def describe(self, model: Scorer) -> dict[str, Any]:
+        """Return base rates, voice, shape, and the shared files that the model needs."""
+        assets, tokenizer, embedder = self.run.options.assets, model.text_tokenizer, model.embedder
+        base_rate = float(self.data.labels[self.run.train_rows].mean())
+        constant = np.full(len(self.run.validation_rows), base_rate)
         return {
+            "base_rate": base_rate,
+            "base_rate_log_loss": self._log_loss(constant),
             "voice": self.data.source.references.voice,
-            "shape": self.model.shape(),
-            "tokenizer": (
-                load.keep_tokenizer(self.tokenizer, self.files.assets)
-                if self.model.reader
-                else None
-            ),
-            "text_embedder": self.text_embedder,
+            "shape": model.backbone_config(),
+            "tokenizer": load.save_tokenizer(tokenizer.path, assets) if tokenizer else None,
+            "text_embedder": load.describe_embedder(embedder, assets) if embedder else None,
         }
 
-    def out_of_fold(self, predictions: Predictions) -> pd.DataFrame:
-        """Return the validation rows with their label and prediction."""
-        rows, data = self.validation_rows, self.data
-        filenames = [data.filenames[row] for row in rows]
-        return pd.DataFrame(
-            {"filename": filenames, "score": data.labels[rows], "pred": predictions.clips}
-        )
-
-    def words(self, predictions: Predictions) -> pd.DataFrame | None:
-        """Return the table of the validation rows' words, where the model scores them."""
-        if predictions.words is None:
-            return None
-        source = self.data.source
-        filenames = [source.filenames[row] for row in self.validation_rows]
-        texts = [source.texts[row] for row in self.validation_rows]
-        return to_table(filenames, texts, predictions.words)
-
     def _load_encoder(self, model: Scorer, files: FoldFiles) -> None:
-        """Take over the encoder that another model trained on this very fold's training rows."""
+        """Load the encoder of another model, trained on the same fold's training rows."""
         fold_metadata = fold_files.read_fold_metadata(files)
         keys = ("n_folds", "group_by", "limit", "data_fingerprint")
-        differing = [key for key in keys if fold_metadata[key] != self.run_key[key]]
+        differing = [key for key in keys if fold_metadata[key] != self.run.run_key[key]]
         if fold_metadata["recipe"]["backbone"] != self.recipe.backbone:
             differing.append("backbone")
-        if differing:  # a validation row of this fold could have been in its training
+        if differing:  # its training rows might include validation rows of this fold
             raise HearbackError(
                 f"{files.metadata}: {self.recipe.name} cannot start from it, it was trained with "
                 f"another {', '.join(differing)}; train {files.model} again first"
@@ -238,18 +227,18 @@ def learning_rate_factor(recipe: Recipe, epochs_done: float) -> float:
     """Return the share of the peak learning rate after `epochs_done` epochs.
 
     A linear warm-up, then a cosine of `cycles` periods over `schedule_epochs`: 0.5 ends at zero,
-    0.25 at a half (`transformers.get_cosine_schedule_with_warmup`'s `num_cycles`).
+    0.25 at one half (`transformers.get_cosine_schedule_with_warmup`'s `num_cycles`).
     """
     progress = epochs_done / recipe.schedule_epochs
     if progress < recipe.warmup_share:
-        # Never zero: the first step would be lost.
+        # Never zero: the first step would have no effect.
         return max(progress / recipe.warmup_share, 0.01)
     after = (progress - recipe.warmup_share) / (1 - recipe.warmup_share)
     return 0.5 * (1 + math.cos(2 * math.pi * recipe.cycles * after))
 
 
 def make_optimizer(model: Scorer, recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW over what is not frozen; the head may have a learning rate of its own."""
+    """Return AdamW over the parameters that are not frozen, the head's with its own rate."""
     return torch.optim.AdamW(
         learning_rate_groups(model, recipe.learning_rate, recipe.head_learning_rate),
         betas=recipe.adam_betas,

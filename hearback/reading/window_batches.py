@@ -1,4 +1,4 @@
-"""Expected texts and learners as the models take them in; clips in batches of one window length."""
+"""Batches of one window length: pairs and labelled texts, collated and padded."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,36 +11,42 @@ from torch import Tensor
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.data.batching import Tensors
 from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, WINDOW_SECONDS
-from hearback.engine.whisper.tokenizer import Reading
+from hearback.engine.whisper.tokenizer import TokenizedText
 
 WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
-UNKNOWN = -1.0  # of a word: nobody says whether this one was said
+UNKNOWN = -1.0  # a word target without a label
 
 
 @dataclass(frozen=True)
-class Text:
-    """A text that is read against a recording, with what is known of its words.
+class LabelledText:
+    """A tokenized text with targets for its words, as far as they are known.
 
-    `said` (words,) float32: 1 where the recording says the word, 0 where not, UNKNOWN. `complete`
-    (words + 1,) likewise: 1 where nothing is missing before the word, or at the end of the text.
+    Attributes:
+        tokenized: the text.
+        said: (words,) float32 targets: 1 if the learner says the word, 0 if not, or UNKNOWN.
+        complete: (words + 1,) float32 targets: 1 if no word is missing before this word (last
+            entry: at the end of the text), 0 if one is missing, or UNKNOWN.
     """
 
-    reading: Reading
+    tokenized: TokenizedText
     said: np.ndarray
     complete: np.ndarray
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One clip as the model hears it.
+    """A learner's recording with its expected text: one input of the model.
 
-    `waveform` is (samples,), float32 at 16 kHz, at most 16 s: the reference and then the learner
-    where they are joined, else the learner. `reference` (samples,) is there where it is apart.
-    `texts` are the expected text and what else is read against the same recording;
-    `text_embedding` (width,) float32 is there where the text is a vector. `context` is (2,): what
-    is known beside the sound. `row` is the clip's place in its table and `label` its score (NaN at
-    inference); `is_negative` says that the text is not the row's own, but one that was chosen because the
-    recording does not say it.
+    Attributes:
+        waveform: (samples,) float32 at 16 kHz, at most 16 s: the learner; for "joined" pairs the
+            reference followed by the learner.
+        context: (2,) float32: task and grade (`pairs.encode_context`).
+        row: index in the table.
+        label: 0 or 1; NaN at inference.
+        is_negative: the text was chosen because the recording does not say it.
+        reference: (samples,) float32 at 16 kHz, where it is encoded separately.
+        texts: for token scorers: the expected text first, then hard negatives.
+        text_embedding: (width,) float32, where the text is compared as a vector.
     """
 
     waveform: np.ndarray
@@ -49,31 +55,36 @@ class Pair:
     label: float = float("nan")
     is_negative: bool = False
     reference: np.ndarray | None = None
-    texts: tuple[Text, ...] = ()
+    texts: tuple[LabelledText, ...] = ()
     text_embedding: np.ndarray | None = None
 
     @property
     def n_samples(self) -> int:
-        """What its window must hold."""
+        """Number of samples that the window must hold."""
         return max(len(self.waveform), 0 if self.reference is None else len(self.reference))
 
 
 @dataclass(frozen=True)
 class TextBatch(Tensors):
-    """Texts that are read against a batch's recordings: first each clip's own, in their order.
+    """The texts of a batch: first the expected text of each clip, in the clips' order.
 
-    `tokens` (texts, tokens) int64, padded with the end of text: the first `n_prompt` are the
-    prompt, what follows are the targets, `n_targets` (texts,) of them. `words` (texts, targets)
-    int64 says which word a target belongs to, the number of words for the end of text and after it.
-    `n_words` (texts,), `clips` (texts,) say how many and against which recording. `said` (texts,
-    most words) and `complete` (texts, most words + 1) are those of `Text`, UNKNOWN where there is
-    no word.
+    Attributes:
+        tokens: (texts, tokens) int64, padded with the end of text. The first `n_prompt` tokens are
+            the prompt, the rest are targets.
+        n_prompt: number of prompt tokens, the same for all texts.
+        n_targets: (texts,) int64, number of targets: the text's tokens and the end of text.
+        word_ids: (texts, targets) int64, index of each target's word; `n_words` for the end of text
+            and the padding.
+        n_words: (texts,) int64.
+        clips: (texts,) int64, index of each text's recording in the batch.
+        said: (texts, max words) float32, as in `LabelledText`; UNKNOWN in the padding.
+        complete: (texts, max words + 1) float32, as in `LabelledText`; UNKNOWN in the padding.
     """
 
     tokens: Tensor
     n_prompt: int
     n_targets: Tensor
-    words: Tensor
+    word_ids: Tensor
     n_words: Tensor
     clips: Tensor
     said: Tensor
@@ -82,12 +93,22 @@ class TextBatch(Tensors):
 
 @dataclass(frozen=True)
 class Batch(Tensors):
-    """Pairs of one window length: `waveforms` (batch, window samples), the rest (batch, …).
+    """Pairs of one window length.
 
-    `references` (batch, window samples) and `n_reference_frames` are there where references are
-    apart, `texts` where texts are read, `text_embeddings` (batch, width) where they are vectors.
-    With `reference_of` (batch,) clips share references: it says which of them is a clip's. `frames`
-    are what an encoder makes of the `sounds`, where that is known already.
+    Attributes:
+        waveforms: (batch, samples) float32, zero-padded to the window.
+        n_frames: (batch,) int64, number of encoder frames before the padding.
+        context: (batch, 2) float32.
+        labels: (batch,) float32.
+        rows: (batch,) int64.
+        is_negative: (batch,) bool.
+        references: (batch, samples) float32 or, with `reference_index`, (references, samples).
+        n_reference_frames: (batch,) int64.
+        texts: the texts of token scorers.
+        text_embeddings: (batch, width) float32.
+        reference_index: (batch,) int64, each clip's row in `references`, where clips share them.
+        frames: (waveforms + references, frames, width), the output of the encoder for
+            `encoder_waveforms`, if it was computed before.
     """
 
     waveforms: Tensor
@@ -100,7 +121,7 @@ class Batch(Tensors):
     n_reference_frames: Tensor | None = None
     texts: TextBatch | None = None
     text_embeddings: Tensor | None = None
-    reference_of: Tensor | None = None
+    reference_index: Tensor | None = None
     frames: Tensor | None = None
 
     def __len__(self) -> int:
@@ -108,18 +129,18 @@ class Batch(Tensors):
         return len(self.rows)
 
     @property
-    def sounds(self) -> Tensor:
-        """What is encoded: the waveforms, then the references where those are apart."""
+    def encoder_waveforms(self) -> Tensor:
+        """The encoder's input: all waveforms, then all separate references; (…, samples)."""
         if self.references is None:
             return self.waveforms
         return torch.cat([self.waveforms, self.references])
 
 
 def window_samples(n_samples: int, window: Literal["trimmed", "fixed"], step_seconds: float) -> int:
-    """Return the length of the window that a pair of `n_samples` is heard in.
+    """Return the window length, in samples, for a pair of `n_samples`.
 
-    "trimmed": its own length rounded up to a step, at most 16 s; "fixed": always 16 s. A step is
-    rounded to whole encoder frames, so that every window is.
+    "trimmed": `n_samples` rounded up to a multiple of the step, at most 16 s; "fixed": always 16 s.
+    The step is rounded to a whole number of encoder frames.
     """
     if window == "fixed":
         return WINDOW_SAMPLES
@@ -128,74 +149,79 @@ def window_samples(n_samples: int, window: Literal["trimmed", "fixed"], step_sec
 
 
 def collate(pairs: Sequence[Pair], n_samples: int) -> Batch:
-    """Lay pairs in one batch whose window is `n_samples` long, silence to the edge."""
+    """Collate pairs into a batch, zero-padded to a window of `n_samples`."""
     references = [pair.reference for pair in pairs if pair.reference is not None]
     embeddings = [pair.text_embedding for pair in pairs if pair.text_embedding is not None]
     return Batch(
-        waveforms=_lay([pair.waveform for pair in pairs], n_samples),
+        waveforms=_pad([pair.waveform for pair in pairs], n_samples),
         n_frames=_count_frames([pair.waveform for pair in pairs]),
         context=torch.from_numpy(np.stack([pair.context for pair in pairs])),
         labels=torch.tensor([pair.label for pair in pairs], dtype=torch.float32),
         rows=torch.tensor([pair.row for pair in pairs]),
         is_negative=torch.tensor([pair.is_negative for pair in pairs]),
-        references=_lay(references, n_samples) if references else None,
+        references=_pad(references, n_samples) if references else None,
         n_reference_frames=_count_frames(references) if references else None,
         texts=collate_texts([pair.texts for pair in pairs]) if pairs[0].texts else None,
         text_embeddings=torch.from_numpy(np.stack(embeddings)) if embeddings else None,
     )
 
 
-def share_references(batch: Batch, texts: Sequence[str]) -> Batch:
-    """Keep one reference for each text of a batch as `collate` lays it; `texts` are its clips'."""
+def deduplicate_references(batch: Batch, texts: Sequence[str]) -> Batch:
+    """Keep one reference per distinct text and set `reference_index`.
+
+    Args:
+        batch: a batch from `collate`; returned unchanged if it has no references.
+        texts: the expected text of each of its clips.
+    """
     if batch.references is None:
         return batch
-    place_of = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    first = [texts.index(text) for text in place_of]
+    index_of = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+    first = [texts.index(text) for text in index_of]
     return replace(
         batch,
         references=batch.references[first],
-        reference_of=torch.tensor([place_of[text] for text in texts]),
+        reference_index=torch.tensor([index_of[text] for text in texts]),
     )
 
 
-def _lay(waveforms: Sequence[np.ndarray], n_samples: int) -> Tensor:
-    laid = torch.zeros(len(waveforms), n_samples)
-    for line, waveform in zip(laid, waveforms, strict=True):
-        line[: len(waveform)] = torch.from_numpy(waveform)
-    return laid
+def _pad(waveforms: Sequence[np.ndarray], n_samples: int) -> Tensor:
+    padded = torch.zeros(len(waveforms), n_samples)
+    for row, waveform in zip(padded, waveforms, strict=True):
+        row[: len(waveform)] = torch.from_numpy(waveform)
+    return padded
 
 
 def _count_frames(waveforms: Sequence[np.ndarray]) -> Tensor:
     return torch.tensor([-(-len(waveform) // SAMPLES_PER_FRAME) for waveform in waveforms])
 
 
-def collate_texts(of_clips: Sequence[Sequence[Text]]) -> TextBatch:
-    """Lay the texts of a batch's clips in one: every clip's first, then what else there is."""
-    order = [(texts[0], clip) for clip, texts in enumerate(of_clips)]
-    order += [(text, clip) for clip, texts in enumerate(of_clips) for text in texts[1:]]
+def collate_texts(texts_by_clip: Sequence[Sequence[LabelledText]]) -> TextBatch:
+    """Collate the texts of a batch: the first text of every clip, then the remaining texts."""
+    order = [(texts[0], clip) for clip, texts in enumerate(texts_by_clip)]
+    order += [(text, clip) for clip, texts in enumerate(texts_by_clip) for text in texts[1:]]
     texts = [text for text, _ in order]
-    readings = [text.reading for text in texts]
+    tokenized = [text.tokenized for text in texts]
 
-    def lay(rows: Sequence[np.ndarray], padding: float) -> Tensor:
+    def pad(rows: Sequence[np.ndarray], padding: float) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence(
             [torch.from_numpy(row) for row in rows], batch_first=True, padding_value=padding
         )
 
-    words = lay([reading.words for reading in readings], -1)
-    n_words = torch.tensor([reading.n_words for reading in readings])
+    word_ids = pad([text.word_ids for text in tokenized], -1)
+    n_words = torch.tensor([text.n_words for text in tokenized])
     return TextBatch(
-        tokens=lay([reading.tokens for reading in readings], int(readings[0].tokens[-1])),
-        n_prompt=len(readings[0].tokens) - len(readings[0].words),
-        n_targets=torch.tensor([len(reading.words) for reading in readings]),
-        words=torch.where(words < 0, n_words[:, None], words),
+        tokens=pad([text.tokens for text in tokenized], int(tokenized[0].tokens[-1])),
+        n_prompt=len(tokenized[0].tokens) - len(tokenized[0].word_ids),
+        n_targets=torch.tensor([len(text.word_ids) for text in tokenized]),
+        word_ids=torch.where(word_ids < 0, n_words[:, None], word_ids),
         n_words=n_words,
         clips=torch.tensor([clip for _, clip in order]),
-        said=lay([text.said for text in texts], UNKNOWN),
-        complete=lay([text.complete for text in texts], UNKNOWN),
+        said=pad([text.said for text in texts], UNKNOWN),
+        complete=pad([text.complete for text in texts], UNKNOWN),
     )
 
 
-def batched(
+def batch_by_window(
     pairs: Iterable[Pair],
     batch_size: int,
     window: Literal["trimmed", "fixed"],
@@ -203,12 +229,19 @@ def batched(
     *,
     fill: bool = False,
 ) -> Iterator[Batch]:
-    """Gather pairs by window length and give each batch as soon as it is full.
+    """Group pairs by window length and yield each batch as soon as it is full.
 
-    What is left over at the end comes in smaller batches, longest window first; with `fill` it
-    comes in full ones (but the last), in the window of the longest of each: a training step on a
-    few clips is as long as one on many, and worse. No pair is lost or given twice. The order
-    depends on the order of `pairs` alone.
+    Every pair is in exactly one batch. The order of the batches depends only on the order of the
+    pairs.
+
+    Args:
+        pairs: the pairs to batch.
+        batch_size: pairs per batch.
+        window: see `window_samples`.
+        step_seconds: see `window_samples`.
+        fill: merge the incomplete batches that remain at the end into full ones, each with its
+            longest window. Otherwise they are yielded as they are, longest window first. Training
+            uses it: a step on a few clips is as long as one on many, but noisier.
     """
     waiting: dict[int, list[Pair]] = {}
     for pair in pairs:
@@ -216,10 +249,10 @@ def batched(
         waiting.setdefault(length, []).append(pair)
         if len(waiting[length]) == batch_size:
             yield collate(waiting.pop(length), length)
-    left = [(length, waiting[length]) for length in sorted(waiting, reverse=True)]
+    remaining = [(length, waiting[length]) for length in sorted(waiting, reverse=True)]
     if fill:
-        flat = [(length, pair) for length, of_length in left for pair in of_length]
+        flat = [(length, pair) for length, of_length in remaining for pair in of_length]
         chunks = [flat[at : at + batch_size] for at in range(0, len(flat), batch_size)]
-        left = [(chunk[0][0], [pair for _, pair in chunk]) for chunk in chunks]
-    for length, of_length in left:
+        remaining = [(chunk[0][0], [pair for _, pair in chunk]) for chunk in chunks]
+    for length, of_length in remaining:
         yield collate(of_length, length)

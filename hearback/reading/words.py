@@ -1,19 +1,22 @@
-"""Scores of single words: their tables, and a calibration that needs no label of any word.
+"""Scores of single words: their tables, and a calibration fitted without labels of words.
 
-A token scorer gives log-odds that each word of a text was said, and that nothing is missing before
-it; one more of the latter for the end of the text. They are laid out as (rows, places, 2): last
-`SAID` and `COMPLETE`, NaN where a text has no such word; there is a place for each word of the
-longest text, and one for its end. On disk they are
+A token scorer gives log-odds that each word of a text was said, and log-odds that nothing is
+missing before it, or before the end of the text. They are padded to (rows, positions, 2), the last
+axis `SAID` and `COMPLETE`, NaN where a text has no such word. There is a position for each word of
+the longest text and one for its end. Out-of-fold word scores are in
 
     assets/<model>_<fold>.words.csv
       filename, position (from 0), word, said, complete
 
-with an empty word for the end of a text. Words are what stands between white space.
+with an empty word for the end of a text. Words are separated by white space.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,75 +27,115 @@ from sklearn.model_selection import GroupKFold
 
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import sha256_of
+from hearback.engine.evaluation.oof import OutOfFold
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 
 SAID, COMPLETE = 0, 1
 TABLE = "word_scores.csv"
 N_CROSS_FITS = 10
 _KEY = ["filename", "position", "word"]
-_DEVIATION = 1.0  # of the normal priors on the logarithms of the slopes and on the intercepts
-_LARGEST_LOG_PROBABILITY = -1e-12
+_DEVIATION = 1.0  # of the normal priors on the intercepts and on the logarithms of the slopes
+_MAX_LOG_PROBABILITY = -1e-12
 
 
-def _places(filenames: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
-    """Return filename, position and word of every word and every end, and the text's `row`."""
-    places = [
+def _word_index(filenames: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
+    """Return filename, position and word of every word and text end, and the text's `row`."""
+    words = [
         (filename, position, word, row)
         for row, (filename, text) in enumerate(zip(filenames, texts, strict=True))
         for position, word in enumerate([*text.split(), ""])
     ]
-    return pd.DataFrame(places, columns=[*_KEY, "row"])
+    return pd.DataFrame(words, columns=[*_KEY, "row"])
 
 
 def to_table(filenames: Sequence[str], texts: Sequence[str], log_odds: np.ndarray) -> pd.DataFrame:
-    """Return (rows, places, 2) log-odds as a table of all words and ends."""
-    places = _places(filenames, texts)
-    values = log_odds[places["row"], places["position"]]
-    return places[_KEY].assign(said=values[:, SAID], complete=values[:, COMPLETE])
+    """Return (rows, positions, 2) log-odds as a table of all words and text ends."""
+    words = _word_index(filenames, texts)
+    values = log_odds[words["row"], words["position"]]
+    return words[_KEY].assign(said=values[:, SAID], complete=values[:, COMPLETE])
 
 
-def lay_out(table: pd.DataFrame, filenames: Sequence[str], texts: Sequence[str]) -> np.ndarray:
-    """Return the log-odds, (rows, places, 2), of some rows of a table like `to_table`'s.
+def from_table(table: pd.DataFrame, filenames: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """Return the padded log-odds, (rows, positions, 2), of some texts from a table of `to_table`.
 
-    Raises HearbackError where the table lacks a word of them.
+    Raises HearbackError if the table lacks a word.
     """
-    places = _places(filenames, texts).merge(table, on=_KEY, how="left", validate="one_to_one")
-    lacking = places["filename"][places["complete"].isna()].unique()
-    if len(lacking):
+    words = _word_index(filenames, texts).merge(table, on=_KEY, how="left", validate="one_to_one")
+    missing = words["filename"][words["complete"].isna()].unique()
+    if len(missing):
         raise HearbackError(
-            f"no word scores for the texts of {len(lacking)} recordings, such as {lacking[0]}; "
+            f"no word scores for the texts of {len(missing)} recordings, such as {missing[0]}; "
             "train the folds again that hold them out"
         )
-    log_odds = np.full((len(texts), places["position"].max() + 1, 2), np.nan)
-    log_odds[places["row"], places["position"]] = places[["said", "complete"]]
+    log_odds = np.full((len(texts), words["position"].max() + 1, 2), np.nan)
+    log_odds[words["row"], words["position"]] = words[["said", "complete"]]
     return log_odds
 
 
 def read_fold(files: FoldFiles, fold_metadata: FoldMetadata) -> pd.DataFrame:
     """Read a fold's out-of-fold word scores.
 
-    Raises HearbackError where the file is not the one that the fold's metadata speaks of.
+    Raises HearbackError if the file is missing or differs from the digest in the fold's metadata.
     """
-    if not files.words.exists() or sha256_of(files.words) != fold_metadata["sha256"].get("words"):
+    path = files.table("words")
+    try:
+        content = files.read(path)
+    except OSError:
+        content = b""
+    if hashlib.sha256(content).hexdigest() != fold_metadata["sha256"].get("words"):
         raise HearbackError(
-            f"{files.words}: missing, or not the file that {files.metadata.name} speaks of; "
+            f"{path}: missing, or differs from the digest in {files.metadata.name}; "
             f"train it again: {fold_metadata['retrain_command']}"
         )
     # A word may be "null" or "NA"; only the end of a text has no `said`.
     return pd.read_csv(
-        files.words,
+        BytesIO(content),
         dtype={"filename": str, "position": int, "word": str, "said": float, "complete": float},
         keep_default_na=False,
         na_values={"said": [""], "complete": [""]},
     )
 
 
+def has_word_scores(table: OutOfFold) -> bool:
+    """Return whether a model's folds have word scores; HearbackError if only some have."""
+    without = [
+        fold
+        for fold, fold_metadata in table.metadata_by_fold.items()
+        if "words" not in fold_metadata["sha256"]
+    ]
+    if without and len(without) < len(table.metadata_by_fold):
+        raise HearbackError(f"{table.model}: folds {without} lack word scores; train them again")
+    return not without
+
+
+def read_log_odds(
+    assets: Path, tables: Sequence[OutOfFold], metadata: pd.DataFrame
+) -> dict[str, np.ndarray]:
+    """Return the out-of-fold log-odds of words, (rows, positions, 2), by model that has them.
+
+    `metadata` has the filename and expected_text of each row.
+    """
+    filenames, texts = metadata["filename"].tolist(), metadata["expected_text"].tolist()
+    log_odds = {}
+    for table in filter(has_word_scores, tables):
+        folds = [
+            read_fold(FoldFiles(assets, table.model, fold), fold_metadata)
+            for fold, fold_metadata in table.metadata_by_fold.items()
+        ]
+        log_odds[table.model] = from_table(pd.concat(folds), filenames, texts)
+    return log_odds
+
+
+def mean_log_odds(log_odds: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """Return the weighted mean of the models' log-odds of words, (rows, positions, 2)."""
+    return np.average(list(log_odds.values()), axis=0, weights=[weights[name] for name in log_odds])
+
+
 @dataclass(frozen=True)
 class WordCalibration:
-    """From the log-odds of `models`, averaged by their weights, to probabilities.
+    """Calibration of the weighted mean of the log-odds of `models`.
 
-    `said` and `complete` are lines on the log-odds, with slopes above zero.
+    `said` and `complete` are lines on the log-odds, with positive slopes.
     """
 
     models: tuple[str, ...]
@@ -100,14 +143,14 @@ class WordCalibration:
     complete: Line
 
     def apply(self, log_odds: np.ndarray) -> np.ndarray:
-        """Return the probabilities, (rows, places, 2), of (rows, places, 2) log-odds."""
+        """Return the probabilities, (rows, positions, 2), of (rows, positions, 2) log-odds."""
         slopes = np.array([self.said.slope, self.complete.slope])
         intercepts = np.array([self.said.intercept, self.complete.intercept])
         return expit(log_odds * slopes + intercepts)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "WordCalibration":
-        """Return the calibration that `dataclasses.asdict` took apart; HearbackError if none."""
+        """Return the calibration of a `dataclasses.asdict`; HearbackError for invalid values."""
         try:
             lines = [
                 Line(float(values[name]["slope"]), float(values[name]["intercept"]))
@@ -120,32 +163,32 @@ class WordCalibration:
         if not calibration.models or not all(map(math.isfinite, numbers)):
             raise HearbackError("a calibration of words lacks its models or its numbers")
         if any(line.slope <= 0 for line in lines):
-            raise HearbackError("the slopes of a calibration of words are above zero")
+            raise HearbackError("the slopes of a calibration of words must be positive")
         return calibration
 
 
 def noisy_and(probabilities: np.ndarray) -> np.ndarray:
-    """Return the probability that all was said and nothing is missing, (rows,).
+    """Return the probability that all words were said and nothing is missing, (rows,).
 
-    `probabilities` (rows, places, 2) are taken as independent.
+    `probabilities`, (rows, positions, 2), are treated as independent.
     """
     return np.nanprod(probabilities, axis=(1, 2))
 
 
 def fit_words(models: Sequence[str], log_odds: np.ndarray, labels: np.ndarray) -> WordCalibration:
-    """Fit a calibration to (rows, places, 2) log-odds and (rows,) labels, 0 or 1, of whole clips.
+    """Fit a calibration to (rows, positions, 2) log-odds and (rows,) labels, 0 or 1, of clips.
 
-    Nobody says which word of a wrong clip is wrong. But a clip is right where all of its words were
-    said and nothing is missing: the lines chosen are those with which the `noisy_and` of a clip's
-    words has the least log loss. That is multiple-instance learning, the clips its bags and the
-    noisy-and the complement of its noisy-or (Keeler, Rumelhart & Leow 1991; Maron & Lozano-Pérez
-    1998). A normal prior keeps a small table's lines near the identity.
+    Only clips are labelled, not their words. A clip is correct if all of its words were said and
+    nothing is missing, so the lines minimise the log loss of the `noisy_and` of a clip's words.
+    This is multiple-instance learning with clips as bags, the noisy-and being the complement of a
+    noisy-or (Keeler, Rumelhart & Leow 1991; Maron & Lozano-Pérez 1998). A normal prior keeps the
+    lines of a small table near the identity.
     """
     known = ~np.isnan(log_odds)
-    # Most places are of longer texts than a row's: one flat array of the words that there are.
+    # Most positions are padding: work on a flat array of the words that exist.
     clips, _, kinds = np.nonzero(known)
     values = log_odds[known]
-    right = labels > 0.5
+    correct = labels > 0.5
     n_rows = len(labels)
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
@@ -153,13 +196,13 @@ def fit_words(models: Sequence[str], log_odds: np.ndarray, labels: np.ndarray) -
         margins = slopes[kinds] * values + intercepts[kinds]
         small = np.exp(-np.abs(margins))
         losses = np.log1p(small) - np.minimum(margins, 0)
-        log_right = -np.bincount(clips, weights=losses, minlength=n_rows)
-        log_right = np.minimum(log_right, _LARGEST_LOG_PROBABILITY)
-        log_wrong = np.log(-np.expm1(log_right))
+        log_correct = -np.bincount(clips, weights=losses, minlength=n_rows)
+        log_correct = np.minimum(log_correct, _MAX_LOG_PROBABILITY)
+        log_wrong = np.log(-np.expm1(log_correct))
         prior = parameters / (_DEVIATION**2 * n_rows)
-        value = -np.where(right, log_right, log_wrong).mean() + 0.5 * parameters @ prior
-        # Of a clip's loss by its log-probability, then by the margins of its words.
-        outer = np.where(right, -1.0, 1 / np.expm1(np.minimum(-log_right, 700))) / n_rows
+        value = -np.where(correct, log_correct, log_wrong).mean() + 0.5 * parameters @ prior
+        # Gradient of the loss by the clips' log-probabilities, then by the words' margins.
+        outer = np.where(correct, -1.0, 1 / np.expm1(np.minimum(-log_correct, 700))) / n_rows
         by_margin = outer[clips] * np.where(margins > 0, small, 1.0) / (1 + small)
         by_slope = np.bincount(kinds, weights=by_margin * values, minlength=2) * slopes
         by_intercept = np.bincount(kinds, weights=by_margin, minlength=2)
@@ -170,17 +213,30 @@ def fit_words(models: Sequence[str], log_odds: np.ndarray, labels: np.ndarray) -
     return WordCalibration(tuple(models), *map(Line, slopes, intercepts))
 
 
-def cross_fit_words(log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the `noisy_and`, (rows,), of words calibrated on the rows of other groups, (rows,).
+def fit_weighted(
+    log_odds: Mapping[str, np.ndarray], weights: Mapping[str, float], labels: np.ndarray
+) -> WordCalibration | None:
+    """Fit a calibration to the models of `log_odds` that have a weight; None if there are none.
 
-    Raises HearbackError where there are no other groups.
+    `labels`, (rows,), are 0 or 1.
+    """
+    weighted = {name: values for name, values in log_odds.items() if weights.get(name)}
+    if not weighted:
+        return None
+    return fit_words(list(weighted), mean_log_odds(weighted, weights), labels)
+
+
+def cross_fit_words(log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the `noisy_and`, (rows,), of words calibrated without the row's group.
+
+    `groups` is (rows,). Raises HearbackError if there is only one group.
     """
     n_splits = min(N_CROSS_FITS, len(np.unique(groups)))
     if n_splits < 2:
-        raise HearbackError("all rows are of one group: no others to calibrate words on")
+        raise HearbackError("words cannot be cross-fitted: all rows are of one group")
     cross_fitted = np.empty(len(labels))
-    for rest, held_out in GroupKFold(n_splits).split(labels, groups=groups):
-        calibration = fit_words((), log_odds[rest], labels[rest])
+    for fitted, held_out in GroupKFold(n_splits).split(labels, groups=groups):
+        calibration = fit_words((), log_odds[fitted], labels[fitted])
         cross_fitted[held_out] = noisy_and(calibration.apply(log_odds[held_out]))
     return cross_fitted
 
@@ -188,12 +244,12 @@ def cross_fit_words(log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray
 def score_table(
     filenames: Sequence[str], texts: Sequence[str], probabilities: np.ndarray
 ) -> pd.DataFrame:
-    """Return a line for every word: filename, position, word, score.
+    """Return a row per word: filename, position, word, score.
 
-    The score is the probability, of (rows, places, 2), that the word was said. A word before which
-    the learner said one that the text lacks scores low as well: where it was expected, another was.
+    The score is the probability, of (rows, positions, 2), that the word was said. A word scores low
+    also if the learner inserted another one before it.
     """
-    places = _places(filenames, texts)
-    places = places[places["word"] != ""]
-    scores = probabilities[places["row"], places["position"], SAID]
-    return places[_KEY].assign(score=scores).reset_index(drop=True)
+    words = _word_index(filenames, texts)
+    words = words[words["word"] != ""]
+    scores = probabilities[words["row"], words["position"], SAID]
+    return words[_KEY].assign(score=scores).reset_index(drop=True)

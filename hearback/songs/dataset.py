@@ -1,4 +1,4 @@
-"""The training set: snippets, classes, features and folds, checked before anything starts."""
+"""The training set: snippets, classes, features and folds, checked before training."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ TRAIN = "train"  # the stores' name
 
 @dataclass(frozen=True)
 class SongData:
-    """What a fold is trained on.
+    """The data of a training.
 
-    `snippets` are `hearback.songs.tables.read_snippets`', or the first of them; `stored` are all, for a
-    store drops what it is not asked for. `folds` (rows,) int64 say which fold holds a row out,
-    `separation` how the voices were separated; `separations` are options of each, by its name. The
-    fingerprint changes with the table, the singers and the recordings, and with nothing else: not
-    with the separation.
+    `snippets` are rows of `hearback.songs.tables.read_snippets`, at most the given limit; `stored`
+    are all rows, because a store drops recordings that its table does not list. `folds`, (rows,)
+    int64, is the fold that holds out each row. `separation` describes the separation, and
+    `separations` has the options of each separation by its name. The fingerprint depends on the
+    table, the singers and the recordings only, not on the separation.
     """
 
     snippets: pd.DataFrame
@@ -42,7 +42,7 @@ class SongData:
 
     @property
     def filenames(self) -> list[str]:
-        """The snippets, row by row."""
+        """The filename of each row."""
         return self.snippets["filename"].tolist()
 
     @property
@@ -51,25 +51,26 @@ class SongData:
         return self.snippets["label"].to_numpy()
 
     def training_rows(self, fold: int) -> np.ndarray:
-        """Return the rows that a fold is trained on: none in which one of its own singers sings.
+        """Return a fold's training rows: those without any singer of its validation rows.
 
-        Where several sing, the row is held out with its first singer, so the others may be in other
-        folds: the fold of each of them is trained without the row.
+        A row with several singers is held out with the first one. The folds of the other singers
+        are trained without the row.
         """
         if not self.is_grouped:
             return np.flatnonzero(self.folds != fold)
-        own = set(self.snippets["group"][self.folds == fold])
+        held_out = set(self.snippets["group"][self.folds == fold])
         shares_a_singer = np.array(
-            [not own.isdisjoint(singers.split(";")) for singers in self.snippets["singers"]], bool
+            [not held_out.isdisjoint(singers.split(";")) for singers in self.snippets["singers"]],
+            bool,
         )
         return np.flatnonzero((self.folds != fold) & ~shares_a_singer)
 
     def validation_rows(self, fold: int) -> np.ndarray:
-        """Return the rows that a fold holds out."""
+        """Return a fold's validation rows."""
         return np.flatnonzero(self.folds == fold)
 
     def features(self, name: str) -> FeatureStore:
-        """Open features of the separated snippets, made where they are missing."""
+        """Open the features of the separated snippets, computing missing ones."""
         report = Report()
         with closing(_open(self.separation["backend"], self.separations)) as separation:
             features = build_features(
@@ -96,15 +97,15 @@ def load_song_data(
     limit: int | None = None,
     strict: bool = False,
 ) -> SongData:
-    """Read and check a training set, decoding what is not in the store yet.
+    """Read and check a training set, decoding recordings that are not in the store yet.
 
-    Raises BadInput with every problem of the tables and the snippets; `strict` refuses what had to
-    be converted, too.
+    Raises BadInput with every problem of the tables and the snippets; with `strict` also for
+    recordings that had to be converted.
     """
     report = Report()
     snippets = read_snippets(data, report)
-    with closing(open_separation("none")) as nothing:
-        sounds = build_sounds(snippets, data, store, TRAIN, separation=nothing, report=report)
+    with closing(open_separation("none")) as no_separation:
+        sounds = build_sounds(snippets, data, store, TRAIN, separation=no_separation, report=report)
     report.raise_if_errors(strict)
     separations = separations or {}
     with closing(_open(separate, separations)) as separation:

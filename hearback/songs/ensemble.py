@@ -1,4 +1,4 @@
-"""The ensemble of classes: what `hearback.songs.steps.infer` runs."""
+"""The songs competition's ensemble: its configuration, and how get_config fits it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -7,23 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from hearback.engine.ensemble import config as config_module
-from hearback.engine.ensemble import stacking
+from hearback.engine.ensemble import config as ensemble_config
+from hearback.engine.ensemble import fitting
 from hearback.engine.ensemble.config import ModelConfig
+from hearback.engine.ensemble.stacking import (
+    EnsembleScores,
+    Groups,
+    StackingData,
+    combine_predictions,
+)
 from hearback.engine.io import write_json
-from hearback.songs.evaluation import are_shares
+from hearback.songs.evaluation import accuracy, are_shares
 
-COMMAND = "python -m hearback.songs.steps.get_config"
+COMMAND = "python -m hearback.songs get_config"
+# Logit weights need not sum to one, so they already act as a temperature.
+NO_CALIBRATION = "none"
 
 
 @dataclass(frozen=True)
 class SongEnsemble:
-    """Models, their folds and weights, and how good they are together: `model_configs.json`.
+    """The ensemble that the step infer runs, as in `model_configs.json`.
 
-    A model's folds are averaged first; `combine`, one of `hearback.engine.ensemble.stacking.COMBINATIONS`, says how
-    the models are. `class_shares` are those of the labelled rows, for snippets that cannot be
-    scored. `log_losses` and `accuracies` are "cross_fitted", "fitted" (on the rows that the weights were
-    searched on) and of the "plain_mean".
+    Each model's folds are averaged, then the models are combined by `combine`, one of
+    `COMBINATIONS`. `class_shares` are those of the labelled rows; they score snippets that cannot
+    be read. `log_losses` (nats) and `accuracies` (0 to 1) are "cross_fitted", "fitted" (in-sample)
+    and "plain_mean".
     """
 
     models: tuple[ModelConfig, ...]
@@ -35,16 +43,16 @@ class SongEnsemble:
 
     @property
     def models_to_run(self) -> tuple[ModelConfig, ...]:
-        """The models that have a weight."""
+        """The models with a weight."""
         return tuple(model for model in self.models if model.weight > 0)
 
     def predict(self, predictions: np.ndarray) -> np.ndarray:
-        """Return the probabilities, (rows, classes), of the `models_to_run`'s.
+        """Return the ensemble's probabilities, (rows, classes), from those of `models_to_run`.
 
-        Those are (models, rows, classes), the mean over each model's folds.
+        `predictions` is (models, rows, classes), the mean over each model's folds.
         """
         weights = np.array([model.weight for model in self.models_to_run])
-        return stacking.mix(self.combine, weights, predictions)
+        return combine_predictions(self.combine, weights, predictions)
 
     def save(self, path: Path) -> None:
         """Write the configuration as JSON."""
@@ -52,8 +60,8 @@ class SongEnsemble:
 
     @classmethod
     def load(cls, path: Path) -> "SongEnsemble":
-        """Read a configuration, or raise HearbackError saying what is wrong with it."""
-        return config_module.load_config(path, cls._from_values, _fault, COMMAND)
+        """Read a configuration; raise HearbackError with the cause if it is invalid."""
+        return ensemble_config.load_config(path, cls._from_values, _find_error, COMMAND)
 
     @classmethod
     def _from_values(cls, values: Mapping[str, Any]) -> "SongEnsemble":
@@ -62,12 +70,39 @@ class SongEnsemble:
         return cls(**{**values, "models": models, "class_shares": shares})
 
 
-def _fault(config: SongEnsemble) -> str | None:
+def _find_error(config: SongEnsemble) -> str | None:
     """Return what is wrong with a configuration, or None."""
     if not are_shares(config.class_shares):
-        return "its class shares are not one a class, together one"
+        return "its class shares are not one per class with a sum of one"
+    weights = [model.weight for model in config.models]
     return (
-        config_module.fault_of_names(config.models)
-        or config_module.fault_of_combination(config.combine)
-        or config_module.fault_of_weights(config.combine, [model.weight for model in config.models])
+        ensemble_config.find_model_error(config.models)
+        or ensemble_config.find_combination_error(config.combine)
+        or ensemble_config.find_weight_error(config.combine, weights)
     )
+
+
+def fit(
+    predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: list[str], combine: str
+) -> EnsembleScores:
+    """Fit the ensemble of the models `names` and print their tables.
+
+    `predictions` is (models, rows, classes), `labels` (rows,) class numbers, `groups` (rows,)
+    names of groups that are kept whole.
+    """
+    data = StackingData.of_classes(predictions, labels, Groups.from_names(groups))
+    scores = fitting.fit(data, names, combine, NO_CALIBRATION, {"accuracy": accuracy})
+    fitting.print_combinations(data, [NO_CALIBRATION])
+    return scores
+
+
+def accuracies(
+    scores: EnsembleScores, predictions: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    """Return the ensemble's accuracies by name, as in `SongEnsemble.accuracies`."""
+    fitted = combine_predictions(scores.ensemble.combine, scores.ensemble.weights, predictions)
+    return {
+        "cross_fitted": accuracy(labels, scores.cross_fitted_predictions),
+        "fitted": accuracy(labels, fitted),
+        "plain_mean": accuracy(labels, predictions.mean(axis=0)),
+    }

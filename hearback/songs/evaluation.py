@@ -1,98 +1,98 @@
-"""Out-of-fold tables of classes: accuracy, macro F1 and log loss, and what is taken for what."""
+"""Out-of-fold predictions of the songs competition, and the tables that evaluate them."""
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation import bootstrap, oof
+from hearback.engine.evaluation import bootstrap
+from hearback.engine.evaluation.fold_tables import as_fold_columns
 from hearback.engine.evaluation.logistic import PROBABILITY_MARGIN
-from hearback.engine.evaluation.oof import OutOfFold
+from hearback.engine.evaluation.oof import OutOfFold, common_rows
 from hearback.engine.training.recipe import name_with_seed, split_seed
 from hearback.songs.separation.methods import SEPARATIONS
 from hearback.songs.tables import CLASSES, N_CLASSES
 
 PROBABILITIES = [f"p{label}" for label in range(N_CLASSES)]
 SEVERAL = CLASSES.index("several")
-# The ensembles of the two course solutions: the seeds of one recipe, and two recipes half and half.
+# The ensembles of the two course solutions: means over seeds of one recipe, and over two recipes.
 SYSTEM_1, SYSTEM_2 = "system 1", "system 2"
 RECIPE_OF_SYSTEM_1 = "resnet34"
 RECIPES_OF_SYSTEM_2 = ("cnn4", "resnet34_small_stem")
-_SUM_TOLERANCE = 1e-3  # of probabilities written with a few digits
+_SUM_TOLERANCE = 1e-3  # for probabilities rounded to a few digits
 _COLUMNS = ["filename", "label", *PROBABILITIES, "fold", "base"]
 
 
 @dataclass(frozen=True)
 class ClassOutOfFold(OutOfFold):
-    """The trained folds of one model of classes (or what an ensemble made of several).
+    """Out-of-fold predictions of one model, or of an ensemble, for the songs competition.
 
-    `rows` has filename, label, p0 … p3 (the classes' probabilities), fold and base (the share of
-    the row's class among the fold's training rows).
+    `rows` has the columns filename, label, p0 … p3 (the probabilities of the classes), fold and
+    base (the share of the row's class among the fold's training rows).
     """
 
-    TARGET: ClassVar[str] = "label"
-    TRAIN: ClassVar[str] = "python -m hearback.songs.steps.train"
+    LABEL_COLUMN: ClassVar[str] = "label"
+    TRAIN_COMMAND: ClassVar[str] = "python -m hearback.songs train"
 
     @staticmethod
     def is_base_rate(value: object) -> bool:
-        """Return whether a metadata's `base_rate` is a list of the classes' shares."""
+        """Return whether `value` is a list of the classes' shares."""
         return isinstance(value, list | tuple) and are_shares(value)
 
     @staticmethod
-    def read_rows(path: Path, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (as JSON has it)
-        """Read a fold's predictions and give them `base`; ValueError where they are none."""
+    def read_rows(file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (as JSON has it)
+        """Read the predictions of one fold, with the column base; ValueError if invalid."""
         types = {"filename": str, "label": np.int64, **dict.fromkeys(PROBABILITIES, float)}
-        table = pd.read_csv(path, usecols=list(types), dtype=types)
+        table = pd.read_csv(file, usecols=list(types), dtype=types)
         if not table["label"].between(0, N_CLASSES - 1).all():
-            raise ValueError(f"a label is none of 0 to {N_CLASSES - 1}")
+            raise ValueError(f"a label is not from 0 to {N_CLASSES - 1}")
         if not all(map(are_shares, table[PROBABILITIES].to_numpy())):
-            raise ValueError("a row's probabilities are not shares of one")
+            raise ValueError("a row's probabilities do not sum to one")
         return table.assign(base=np.array(base_rate, float)[table["label"]])
 
     @property
     def probabilities(self) -> np.ndarray:
-        """The predictions, (rows, classes)."""
+        """The predicted probabilities, (rows, classes)."""
         return self.rows[PROBABILITIES].to_numpy()
 
     def row_losses(self) -> pd.Series:
-        """Return each row's log loss, in nats."""
+        """Return the log loss per row, (rows,), in nats."""
         losses = class_log_loss(self.rows["label"].to_numpy(), self.probabilities)
         return pd.Series(losses, index=self.rows.index)
 
     def base_losses(self) -> pd.Series:
-        """Return each row's log loss where the training shares are predicted."""
+        """Return the log loss per row of predicting the training shares, (rows,), in nats."""
         return -np.log(self.rows["base"].clip(lower=PROBABILITY_MARGIN))
 
     def fold_accuracies(self) -> pd.Series:
-        """Return accuracy by fold number."""
-        right = self.rows["label"] == self.probabilities.argmax(axis=1)
-        return right.groupby(self.rows["fold"]).mean()
+        """Return the accuracy by fold number, 0 to 1."""
+        correct = self.rows["label"] == self.probabilities.argmax(axis=1)
+        return correct.groupby(self.rows["fold"]).mean()
 
     def confusion(self) -> np.ndarray:
-        """Return the numbers of rows, (true classes, predicted classes)."""
+        """Return the confusion matrix, (true classes, predicted classes)."""
         return confusion(self.rows["label"].to_numpy(), self.probabilities)
 
 
 class ModelName(NamedTuple):
-    """What a model's name says: resnet34_repet_s2 is the recipe resnet34, separated, of seed 2."""
+    """The parts of a model's name: resnet34_repet_s2 is recipe resnet34, REPET, seed 2."""
 
     recipe: str
     separation: str = "none"
     seed: int = 1
 
     @classmethod
-    def of(cls, model: str) -> "ModelName":
-        """Read the name of a model; HearbackError where it is none of ours."""
+    def parse(cls, model: str) -> "ModelName":
+        """Parse the name of a model; raise HearbackError if it is invalid."""
         separated = "|".join(name for name in SEPARATIONS if name != "none")
         unseeded, seed = split_seed(model)
         match = re.fullmatch(rf"([a-z]\w*?)(?:_({separated}))?", unseeded)
         if match is None:
-            raise HearbackError(f"{model!r} is no model's name: a recipe, _repet, _s2")
+            raise HearbackError(f"invalid model name {model!r}: not like recipe_repet_s2")
         recipe, separation = match.groups()
         return cls(recipe, separation or "none", seed or 1)
 
@@ -110,14 +110,14 @@ class Score(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        """Return the score as the tables show it."""
+        """Return the value and its interval, with four decimals."""
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 def are_shares(values: Iterable[Any]) -> bool:
-    """Return whether values are numbers, one a class, from 0 to 1 and together one."""
+    """Return whether values are numbers from 0 to 1, one per class, with a sum of one."""
     listed = list(values)
-    # Said the positive way round, for NaN compares as false.
+    # Written so that NaN fails every comparison.
     return (
         len(listed) == N_CLASSES
         and all(isinstance(value, float | int) and 0 <= value <= 1 for value in listed)
@@ -126,67 +126,72 @@ def are_shares(values: Iterable[Any]) -> bool:
 
 
 def class_log_loss(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return each row's log loss, (rows,), in nats, of (rows,) labels, (rows, classes)."""
-    given = probabilities[np.arange(len(labels)), labels]
-    return -np.log(np.clip(given, PROBABILITY_MARGIN, 1))
+    """Return the log loss per row, (rows,), in nats; `probabilities` is (rows, classes)."""
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    return -np.log(np.clip(of_truth, PROBABILITY_MARGIN, 1))
+
+
+def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the share of rows with the true class most probable; (rows,), (rows, classes)."""
+    return float((probabilities.argmax(axis=1) == labels).mean())
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the numbers of rows, (true classes, predicted classes)."""
+    """Return the confusion matrix, (true classes, predicted classes)."""
     return _confusions(labels, probabilities, np.zeros(len(labels), dtype=np.int64))[0]
 
 
 def _confusions(labels: np.ndarray, probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return the confusion matrix of each group of rows, (groups, classes, classes)."""
     shape = (codes.max() + 1, N_CLASSES, N_CLASSES)
-    places = np.ravel_multi_index((codes, labels, probabilities.argmax(axis=1)), shape)
-    return np.bincount(places, minlength=np.prod(shape)).reshape(shape)
+    cells = np.ravel_multi_index((codes, labels, probabilities.argmax(axis=1)), shape)
+    return np.bincount(cells, minlength=np.prod(shape)).reshape(shape)
 
 
 def macro_f1(matrix: np.ndarray) -> float:
-    """Return the mean over classes of F1, of a confusion matrix.
+    """Return the mean F1 over classes of a confusion matrix, 0 to 1.
 
-    A class that neither occurs nor is predicted does not count.
+    Classes that neither occur nor are predicted are ignored.
     """
     both = matrix.sum(axis=0) + matrix.sum(axis=1)
-    there = both > 0
-    return float((2 * np.diag(matrix)[there] / both[there]).mean())
+    occurs = both > 0
+    return float((2 * np.diag(matrix)[occurs] / both[occurs]).mean())
 
 
-def found_by_class(matrix: np.ndarray) -> np.ndarray:
-    """Return the share of each class's rows that is found, NaN where it has none, (classes,)."""
+def recall_by_class(matrix: np.ndarray) -> np.ndarray:
+    """Return the recall of each class, (classes,), 0 to 1; NaN for a class without rows."""
     with np.errstate(invalid="ignore"):
         return np.diag(matrix) / matrix.sum(axis=1)
 
 
 def scores(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Score]:
-    """Return accuracy, macro F1 and log loss of (rows,) labels, (rows, classes).
+    """Return accuracy, macro F1 and log loss of (rows, classes) probabilities.
 
-    The intervals are of a bootstrap over whole `groups`, (rows,) of their names.
+    The intervals are of a bootstrap over whole `groups`, (rows,) names.
     """
-    right = (labels == probabilities.argmax(axis=1)).astype(float)
+    correct = (labels == probabilities.argmax(axis=1)).astype(float)
     _, codes = np.unique(groups, return_inverse=True)
     matrices = _confusions(labels, probabilities, codes)
-    draws = bootstrap.bootstrap(matrices, macro_f1, np.random.default_rng(0))
+    samples = bootstrap.bootstrap(matrices, macro_f1, np.random.default_rng(0))
     return {
-        "accuracy": _mean_score(right, groups),
-        "macro F1": Score(macro_f1(matrices.sum(axis=0)), *bootstrap.percentile_interval(draws)),
+        "accuracy": _mean_score(correct, groups),
+        "macro F1": Score(macro_f1(matrices.sum(axis=0)), *bootstrap.percentile_interval(samples)),
         "log loss": _mean_score(class_log_loss(labels, probabilities), groups),
     }
 
 
-def gains(
+def paired_differences(
     labels: np.ndarray, probabilities: np.ndarray, others: np.ndarray, groups: np.ndarray
 ) -> dict[str, Score]:
-    """Return by how much accuracy and log loss of some (rows, classes) are above those of others.
+    """Return accuracy and log loss of (rows, classes) probabilities minus those of `others`.
 
-    Paired: each draw of groups has both models' rows.
+    The intervals are of a paired bootstrap over whole `groups`, (rows,) names.
     """
-    right, right_of_others = (labels == x.argmax(axis=1) for x in (probabilities, others))
-    losses, losses_of_others = (class_log_loss(labels, x) for x in (probabilities, others))
+    correct, other_correct = (labels == x.argmax(axis=1) for x in (probabilities, others))
+    losses, other_losses = (class_log_loss(labels, x) for x in (probabilities, others))
     return {
-        "accuracy": _mean_score(right.astype(float) - right_of_others, groups),
-        "log loss": _mean_score(losses - losses_of_others, groups),
+        "accuracy": _mean_score(correct.astype(float) - other_correct, groups),
+        "log loss": _mean_score(losses - other_losses, groups),
     }
 
 
@@ -197,46 +202,46 @@ def _mean_score(values: np.ndarray, groups: np.ndarray) -> Score:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The plain mean of some models: `what` it is, of one separation."""
+    """The plain mean of some models: its `name`, as SYSTEM_1, and their separation."""
 
-    what: str
+    name: str
     separation: str
     members: tuple[ClassOutOfFold, ...]
     table: ClassOutOfFold
 
 
 def mean_of(name: str, members: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> ClassOutOfFold:
-    """Return the mean of models' probabilities, on the rows that all of them predicted."""
-    rows = oof.common_rows(members, snippets)
-    mean = np.mean([of_member[PROBABILITIES].to_numpy() for of_member in rows], axis=0)
+    """Return the mean of the models' probabilities, on the rows that all of them predicted."""
+    rows = common_rows(members, snippets)
+    mean = np.mean([member_rows[PROBABILITIES].to_numpy() for member_rows in rows], axis=0)
     table = rows[0][_COLUMNS].assign(**dict(zip(PROBABILITIES, mean.T, strict=True)))
     return ClassOutOfFold(name, members[0].n_folds, table, {})
 
 
-def as_published(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> list[Ensemble]:
-    """Return the ensembles of the two systems, and the mean of any other recipe's seeds.
+def published_ensembles(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> list[Ensemble]:
+    """Return the ensembles of the two course solutions, and the mean of each other recipe's seeds.
 
-    Those whose members have no fold in common are left out.
+    Ensembles whose members have no fold in common are left out.
     """
     found = []
     for separation in SEPARATIONS:
         separated = "" if separation == "none" else f", {separation}"
-        for what, members in _ensembles(tables, separation).items():
+        for name, members in _members_by_name(tables, separation).items():
             if not set.intersection(*(set(member.metadata_by_fold) for member in members)):
                 continue
-            of_one = what != SYSTEM_2
-            recipe = ModelName.of(members[0].model).recipe
-            listed = f"{recipe} × {len(members)}" if of_one else " + ".join(RECIPES_OF_SYSTEM_2)
-            table = mean_of(f"{what}{separated}: {listed}", members, snippets)
-            found.append(Ensemble(what, separation, members, table))
+            recipe = ModelName.parse(members[0].model).recipe
+            seeds = f"{recipe} × {len(members)}"
+            listed = " + ".join(RECIPES_OF_SYSTEM_2) if name == SYSTEM_2 else seeds
+            table = mean_of(f"{name}{separated}: {listed}", members, snippets)
+            found.append(Ensemble(name, separation, members, table))
     return found
 
 
-def _ensembles(
+def _members_by_name(
     tables: Sequence[ClassOutOfFold], separation: str
 ) -> dict[str, tuple[ClassOutOfFold, ...]]:
-    """Return what is averaged, by its name, of the models of one separation."""
-    names = {ModelName.of(table.model): table for table in tables}
+    """Return the members of each ensemble of one separation, by the ensemble's name."""
+    names = {ModelName.parse(table.model): table for table in tables}
     seeds: dict[str, list[ClassOutOfFold]] = {}
     for name, table in names.items():
         if name.separation == separation:
@@ -247,14 +252,14 @@ def _ensembles(
         if len(members) > 1
     }
     pair = [names.get(ModelName(recipe, separation)) for recipe in RECIPES_OF_SYSTEM_2]
-    there = tuple(table for table in pair if table is not None)
-    return {**ensembles, SYSTEM_2: there} if len(there) == len(pair) else ensembles
+    trained = tuple(table for table in pair if table is not None)
+    return {**ensembles, SYSTEM_2: trained} if len(trained) == len(pair) else ensembles
 
 
 def majority(snippets: pd.DataFrame) -> ClassOutOfFold:
-    """Return what predicts the classes' shares over all rows, the same for every row.
+    """Return predictions of the classes' shares among all rows, the same for every row.
 
-    They are taken from all rows, its own too: no constant has a lower log loss.
+    No constant prediction has a lower log loss.
     """
     shares = snippets["label"].value_counts(normalize=True).reindex(range(N_CLASSES), fill_value=0)
     rows = snippets[["filename", "label"]].assign(
@@ -264,23 +269,22 @@ def majority(snippets: pd.DataFrame) -> ClassOutOfFold:
 
 
 def summary(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per model: rows, the `scores`, log loss at a blind epoch, minutes."""
+    """Return a row per model: number of rows, `scores`, training minutes.
+
+    The cross-fitted epoch's log loss has each fold's epoch chosen on the other folds.
+    """
     lines = []
     for table in tables:
-        rows = oof.with_metadata(table.rows, snippets, ClassOutOfFold)
+        rows = table.rows_with(snippets)
         groups = rows["group"].to_numpy(dtype=str)
+        scored = scores(rows["label"].to_numpy(), table.probabilities, groups)
         seconds = [fold_metadata["seconds"] for fold_metadata in table.metadata_by_fold.values()]
         lines.append(
             {
                 "model": table.model,
                 "rows": len(rows),
-                **{
-                    name: str(score)
-                    for name, score in scores(
-                        rows["label"].to_numpy(), table.probabilities, groups
-                    ).items()
-                },
-                "blind epoch": table.blind_epoch_log_loss(),
+                **{name: str(score) for name, score in scored.items()},
+                "cross-fitted epoch": table.cross_fitted_epoch_log_loss(),
                 "minutes": sum(seconds) / 60 if seconds else np.nan,
             }
         )
@@ -290,48 +294,50 @@ def summary(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> pd.Data
 def differences(
     tables: Sequence[ClassOutOfFold], ensembles: Sequence[Ensemble], snippets: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return what separation gains, and each ensemble over its first model, paired.
+    """Return the `paired_differences` of separated and other models, ensembles and first members.
 
-    A row per pair: how far accuracy and log loss of the former are above the latter's.
+    A row per pair, the first model minus the second.
     """
-    alike: dict[Any, list[ClassOutOfFold]] = {}  # of one recipe and seed; separated last
-    for table in sorted(tables, key=lambda x: SEPARATIONS.index(ModelName.of(x.model).separation)):
-        name = ModelName.of(table.model)
-        alike.setdefault((name.recipe, name.seed), []).append(table)
+    # Models that differ in separation only, not separated first, by recipe and seed or ensemble.
+    same: dict[Any, list[ClassOutOfFold]] = {}
+    order = {separation: i for i, separation in enumerate(SEPARATIONS)}
+    for table in sorted(tables, key=lambda x: order[ModelName.parse(x.model).separation]):
+        name = ModelName.parse(table.model)
+        same.setdefault((name.recipe, name.seed), []).append(table)
     for ensemble in ensembles:
-        alike.setdefault(ensemble.what, []).append(ensemble.table)
-    pairs = [(separated, of_it[0]) for of_it in alike.values() for separated in of_it[1:]] + [
+        same.setdefault(ensemble.name, []).append(ensemble.table)
+    pairs = [(separated, models[0]) for models in same.values() for separated in models[1:]] + [
         (ensemble.table, ensemble.members[0]) for ensemble in ensembles
     ]
     lines = {}
     for first, second in pairs:
         if not set(first.rows["filename"]) & set(second.rows["filename"]):
             continue
-        rows, others = oof.common_rows([first, second], snippets)
-        differ = gains(
+        rows, others = common_rows([first, second], snippets)
+        differ = paired_differences(
             rows["label"].to_numpy(),
             rows[PROBABILITIES].to_numpy(),
             others[PROBABILITIES].to_numpy(),
             rows["group"].to_numpy(dtype=str),
         )
         line = {"rows": len(rows), **{name: str(score) for name, score in differ.items()}}
-        lines[f"{first.model} against {second.model}"] = line
+        lines[f"{first.model} - {second.model}"] = line
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
 def accuracy_by_fold(tables: Sequence[ClassOutOfFold]) -> pd.DataFrame:
-    """Return accuracy, a row per model and a column per fold."""
-    return oof.as_folds({table.model: table.fold_accuracies() for table in tables})
+    """Return the accuracy: a row per model, a column per fold."""
+    return as_fold_columns({table.model: table.fold_accuracies() for table in tables})
 
 
-def accuracy_by_class(tables: Sequence[ClassOutOfFold]) -> pd.DataFrame:
-    """Return the share of each class's rows that is found: a row per model, a column per class."""
-    counted = {table.model: found_by_class(table.confusion()) for table in tables}
-    return pd.DataFrame(counted, index=pd.Index(CLASSES)).T.rename_axis("model")
+def recall_table(tables: Sequence[ClassOutOfFold]) -> pd.DataFrame:
+    """Return the recall: a row per model, a column per class."""
+    recalls = {table.model: recall_by_class(table.confusion()) for table in tables}
+    return pd.DataFrame(recalls, index=pd.Index(CLASSES)).T.rename_axis("model")
 
 
 def confusion_table(table: ClassOutOfFold) -> pd.DataFrame:
-    """Return the confusion matrix of all rows and of each fold: true classes by predicted ones."""
+    """Return the confusion matrices of all rows and of each fold: rows true, columns predicted."""
     parts = {"all": table.confusion()}
     for fold, rows in table.rows.groupby("fold"):
         parts[f"fold {fold}"] = confusion(rows["label"].to_numpy(), rows[PROBABILITIES].to_numpy())
@@ -343,10 +349,10 @@ def confusion_table(table: ClassOutOfFold) -> pd.DataFrame:
 
 
 def by_known_singers(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of snippets of several singers that is found, by whether one is known.
+    """Return the recall of snippets of several singers, by whether training has one of them.
 
-    A fold's first singers are in none of its training rows, but another one of a snippet may be. A
-    row per model, two columns per case: how many rows it has, and the share found.
+    A fold holds out the first singers of its snippets, but training may have one of their other
+    singers. A row per model, two columns per case: its number of rows, and its recall.
     """
     metadata_by_fold = [
         fold_metadata for table in tables for fold_metadata in table.metadata_by_fold.values()
@@ -354,31 +360,31 @@ def by_known_singers(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -
     is_grouped = all(fold_metadata["group_by"] != "none" for fold_metadata in metadata_by_fold)
     lines = {}
     for table in tables:
-        rows = oof.with_metadata(table.rows, snippets, ClassOutOfFold)
+        rows = table.rows_with(snippets)
         found = table.probabilities.argmax(axis=1) == SEVERAL
         several = (rows["label"] == SEVERAL) & (rows["singers"] != "")
-        known = _knows_a_singer(rows, snippets, is_grouped)
+        known = _has_known_singer(rows, snippets, is_grouped)
         line: dict[str, float] = {}
-        for case, of_it in (("none known", several & ~known), ("one known", several & known)):
-            line[f"rows, {case}"] = int(of_it.sum())
-            line[case] = float(found[of_it].mean()) if of_it.any() else np.nan
+        for case, selected in (("none known", several & ~known), ("one known", several & known)):
+            line[f"rows, {case}"] = int(selected.sum())
+            line[case] = float(found[selected].mean()) if selected.any() else np.nan
         lines[table.model] = line
     return pd.DataFrame(list(lines.values()), index=pd.Index(lines, name="model"))
 
 
-def _knows_a_singer(rows: pd.DataFrame, snippets: pd.DataFrame, is_grouped: bool) -> pd.Series:
-    """Return whether one of a row's singers is in the training rows of its fold, (rows,) of bool.
+def _has_known_singer(rows: pd.DataFrame, snippets: pd.DataFrame, is_grouped: bool) -> pd.Series:
+    """Return whether one of a row's singers is in the training rows of its fold, (rows,) bool.
 
-    Trained on is what is not of the fold and, where folds are grouped, has none of the fold's first
+    Training rows are those outside the fold and, if folds are grouped, without the fold's first
     singers (`hearback.songs.dataset.SongData.training_rows`).
     """
     known = pd.Series(False, index=rows.index)
     singers = dict(zip(snippets["filename"], snippets["singers"].map(_singers), strict=True))
-    for _, of_fold in rows.groupby("fold"):
-        own = set(of_fold["group"]) if is_grouped else set()
-        of_others = [singers[name] for name in singers.keys() - set(of_fold["filename"])]
-        heard = set[str]().union(*(some for some in of_others if not some & own))
-        known[of_fold.index] = [bool(singers[name] & heard) for name in of_fold["filename"]]
+    for _, held_out in rows.groupby("fold"):
+        own = set(held_out["group"]) if is_grouped else set()
+        others = [singers[name] for name in singers.keys() - set(held_out["filename"])]
+        trained = set[str]().union(*(some for some in others if not some & own))
+        known[held_out.index] = [bool(singers[name] & trained) for name in held_out["filename"]]
     return known
 
 

@@ -1,4 +1,4 @@
-"""From model_configs.json to classes, needing only what a competition runtime has."""
+"""From `model_configs.json` to `submission.csv`, with only the packages of a runtime."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -32,12 +32,12 @@ from hearback.songs.store import FeatureStore, build_features
 from hearback.songs.tables import CLASSES, N_CLASSES, list_snippets
 
 BATCH_SIZE = 32
-STORE = "infer"  # the stores' name: they hold the folder that was scored last
+STORE = "infer"  # name of the stores, which are overwritten by the next folder that is scored
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """What `hearback.songs.steps.infer`'s command line says; `separations` are options of each, by its name."""
+    """The options of the step infer; `separations` are the options of each separation, by name."""
 
     data: Path
     store: Path
@@ -49,20 +49,20 @@ class InferenceOptions:
     separations: Mapping[str, Mapping[str, Any]]
 
 
-class Member(TrainedFold):
-    """A fold of one of the ensemble's models."""
+class EnsembleFold(TrainedFold):
+    """A trained fold of the ensemble's `model`-th model."""
 
     @property
     def recipe(self) -> SongRecipe:
-        """Its recipe."""
+        """The recipe that it was trained by."""
         return SongRecipe.from_dict(self.metadata["recipe"])
 
 
 class Features(Protocol):
-    """What has the features of snippets: a store, for one."""
+    """Anything with features of snippets, such as a store."""
 
     def get(self, filename: str) -> np.ndarray:
-        """Return the features of a snippet, float32, of their kind's shape."""
+        """Return the features of a snippet, float32; the shape depends on their kind."""
 
 
 @torch.inference_mode()
@@ -74,60 +74,62 @@ def predict(
     device: torch.device,
     dtype: torch.dtype,
 ) -> np.ndarray:
-    """Return the classes' probabilities, (snippets, classes) float64.
+    """Return the probabilities of the classes, (snippets, classes) float64.
 
-    The model is moved to the device and to evaluation mode.
+    The model is moved to the device and set to evaluation mode.
     """
     model.to(device).eval()
     probabilities = np.empty((len(filenames), N_CLASSES))
-    for at in range(0, len(filenames), BATCH_SIZE):
-        names = filenames[at : at + BATCH_SIZE]
+    for start in range(0, len(filenames), BATCH_SIZE):
+        names = filenames[start : start + BATCH_SIZE]
         features = torch.from_numpy(np.stack([store.get(name) for name in names])).to(device)
         with mixed_precision(device, dtype):
             logits = model(features)
-        probabilities[at : at + len(names)] = logits.double().softmax(dim=1).cpu().numpy()
+        probabilities[start : start + len(names)] = logits.double().softmax(dim=1).cpu().numpy()
     return probabilities
 
 
-def read_members(config: SongEnsemble, assets: Path) -> list[Member]:
-    """Return all folds that the ensemble runs; HearbackError for what cannot be run."""
-    members = []
+def read_folds(config: SongEnsemble, assets: Path) -> list[EnsembleFold]:
+    """Return all folds that the ensemble runs; HearbackError where one cannot be run."""
+    folds = []
     for number, model in enumerate(config.models_to_run):
         for fold in model.folds:
             files = FoldFiles(assets, model.name, fold)
-            members.append(Member(number, files, read_runnable_metadata(files)))
-    return members
+            folds.append(EnsembleFold(number, files, read_runnable_metadata(files)))
+    return folds
 
 
 def read_runnable_metadata(files: FoldFiles) -> FoldMetadata:
-    """Read the metadata of a fold that is to be run; HearbackError where it cannot be."""
+    """Read the metadata of a fold to run; HearbackError if it is missing or cannot be run."""
     if not files.metadata.exists():
         raise HearbackError(
-            f"{files.metadata}: not there; train it with {ClassOutOfFold.TRAIN}, or choose other "
-            "models with python -m hearback.songs.steps.get_config"
+            f"{files.metadata}: missing; train it with {ClassOutOfFold.TRAIN_COMMAND}, or choose "
+            "other models with python -m hearback.songs get_config"
         )
     fold_metadata = read_fold_metadata(files)
     check_version(files, fold_metadata)
     return fold_metadata
 
 
-def load_model(member: Member) -> SongModel:
+def load_model(fold: EnsembleFold) -> SongModel:
     """Load a finished fold's model on the CPU, in float32 and in evaluation mode."""
     return build_and_load(
-        member.files, member.metadata, lambda: build(member.recipe, member.metadata["shape"])
+        fold.files, fold.metadata, lambda: build(fold.recipe, fold.metadata["shape"])
     )
 
 
 def write_submission(options: InferenceOptions) -> None:
     """Classify the snippets of a folder, and write a row for each of them.
 
-    Beside the submission (filename, label) are written the classes' probabilities, and the problems
-    of the snippets, if there are any: one that cannot be heard gets the shares of the training
-    snippets' classes. What concerns all is a HearbackError: no snippets, no configuration, no
+    Beside the submission (filename, label) are written the probabilities of the classes and, if
+    there are any, the problems of snippets. A snippet that cannot be scored gets the training
+    shares of the classes.
+
+    Raises HearbackError for what concerns all snippets: none in the folder, no configuration, no
     weights, another separation.
     """
     config = SongEnsemble.load(options.config)
-    members = read_members(config, options.assets)
+    folds = read_folds(config, options.assets)
     device = choose_device(options.device)
     dtype = compute_dtype(device, options.precision)
     report = Report()
@@ -135,44 +137,47 @@ def write_submission(options: InferenceOptions) -> None:
     filenames = snippets["filename"].tolist()
 
     predictions = np.zeros((len(config.models_to_run), len(filenames), N_CLASSES))
-    heard = np.zeros(len(filenames), bool)
-    with tqdm(total=len(members), desc="inference", unit="fold") as progress:
-        for store, of_store in features_of(members, snippets, options, report):
-            heard = np.array([filename in store for filename in filenames])
+    is_scored = np.zeros(len(filenames), bool)
+    with tqdm(total=len(folds), desc="inference", unit="fold") as progress:
+        for store, store_folds in build_feature_stores(folds, snippets, options, report):
+            is_scored = np.array([filename in store for filename in filenames])
             names = [filename for filename in filenames if filename in store]
-            for member in of_store:
-                n_folds = len(config.models_to_run[member.model].folds)
-                of_fold = predict(load_model(member), store, names, device=device, dtype=dtype)
-                predictions[member.model, heard] += of_fold / n_folds
+            for fold in store_folds:
+                n_folds = len(config.models_to_run[fold.model].folds)
+                scores = predict(load_model(fold), store, names, device=device, dtype=dtype)
+                predictions[fold.model, is_scored] += scores / n_folds
                 progress.update()
     probabilities = np.tile(np.array(config.class_shares), (len(filenames), 1))
-    if heard.any():
-        probabilities[heard] = config.predict(predictions[:, heard])
+    if is_scored.any():
+        probabilities[is_scored] = config.predict(predictions[:, is_scored])
     write_classes(filenames, probabilities, options.submission)
-    print(f"{len(filenames)} snippets, {np.count_nonzero(~heard)} of them at the class shares")
+    print(f"{len(filenames)} snippets, {np.count_nonzero(~is_scored)} of them at the class shares")
     write_problems(report, options.submission)
 
 
-def features_of(
-    members: Sequence[Member], snippets: pd.DataFrame, options: InferenceOptions, report: Report
-) -> Iterator[tuple[FeatureStore, list[Member]]]:
-    """Give the features that members take in, each with those members.
+def build_feature_stores(
+    folds: Sequence[EnsembleFold],
+    snippets: pd.DataFrame,
+    options: InferenceOptions,
+    report: Report,
+) -> Iterator[tuple[FeatureStore, list[EnsembleFold]]]:
+    """Yield each feature store that the folds need, with the folds that use it.
 
-    Raises HearbackError where voices are separated in another way here than in training.
+    Raises HearbackError if a separation differs from the one in training.
     """
-    groups: dict[str, dict[str, list[Member]]] = {}
-    for member in members:
-        of_separation = groups.setdefault(member.recipe.separate, {})
-        of_separation.setdefault(member.recipe.features, []).append(member)
+    groups: dict[str, dict[str, list[EnsembleFold]]] = {}
+    for fold in folds:
+        by_features = groups.setdefault(fold.recipe.separate, {})
+        by_features.setdefault(fold.recipe.features, []).append(fold)
     for name, by_features in groups.items():
         with closing(open_separation(name, **options.separations.get(name, {}))) as separation:
-            here = separation.describe()
-            for features, of_features in by_features.items():
-                for member in of_features:
-                    if (trained := member.metadata.get("separation")) != here:
+            current = separation.describe()
+            for features, feature_folds in by_features.items():
+                for fold in feature_folds:
+                    if (trained := fold.metadata.get("separation")) != current:
                         raise HearbackError(
-                            f"{member.files.metadata}: trained on voices separated by {trained}, and "
-                            f"here they are by {here}; separate likewise, or train again"
+                            f"{fold.files.metadata}: trained on voices separated by {trained}, but "
+                            f"inference uses {current}; use the same separation, or train again"
                         )
                 store = build_features(
                     snippets,
@@ -183,22 +188,22 @@ def features_of(
                     separation=separation,
                     report=report,
                 )
-                yield store, of_features
+                yield store, feature_folds
 
 
 def write_classes(filenames: Sequence[str], probabilities: np.ndarray, submission: Path) -> None:
-    """Write each snippet's likeliest class, and the probabilities of all beside it."""
+    """Write the likeliest class of each snippet, and beside it the probabilities of all classes."""
     likeliest = probabilities.argmax(axis=1)
     write_table(pd.DataFrame({"filename": filenames, "label": likeliest}), submission)
     table = pd.DataFrame(probabilities, columns=PROBABILITIES)
     table.insert(0, "filename", filenames)
-    probabilities_path = beside(submission)
-    write_table(table, probabilities_path)
+    path = probabilities_path(submission)
+    write_table(table, path)
     counts = np.bincount(likeliest, minlength=N_CLASSES)
     found = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASSES, strict=True))
-    print(f"wrote {submission} and {probabilities_path}: {found}")
+    print(f"wrote {submission} and {path}: {found}")
 
 
-def beside(submission: Path) -> Path:
-    """Return where the probabilities of a submission lie."""
+def probabilities_path(submission: Path) -> Path:
+    """Return the path of the probabilities that belong to a submission."""
     return submission.with_name(f"{submission.stem}_probabilities.csv")

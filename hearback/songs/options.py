@@ -1,4 +1,4 @@
-"""What a training's command line says beside the recipe and the fold."""
+"""The command-line options of the songs competition's training scripts."""
 
 import argparse
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from hearback.songs.separation import methods
 
 @dataclass(frozen=True, kw_only=True)
 class SongOptions(FoldOptions):
-    """What the command line says beside the recipe and the fold; the same for every training."""
+    """Options of a training besides the recipe and the fold."""
 
     backbones: Path
     backbone: str | None
@@ -25,21 +25,26 @@ class SongOptions(FoldOptions):
 
     @classmethod
     def declare(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare the flags of these options."""
+        """Add the flags of these options to a parser."""
         declare_common(parser, subfolder=SUBFOLDER, group_by=("singer",))
         add = parser.add_argument
-        add("--backbones", type=Path, default=Path("assets"), help="folder of pretrained Whispers")
-        add("--backbone", help="for a Whisper: hub id, or directory (default: the recipe's)")
+        add(
+            "--backbones",
+            type=Path,
+            default=Path("assets"),
+            help="folder of pretrained Whisper models",
+        )
+        add("--backbone", help="hub id, or directory, of a Whisper (default: the recipe's)")
         add(
             "--separate",
             choices=get_args(SeparationName),
             default="none",
-            help="how voices were separated from the music, in python -m hearback.songs.steps.preprocess",
+            help="how voices were separated from the music, as in the preprocess step",
         )
         methods.add_options(parser)
 
     def adapt(self, recipe: SongRecipe) -> SongRecipe:
-        """Return `recipe` as these options change it."""
+        """Return `recipe` with these options applied."""
         if self.backbone is not None and recipe.backbone is not None:
             recipe = replace(recipe, backbone=self.backbone)
         recipe = recipe.with_separation(self.separate).with_seed(self.seed)
@@ -47,7 +52,7 @@ class SongOptions(FoldOptions):
         return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
 
     def load_data(self) -> SongData:
-        """Load and check the training set that these options name."""
+        """Load and validate the training set."""
         return load_song_data(
             self.data,
             self.store,
@@ -60,15 +65,15 @@ class SongOptions(FoldOptions):
         )
 
     def run_key(self, recipe: SongRecipe, data: SongData) -> dict[str, Any]:
-        """Return what makes two trainings of a fold the same; `recipe` is the adapted one."""
+        """Return what must be equal for two trainings of a fold to be the same, as JSON."""
         return {**super().run_key(recipe, data), "separation": data.separation}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags of `SongOptions`."""
+    """Add the flags of `SongOptions` to a parser."""
     SongOptions.declare(parser)
 
 
 def options_from(arguments: argparse.Namespace) -> SongOptions:
-    """Gather the flags that `add_options` declared."""
+    """Build the options from parsed arguments."""
     return SongOptions.gather(arguments)

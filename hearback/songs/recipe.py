@@ -1,4 +1,4 @@
-"""What a model of the songs is: a frozen record that its script writes down once."""
+"""The recipe of a model: a frozen dataclass that its module in recipes/ defines."""
 
 import importlib
 import pkgutil
@@ -10,7 +10,7 @@ from hearback.engine.training.recipe import FoldRecipe
 from hearback.songs import recipes as recipes_package
 from hearback.songs.augment import SpectrogramAugmentation
 
-N_RECIPES = 4  # the modules of recipes/; a listing that finds another number is wrong
+N_RECIPES = 4  # modules in recipes/; another number found is an error
 
 USUAL_PATIENCE_EPOCHS = 10  # torch's default
 
@@ -23,14 +23,13 @@ SeparationName = Literal["none", "repet", "demucs"]
 class SongRecipe(FoldRecipe):
     """A model's architecture, input, augmentation and optimisation.
 
-    `stem` is the first convolution of a ResNet; `backbone` and `frozen_share` are for a Whisper.
-    `mix_up` is alpha of the Beta distribution that shares are drawn from, 0 for none; `mixtures`
-    how often a waveform becomes a true mixture of its class (`hearback.songs.augment`), `speed` how often a
-    sound is played faster or slower before that, and `shuffled` how often pieces of what came of it
-    are played in another order (`hearback.songs.augment.shuffle`).
-    `class_weights` weighs the classes in the loss so that all count the same, `balanced_draws`
-    draws them equally often. With `keep` "last" a fold's weights are those of its last epoch, which
-    nothing of the fold has chosen; with "best" those of its lowest validation log loss.
+    `stem` is the first convolution of a ResNet; `backbone` and `frozen_share` are for Whisper.
+    `mix_up` is the alpha of mix-up's Beta distribution, 0 for none. For waveforms: `mixtures` is
+    the probability of replacing a snippet by a true mixture of its class (`augment.Mixer`), `speed`
+    of changing a snippet's speed before that, and `shuffled` of shuffling pieces of the result
+    (`augment.shuffle`). `class_weights` balances the classes in the loss, `balanced_sampling` draws
+    them equally often. With `keep` "last" a fold keeps the weights of its last epoch, a choice
+    independent of the fold's data; with "best" those of its lowest validation log loss.
     """
 
     LATER = frozenset({"patience_epochs", "shuffled", "speed"})
@@ -52,15 +51,15 @@ class SongRecipe(FoldRecipe):
     frozen_share: float = 0.0
     head_learning_rate: float | None = None  # None: `learning_rate`
     periods: int = 1  # of the cosine
-    milestones: tuple[int, ...] = ()  # epochs after which the rate falls to a tenth
-    patience_epochs: int = USUAL_PATIENCE_EPOCHS  # of "plateau": so many without a gain are borne
+    milestones: tuple[int, ...] = ()  # epochs after which the rate is multiplied by 0.1
+    patience_epochs: int = USUAL_PATIENCE_EPOCHS  # of "plateau": tolerated epochs without a gain
     mix_up: float = 0.0
     mixtures: float = 0.0
     speed: float = 0.0
     shuffled: float = 0.0
     augment: SpectrogramAugmentation = field(default_factory=SpectrogramAugmentation)
     class_weights: bool = False
-    balanced_draws: bool = False
+    balanced_sampling: bool = False
     separate: SeparationName = "none"
     keep: Literal["last", "best"] = "last"
     average_decay: float = 0.0
@@ -94,16 +93,16 @@ class SongRecipe(FoldRecipe):
         return [name for name, fine in in_range.items() if not fine]
 
     def with_separation(self, separation: str) -> Self:
-        """Return the recipe for separated voices, and a name that says so."""
+        """Return the recipe for separated voices, with the separation in its name."""
         if separation not in get_args(SeparationName):
-            raise HearbackError(f"separation {separation!r}: there is none of this name")
+            raise HearbackError(f"separation {separation!r}: unknown name")
         if separation == self.separate:
             return self
         separate = cast(SeparationName, separation)
         return replace(self, name=f"{self.name}_{separation}", separate=separate)
 
     def with_epochs(self, epochs: int) -> Self:
-        """Train for `epochs`, the schedule stretched in proportion."""
+        """Return the recipe with `epochs` and its schedule scaled in proportion."""
         milestones = {max(1, round(at * epochs / self.epochs)) for at in self.milestones}
         periods = min(self.periods, epochs)
         patience = max(1, round(self.patience_epochs * epochs / self.epochs))
@@ -119,8 +118,8 @@ class SongRecipe(FoldRecipe):
 def find_recipes() -> dict[str, SongRecipe]:
     """Return the recipes of all modules of `hearback.songs.recipes`, by name.
 
-    Raises HearbackError where they are not those that there should be, or a script's name is not
-    its recipe's.
+    Raises HearbackError for an unexpected number of recipes, or a module that is not named like its
+    recipe.
     """
     recipes = {}
     for module in pkgutil.iter_modules(recipes_package.__path__):

@@ -1,9 +1,9 @@
-"""Snippets brought to 3 s, their voices separated, and features: computed once, memory-mapped.
+"""Stores of the snippets: audio after separation, and features computed from it.
 
-Two layers of `hearback.engine.audio.store.Store`, resumable and checked against the snippets' files: the sound
-after separation, 24 kHz int16, because a separation may take seconds a snippet; and the features
-made from it, float32. In the store folder, the sounds of the snippets "train" without separation
-are `train_none`, and their features "log_mel_40" are `train_none_log_mel_40`.
+Both are `hearback.engine.audio.store.Store`s. The audio after separation is 24 kHz int16, stored
+because a separation may take seconds per snippet; features are float32. In the store folder, the
+audio of the snippets "train" without separation is `train_none`, and its features "log_mel_40" are
+`train_none_log_mel_40`.
 """
 
 import contextlib
@@ -14,16 +14,18 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.decode import decode
-from hearback.engine.audio.store import Contents, Store
+from hearback.engine.audio.store import Store
+from hearback.engine.audio.store_builder import build_store
+from hearback.engine.audio.store_format import StoreFormat
 from hearback.engine.data.problems import Report
 from hearback.songs.features import FEATURES, N_SAMPLES
 from hearback.songs.separation.methods import SOUND_RATE, Separation, open_separation
 from hearback.songs.tables import SECONDS, labels_path
 
-# A store whose arrays have the features' shape: get(filename), `in`, fingerprint(), picklable.
+# A store of arrays of the features' shape.
 FeatureStore: TypeAlias = Store
 
-# Go up when the same snippet gives other sound, or other features: stores from before are then
+# Increase them when the same snippet gives other audio or features, so that existing stores are
 # built again.
 _SOUND_VERSION = 1
 _FEATURES_VERSION = 1
@@ -41,12 +43,12 @@ def build_features(
     progress: bool = True,
     workers: int | None = None,
 ) -> FeatureStore:
-    """Bring the features of some snippets up to date, and open them.
+    """Bring the features of some snippets up to date, and open their store.
 
-    `snippets` come from `hearback.songs.tables.read_snippets(data, ...)`, or `list_snippets(data)`, and
-    `name` is what they are called in the folder `store`; `features` is one of FEATURES. A
-    separation given by its name is opened and closed here. Problems go into `report`; a snippet
-    with an error, also one that is silent, has no features.
+    `snippets` come from `tables.read_snippets(data, ...)` or `tables.list_snippets(data)`. `name`
+    is their name in the folder `store`; `features` is one of FEATURES. A separation given by its
+    name is opened and closed here. Problems go into `report`; a snippet with an error, also a
+    silent one, has no features.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(separation, str):
@@ -62,28 +64,28 @@ def build_features(
             progress=progress,
             workers=workers,
         )
-        made_by = separation.describe()
+        description = separation.describe()
     kind = FEATURES[features]
-    contents = Contents(
+    store_format = StoreFormat(
         _FEATURES_VERSION,
         kind.sample_rate,
-        is_sound=False,
+        is_audio=False,
         shape=kind.shape,
-        made_by={"features": features, "separation": made_by},
+        parameters={"features": features, "separation": description},
     )
     usable = snippets[snippets["filename"].map(sounds.__contains__).astype(bool)]
-    return Store.build(
+    return build_store(
         usable,
         data,
         _table(snippets, data),
         store,
-        f"{name}_{made_by['backend']}_{features}",
+        f"{name}_{description['backend']}_{features}",
         report=report,
         progress=progress,
         workers=workers,
-        contents=contents,
+        store_format=store_format,
         load=lambda filename, _: (kind.compute(sounds.get(filename)), ()),
-        doing=features,
+        description=features,
     )
 
 
@@ -98,47 +100,47 @@ def build_sounds(
     progress: bool = True,
     workers: int | None = None,
 ) -> Store:
-    """Bring the separated sound of some snippets, (72000,) at 24 kHz, up to date, and open it.
+    """Bring the separated audio of some snippets up to date, and open its store.
 
-    The arguments are those of `build_features`. A snippet that is not 3 s long is cut at its end,
-    or filled up with silence there, and a warning says so.
+    Each is (72000,) at 24 kHz. The arguments are those of `build_features`. A snippet that is not
+    3 s long is cut or zero-padded at its end, with a warning.
     """
-    made_by = separation.describe()
-    contents = Contents(
-        _SOUND_VERSION, SOUND_RATE, shape=(N_SAMPLES,), made_by={"separation": made_by}
+    description = separation.describe()
+    store_format = StoreFormat(
+        _SOUND_VERSION, SOUND_RATE, shape=(N_SAMPLES,), parameters={"separation": description}
     )
 
     def load(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         snippet = decode(path, SOUND_RATE)
-        waveform, notes = fit(snippet.waveform)
+        waveform, notes = fit_length(snippet.waveform)
         return separation.separate(waveform), (*snippet.notes, *notes)
 
-    return Store.build(
+    return build_store(
         snippets,
         data,
         _table(snippets, data),
         store,
-        f"{name}_{made_by['backend']}",
+        f"{name}_{description['backend']}",
         report=report,
         progress=progress,
         workers=workers,
-        contents=contents,
+        store_format=store_format,
         load=load,
-        doing=f"separation {made_by['backend']}",
+        description=f"separation {description['backend']}",
     )
 
 
-def fit(waveform: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return a waveform at 24 kHz cut or filled up to (72000,), and what to say about that."""
+def fit_length(waveform: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Cut or zero-pad a waveform at 24 kHz to (72000,); return it and notes on the change."""
     n_samples = len(waveform)
     fitted = np.zeros(N_SAMPLES, np.float32)
     fitted[:n_samples] = waveform[:N_SAMPLES]
     if abs(n_samples - N_SAMPLES) <= 1:  # resampling rounds the length
         return fitted, ()
-    done = "the rest is cut off" if n_samples > N_SAMPLES else "filled up with silence"
+    done = "cut" if n_samples > N_SAMPLES else "zero-padded"
     return fitted, (f"{n_samples / SOUND_RATE:.2f} s long instead of {SECONDS:g} s: {done}",)
 
 
 def _table(snippets: pd.DataFrame, data: Path) -> Path:
-    """Return what the line numbers of the snippets are of: the labels, or a listed folder."""
+    """Return the path that problems refer to: the table of labels, or a folder without labels."""
     return labels_path(data) if "label" in snippets else data

@@ -1,8 +1,8 @@
-"""Snippets of songs: which there are, what sings in them, and what must be held out together.
+"""Tables of the snippets: labels, singers, and groups for cross-validation.
 
-The data folder has `train/`, the snippets, and `train_label.txt`, a line `train_0000.ogg,3` for
-each, without a header. Where `manifest.csv` (file, singers, music) stands beside them, snippets are
-grouped by singer. As in `hearback.engine.data.tables`, faults go into a report, and the rows stay.
+The data folder has `train/`, the snippets, and `train_label.txt`, without a header, with a line
+like `train_0000.ogg,3` for each snippet. With a `manifest.csv` (file, singers, music), snippets are
+grouped by singer. As in `hearback.engine.data.tables`, faults go into a report and rows stay.
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ CLASSES = ("no voice", "male", "female", "several")
 N_CLASSES = len(CLASSES)
 SECONDS = 3.0  # of every snippet
 
-FOLDER = "train"  # of the snippets that have labels, in the data folder
+FOLDER = "train"  # of the labelled snippets, in the data folder
 
-# Of the formats that libsndfile reads, those that songs are kept in.
+# libsndfile's formats that are in use for music.
 SUFFIXES = frozenset(
     {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
 )
@@ -30,23 +30,23 @@ _NO_LABEL = -1
 
 
 def labels_path(data: Path) -> Path:
-    """Return where the labels lie in the data folder."""
+    """Return the path of the labels in the data folder."""
     return data / "train_label.txt"
 
 
 def read_snippets(data: Path, report: Report) -> pd.DataFrame:
     """Read the labelled snippets of the folder `data`.
 
-    Returns a row for each line of `train_label.txt`, also of those with problems:
+    Returns one row for each line of `train_label.txt`, including lines with problems:
 
     - filename: relative to `data`, e.g. "train/train_0000.ogg"
-    - label: int64, an index of `CLASSES`; -1 where the line has none
-    - line: int64, of `train_label.txt`
-    - singers: joined by ";", "" where nobody sings or no manifest tells
-    - group: what no two folds may share: the first singer; where nobody sings, "music: " and the
-      music; without a manifest the filename
+    - label: int64, an index of `CLASSES`; -1 if invalid
+    - line: int64, line number in `train_label.txt`
+    - singers: joined by ";", "" for no singer or without a manifest
+    - group: the cross-validation group: the first singer; without a singer "music: " and the music;
+      without a manifest the filename
 
-    Problems go into `report`; a snippet in the folder that has no label is a warning.
+    Problems go into `report`; a snippet in the folder without a label is a warning.
     """
     path = labels_path(data)
     table = read_table(path, ("filename", "label"), report, has_header=False)
@@ -70,10 +70,10 @@ def read_snippets(data: Path, report: Report) -> pd.DataFrame:
 
 
 def list_snippets(folder: Path) -> pd.DataFrame:
-    """List the audio files of a folder and of those in it, known by their suffix.
+    """List the audio files of a folder and its subfolders, recognized by their suffix.
 
     Returns the columns filename, relative to `folder` and sorted, and line, int64, 1, 2, … Raises
-    HearbackError where there is no such folder, or no such file in it.
+    HearbackError if the folder does not exist or has no audio files.
     """
     if not folder.is_dir():
         raise HearbackError(f"{folder}: there is no such folder; name the one with the snippets")
@@ -87,13 +87,13 @@ def list_snippets(folder: Path) -> pd.DataFrame:
 
 def _audio_files(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
-        # Macs and whole_file() leave files whose names begin with a dot.
+        # macOS and atomic_write() create files with names that start with a dot.
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             yield path.relative_to(folder).as_posix()
 
 
 def _check_folder(data: Path, names: pd.Series, report: Report) -> None:
-    """Report the snippets of the folder that have no label."""
+    """Report snippets of the folder without a label."""
     known = set(names)
     for name in sorted(_audio_files(data / FOLDER)):
         if name not in known:
@@ -105,10 +105,10 @@ def _check_folder(data: Path, names: pd.Series, report: Report) -> None:
 def _groups(
     path: Path, labels: Path, names: pd.Series, snippets: pd.DataFrame, report: Report
 ) -> dict[str, list[str]]:
-    """Return the columns `singers` and `group` of the snippets, as the manifest at `path` says."""
+    """Return the columns `singers` and `group` of the snippets, from the manifest at `path`."""
     if not path.is_file():
-        what = "no manifest, so a singer may stand on both sides of a fold, which flatters scores"
-        cure = "say in its columns file, singers and music who sings over what"
+        what = "no manifest: a singer may be in training and validation, which inflates scores"
+        cure = "write it, with the columns file, singers and music"
         report.add(Problem(str(path), None, what, cure, "warning"))
         return {"singers": [""] * len(names), "group": snippets["filename"].tolist()}
     table = read_table(path, ("file", "singers", "music"), report)
@@ -118,15 +118,18 @@ def _groups(
     }
     singers, groups = [], []
     for name, snippet in zip(names, snippets.to_dict("records"), strict=True):
-        sung_by, music = sources.get(name, ("", ""))
-        singers.append(sung_by)
-        first, _, _ = sung_by.partition(";")
+        singer_names, music = sources.get(name, ("", ""))
+        singers.append(singer_names)
+        first, _, _ = singer_names.partition(";")
         groups.append(first or (f"music: {music}" if music else snippet["filename"]))
         fault: tuple[str, str] | None = None
         if sources and name and name not in sources:
             fault = "no row for the snippet in the manifest", f"add one to {path}"
-        elif sources and snippet["label"] > 0 and not sung_by:
-            fault = "somebody sings, and the manifest does not say who", f"say it in {path}"
+        elif sources and snippet["label"] > 0 and not singer_names:
+            fault = (
+                "the manifest names no singer for a snippet with a voice",
+                f"add the name to {path}",
+            )
         if fault:
             report.add(Problem(str(labels), snippet["line"], *fault, filename=name))
     return {"singers": singers, "group": groups}

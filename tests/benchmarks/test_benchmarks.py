@@ -1,4 +1,4 @@
-"""benchmarks/: both sides do the same, and what is reported is what was measured. No times."""
+"""benchmarks/: both sides do the same work, and reports match measurements; no timing is tested."""
 
 import json
 import sys
@@ -19,11 +19,11 @@ from benchmarks import __main__, baseline, cases, clips, flops, harness, profile
 from benchmarks.cases import Setting, Sizes
 from benchmarks.clips import Clips
 from benchmarks.harness import Result, Side, Turn
-from hearback.engine.ensemble.stacking import mean_log_loss, search_weights
+from hearback.engine.ensemble.stacking import fit_probability_weights, mean_log_loss
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.engine.whisper import pretrained
-from hearback.engine.whisper.encoder import N_POSITIONS, EncoderShape, WhisperEncoder
+from hearback.engine.whisper.encoder import N_POSITIONS, EncoderConfig, WhisperEncoder
+from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.reading.augment import Augmentation
 from hearback.reading.models.scorers import JoinedScorer
 from hearback.reading.window_batches import Batch
@@ -42,7 +42,7 @@ SIZES = Sizes(
     n_rows=500,
     n_weights=3,
 )
-SMALL = EncoderShape(
+SMALL = EncoderConfig(
     d_model=64, encoder_layers=3, encoder_attention_heads=4, encoder_ffn_dim=192, num_mel_bins=80
 )
 FIELDS = {"ratio", "low", "high", "ours", "baseline", "unit"}
@@ -50,7 +50,7 @@ FIELDS = {"ratio", "low", "high", "ours", "baseline", "unit"}
 
 @pytest.fixture(autouse=True)
 def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine's own rate is of no interest here."""
+    """Shorten the measurement of the machine's peak rate."""
     monkeypatch.setattr(flops, "PRODUCT_SIZE", {"cpu": 64, "cuda": 64})
     monkeypatch.setattr(cases, "PRODUCT_SECONDS", 0.0)
     monkeypatch.setattr(cases, "SEARCH_SECONDS", 0.0)
@@ -91,7 +91,7 @@ def run_program(
 
 
 @pytest.mark.slow
-def test_every_benchmark_of_a_cpu_writes_its_result_and_a_gpus_is_left_out(
+def test_every_cpu_benchmark_writes_its_result_and_gpu_ones_are_skipped(
     setting: Setting,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -108,17 +108,17 @@ def test_every_benchmark_of_a_cpu_writes_its_result_and_a_gpus_is_left_out(
     assert results["load_cpu"]["unit"] == "clips/CPU s per core"
     printed = capsys.readouterr().out
     for name in ("train_gpu", "infer_gpu"):
-        assert f"{name}: left out: no CUDA device here" in printed
+        assert f"{name}: skipped: no CUDA device" in printed
     assert printed.count("of matrix products (float32)") >= 2  # the baselines'
     assert "backward" in printed  # of the profiles
-    assert not list(setting.work.iterdir())  # what a benchmark writes is gone
+    assert not list(setting.work.iterdir())  # temporary files are removed
 
 
-def test_results_of_benchmarks_that_were_not_run_stay(
+def test_results_of_other_benchmarks_are_kept(
     setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "results.json"
-    harness.keep_results({name: result_of(9.0) for name in ("weights_cpu", "infer_gpu")}, path)
+    harness.save_results({name: result_of(9.0) for name in ("weights_cpu", "infer_gpu")}, path)
     results = run_program(monkeypatch, setting, path, "--only", "weights_cpu")
     assert set(results) == {"weights_cpu", "infer_gpu"}
     assert results["infer_gpu"]["ratio"] == 9.0
@@ -130,15 +130,15 @@ def result_of(ratio: float) -> Result:
 
 
 @pytest.mark.parametrize("content", ["[]", "{"])
-def test_a_file_that_holds_no_results_is_not_written_over(tmp_path: Path, content: str) -> None:
+def test_a_file_with_other_content_is_not_overwritten(tmp_path: Path, content: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
     with pytest.raises(HearbackError, match=r"results\.json"):
-        harness.keep_results({"load_cpu": result_of(2.0)}, path)
+        harness.save_results({"load_cpu": result_of(2.0)}, path)
     assert path.read_text() == content
 
 
-def test_a_quick_run_does_not_become_the_projects_result(
+def test_quick_results_are_not_saved(
     setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(__main__, "RESULTS", clips.ROOT / "benchmarks" / "nowhere.json")
@@ -162,7 +162,7 @@ def test_turns_alternate() -> None:
 
 
 def ticking() -> harness.Clock:
-    """A clock on which a second passes with every look."""
+    """A clock that advances by a second with every call."""
     seconds = iter(range(10_000))
     return lambda: float(next(seconds))
 
@@ -174,7 +174,7 @@ def test_a_short_turn_is_repeated() -> None:
     assert turn.rate == 2.0
 
 
-def test_the_ratio_is_of_medians_and_its_spread_of_single_rounds() -> None:
+def test_the_ratio_of_medians_and_its_spread() -> None:
     def turns(*seconds: float) -> list[Turn]:
         return [Turn(12.0, 0.0, each) for each in seconds]
 
@@ -190,24 +190,24 @@ def test_the_fastest_side_is_chosen() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("n_frames", [100, N_POSITIONS])
-def test_the_flops_of_our_encoder_are_torchs(n_frames: int, training: bool) -> None:
+def test_the_flops_of_our_encoder_match_torch(n_frames: int, training: bool) -> None:
     expected = flops.encoder_flops(SMALL, n_frames, training=training)
     measured = flops_by_torch(WhisperEncoder(SMALL), n_frames, training)
     assert 2 * expected == pytest.approx(measured, rel=0.02)
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_flops_of_the_baselines_encoder_are_torchs(training: bool) -> None:
+def test_the_flops_of_the_baselines_encoder_match_torch(training: bool) -> None:
     expected = flops.encoder_flops(SMALL, N_POSITIONS, training=training)
-    encoder = baseline.Comparison(SMALL.as_config(), dropout=0.0).encoder
+    encoder = baseline.Comparison(SMALL.as_dict(), dropout=0.0).encoder
     measured = flops_by_torch(encoder, N_POSITIONS, training)
     assert 2 * expected == pytest.approx(measured, rel=0.02)
 
 
 def flops_by_torch(encoder: nn.Module, n_frames: int, training: bool) -> int:
-    """What torch counts for two clips, with attention written out: it does not know all kernels."""
+    """Return torch's count for two clips, with math attention: it does not count fused kernels."""
     log_mel = torch.randn(2, 80, 2 * n_frames)
-    # Positions do not learn in ours.
+    # Positions are frozen in ours.
     encoder.get_submodule("embed_positions").requires_grad_(False)
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter, torch.set_grad_enabled(training):
@@ -219,8 +219,8 @@ def flops_by_torch(encoder: nn.Module, n_frames: int, training: bool) -> int:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_what_is_computed_again_is_not_counted(checkpointing: bool) -> None:
-    encoder = baseline.Comparison(SMALL.as_config(), dropout=0.0).encoder.train()
+def test_recomputation_is_not_counted(checkpointing: bool) -> None:
+    encoder = baseline.Comparison(SMALL.as_dict(), dropout=0.0).encoder.train()
     if checkpointing:
         encoder.gradient_checkpointing_enable()
     with flops.counted() as counter:
@@ -236,27 +236,27 @@ def test_both_sides_train_on_the_same_clips(
     setting: Setting, some: Clips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn, step = JoinedScorer.training_step, baseline.Training._step
-    heard: dict[str, list[int]] = {"ours": [], "baseline": []}
+    rows: dict[str, list[int]] = {"ours": [], "baseline": []}
 
     def our_learn(self: JoinedScorer, batch: Batch) -> Any:
-        heard["ours"] += batch.rows.tolist()
+        rows["ours"] += batch.rows.tolist()
         return learn(self, batch)
 
     def baseline_step(self: baseline.Training, batch: Any) -> float:
-        heard["baseline"] += batch["row"].tolist()
+        rows["baseline"] += batch["row"].tolist()
         return step(self, batch)
 
     monkeypatch.setattr(JoinedScorer, "training_step", our_learn)
     monkeypatch.setattr(baseline.Training, "_step", baseline_step)
     outcome = cases.compare_training(setting, some, RECIPE, setting.backbone, CPU)
     assert outcome.result.ratio > 0
-    # A turn to warm up, and two rounds; the baseline's turns are halves.
-    assert sorted(heard["ours"]) == sorted(3 * list(range(N_CLIPS)))
-    assert sorted(heard["baseline"][:N_CLIPS]) == list(range(N_CLIPS))
-    assert len(heard["baseline"]) in (N_CLIPS + N_CLIPS // 2, N_CLIPS + N_CLIPS // 2 + 1)
+    # A warm-up turn and two rounds; the baseline's turns are halves.
+    assert sorted(rows["ours"]) == sorted(3 * list(range(N_CLIPS)))
+    assert sorted(rows["baseline"][:N_CLIPS]) == list(range(N_CLIPS))
+    assert len(rows["baseline"]) in (N_CLIPS + N_CLIPS // 2, N_CLIPS + N_CLIPS // 2 + 1)
 
 
-def test_shares_are_all_clips_in_a_random_order_and_then_in_another() -> None:
+def test_shares_cover_all_clips_in_a_new_order_every_epoch() -> None:
     shares = baseline.Shares(n_clips=50, n_shares=3, seed=0)
     first, second = ([row for _ in range(3) for row in shares] for _ in range(2))
     assert sorted(first) == sorted(second) == list(range(50))
@@ -267,8 +267,8 @@ def test_the_baseline_learns(some: Clips, backbone: Path) -> None:
     training = baseline.Training(
         some,
         replace(RECIPE, learning_rate=1e-2, dropout=0.0, augment_learner=Augmentation()),
-        pretrained.read_config(backbone),
-        pretrained.read_tensors(backbone, "encoder"),
+        read_config(backbone),
+        read_tensors(backbone, "encoder"),
         device=CPU,
         n_workers=0,
     )
@@ -277,7 +277,7 @@ def test_the_baseline_learns(some: Clips, backbone: Path) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_the_sides_score_alike_where_both_pad(setting: Setting, some: Clips) -> None:
+def test_the_sides_scores_agree_if_both_pad(setting: Setting, some: Clips) -> None:
     scores = {}
     for window in ("fixed", "trimmed"):
         recipe = replace(RECIPE, window=window)
@@ -285,7 +285,7 @@ def test_the_sides_score_alike_where_both_pad(setting: Setting, some: Clips) -> 
         config = cases.save_ensemble(assets, recipe, setting.backbone, some)
         scores[window] = cases.predict_ours(config, some, assets, CPU, torch.float32)
     files = {FoldFiles(assets, model.name, 0).weights: model.weight for model in config.models}
-    public = pretrained.read_config(setting.backbone)
+    public = read_config(setting.backbone)
     theirs = baseline.predict(some, files, public, batch_size=3, device=CPU, n_workers=0)
     np.testing.assert_allclose(scores["fixed"], theirs, atol=1e-5)
     assert np.ptp(theirs) > 1e-4
@@ -293,7 +293,7 @@ def test_the_sides_score_alike_where_both_pad(setting: Setting, some: Clips) -> 
     np.testing.assert_allclose(scores["trimmed"], theirs, atol=0.05)
 
 
-def test_the_ensembles_models_have_nothing_in_common(setting: Setting, some: Clips) -> None:
+def test_the_ensembles_models_share_no_weights(setting: Setting, some: Clips) -> None:
     from safetensors.torch import load_file
 
     config = cases.save_ensemble(setting.work, RECIPE, setting.backbone, some)
@@ -312,12 +312,12 @@ def test_both_sides_load_every_clip(some: Clips) -> None:
     assert sorted(ours) == sorted(baseline.features_of(some, RECIPE, TINY.num_mel_bins))
     assert sorted(ours) == list(range(N_CLIPS))
     cases.counting(N_CLIPS, lambda: ours)()
-    with pytest.raises(HearbackError, match="6 rows came out of 7"):
+    with pytest.raises(HearbackError, match="loaded 6 rows instead of all 7"):
         cases.counting(N_CLIPS, lambda: ours[:-1])()
 
 
 @pytest.mark.parametrize("effect", ["pitch", "stretch", "noise", "gain", "envelope"])
-def test_the_baselines_augmentation_does_what_it_is_asked_for(effect: str) -> None:
+def test_the_baselines_augmentation_applies_each_effect(effect: str) -> None:
     rng = np.random.default_rng(0)
     waveform = (0.1 * rng.standard_normal(8000)).astype(np.float32)
     assert np.array_equal(baseline.augment(waveform, Augmentation(), rng), waveform)
@@ -332,7 +332,7 @@ def test_the_baselines_augmentation_does_what_it_is_asked_for(effect: str) -> No
         assert not np.allclose(changed[:n_samples], waveform[:n_samples], atol=1e-3)
 
 
-def test_simulated_predictions_are_as_good_as_the_competitions() -> None:
+def test_simulated_predictions_have_the_competitions_log_losses() -> None:
     predictions, labels = cases.simulate_predictions(10, 38_095)
     assert predictions.shape == (10, 38_095)
     alone = [mean_log_loss(labels, of_model) for of_model in predictions]
@@ -341,7 +341,7 @@ def test_simulated_predictions_are_as_good_as_the_competitions() -> None:
     assert labels.mean() == pytest.approx(0.467, abs=0.01)
 
 
-def test_the_grid_finds_weights_and_ours_are_no_worse() -> None:
+def test_our_weights_are_no_worse_than_the_grids() -> None:
     predictions, labels = cases.simulate_predictions(4, 1000)
     useless = np.full(1000, 0.5)
     predictions = np.stack([*predictions, useless])
@@ -351,7 +351,7 @@ def test_the_grid_finds_weights_and_ours_are_no_worse() -> None:
     assert weights[-1] < 0.05
     of_grid = mean_log_loss(labels, weights @ predictions)
     assert of_grid < mean_log_loss(labels, predictions.mean(axis=0))
-    ours = mean_log_loss(labels, search_weights(predictions, labels) @ predictions)
+    ours = mean_log_loss(labels, fit_probability_weights(predictions, labels) @ predictions)
     assert ours <= of_grid + cases.NOT_WORSE
 
 
@@ -361,7 +361,7 @@ def test_weights_that_are_worse_than_the_grids_are_an_error(
     def worst(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return np.eye(len(predictions))[-1]
 
-    monkeypatch.setattr(cases.stacking, "search_weights", worst)
+    monkeypatch.setattr(cases.stacking, "fit_probability_weights", worst)
     with pytest.raises(HearbackError, match="worse than the grid"):
         cases.weights_cpu(setting)
 
@@ -373,27 +373,27 @@ def of_noise(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sett
     yield setting
 
 
-def test_noise_is_as_long_as_speech(of_noise: Setting, tmp_path: Path) -> None:
+def test_noise_has_the_lengths_of_speech(of_noise: Setting, tmp_path: Path) -> None:
     sizes = replace(SIZES, n_gpu=60)
-    made, folder = cases.of_medium_shape(replace(of_noise, sizes=sizes))
+    made, folder = cases.medium_inputs(replace(of_noise, sizes=sizes))
     assert len(made) == 60
     assert made.pair_seconds.mean() == pytest.approx(6.5, abs=1)
     assert made.pair_seconds.max() <= 16
-    assert pretrained.read_config(folder)["d_model"] == TINY.d_model
-    positions = pretrained.read_tensors(folder, "encoder")["embed_positions.weight"]
+    assert read_config(folder)["d_model"] == TINY.d_model
+    positions = read_tensors(folder, "encoder")["embed_positions.weight"]
     assert positions.shape == (1500, TINY.d_model)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compare", [cases.compare_training, cases.compare_inference])
-def test_what_a_gpu_would_do_goes_through(of_noise: Setting, compare: Callable[..., Any]) -> None:
-    made, folder = cases.of_medium_shape(of_noise)
+def test_the_gpu_benchmarks_run_on_a_cpu(of_noise: Setting, compare: Callable[..., Any]) -> None:
+    made, folder = cases.medium_inputs(of_noise)
     outcome = compare(replace(of_noise, n_rounds=1), made, cases.MEDIUM_RECIPE, folder, CPU)
     assert outcome.result.ratio > 0
 
 
 @pytest.mark.slow
-def test_the_baseline_may_load_in_other_processes(setting: Setting, some: Clips) -> None:
+def test_the_baseline_can_load_in_other_processes(setting: Setting, some: Clips) -> None:
     outcome = cases.compare_training(
         replace(setting, clock="wall", n_rounds=1), some, RECIPE, setting.backbone, CPU
     )
@@ -409,7 +409,7 @@ def test_a_gpus_benchmarks_run(of_noise: Setting, name: str) -> None:
     assert any("of matrix products (float16)" in line for line in outcome.lines)
 
 
-def test_a_profile_says_where_the_time_goes() -> None:
+def test_a_profile_has_the_shares_of_called_stages() -> None:
     def long() -> float:
         return sum(np.sqrt(n) for n in range(20_000))
 
@@ -419,7 +419,7 @@ def test_a_profile_says_where_the_time_goes() -> None:
     def both() -> float:
         return long() + short()
 
-    shares = profiles.measure(both, {"long": (long,), "short": (short,), "none": (print,)})
+    shares = profiles.measure_shares(both, {"long": (long,), "short": (short,), "none": (print,)})
     assert set(shares) == {"long", "short"}
     assert shares["short"] < shares["long"] < 1
 
@@ -429,11 +429,11 @@ def test_there_must_be_enough_clips(setting: Setting) -> None:
         clips.load(setting.data, setting.tts_data, setting.store, 13)
 
 
-def test_some_folders_without_the_others_are_refused(
+def test_an_incomplete_set_of_folders_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--data", "data"])
     with pytest.raises(SystemExit) as stopped:
         __main__.main()
     assert stopped.value.code == 2
-    assert "go together" in capsys.readouterr().err
+    assert "must be given together" in capsys.readouterr().err

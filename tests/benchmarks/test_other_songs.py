@@ -1,4 +1,4 @@
-"""How models of the songs hear words and music that they did not learn."""
+"""benchmarks/other_songs.py: song models on snippets without words and over other music."""
 
 import runpy
 import sys
@@ -14,13 +14,12 @@ from benchmarks import other_songs
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.engine.training.trainer import train_fold
 from hearback.songs.dataset import SongData
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.evaluation import PROBABILITIES
-from hearback.songs.inference import Member
+from hearback.songs.inference import EnsembleFold
 from hearback.songs.recipe import find_recipes
-from hearback.songs.training import SongTraining
+from hearback.songs.training import train_fold
 from tests.songs.songs_data import read_options, training_flags, write_songs
 
 FOLDS = (0, 1, 2)
@@ -28,7 +27,7 @@ FOLDS = (0, 1, 2)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folds of a model on snippets of which some voices have no music, and all music is its own."""
+    """Folds of a model on snippets, some without music."""
     folder = tmp_path_factory.mktemp("other_songs")
     data = write_songs(folder / "data")
     table = pd.read_csv(data / "manifest.csv", dtype=str)
@@ -38,36 +37,38 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = replace(find_recipes()["cnn4"].with_epochs(1), batch_size=8)
     for fold in FOLDS:
         options = read_options(*training_flags(folder, folder))
-        train_fold(SongTraining, recipe, fold, options, options.load_data())
+        train_fold(recipe, fold, options, options.load_data())
     return folder
 
 
 @pytest.fixture(scope="module")
 def data(folder: Path) -> SongData:
-    """What the folds were trained on."""
+    """The data of the folds."""
     return read_options(*training_flags(folder, folder)).load_data()
 
 
-def hearings(data: SongData, fold: int) -> dict[str, other_songs.Hearing]:
+def make_versions(data: SongData, fold: int) -> dict[str, other_songs.Version]:
     sounds, music = other_songs.read_sounds(data), other_songs.read_music(data)
-    return other_songs.hearings(data, fold, sounds, music, np.random.default_rng(0))
+    return other_songs.make_versions(data, fold, sounds, music, np.random.default_rng(0))
 
 
-def test_what_was_held_out_is_heard_as_training_heard_it(folder: Path, data: SongData) -> None:
+def test_the_unchanged_version_reproduces_the_predictions(folder: Path, data: SongData) -> None:
     files = FoldFiles(folder / "assets", "cnn4", 1)
-    member = Member(0, files, pd.read_json(files.metadata, typ="series").to_dict())
-    of_fold = hearings(data, 1)
-    heard = other_songs.hear(
-        member, of_fold["as it is"], device=torch.device("cpu"), dtype=torch.float32
+    member = EnsembleFold(0, files, pd.read_json(files.metadata, typ="series").to_dict())
+    versions = make_versions(data, 1)
+    probabilities = other_songs.predict_version(
+        member, versions["unchanged"], device=torch.device("cpu"), dtype=torch.float32
     )
     predicted = pd.read_csv(files.oof)
-    np.testing.assert_array_equal(of_fold["as it is"].labels, predicted["label"])
-    np.testing.assert_allclose(heard, predicted[PROBABILITIES], atol=3e-3)  # weights are fp16
+    np.testing.assert_array_equal(versions["unchanged"].labels, predicted["label"])
+    np.testing.assert_allclose(
+        probabilities, predicted[PROBABILITIES], atol=3e-3
+    )  # weights are fp16
 
 
-def test_backwards_is_every_snippet_from_its_end(data: SongData) -> None:
-    of_fold = hearings(data, 0)
-    forwards, backwards = of_fold["as it is"], of_fold["backwards"]
+def test_the_backwards_version_is_reversed(data: SongData) -> None:
+    versions = make_versions(data, 0)
+    forwards, backwards = versions["unchanged"], versions["backwards"]
     np.testing.assert_array_equal(backwards.sounds, forwards.sounds[:, ::-1])
     np.testing.assert_array_equal(backwards.labels, forwards.labels)
 
@@ -83,31 +84,31 @@ def test_the_other_music_is_in_no_training_row(data: SongData, fold: int) -> Non
     ]
     alone = [row for row in held_out if data.labels[row] > 0 and not music[row]]
     assert others and alone
-    heard = hearings(data, fold)["over other music"]
+    version = make_versions(data, fold)["over other music"]
     n_mixes = min(other_songs.N_MIXES, len(others)) * len(alone)
     np.testing.assert_array_equal(
-        heard.sounds[n_mixes:], [sounds.get(data.filenames[row]) for row in others]
+        version.sounds[n_mixes:], [sounds.get(data.filenames[row]) for row in others]
     )
-    np.testing.assert_array_equal(heard.labels[n_mixes:], 0)
-    # A mixture is a sum of both: what is left of it after its voice and one of the pieces is none.
+    np.testing.assert_array_equal(version.labels[n_mixes:], 0)
+    # A mixture is a linear combination of its voice and one piece of music.
     of_others = np.stack([sounds.get(data.filenames[row]) for row in others])
-    for place, mixture in enumerate(heard.sounds[:n_mixes]):
-        row = alone[place // (n_mixes // len(alone))]
-        assert heard.labels[place] == data.labels[row]
-        assert heard.groups[place] == data.snippets["group"][row]
-        left = [
+    for index, mixture in enumerate(version.sounds[:n_mixes]):
+        row = alone[index // (n_mixes // len(alone))]
+        assert version.labels[index] == data.labels[row]
+        assert version.groups[index] == data.snippets["group"][row]
+        residuals = [
             np.linalg.lstsq(
                 np.stack([sounds.get(data.filenames[row]), other], axis=1), mixture, rcond=None
             )[1].item()
             for other in of_others
         ]
-        assert min(left) < 1e-6 * np.square(mixture).sum()
+        assert min(residuals) < 1e-6 * np.square(mixture).sum()
 
 
-def test_a_fold_without_voices_alone_is_an_error(data: SongData) -> None:
+def test_a_fold_without_unaccompanied_voices_is_an_error(data: SongData) -> None:
     sounds, music = other_songs.read_sounds(data), other_songs.read_music(data)
     with pytest.raises(HearbackError, match="fold 0 holds out 0 snippets of voices without music"):
-        other_songs.hearings(
+        other_songs.make_versions(
             data, 0, sounds, np.where(music == "", "tune0", music), np.random.default_rng(0)
         )
 
@@ -121,15 +122,15 @@ def run_command(folder: Path, data: Path, *more: str) -> object:
     return ended.value.code
 
 
-def test_the_command_shows_every_hearing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_every_version(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = run_command(folder, folder / "data")
     shown = capsys.readouterr()
     assert status is None, shown.err
-    for heard in ("as it is", "backwards", "in pieces", "over other music"):
-        assert heard in shown.out
+    for version in ("unchanged", "backwards", "in pieces", "over other music"):
+        assert version in shown.out
 
 
-def test_an_ensemble_is_shown_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_ensemble_is_scored_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = folder / "model_configs.json"
 
     def write(*names: str) -> None:
@@ -140,18 +141,18 @@ def test_an_ensemble_is_shown_too(folder: Path, capsys: pytest.CaptureFixture[st
     status = run_command(folder, folder / "data", "--config", str(config))
     shown = capsys.readouterr()
     assert status is None, shown.err
-    rows = [line.split() for line in shown.out.splitlines() if "as it is" in line]
+    rows = [line.split() for line in shown.out.splitlines() if "unchanged" in line]
     (cnn4, ensemble) = rows
-    assert ensemble[-7:] == cnn4[-7:]  # of one model, it is that model
+    assert ensemble[-7:] == cnn4[-7:]  # an ensemble of one model equals the model
     write("cnn4", "whisper")
     assert run_command(folder, folder / "data", "--config", str(config)) == 2
-    assert "the ensemble has whisper too" in capsys.readouterr().err
+    assert "the ensemble also contains whisper" in capsys.readouterr().err
 
 
-def test_other_data_than_the_folds_were_trained_on_are_refused(
+def test_data_that_differ_from_the_training_data_are_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = write_songs(tmp_path / "data")
     status = run_command(folder, changed)
     assert status == 2
-    assert "not those that the folds were trained on" in capsys.readouterr().err
+    assert "differ from those that the folds were" in capsys.readouterr().err

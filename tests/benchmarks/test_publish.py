@@ -1,4 +1,4 @@
-"""Folds' predictions, kept without their weights."""
+"""Predictions of folds, published without their weights."""
 
 import runpy
 import sys
@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks import publish
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation.oof import read_tables
+from hearback.engine.evaluation.oof import read_tables, trained_folds
+from hearback.engine.training.fold_archive import NAME, read_archive
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.reading.evaluation import read_out_of_fold
 from hearback.reading.words import read_fold, to_table
 from hearback.songs.evaluation import ClassOutOfFold
-from tests.reading.test_evaluation import N_FOLDS, make_metadata, make_predictions, write_folds
+from tests.reading.fabricated_folds import N_FOLDS, make_metadata, make_predictions, write_folds
 from tests.songs import test_evaluation
 
 COMMAND = (
@@ -31,7 +34,7 @@ def assets(tmp_path: Path) -> Path:
     return tmp_path / "assets"
 
 
-def test_what_is_published_reads_as_what_was_trained(
+def test_published_folds_read_like_trained_ones(
     assets: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -45,7 +48,8 @@ def test_what_is_published_reads_as_what_was_trained(
     for trained, published in zip(read_out_of_fold(assets), read_out_of_fold(to), strict=True):
         pd.testing.assert_frame_equal(trained.rows, published.rows)
         assert trained.missing_folds == published.missing_folds
-    assert {path.suffix for path in to.iterdir()} == {".json", ".csv"}  # no weights
+    assert [path.name for path in to.iterdir()] == [NAME]
+    assert {name.partition(".")[2] for name in read_archive(to)} == {"json", "oof.csv"}
 
 
 def test_a_published_command_names_no_folder(assets: Path, tmp_path: Path) -> None:
@@ -54,20 +58,45 @@ def test_a_published_command_names_no_folder(assets: Path, tmp_path: Path) -> No
     assert command == (
         "python train_model1m.py --fold 0 --n_folds 3 --set window=fixed --attempt 2"
     )
-    assert not FoldFiles(tmp_path / "public", "model2s", 0).metadata.exists()
+    assert trained_folds(tmp_path / "public") == {"model1m": [0, 1, 2]}
 
 
-def test_scores_of_words_are_published_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_words", [True, False])
+def test_scores_of_words_are_published_on_request(tmp_path: Path, with_words: bool) -> None:
     filenames, texts = make_metadata()[["filename", "expected_text"]].to_numpy().T.tolist()
-    scores = np.ones((len(texts), 1 + max(len(text.split()) for text in texts), 2))
+    places = 1 + max(len(text.split()) for text in texts)
+    scores = np.random.default_rng(0).normal(0, 5, (len(texts), places, 2))
     words = to_table(filenames, texts, scores)
     own, to = tmp_path / "assets", tmp_path / "public"
     write_folds(own, "modeltok", make_predictions(2), words=words, retrain_command=COMMAND)
-    publish.publish(own, to)
+    publish.publish(own, to, with_words=with_words)
     for fold in range(N_FOLDS):
         files = FoldFiles(to, "modeltok", fold)
-        read_fold(files, read_fold_metadata(files))  # its digest fits
-        assert files.words.read_bytes() == FoldFiles(own, "modeltok", fold).words.read_bytes()
+        metadata = read_fold_metadata(files)
+        assert ("words" in metadata["sha256"]) == with_words
+        if with_words:
+            kept = read_fold(files, metadata)  # its digest fits
+            trained = FoldFiles(own, "modeltok", fold)
+            expected = read_fold(trained, read_fold_metadata(trained))
+            pd.testing.assert_frame_equal(kept, expected, check_exact=False, atol=5.1e-6, rtol=0)
+        else:
+            assert files.table("words").name not in read_archive(to)
+
+
+def test_numbers_of_single_steps_are_left_out(assets: Path, tmp_path: Path) -> None:
+    epochs = [{"epoch": 1, "validation_log_loss": 0.5, "losses": [1.0], "gradient_norms": [2.0]}]
+    write_folds(tmp_path / "own", "model1m", make_predictions(1), epochs=epochs)
+    publish.publish(tmp_path / "own", tmp_path / "public")
+    metadata = read_fold_metadata(FoldFiles(tmp_path / "public", "model1m", 1))
+    assert metadata["epochs"] == [{"epoch": 1, "validation_log_loss": 0.5}]
+
+
+@given(probability=st.floats(0, 1))
+def test_rounding_keeps_the_log_loss_of_either_label(probability: float) -> None:
+    (rounded,) = publish.rounded(np.array([probability]))
+    assert 0 <= rounded <= 1
+    for before, after in ((probability, rounded), (1 - probability, 1 - rounded)):
+        assert after == pytest.approx(before, rel=6e-7, abs=1e-15)
 
 
 def test_songs_are_published(
@@ -88,7 +117,7 @@ def test_songs_are_published(
     assert told == "python -m hearback.songs.recipes.cnn4 --fold 0 --seed 2 --attempt 2"
 
 
-def test_publishing_again_replaces_what_was_there(assets: Path, tmp_path: Path) -> None:
+def test_publishing_again_replaces_the_archive(assets: Path, tmp_path: Path) -> None:
     to = tmp_path / "public"
     publish.publish(assets, to)
     write_folds(assets, "model1m", make_predictions(3, seed=5), retrain_command=COMMAND)
@@ -99,6 +128,6 @@ def test_publishing_again_replaces_what_was_there(assets: Path, tmp_path: Path) 
 
 def test_damaged_predictions_are_not_published(assets: Path, tmp_path: Path) -> None:
     FoldFiles(assets, "model1m", 1).oof.write_text("filename,score,pred\n")
-    with pytest.raises(HearbackError, match=r"model1m_1\.oof\.csv: not the file that"):
+    with pytest.raises(HearbackError, match=r"model1m_1\.oof\.csv: differs from the digest"):
         publish.publish(assets, tmp_path / "public")
     assert not (tmp_path / "public").exists()

@@ -1,4 +1,4 @@
-"""The benchmark of scale: its simulation, its measurements, its verdict."""
+"""benchmarks/scale.py: its simulation, measurements and report."""
 
 import json
 import subprocess
@@ -30,16 +30,16 @@ def test_the_simulation_has_the_competition_s_proportions() -> None:
     assert not table.equals(simulate_table(38_095, seed=1))
 
 
-def test_recordings_are_the_same_again_and_only_the_missing_are_made(tmp_path: Path) -> None:
+def test_recordings_are_reproducible_and_only_missing_ones_are_written(tmp_path: Path) -> None:
     table = simulate_table(52, seed=0)
     simulate_recordings(tmp_path, table, seed=0)
-    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(made) == {Path(filename).name for filename in table["filename"]}
+    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(written) == {Path(filename).name for filename in table["filename"]}
     gone, kept = tmp_path / "000003.flac", tmp_path / "000004.flac"
     gone.unlink()
     changed = kept.stat().st_mtime_ns
     simulate_recordings(tmp_path, table, seed=0)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == made
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == written
     assert kept.stat().st_mtime_ns == changed
     recordings = [decode(path) for path in sorted(tmp_path.iterdir())]
     seconds = [len(recording.waveform) / scale.SAMPLE_RATE for recording in recordings]
@@ -49,7 +49,7 @@ def test_recordings_are_the_same_again_and_only_the_missing_are_made(tmp_path: P
     ]
 
 
-# Starts a process that holds 150 MB of its own for a while.
+# Starts a process that allocates 150 MB for a second.
 PARENT = """
 import subprocess, sys
 subprocess.run([sys.executable, "-c", "import time; x = bytearray(150_000_000); time.sleep(1)"])
@@ -57,7 +57,7 @@ subprocess.run([sys.executable, "-c", "import time; x = bytearray(150_000_000); 
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_a_process_and_its_children() -> None:
+def test_memory_includes_child_processes() -> None:
     process = subprocess.Popen([sys.executable, "-c", PARENT])
     with memory_of(process.pid) as peak:
         process.wait()
@@ -65,17 +65,17 @@ def test_memory_is_that_of_a_process_and_its_children() -> None:
     assert peak["file"] > 1e6
 
 
-def test_a_step_that_fails_is_an_error(tmp_path: Path) -> None:
+def test_a_failed_step_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(HearbackError, match=r"a step ended with 3: see .*steps\.log"):
         scale.run("a step", 1, ["-c", "print('why'); raise SystemExit(3)"], tmp_path)
     assert "why" in (tmp_path / "steps.log").read_text()
 
 
-def test_the_verdict_names_what_is_too_much_and_grows_too_fast() -> None:
+def test_the_report_lists_excessive_costs_and_growth() -> None:
     fine = [Cost("a", rows, 1.0, rows / 100, 500.0, 9000.0) for rows in (1000, 2000)]
-    said = report(fine)
-    assert "Nothing takes more than 5 minutes or 2 GB" in said
-    assert said.splitlines()[3] == "| a | 2000 | 1.0 | 20.0 | 500 | 9000 | 1.00 |"
+    text = report(fine)
+    assert "Nothing takes more than 5 minutes or 2 GB" in text
+    assert text.splitlines()[3] == "| a | 2000 | 1.0 | 20.0 | 500 | 9000 | 1.00 |"
     faulty = [
         *fine,
         *(Cost("b", rows, 1.0, (rows / 1000) ** 2, 500.0, 0.0) for rows in (1000, 2000)),

@@ -1,4 +1,4 @@
-"""hearback/packing.py: the code, the version and the bytes of a zip, of any competition."""
+"""The code, the version and the bytes of any competition's submission.zip."""
 
 import subprocess
 import zipfile
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from hearback.engine.submission import archive as archive_module
+from hearback.engine.project import SHIPPED
 from hearback.engine.submission.archive import (
+    RUNTIME,
     Faults,
     describe_commit,
     find_code,
     listed_packages,
     write_zip,
 )
-from hearback.reading.submission.pack import VOICE_WHEELS
 
 
 def test_weights_are_stored_and_all_else_is_deflated(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_weights_are_stored_and_all_else_is_deflated(tmp_path: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project of a script and a package, one of whose modules the script does not import."""
+    """A folder with a script and two packages; the script does not import all of `house`."""
     files = {
         "run.py": "import json\nfrom house.rooms import kitchen\nfrom house import NAME\n",
         "house/__init__.py": "NAME = 'house'\n",
@@ -38,6 +38,7 @@ def project(tmp_path: Path) -> Path:
         "house/rooms/kitchen.py": "def cook():\n    import house.cellar\n    import sklearn.svm\n",
         "house/cellar.py": "import numpy as np\nfrom numpy import linalg\n",
         "house/attic.py": "import numpy\n",
+        "numpy/__init__.py": "import house.attic\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,14 +46,16 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_code_is_what_the_script_imports_anywhere(project: Path) -> None:
+def test_code_is_what_the_script_imports_of_its_package(project: Path) -> None:
     faults = Faults()
-    code = find_code([project / "run.py"], project, ["numpy", "scikit-learn"], faults)
+    runtime = ["numpy", "scikit-learn"]
+    code = find_code(project / "run.py", runtime, faults, project / "house")
     assert not faults
-    assert list(code) == [
-        *("house/__init__.py", "house/cellar.py"),
-        *("house/rooms/__init__.py", "house/rooms/kitchen.py", "run.py"),
-    ]
+    # Nothing of numpy, although it is beside the package, as in site-packages.
+    names = ("house/__init__.py", "house/cellar.py")
+    rooms = ("house/rooms/__init__.py", "house/rooms/kitchen.py")
+    assert list(code) == [*names, *rooms]
+    assert all(path == project / name for name, path in code.items())
 
 
 def test_an_import_that_the_runtime_lacks_is_a_fault(project: Path) -> None:
@@ -60,22 +63,31 @@ def test_an_import_that_the_runtime_lacks_is_a_fault(project: Path) -> None:
         "import numpy\nfrom house import parlour\ndef wine():\n    from pyworld import dio\n"
     )
     faults = Faults()
-    find_code([project / "run.py"], project, ["numpy", "scikit-learn"], faults)
+    find_code(project / "run.py", ["numpy", "scikit-learn"], faults, project / "house")
     assert sorted(fault.partition(",")[0] for fault in faults) == [
         "house.cellar: imports house.parlour",
         "house.cellar: imports pyworld",
     ]
 
 
+def test_a_package_beside_it_that_the_runtime_lacks_is_a_fault(project: Path) -> None:
+    faults = Faults()
+    find_code(project / "run.py", ["scikit-learn"], faults, project / "house")
+    assert [fault.partition(",")[0] for fault in faults] == ["house.cellar: imports numpy"]
+
+
 def test_every_pin_is_read() -> None:
-    lines = archive_module.RUNTIME.read_text().splitlines()
+    lines = RUNTIME.read_text().splitlines()
     pinned = [line for line in lines if line and not line.startswith("#")]
-    assert len(listed_packages(archive_module.RUNTIME)) == len(pinned)
-    assert listed_packages(archive_module.RUNTIME)["torch"] == "2.4.1"
-    assert set(listed_packages(VOICE_WHEELS)) == {"hibari-tts", "onnxruntime"}
+    assert len(listed_packages(RUNTIME)) == len(pinned)
+    assert listed_packages(RUNTIME)["torch"] == "2.4.1"
+    assert set(listed_packages(SHIPPED / "requirements" / "voice.txt")) == {
+        "hibari-tts",
+        "onnxruntime",
+    }
 
 
-def test_the_version_is_the_commit_and_what_differs_from_it(tmp_path: Path) -> None:
+def test_the_version_is_the_commit_and_the_changed_files(tmp_path: Path) -> None:
     assert describe_commit(tmp_path, []).startswith("commit unknown")
     settings = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for name in ("a.py", "b.py"):

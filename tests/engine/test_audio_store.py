@@ -1,4 +1,4 @@
-"""Recordings: what is decoded, what is refused and why, and the store."""
+"""Decoding of recordings, WAV files, and the store."""
 
 import contextlib
 import errno
@@ -23,18 +23,16 @@ import pytest
 import soundfile
 
 from hearback.engine.audio import decode as decode_module
+from hearback.engine.audio import store_builder
 from hearback.engine.audio.decode import SAMPLE_RATE, UnreadableAudio, decode
-from hearback.engine.audio.store import BadStore, Contents, NotInStore, Store
+from hearback.engine.audio.store import BadStore, NotInStore, Store
+from hearback.engine.audio.store_builder import build_store
+from hearback.engine.audio.store_format import StoreFormat
 from hearback.engine.audio.wav import to_int16, write_wav
 from hearback.engine.data.problems import Problem, Report
+from hearback.engine.project import ROOT
 from tests.conftest import files_no_longer_than
-
-
-def tone(
-    hertz: float = 440.0, seconds: float = 0.3, sample_rate: int = SAMPLE_RATE, peak: float = 0.5
-) -> np.ndarray:
-    time = np.arange(round(seconds * sample_rate)) / sample_rate
-    return (peak * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+from tests.helpers import tone
 
 
 def level_at(waveform: np.ndarray, hertz: float) -> float:
@@ -44,7 +42,7 @@ def level_at(waveform: np.ndarray, hertz: float) -> float:
 
 
 def floats(path: Path, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Path:
-    """Write a WAV of 32-bit floating point, which may hold anything."""
+    """Write a WAV of 32-bit floating point samples."""
     soundfile.write(path, samples, sample_rate, subtype="FLOAT", format="WAV")
     return path
 
@@ -52,7 +50,7 @@ def floats(path: Path, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> P
 # Decoding
 
 
-def test_a_16_bit_16_khz_recording_comes_as_it_is(tmp_path: Path) -> None:
+def test_a_16_bit_16_khz_recording_is_unchanged(tmp_path: Path) -> None:
     samples = np.array([0, 1, -1, 32_767, -32_768, 1234] * 200, dtype=np.int16)
     soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE)
     recording = decode(tmp_path / "a.wav")
@@ -76,7 +74,7 @@ def test_a_16_bit_16_khz_recording_comes_as_it_is(tmp_path: Path) -> None:
         ("a.wav", {"subtype": "DOUBLE"}),
     ],
 )
-def test_every_format_is_heard(tmp_path: Path, name: str, settings: dict[str, str]) -> None:
+def test_all_formats_are_decoded(tmp_path: Path, name: str, settings: dict[str, str]) -> None:
     soundfile.write(tmp_path / name, tone(seconds=1.0), SAMPLE_RATE, **settings)
     recording = decode(tmp_path / name)
     assert recording.notes == ()
@@ -102,7 +100,7 @@ def test_other_rates_are_resampled(tmp_path: Path, sample_rate: int) -> None:
     assert recording.notes[0].startswith(f"{sample_rate / 1000:g} kHz, resampled to 16 kHz")
 
 
-def test_what_is_above_the_band_does_not_fold_into_it(tmp_path: Path) -> None:
+def test_resampling_does_not_alias(tmp_path: Path) -> None:
     both = tone(440.0, 1.0, 44_100) + tone(12_000.0, 1.0, 44_100, peak=0.4)
     soundfile.write(tmp_path / "a.wav", both, 44_100)
     waveform = decode(tmp_path / "a.wav").waveform[4000:12_000]
@@ -110,7 +108,7 @@ def test_what_is_above_the_band_does_not_fold_into_it(tmp_path: Path) -> None:
     assert level_at(waveform, SAMPLE_RATE - 12_000.0) < 1e-4
 
 
-def test_the_notes_tell_what_a_low_rate_lacks(tmp_path: Path) -> None:
+def test_notes_describe_the_missing_band(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.stack([tone(440.0, 0.3, 8000)] * 2, axis=1), 8000)
     assert decode(tmp_path / "a.wav").notes == (
         "2 channels, averaged",
@@ -120,7 +118,7 @@ def test_the_notes_tell_what_a_low_rate_lacks(tmp_path: Path) -> None:
     assert decode(tmp_path / "a.wav").notes == ("44.1 kHz, resampled to 16 kHz",)
 
 
-def test_another_rate_may_be_asked_for(tmp_path: Path) -> None:
+def test_the_sample_rate_can_be_chosen(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(440.0, 1.0, 24_000), 24_000)
     recording = decode(tmp_path / "a.wav", 24_000)
     assert recording.notes == ()
@@ -154,23 +152,23 @@ def with_one(value: float) -> np.ndarray:
         (tone(peak=32_767.0), "times full scale"),
     ],
 )
-def test_what_cannot_be_speech_is_refused(tmp_path: Path, samples: np.ndarray, why: str) -> None:
+def test_unusable_recordings_are_refused(tmp_path: Path, samples: np.ndarray, why: str) -> None:
     with pytest.raises(UnreadableAudio, match=why):
         decode(floats(tmp_path / "a.wav", samples))
 
 
-def test_what_is_quiet_short_or_loud_is_not_refused(tmp_path: Path) -> None:
+def test_quiet_short_and_loud_recordings_are_accepted(tmp_path: Path) -> None:
     for samples in (tone(peak=1.2e-3), tone(seconds=0.05), tone(peak=1.5)):
         assert len(decode(floats(tmp_path / "a.wav", samples)).waveform) == len(samples)
 
 
-def test_telephone_recordings_are_heard(tmp_path: Path) -> None:
+def test_telephone_recordings_are_accepted(tmp_path: Path) -> None:
     """libsndfile cannot seek in GSM 6.10, and soundfile asks for the length then."""
     soundfile.write(tmp_path / "a.wav", tone(seconds=1.0, sample_rate=8000), 8000, "GSM610")
     assert len(decode(tmp_path / "a.wav").waveform) == pytest.approx(SAMPLE_RATE, abs=1000)
 
 
-def test_many_channels_at_a_high_rate_are_heard(tmp_path: Path) -> None:
+def test_many_channels_at_a_high_rate_are_accepted(tmp_path: Path) -> None:
     channels = np.stack([tone(440.0, 0.5, 96_000)] * 7, axis=1)
     soundfile.write(tmp_path / "a.wav", channels, 96_000, "PCM_24")
     recording = decode(tmp_path / "a.wav")
@@ -188,7 +186,7 @@ def most_memory(function: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def test_of_three_hours_the_first_seconds_are_kept(tmp_path: Path) -> None:
+def test_long_recordings_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     write_wav(path, tone(seconds=2.0), SAMPLE_RATE)
     n_bytes = 3 * 3600 * 2 * SAMPLE_RATE
@@ -198,19 +196,19 @@ def test_of_three_hours_the_first_seconds_are_kept(tmp_path: Path) -> None:
         file.truncate(44 + n_bytes)  # a hole in the file: no disk is filled
     recording = decode(path)
     assert len(recording.waveform) == 30 * SAMPLE_RATE
-    assert recording.notes == ("10800 s long, of which the first 30 s are kept",)
+    assert recording.notes == ("10800 s long, only the first 30 s are kept",)
     assert level_at(recording.waveform[: 2 * SAMPLE_RATE], 440.0) == pytest.approx(0.5, abs=0.01)
     assert most_memory(lambda: decode(path)) < 20e6
 
 
-def test_as_much_as_is_kept_comes_without_a_note(tmp_path: Path) -> None:
+def test_a_recording_of_the_maximal_length_has_no_note(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", tone(seconds=30.0), SAMPLE_RATE)
     recording = decode(tmp_path / "a.wav")
     assert recording.notes == ()
     assert len(recording.waveform) == 30 * SAMPLE_RATE
 
 
-def test_a_large_file_is_read_in_blocks_to_the_same(
+def test_reading_in_blocks_gives_the_same_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soundfile.write(tmp_path / "a.flac", np.stack([tone(), tone(880.0)], axis=1), SAMPLE_RATE)
@@ -220,7 +218,7 @@ def test_a_large_file_is_read_in_blocks_to_the_same(
 
 
 @pytest.mark.parametrize("sample_rate", [0, 1, 3999, 2**31 - 1, 2**31, 2**32 - 1])
-def test_a_rate_that_nothing_records_at_is_refused(tmp_path: Path, sample_rate: int) -> None:
+def test_impossible_sample_rates_are_refused(tmp_path: Path, sample_rate: int) -> None:
     path = tmp_path / "a.wav"
     write_wav(path, tone(), SAMPLE_RATE)
     content = bytearray(path.read_bytes())
@@ -231,7 +229,7 @@ def test_a_rate_that_nothing_records_at_is_refused(tmp_path: Path, sample_rate: 
 
 
 @pytest.mark.parametrize("n_told", [2**31, 2**36 - 1])
-def test_a_length_that_a_header_tells_takes_no_memory(tmp_path: Path, n_told: int) -> None:
+def test_header_sizes_are_never_trusted_for_allocation(tmp_path: Path, n_told: int) -> None:
     path = tmp_path / "a.flac"
     soundfile.write(path, tone(seconds=1.0), SAMPLE_RATE)
     content = bytearray(path.read_bytes())
@@ -247,12 +245,12 @@ def test_a_length_that_a_header_tells_takes_no_memory(tmp_path: Path, n_told: in
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.au"])
-def test_a_copy_that_broke_off_is_noted(tmp_path: Path, name: str) -> None:
+def test_truncated_files_have_a_note(tmp_path: Path, name: str) -> None:
     soundfile.write(tmp_path / name, tone(seconds=1.0), SAMPLE_RATE, "PCM_16")
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
     (note,) = decode(tmp_path / name).notes
-    assert note == "breaks off after 0.50 s: its header tells of more"
+    assert note == "breaks off after 0.50 s: its header announces more"
 
 
 def test_no_other_file_is_opened(tmp_path: Path) -> None:
@@ -270,7 +268,7 @@ def test_no_other_file_is_opened(tmp_path: Path) -> None:
                 os.close(os.open(fork, os.O_WRONLY | os.O_NONBLOCK))
 
 
-def test_a_name_in_another_unicode_form_is_told(tmp_path: Path) -> None:
+def test_a_name_in_another_unicode_form_is_mentioned(tmp_path: Path) -> None:
     composed, apart = (unicodedata.normalize(form, "zoë.wav") for form in ("NFC", "NFD"))
     write_wav(tmp_path / apart, tone(), SAMPLE_RATE)
     if (tmp_path / composed).exists():
@@ -280,7 +278,7 @@ def test_a_name_in_another_unicode_form_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.ogg", "a.flac", "a.raw", "a"])
-def test_files_that_are_no_audio_are_refused(tmp_path: Path, name: str) -> None:
+def test_files_without_audio_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(UnreadableAudio, match=r"^is missing$"):
         decode(path)
@@ -300,7 +298,7 @@ def test_folders_and_pipes_are_refused(tmp_path: Path) -> None:
         decode(tmp_path / "pipe.wav")
 
 
-def test_a_cut_off_opus_file_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_opus_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.ogg"
     soundfile.write(path, tone(seconds=2.0), SAMPLE_RATE, format="OGG", subtype="OPUS")
     path.write_bytes(path.read_bytes()[:150])
@@ -317,12 +315,12 @@ def test_int16_clips_and_does_not_wrap() -> None:
     assert samples.dtype == np.dtype("<i2")
 
 
-def test_int16_refuses_what_is_no_number() -> None:
+def test_int16_refuses_nan_and_infinity() -> None:
     with pytest.raises(ValueError, match="NaN"):
         to_int16(np.array([0.0, np.nan]))
 
 
-def test_a_written_wav_is_decoded_to_the_same(tmp_path: Path) -> None:
+def test_wav_files_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.wav"
     write_wav(path, tone(), SAMPLE_RATE)
     info = soundfile.info(path)
@@ -330,13 +328,13 @@ def test_a_written_wav_is_decoded_to_the_same(tmp_path: Path) -> None:
     assert np.abs(decode(path).waveform - tone()).max() <= 0.5 / 32_768
 
 
-def test_a_wav_that_cannot_be_written_leaves_the_former(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_previous_wav(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     write_wav(path, tone(), SAMPLE_RATE)
-    former = path.read_bytes()
+    previous = path.read_bytes()
     with pytest.raises(ValueError, match="NaN"):
         write_wav(path, with_one(np.nan), SAMPLE_RATE)
-    assert path.read_bytes() == former
+    assert path.read_bytes() == previous
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -349,7 +347,7 @@ def table(*filenames: str) -> pd.DataFrame:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a data folder with three good recordings of different lengths."""
+    """Return a data folder with three good recordings of different lengths."""
     for number, name in enumerate(("a", "b", "c"), start=1):
         write_wav(tmp_path / "data" / f"{name}.wav", tone(seconds=0.1 * number), SAMPLE_RATE)
     return tmp_path / "data"
@@ -358,7 +356,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def build(tmp_path: Path, folder: Path) -> Callable[..., Store]:
     def build(*filenames: str, report: Report | None = None) -> Store:
-        return Store.build(
+        return build_store(
             table(*filenames),
             folder,
             Path("metadata.csv"),
@@ -374,23 +372,23 @@ def build(tmp_path: Path, folder: Path) -> Callable[..., Store]:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the list of the filenames that are decoded from here on."""
+    """Return a list that collects the filenames of decoded recordings."""
     names: list[str] = []
 
     def noting(path: Path) -> decode_module.Recording:
         names.append(path.name)
         return decode(path)
 
-    monkeypatch.setattr(decode_module, "decode", noting)
+    monkeypatch.setattr(store_builder, "decode", noting)
     return names
 
 
 def files(folder: Path) -> list[Path]:
-    """Return the files of the stores in a folder, also those begun, without the locks."""
+    """Return the files of complete and unfinished stores in a folder, without locks."""
     return [path for path in folder.iterdir() if path.suffix != ".lock"]
 
 
-def test_the_store_holds_what_decode_gives(folder: Path, build: Callable[..., Store]) -> None:
+def test_the_store_has_the_decoded_waveforms(folder: Path, build: Callable[..., Store]) -> None:
     store = build("b.wav", "a.wav", "c.wav")
     assert len(store) == 3
     for name in ("a.wav", "b.wav", "c.wav"):
@@ -400,7 +398,7 @@ def test_the_store_holds_what_decode_gives(folder: Path, build: Callable[..., St
         assert store.n_samples(name) == len(waveform)
 
 
-def test_what_is_not_in_the_store_is_said(build: Callable[..., Store]) -> None:
+def test_missing_recordings_raise_not_in_store(build: Callable[..., Store]) -> None:
     store = build("a.wav")
     assert "a.wav" in store
     assert "b.wav" not in store
@@ -410,7 +408,7 @@ def test_what_is_not_in_the_store_is_said(build: Callable[..., Store]) -> None:
         store.n_samples("b.wav")
 
 
-def test_every_bad_recording_is_reported_and_left_out(
+def test_bad_recordings_are_reported_and_left_out(
     tmp_path: Path, folder: Path, build: Callable[..., Store]
 ) -> None:
     floats(folder / "silent.wav", np.zeros(8000, np.float32))
@@ -443,26 +441,26 @@ def test_every_bad_recording_is_reported_and_left_out(
     assert {problem.file for problem in report.problems} == {"metadata.csv"}
     assert [name for name in names if name in store] == ["a.wav", "stereo.wav", "a.wav"]
 
-    # A second build says it all again.
+    # A second build reports everything again.
     again = Report()
     build(*names, report=again)
     assert set(again.problems) == set(report.problems)
 
 
-def test_problems_come_in_the_order_of_the_table(build: Callable[..., Store]) -> None:
+def test_problems_are_in_the_order_of_the_table(build: Callable[..., Store]) -> None:
     report = Report()
     build(*(f"missing {number}.wav" for number in range(50)), report=report)
     assert [problem.row for problem in report.errors] == list(range(2, 52))
 
 
-def test_a_report_of_the_tables_is_not_repeated(build: Callable[..., Store]) -> None:
+def test_problems_of_the_table_are_not_repeated(build: Callable[..., Store]) -> None:
     report = Report([Problem("metadata.csv", 9, "something else", "mend it")])
     build("../a.wav", report=report)
     build("../a.wav", report=report)
     assert len(report.problems) == 2
 
 
-def test_only_what_is_new_or_changed_is_decoded(
+def test_only_new_or_changed_recordings_are_decoded(
     folder: Path, build: Callable[..., Store], decoded: list[str]
 ) -> None:
     build("a.wav", "b.wav")
@@ -480,7 +478,9 @@ def test_only_what_is_new_or_changed_is_decoded(
         assert np.array_equal(store.get(name), decode(folder / name).waveform)
 
 
-def test_what_is_gone_is_dropped(tmp_path: Path, folder: Path, build: Callable[..., Store]) -> None:
+def test_removed_recordings_are_dropped(
+    tmp_path: Path, folder: Path, build: Callable[..., Store]
+) -> None:
     build("a.wav", "b.wav", "c.wav")
     (folder / "b.wav").unlink()
     report = Report()
@@ -491,7 +491,7 @@ def test_what_is_gone_is_dropped(tmp_path: Path, folder: Path, build: Callable[.
     assert sizes == [2 * store.n_samples("c.wav")]
 
 
-def test_a_bad_recording_does_not_write_the_store_anew(
+def test_a_bad_recording_does_not_rewrite_the_store(
     tmp_path: Path, build: Callable[..., Store], decoded: list[str]
 ) -> None:
     build("a.wav", "missing.wav")
@@ -509,19 +509,17 @@ def test_a_store_may_be_empty(build: Callable[..., Store]) -> None:
     assert len(build("a.wav")) == 1
 
 
-def test_the_fingerprint_is_of_the_audio(folder: Path, build: Callable[..., Store]) -> None:
+def test_the_fingerprint_depends_on_the_audio(folder: Path, build: Callable[..., Store]) -> None:
     first = build("a.wav", "b.wav").fingerprint()
     assert build("b.wav").fingerprint() != first
-    assert build("b.wav", "a.wav").fingerprint() == first  # a.wav now lies behind b.wav
+    assert build("b.wav", "a.wav").fingerprint() == first  # a.wav is now after b.wav
     os.utime(folder / "a.wav", ns=(1, 1))
     assert build("a.wav", "b.wav").fingerprint() == first
     write_wav(folder / "a.wav", tone(seconds=0.1, peak=0.4), SAMPLE_RATE)
     assert build("a.wav", "b.wav").fingerprint() != first
 
 
-def test_the_fingerprint_tells_which_name_has_which_audio(
-    folder: Path, build: Callable[..., Store]
-) -> None:
+def test_the_fingerprint_depends_on_the_names(folder: Path, build: Callable[..., Store]) -> None:
     first = build("a.wav").fingerprint()
     (folder / "a.wav").rename(folder / "d.wav")
     assert build("d.wav").fingerprint() != first
@@ -534,7 +532,7 @@ def test_a_store_is_opened_by_its_name(tmp_path: Path, build: Callable[..., Stor
     assert np.array_equal(opened.get("b.wav"), built.get("b.wav"))
 
 
-def test_a_store_is_not_written_through(build: Callable[..., Store]) -> None:
+def test_returned_waveforms_are_copies(build: Callable[..., Store]) -> None:
     store = build("a.wav")
     store.get("a.wav")[:] = 0
     assert store.get("a.wav").any()
@@ -546,7 +544,7 @@ def length_and_sum(store: Store, filename: str) -> tuple[int, float]:
 
 
 @pytest.mark.slow
-def test_other_processes_read_the_same(build: Callable[..., Store]) -> None:
+def test_other_processes_read_the_same_values(build: Callable[..., Store]) -> None:
     store = build("a.wav", "b.wav")
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         theirs = [pool.submit(length_and_sum, store, name) for name in ("a.wav", "b.wav")]
@@ -554,14 +552,14 @@ def test_other_processes_read_the_same(build: Callable[..., Store]) -> None:
         assert [future.result() for future in theirs] == ours
 
 
-def test_a_store_travels_as_a_path(build: Callable[..., Store]) -> None:
+def test_a_store_is_pickled_as_a_path(build: Callable[..., Store]) -> None:
     store = build("a.wav")
     pickled = pickle.dumps(store)
     assert len(pickled) < 1000
     assert np.array_equal(pickle.loads(pickled).get("a.wav"), store.get("a.wav"))
 
 
-def test_a_store_moves_with_its_folder(tmp_path: Path, build: Callable[..., Store]) -> None:
+def test_a_store_can_be_moved_with_its_folder(tmp_path: Path, build: Callable[..., Store]) -> None:
     fingerprint = build("a.wav").fingerprint()
     shutil.copytree(tmp_path / "store", tmp_path / "elsewhere")
     assert Store(tmp_path / "elsewhere", "train").fingerprint() == fingerprint
@@ -574,7 +572,7 @@ def test_an_open_store_outlives_a_rebuild(build: Callable[..., Store]) -> None:
     assert np.array_equal(store.get("b.wav"), before)
 
 
-def test_a_store_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BadStore, match="build it first"):
         Store(tmp_path, "train")
 
@@ -648,7 +646,7 @@ def deep_index(folder: Path) -> None:
         change_entry(notes=[3]),
     ],
 )
-def test_damage_is_noticed_and_mended_by_a_build(
+def test_damage_is_detected_and_repaired_by_a_build(
     tmp_path: Path, build: Callable[..., Store], damage: Callable[[Path], None]
 ) -> None:
     fingerprint = build("a.wav", "b.wav").fingerprint()
@@ -659,17 +657,17 @@ def test_damage_is_noticed_and_mended_by_a_build(
     assert len(list((tmp_path / "store").glob("*.pcm"))) == 1
 
 
-# Builds the store of ten recordings one after the other, and is killed at the nth call of a
-# function of the module.
+# Builds a store with one thread, and is killed at the nth call of a function of store_writer.
 KILLED = """
 import os, sys
 from pathlib import Path
 import pandas as pd
-from hearback import audio
-from hearback.engine.data.tables import Report
+from hearback.engine.audio import store_writer
+from hearback.engine.audio.store_builder import build_store
+from hearback.engine.data.problems import Report
 
 name, number, *filenames = sys.argv[1:]
-real, calls = getattr(audio, name), []
+real, calls = getattr(store_writer, name), []
 
 def killed(*args, **settings):
     calls.append(args)
@@ -677,9 +675,9 @@ def killed(*args, **settings):
         os.kill(os.getpid(), 9)
     return real(*args, **settings)
 
-setattr(audio, name, killed)
+setattr(store_writer, name, killed)
 table = pd.DataFrame({"filename": filenames, "line": range(2, 2 + len(filenames))})
-audio.Store.build(
+build_store(
     table,
     Path("data"),
     Path("metadata.csv"),
@@ -704,40 +702,40 @@ def killed_build(tmp_path: Path, function: str, call: int, *filenames: str) -> N
     ended = subprocess.run(
         [sys.executable, "-c", KILLED, function, str(call), *filenames],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=False,
     )
     assert ended.returncode == -9
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("former", [[], ["0.wav", "1.wav"], ["a.wav", "0.wav", "1.wav"]])
+@pytest.mark.parametrize("previous", [[], ["0.wav", "1.wav"], ["a.wav", "0.wav", "1.wav"]])
 @pytest.mark.parametrize(
     "killed_at",
     [
-        ("_as_line", 1, 0),  # before anything: that is the journal's header
-        ("_as_line", 5, 3),  # the fourth recording's samples are there, its line is not
-        ("write_json", 1, 10),  # between data and index: all is kept
+        ("_as_line", 1, 0),  # at the journal's header
+        ("_as_line", 5, 3),  # after the fourth recording's samples, before its line
+        ("write_json", 1, 10),  # between data and index: everything is kept
     ],
 )
-def test_a_killed_build_leaves_the_former_store_and_the_next_goes_on(
+def test_a_killed_build_keeps_the_previous_store_and_can_be_resumed(
     ten: Path,
     build: Callable[..., Store],
     decoded: list[str],
-    former: list[str],
-    killed_at: tuple[str, int, int],  # function, call, how many new recordings are kept
+    previous: list[str],
+    killed_at: tuple[str, int, int],  # function, call, number of new recordings kept
 ) -> None:
     tmp_path, (function, call, n_kept) = ten.parent, killed_at
-    if former:
-        before = build(*former).fingerprint()
+    if previous:
+        before = build(*previous).fingerprint()
     killed_build(tmp_path, function, call, *TEN)
-    if former:
+    if previous:
         assert Store(tmp_path / "store", "train").fingerprint() == before
     else:
         with pytest.raises(BadStore):
             Store(tmp_path / "store", "train")
 
-    new = [name for name in TEN if name not in former]
+    new = [name for name in TEN if name not in previous]
     decoded.clear()
     store = build(*TEN)
     assert sorted(decoded) == new[n_kept:]
@@ -750,18 +748,18 @@ def test_a_killed_build_leaves_the_former_store_and_the_next_goes_on(
 
 
 def rewritten(folder: Path) -> None:
-    """Give a recording other audio of the same length, as if somebody mended it."""
+    """Give a recording other audio of the same length."""
     write_wav(folder / "1.wav", tone(2000.0, 0.1), SAMPLE_RATE)
     os.utime(folder / "1.wav", ns=(1, 1))
 
 
 @pytest.mark.slow
-def test_a_build_killed_twice_heeds_what_changed_meanwhile(
+def test_a_build_killed_twice_notices_changed_recordings(
     tmp_path: Path, ten: Path, build: Callable[..., Store], decoded: list[str]
 ) -> None:
     killed_build(tmp_path, "_as_line", 5, *TEN)
     rewritten(ten)
-    # The first build left 0, 1 and 2. This one adds 1, 3 and 4, without a header: there is one.
+    # The first build kept 0, 1 and 2. This one adds 1, 3 and 4 to the same journal.
     killed_build(tmp_path, "_as_line", 4, *TEN)
     decoded.clear()
     store = build(*TEN)
@@ -773,7 +771,7 @@ def test_a_build_killed_twice_heeds_what_changed_meanwhile(
 
 
 @pytest.mark.slow
-def test_a_build_killed_for_a_table_that_is_no_more_leaves_nothing(
+def test_a_killed_build_of_another_table_leaves_nothing(
     tmp_path: Path, ten: Path, build: Callable[..., Store], decoded: list[str]
 ) -> None:
     before = build(*TEN[:2]).fingerprint()
@@ -812,13 +810,13 @@ def no_header(journal: Path, _data: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [half_a_line, half_a_recording, other_samples, no_data, no_header]
 )
-def test_what_the_power_took_with_it_is_decoded_again(
+def test_samples_lost_in_a_power_cut_are_decoded_again(
     ten: Path,
     build: Callable[..., Store],
     decoded: list[str],
     damage: Callable[[Path, Path], None],
 ) -> None:
-    killed_build(ten.parent, "_as_line", 9, *TEN)  # seven are whole, the eighth has no line
+    killed_build(ten.parent, "_as_line", 9, *TEN)  # seven are complete, the eighth has no line
     store_folder = ten.parent / "store"
     journal, data = store_folder / ".train.journal", next(store_folder.glob("*.pcm"))
     samples_of_eighth = 2 * len(decode(ten / TEN[7]).waveform)
@@ -832,7 +830,7 @@ def test_what_the_power_took_with_it_is_decoded_again(
     assert len(files(store_folder)) == 2
 
 
-def test_a_store_is_extended_and_not_written_anew(
+def test_a_store_is_extended_without_rewriting(
     tmp_path: Path, ten: Path, build: Callable[..., Store]
 ) -> None:
     opened = build(*TEN[:5])
@@ -844,9 +842,7 @@ def test_a_store_is_extended_and_not_written_anew(
             assert np.array_equal(store.get(name), decode(ten / name).waveform)
 
 
-def test_builds_at_the_same_time_decode_once(
-    build: Callable[..., Store], decoded: list[str]
-) -> None:
+def test_concurrent_builds_decode_once(build: Callable[..., Store], decoded: list[str]) -> None:
     with ThreadPoolExecutor(4) as pool:
         builds = [pool.submit(build, "a.wav", "b.wav", "c.wav") for _ in range(4)]
         fingerprints = {future.result().fingerprint() for future in builds}
@@ -856,7 +852,7 @@ def test_builds_at_the_same_time_decode_once(
 
 def test_two_stores_share_a_folder(tmp_path: Path, folder: Path) -> None:
     stores = {
-        name: Store.build(
+        name: build_store(
             table(filename),
             folder,
             Path("metadata.csv"),
@@ -870,19 +866,21 @@ def test_two_stores_share_a_folder(tmp_path: Path, folder: Path) -> None:
     for name, store in stores.items():
         assert Store(tmp_path / "store", name).fingerprint() == store.fingerprint()
     with pytest.raises(ValueError, match="name"):
-        Store.build(
+        build_store(
             table(), folder, Path("m.csv"), tmp_path, "../x", report=Report(), progress=False
         )
 
 
-# Stores of something else
+# Stores of other arrays
 
 
-PEAKS = Contents(1, 8_000, is_sound=False, shape=(2, 3), made_by={"window": [1, {"of": "peaks"}]})
+PEAKS = StoreFormat(
+    1, 8_000, is_audio=False, shape=(2, 3), parameters={"window": [1, {"of": "peaks"}]}
+)
 
 
 def peaks(filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return six numbers of a recording, none of which an int16 could hold."""
+    """Return six values of a recording that do not fit into int16."""
     recording = decode(path, 8_000)
     values = len(recording.waveform) * np.linspace(-1e3, 1 / 3, 6, dtype=np.float32).reshape(2, 3)
     return values, ("a note",) if filename == "b.wav" else ()
@@ -893,17 +891,17 @@ def build_peaks(tmp_path: Path, folder: Path) -> Callable[..., Store]:
     def build_peaks(*filenames: str, **settings: Any) -> Store:
         defaults: dict[str, Any] = {
             "report": Report(),
-            "contents": PEAKS,
+            "store_format": PEAKS,
             "load": peaks,
             "progress": False,
         }
         places = (folder, Path("metadata.csv"), tmp_path / "store", "train")
-        return Store.build(table(*filenames), *places, **(defaults | settings))
+        return build_store(table(*filenames), *places, **(defaults | settings))
 
     return build_peaks
 
 
-def test_a_store_may_hold_other_arrays(
+def test_a_store_can_hold_other_arrays(
     tmp_path: Path, folder: Path, build_peaks: Callable[..., Store]
 ) -> None:
     report = Report()
@@ -927,7 +925,7 @@ def test_a_store_may_hold_other_arrays(
     assert report.warnings[0].cure.endswith("8 kHz mono original, use that")
 
 
-def test_a_store_of_other_contents_is_refused_and_built_again(
+def test_a_store_of_another_format_is_refused_and_built_again(
     tmp_path: Path, build_peaks: Callable[..., Store]
 ) -> None:
     calls = []
@@ -941,13 +939,13 @@ def test_a_store_of_other_contents_is_refused_and_built_again(
         replace(PEAKS, version=2),
         replace(PEAKS, sample_rate=16_000),
         replace(PEAKS, shape=(3, 2)),
-        replace(PEAKS, made_by={"window": [1, {"of": "troughs"}]}),
+        replace(PEAKS, parameters={"window": [1, {"of": "troughs"}]}),
     ):
         with pytest.raises(BadStore, match="build it again"):
             Store(tmp_path / "store", "train", other)
     build_peaks("a.wav", load=counting)
     assert calls == []
-    build_peaks("a.wav", load=counting, contents=replace(PEAKS, version=2))
+    build_peaks("a.wav", load=counting, store_format=replace(PEAKS, version=2))
     assert calls == ["a.wav"]
     assert len(list((tmp_path / "store").glob("*.pcm"))) == 1
 
@@ -955,14 +953,12 @@ def test_a_store_of_other_contents_is_refused_and_built_again(
 @pytest.mark.parametrize(
     "values", [np.zeros((3, 2)), np.zeros(6), np.full((2, 3), np.nan), np.full((2, 3), np.inf)]
 )
-def test_what_the_store_cannot_hold_is_refused(
-    build_peaks: Callable[..., Store], values: np.ndarray
-) -> None:
+def test_invalid_arrays_are_refused(build_peaks: Callable[..., Store], values: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"an array of|NaN or infinite"):
         build_peaks("a.wav", load=lambda _filename, _path: (values, ()))
 
 
-def test_an_entry_of_another_size_is_damage(
+def test_an_entry_of_the_wrong_size_is_damage(
     tmp_path: Path, build_peaks: Callable[..., Store]
 ) -> None:
     build_peaks("a.wav", "b.wav")
@@ -972,7 +968,7 @@ def test_an_entry_of_another_size_is_damage(
     assert len(build_peaks("a.wav", "b.wav")) == 2
 
 
-def test_the_index_of_speech_tells_what_it_always_told(
+def test_the_index_of_speech_has_the_documented_fields(
     tmp_path: Path, build: Callable[..., Store]
 ) -> None:
     build("a.wav")
@@ -981,7 +977,7 @@ def test_the_index_of_speech_tells_what_it_always_told(
     assert (index["version"], index["dtype"], index["sample_rate"]) == (2, "<i2", 16_000)
 
 
-def test_a_recording_too_loud_is_clipped_in_the_store(
+def test_loud_recordings_are_clipped_in_the_store(
     folder: Path, build: Callable[..., Store]
 ) -> None:
     floats(folder / "loud.wav", tone(peak=2.0))
@@ -993,13 +989,13 @@ def test_a_recording_too_loud_is_clipped_in_the_store(
     assert (np.sign(waveform) == np.sign(tone()))[loud].all()
 
 
-def test_a_full_disk_is_the_system_s_error_and_leaves_the_former_file(tmp_path: Path) -> None:
+def test_a_full_disk_raises_os_error_and_leaves_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     write_wav(path, np.zeros(10), SAMPLE_RATE)
-    former = path.read_bytes()
+    previous = path.read_bytes()
     with files_no_longer_than(1000), pytest.raises(OSError) as refusal:
         write_wav(path, np.zeros(10_000), SAMPLE_RATE)
     assert refusal.value.errno == errno.EFBIG
     assert refusal.value.filename == str(path)
-    assert path.read_bytes() == former
+    assert path.read_bytes() == previous
     assert list(tmp_path.iterdir()) == [path]

@@ -1,4 +1,4 @@
-"""Calibrations: they mend what is out of scale, and survive JSON."""
+"""Calibrations correct the scale of predictions, and are read back from JSON."""
 
 import json
 from typing import Any
@@ -15,117 +15,115 @@ from hearback.engine.evaluation.logistic import fit_logistic, logit
 
 FITTED = [kind for kind in KINDS if kind != "none"]
 N_ROWS = 6000
-TOO_CERTAIN, SHIFT = 2.5, 0.8  # the predictions' log-odds are this much too far out, and too low
+SCALE, SHIFT = 2.5, 0.8  # distortions of the log-odds: overconfident, and too low
 
 
 def make_rows(seed: int = 0, n_rows: int = N_ROWS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the true probabilities, labels drawn with them, and groups, all (rows,)."""
+    """Return true probabilities, labels drawn from them, and groups, all (rows,)."""
     rng = np.random.default_rng(seed)
     truth = expit(rng.normal(0, 1.5, n_rows))
     labels = (rng.random(n_rows) < truth).astype(float)
-    return truth, labels, rng.choice(["KG", "1", "2", "3"], n_rows)
+    return truth, labels, rng.choice(["KG and 1", "2 and 3"], n_rows)
 
 
 @pytest.mark.parametrize("kind", FITTED)
-def test_predictions_that_are_too_certain_are_mended_on_new_rows(kind: str) -> None:
+def test_overconfident_predictions_are_corrected_on_new_rows(kind: str) -> None:
     truth, labels, groups = make_rows()
-    calibration = fit_calibration(kind, expit(TOO_CERTAIN * logit(truth)), labels, groups)
+    calibration = fit_calibration(kind, expit(SCALE * logit(truth)), labels, groups)
     truth, labels, groups = make_rows(seed=1)
-    spoiled = expit(TOO_CERTAIN * logit(truth))
-    mended = calibration.apply(spoiled, groups)
-    assert log_loss(labels, spoiled) > log_loss(labels, truth) + 0.1
-    assert log_loss(labels, mended) == pytest.approx(log_loss(labels, truth), abs=0.006)
-    np.testing.assert_allclose(mended, truth, atol=0.09)
+    distorted = expit(SCALE * logit(truth))
+    calibrated = calibration.apply(distorted, groups)
+    assert log_loss(labels, distorted) > log_loss(labels, truth) + 0.1
+    assert log_loss(labels, calibrated) == pytest.approx(log_loss(labels, truth), abs=0.006)
+    np.testing.assert_allclose(calibrated, truth, atol=0.09)
 
 
 @pytest.mark.parametrize("kind", FITTED)
-def test_only_an_intercept_mends_a_shift(kind: str) -> None:
+def test_only_an_intercept_corrects_a_shift(kind: str) -> None:
     truth, labels, groups = make_rows()
     shifted = expit(logit(truth) - SHIFT)
-    mended = fit_calibration(kind, shifted, labels, groups).apply(shifted, groups)
-    far = log_loss(labels, mended) - log_loss(labels, truth)
+    calibrated = fit_calibration(kind, shifted, labels, groups).apply(shifted, groups)
+    far = log_loss(labels, calibrated) - log_loss(labels, truth)
     assert (far > 0.03) == (kind == "temperature")
 
 
-def test_the_platt_line_undoes_what_was_done() -> None:
+def test_the_platt_line_inverts_a_distortion() -> None:
     truth, labels, groups = make_rows()
-    spoiled = expit((logit(truth) - SHIFT) * TOO_CERTAIN)
-    line = fit_calibration("platt", spoiled, labels, groups).lines["everyone"]
-    assert line.slope == pytest.approx(1 / TOO_CERTAIN, abs=0.03)
+    distorted = expit((logit(truth) - SHIFT) * SCALE)
+    line = fit_calibration("platt", distorted, labels, groups).lines["all"]
+    assert line.slope == pytest.approx(1 / SCALE, abs=0.03)
     assert line.intercept == pytest.approx(SHIFT, abs=0.1)
 
 
-def spoil_the_youngest(truth: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def shift_one_group(truth: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return expit(logit(truth) - SHIFT * (groups == "KG and 1"))
 
 
-def test_the_youngest_have_a_line_of_their_own() -> None:
+def test_a_group_has_its_own_line() -> None:
     truth, labels, groups = make_rows()
-    spoiled = spoil_the_youngest(truth, groups)
-    calibration = fit_calibration("platt_by_group", spoiled, labels, groups)
+    distorted = shift_one_group(truth, groups)
+    calibration = fit_calibration("platt_by_group", distorted, labels, groups)
     assert calibration.lines["KG and 1"].intercept == pytest.approx(SHIFT, abs=0.1)
     assert calibration.lines["2 and 3"].intercept == pytest.approx(0, abs=0.1)
-    np.testing.assert_allclose(calibration.apply(spoiled, groups), truth, atol=0.04)
-    # The group counts and not the grade, and an unknown grade gets the common line.
-    predictions = np.full(5, 0.3)
-    kg, first, second, third, other = calibration.apply(
-        predictions, age_groups(np.array(["KG", "1", "2", "3", "?"]))
-    )
-    assert kg == first > other > second == third
+    np.testing.assert_allclose(calibration.apply(distorted, groups), truth, atol=0.04)
+    # Rows of no group, or of an unknown one, get the common line.
+    names = np.array(["KG and 1", "2 and 3", "", "unknown"])
+    youngest, older, none, unknown = calibration.apply(np.full(4, 0.3), names)
+    assert youngest > none == unknown > older
 
 
-def test_an_age_group_of_few_rows_stays_near_the_common_line() -> None:
+def test_a_group_of_few_rows_stays_near_the_common_line() -> None:
     truth, labels, groups = make_rows()
-    few = np.flatnonzero((groups == "KG and 1"))[:12]
-    rows = np.concatenate([few, np.flatnonzero((groups == "2 and 3"))])
-    labels = np.where((groups == "KG and 1"), 1.0, labels)[rows]  # all of them correct
+    few = np.flatnonzero(groups == "KG and 1")[:12]
+    rows = np.concatenate([few, np.flatnonzero(groups == "2 and 3")])
+    labels = np.where(groups == "KG and 1", 1.0, labels)[rows]  # all of them correct
     lines = fit_calibration("platt_by_group", truth[rows], labels, groups[rows]).lines
     assert 0 < lines["KG and 1"].intercept - lines["2 and 3"].intercept < 0.8
 
 
-def test_an_age_group_without_rows_has_the_common_line() -> None:
+def test_a_group_without_rows_has_no_line() -> None:
     truth, labels, _ = make_rows(n_rows=300)
     lines = fit_calibration("platt_by_group", truth, labels, np.full(300, "2 and 3")).lines
-    assert lines.keys() == {"everyone", "2 and 3"}
+    assert lines.keys() == {"all", "2 and 3"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_calibration_never_turns_the_order_of_an_age_group_around(kind: str) -> None:
+def test_a_calibration_never_reverses_the_ranking_of_a_group(kind: str) -> None:
     truth, labels, groups = make_rows(n_rows=300)
     calibration = fit_calibration(kind, truth, labels, groups)
     predictions = np.linspace(0, 1, 1001)
     for group in ("KG and 1", "2 and 3"):
         assert (np.diff(calibration.apply(predictions, np.full(1001, group))) >= 0).all()
-    backwards = fit_calibration(kind, truth, 1 - labels, groups)
-    mended = backwards.apply(predictions, np.full(1001, "2 and 3"))
-    assert (np.diff(mended) >= 0).all()
-    if kind not in ("none", "temperature"):  # nothing is known but the base rate
-        np.testing.assert_allclose(mended[200:800], 1 - labels.mean(), atol=0.1)
+    reversed_labels = fit_calibration(kind, truth, 1 - labels, groups)
+    calibrated = reversed_labels.apply(predictions, np.full(1001, "2 and 3"))
+    assert (np.diff(calibrated) >= 0).all()
+    if kind not in ("none", "temperature"):  # only the base rate is left
+        np.testing.assert_allclose(calibrated[200:800], 1 - labels.mean(), atol=0.1)
 
 
 @pytest.mark.parametrize("kind", FITTED)
-def test_labels_that_the_predictions_part_do_not_become_certainties(kind: str) -> None:
-    labels, groups = np.repeat([0.0, 1.0], 20), np.full(40, "2")
+def test_separable_labels_do_not_become_certainties(kind: str) -> None:
+    labels, groups = np.repeat([0.0, 1.0], 20), np.full(40, "2 and 3")
     predictions = np.where(labels > 0.5, 0.8, 0.2)
-    mended = fit_calibration(kind, predictions, labels, groups).apply(
-        np.array([0.0, 0.2, 0.8, 1.0]), np.full(4, "2")
+    calibrated = fit_calibration(kind, predictions, labels, groups).apply(
+        np.array([0.0, 0.2, 0.8, 1.0]), np.full(4, "2 and 3")
     )
-    assert 0.005 < mended[1] < 0.2 and 0.8 < mended[2] < 0.995
-    if kind == "isotonic":  # the lines go on to the ends, as they were
-        assert mended[0] > 0.005 and mended[3] < 0.995
+    assert 0.005 < calibrated[1] < 0.2 and 0.8 < calibrated[2] < 0.995
+    if kind == "isotonic":  # the lines extrapolate
+        assert calibrated[0] > 0.005 and calibrated[3] < 0.995
 
 
 @pytest.mark.parametrize("kind", FITTED)
-def test_predictions_that_are_all_the_same_can_be_calibrated(kind: str) -> None:
-    labels, groups = (np.arange(1000) % 4 == 0).astype(float), np.full(1000, "3")
+def test_equal_predictions_can_be_calibrated(kind: str) -> None:
+    labels, groups = (np.arange(1000) % 4 == 0).astype(float), np.full(1000, "2 and 3")
     predictions = np.full(1000, 0.6)
-    mended = fit_calibration(kind, predictions, labels, groups).apply(predictions, groups)
+    calibrated = fit_calibration(kind, predictions, labels, groups).apply(predictions, groups)
     wanted = 0.5 if kind == "temperature" else 0.25
-    np.testing.assert_allclose(mended, wanted, atol=0.01)
+    np.testing.assert_allclose(calibrated, wanted, atol=0.01)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_calibration_survives_json(kind: str) -> None:
+def test_a_calibration_is_read_back_from_json(kind: str) -> None:
     truth, labels, groups = make_rows(n_rows=200)
     before = fit_calibration(kind, truth, labels, groups)
     after = Calibration.from_dict(json.loads(json.dumps(before.as_dict())))
@@ -137,19 +135,19 @@ LINE = {"slope": 1.0, "intercept": 0.0}
 
 
 def values(kind: str = "platt", **changes: Any) -> dict[str, Any]:
-    return {"kind": kind, "lines": {"everyone": LINE}, "points": [], **changes}
+    return {"kind": kind, "lines": {"all": LINE}, "points": [], **changes}
 
 
 @pytest.mark.parametrize(
-    ("damaged", "said"),
+    ("invalid", "message"),
     [
         ({}, "not a calibration.*kind"),
         ([], "not a calibration"),
         (values("sorcery"), "unknown calibration 'sorcery': use none, temperature"),
-        (values(lines={}), "lacks the line of 'everyone'"),
-        (values(lines={"everyone": {"slope": 1}}), "not a calibration.*intercept"),
-        (values(lines={"everyone": {**LINE, "slope": -1}}), "not negative"),
-        (values(lines={"everyone": {**LINE, "intercept": float("nan")}}), "are numbers"),
+        (values(lines={}), "lacks the line 'all'"),
+        (values(lines={"all": {"slope": 1}}), "not a calibration.*intercept"),
+        (values(lines={"all": {**LINE, "slope": -1}}), "slopes from 0"),
+        (values(lines={"all": {**LINE, "intercept": float("nan")}}), "are finite"),
         (values("isotonic"), "do not rise"),
         (values("isotonic", points=[[0.1, 0.5], [0.2, 0.4]]), "do not rise"),
         (values("isotonic", points=[[0.2, 0.4], [0.1, 0.5]]), "do not rise"),
@@ -157,9 +155,9 @@ def values(kind: str = "platt", **changes: Any) -> dict[str, Any]:
         (values("isotonic", points=[0.1, 0.5]), "not a calibration"),
     ],
 )
-def test_a_damaged_calibration_is_an_error_that_says_so(damaged: Any, said: str) -> None:
-    with pytest.raises(HearbackError, match=said):
-        Calibration.from_dict(damaged)
+def test_an_invalid_calibration_is_an_error_with_the_cause(invalid: Any, message: str) -> None:
+    with pytest.raises(HearbackError, match=message):
+        Calibration.from_dict(invalid)
 
 
 def test_an_unknown_kind_cannot_be_fitted() -> None:
@@ -170,12 +168,12 @@ def test_an_unknown_kind_cannot_be_fitted() -> None:
 def test_certainties_have_finite_log_odds() -> None:
     ends = logit(np.array([0.0, 0.5, 1.0]))
     assert ends[1] == 0 and np.isfinite(ends).all() and ends[0] == pytest.approx(-ends[2])
-    line = Calibration("platt", {"everyone": Line(0.5, 0.0)})
+    line = Calibration("platt", {"all": Line(0.5, 0.0)})
     assert (np.diff(line.apply(np.array([0.0, 0.5, 1.0]), np.full(3, "KG and 1"))) > 0).all()
 
 
 @pytest.mark.parametrize("deviation", [0.1, 1.0, 10.0])
-def test_the_regression_is_scikit_learn_s(deviation: float) -> None:
+def test_the_regression_equals_scikit_learn(deviation: float) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(0, 2, (200, 3))
     labels = (rng.random(200) < expit(features @ [1.0, -0.5, 0.2])).astype(float)
@@ -185,5 +183,5 @@ def test_the_regression_is_scikit_learn_s(deviation: float) -> None:
     found = fit_logistic(features, labels, np.zeros(3), precision)
     np.testing.assert_allclose(found, other.coef_[0], atol=1e-4)
     assert roc_auc_score(labels, features @ found) > 0.8
-    bounded = fit_logistic(features, labels, np.zeros(3), precision, at_least=0)
+    bounded = fit_logistic(features, labels, np.zeros(3), precision, lower_bound=0)
     assert bounded[1] == 0 and bounded[0] > 0.1

@@ -1,11 +1,15 @@
-"""The steps' command lines."""
+"""Command lines of the steps."""
 
 import errno
 import os
+import sys
 import threading
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from hearback.engine import cli
 from hearback.engine.cli import parser, run
 from hearback.engine.data.problems import BadInput, Problem, Report
 from hearback.engine.errors import HearbackError
@@ -14,7 +18,7 @@ from hearback.engine.errors import HearbackError
 @pytest.mark.parametrize(
     "args", [["--n_folds", "3"], ["--n-folds", "3"], ["--n-folds=3"], ["--n_folds=3"]]
 )
-def test_flags_are_read_with_underscores_and_with_dashes(args: list[str]) -> None:
+def test_flags_with_underscores_or_dashes(args: list[str]) -> None:
     steps = parser(None)
     steps.add_argument("--n_folds", type=int)
     assert steps.parse_args(args).n_folds == 3
@@ -30,7 +34,7 @@ def test_values_keep_their_dashes() -> None:
 
 
 @pytest.mark.parametrize("flag", ["--n_fold", "--no-such-flag", "--n"])
-def test_an_unknown_or_shortened_flag_is_an_error_that_names_it(
+def test_unknown_and_abbreviated_flags_are_errors(
     flag: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps = parser(None)
@@ -41,7 +45,7 @@ def test_an_unknown_or_shortened_flag_is_an_error_that_names_it(
     assert flag in capsys.readouterr().err
 
 
-def test_help_shows_defaults_that_say_something() -> None:
+def test_help_shows_defaults_except_none() -> None:
     steps = parser("Do the thing.")
     steps.add_argument("--speed", type=float, default=0.7, help="pace")
     steps.add_argument("--limit", type=int, help="rows")
@@ -55,7 +59,7 @@ def bad_input() -> BadInput:
 
 
 @pytest.mark.parametrize("error", [HearbackError("no grade: add it"), bad_input()])
-def test_what_the_person_can_put_right_has_no_traceback(
+def test_errors_that_the_user_can_fix_have_no_traceback(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main() -> None:
@@ -73,21 +77,21 @@ def test_what_the_person_can_put_right_has_no_traceback(
 @pytest.mark.parametrize(
     ("code", "cure"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "make it writable")]
 )
-def test_a_disk_that_cannot_be_written_to_is_said_with_its_cure(
+def test_disk_errors_name_the_cure(
     code: int, cure: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main() -> None:
-        raise OSError(code, os.strerror(code), "assets/x.partial")
+        raise OSError(code, os.strerror(code), "assets/x.checkpoint")
 
     with pytest.raises(SystemExit) as stopped:
         run(main)
     assert stopped.value.code == 2
     shown = capsys.readouterr().err
-    assert shown.startswith(f"assets/x.partial: {os.strerror(code)}")
+    assert shown.startswith(f"assets/x.checkpoint: {os.strerror(code)}")
     assert cure in shown
 
 
-def test_what_a_thread_writes_to_a_full_disk_is_said_once(
+def test_a_full_disk_in_a_thread_is_reported_once(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
@@ -110,7 +114,7 @@ def test_what_a_thread_writes_to_a_full_disk_is_said_once(
     assert shown.count("Traceback") == 1 and "ZeroDivisionError: a bug" in shown
 
 
-def test_a_broken_pipe_is_no_matter_of_the_disk() -> None:
+def test_a_broken_pipe_is_not_a_disk_error() -> None:
     def main() -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
@@ -127,7 +131,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 
 @pytest.mark.parametrize(("returned", "status"), [(None, None), (0, 0), (2, 2)])
-def test_the_status_is_main_s(returned: int | None, status: int | None) -> None:
+def test_the_exit_status_is_returned_by_main(returned: int | None, status: int | None) -> None:
     with pytest.raises(SystemExit) as stopped:
         run(lambda: returned)
     assert stopped.value.code == status
@@ -141,3 +145,47 @@ def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
         run(main)
     assert stopped.value.code == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def run_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
+    """Return a function that runs a command with two steps, and returns its exit status."""
+    monkeypatch.setattr(cli, "_program", [])
+
+    def run(*arguments: str) -> int | str | None:
+        monkeypatch.setattr(sys, "argv", ["__main__.py", *arguments])
+        step = SimpleNamespace(main=lambda: print(cli.program(), sys.argv[1:]))
+        monkeypatch.setitem(sys.modules, "a_step", step)
+        with pytest.raises(SystemExit) as stopped:
+            cli.run_steps("python -m a.b", {"first": "a_step", "second": "hearback.engine.errors"})
+        return stopped.value.code
+
+    return run
+
+
+def test_a_command_runs_the_step_of_its_first_argument(
+    run_steps: Callable[..., int | str | None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_steps("first", "--flag", "1") is None
+    words = ["python", "-m", "a.b", "first"]
+    assert capsys.readouterr().out == f"{words} {['--flag', '1']}\n"
+    assert parser(None).prog == " ".join(words)
+
+
+def test_unknown_steps_are_refused(
+    run_steps: Callable[..., int | str | None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_steps("third") == 2
+    assert "no step 'third'; choose from first, second" in capsys.readouterr().err
+
+
+def test_a_command_without_a_step_lists_them(
+    run_steps: Callable[..., int | str | None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "_summary", lambda module: module)
+    assert run_steps() == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: python -m a.b STEP")
+    assert "second  hearback.engine.errors" in printed

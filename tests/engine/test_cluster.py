@@ -1,4 +1,4 @@
-"""Trainings on a Ray cluster of two machines, both on this one."""
+"""Jobs on a Ray cluster of two nodes, both on this machine."""
 
 import os
 import re
@@ -15,9 +15,8 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.launch import cluster
 from hearback.engine.launch.cluster import RayLauncher, import_ray
 from hearback.engine.launch.jobs import Job
-from tests.engine.test_launch import lives, wait_for
-from tests.reading.test_scripts import PROJECT
-from tests.reading.test_train import begin, long_training
+from hearback.engine.project import ROOT
+from tests.helpers import is_running, reading_flags, start_training, wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,9 +26,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Start a cluster of two machines with a processor each, and give its address.
+    """Start a cluster of two nodes with one processor each, and yield its address.
 
-    One of them says that it has a GPU.
+    One of them claims to have a GPU.
     """
     pytest.importorskip("ray")
     ray = import_ray()
@@ -41,18 +40,18 @@ def address() -> Iterator[str]:
     )
     machines.add_node(**settings, num_gpus=1)
     yield machines.address
-    ray.shutdown()  # where a test that failed is connected still
+    ray.shutdown()  # a failed test may still be connected
     machines.shutdown()
 
 
 def processes_with(*words: str) -> dict[int, int]:
-    """Return the processes whose command line has all the words, each with its parent."""
+    """Return the parent of each process with all the words in its command line."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes().decode().split("\0")
             status = (folder / "status").read_text()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended in the meantime
             continue
         if set(words) <= set(command):
             _, _, rest = status.partition("\nPPid:\t")
@@ -60,24 +59,24 @@ def processes_with(*words: str) -> dict[int, int]:
     return found
 
 
-def test_a_training_whose_worker_is_killed_is_sent_again_and_goes_on(
+def test_a_training_resumes_after_its_worker_was_killed(
     address: str, make_corpus: Callable[..., Path], backbone: Path
 ) -> None:
     folder = make_corpus()
-    flags = ["--models", "model2ds", "--folds", 0, 1, *long_training(backbone)]
-    running = begin(*flags, "--launcher", "ray", "--address", address, folder=folder)
-    wait_for((folder / "assets" / "model2ds_1.partial").exists, seconds=100)
-    script = str(PROJECT / "train_model2ds.py")
+    flags = ["--models", "model2ds", "--folds", 0, 1, *reading_flags(backbone, epochs=15)]
+    running = start_training(*flags, "--launcher", "ray", "--address", address, folder=folder)
+    wait_for((folder / "assets" / "model2ds_1.checkpoint").exists, seconds=100)
+    script = str(ROOT / "train_model2ds.py")
     ((training, worker),) = processes_with(script, "--fold", "1", str(backbone)).items()
     assert "ray::" in Path(f"/proc/{worker}/cmdline").read_text()
     os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: not lives(training))  # its fold's lock is free then
+    wait_for(lambda: not is_running(training))  # its fold's lock is free then
     printed, _ = running.communicate(timeout=100)
     assert running.returncode == 0, printed
     assert len(re.findall("model2ds fold 1: lost its worker", printed)) == 1
     assert "fold 0: lost" not in printed
-    said = [(folder / "runs" / f"model2ds_{fold}.log").read_text() for fold in (0, 1)]
-    assert ["goes on after epoch" in log for log in said] == [False, True]
+    logs = [(folder / "runs" / f"model2ds_{fold}.log").read_text() for fold in (0, 1)]
+    assert ["resumes after epoch" in log for log in logs] == [False, True]
     assert all((folder / "assets" / f"model2ds_{fold}.json").exists() for fold in (0, 1))
     assert not list((folder / "assets").glob(".shared-*"))
 
@@ -109,7 +108,7 @@ def ended(launcher: RayLauncher, *codes: str) -> list[int | str]:
     return [statuses[job] for job in jobs]
 
 
-def test_jobs_run_in_this_folder_with_the_processors_that_they_were_given(
+def test_jobs_run_in_this_folder_with_their_number_of_processors(
     open_launcher: Callable[..., RayLauncher], tmp_path: Path
 ) -> None:
     code = "import os; print(os.getcwd(), os.environ['OMP_NUM_THREADS'])"
@@ -117,34 +116,32 @@ def test_jobs_run_in_this_folder_with_the_processors_that_they_were_given(
     assert (tmp_path / "runs" / "0.log").read_text() == f"{tmp_path} 1\n"
 
 
-def test_jobs_that_share_a_gpu_see_the_same_one(
-    open_launcher: Callable[..., RayLauncher], tmp_path: Path
-) -> None:
+def test_jobs_can_share_a_gpu(open_launcher: Callable[..., RayLauncher], tmp_path: Path) -> None:
     code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
     assert ended(open_launcher(n_cpus=0.5, gpu_share=0.5), code, code) == [0, 0]
     logs = [(tmp_path / "runs" / f"{job}.log").read_text() for job in (0, 1)]
     assert logs == ["0\n", "0\n"]
 
 
-def test_a_machine_that_does_not_see_a_folder_says_so(
+def test_a_machine_without_a_needed_folder_is_an_error(
     open_launcher: Callable[..., RayLauncher], tmp_path: Path
 ) -> None:
     launcher = open_launcher(needed=[Path("data")])
-    (said,) = ended(launcher, "open('ran', 'w')")
-    assert f"does not see {tmp_path / 'data'}: share the folder" in str(said)
+    (status,) = ended(launcher, "open('ran', 'w')")
+    assert f"does not see {tmp_path / 'data'}: share the folder" in str(status)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_job_whose_workers_keep_dying_is_given_up(
+def test_a_job_fails_after_too_many_lost_workers(
     open_launcher: Callable[..., RayLauncher], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cluster, "MOST_SENDS", 2)
+    monkeypatch.setattr(cluster, "MAX_ATTEMPTS", 2)
     code = "import os, signal; print('ran'); os.kill(os.getppid(), signal.SIGKILL)"
-    (said,) = ended(open_launcher(), code)
-    assert str(said).startswith("lost 2 workers: ")
+    (status,) = ended(open_launcher(), code)
+    assert str(status).startswith("lost 2 workers: ")
 
 
-def test_what_is_running_is_ended_when_the_launcher_is_closed(
+def test_closing_the_launcher_ends_its_jobs(
     open_launcher: Callable[..., RayLauncher], tmp_path: Path
 ) -> None:
     launcher = open_launcher()
@@ -153,10 +150,10 @@ def test_what_is_running_is_ended_when_the_launcher_is_closed(
     launcher.start(Job("model1m", 0, ("-S", "-c", code), log))
     wait_for(log.read_text)
     launcher.close()
-    wait_for(lambda: not lives(int(log.read_text())))
+    wait_for(lambda: not is_running(int(log.read_text())))
 
 
-def test_what_no_machine_has_is_said(
+def test_a_warning_if_no_machine_has_the_resources(
     open_launcher: Callable[..., RayLauncher], capsys: pytest.CaptureFixture[str]
 ) -> None:
     open_launcher(n_cpus=64)
@@ -164,7 +161,7 @@ def test_what_no_machine_has_is_said(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1", "a:b"])
-def test_no_cluster_is_an_error_that_says_how_to_start_one(address: str, tmp_path: Path) -> None:
+def test_the_error_without_a_cluster_says_how_to_start_one(address: str, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(HearbackError, match=f"--address {address}: no Ray .* ray start --head"):
         RayLauncher(address, assets=tmp_path)

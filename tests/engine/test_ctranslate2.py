@@ -1,4 +1,4 @@
-"""faster_whisper.py: CTranslate2's format, read from files that these tests write."""
+"""Converting CTranslate2 models, written by these tests in its format."""
 
 import json
 import struct
@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.whisper import ctranslate2
+from hearback.engine.whisper.ctranslate2_reader import read_variables
 
 D_MODEL, FFN, HEADS, MELS, POSITIONS, ENGLISH = 4, 8, 2, 3, 6, 51_864
 TYPE_IDS = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4, "bfloat16": 5}
@@ -45,25 +46,25 @@ def whisper(n_layers: int = 2) -> dict[str, np.ndarray]:
     """Make the tensors of a tiny Whisper under CTranslate2's names, all different."""
     rng = np.random.default_rng(0)
 
-    def draw(*shape: int) -> np.ndarray:
+    def random(*shape: int) -> np.ndarray:
         return rng.normal(size=shape).astype(np.float32)
 
     tensors: dict[str, np.ndarray] = {
-        "encoder/conv1/weight": draw(D_MODEL, MELS, 3),
-        "encoder/conv1/bias": draw(D_MODEL),
-        "encoder/conv2/weight": draw(D_MODEL, D_MODEL, 3),
-        "encoder/conv2/bias": draw(D_MODEL),
-        "decoder/embeddings/weight": draw(ENGLISH, D_MODEL),
+        "encoder/conv1/weight": random(D_MODEL, MELS, 3),
+        "encoder/conv1/bias": random(D_MODEL),
+        "encoder/conv2/weight": random(D_MODEL, D_MODEL, 3),
+        "encoder/conv2/bias": random(D_MODEL),
+        "decoder/embeddings/weight": random(ENGLISH, D_MODEL),
     }
 
     def norm(name: str) -> None:
-        tensors[f"{name}/gamma"], tensors[f"{name}/beta"] = draw(D_MODEL), draw(D_MODEL)
+        tensors[f"{name}/gamma"], tensors[f"{name}/beta"] = random(D_MODEL), random(D_MODEL)
 
     def linear(name: str, rows: int, columns: int = D_MODEL) -> None:
-        tensors[f"{name}/weight"], tensors[f"{name}/bias"] = draw(rows, columns), draw(rows)
+        tensors[f"{name}/weight"], tensors[f"{name}/bias"] = random(rows, columns), random(rows)
 
     for side in ("encoder", "decoder"):
-        tensors[f"{side}/position_encodings/encodings"] = draw(POSITIONS, D_MODEL)
+        tensors[f"{side}/position_encodings/encodings"] = random(POSITIONS, D_MODEL)
         norm(f"{side}/layer_norm")
         for layer in (f"{side}/layer_{index}" for index in range(n_layers)):
             norm(f"{layer}/self_attention/layer_norm")
@@ -203,18 +204,18 @@ def test_every_type_gives_the_same_model(
         np.testing.assert_allclose(state[name], expected, atol=tolerance)
 
 
-def test_an_alias_has_the_values_that_it_stands_for(tmp_path: Path) -> None:
+def test_an_alias_has_the_values_of_its_variable(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     values = np.arange(6, dtype="<f4").reshape(2, 3)
     write_model_bin(path, {"a": ("float32", values)}, {"b": "a"})
-    np.testing.assert_array_equal(ctranslate2.read_variables(path)["b"], values)
+    np.testing.assert_array_equal(read_variables(path)["b"], values)
 
 
-def test_an_alias_of_nothing_is_an_error(tmp_path: Path) -> None:
+def test_an_alias_of_a_missing_variable_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     write_model_bin(path, {}, {"b": "a"})
-    with pytest.raises(HearbackError, match="b stands for a"):
-        ctranslate2.read_variables(path)
+    with pytest.raises(HearbackError, match="b is an alias of missing a"):
+        read_variables(path)
 
 
 def test_a_file_cut_anywhere_is_truncated(tmp_path: Path) -> None:
@@ -222,45 +223,45 @@ def test_a_file_cut_anywhere_is_truncated(tmp_path: Path) -> None:
     variables = {"a/weight": as_float32(np.ones((2, 3))), "b": as_float16(np.ones(4))}
     write_model_bin(path, variables, {"c": "b"})
     whole = path.read_bytes()
-    ctranslate2.read_variables(path)
+    read_variables(path)
     for length in range(1, len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(HearbackError, match="truncated"):
-            ctranslate2.read_variables(path)
+            read_variables(path)
 
 
 def test_an_empty_or_missing_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     with pytest.raises(HearbackError, match="missing"):
-        ctranslate2.read_variables(path)
+        read_variables(path)
     path.touch()
     with pytest.raises(HearbackError, match="empty"):
-        ctranslate2.read_variables(path)
+        read_variables(path)
 
 
-def test_other_versions_and_models_are_refused(tmp_path: Path) -> None:
+def test_other_versions_and_models_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     write_model_bin(path, {}, {}, version=5)
     with pytest.raises(HearbackError, match="binary version 5"):
-        ctranslate2.read_variables(path)
+        read_variables(path)
     write_model_bin(path, {}, {}, spec=("TransformerSpec", 7))
     with pytest.raises(HearbackError, match="TransformerSpec revision 7"):
-        ctranslate2.read_variables(path)
+        read_variables(path)
 
 
-def test_an_unknown_type_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_type_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.bin"
     monkeypatch.setitem(TYPE_IDS, "float32", 9)
     write_model_bin(path, {"a": as_float32(np.ones(2))}, {})
     with pytest.raises(HearbackError, match="a has unknown type 9"):
-        ctranslate2.read_variables(path)
+        read_variables(path)
 
 
-def test_a_size_that_does_not_fit_the_shape_is_refused(tmp_path: Path) -> None:
+def test_a_size_that_does_not_match_the_shape_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     write_model_bin(path, {"a": ("float32", np.ones(2, "<f8"))}, {})
     with pytest.raises(HearbackError, match="16 bytes"):
-        ctranslate2.read_variables(path)
+        read_variables(path)
 
 
 def spoil_key_bias(variables: dict[str, Stored]) -> None:
@@ -304,7 +305,7 @@ def break_fusion(variables: dict[str, Stored]) -> None:
         (break_fusion, "not qkv fused"),
     ],
 )
-def test_what_is_no_whisper_is_refused(
+def test_tensors_of_another_architecture_are_rejected(
     tmp_path: Path, spoil: Callable[[dict[str, Stored]], None], message: str
 ) -> None:
     variables = stored_as(whisper(n_layers=1), as_float32)
@@ -314,7 +315,7 @@ def test_what_is_no_whisper_is_refused(
     assert str(tmp_path / "source") in str(caught.value)
 
 
-def test_an_untied_projection_is_refused() -> None:
+def test_an_untied_projection_is_rejected() -> None:
     tensors = whisper(n_layers=1)
     tensors["decoder/projection/weight"] = tensors["decoder/embeddings/weight"] + 1
     with pytest.raises(HearbackError, match="projection"):
@@ -345,7 +346,7 @@ def tokenizer(ids: dict[str, int]) -> dict:
     return {"version": "1.0", "added_tokens": added, "model": model}
 
 
-def test_a_tokenizer_is_brought_along(tmp_path: Path) -> None:
+def test_a_tokenizer_is_converted_with_the_model(tmp_path: Path) -> None:
     source = write_faster_whisper(tmp_path / "source", stored_as(whisper(1), as_float32))
     text = json.dumps(tokenizer(ctranslate2.special_ids(ENGLISH)))
     (source / "tokenizer.json").write_text(text)
@@ -360,11 +361,11 @@ def test_a_tokenizer_is_brought_along(tmp_path: Path) -> None:
     assert generation["is_multilingual"] is False
 
 
-def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_is_rejected(tmp_path: Path) -> None:
     source = write_faster_whisper(tmp_path / "source", stored_as(whisper(1), as_float32))
     text = json.dumps(tokenizer(ctranslate2.special_ids(51_865)))
     (source / "tokenizer.json").write_text(text)
-    with pytest.raises(HearbackError, match="not of one model"):
+    with pytest.raises(HearbackError, match="do not match"):
         ctranslate2.convert(source, tmp_path)
 
 

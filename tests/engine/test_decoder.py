@@ -1,4 +1,4 @@
-"""The decoder equals Whisper's, reads forwards, and several texts against one recording."""
+"""The decoder equals that of Transformers, is causal, and shares recordings among texts."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder as TheirDecoder
 
 from hearback.engine.project import ROOT
-from hearback.engine.whisper.decoder import DecoderShape, WhisperDecoder
-from hearback.engine.whisper.pretrained import read_config, read_tensors
+from hearback.engine.whisper.decoder import DecoderConfig, WhisperDecoder
+from hearback.engine.whisper.weights import read_config, read_tensors
 from tests.conftest import TINY_DECODER
 
 TINY_EN = ROOT / "assets" / "whisper-tiny.en"
 
 
-def their_decoder(shape: DecoderShape) -> TheirDecoder:
-    sizes: dict[str, Any] = shape.as_config()
+def their_decoder(config: DecoderConfig) -> TheirDecoder:
+    sizes: dict[str, Any] = config.as_dict()
     return TheirDecoder(WhisperConfig(**sizes, pad_token_id=0)).eval()
 
 
 def random_decoder() -> WhisperDecoder:
-    """A decoder whose every part matters: fresh layer norms and biases would hide mistakes."""
+    """A decoder with every weight perturbed: fresh layer norms and biases would hide mistakes."""
     torch.manual_seed(0)
     decoder = WhisperDecoder(TINY_DECODER)
     with torch.no_grad():
@@ -54,18 +54,18 @@ def test_equals_the_decoder_of_transformers() -> None:
 def test_equals_tiny_en_s_decoder_with_its_real_weights() -> None:
     from transformers import WhisperForConditionalGeneration
 
-    ours = WhisperDecoder(DecoderShape.from_config(read_config(TINY_EN)))
+    ours = WhisperDecoder(DecoderConfig.from_config(read_config(TINY_EN)))
     ours.load_state_dict(read_tensors(TINY_EN, "decoder"))
     theirs = WhisperForConditionalGeneration.from_pretrained(TINY_EN, dtype=torch.float32).eval()
     torch.manual_seed(0)
-    tokens, frames = torch.randint(50_000, (2, 9)), torch.randn(2, 50, ours.shape.d_model)
+    tokens, frames = torch.randint(50_000, (2, 9)), torch.randn(2, 50, ours.config.d_model)
     with torch.no_grad():
         expected = theirs(decoder_input_ids=tokens, encoder_outputs=(frames,)).logits
         logits = F.linear(ours(tokens, frames, torch.arange(2)), ours.embed_tokens.weight)
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=0)
 
 
-def test_what_follows_a_token_changes_nothing_before_it() -> None:
+def test_states_do_not_depend_on_later_tokens() -> None:
     decoder = random_decoder()
     tokens, frames = make_inputs()
     clips = torch.arange(2)
@@ -83,7 +83,7 @@ def test_what_follows_a_token_changes_nothing_before_it() -> None:
             assert not torch.allclose(hidden[:, n_tokens], changed[:, n_tokens], atol=1e-2)
 
 
-def test_what_precedes_a_token_changes_what_is_made_of_it() -> None:
+def test_states_depend_on_earlier_tokens() -> None:
     decoder = random_decoder()
     tokens, frames = make_inputs()
     other = tokens.clone()
@@ -93,20 +93,20 @@ def test_what_precedes_a_token_changes_what_is_made_of_it() -> None:
     assert ((before - after).abs().amax(-1) > 1e-3).all()
 
 
-def test_several_texts_read_against_one_recording_are_each_as_if_alone() -> None:
+def test_texts_of_one_recording_are_independent() -> None:
     decoder = random_decoder()
     tokens, frames = make_inputs(n_texts=5)
     clips = torch.tensor([0, 1, 1, 0, 1])
     with torch.no_grad():
         together = decoder(tokens, frames, clips)
-        for place, clip in enumerate(clips.tolist()):
-            alone = decoder(tokens[[place]], frames[[clip]], torch.tensor([0]))
-            torch.testing.assert_close(together[[place]], alone, atol=1e-5, rtol=0)
-            other = decoder(tokens[[place]], frames[[1 - clip]], torch.tensor([0]))
-            assert not torch.allclose(together[[place]], other, atol=1e-2)
+        for index, clip in enumerate(clips.tolist()):
+            alone = decoder(tokens[[index]], frames[[clip]], torch.tensor([0]))
+            torch.testing.assert_close(together[[index]], alone, atol=1e-5, rtol=0)
+            other = decoder(tokens[[index]], frames[[1 - clip]], torch.tensor([0]))
+            assert not torch.allclose(together[[index]], other, atol=1e-2)
 
 
-def test_embeddings_have_no_gradient_and_all_else_has() -> None:
+def test_only_embeddings_have_no_gradient() -> None:
     decoder = random_decoder()
     tokens, frames = make_inputs()
     decoder(tokens, frames, torch.arange(2)).square().sum().backward()
@@ -114,6 +114,6 @@ def test_embeddings_have_no_gradient_and_all_else_has() -> None:
     assert without == {"embed_tokens.weight", "embed_positions.weight"}
 
 
-def test_a_shape_survives_the_way_through_a_config() -> None:
-    config = {**TINY_DECODER.as_config(), "encoder_layers": 9, "model_type": "whisper"}
-    assert DecoderShape.from_config(config) == TINY_DECODER
+def test_a_config_is_unchanged_by_its_dict() -> None:
+    config = {**TINY_DECODER.as_dict(), "encoder_layers": 9, "model_type": "whisper"}
+    assert DecoderConfig.from_config(config) == TINY_DECODER

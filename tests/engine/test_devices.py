@@ -1,4 +1,4 @@
-"""What a device is made ready with."""
+"""Devices: freed memory is kept."""
 
 import os
 import platform
@@ -11,9 +11,9 @@ import torch
 from hearback.engine import devices, malloc
 from hearback.engine.launch.processes import ROOT
 
-PLAIN = {name: value for name, value in os.environ.items() if not malloc.rules_malloc(name)}
-# Ten blocks of 64 MB, one after another; what is printed counts the pages that were asked for. The
-# first ones do not count: aligned blocks leave scraps, and it takes a few until one of them fits.
+PLAIN = {name: value for name, value in os.environ.items() if not malloc.configures_malloc(name)}
+# Allocates blocks of 64 MB one after another, and prints the number of page faults of the last ten.
+# The first blocks are not counted, because alignment makes the allocator need a few more.
 COUNT_PAGES = """
 import resource, sys, torch
 from hearback.engine.devices import choose_device, keep_freed_memory
@@ -26,7 +26,7 @@ for _ in range(10):
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 glibc_only = pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="how malloc works is set for glibc alone"
+    platform.libc_ver()[0] != "glibc", reason="malloc is configured for glibc only"
 )
 
 
@@ -45,15 +45,15 @@ def count_pages(argument: str, **environment: str) -> int:
 
 @pytest.mark.slow
 @glibc_only
-def test_on_a_cpu_memory_is_not_asked_for_again() -> None:
+def test_freed_memory_is_reused_on_a_cpu() -> None:
     pages = 640_000_000 // os.sysconf("SC_PAGE_SIZE")
     assert count_pages("chosen") < pages / 100
-    assert count_pages("not chosen") > pages / 2  # else there is nothing to gain
+    assert count_pages("not chosen") > pages / 2  # otherwise there would be no gain
 
 
 @pytest.mark.slow
 @glibc_only
-def test_what_the_environment_says_of_malloc_stays() -> None:
+def test_malloc_settings_of_the_environment_are_kept() -> None:
     pages = 640_000_000 // os.sysconf("SC_PAGE_SIZE")
     assert count_pages("chosen", MALLOC_TRIM_THRESHOLD_="131072") > pages / 2
 
@@ -77,7 +77,7 @@ class Library:
 
 @pytest.mark.usefixtures("plain_environment")
 @pytest.mark.parametrize(("most", "n_calls"), [(2**31 - 1, 2), (2**25, 3)])
-def test_an_older_glibc_keeps_what_it_can(
+def test_older_glibc_has_a_lower_threshold(
     monkeypatch: pytest.MonkeyPatch, most: int, n_calls: int
 ) -> None:
     library = Library(most)
@@ -97,7 +97,7 @@ def test_an_older_glibc_keeps_what_it_can(
         ("linux", {"MALLOC_ARENA_MAX": "1"}),
     ],
 )
-def test_elsewhere_nothing_is_set(
+def test_other_systems_are_unchanged(
     monkeypatch: pytest.MonkeyPatch, system: str, environment: dict[str, str]
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)

@@ -1,4 +1,4 @@
-"""Digests that are remembered."""
+"""The cache of digests."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hearback.engine import io
-from hearback.engine.io import KnownDigests, sha256_of
+from hearback.engine.io import DigestCache, sha256_of
 
 
 @pytest.fixture
@@ -19,10 +19,10 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tuple[str, int]]:
-    """Ask as a new process does; return the digest and how many files were read for it."""
+def digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tuple[str, int]]:
+    """Return a function of a new cache: the digest of a file, and the number of files read."""
 
-    def asked(path: Path) -> tuple[str, int]:
+    def compute(path: Path) -> tuple[str, int]:
         read = []
 
         def note(path: Path) -> str:
@@ -30,26 +30,26 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], tup
             return sha256_of(path)
 
         monkeypatch.setattr(io, "sha256_of", note)
-        known = KnownDigests(tmp_path / "digests")
-        digest = known.of(path)
-        known.keep()
-        return digest, len(read)
+        cache = DigestCache(tmp_path / "digests")
+        value = cache.sha256(path)
+        cache.save()
+        return value, len(read)
 
-    return asked
-
-
-def test_a_file_is_read_once(file: Path, ask: Callable[[Path], tuple[str, int]]) -> None:
-    assert [ask(file) for _ in range(3)] == [(sha256_of(file), n) for n in (1, 0, 0)]
+    return compute
 
 
-def write_as_much(file: Path) -> None:
-    """Other content of the same size, and the time of modification set back."""
+def test_a_file_is_read_once(file: Path, digest: Callable[[Path], tuple[str, int]]) -> None:
+    assert [digest(file) for _ in range(3)] == [(sha256_of(file), n) for n in (1, 0, 0)]
+
+
+def overwrite_in_place(file: Path) -> None:
+    """Write other content of the same size, and restore the modification time."""
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     file.write_bytes(b"WEIGHTS")
     os.utime(file, ns=times)
 
 
-def put_another_in_its_place(file: Path) -> None:
+def replace_by_another_file(file: Path) -> None:
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     other = file.with_name("other")
     other.write_bytes(b"WEIGHTS")
@@ -57,47 +57,47 @@ def put_another_in_its_place(file: Path) -> None:
     other.replace(file)
 
 
-@pytest.mark.parametrize("change", [write_as_much, put_another_in_its_place])
+@pytest.mark.parametrize("change", [overwrite_in_place, replace_by_another_file])
 def test_a_file_that_changed_is_read_again(
-    file: Path, ask: Callable[[Path], tuple[str, int]], change: Callable[[Path], None]
+    file: Path, digest: Callable[[Path], tuple[str, int]], change: Callable[[Path], None]
 ) -> None:
-    first, _ = ask(file)
+    first, _ = digest(file)
     change(file)
-    second, n_read = ask(file)
+    second, n_read = digest(file)
     assert (second, n_read) == (sha256_of(file), 1)
     assert second != first
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "null", '{"weights": 1}'])
-def test_what_is_remembered_may_be_damaged_or_gone(
-    file: Path, tmp_path: Path, ask: Callable[[Path], tuple[str, int]], content: str
+def test_a_damaged_or_missing_cache_is_ignored(
+    file: Path, tmp_path: Path, digest: Callable[[Path], tuple[str, int]], content: str
 ) -> None:
-    ask(file)
+    digest(file)
     (tmp_path / "digests").write_text(content.replace("weights", str(file)))
-    assert ask(file) == (sha256_of(file), 1)
+    assert digest(file) == (sha256_of(file), 1)
     (tmp_path / "digests").unlink()
-    assert ask(file) == (sha256_of(file), 1)
+    assert digest(file) == (sha256_of(file), 1)
 
 
-def test_a_file_that_is_gone_is_an_error_and_forgotten(
-    file: Path, tmp_path: Path, ask: Callable[[Path], tuple[str, int]]
+def test_a_deleted_file_is_an_error_and_dropped_from_the_cache(
+    file: Path, tmp_path: Path, digest: Callable[[Path], tuple[str, int]]
 ) -> None:
-    ask(file)
+    digest(file)
     other = tmp_path / "other"
     other.write_bytes(b"other")
-    ask(other)
+    digest(other)
     file.unlink()
     with pytest.raises(FileNotFoundError):
-        ask(file)
-    ask(other)
+        digest(file)
+    digest(other)
     assert list(json.loads((tmp_path / "digests").read_text())) == [str(other)]
 
 
-def test_files_that_are_not_asked_for_are_not_forgotten(
-    file: Path, tmp_path: Path, ask: Callable[[Path], tuple[str, int]]
+def test_digests_of_other_files_stay_cached(
+    file: Path, tmp_path: Path, digest: Callable[[Path], tuple[str, int]]
 ) -> None:
-    ask(file)
+    digest(file)
     other = tmp_path / "other"
     other.write_bytes(b"other")
-    ask(other)
-    assert ask(file) == (sha256_of(file), 0)
+    digest(other)
+    assert digest(file) == (sha256_of(file), 0)

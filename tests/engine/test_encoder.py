@@ -1,3 +1,5 @@
+"""The encoder equals that of Transformers, for shorter windows too."""
+
 from typing import Any
 
 import numpy as np
@@ -9,25 +11,25 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder as Their
 from hearback.engine.audio.log_mel import log_mel
 from hearback.engine.project import ROOT
 from hearback.engine.whisper.encoder import (
-    LONGEST_PLAIN_ATTENTION,
+    MAX_PLAIN_ATTENTION_FRAMES,
     N_POSITIONS,
-    EncoderShape,
+    EncoderConfig,
     WhisperEncoder,
     attend,
 )
-from hearback.engine.whisper.pretrained import read_config, read_tensors
+from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.reading.window_batches import Pair, collate, window_samples
 from tests.conftest import TINY
 
 TINY_EN = ROOT / "assets" / "whisper-tiny.en"
 
 
-def their_encoder(shape: EncoderShape) -> TheirEncoder:
-    sizes: dict[str, Any] = {**shape.as_config(), "max_source_positions": N_POSITIONS}
+def their_encoder(config: EncoderConfig) -> TheirEncoder:
+    sizes: dict[str, Any] = {**config.as_dict(), "max_source_positions": N_POSITIONS}
     return TheirEncoder(WhisperConfig(**sizes)).eval()
 
 
-def test_equals_the_encoder_of_transformers_cut_to_800_positions() -> None:
+def test_equals_the_encoder_of_transformers_with_800_positions() -> None:
     torch.manual_seed(0)
     theirs = their_encoder(TINY)
     ours = WhisperEncoder(TINY)
@@ -41,9 +43,9 @@ def test_equals_the_encoder_of_transformers_cut_to_800_positions() -> None:
 
 @pytest.mark.slow
 def test_a_fixed_window_equals_transformers_on_real_weights() -> None:
-    config, tensors = read_config(TINY_EN), read_tensors(TINY_EN, "encoder")
-    shape = EncoderShape.from_config(config)
-    ours, theirs = WhisperEncoder(shape), their_encoder(shape)
+    config = EncoderConfig.from_config(read_config(TINY_EN))
+    tensors = read_tensors(TINY_EN, "encoder")
+    ours, theirs = WhisperEncoder(config), their_encoder(config)
     ours.load_pretrained(tensors)
     cut = tensors["embed_positions.weight"][:N_POSITIONS]
     theirs.load_state_dict(tensors | {"embed_positions.weight": cut})
@@ -53,7 +55,7 @@ def test_a_fixed_window_equals_transformers_on_real_weights() -> None:
         for n in (30_000, 200_000)
     ]
     batch = collate(pairs, window_samples(30_000, "fixed", 0.64))
-    features = log_mel(batch.waveforms, shape.num_mel_bins)
+    features = log_mel(batch.waveforms, config.num_mel_bins)
     assert features.shape == (2, 80, 1600)
     with torch.no_grad():
         torch.testing.assert_close(
@@ -61,13 +63,13 @@ def test_a_fixed_window_equals_transformers_on_real_weights() -> None:
         )
 
 
-def test_a_shorter_window_has_the_first_positions() -> None:
+def test_a_shorter_window_uses_the_first_positions() -> None:
     torch.manual_seed(0)
     encoder = WhisperEncoder(TINY)
     assert encoder(torch.randn(1, 80, 64)).shape == (1, 32, TINY.d_model)
 
 
-def test_a_window_beyond_16_seconds_is_refused() -> None:
+def test_a_window_beyond_16_seconds_is_rejected() -> None:
     with pytest.raises(ValueError, match="801 frames"):
         WhisperEncoder(TINY)(torch.zeros(1, 80, 1602))
 
@@ -96,28 +98,30 @@ def test_frozen_layers_have_no_gradient(n_layers: int, trained: set[str]) -> Non
     assert with_gradient == trained
 
 
-def test_a_tensor_of_another_shape_is_refused() -> None:
+def test_a_tensor_of_another_shape_is_rejected() -> None:
     tensors = WhisperEncoder(TINY).state_dict()
     with pytest.raises(RuntimeError, match=r"conv1\.weight"):
         WhisperEncoder(TINY).load_pretrained(tensors | {"conv1.weight": torch.zeros(1, 1, 3)})
 
 
-@pytest.mark.parametrize("learning", [False, True])
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("n_places", [9, LONGEST_PLAIN_ATTENTION, LONGEST_PLAIN_ATTENTION + 1])
-def test_attention_is_the_same_whichever_way_it_is_computed(
-    n_places: int, dtype: torch.dtype, causal: bool, learning: bool
+@pytest.mark.parametrize(
+    "n_positions", [9, MAX_PLAIN_ATTENTION_FRAMES, MAX_PLAIN_ATTENTION_FRAMES + 1]
+)
+def test_all_attention_kernels_give_the_same_result(
+    n_positions: int, dtype: torch.dtype, causal: bool, training: bool
 ) -> None:
     rng = torch.Generator().manual_seed(0)
-    queries, keys, values = torch.randn(3, 2, 2, n_places, 8, generator=rng).unbind()
+    queries, keys, values = torch.randn(3, 2, 2, n_positions, 8, generator=rng).unbind()
     scores = queries @ keys.transpose(-1, -2) / 8**0.5
     if causal:
-        later = torch.ones(n_places, n_places, dtype=torch.bool).triu(1)
+        later = torch.ones(n_positions, n_positions, dtype=torch.bool).triu(1)
         scores = scores.masked_fill(later, float("-inf"))
     expected = scores.softmax(-1) @ values
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        queries.requires_grad_(learning)
+        queries.requires_grad_(training)
         attended = attend(*(x.to(dtype) for x in (queries, keys, values)), causal=causal)
     assert attended.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 0.03

@@ -1,4 +1,4 @@
-"""Who validates whom."""
+"""Cross-validation splits."""
 
 import numpy as np
 import pandas as pd
@@ -6,11 +6,12 @@ import pytest
 
 from hearback.engine.data.folds import assign_folds
 from hearback.engine.errors import HearbackError
-from hearback.reading.tables import TASKS
+
+TASKS = ("deletion", "blending", "nonword_repetition", "sentence_repetition")
 
 
 def make_table(n_rows: int = 360, n_speakers: int = 30) -> pd.DataFrame:
-    """Every speaker says every text of their task; the first half of them, correctly."""
+    """Return clips of all texts of each speaker's task; half of the speakers read correctly."""
     numbers = np.arange(n_rows)
     speakers = numbers % n_speakers
     return pd.DataFrame(
@@ -31,21 +32,21 @@ def split(table: pd.DataFrame, n_folds: int = 6, group_by: str | None = None) ->
 @pytest.mark.parametrize(
     ("group_by", "together"), [(None, "speaker"), ("expected_text", "expected_text")]
 )
-def test_a_group_is_held_out_as_a_whole(group_by: str | None, together: str) -> None:
+def test_groups_are_never_split(group_by: str | None, together: str) -> None:
     table = make_table()
     folds = split(table, group_by=group_by)
     assert sorted(set(folds)) == list(range(6))
     assert len(set(zip(table[together], folds, strict=True))) == len(set(table[together]))
 
 
-def test_folds_of_speakers_have_the_same_share_of_correct_clips() -> None:
+def test_folds_by_speaker_are_stratified_by_label() -> None:
     table = make_table(n_speakers=36)
     shares = table["score"].groupby(split(table)).mean()
     np.testing.assert_allclose(shares, table["score"].mean(), atol=0.1)
 
 
 @pytest.mark.parametrize("with_speakers", [True, False])
-def test_ungrouped_folds_have_the_same_share_of_every_task_and_label(with_speakers: bool) -> None:
+def test_ungrouped_folds_are_stratified_by_task_and_label(with_speakers: bool) -> None:
     table = make_table(n_speakers=10)
     metadata = table if with_speakers else table.drop(columns="speaker")
     folds = split(metadata, group_by="none" if with_speakers else None)
@@ -64,7 +65,7 @@ def test_the_split_depends_on_the_filenames_and_not_on_their_order(group_by: str
 
 
 @pytest.mark.parametrize(
-    ("table", "n_folds", "group_by", "said"),
+    ("table", "n_folds", "group_by", "message"),
     [
         (make_table(), 1, None, "--n_folds 1: .* at least 2 folds"),
         (make_table(n_speakers=3), 6, None, "3 speakers cannot make 6 folds.*--n_folds"),
@@ -81,12 +82,12 @@ def test_the_split_depends_on_the_filenames_and_not_on_their_order(group_by: str
             "speaker",
             "folds by speaker: the metadata has no such column",
         ),
-        # Three right and three wrong: no label for every fold.
+        # Three rows per label, fewer than folds.
         (make_table(n_rows=6, n_speakers=6), 6, None, "6 rows are too few .* 6 folds.*--n_folds"),
     ],
 )
-def test_what_cannot_be_split_is_an_error_that_says_why(
-    table: pd.DataFrame, n_folds: int, group_by: str | None, said: str
+def test_impossible_splits_are_errors(
+    table: pd.DataFrame, n_folds: int, group_by: str | None, message: str
 ) -> None:
-    with pytest.raises(HearbackError, match=said):
+    with pytest.raises(HearbackError, match=message):
         split(table, n_folds, group_by)

@@ -1,4 +1,4 @@
-"""Pooling over a pair's true length, the recipes' classifiers, and one that is started."""
+"""Masked pooling, classifiers, and the layer initialised as a logistic regression."""
 
 from itertools import product
 from typing import Literal, get_args
@@ -41,21 +41,21 @@ def make_head(
     return Head(WIDTH, 2, pooling=pooling, hidden=hidden, dropout=dropout, dropout_on=dropout_on)
 
 
-def test_mean_pooling_is_the_mean_of_what_was_heard() -> None:
-    frames, heard = make_frames()
+def test_mean_pooling_is_the_mean_over_the_mask() -> None:
+    frames, mask = make_frames()
     expected = [pair[:n].mean(0) for pair, n in zip(frames, LENGTHS.tolist(), strict=True)]
-    torch.testing.assert_close(MeanPooling()(frames, heard), torch.stack(expected))
+    torch.testing.assert_close(MeanPooling()(frames, mask), torch.stack(expected))
 
 
 def test_attention_s_weights_sum_to_one() -> None:
-    frames, heard = make_frames()
+    frames, mask = make_frames()
     frames[..., 0] = 1  # pooled, this is the sum of the weights
-    pooled = AttentionPooling(WIDTH)(frames, heard)
+    pooled = AttentionPooling(WIDTH)(frames, mask)
     torch.testing.assert_close(pooled[:, 0], torch.ones(len(LENGTHS)))
 
 
-def test_attention_goes_to_the_frames_with_the_highest_scores() -> None:
-    frames, heard = make_frames()
+def test_attention_selects_the_valid_frames_with_the_highest_scores() -> None:
+    frames, mask = make_frames()
     pooling = AttentionPooling(WIDTH)
 
     class FirstValue(nn.Module):
@@ -63,39 +63,39 @@ def test_attention_goes_to_the_frames_with_the_highest_scores() -> None:
             return 100 * x[..., :1]
 
     pooling.score = FirstValue()  # type: ignore[assignment]
-    # The loudest frame of all lies beyond the second pair's end.
+    # The frame with the highest score is beyond the second pair's end.
     frames[:, :, 0] = torch.tensor([0, 2, 0, 0, 0, 0, 0, 0, 0, 3.0])
     expected = torch.stack([frames[0, 9], frames[1, 1], frames[2, 0]])
-    torch.testing.assert_close(pooling(frames, heard), expected)
+    torch.testing.assert_close(pooling(frames, mask), expected)
 
 
 HEADS = list(product(get_args(Pooling), (None, 5), get_args(DropoutOn)))
 
 
 @pytest.mark.parametrize(("pooling", "hidden", "dropout_on"), HEADS)
-def test_what_lies_beyond_the_true_length_is_not_heard(
+def test_logits_do_not_depend_on_the_padding(
     pooling: Pooling, hidden: int | None, dropout_on: DropoutOn
 ) -> None:
     head = make_head(pooling, hidden, 0.4, dropout_on).eval()
-    frames, heard = make_frames()
+    frames, mask = make_frames()
     context = torch.rand(len(frames), 2)
-    logits = head(frames, heard, context)
+    logits = head(frames, mask, context)
     assert logits.shape == (len(frames),)
-    beyond = torch.where(heard[..., None], frames, 1e3)
-    torch.testing.assert_close(head(beyond, heard, context), logits)
-    within = torch.where(heard[..., None], frames + 1, frames)
-    assert (head(within, heard, context) != logits).all()
-    assert (head(frames, heard, context + 1) != logits).all()
+    beyond = torch.where(mask[..., None], frames, 1e3)
+    torch.testing.assert_close(head(beyond, mask, context), logits)
+    within = torch.where(mask[..., None], frames + 1, frames)
+    assert (head(within, mask, context) != logits).all()
+    assert (head(frames, mask, context + 1) != logits).all()
 
 
 @pytest.mark.parametrize("pooling", get_args(Pooling))
-def test_a_frame_that_is_not_heard_has_no_gradient(pooling: Pooling) -> None:
-    frames, heard = make_frames()
+def test_frames_in_the_padding_have_no_gradient(pooling: Pooling) -> None:
+    frames, mask = make_frames()
     frames.requires_grad_()
-    make_head(pooling)(frames, heard, torch.zeros(3, 2)).sum().backward()
+    make_head(pooling)(frames, mask, torch.zeros(3, 2)).sum().backward()
     assert frames.grad is not None
     assert frames.grad.isfinite().all()
-    assert ((frames.grad != 0).any(-1) == heard).all()
+    assert ((frames.grad != 0).any(-1) == mask).all()
 
 
 @pytest.mark.parametrize(
@@ -115,35 +115,35 @@ def test_classifiers_have_the_recipes_shapes(
     assert [tuple(layer.weight.shape) for layer in linear] == shapes
 
 
-def classifier_s_input(head: Head, frames: Tensor, heard: Tensor, context: Tensor) -> Tensor:
+def classifier_s_input(head: Head, frames: Tensor, mask: Tensor, context: Tensor) -> Tensor:
     seen = []
     head.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    head(frames, heard, context)
+    head(frames, mask, context)
     return seen[0]
 
 
-def test_both_poolings_stand_side_by_side() -> None:
-    frames, heard = make_frames()
+def test_both_poolings_are_concatenated() -> None:
+    frames, mask = make_frames()
     context = torch.rand(3, 2)
     head = make_head("attention+mean")
-    expected = [head.poolings[0](frames, heard), MeanPooling()(frames, heard), context]
+    expected = [head.poolings[0](frames, mask), MeanPooling()(frames, mask), context]
     torch.testing.assert_close(
-        classifier_s_input(head, frames, heard, context), torch.cat(expected, dim=1)
+        classifier_s_input(head, frames, mask, context), torch.cat(expected, dim=1)
     )
 
 
-def test_dropout_falls_where_the_recipe_says_and_not_on_the_context() -> None:
+def test_dropout_is_on_frames_or_on_the_pooled_vector_and_never_on_the_context() -> None:
     frames, context = torch.ones(4, 400, WIDTH), torch.full((4, 2), 0.25)
-    heard = torch.ones(4, 400, dtype=torch.bool)
+    mask = torch.ones(4, 400, dtype=torch.bool)
     inputs = {
         where: classifier_s_input(
-            make_head(dropout=0.5, dropout_on=where).train(), frames, heard, context
+            make_head(dropout=0.5, dropout_on=where).train(), frames, mask, context
         )
         for where in get_args(DropoutOn)
     }
     for seen in inputs.values():
         torch.testing.assert_close(seen[:, WIDTH:], context)
-    # Of 400 frames about half are left, at double the value; of the pooled vector all or nothing.
+    # About half of 400 frames remain, doubled; of a pooled value all or nothing remains.
     of_frames, of_pooled = inputs["frames"][:, :WIDTH], inputs["pooled"][:, :WIDTH]
     torch.testing.assert_close(of_frames, torch.ones(4, WIDTH), atol=0.3, rtol=0)
     assert of_frames.unique().numel() > 2
@@ -152,7 +152,7 @@ def test_dropout_falls_where_the_recipe_says_and_not_on_the_context() -> None:
 
 
 def make_table(n_rows: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """Features of unlike scales, (80, 3), and labels that the first two of them tell, (80,)."""
+    """Features of different scales, (80, 3), and labels that depend on the first two, (80,)."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(n_rows, 3)) * [1, 20, 0.1] + [3, -50, 0]
     labels = features[:, 0] - features[:, 1] / 20 + rng.normal(size=n_rows) > 5.5
@@ -160,7 +160,7 @@ def make_table(n_rows: int = 80) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("c", [0.1, 10.0])
-def test_a_started_layer_is_a_logistic_regression_on_standardised_features(c: float) -> None:
+def test_an_initialised_layer_is_a_logistic_regression_on_z_scored_features(c: float) -> None:
     features, labels = make_table()
     layer = LogisticInitLinear(3)
     layer.init_from_pretrained(features, labels, c)
@@ -171,7 +171,7 @@ def test_a_started_layer_is_a_logistic_regression_on_standardised_features(c: fl
     np.testing.assert_allclose(logits.detach(), expected.decision_function(scaled), atol=1e-4)
 
 
-def test_a_started_layer_takes_its_start_along_and_goes_on_learning() -> None:
+def test_an_initialised_layer_keeps_its_state_and_is_trainable() -> None:
     features, labels = make_table()
     layer, again = LogisticInitLinear(3), LogisticInitLinear(3)
     layer.init_from_pretrained(features, labels)
@@ -183,9 +183,9 @@ def test_a_started_layer_takes_its_start_along_and_goes_on_learning() -> None:
     assert layer.linear.weight.grad is not None and layer.linear.weight.grad.any()
 
 
-# 0.1 and -7.3 have no exact binary form: their halves are others than what was standardised by.
+# 0.1 and -7.3 change when rounded to half precision, unlike the stored mean.
 @pytest.mark.parametrize("constant", [0.0, 0.75, 0.1, -7.3])
-def test_a_feature_that_is_the_same_for_all_stays_harmless_in_half_precision(
+def test_a_constant_feature_has_no_effect_after_rounding_to_half_precision(
     constant: float,
 ) -> None:
     features, labels = make_table()
@@ -210,7 +210,7 @@ def test_features_are_standardised_in_full_precision_under_autocast() -> None:
         assert layer(x).dtype == torch.float32
 
 
-def test_nothing_starts_from_labels_that_are_all_the_same() -> None:
+def test_labels_of_one_class_are_an_error() -> None:
     features, _ = make_table()
     with pytest.raises(ValueError, match="class"):
         LogisticInitLinear(3).init_from_pretrained(features, np.ones(len(features)))

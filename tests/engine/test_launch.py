@@ -1,11 +1,10 @@
-"""Jobs side by side, on stub scripts that say what they saw."""
+"""Jobs in parallel on this machine, with stub scripts."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -16,17 +15,18 @@ import pytest
 from hearback.engine.io import write_json
 from hearback.engine.launch import local, processes
 from hearback.engine.launch.jobs import Job, Outcome, as_table, last_line, run_all
-from hearback.engine.launch.local import LocalLauncher, deal_gpus
-from hearback.engine.training.fold_files import FoldFiles, only_trainer
+from hearback.engine.launch.local import LocalLauncher, assign_gpus
+from hearback.engine.project import ROOT
+from hearback.engine.training.fold_files import FoldFiles, lock_fold
+from tests.helpers import is_running, wait_for
 
-PROJECT = Path(__file__).parents[2]
 SLEEP = "import time; print('sleeps', flush=True); time.sleep(60)"
-DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + SLEEP
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends orphans")
+IGNORING = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + SLEEP
+linux = pytest.mark.skipif(sys.platform != "linux", reason="orphans end only on Linux")
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "POLL_SECONDS", 0.005)
 
 
@@ -55,26 +55,11 @@ def run(
         return {str(outcome.job): outcome for outcome in outcomes}
 
 
-def wait_for(happened: Callable[[], object], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.01)
-
-
 def sleeps(job: Job) -> bool:
     return job.log is not None and "sleeps" in job.log.read_text()
 
 
-def lives(process: int) -> bool:
-    """Whether a process that need not be our child is there, and no zombie."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False
-
-
-def test_jobs_run_at_once_each_with_its_log(make_job: Callable[..., Job], tmp_path: Path) -> None:
+def test_jobs_run_in_parallel_with_a_log_each(make_job: Callable[..., Job], tmp_path: Path) -> None:
     # Each ends when it has seen the other, or fails.
     meet = (
         "import time; open('here{}', 'w'); print('I am {}')\n"
@@ -90,14 +75,14 @@ def test_jobs_run_at_once_each_with_its_log(make_job: Callable[..., Job], tmp_pa
         assert job.log is not None and job.log.read_text() == f"I am {job.fold}\n"
 
 
-def test_a_log_is_added_to(make_job: Callable[..., Job], tmp_path: Path) -> None:
-    job = make_job("print('said')")
+def test_output_is_appended_to_the_log(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    job = make_job("print('line')")
     run([job], tmp_path)
     run([job], tmp_path)
-    assert job.log is not None and job.log.read_text() == "said\nsaid\n"
+    assert job.log is not None and job.log.read_text() == "line\nline\n"
 
 
-def test_one_that_fails_does_not_stop_the_others(
+def test_a_failed_job_does_not_stop_other_jobs(
     make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     jobs = [
@@ -107,7 +92,7 @@ def test_one_that_fails_does_not_stop_the_others(
         make_job(fold=3),
     ]
     outcomes = run(jobs, tmp_path)
-    assert {name: (outcome.outcome, outcome.why) for name, outcome in outcomes.items()} == {
+    assert {name: (outcome.outcome, outcome.reason) for name, outcome in outcomes.items()} == {
         "model1m fold 0": ("failed", "exit status 1"),
         "model1m fold 1": ("trained", ""),
         "model1m fold 2": ("failed", "killed: Killed"),
@@ -116,11 +101,11 @@ def test_one_that_fails_does_not_stop_the_others(
     assert jobs[0].log is not None and last_line(jobs[0].log) == "no space left"
 
 
-def test_a_job_comes_after_the_one_that_it_starts_from(
+def test_a_job_runs_after_the_one_it_depends_on(
     make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     note = "open('order', 'a').write('{} ')"
-    jobs = [  # the other way round; and another fold of it is nothing to wait for
+    jobs = [  # in reverse order
         make_job(note.format("c"), model="model3mb", after="model2ds"),
         make_job(note.format("b"), model="model2ds", after="model1m"),
         make_job("import time; time.sleep(0.1); " + note.format("a"), model="model1m"),
@@ -130,7 +115,7 @@ def test_a_job_comes_after_the_one_that_it_starts_from(
     assert (tmp_path / "order").read_text() == "a b c "
 
 
-def test_what_would_start_from_a_fold_that_failed_is_not_run(
+def test_jobs_that_depend_on_a_failed_job_are_skipped(
     make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     jobs = [
@@ -140,31 +125,31 @@ def test_what_would_start_from_a_fold_that_failed_is_not_run(
         make_job(model="model2ds", after="model1m", fold=1),
     ]
     outcomes = run(jobs, tmp_path)
-    told = {name: (outcome.outcome, outcome.why) for name, outcome in outcomes.items()}
-    assert told["model2ds fold 0"] == ("not run", "it starts from model1m fold 0: failed")
-    assert told["model3mb fold 0"] == ("not run", "it starts from model2ds fold 0: not run")
-    assert told["model2ds fold 1"] == ("trained", "")
+    results = {name: (outcome.outcome, outcome.reason) for name, outcome in outcomes.items()}
+    assert results["model2ds fold 0"] == ("not run", "it starts from model1m fold 0: failed")
+    assert results["model3mb fold 0"] == ("not run", "it starts from model2ds fold 0: not run")
+    assert results["model2ds fold 1"] == ("trained", "")
     assert not (tmp_path / "runs" / "model2ds_0.log").exists()
 
 
-def test_a_fold_that_another_process_trains_is_left_to_it(
+def test_a_fold_that_another_process_is_training_is_skipped(
     make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     jobs = [make_job("open('ran', 'w')"), make_job(fold=1)]
-    with only_trainer(FoldFiles(tmp_path / "assets", "model1m", 0)):
+    with lock_fold(FoldFiles(tmp_path / "assets", "model1m", 0)):
         outcomes = run(jobs, tmp_path)
     assert outcomes["model1m fold 0"].outcome == "locked"
     assert outcomes["model1m fold 1"].outcome == "trained"
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_fold_that_another_process_took_first_shows_as_locked(
+def test_a_fold_that_another_process_locks_first_is_locked(
     make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
-    """It was free when we looked, and taken when our own process wanted it."""
+    """The lock is free when the job is started, but not when it runs."""
     files = FoldFiles(tmp_path / "assets", "model1m", 0)
-    job = make_job("raise SystemExit('another process trains it')")
-    lock = only_trainer(files)
+    job = make_job("raise SystemExit('another process is training it')")
+    lock = lock_fold(files)
 
     class Late(LocalLauncher):
         def start(self, job: Job) -> None:
@@ -177,83 +162,83 @@ def test_a_fold_that_another_process_took_first_shows_as_locked(
     assert outcome.outcome == "locked"
 
 
-def test_what_another_process_has_trained_meanwhile_is_not_trained_again(
+def test_a_fold_trained_by_another_process_is_not_trained_again(
     make_job: Callable[..., Job], tmp_path: Path
 ) -> None:
     job = make_job("open('ran', 'w')")
     outcome = run([job], tmp_path, is_done=lambda job: True)["model1m fold 0"]
-    assert (outcome.outcome, outcome.why) == ("trained", "by another process meanwhile")
+    assert (outcome.outcome, outcome.reason) == ("trained", "by another process")
     assert not (tmp_path / "ran").exists()
 
 
-SEEN = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS")
-SAY = f"import json; print(json.dumps({{n: os.environ.get(n) for n in {SEEN}}}), flush=True); "
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS")
+PRINT_ENVIRONMENT = (
+    f"import json; print(json.dumps({{n: os.environ.get(n) for n in {VARIABLES}}}), flush=True); "
+)
 
 
-def seen(job: Job) -> dict[str, str | None]:
+def environment_of(job: Job) -> dict[str, str | None]:
     assert job.log is not None
     return json.loads(job.log.read_text().splitlines()[0])
 
 
-def test_each_job_sees_its_gpu_and_they_are_shared_evenly(
+def test_each_job_sees_one_gpu_and_gpus_are_shared_evenly(
     make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in SEEN:
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(local, "count_processors", lambda: 14)
-    jobs = [make_job(SAY + SLEEP, fold=fold) for fold in range(4)]
+    jobs = [make_job(PRINT_ENVIRONMENT + SLEEP, fold=fold) for fold in range(4)]
     with closing(LocalLauncher(["0", "0", "1", "1"])) as launcher:
         gpus = []
         for job in jobs:
             assert launcher.has_room
             launcher.start(job)
             wait_for(partial(sleeps, job))
-            values = seen(job)
+            values = environment_of(job)
             gpus.append(values["CUDA_VISIBLE_DEVICES"])
             assert (values["CUDA_DEVICE_ORDER"], values["OMP_NUM_THREADS"]) == ("PCI_BUS_ID", "3")
         assert not launcher.has_room
-    assert gpus == ["0", "1", "0", "1"]  # not the order of the slots
+    assert gpus == ["0", "1", "0", "1"]  # not in the order of the slots
 
 
-def test_a_slot_that_is_free_again_is_used_again(
-    make_job: Callable[..., Job], tmp_path: Path
-) -> None:
-    jobs = [make_job(SAY, fold=fold) for fold in range(5)]
+def test_free_slots_are_reused(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    jobs = [make_job(PRINT_ENVIRONMENT, fold=fold) for fold in range(5)]
     outcomes = run(jobs, tmp_path, slots=["0", "1"])
     assert [outcome.outcome for outcome in outcomes.values()] == ["trained"] * 5
-    assert {seen(job)["CUDA_VISIBLE_DEVICES"] for job in jobs} == {"0", "1"}
+    assert {environment_of(job)["CUDA_VISIBLE_DEVICES"] for job in jobs} == {"0", "1"}
 
 
-def test_one_job_on_this_machine_has_the_environment_as_it_is(
+def test_a_single_job_has_an_unchanged_environment(
     make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in SEEN:
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    job = make_job(SAY)
+    job = make_job(PRINT_ENVIRONMENT)
     run([job], tmp_path, slots=[None])
-    assert seen(job) == dict.fromkeys(SEEN)
+    assert environment_of(job) == dict.fromkeys(VARIABLES)
 
 
-def test_the_number_of_threads_that_the_environment_asks_for_counts(
+def test_omp_num_threads_of_the_environment_is_kept(
     make_job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    job = make_job(SAY)
+    job = make_job(PRINT_ENVIRONMENT)
     run([job], tmp_path, slots=[None, None])
-    assert seen(job)["OMP_NUM_THREADS"] == "5"
+    assert environment_of(job)["OMP_NUM_THREADS"] == "5"
 
 
-def test_gpus_are_counted_among_those_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_numbered_among_the_visible_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-c0ffee")
-    assert deal_gpus([1, 0], 3) == ["GPU-c0ffee", "4", "GPU-c0ffee"]
+    assert assign_gpus([1, 0], 3) == ["GPU-c0ffee", "4", "GPU-c0ffee"]
 
 
-def test_what_still_runs_when_a_launcher_is_closed_is_ended_deaf_or_not(
+def test_closing_the_launcher_ends_its_jobs_even_if_they_ignore_signals(
     make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
-    jobs = [make_job(SLEEP), make_job(DEAF, fold=1)]
+    jobs = [make_job(SLEEP), make_job(IGNORING, fold=1)]
     launcher = LocalLauncher([None, None])
     for job in jobs:
         launcher.start(job)
@@ -269,7 +254,7 @@ def test_what_still_runs_when_a_launcher_is_closed_is_ended_deaf_or_not(
 OWNER = """
 import signal, sys, time
 from pathlib import Path
-# Tests that run in the background are deaf to these, and so would their children be.
+# Background processes ignore these signals, and their children would inherit that.
 for number in (signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 sys.path.insert(0, {project!r})
@@ -287,11 +272,9 @@ except processes.Stopped as stopped:
 
 @linux
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_no_process_outlives_the_one_that_started_it(
-    number: signal.Signals, tmp_path: Path
-) -> None:
+def test_no_process_outlives_its_parent(number: signal.Signals, tmp_path: Path) -> None:
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER.format(project=str(PROJECT), code=SLEEP)],
+        [sys.executable, "-c", OWNER.format(project=str(ROOT), code=SLEEP)],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
@@ -299,21 +282,21 @@ def test_no_process_outlives_the_one_that_started_it(
     assert owner.stdout is not None
     child = int(owner.stdout.readline())
     wait_for(lambda: "sleeps" in (tmp_path / "log").read_text())
-    assert lives(child)
+    assert is_running(child)
     owner.send_signal(number)
     expected = -number if number == signal.SIGKILL else 128 + number
     assert owner.wait(timeout=20) == expected
-    wait_for(lambda: not lives(child))
+    wait_for(lambda: not is_running(child))
 
 
 @linux
-def test_a_process_whose_starter_is_gone_already_does_not_run() -> None:
+def test_a_process_without_its_parent_does_not_run() -> None:
     bound = [sys.executable, str(processes.BOUND), str(os.getpid() + 1), "-c", "print('ran')"]
     done = subprocess.run(bound, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
 
 
-def test_the_table_says_what_became_of_each(make_job: Callable[..., Job], tmp_path: Path) -> None:
+def test_the_table_shows_each_outcome(make_job: Callable[..., Job], tmp_path: Path) -> None:
     fold_metadata = {"log_loss": 0.25, "attempts": [{}, {}]}
     write_json(FoldFiles(tmp_path, "model1m", 0).metadata, fold_metadata)
     outcomes = [
@@ -334,7 +317,7 @@ def test_the_table_says_what_became_of_each(make_job: Callable[..., Job], tmp_pa
     assert failed["log"].endswith("runs/model1m_1.log")
 
 
-def test_the_last_line_of_a_log_is_the_last_state_of_a_bar(tmp_path: Path) -> None:
+def test_the_last_line_of_a_log_may_be_a_progress_bar(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"first\n" + b"x" * 5000 + b"\n 10 %\r 20 %\r\n \xff\n\n")
     assert last_line(log) == "\ufffd"

@@ -1,3 +1,5 @@
+"""The log-mel spectrogram equals that of Transformers."""
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ def test_log_mel_equals_the_feature_extractor_of_transformers(n_mels: int) -> No
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
 
 
-def test_a_clips_features_do_not_depend_on_the_others_in_the_batch() -> None:
+def test_a_clip_s_features_do_not_depend_on_its_batch() -> None:
     quiet, loud = torch.randn(2, 6400) * torch.tensor([[0.001], [1.0]])
     together = log_mel(torch.stack([quiet, loud]), 80)
     torch.testing.assert_close(together[0], log_mel(quiet[None], 80)[0], atol=1e-5, rtol=0)

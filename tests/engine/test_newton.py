@@ -1,4 +1,4 @@
-"""Newton's method finds known minima, inside and at bounds, and says when there is none."""
+"""Newton's method finds known minima, inside and at bounds, and fails without one."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ import pytest
 from hearback.engine.evaluation.newton import Hessian, minimise, scaled_gram
 
 
-def bowl(matrix: np.ndarray, centre: np.ndarray, at_least: float | None = None) -> np.ndarray:
+def bowl(matrix: np.ndarray, centre: np.ndarray, lower_bound: float | None = None) -> np.ndarray:
     """Minimise ½ (x - centre)ᵀ matrix (x - centre)."""
 
     def function(point: np.ndarray) -> tuple[float, np.ndarray, Hessian]:
         off = point - centre
         return float(off @ matrix @ off) / 2, matrix @ off, lambda: matrix
 
-    return minimise(function, np.full(len(centre), 5.0), at_least)
+    return minimise(function, np.full(len(centre), 5.0), lower_bound)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -24,42 +24,42 @@ def test_a_minimum_without_bounds_is_the_centre(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("at_least", [0.0, -0.5])
-def test_at_a_bound_a_variable_is_there_exactly_and_could_only_rise(
-    seed: int, at_least: float
+@pytest.mark.parametrize("lower_bound", [0.0, -0.5])
+def test_a_bounded_variable_is_exactly_at_its_bound_with_a_gradient_that_points_out(
+    seed: int, lower_bound: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    root, centre = rng.normal(size=(9, 6)), rng.normal(at_least, 1, size=6)
+    root, centre = rng.normal(size=(9, 6)), rng.normal(lower_bound, 1, size=6)
     matrix = root.T @ root
-    point = bowl(matrix, centre, at_least)
+    point = bowl(matrix, centre, lower_bound)
     gradient = matrix @ (point - centre)
-    at_bound = point == at_least
+    at_bound = point == lower_bound
     assert 0 < at_bound.sum() < 6
-    assert (point >= at_least).all()
+    assert (point >= lower_bound).all()
     assert (gradient[at_bound] >= -1e-7).all()
     np.testing.assert_allclose(gradient[~at_bound], 0, atol=1e-7)
 
 
-@pytest.mark.parametrize("at_least", [None, 0.0])
-def test_directions_that_change_nothing_are_no_obstacle(at_least: float | None) -> None:
+@pytest.mark.parametrize("lower_bound", [None, 0.0])
+def test_flat_directions_are_allowed(lower_bound: float | None) -> None:
     matrix = np.ones((3, 3))
-    assert bowl(matrix, np.array([1.0, 0.0, 1.0]), at_least).sum() == pytest.approx(2, abs=1e-6)
-    flat = bowl(np.zeros((2, 2)), np.ones(2), at_least)
+    assert bowl(matrix, np.array([1.0, 0.0, 1.0]), lower_bound).sum() == pytest.approx(2, abs=1e-6)
+    flat = bowl(np.zeros((2, 2)), np.ones(2), lower_bound)
     np.testing.assert_array_equal(flat, [5, 5])
 
 
 def softplus(point: np.ndarray) -> tuple[float, np.ndarray, Hessian]:
-    """A curve on which whole Newton steps from afar overshoot ever more: log(2 cosh(x))."""
+    """Return log(2 cosh(x)), on which full Newton steps from afar diverge."""
     slope = np.tanh(point)
     return float(np.logaddexp(point, -point).sum()), slope, lambda: np.diag(1 - slope**2)
 
 
-def test_a_step_too_long_is_shortened() -> None:
+def test_long_steps_are_shortened() -> None:
     np.testing.assert_allclose(minimise(softplus, np.array([3.0, -2.0])), 0, atol=1e-7)
     np.testing.assert_array_equal(minimise(softplus, np.array([3.0, 2.0]), 1.0), [1, 1])
 
 
-def test_where_there_is_no_minimum_that_is_said() -> None:
+def test_a_function_without_a_minimum_is_an_error() -> None:
     def falling(point: np.ndarray) -> tuple[float, np.ndarray, Hessian]:
         return float(-point.sum()), -np.ones(2), lambda: np.eye(2)
 
@@ -68,7 +68,7 @@ def test_where_there_is_no_minimum_that_is_said() -> None:
 
 
 @pytest.mark.parametrize("n_rows", [1, 8191, 8192, 20000])
-def test_a_gram_matrix_is_that_of_the_scaled_rows(n_rows: int) -> None:
+def test_the_scaled_gram_matrix(n_rows: int) -> None:
     rng = np.random.default_rng(0)
     features, scale = rng.normal(size=(3, n_rows)), rng.normal(size=n_rows)
     expected = (features * scale) @ (features * scale).T

@@ -1,3 +1,5 @@
+"""Compute types, autocast and converted weights."""
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import torch
 from hearback.engine import devices
 from hearback.engine.devices import compute_dtype, has_native_bf16, mixed_precision
 from hearback.engine.errors import HearbackError
-from hearback.engine.whisper.quantize import hold_weights
+from hearback.engine.whisper.quantize import convert_weights
 from hearback.reading.models.scorers import TokenScorer
 from tests.reading.test_inference import make_model
 from train_model3mapd import RECIPE as ATTENTION
@@ -19,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def cpu_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file in place of the kernel's, of an x86 processor."""
+    """Fake /proc/cpuinfo of an x86 processor."""
     path = tmp_path / "cpuinfo"
     monkeypatch.setattr(devices, "_CPU_INFO", path)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
@@ -34,14 +36,14 @@ def cpu_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("fpu avx2 avx512f avx512_vnni", torch.float32),
     ],
 )
-def test_auto_on_a_cpu_is_bf16_where_it_has_arithmetic_for_it(
+def test_auto_on_a_cpu_is_bf16_if_it_has_native_bf16(
     flags: str, expected: torch.dtype, cpu_info: Path
 ) -> None:
     cpu_info.write_text(f"processor\t: 0\nvendor_id\t: any\nflags\t\t: {flags}\n")
     assert compute_dtype(CPU) == expected
 
 
-def test_auto_is_float32_where_the_processor_cannot_be_asked(
+def test_auto_is_float32_if_the_processor_s_flags_are_unknown(
     cpu_info: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert compute_dtype(CPU) == torch.float32
@@ -53,15 +55,15 @@ def test_auto_is_float32_where_the_processor_cannot_be_asked(
 
 
 @pytest.mark.skipif(
-    not hasattr(torch.cpu, "_is_avx512_bf16_supported"), reason="this torch does not say"
+    not hasattr(torch.cpu, "_is_avx512_bf16_supported"), reason="this torch has no such query"
 )
-def test_the_processor_s_own_answer_is_torch_s() -> None:
+def test_the_processor_s_flags_agree_with_torch() -> None:
     known = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     assert has_native_bf16() == known
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16", "int8"])
-def test_a_precision_that_is_told_is_taken(name: str) -> None:
+def test_an_explicit_precision_is_used(name: str) -> None:
     assert compute_dtype(CPU, name) == getattr(torch, name)
 
 
@@ -71,15 +73,17 @@ def test_int8_is_for_cpus() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
-def test_no_autocast_where_there_is_nothing_to_cast(dtype: torch.dtype) -> None:
+def test_no_autocast_for_float32_and_int8(dtype: torch.dtype) -> None:
     with mixed_precision(CPU, dtype):
         assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("recipe", [ATTENTION, ALIGNED, TOKENS], ids=lambda recipe: recipe.name)
-def test_held_weights_are_half_and_the_head_s_are_not(tokenizer: Path, recipe: object) -> None:
+def test_the_backbone_s_weights_are_converted_and_the_head_s_are_not(
+    tokenizer: Path, recipe: object
+) -> None:
     model = make_model(recipe, tokenizer)  # type: ignore[arg-type]
-    hold_weights(model, torch.bfloat16)
+    convert_weights(model, torch.bfloat16)
     assert model.encoder.layers[0].get_parameter("fc1.weight").dtype == torch.bfloat16
     assert model.encoder.layer_norm.weight.dtype == torch.float32
     assert model.encoder.embed_positions.weight.dtype == torch.float32
@@ -90,17 +94,17 @@ def test_held_weights_are_half_and_the_head_s_are_not(tokenizer: Path, recipe: o
         assert model.decoder.embed_positions.weight.dtype == torch.float32
 
 
-def test_quantised_products_are_near_the_exact_ones_and_not_equal(tokenizer: Path) -> None:
+def test_int8_results_are_close_to_float32_but_not_equal(tokenizer: Path) -> None:
     model, quantised = make_model(TOKENS, tokenizer), make_model(TOKENS, tokenizer)
-    hold_weights(quantised, torch.int8)
+    convert_weights(quantised, torch.int8)
     log_mel = torch.randn(2, 80, 64)
     with torch.inference_mode():
-        exact, near = model.encoder(log_mel), quantised.encoder(log_mel)
-    assert not torch.equal(exact, near)
-    torch.testing.assert_close(near, exact, atol=0.1, rtol=0)
+        exact, approximate = model.encoder(log_mel), quantised.encoder(log_mel)
+    assert not torch.equal(exact, approximate)
+    torch.testing.assert_close(approximate, exact, atol=0.1, rtol=0)
 
 
-def test_float32_changes_nothing(tokenizer: Path) -> None:
+def test_converting_to_float32_changes_nothing(tokenizer: Path) -> None:
     model = make_model(replace(ATTENTION, name="any"), tokenizer)
-    hold_weights(model, torch.float32)
+    convert_weights(model, torch.float32)
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}

@@ -1,4 +1,4 @@
-"""backbones.py: finding, bringing and reading pretrained Whispers."""
+"""Resolving, downloading, converting and reading pretrained models."""
 
 import json
 import re
@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
 from hearback.engine.whisper import ctranslate2, pretrained
+from hearback.engine.whisper.weights import read_config, read_tensors
+from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel, Wheel
 
 ENCODER = {
     "conv1.weight": torch.arange(6.0).reshape(1, 2, 3),
@@ -53,27 +55,27 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
-    """Stand in for a hub that has every model; returns the (id, revision) that it was asked for."""
-    asked: list[tuple[str, str | None]] = []
+    """A fake hub that has every model; returns the list of requested (id, revision)."""
+    requests: list[tuple[str, str | None]] = []
 
     def snapshot_download(
         repo_id: str, revision: str | None, local_dir: Path, allow_patterns: list[str], **_: Any
     ) -> None:
         assert not any(pattern.endswith(".bin") for pattern in allow_patterns)
-        asked.append((repo_id, revision))
-        whole = write_whisper(local_dir / "made")
+        requests.append((repo_id, revision))
+        whole = write_whisper(local_dir / "model")
         for path in list(whole.iterdir()):
             path.rename(local_dir / path.name)
         whole.rmdir()
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    return asked
+    return requests
 
 
 @pytest.mark.parametrize("prefix", ["model.encoder.", "encoder."])
-def test_read_tensors_gives_float32_by_inner_names(tmp_path: Path, prefix: str) -> None:
+def test_read_tensors_returns_float32_by_names_within_the_part(tmp_path: Path, prefix: str) -> None:
     folder = write_whisper(tmp_path / "whisper", prefix)
-    config, tensors = pretrained.read_config(folder), pretrained.read_tensors(folder, "encoder")
+    config, tensors = read_config(folder), read_tensors(folder, "encoder")
     assert config["d_model"] == 2
     assert tensors.keys() == ENCODER.keys()
     for name, values in tensors.items():
@@ -95,18 +97,18 @@ def write_sharded(folder: Path) -> Path:
 
 
 def test_read_tensors_reads_shards(tmp_path: Path) -> None:
-    tensors = pretrained.read_tensors(write_sharded(tmp_path / "whisper"), "encoder")
+    tensors = read_tensors(write_sharded(tmp_path / "whisper"), "encoder")
     assert tensors.keys() == ENCODER.keys()
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", 3, None, ["x"]])
-def test_shards_lie_beside_their_index(tmp_path: Path, name: object) -> None:
+def test_shard_names_with_a_path_are_rejected(tmp_path: Path, name: object) -> None:
     folder = write_sharded(tmp_path / "whisper")
     (folder / "model-00001-of-00002.safetensors").rename(tmp_path / "outside.safetensors")
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"model.encoder.conv1.weight": name}}))
     with pytest.raises(HearbackError, match=r"index\.json names no files beside it"):
-        pretrained.read_tensors(folder, "encoder")
+        read_tensors(folder, "encoder")
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "{", "[" * 10**6, "\0"])
@@ -114,21 +116,21 @@ def test_a_damaged_configuration_is_an_error(tmp_path: Path, content: str) -> No
     folder = write_sharded(tmp_path / "whisper")
     (folder / "config.json").write_text(content)
     with pytest.raises(HearbackError, match=r"config\.json"):
-        pretrained.read_config(folder)
+        read_config(folder)
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = write_sharded(tmp_path / "whisper")
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(HearbackError, match="model-00002-of-00002"):
-        pretrained.read_tensors(folder, "encoder")
+        read_tensors(folder, "encoder")
 
 
-def test_a_pickle_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_is_rejected(tmp_path: Path) -> None:
     folder = write_whisper(tmp_path / "whisper")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(HearbackError, match="pickle"):
-        pretrained.read_tensors(folder, "encoder")
+        read_tensors(folder, "encoder")
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
@@ -136,23 +138,23 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(HearbackError, match="cannot be read"):
-        pretrained.read_tensors(folder, "encoder")
+        read_tensors(folder, "encoder")
 
 
-def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_is_not_a_whisper_is_rejected(tmp_path: Path) -> None:
     folder = write_whisper(tmp_path / "bert")
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(HearbackError, match="bert"):
-        pretrained.read_config(folder)
+        read_config(folder)
 
 
-def test_a_model_without_encoder_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_encoder_is_rejected(tmp_path: Path) -> None:
     folder = write_whisper(tmp_path / "whisper", prefix="decoder.")
     with pytest.raises(HearbackError, match="no tensors of an encoder"):
-        pretrained.read_tensors(folder, "encoder")
+        read_tensors(folder, "encoder")
 
 
-def test_resolve_takes_a_directory_as_it_is(tmp_path: Path) -> None:
+def test_resolve_returns_a_directory_unchanged(tmp_path: Path) -> None:
     folder = write_whisper(tmp_path / "mine")
     assert pretrained.resolve(str(folder), tmp_path / "assets") == folder
 
@@ -169,7 +171,7 @@ def test_resolve_prefers_the_assets_to_the_hub(
 def test_resolve_downloads_a_hub_id(tmp_path: Path, hub: list[tuple[str, str | None]]) -> None:
     folder = pretrained.resolve("distil-whisper/distil-small.en", tmp_path)
     assert folder == tmp_path / "distil-small.en"
-    assert pretrained.read_config(folder)["model_type"] == "whisper"
+    assert read_config(folder)["model_type"] == "whisper"
     assert hub == [("distil-whisper/distil-small.en", None)]
 
 
@@ -182,7 +184,7 @@ def test_resolve_downloads_a_hub_id(tmp_path: Path, hub: list[tuple[str, str | N
         ("whisper-tiny.en", "hearback.engine.whisper.pretrained whisper-tiny.en"),
     ],
 )
-def test_resolve_says_how_to_bring_what_is_missing(
+def test_resolve_names_the_command_that_downloads_a_missing_model(
     tmp_path: Path, backbone: str, command: str
 ) -> None:
     with pytest.raises(HearbackError, match=re.escape(command)):
@@ -190,12 +192,14 @@ def test_resolve_says_how_to_bring_what_is_missing(
     assert names_in(tmp_path) == []
 
 
-def test_resolve_knows_no_bare_names(tmp_path: Path) -> None:
+def test_resolve_rejects_an_unknown_bare_name(tmp_path: Path) -> None:
     with pytest.raises(HearbackError, match="no backbone wisper"):
         pretrained.resolve("wisper", tmp_path)
 
 
-def test_resolve_says_how_to_convert_a_faster_whisper_directory(tmp_path: Path) -> None:
+def test_resolve_names_the_conversion_command_for_a_faster_whisper_directory(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "model.bin").touch()
     with pytest.raises(HearbackError, match="--name"):
         pretrained.resolve(str(tmp_path), tmp_path)
@@ -206,62 +210,63 @@ def test_resolve_refuses_an_empty_directory(tmp_path: Path) -> None:
         pretrained.resolve(str(tmp_path), tmp_path)
 
 
-def test_bring_takes_the_pinned_revision_from_the_hub(
+def test_download_uses_the_pinned_revision_of_the_hub(
     tmp_path: Path, hub: list[tuple[str, str | None]]
 ) -> None:
-    pretrained.bring("openai/whisper-tiny.en", tmp_path, say=lambda _: None)
+    pretrained.download_model("openai/whisper-tiny.en", tmp_path, log=lambda _: None)
     assert hub == [
-        ("openai/whisper-tiny.en", pretrained.PUBLISHED["whisper-tiny.en"].revision),
+        ("openai/whisper-tiny.en", PUBLISHED["whisper-tiny.en"].revision),
     ]
     assert names_in(tmp_path) == ["whisper-tiny.en"]
 
 
-def test_bring_leaves_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_keeps_an_existing_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     write_whisper(tmp_path / "whisper-tiny.en")
-    said: list[str] = []
-    pretrained.bring("whisper-tiny.en", tmp_path, said.append)
-    assert "already there" in said[0]
+    lines: list[str] = []
+    pretrained.download_model("whisper-tiny.en", tmp_path, lines.append)
+    assert "already there" in lines[0]
 
 
-def test_bring_refuses_an_unknown_name(tmp_path: Path) -> None:
+def test_download_rejects_an_unknown_name(tmp_path: Path) -> None:
     with pytest.raises(HearbackError, match=r"whisper-tiny\.en"):
-        pretrained.bring("tiny", tmp_path)
+        pretrained.download_model("tiny", tmp_path)
 
 
 @pytest.mark.usefixtures("no_hub")
-def test_a_model_only_on_the_hub_fails_with_the_hub(tmp_path: Path) -> None:
+def test_a_model_without_wheels_fails_when_the_hub_does(tmp_path: Path) -> None:
     with pytest.raises(HearbackError, match="Name or service not known"):
-        pretrained.bring("openai/whisper-large-v3", tmp_path)
+        pretrained.download_model("openai/whisper-large-v3", tmp_path)
     assert names_in(tmp_path) == []
 
 
 def copy_as_conversion(source: Path, target: Path) -> bool:
-    """Stand in for the converter: a directory that has model.bin's text as its d_model."""
-    write_whisper(target / "made")
-    for path in list((target / "made").iterdir()):
+    """Fake converter: writes model.bin's text as d_model."""
+    write_whisper(target / "model")
+    for path in list((target / "model").iterdir()):
         path.rename(target / path.name)
-    (target / "made").rmdir()
+    (target / "model").rmdir()
     text = (source / "model.bin").read_text()
     (target / "config.json").write_text(json.dumps({"model_type": "whisper", "d_model": text}))
     return True
 
 
 @pytest.fixture
-def two_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pretrained.Published:
-    """Publish a model in two wheels that pip can download; returns it."""
+def two_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedModel:
+    """Publish a model in two wheels that a fake pip can download."""
     whole = tmp_path / "whole"
     whole.write_text("onetwo")
-    published = pretrained.Published(
+    published = PublishedModel(
         hub_id="openai/whisper-split",
         revision="0" * 40,
         wheels=tuple(
-            pretrained.Wheel(f"split-{part}", "1.0", {f"split/{part}": "model.bin"})
-            for part in ("one", "two")
+            Wheel(f"split-{part}", "1.0", {f"split/{part}": "model.bin"}) for part in ("one", "two")
         ),
         weights_sha256=sha256_of(whole),
     )
-    monkeypatch.setitem(pretrained.PUBLISHED, "whisper-split", published)
+    monkeypatch.setitem(PUBLISHED, "whisper-split", published)
     monkeypatch.setattr(ctranslate2, "convert", copy_as_conversion)
 
     def pip(command: list[str], **_: Any) -> subprocess.CompletedProcess:
@@ -278,18 +283,18 @@ def two_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pretrained.Pu
 
 
 @pytest.mark.usefixtures("no_hub", "two_wheels")
-def test_bring_joins_the_wheels_where_no_hub_is(tmp_path: Path) -> None:
-    said: list[str] = []
-    folder = pretrained.bring("whisper-split", tmp_path / "assets", said.append)
-    assert pretrained.read_config(folder)["d_model"] == "onetwo"
-    assert "the hub did not give openai/whisper-split" in said[0]
+def test_download_joins_the_wheels_without_a_hub(tmp_path: Path) -> None:
+    lines: list[str] = []
+    folder = pretrained.download_model("whisper-split", tmp_path / "assets", lines.append)
+    assert read_config(folder)["d_model"] == "onetwo"
+    assert "the hub did not provide openai/whisper-split" in lines[0]
     origin = json.loads((folder / "origin.json").read_text())
     assert origin["from"] == "split-one 1.0, split-two 1.0"
     assert names_in(tmp_path / "assets") == ["whisper-split"]
 
 
-def test_a_wheel_with_other_weights_is_refused(
-    tmp_path: Path, two_wheels: pretrained.Published
+def test_a_wheel_with_a_wrong_checksum_is_rejected(
+    tmp_path: Path, two_wheels: PublishedModel
 ) -> None:
     other = replace(two_wheels, weights_sha256="0" * 64)
     with pytest.raises(HearbackError, match="SHA-256"):
@@ -297,8 +302,8 @@ def test_a_wheel_with_other_weights_is_refused(
     assert not (tmp_path / "assets").exists()
 
 
-def test_pips_failure_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_wheels: pretrained.Published
+def test_the_error_shows_pips_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_wheels: PublishedModel
 ) -> None:
     def pip(command: list[str], **_: Any) -> subprocess.CompletedProcess:
         return subprocess.CompletedProcess(command, 1, "", "No matching distribution found")
@@ -309,7 +314,7 @@ def test_pips_failure_is_told(
 
 
 def test_an_installed_wheel_is_not_downloaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_wheels: pretrained.Published
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_wheels: PublishedModel
 ) -> None:
     site = tmp_path / "site"
     for part in ("one", "two"):
@@ -340,7 +345,7 @@ def test_a_conversion_that_fails_leaves_nothing(
     assert names_in(tmp_path / "assets") == []
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_an_existing_target_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "model.bin").touch()
     (tmp_path / "mine").mkdir()
     with pytest.raises(HearbackError, match="exists already"):
@@ -382,13 +387,13 @@ Transcribe = Callable[[str], str]
 
 @pytest.fixture(scope="module")
 def transcribe(tmp_path_factory: pytest.TempPathFactory) -> Transcribe:
-    """Convert tiny.en from its wheel; returns a function that renders a text and transcribes it."""
+    """Convert tiny.en from its wheel; return a function that renders and transcribes a text."""
     import librosa
     from hibari import SAMPLE_RATE, Hibari
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
     folder = tmp_path_factory.mktemp("assets") / "whisper-tiny.en"
-    pretrained.convert_wheels(pretrained.PUBLISHED["whisper-tiny.en"], folder)
+    pretrained.convert_wheels(PUBLISHED["whisper-tiny.en"], folder)
     model = WhisperForConditionalGeneration.from_pretrained(folder, local_files_only=True)
     processor = WhisperProcessor.from_pretrained(folder, local_files_only=True)
     voice = Hibari(threads=1)

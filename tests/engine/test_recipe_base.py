@@ -1,4 +1,4 @@
-"""Records of any competition: checked, to JSON and back, changed by settings."""
+"""Records: validation, JSON, settings and seeds."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -25,7 +25,7 @@ class Outer(Record):
 
     name: str
     rate: float
-    most: float | None = None
+    maximum: float | None = None
     steps: tuple[int, ...] = ()
     range: tuple[float, float] = (0.0, 1.0)
     kind: Literal["warm", "cold"] = "warm"
@@ -36,16 +36,16 @@ class Outer(Record):
     def _out_of_range(self) -> list[str]:
         in_range = {
             "rate": self.rate >= 0,
-            "most": self.most is None or self.most >= self.rate,
+            "maximum": self.maximum is None or self.maximum >= self.rate,
         }
-        return [name for name, fine in in_range.items() if not fine]
+        return [name for name, valid in in_range.items() if not valid]
 
 
 SOUP = Outer(name="soup", rate=0.5)
 FULL = Outer(
     name="full",
     rate=0.25,
-    most=2.0,
+    maximum=2.0,
     steps=(1, 5, 9),
     range=(0.5, 0.75),
     kind="cold",
@@ -56,7 +56,7 @@ FULL = Outer(
 
 
 @pytest.mark.parametrize("record", [SOUP, FULL], ids=lambda record: record.name)
-def test_json_and_back_is_the_same_record(record: Outer) -> None:
+def test_json_round_trip(record: Outer) -> None:
     again = Outer.from_dict(record.as_dict())
     assert again == record
     assert isinstance(again.inner, Inner) and isinstance(again.steps, tuple)
@@ -67,7 +67,7 @@ def test_json_and_back_is_the_same_record(record: Outer) -> None:
     "changes",
     [
         {"name": "stew"},
-        {"most": 1.0},
+        {"maximum": 1.0},
         {"steps": (1,)},
         {"range": (0.0, 0.5)},
         {"kind": "cold"},
@@ -76,12 +76,12 @@ def test_json_and_back_is_the_same_record(record: Outer) -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_every_field_is_in_the_fingerprint(changes: dict[str, Any]) -> None:
+def test_every_field_changes_the_fingerprint(changes: dict[str, Any]) -> None:
     assert replace(SOUP, **changes).fingerprint != SOUP.fingerprint
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"rate": "fast"}, "rate is 'fast'"),
         ({"rate": float("nan")}, "rate is nan"),
@@ -95,34 +95,34 @@ def test_every_field_is_in_the_fingerprint(changes: dict[str, Any]) -> None:
         ({"is_hot": 1}, "is_hot is 1"),
         ({"inner": {"share": 0.5}}, "inner is {"),
         ({"rate": -1.0}, "rate is -1.0"),
-        ({"most": 0.1}, "most is 0.1"),
+        ({"maximum": 0.1}, "maximum is 0.1"),
     ],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(HearbackError, match=f"^dish soup: {said}.*: that cannot be$"):
+def test_invalid_values_are_errors(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(HearbackError, match=f"^dish soup: invalid value: {message}"):
         replace(SOUP, **changes)
 
 
-def test_all_that_cannot_be_is_said_at_once() -> None:
+def test_all_invalid_values_are_reported() -> None:
     with pytest.raises(HearbackError, match=r"kind is 'tepid'; n_plates is 2\.5"):
         SOUP.with_settings(["kind=tepid", "n_plates=2.5"])
 
 
-def test_a_whole_number_for_a_real_one_is_the_same_record() -> None:
-    whole = SOUP.with_settings(["rate=1", "most=2"])
-    assert whole.fingerprint == SOUP.with_settings(["rate=1.0", "most=2.0"]).fingerprint
+def test_int_for_a_float_is_the_same_record() -> None:
+    whole = SOUP.with_settings(["rate=1", "maximum=2"])
+    assert whole.fingerprint == SOUP.with_settings(["rate=1.0", "maximum=2.0"]).fingerprint
     assert SOUP.with_settings(["n_plates=2"]).n_plates == 2
 
 
 def test_settings_are_json_or_bare_words() -> None:
     changed = SOUP.with_settings(
-        ["kind=cold", "steps=[3, 4]", 'inner={"share": 0.5}', "most=null", "is_hot=true"]
+        ["kind=cold", "steps=[3, 4]", 'inner={"share": 0.5}', "maximum=null", "is_hot=true"]
     )
     assert changed == replace(SOUP, kind="cold", steps=(3, 4), inner=Inner(share=0.5), is_hot=True)
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("colour=red", "a dish has no field colour"),
         ("rate", "'rate': a setting is FIELD=VALUE"),
@@ -133,12 +133,12 @@ def test_settings_are_json_or_bare_words() -> None:
         ('inner={"share": 2}', "inner: share above 1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(setting: str, said: str) -> None:
-    with pytest.raises(HearbackError, match=said):
+def test_invalid_settings_are_errors(setting: str, message: str) -> None:
+    with pytest.raises(HearbackError, match=message):
         SOUP.with_settings([setting])
 
 
-def test_a_missing_field_is_named() -> None:
+def test_missing_field_is_an_error() -> None:
     values = {name: value for name, value in SOUP.as_dict().items() if name != "rate"}
     with pytest.raises(HearbackError, match=r"not a dish: .*'rate'"):
         Outer.from_dict(values)
@@ -158,11 +158,11 @@ def test_another_seed_is_another_model() -> None:
 
 
 @pytest.mark.parametrize("seed", [7, None])
-def test_a_recipe_s_own_seed_is_the_recipe_as_it_is(seed: int | None) -> None:
+def test_own_seed_leaves_the_recipe_unchanged(seed: int | None) -> None:
     assert Trained().with_seed(seed) == Trained()
 
 
-def test_a_seed_below_one_has_no_name() -> None:
+def test_seed_below_one_is_an_error() -> None:
     with pytest.raises(HearbackError, match="seed is 0"):
         Trained().with_seed(0)
 
@@ -178,5 +178,5 @@ def test_a_seed_below_one_has_no_name() -> None:
         ("model_ablation_text_cosine", "model_ablation_text_cosine", None),
     ],
 )
-def test_a_model_s_name_says_its_seed(model: str, recipe: str, seed: int | None) -> None:
+def test_split_seed(model: str, recipe: str, seed: int | None) -> None:
     assert split_seed(model) == (recipe, seed)

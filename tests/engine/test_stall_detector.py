@@ -1,4 +1,4 @@
-"""What the guard says of trainings' curves, fabricated from what real ones look like."""
+"""Stall detection on simulated loss and gradient norm curves."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ PEAK_NORM, STALLED_NORM = 5.0, 0.004
 
 
 def learning(seed: int, n_steps: int = N_STEPS) -> list[tuple[float, float]]:
-    """Return losses and norms as a comparison has them: a plateau, then it learns, with noise."""
+    """Return (loss, norm) of a healthy training: a plateau, then a falling loss, with noise."""
     rng = np.random.default_rng(seed)
     done = np.linspace(0, 1, n_steps)
     level = 0.25 + (LOG_2 - 0.25) / (1 + np.exp(20 * (done - 0.4)))
@@ -27,7 +27,7 @@ def learning(seed: int, n_steps: int = N_STEPS) -> list[tuple[float, float]]:
 
 
 def stalled(seed: int, n_steps: int = N_STEPS, norm: float = STALLED_NORM) -> Any:
-    """Return losses that stay at a coin's, and tiny norms."""
+    """Return (loss, norm) of a stalled training: a loss of log 2 and tiny norms."""
     rng = np.random.default_rng(seed)
     losses = LOG_2 * rng.lognormal(0, 0.05, n_steps)
     return list(zip(losses, norm * rng.lognormal(0, 0.5, n_steps), strict=True))
@@ -36,43 +36,45 @@ def stalled(seed: int, n_steps: int = N_STEPS, norm: float = STALLED_NORM) -> An
 def history(steps: Sequence[tuple[float, float]], n_epochs: int = 2) -> list[dict[str, Any]]:
     parts = np.array_split(np.array(steps), n_epochs)
     return [
-        {"epoch": 1 + place, "losses": part[:, 0].tolist(), "gradient_norms": part[:, 1].tolist()}
-        for place, part in enumerate(parts)
+        {"epoch": epoch, "losses": part[:, 0].tolist(), "gradient_norms": part[:, 1].tolist()}
+        for epoch, part in enumerate(parts, start=1)
     ]
 
 
 def curves(seeds: Iterable[int]) -> list[Curve]:
-    # Other folds have a few steps more or fewer.
+    # Folds differ by a few steps.
     found = [Curve.of(history(learning(seed, N_STEPS + seed % 5))) for seed in seeds]
     return [curve for curve in found if curve is not None]
 
 
-def watch(watcher: StallDetector, steps: Iterable[tuple[float, float]]) -> tuple[int, str] | None:
-    """Return the number of the step at which the guard stops a training, and why."""
+def find_stall(
+    detector: StallDetector, steps: Iterable[tuple[float, float]]
+) -> tuple[int, str] | None:
+    """Return the number of the step at which a training is stopped, and why."""
     for number, (loss, norm) in enumerate(steps, start=1):
-        if reason := watcher.see(Step(1, loss, norm)):
+        if reason := detector.update(Step(1, loss, norm)):
             return number, reason
     return None
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("n_others", [0, 1, 5])
-def test_a_training_that_learns_is_not_stopped(seed: int, n_others: int) -> None:
-    watcher = StallDetector(curves(range(100, 100 + n_others)))
-    assert watcher.replay(history(learning(seed))) is None
-    assert watcher.margin > 2
+@pytest.mark.parametrize("n_siblings", [0, 1, 5])
+def test_healthy_training_is_not_stopped(seed: int, n_siblings: int) -> None:
+    detector = StallDetector(curves(range(100, 100 + n_siblings)))
+    assert detector.replay(history(learning(seed))) is None
+    assert detector.margin > 2
 
 
-@pytest.mark.parametrize("n_others", [1, 5])
-def test_a_stall_is_seen_when_the_other_folds_have_learned(n_others: int) -> None:
-    reason = StallDetector(curves(range(n_others))).replay(history(stalled(0)))
+@pytest.mark.parametrize("n_siblings", [1, 5])
+def test_stall_is_detected_by_comparison_with_other_folds(n_siblings: int) -> None:
+    reason = StallDetector(curves(range(n_siblings))).replay(history(stalled(0)))
     assert reason is not None
     assert "gradient norm 0.00" in reason and "other fold" in reason and "loss 0.6" in reason
 
 
-def test_without_other_folds_a_stall_is_told_from_the_own_start() -> None:
+def test_stall_is_detected_by_comparison_with_its_start() -> None:
     steps = learning(0)[:60] + stalled(1, 180)
-    found = watch(StallDetector(), steps)
+    found = find_stall(StallDetector(), steps)
     assert found is not None
     number, reason = found
     assert (
@@ -85,48 +87,48 @@ def test_without_other_folds_a_stall_is_told_from_the_own_start() -> None:
 
 
 def test_small_gradients_alone_are_no_stall() -> None:
-    """Where there is little left to learn, gradients are as small as a stall's."""
+    """Gradients are as small as in a stall where the loss is low."""
     learned = [(0.1 * loss, norm) for loss, norm in stalled(0)]
     assert StallDetector(curves(range(3))).replay(history(learned)) is None
-    assert watch(StallDetector(), learning(0)[:60] + learned) is None
+    assert find_stall(StallDetector(), learning(0)[:60] + learned) is None
 
 
-def test_a_loss_that_is_hardly_above_the_others_is_no_stall() -> None:
-    others = [Curve.of(history([(0.01, 1.0)] * N_STEPS)) for _ in range(2)]
-    known = [curve for curve in others if curve is not None]
+def test_loss_slightly_above_the_others_is_no_stall() -> None:
+    siblings = [Curve.of(history([(0.01, 1.0)] * N_STEPS)) for _ in range(2)]
+    known = [curve for curve in siblings if curve is not None]
     assert StallDetector(known).replay(history([(0.05, 0.001)] * N_STEPS)) is None
     assert StallDetector(known).replay(history([(0.10, 0.001)] * N_STEPS)) is not None
 
 
-def test_a_high_loss_alone_is_no_stall() -> None:
-    """A training may stay at the base rate for long before it learns."""
+def test_high_loss_alone_is_no_stall() -> None:
+    """A training may stay at the base rate for long before its loss falls."""
     plateau = stalled(0, norm=0.3 * PEAK_NORM)
     assert StallDetector(curves(range(3))).replay(history(plateau)) is None
-    assert watch(StallDetector(), learning(0)[:60] + plateau) is None
+    assert find_stall(StallDetector(), learning(0)[:60] + plateau) is None
 
 
-def test_a_stall_that_passes_is_borne() -> None:
+def test_brief_stall_is_tolerated() -> None:
     n_stalled = stall_detector.PATIENCE - 5
     brief = learning(0)[:100] + stalled(1, n_stalled) + learning(0)[100 + n_stalled :]
-    assert watch(StallDetector(), brief) is None
+    assert find_stall(StallDetector(), brief) is None
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_at_once_and_names_the_recordings(loss: float) -> None:
-    reason = StallDetector().see(Step(3, loss, 1.0, broken=("a.wav", "b.wav")))
-    assert reason == f"epoch 3, step 1: the loss is {loss}, from the scores of a.wav, b.wav"
+def test_non_finite_loss_stops_at_once_with_the_recordings(loss: float) -> None:
+    reason = StallDetector().update(Step(3, loss, 1.0, broken=("a.wav", "b.wav")))
+    assert reason == f"epoch 3, step 1: the loss is {loss}, from the logits of a.wav, b.wav"
 
 
 @pytest.mark.parametrize("norm", [math.nan, math.inf])
-def test_a_gradient_that_is_no_number_stops_at_once(norm: float) -> None:
-    reason = StallDetector().see(Step(1, 0.5, norm))
-    assert reason == f"epoch 1, step 1: the gradient's norm is {norm} (loss 0.5)"
+def test_non_finite_gradient_stops_at_once(norm: float) -> None:
+    reason = StallDetector().update(Step(1, 0.5, norm))
+    assert reason == f"epoch 1, step 1: the gradient norm is {norm} (loss 0.5)"
 
 
 def in_a_row(step: Step) -> int | None:
-    """Return how many such steps in a row stop a training, among 60."""
-    watcher = StallDetector()
-    reasons = [watcher.see(step) for _ in range(60)]
+    """Return how many of these steps in a row stop a training; None if 60 do not."""
+    detector = StallDetector()
+    reasons = [detector.update(step) for _ in range(60)]
     return next((number for number, reason in enumerate(reasons, start=1) if reason), None)
 
 
@@ -135,66 +137,64 @@ def in_a_row(step: Step) -> int | None:
     [
         (Step(1, LOG_2, 0.0), stall_detector.FEW),
         (Step(1, LOG_2, 1e-7), stall_detector.FEW),
-        (Step(1, 1e-3, 0.0), None),  # nothing is left to learn
+        (Step(1, 1e-3, 0.0), None),  # low loss
         (Step(1, LOG_2, 1.0, moved=False), stall_detector.FEW),
         (Step(1, LOG_2, 1.0, moved=None), None),
-        (Step(1, LOG_2, math.inf, applied=False, moved=False), stall_detector.MOST_SKIPPED),
+        (Step(1, LOG_2, math.inf, applied=False, moved=False), stall_detector.MAX_SKIPPED),
     ],
 )
-def test_steps_in_a_row_that_change_nothing_stop_a_training(
-    step: Step, n_steps: int | None
-) -> None:
+def test_steps_in_a_row_without_effect_stop_a_training(step: Step, n_steps: int | None) -> None:
     assert in_a_row(step) == n_steps
 
 
 @pytest.mark.parametrize(
     "step", [Step(1, LOG_2, 0.0), Step(1, LOG_2, 1.0, moved=False), Step(1, 0.5, 1.0, False)]
 )
-def test_one_good_step_begins_the_count_again(step: Step) -> None:
-    watcher = StallDetector()
-    few = (stall_detector.FEW if step.applied else stall_detector.MOST_SKIPPED) - 1
+def test_one_good_step_resets_the_count(step: Step) -> None:
+    detector = StallDetector()
+    few = (stall_detector.FEW if step.applied else stall_detector.MAX_SKIPPED) - 1
     for _ in range(3):
-        assert not any(watcher.see(step) for _ in range(few))
-        assert watcher.see(Step(1, LOG_2, 1.0, moved=True)) is None
+        assert not any(detector.update(step) for _ in range(few))
+        assert detector.update(Step(1, LOG_2, 1.0, moved=True)) is None
 
 
-def test_skipped_steps_now_and_then_do_not_hide_a_stall() -> None:
-    watcher = StallDetector()
+def test_occasional_skipped_steps_do_not_hide_a_stall() -> None:
+    detector = StallDetector()
     for loss, norm in learning(0)[:60]:
-        assert watcher.see(Step(1, loss, norm)) is None
+        assert detector.update(Step(1, loss, norm)) is None
     steps = [
         Step(1, loss, math.inf if number % 3 == 0 else norm, applied=number % 3 != 0)
         for number, (loss, norm) in enumerate(stalled(0))
     ]
-    assert any(watcher.see(step) for step in steps)
+    assert any(detector.update(step) for step in steps)
 
 
-def test_a_guard_that_read_the_steps_of_before_goes_on_as_if_it_had_seen_them() -> None:
+def test_replayed_steps_count_like_live_ones() -> None:
     steps = learning(0)[:60] + stalled(1, 180)
-    found = watch(StallDetector(), steps)
+    found = find_stall(StallDetector(), steps)
     assert found is not None
     number, reason = found
     again = StallDetector()
     assert again.replay(history(steps[: number - 1], n_epochs=1)) is None
     loss, norm = steps[number - 1]
-    assert again.see(Step(1, loss, norm)) == reason
+    assert again.update(Step(1, loss, norm)) == reason
 
 
-def test_skipped_steps_are_read_as_such() -> None:
+def test_recorded_skipped_steps_count_as_skipped() -> None:
     epoch = {"epoch": 1, "losses": [0.7] * 19, "gradient_norms": [None] * 19}
-    watcher = StallDetector()
-    assert watcher.replay([epoch]) is None
-    assert watcher.see(Step(1, 0.7, math.inf, applied=False)) is not None
+    detector = StallDetector()
+    assert detector.replay([epoch]) is None
+    assert detector.update(Step(1, 0.7, math.inf, applied=False)) is not None
 
 
-def test_a_story_without_losses_by_step_is_not_compared_with() -> None:
+def test_metadata_without_losses_per_step_gives_no_curve() -> None:
     old = [{"epoch": 1, "gradient_norms": [1.0, 2.0]}]
     assert Curve.of(old) is None
     assert Curve.of([{"epoch": 0, "validation_log_loss": 0.5}]) is None
     assert StallDetector().replay(old) is None
 
 
-def test_a_curve_is_read_at_the_same_step_of_the_same_epoch() -> None:
+def test_curve_is_read_at_the_same_step_of_the_same_epoch() -> None:
     epochs = [
         {"epoch": 1, "losses": [3.0] * 30, "gradient_norms": [1.0] * 30},
         {"epoch": 2, "losses": [1.0] * 25, "gradient_norms": [9.0] * 25},

@@ -1,4 +1,4 @@
-"""Expected texts as the decoder reads them."""
+"""Tokenizing expected texts for the decoder."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.project import ROOT
-from hearback.engine.whisper.tokenizer import MULTILINGUAL_END, Reading, TextReader
+from hearback.engine.whisper.tokenizer import MULTILINGUAL_END, TextTokenizer, TokenizedText
 from tests.toy import SPECIAL_TOKENS, write_tokenizer
 
 TINY_EN = ROOT / "assets" / "whisper-tiny.en"
@@ -16,55 +16,58 @@ END, START, NO_TIMESTAMPS = SPECIAL_TOKENS
 
 
 @pytest.fixture
-def reader(tokenizer: Path) -> TextReader:
-    return TextReader(tokenizer)
+def text_tokenizer(tokenizer: Path) -> TextTokenizer:
+    return TextTokenizer(tokenizer)
 
 
-def decoded(reader: TextReader, reading: Reading) -> str:
-    tokenizer = Tokenizer.from_file(str(reader.path))
-    return tokenizer.decode(reading.tokens.tolist(), skip_special_tokens=False)
+def decoded(text_tokenizer: TextTokenizer, tokenized: TokenizedText) -> str:
+    tokenizer = Tokenizer.from_file(str(text_tokenizer.path))
+    return tokenizer.decode(tokenized.tokens.tolist(), skip_special_tokens=False)
 
 
-def tokens_of(reader: TextReader, text: str) -> list[int]:
-    return Tokenizer.from_file(str(reader.path)).encode(text, add_special_tokens=False).ids
+def tokens_of(text_tokenizer: TextTokenizer, text: str) -> list[int]:
+    return Tokenizer.from_file(str(text_tokenizer.path)).encode(text, add_special_tokens=False).ids
 
 
-def test_a_text_is_prompt_tokens_and_end(reader: TextReader) -> None:
-    reading = reader.read("the dog ran home")
-    assert decoded(reader, reading) == f"{START}{NO_TIMESTAMPS} The dog ran home{END}"
-    assert tuple(reading.tokens[:2]) == reader.prompt
-    assert reading.tokens[-1] == reader.end
-    assert reading.tokens.dtype == reading.words.dtype == "int64"
+def test_a_text_becomes_prompt_tokens_and_end(text_tokenizer: TextTokenizer) -> None:
+    tokenized = text_tokenizer.encode("the dog ran home")
+    assert decoded(text_tokenizer, tokenized) == f"{START}{NO_TIMESTAMPS} The dog ran home{END}"
+    assert tuple(tokenized.tokens[:2]) == text_tokenizer.prompt
+    assert tokenized.tokens[-1] == text_tokenizer.end
+    assert tokenized.tokens.dtype == tokenized.word_ids.dtype == "int64"
 
 
 @pytest.mark.parametrize("text", ["the dog ran home", "boy", "koovnorb", "it's  3\tdogs, ’n’ 猫"])
-def test_each_token_after_the_prompt_is_of_the_word_that_it_spells(
-    reader: TextReader, text: str
-) -> None:
-    reading = reader.read(text)
-    own = reading.tokens[len(reader.prompt) :]
-    assert len(own) == len(reading.words)
+def test_word_ids_give_the_word_of_each_token(text_tokenizer: TextTokenizer, text: str) -> None:
+    tokenized = text_tokenizer.encode(text)
+    own = tokenized.tokens[len(text_tokenizer.prompt) :]
+    assert len(own) == len(tokenized.word_ids)
     words = text.split()
-    assert reading.n_words == len(words)
-    assert reading.words[-1] == len(words)
-    assert list(reading.words) == sorted(reading.words)
-    for place, word in enumerate(words):
-        said = word[0].upper() + word[1:] if place == 0 else word
-        assert own[reading.words == place].tolist() == tokens_of(reader, f" {said}")
+    assert tokenized.n_words == len(words)
+    assert tokenized.word_ids[-1] == len(words)
+    assert list(tokenized.word_ids) == sorted(tokenized.word_ids)
+    for index, word in enumerate(words):
+        spelling = word[0].upper() + word[1:] if index == 0 else word
+        assert own[tokenized.word_ids == index].tolist() == tokens_of(
+            text_tokenizer, f" {spelling}"
+        )
 
 
-def test_a_nonword_is_spelled_with_several_tokens(reader: TextReader) -> None:
-    reading = reader.read("koovnorb")
-    assert reading.n_words == 1
-    assert (reading.words == 0).sum() > 1
-    # A known word is one token, else the test above would tell nothing about words and tokens.
-    assert (reader.read("a dog").words == 1).sum() == 1
+def test_a_nonword_has_several_tokens(text_tokenizer: TextTokenizer) -> None:
+    tokenized = text_tokenizer.encode("koovnorb")
+    assert tokenized.n_words == 1
+    assert (tokenized.word_ids == 0).sum() > 1
+    # A known word is one token; otherwise the test above would not cover such words.
+    assert (text_tokenizer.encode("a dog").word_ids == 1).sum() == 1
 
 
-def test_a_capital_begins_a_text_and_changes_no_other_letter(reader: TextReader) -> None:
-    read = {text: decoded(reader, reader.read(text)) for text in ("i saw NASA", "Émile", "é", "3x")}
+def test_only_the_first_letter_is_capitalised(text_tokenizer: TextTokenizer) -> None:
+    texts = {
+        text: decoded(text_tokenizer, text_tokenizer.encode(text))
+        for text in ("i saw NASA", "Émile", "é", "3x")
+    }
     prompt = START + NO_TIMESTAMPS
-    assert read == {
+    assert texts == {
         "i saw NASA": f"{prompt} I saw NASA{END}",
         "Émile": f"{prompt} Émile{END}",
         "é": f"{prompt} É{END}",
@@ -73,7 +76,7 @@ def test_a_capital_begins_a_text_and_changes_no_other_letter(reader: TextReader)
 
 
 def write_sparse_tokenizer(path: Path, ids: dict[str, int]) -> None:
-    """Write a tokenizer that knows special tokens by their numbers, and nothing else."""
+    """Write a tokenizer with only special tokens, at the given ids."""
     names = {number: name for name, number in ids.items()}
     vocabulary = {names.get(at, f"unused {at}"): at for at in range(max(names) + 1)}
     vocabulary["?"] = len(vocabulary)
@@ -81,7 +84,7 @@ def write_sparse_tokenizer(path: Path, ids: dict[str, int]) -> None:
     tokenizer.save(str(path))
 
 
-def test_a_multilingual_whisper_is_told_language_and_task(tmp_path: Path) -> None:
+def test_a_multilingual_prompt_has_language_and_task(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     ids = {
         END: MULTILINGUAL_END,
@@ -91,55 +94,67 @@ def test_a_multilingual_whisper_is_told_language_and_task(tmp_path: Path) -> Non
         NO_TIMESTAMPS: 50363,
     }
     write_sparse_tokenizer(path, ids)
-    reader = TextReader(path)
-    assert reader.prompt == (50258, 50259, 50359, 50363)
-    assert reader.read("boy").tokens.tolist() == [*reader.prompt, 50364, MULTILINGUAL_END]
+    text_tokenizer = TextTokenizer(path)
+    assert text_tokenizer.prompt == (50258, 50259, 50359, 50363)
+    assert text_tokenizer.encode("boy").tokens.tolist() == [
+        *text_tokenizer.prompt,
+        50364,
+        MULTILINGUAL_END,
+    ]
 
 
-def test_an_english_only_whisper_is_not_although_it_knows_languages(tmp_path: Path) -> None:
+def test_an_english_only_prompt_has_neither_although_the_tokens_exist(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     write_tokenizer(path, [*SPECIAL_TOKENS, "<|en|>", "<|transcribe|>"])
-    reader = TextReader(path)
+    text_tokenizer = TextTokenizer(path)
     tokenizer = Tokenizer.from_file(str(path))
-    assert reader.prompt == (tokenizer.token_to_id(START), tokenizer.token_to_id(NO_TIMESTAMPS))
+    assert text_tokenizer.prompt == (
+        tokenizer.token_to_id(START),
+        tokenizer.token_to_id(NO_TIMESTAMPS),
+    )
 
 
 def test_a_missing_tokenizer_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(HearbackError, match=r"tokenizer\.json: not there; .*tokenizer"):
-        TextReader(tmp_path / "tokenizer.json")
+    with pytest.raises(HearbackError, match=r"tokenizer\.json: file not found; .*tokenizer"):
+        TextTokenizer(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize("missing", SPECIAL_TOKENS)
-def test_a_tokenizer_that_is_no_whisper_s_is_refused(tmp_path: Path, missing: str) -> None:
+def test_a_tokenizer_of_another_model_is_rejected(tmp_path: Path, missing: str) -> None:
     path = tmp_path / "tokenizer.json"
     write_tokenizer(path, [token for token in SPECIAL_TOKENS if token != missing])
     with pytest.raises(HearbackError) as refusal:
-        TextReader(path)
-    assert f"{path}: not a Whisper's tokenizer, it has no {missing}" in str(refusal.value)
+        TextTokenizer(path)
+    assert f"{path}: not a Whisper tokenizer: it has no {missing}" in str(refusal.value)
 
 
 @pytest.mark.parametrize("content", ["", "no JSON", json.dumps({"version": "1.0"})])
-def test_what_is_no_tokenizer_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_tokenizer_is_rejected(tmp_path: Path, content: str) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
     with pytest.raises(HearbackError, match=r"tokenizer\.json: not a tokenizer"):
-        TextReader(path)
+        TextTokenizer(path)
 
 
 @pytest.mark.slow
-def test_tiny_en_is_prompted_as_transformers_does() -> None:
+def test_tiny_en_s_prompt_equals_that_of_transformers() -> None:
     from transformers import WhisperTokenizer
 
     theirs = WhisperTokenizer.from_pretrained(TINY_EN)
-    reader = TextReader(TINY_EN / "tokenizer.json")
+    text_tokenizer = TextTokenizer(TINY_EN / "tokenizer.json")
     for text in ("The dog ran home", "Koovnorb", "It's 3 o'clock"):
-        assert reader.read(text).tokens.tolist() == theirs(f" {text}").input_ids
+        assert text_tokenizer.encode(text).tokens.tolist() == theirs(f" {text}").input_ids
 
 
 @pytest.mark.parametrize(
     "text", ["<|endoftext|>", "cat <|startoftranscript|> cat", "a<|nospeech|>"]
 )
-def test_a_text_that_spells_a_command_is_a_text(reader: TextReader, text: str) -> None:
-    reading = reader.read(text)
-    assert not set(reading.tokens[len(reader.prompt) : -1]) & {*reader.prompt, reader.end}
-    assert set(reading.words) == set(range(len(text.split()) + 1))
+def test_special_tokens_spelled_in_a_text_are_plain_text(
+    text_tokenizer: TextTokenizer, text: str
+) -> None:
+    tokenized = text_tokenizer.encode(text)
+    assert not set(tokenized.tokens[len(text_tokenizer.prompt) : -1]) & {
+        *text_tokenizer.prompt,
+        text_tokenizer.end,
+    }
+    assert set(tokenized.word_ids) == set(range(len(text.split()) + 1))

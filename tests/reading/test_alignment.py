@@ -1,4 +1,4 @@
-"""What the aligned comparison promises: the cheapest path, clip by clip, and where the two part."""
+"""Dynamic time warping and the alignment head."""
 
 from itertools import pairwise
 
@@ -10,18 +10,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from hearback.engine.whisper.encoder import FRAMES_PER_SECOND
 from hearback.reading.models.alignment import (
+    PATH_FEATURES,
+    AlignmentPath,
+    dtw,
+    path_features,
+    word_spans,
+)
+from hearback.reading.models.alignment_head import (
     FEATURES,
-    FRAMES_PER_SECOND,
     POOLED,
-    SHAPE,
     AlignmentHead,
-    Trace,
-    describe_shape,
     pool,
     standardise,
-    warp,
-    word_spans,
 )
 
 WIDTH = 24
@@ -42,17 +44,17 @@ def cheapest(costs: NDArray[np.float64]) -> float:
     for i, j in np.ndindex(costs.shape):
         if (i, j) != (0, 0):
             totals[i, j] = min(
-                totals[place] + weight * costs[i, j]
-                for place, weight in (((i - 1, j - 1), 2), ((i - 1, j), 1), ((i, j - 1), 1))
-                if place in totals
+                totals[cell] + weight * costs[i, j]
+                for cell, weight in (((i - 1, j - 1), 2), ((i - 1, j), 1), ((i, j - 1), 1))
+                if cell in totals
             )
     return totals[costs.shape[0] - 1, costs.shape[1] - 1]
 
 
-def test_warp_finds_a_cheapest_path(rng: np.random.Generator) -> None:
+def test_dtw_finds_a_cheapest_path(rng: np.random.Generator) -> None:
     costs = rng.random((5, 9, 12), dtype=np.float32)
     n_rows, n_columns = np.array([9, 1, 4, 9, 1]), np.array([12, 7, 12, 1, 1])
-    rows, columns, lengths = warp(costs, n_rows, n_columns)
+    rows, columns, lengths = dtw(costs, n_rows, n_columns)
     for b in range(len(costs)):
         i, j = rows[b, : lengths[b]], columns[b, : lengths[b]]
         assert (i[0], j[0]) == (0, 0)
@@ -64,53 +66,53 @@ def test_warp_finds_a_cheapest_path(rng: np.random.Generator) -> None:
         assert (weights * costs[b, i, j]).sum() == pytest.approx(expected)
 
 
-def test_what_is_the_same_costs_nothing_and_is_a_diagonal(rng: np.random.Generator) -> None:
+def test_identical_sequences_have_a_diagonal_path_of_zero_cost(rng: np.random.Generator) -> None:
     same = frames(rng, 20)
-    trace = AlignmentHead(WIDTH).trace(same, same)
-    np.testing.assert_array_equal(trace.reference, np.arange(20))
-    np.testing.assert_array_equal(trace.learner, np.arange(20))
-    np.testing.assert_allclose(trace.costs, 0, atol=1e-5)
+    path = AlignmentHead(WIDTH).alignment_path(same, same)
+    np.testing.assert_array_equal(path.reference, np.arange(20))
+    np.testing.assert_array_equal(path.learner, np.arange(20))
+    np.testing.assert_allclose(path.costs, 0, atol=1e-5)
 
 
-def test_a_trace_never_goes_back(rng: np.random.Generator) -> None:
-    trace = AlignmentHead(WIDTH).trace(frames(rng, 31), frames(rng, 17))
-    assert (np.diff(trace.reference) >= 0).all()
-    assert (np.diff(trace.learner) >= 0).all()
-    assert (trace.reference[-1], trace.learner[-1]) == (16, 30)
-    assert len(trace.reference) == len(trace.learner) == len(trace.costs)
+def test_a_path_is_monotonic(rng: np.random.Generator) -> None:
+    path = AlignmentHead(WIDTH).alignment_path(frames(rng, 31), frames(rng, 17))
+    assert (np.diff(path.reference) >= 0).all()
+    assert (np.diff(path.learner) >= 0).all()
+    assert (path.reference[-1], path.learner[-1]) == (16, 30)
+    assert len(path.reference) == len(path.learner) == len(path.costs)
 
 
-def test_an_inserted_block_is_found_where_it_is(rng: np.random.Generator) -> None:
+def test_an_inserted_block_is_found(rng: np.random.Generator) -> None:
     reference, inserted = frames(rng, 60), frames(rng, 15)
     learner = torch.cat([reference[:40], inserted, reference[40:]])
-    trace = AlignmentHead(WIDTH).trace(learner, reference)
-    inside = (trace.learner >= 40) & (trace.learner < 55)
-    assert trace.costs[inside].mean() > 5 * trace.costs[~inside].mean()
-    assert np.ptp(trace.reference[inside]) <= 6  # the reference waits
-    assert np.isin(trace.reference[inside], np.arange(35, 46)).all()
-    features = dict(zip(SHAPE, describe_shape(trace.reference, trace.learner), strict=True))
+    path = AlignmentHead(WIDTH).alignment_path(learner, reference)
+    inside = (path.learner >= 40) & (path.learner < 55)
+    assert path.costs[inside].mean() > 5 * path.costs[~inside].mean()
+    assert np.ptp(path.reference[inside]) <= 6  # the reference hardly advances
+    assert np.isin(path.reference[inside], np.arange(35, 46)).all()
+    features = dict(zip(PATH_FEATURES, path_features(path.reference, path.learner), strict=True))
     assert 9 <= features["longest_learner_only"] <= 15
     assert features["longest_reference_only"] <= 3
 
 
-def test_a_replaced_block_is_where_the_two_part(rng: np.random.Generator) -> None:
+def test_a_replaced_block_is_the_divergence(rng: np.random.Generator) -> None:
     reference = frames(rng, 100)
     learner = torch.cat([reference[:10], reference[10:70], frames(rng, 15), reference[85:]])
-    trace = AlignmentHead(WIDTH).trace(learner, reference)
-    in_reference, in_learner = trace.parting(15 / FRAMES_PER_SECOND)
+    path = AlignmentHead(WIDTH).alignment_path(learner, reference)
+    in_reference, in_learner = path.divergence(15 / FRAMES_PER_SECOND)
     assert in_reference == pytest.approx(70 / FRAMES_PER_SECOND, abs=0.05)
     assert in_learner == pytest.approx(70 / FRAMES_PER_SECOND, abs=0.05)
-    replaced = trace.cost_between(70 / FRAMES_PER_SECOND, 85 / FRAMES_PER_SECOND)
-    assert replaced > 5 * trace.cost_between(0, 60 / FRAMES_PER_SECOND)
+    replaced = path.cost_between(70 / FRAMES_PER_SECOND, 85 / FRAMES_PER_SECOND)
+    assert replaced > 5 * path.cost_between(0, 60 / FRAMES_PER_SECOND)
 
 
-def test_a_trace_maps_the_references_time_to_the_learners() -> None:
+def test_a_path_maps_the_references_time_to_the_learners() -> None:
     reference = np.array([0, 1, 2, 2, 2, 3])
-    trace = Trace(reference, np.array([0, 0, 1, 2, 3, 4]), np.arange(6, dtype=np.float32))
+    path = AlignmentPath(reference, np.array([0, 0, 1, 2, 3, 4]), np.arange(6, dtype=np.float32))
     second = 1 / FRAMES_PER_SECOND
-    assert trace.learner_between(2 * second, 3 * second) == pytest.approx((1 * second, 4 * second))
-    assert trace.cost_between(2 * second, 3 * second) == pytest.approx(3)
-    assert np.isnan(trace.cost_between(9, 10))
+    assert path.learner_between(2 * second, 3 * second) == pytest.approx((1 * second, 4 * second))
+    assert path.cost_between(2 * second, 3 * second) == pytest.approx(3)
+    assert np.isnan(path.cost_between(9, 10))
 
 
 def test_a_clip_does_not_depend_on_padding_or_on_its_batch(rng: np.random.Generator) -> None:
@@ -147,7 +149,7 @@ def test_the_shortest_clips_have_finite_features_and_gradients(
     assert learner.grad.isfinite().all()
 
 
-def test_gradients_reach_both_sides_where_they_were_heard_and_nowhere_else(
+def test_gradients_reach_valid_frames_of_both_sides_only(
     rng: np.random.Generator,
 ) -> None:
     learner, reference = frames(rng, 2, 50).requires_grad_(), frames(rng, 2, 50).requires_grad_()
@@ -161,7 +163,7 @@ def test_gradients_reach_both_sides_where_they_were_heard_and_nowhere_else(
             assert (gradient[:n].abs().sum(1) > 0).all()
             assert (gradient[n:] == 0).all()
     trained = {name for name, p in head.named_parameters() if p.grad is not None and p.grad.any()}
-    # The correction's last layer is zero, so at first it alone learns.
+    # The correction's last layer is zero, so at first no gradient passes it.
     assert trained == {
         "projection.weight",
         "classifier.linear.weight",
@@ -171,7 +173,7 @@ def test_gradients_reach_both_sides_where_they_were_heard_and_nowhere_else(
     }
 
 
-def test_gradients_are_those_of_the_path_held_fixed(rng: np.random.Generator) -> None:
+def test_gradients_are_those_of_a_fixed_path(rng: np.random.Generator) -> None:
     learner, reference = frames(rng, 1, 9).double(), frames(rng, 1, 6).double()
     head = AlignmentHead(WIDTH)
     n_learner, n_reference = torch.tensor([9]), torch.tensor([6])
@@ -189,7 +191,7 @@ def test_gradients_are_those_of_the_path_held_fixed(rng: np.random.Generator) ->
     assert (gradient * direction).sum().item() == pytest.approx(change.item() / 2 / step, rel=0.05)
 
 
-def test_start_from_is_a_logistic_regression(rng: np.random.Generator) -> None:
+def test_the_head_is_initialised_as_a_logistic_regression(rng: np.random.Generator) -> None:
     head = AlignmentHead(WIDTH, n_context=2, hidden=8)
     learner, reference = frames(rng, 40, 30), frames(rng, 40, 30)
     n_learner = torch.from_numpy(rng.integers(5, 30, 40))
@@ -206,7 +208,7 @@ def test_start_from_is_a_logistic_regression(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(logits, expected.decision_function(scaled), atol=2e-3)
 
 
-def test_a_constant_feature_starts_as_nothing(rng: np.random.Generator) -> None:
+def test_a_constant_feature_has_zero_weight_at_initialisation(rng: np.random.Generator) -> None:
     head = AlignmentHead(WIDTH)
     features = rng.random((30, len(FEATURES)))
     features[:, 4] = 7.0
@@ -215,25 +217,25 @@ def test_a_constant_feature_starts_as_nothing(rng: np.random.Generator) -> None:
     assert head.classifier.linear.weight[0, 4] == 0
 
 
-def test_features_have_a_name_each(rng: np.random.Generator) -> None:
+def test_each_feature_has_a_name(rng: np.random.Generator) -> None:
     one = torch.tensor([9])
     features = AlignmentHead(WIDTH).features(frames(rng, 1, 9), frames(rng, 1, 9), one, one)
     assert features.shape == (1, len(FEATURES))
     assert len(set(FEATURES)) == len(FEATURES)
 
 
-def test_standardised_frames_forget_scale_and_offset_and_are_silent_in_the_padding(
+def test_standardised_frames_do_not_depend_on_scale_and_offset_and_are_zero_in_the_padding(
     rng: np.random.Generator,
 ) -> None:
     x = frames(rng, 2, 40)
-    heard = torch.arange(40) < torch.tensor([[40], [25]])
-    out = standardise(x, heard)
-    torch.testing.assert_close(out, standardise(3 * x + 5, heard), rtol=1e-3, atol=1e-3)
+    mask = torch.arange(40) < torch.tensor([[40], [25]])
+    out = standardise(x, mask)
+    torch.testing.assert_close(out, standardise(3 * x + 5, mask), rtol=1e-3, atol=1e-3)
     assert (out[1, 25:] == 0).all()
     torch.testing.assert_close(out[1, :25].mean(0), torch.zeros(WIDTH), rtol=0, atol=1e-5)
 
 
-def test_pooling_is_of_what_was_heard() -> None:
+def test_pooling_ignores_the_padding() -> None:
     series = torch.tensor([[0.0] * 30 + [9.0] * 10 + [99.0] * 20, [1.0] * 3 + [99.0] * 57])
     pooled = pool(series, torch.tensor([40, 3]))
     first = dict(zip(POOLED, pooled[0].tolist(), strict=True))
@@ -244,13 +246,13 @@ def test_pooling_is_of_what_was_heard() -> None:
     torch.testing.assert_close(pooled[1], torch.ones(len(POOLED)))
 
 
-def test_words_share_the_time_that_is_not_silent() -> None:
+def test_word_spans_divide_the_time_that_is_not_silent() -> None:
     silence, tone = np.zeros(8000, np.float32), np.ones(16000, np.float32)
     spans = word_spans(np.concatenate([silence, tone, silence, tone, silence]), "abcd efgh")
     np.testing.assert_allclose(spans, [(0.5, 1.5), (2.0, 3.0)], atol=0.021)
 
 
-def test_longer_words_take_longer() -> None:
+def test_longer_words_have_longer_spans() -> None:
     spans = word_spans(np.ones(32000, np.float32), "a well-read reader")
     assert spans[0][0] == 0
     assert spans[-1][1] == pytest.approx(2, abs=0.021)
@@ -261,6 +263,6 @@ def test_longer_words_take_longer() -> None:
 
 
 @pytest.mark.parametrize(("samples", "text"), [(np.zeros(16000), "word"), (np.ones(16000), " ")])
-def test_spans_of_nothing_are_refused(samples: NDArray[np.float64], text: str) -> None:
+def test_word_spans_reject_silence_and_empty_texts(samples: NDArray[np.float64], text: str) -> None:
     with pytest.raises(ValueError, match="word"):
         word_spans(samples.astype(np.float32), text)

@@ -1,4 +1,4 @@
-"""augment.py: each effect changes what it should, where it should, and nothing else."""
+"""Audio effects and augmentation settings."""
 
 import json
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def pitch_of(waveform: np.ndarray) -> float:
 
 
 def certain(*effects: str) -> Augmentation:
-    """Make the augmentation that always has these effects."""
+    """Return an augmentation that always applies these effects."""
     settings: dict[str, Any] = dict.fromkeys(effects, 1.0)
     return Augmentation(**settings)
 
@@ -80,7 +80,7 @@ def band_levels(waveform: np.ndarray, n_bands: int = 12) -> np.ndarray:
 
 
 @pytest.mark.parametrize("semitones", [-5.0, -1.5, 3.0, 5.0])
-def test_pitch_moves_f0_and_keeps_the_duration(vowel: np.ndarray, semitones: float) -> None:
+def test_pitch_shifts_f0_and_keeps_the_duration(vowel: np.ndarray, semitones: float) -> None:
     shifted = effects_module.shift_pitch(vowel, semitones)
     assert len(shifted) == len(vowel)
     assert 12 * np.log2(pitch_of(shifted) / F0) == pytest.approx(semitones, abs=0.1)
@@ -97,18 +97,18 @@ def test_stretch_changes_the_duration_and_keeps_f0(vowel: np.ndarray, rate: floa
 
 
 @pytest.mark.parametrize(("semitones", "rate"), [(0, 0.7), (0, 1.3), (-5, 1), (5, 1), (5, 0.7)])
-def test_every_moment_lands_in_its_place_and_stays_short(semitones: float, rate: float) -> None:
+def test_a_click_keeps_its_relative_time_and_stays_short(semitones: float, rate: float) -> None:
     click = np.zeros(SAMPLE_RATE, dtype=np.float32)
     click[8000] = 1
     energy = np.square(effects_module.revoice(click, semitones, rate), dtype=np.float64)
     moments = np.arange(len(energy)) / SAMPLE_RATE
-    place = np.average(moments, weights=energy)
-    assert place == pytest.approx(0.5 / rate, abs=0.003)
-    assert np.average(np.square(moments - place), weights=energy) < 0.008**2
+    time = np.average(moments, weights=energy)
+    assert time == pytest.approx(0.5 / rate, abs=0.003)
+    assert np.average(np.square(moments - time), weights=energy) < 0.008**2
 
 
 @pytest.mark.parametrize(("semitones", "rate"), [(0, 0.7), (0, 1.3), (-5, 1), (5, 1)])
-def test_little_is_heard_before_a_plosive(semitones: float, rate: float) -> None:
+def test_little_energy_precedes_a_plosive(semitones: float, rate: float) -> None:
     burst = np.zeros(SAMPLE_RATE, dtype=np.float32)
     burst[8000:8800] = whisper(800) * np.exp(-np.arange(800) / 200)
     energy = np.square(effects_module.revoice(burst, semitones, rate), dtype=np.float64)
@@ -117,43 +117,41 @@ def test_little_is_heard_before_a_plosive(semitones: float, rate: float) -> None
 
 
 def periodicity(waveform: np.ndarray) -> float:
-    """Measure how alike the periods of a voice are: 1 where each is like the one before."""
-    alike = []
+    """Mean correlation of adjacent periods of a voice, at most 1."""
+    correlations = []
     for start in range(3200, len(waveform) - 4000, 800):
         frame = waveform[start : start + 640]
         lagged = [waveform[start + lag : start + lag + 640] for lag in range(40, 180)]
-        alike.append(max(frame @ x / np.sqrt((frame @ frame) * (x @ x)) for x in lagged))
-    return float(np.mean(alike))
+        correlations.append(max(frame @ x / np.sqrt((frame @ frame) * (x @ x)) for x in lagged))
+    return float(np.mean(correlations))
 
 
 @pytest.mark.parametrize(("semitones", "rate"), [(0, 0.7), (0, 1.3), (-5, 1), (5, 1)])
-def test_a_gliding_voice_stays_one_voice(glide: np.ndarray, semitones: float, rate: float) -> None:
+def test_a_gliding_voice_stays_periodic(glide: np.ndarray, semitones: float, rate: float) -> None:
     assert (
         periodicity(effects_module.revoice(glide, semitones, rate)) > 0.9
     )  # librosa: 0.70 to 0.83
 
 
-def test_pitch_stretch_and_envelope_at_once_do_what_each_does_alone(
-    vowel: np.ndarray, rng: np.random.Generator
-) -> None:
+def test_pitch_stretch_and_envelope_combine(vowel: np.ndarray, rng: np.random.Generator) -> None:
     semitones, rate = 4.0, 0.8
-    change = effects_module.EnvelopeChange.draw(len(vowel) / SAMPLE_RATE / rate, 0.8, -0.3, rng)
+    change = effects_module.EnvelopeChange.sample(len(vowel) / SAMPLE_RATE / rate, 0.8, -0.3, rng)
     both = effects_module.revoice(vowel, semitones, rate)
     all_three = effects_module.revoice(vowel, semitones, rate, change)
     assert len(both) == len(all_three) == round(len(vowel) / rate)
     for changed in (both, all_three):
         assert 12 * np.log2(pitch_of(changed) / F0) == pytest.approx(semitones, abs=0.1)
-    after = effects_module.revoice(both, envelope=change)  # the same change at the same places
+    after = effects_module.revoice(both, envelope=change)  # the same change at the same times
     assert rms(all_three - after) < 0.1 * rms(after)
 
 
-def test_nothing_asked_for_gives_the_clip_back(vowel: np.ndarray, rng: np.random.Generator) -> None:
+def test_no_change_returns_the_clip(vowel: np.ndarray, rng: np.random.Generator) -> None:
     for unchanged in (effects_module.revoice(vowel), effects_module.colour(vowel, 0.0, rng)):
         np.testing.assert_allclose(unchanged, vowel, atol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [0.9, 1.1])
-def test_speed_changes_duration_and_f0_alike(vowel: np.ndarray, rate: float) -> None:
+def test_speed_changes_duration_and_f0(vowel: np.ndarray, rate: float) -> None:
     changed = effects_module.change_speed(vowel, rate)
     assert len(changed) == pytest.approx(len(vowel) / rate, abs=1)
     assert pitch_of(changed) == pytest.approx(F0 * rate, rel=0.01)
@@ -180,23 +178,23 @@ def test_envelope_changes_the_envelope_and_keeps_f0_level_and_duration(
     assert len(warped) == len(vowel)
     assert pitch_of(warped) == pytest.approx(F0, rel=0.01)
     assert 20 * np.log10(rms(warped) / rms(vowel)) == pytest.approx(0, abs=3)
-    # 0.8 nats of power are 3.5 dB; averaged over a band and 0.1 s somewhat less is left.
+    # 0.8 nats of power are 3.5 dB; the average over a band and 0.1 s varies somewhat less.
     change = band_levels(warped) - band_levels(plain)
     assert 1.5 < change.std() < 5
     assert change.std(axis=0).mean() > 1  # over time
     assert change.std(axis=1).mean() > 1  # over frequency
 
 
-def test_envelope_changes_each_place_as_drawn(rng: np.random.Generator) -> None:
+def test_the_envelope_change_is_the_sampled_one(rng: np.random.Generator) -> None:
     white = 0.1 * rng.standard_normal(2 * SAMPLE_RATE).astype(np.float32)
-    change = effects_module.EnvelopeChange.draw(2.0, 0.8, -0.3, rng)
+    change = effects_module.EnvelopeChange.sample(2.0, 0.8, -0.3, rng)
     warped = effects_module.revoice(white, envelope=change)
     achieved = band_levels(warped) - band_levels(white)  # 0.1 s by a third of a kHz
     times = np.linspace(0.005, 1.995, 200)
     hertz = np.linspace(0, 4000, 1201)[1:]
-    drawn = change.at(times, hertz).reshape(20, 10, 12, 100).mean(axis=(1, 3)) * 10 / np.log(10)
-    assert np.corrcoef(achieved.ravel(), drawn.ravel())[0, 1] > 0.9
-    assert np.mean(achieved - drawn) == pytest.approx(0, abs=0.5)
+    expected = change.at(times, hertz).reshape(20, 10, 12, 100).mean(axis=(1, 3)) * 10 / np.log(10)
+    assert np.corrcoef(achieved.ravel(), expected.ravel())[0, 1] > 0.9
+    assert np.mean(achieved - expected) == pytest.approx(0, abs=0.5)
 
 
 def test_envelope_changes_a_slowed_clip_to_its_end() -> None:
@@ -216,7 +214,7 @@ def test_envelopes_mean_is_in_nats_of_power(vowel: np.ndarray, rng: np.random.Ge
     assert (rms(lower) / rms(plain)) ** 2 == pytest.approx(np.exp(-0.3), rel=0.01)
 
 
-def test_envelope_at_its_spread_keeps_the_expected_power(vowel: np.ndarray) -> None:
+def test_the_default_envelope_change_keeps_the_expected_power(vowel: np.ndarray) -> None:
     powers = [
         rms(effects_module.warp_envelope(vowel[:8000], 0.8, -0.3, np.random.default_rng(seed))) ** 2
         for seed in range(12)
@@ -225,7 +223,7 @@ def test_envelope_at_its_spread_keeps_the_expected_power(vowel: np.ndarray) -> N
     assert np.mean(powers) / plain == pytest.approx(1, abs=0.35)
 
 
-def test_colour_filters_the_same_throughout_and_keeps_the_level(rng: np.random.Generator) -> None:
+def test_colour_is_constant_over_time_and_keeps_the_level(rng: np.random.Generator) -> None:
     white = 0.1 * rng.standard_normal(4 * SAMPLE_RATE).astype(np.float32)
     coloured = effects_module.colour(white, 4.0, rng)
     assert len(coloured) == len(white)
@@ -235,7 +233,7 @@ def test_colour_filters_the_same_throughout_and_keeps_the_level(rng: np.random.G
     assert change.std(axis=0).mean() < 0.5  # over time
 
 
-def test_colours_spread_is_in_db(rng: np.random.Generator) -> None:
+def test_colour_has_the_given_spread_in_db(rng: np.random.Generator) -> None:
     white = rng.standard_normal(SAMPLE_RATE).astype(np.float32)
     before = band_levels(white).mean(axis=0)
     changes = [
@@ -251,9 +249,7 @@ def zero_runs(waveform: np.ndarray) -> list[tuple[int, int]]:
     return [(int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def test_a_cut_is_zero_where_it_falls_and_changes_nothing_else(
-    vowel: np.ndarray, rng: np.random.Generator
-) -> None:
+def test_a_cut_changes_only_its_segment(vowel: np.ndarray, rng: np.random.Generator) -> None:
     sounding = np.where(vowel == 0, np.float32(1e-6), vowel)
     result = effects_module.cut(sounding, np.array([0.05]), rng)
     ((start, length),) = zero_runs(result)
@@ -263,20 +259,18 @@ def test_a_cut_is_zero_where_it_falls_and_changes_nothing_else(
     np.testing.assert_array_equal(result[kept], sounding[kept])
 
 
-def test_a_cut_of_everything_fits(rng: np.random.Generator) -> None:
+def test_a_cut_can_cover_the_whole_signal(rng: np.random.Generator) -> None:
     signal = np.ones((30, 4), np.float32)
     assert np.array_equal(
         effects_module.cut(signal, np.array([1.0]), rng, 0.5), np.full((30, 4), 0.5)
     )
-    assert signal.all()  # a copy was cut
+    assert signal.all()  # the input is unchanged
 
 
-def test_cuts_fall_all_over_the_clip(rng: np.random.Generator) -> None:
+def test_cuts_are_uniform_over_the_clip(rng: np.random.Generator) -> None:
     clip = np.ones(2000, dtype=np.float32)
-    has_pretrained_init = [
-        zero_runs(effects_module.cut(clip, np.array([0.05]), rng))[0][0] for _ in range(600)
-    ]
-    counts, _ = np.histogram(has_pretrained_init, bins=10, range=(0, 1900))
+    starts = [zero_runs(effects_module.cut(clip, np.array([0.05]), rng))[0][0] for _ in range(600)]
+    counts, _ = np.histogram(starts, bins=10, range=(0, 1900))
     assert counts.min() > 30  # 60 expected in each tenth
     assert counts.max() < 100
 
@@ -313,14 +307,14 @@ def test_each_effect_happens_at_probability_one(
     np.testing.assert_array_equal(vowel, before)
 
 
-def test_a_probability_is_kept_to(rng: np.random.Generator) -> None:
+def test_effects_occur_with_their_probability(rng: np.random.Generator) -> None:
     clip = np.ones(10, dtype=np.float32)
     sometimes = Augmentation(gain=0.4)
     happened = [sometimes.apply(clip, rng)[0] != 1 for _ in range(2000)]
     assert np.mean(happened) == pytest.approx(0.4, abs=0.05)
 
 
-def test_ranges_are_used_to_their_ends(rng: np.random.Generator) -> None:
+def test_ranges_are_sampled_to_their_ends(rng: np.random.Generator) -> None:
     clip = np.ones(10, dtype=np.float32)
     gains = [Augmentation(gain=1.0).apply(clip, rng)[0] for _ in range(500)]
     assert min(gains) == pytest.approx(0.7, abs=0.02)
@@ -347,7 +341,7 @@ def whisper(n: int) -> np.ndarray:
 @pytest.mark.parametrize("effect", [*EFFECTS, "all"])
 @pytest.mark.parametrize("make", [silence, whisper])
 @pytest.mark.parametrize("n_samples", [1, 50, 1600, 4000])
-def test_any_clip_stays_finite_and_sounding(
+def test_results_are_finite_and_not_empty(
     n_samples: int, make: Callable[[int], np.ndarray], effect: str
 ) -> None:
     augmentation = certain(*EFFECTS) if effect == "all" else certain(effect)
@@ -369,7 +363,7 @@ def test_the_competitions_augmentations() -> None:
     assert replace(COMPETITION_B, envelope=0.0, pitch=0.0) == COMPETITION_B_REFERENCE
 
 
-def test_an_augmentation_survives_json() -> None:
+def test_an_augmentation_is_unchanged_by_json() -> None:
     assert Augmentation(**json.loads(json.dumps(asdict(COMPETITION_B)))) == COMPETITION_B
 
 
@@ -377,6 +371,6 @@ def test_an_augmentation_survives_json() -> None:
     "wrong",
     [{"pitch": 1.5}, {"noise": -0.1}, {"gain_low": 2.0}, {"stretch_low": 0.0}, {"cuts_most": 0}],
 )
-def test_what_is_no_augmentation_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_augmentations_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(HearbackError, match="augmentation"):
         Augmentation(**wrong)

@@ -1,4 +1,4 @@
-"""The tables that check_models.py prints, on fabricated folds."""
+"""The tables of check_models.py, and the retraining of outliers, on fabricated folds."""
 
 import re
 import runpy
@@ -16,14 +16,15 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation import outliers
+from hearback.engine.evaluation import check_models as engine_step
 from hearback.engine.evaluation.outliers import Outlier
-from hearback.engine.training.checkpoint import save_partial
+from hearback.engine.project import SHIPPED
+from hearback.engine.training.checkpoint import save_checkpoint
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata, save_fold
 from hearback.reading.options import add_options, options_from
 from hearback.reading.steps import check_models
 from hearback.reading.training import train_fold
-from tests.reading.test_evaluation import (
+from tests.reading.fabricated_folds import (
     BASE_RATE,
     make_causes,
     make_metadata,
@@ -51,11 +52,11 @@ def shown(folder: Path, capsys: pytest.CaptureFixture[str], models: list[str] | 
 
 
 def section(output: str, title: str) -> dict[str, list[float]]:
-    """Return a printed table: a row's name to its numbers."""
+    """Return the numbers of a printed table by the name of the row."""
     _, _, rest = output.partition(f"\n{title}")
     table, _, _ = rest.partition("\n\n")
     rows = [re.split(r"  +", line.strip()) for line in table.splitlines()[1:]]
-    # A name may have one space in it, between columns there may be one as well.
+    # Names may contain single spaces, and so may the space between columns.
     rows = [[name, *" ".join(cells).split()] for name, *cells in rows]
     return {
         name: [float(cell) if cell != "–" else np.nan for cell in cells]
@@ -97,7 +98,7 @@ def test_log_loss_per_task_and_grade_with_the_number_of_rows(
         np.testing.assert_allclose(losses, expected, atol=1e-4)
 
 
-def test_the_youngest_are_shown_together_and_so_is_every_model_s_calibration(
+def test_the_youngest_and_the_calibration_by_grade_are_printed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = shown(folder, capsys)
@@ -109,7 +110,7 @@ def test_the_youngest_are_shown_together_and_so_is_every_model_s_calibration(
     np.testing.assert_allclose(losses, expected, atol=1e-4)
 
     table = section(output, "Calibration per grade (ECE: 10 bins of equal mass;")
-    # Both models' lines of all rows have the same name; the last one's is left.
+    # The rows "all" of both models have the same name; the last one is kept.
     n_rows, label, prediction, ece, *_ = table["all"]
     assert (n_rows, label) == (96, pytest.approx(metadata["score"].mean(), abs=1e-4))
     assert prediction == pytest.approx(MODELS["model3mapd"].mean(), abs=1e-4)
@@ -117,12 +118,12 @@ def test_the_youngest_are_shown_together_and_so_is_every_model_s_calibration(
     assert "causes" not in output and "cause" not in output
 
 
-def test_causes_show_the_area_for_every_model(
+def test_the_auc_by_cause_is_printed_for_every_model(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_causes().to_csv(folder / "why.csv", index=False)
     assert run(monkeypatch, folder, "--causes", str(folder / "why.csv")) == 0
-    table = section(capsys.readouterr().out, "AUC of the correct against each cause")
+    table = section(capsys.readouterr().out, "AUC of correct rows against each cause")
     assert set(table) == {"omit", "substitute"}
     scores = make_metadata()["score"]
     rows = (scores > 0) | (make_causes()["why"] == "omit")
@@ -130,15 +131,15 @@ def test_causes_show_the_area_for_every_model(
     np.testing.assert_allclose(table["omit"][1:], expected, atol=1e-4)
 
 
-def test_a_model_is_compared_with_the_same_one_trained_otherwise(
+def test_a_model_is_compared_with_another_training_of_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     better = make_predictions(3, seed=2)
     write_folds(folder / "otherwise", "model3mapd", better, [0, 2])
     run(monkeypatch, folder, "--against", str(folder / "otherwise"))
-    _, _, rest = capsys.readouterr().out.partition("\nLog loss against that in ")
+    _, _, rest = capsys.readouterr().out.partition("\nLog loss compared with ")
     lines = [line.split() for line in rest.partition("\n\n")[0].splitlines()[3:]]
-    assert all("model1m" not in line for line in lines)  # there is none there
+    assert all("model1m" not in line for line in lines)  # not trained there
     n_rows, here, there, difference, low, high = map(float, lines[-1][-6:])
     metadata = make_metadata()
     both = np.arange(len(metadata)) % 3 != 1
@@ -154,25 +155,25 @@ def test_a_model_is_compared_with_the_same_one_trained_otherwise(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"n_folds": 5}, "model3mapd: the trained folds differ in n folds .3: model3mapd fold 0 h"),
         ({"data_fingerprint": "of other data"}, "differ in data fingerprint .*fold 0 there"),
     ],
 )
-def test_what_was_split_otherwise_is_not_compared(
+def test_trainings_of_other_splits_are_not_compared(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     changes: dict[str, Any],
-    said: str,
+    message: str,
 ) -> None:
     write_folds(folder / "otherwise", "model3mapd", MODELS["model3mapd"], **changes)
     assert run(monkeypatch, folder, "--against", str(folder / "otherwise")) == 2
-    assert re.search(said, capsys.readouterr().err)
+    assert re.search(message, capsys.readouterr().err)
 
 
-def test_a_folder_without_the_models_says_which_it_has(
+def test_a_folder_without_the_models_is_an_error_with_those_it_has(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_folds(folder / "otherwise", "model2s", MODELS["model3mapd"])
@@ -181,7 +182,7 @@ def test_a_folder_without_the_models_says_which_it_has(
     assert "none of model1m, model3mapd was trained there; there are model2s" in error
 
 
-def test_bad_causes_are_reported_with_the_tables_faults(
+def test_missing_causes_are_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_causes().iloc[5:].to_csv(folder / "why.csv", index=False)
@@ -198,7 +199,7 @@ def test_good_folds_do_not_stand_out(folder: Path, capsys: pytest.CaptureFixture
     assert shown(folder, capsys).endswith("\nNo fold stands out.\n")
 
 
-def test_a_stalled_fold_is_named_with_the_command_that_trains_it_again(
+def test_a_stalled_fold_is_named_with_the_command_that_retrains_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steady = np.where(make_metadata()["score"] > 0, 0.8, 0.2)
@@ -224,25 +225,25 @@ def command(folder: Path, model: str = "model3mapd", fold: int = 1, *more: str) 
     )
 
 
-def stalled_fold(folder: Path, said: str | None = None) -> None:
-    """Let the fold 1 of the one model stand out."""
+def write_stalled_fold(folder: Path, retrain_command: str | None = None) -> None:
+    """Write a single model whose fold 1 stands out."""
     for path in (folder / "assets").iterdir():
         path.unlink()
-    again = said or command(folder, "model3mapd", 1, "--attempt 2")
+    again = retrain_command or command(folder, "model3mapd", 1, "--attempt 2")
     write_folds(folder / "assets", "model3mapd", FOLD_1_STALLED, retrain_command=again)
 
 
-def test_the_status_tells_that_a_fold_stands_out(
+def test_the_status_is_1_if_a_fold_stands_out(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stalled_fold(folder)
+    write_stalled_fold(folder)
     assert run(monkeypatch, folder) == 1
     write_folds(folder / "assets", "model3mapd", STEADY)
     assert run(monkeypatch, folder) == 0
 
 
 def watch_commands(monkeypatch: pytest.MonkeyPatch, *, status: int = 0) -> list[list[str]]:
-    """Run no training; return the list that their arguments are added to."""
+    """Replace trainings by nothing; return the list to which their commands are added."""
     commands: list[list[str]] = []
 
     def run_nothing(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
@@ -257,11 +258,11 @@ def watch_commands(monkeypatch: pytest.MonkeyPatch, *, status: int = 0) -> list[
 def test_retrain_runs_the_command_of_the_fold_that_stands_out(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stalled_fold(folder)
+    write_stalled_fold(folder)
     commands = watch_commands(monkeypatch)
-    assert run(monkeypatch, folder, "--retrain") == 1  # nothing was trained: it still stands out
+    assert run(monkeypatch, folder, "--retrain") == 1  # nothing was trained
     (arguments,) = commands
-    script = Path(check_models.__file__).parent / "train_model3mapd.py"
+    script = SHIPPED / "train_model3mapd.py"
     assert arguments[:2] == [sys.executable, str(script)]
     assert arguments[2:] == command(folder, "model3mapd", 1, "--attempt 2").split()[2:]
     output = capsys.readouterr().out
@@ -269,10 +270,10 @@ def test_retrain_runs_the_command_of_the_fold_that_stands_out(
     assert output.count("model3mapd fold 1 stands out") == 2
 
 
-def test_retrain_ends_with_the_status_of_what_is_there_then(
+def test_retrain_ends_with_the_status_after_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stalled_fold(folder)
+    write_stalled_fold(folder)
 
     def train_well(command: list[str], **settings: Any) -> subprocess.CompletedProcess[str]:
         write_folds(folder / "assets", "model3mapd", STEADY)
@@ -286,13 +287,13 @@ def test_retrain_ends_with_the_status_of_what_is_there_then(
 def test_a_retraining_that_fails_is_named_and_the_fold_still_stands_out(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stalled_fold(folder)
+    write_stalled_fold(folder)
     watch_commands(monkeypatch, status=2)
     assert run(monkeypatch, folder, "--retrain") == 1
     assert "FAILED: model3mapd fold 1, status 2" in capsys.readouterr().out
 
 
-def test_where_nothing_stands_out_retrain_runs_nothing(
+def test_without_outliers_retrain_runs_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folds(folder / "assets", "model3mapd", STEADY)
@@ -303,7 +304,7 @@ def test_where_nothing_stands_out_retrain_runs_nothing(
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("retrain_command", "reason"),
     [
         ("rm -rf {home}", "neither python train_model3mapd.py nor"),
         ("python train_model3mapd.py {flags}; rm -rf {home}", "invalid int value: '2;'"),
@@ -320,54 +321,60 @@ def test_where_nothing_stands_out_retrain_runs_nothing(
         ("/tmp/python train_model3mapd.py {flags}", "neither python train_model3mapd.py"),
         ("python train_model3mapd.py {flags} --evil yes", "unrecognized arguments: --evil yes"),
         ("python train_model3mapd.py {flags} --device", "--device: expected one argument"),
-        ("python train_model3mapd.py {flags} --fold 0", "it is of fold 0"),
-        ("python train_model3mapd.py {flags} --assets /else", "its --assets is not"),
-        ("python train_model3mapd.py {flags} --data /else", "its --data is not"),
+        ("python train_model3mapd.py {flags} --fold 0", "it trains fold 0"),
+        (
+            "python train_model3mapd.py {flags} --assets /else",
+            "its --assets, relative to this folder, is not",
+        ),
+        (
+            "python train_model3mapd.py {flags} --data /else",
+            "its --data, relative to this folder, is not",
+        ),
         ("python train_model3mapd.py --help", "required: --fold, --attempt"),
         ("python train_model3mapd.py '{flags}", "No closing quotation"),
     ],
 )
-def test_retrain_runs_only_a_training_of_the_very_fold(
+def test_retrain_runs_only_a_training_of_that_fold(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    said: str,
-    why: str,
+    retrain_command: str,
+    reason: str,
 ) -> None:
     flags = " ".join(command(folder, "model3mapd", 1, "--attempt 2").split()[2:])
-    stalled_fold(folder, said.format(home=folder / "home", flags=flags))
+    write_stalled_fold(folder, retrain_command.format(home=folder / "home", flags=flags))
     commands = watch_commands(monkeypatch)
     assert run(monkeypatch, folder, "--retrain") == 2
     error = capsys.readouterr().err
-    assert why in error and "model3mapd_1.json: --retrain does not run its command" in error
+    assert reason in error and "model3mapd_1.json: --retrain does not run its command" in error
     assert not commands
 
 
-def command_for(outlier: Outlier, folder: Path) -> list[str]:
+def retrain_arguments(outlier: Outlier, folder: Path) -> list[str]:
     read = check_models.read_command
-    return outliers.command_for(outlier, folder / "data", folder / "assets", read)
+    return engine_step.retrain_arguments(outlier, folder / "data", folder / "assets", read)
 
 
-def test_a_model_whose_name_is_no_script_is_not_run(folder: Path) -> None:
-    for model in ("model9z", "model_peer_transcript"):
+def test_a_model_without_a_script_is_not_retrained(folder: Path) -> None:
+    for model in ("model9z", "model_baseline_transcript"):
         outlier = Outlier(model, 1, "", command(folder, model, 1, "--attempt 2"))
         with pytest.raises(HearbackError, match=f"neither python train_{model}"):
-            command_for(outlier, folder)
+            retrain_arguments(outlier, folder)
 
 
-def test_a_model_of_another_seed_is_trained_by_its_recipe_s_script(folder: Path) -> None:
+def test_a_model_of_another_seed_is_retrained_by_its_recipe(folder: Path) -> None:
     flags = command(folder, "model3mapd", 1, "--attempt 2").split()[2:]
     words = ["python", "train_model3mapd.py", *flags, "--seed", "5"]
-    (_, script, *rest) = command_for(Outlier("model3mapd_s5", 1, "", " ".join(words)), folder)
+    (_, script, *rest) = retrain_arguments(Outlier("model3mapd_s5", 1, "", " ".join(words)), folder)
     assert Path(script).name == "train_model3mapd.py" and rest == words[2:]
     for model in ("model3mapd", "model3mapd_s6"):
         with pytest.raises(HearbackError, match="it trains model3mapd_s5"):
-            command_for(Outlier(model, 1, "", " ".join(words)), folder)
+            retrain_arguments(Outlier(model, 1, "", " ".join(words)), folder)
     with pytest.raises(HearbackError, match="it trains model3mapd"):
-        command_for(Outlier("model3mapd_s5", 1, "", " ".join(words[:-2])), folder)
+        retrain_arguments(Outlier("model3mapd_s5", 1, "", " ".join(words[:-2])), folder)
 
 
-def test_a_rung_of_the_ladder_is_run_as_a_module(
+def test_a_variant_of_the_ablation_is_retrained_by_its_module(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = command(folder, "model3mapd", 1, "--attempt 2").split()[2:]
@@ -380,10 +387,10 @@ def test_a_rung_of_the_ladder_is_run_as_a_module(
         *flags,
     ]
     outlier = Outlier("model_ablation_text_cosine", 1, "", " ".join(words))
-    assert command_for(outlier, folder) == [sys.executable, *words[1:]]
+    assert retrain_arguments(outlier, folder) == [sys.executable, *words[1:]]
     monkeypatch.chdir(folder)
-    there = "import importlib.util; assert importlib.util.find_spec('hearback.reading.baselines.ablation')"
-    assert outliers.run([sys.executable, "-c", there]) == 0
+    find = f"import importlib.util; assert importlib.util.find_spec({check_models.ABLATION!r})"
+    assert engine_step.run([sys.executable, "-c", find]) == 0
 
 
 @pytest.mark.slow
@@ -399,7 +406,7 @@ def test_retrain_trains(
     options = options_from(parser.parse_args([*flags, "--set", "batch_size=4"]))
     data = options.load_data()
     fold_metadata = train_fold(RECIPE, 1, options, data)
-    for fold in range(3):  # as if the others had learned and this one had not
+    for fold in range(3):  # fold 1 with the loss of the base rate
         held_out = data.folds == fold
         scores = data.labels[held_out]
         right = np.where(scores > 0, 0.9, 0.1)
@@ -413,7 +420,7 @@ def test_retrain_trains(
         files = FoldFiles(options.assets, RECIPE.name, fold)
         save_fold(files, {"weight": torch.zeros(1)}, oof, {**fold_metadata, "fold": fold})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert run(monkeypatch, folder, "--retrain") == 1  # in one epoch it learns nothing either
+    assert run(monkeypatch, folder, "--retrain") == 1  # one epoch is not enough
     again = read_fold_metadata(FoldFiles(options.assets, RECIPE.name, 1))
     assert [(past["attempt"], past["outcome"]) for past in again["attempts"]] == [
         (1, "finished"),
@@ -431,16 +438,16 @@ ATTEMPTS: list[dict[str, Any]] = [
 ]
 
 
-def test_attempts_are_shown_of_the_folds_that_needed_several(
+def test_attempts_of_folds_that_needed_several_are_printed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "Attempts" not in shown(folder, capsys)
     write_folds(folder / "assets", "model2ds", make_predictions(2), [0], attempts=ATTEMPTS)
     write_folds(folder / "assets", "model2ds", make_predictions(2), [1], attempts=ATTEMPTS[1:])
-    given_up = FoldFiles(folder / "assets", "model2ds", 2).partial
-    save_partial(given_up, {}, {"run_key": {}, "attempts": [{**ATTEMPTS[0], "attempt": 3}]})
+    stalled = FoldFiles(folder / "assets", "model2ds", 2).checkpoint
+    save_checkpoint(stalled, {}, {"run_key": {}, "attempts": [{**ATTEMPTS[0], "attempt": 3}]})
     output = shown(folder, capsys)
-    _, _, table = output.partition("\nAttempts at folds that needed more than one\n")
+    _, _, table = output.partition("\nAttempts of folds that needed several\n")
     lines = [line.split() for line in table.partition("\n\n")[0].splitlines()[2:]]
     assert [line[:6] for line in lines] == [
         ["model2ds", "0", "1", "stalled", "1", "7"],
@@ -464,7 +471,7 @@ def test_folds_that_are_not_trained_are_named(
     ]
 
 
-def test_only_the_models_asked_for_are_shown(
+def test_only_the_selected_models_are_printed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = shown(folder, capsys, ["model3mapd"])
@@ -481,21 +488,21 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *flags: str) -> int | str
     return ended.value.code
 
 
-def test_the_script_shows_what_it_is_asked_for(
+def test_the_script_prints_the_selected_models(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, folder, "--models", "model1m") == 0
     assert list(section(capsys.readouterr().out, "Log loss per fold")) == ["model1m"]
 
 
-def test_a_model_that_is_not_there_is_an_error_that_says_which_are(
+def test_an_unknown_model_is_an_error_with_those_there_are(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, folder, "--models", "model2s") == 2
     assert "no finished fold of model2s; there are model1m, model3mapd" in capsys.readouterr().err
 
 
-def test_bad_tables_are_reported_with_all_their_rows(
+def test_invalid_tables_are_reported_with_all_their_rows(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = folder / "data" / "train_metadata.csv"
@@ -504,5 +511,5 @@ def test_bad_tables_are_reported_with_all_their_rows(
     metadata.to_csv(path, index=False)
     assert run(monkeypatch, folder) == 2
     error = capsys.readouterr().err
-    for told in ("unknown grade '12'", "001.wav", "005.wav"):
-        assert told in error
+    for part in ("unknown grade '12'", "001.wav", "005.wav"):
+        assert part in error

@@ -1,3 +1,5 @@
+"""The embedded sample: its plan, tables and recordings."""
+
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +14,13 @@ from hearback.engine.data import problems
 from hearback.engine.errors import HearbackError
 from hearback.reading import tables
 from hearback.reading.corpora import sample
-from hearback.reading.corpora.sample import Speech, add_noise, make_items, plan, reverberate
+from hearback.reading.corpora.sample import plan
+from hearback.reading.corpora.sample_audio import Speech, add_noise, reverberate
+from hearback.reading.corpora.sample_items import make_items
 
 
 class Hummer:
-    """A voice that hums: each text its own vowel and pitch, longer texts longer."""
+    """A voice that hums: each text has its own pitch, longer texts last longer."""
 
     sample_rate = 24_000
     rendered: list[tuple[float, str]]
@@ -52,7 +56,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_plan_has_the_shares_it_promises() -> None:
+def test_the_plan_has_the_share_of_correct_clips() -> None:
     clips = plan(360, 60, 24, seed=0)
     assert Counter(clip.half for clip in clips) == {"train": 360, "test": 60}
     for half in ("train", "test"):
@@ -60,12 +64,12 @@ def test_the_plan_has_the_shares_it_promises() -> None:
         assert {clip.item.task for clip in of_half} == set(tables.TASKS)
         assert {clip.learner.grade for clip in of_half} == set(tables.GRADES)
         assert np.mean([clip.how == "correct" for clip in of_half]) == pytest.approx(0.47, abs=0.03)
-        for task, share in sample.SAID_RIGHT.items():
+        for task, share in sample.SHARE_CORRECT.items():
             right = [clip.how == "correct" for clip in of_half if clip.item.task == task]
             assert sum(right) == round(share * len(right))
 
 
-def test_the_test_half_has_known_texts_and_unknown_learners() -> None:
+def test_the_halves_share_texts_and_no_learners() -> None:
     clips = plan(360, 60, 24, seed=0)
     learners = {h: {c.learner.name for c in clips if c.half == h} for h in ("train", "test")}
     texts = {h: {c.item.text for c in clips if c.half == h} for h in ("train", "test")}
@@ -76,7 +80,7 @@ def test_the_test_half_has_known_texts_and_unknown_learners() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(1, 0, 1), (1, 1, 2), (5, 100, 2), (48, 8, 4), (3, 0, 7)])
-def test_any_sensible_size_can_be_planned(sizes: tuple[int, int, int]) -> None:
+def test_any_valid_size_can_be_planned(sizes: tuple[int, int, int]) -> None:
     n_train, n_test, n_speakers = sizes
     clips = plan(*sizes, seed=0)
     assert Counter(clip.half for clip in clips)["train"] == n_train
@@ -85,20 +89,20 @@ def test_any_sensible_size_can_be_planned(sizes: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(0, 5, 4), (5, -1, 4), (5, 1, 1), (5, 0, 0)])
-def test_a_size_that_cannot_be_is_refused(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
+def test_an_invalid_size_is_refused(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
     with pytest.raises(HearbackError, match="--n_train"):
         sample.build(tmp_path / "data", *sizes)
     assert not (tmp_path / "data").exists()
 
 
-def test_who_is_right_says_the_text_and_who_is_wrong_another() -> None:
+def test_correct_clips_contain_the_text_and_wrong_ones_a_mistake() -> None:
     for clip in plan(600, 100, 24, seed=1):
         assert (clip.said == clip.item.text) == (clip.how == "correct")
         if clip.how != "correct":
             assert clip.said in clip.item.mistakes[clip.how]
 
 
-def test_mistakes_are_what_they_are_called() -> None:
+def test_mistakes_match_their_kind() -> None:
     for item in make_items(np.random.default_rng(0)):
         words = item.text.split()
         for said in item.mistakes.get("omit", ()):
@@ -112,7 +116,7 @@ def test_mistakes_are_what_they_are_called() -> None:
             assert sum(a != b for a, b in zip(said.split(), words, strict=True)) == 1
 
 
-def test_younger_learners_speak_higher_and_are_less_often_right() -> None:
+def test_younger_learners_have_higher_pitch_and_fewer_correct_clips() -> None:
     clips = plan(2000, 0, 200, seed=0)
     pitch = {
         grade: np.mean([clip.learner.pitch for clip in clips if clip.learner.grade == grade])
@@ -126,7 +130,7 @@ def test_younger_learners_speak_higher_and_are_less_often_right() -> None:
     assert right["KG"] < right["3"]
 
 
-def test_the_tables_and_recordings_are_in_order(tmp_path: Path, voice: type[Hummer]) -> None:
+def test_the_tables_and_recordings_are_valid(tmp_path: Path, voice: type[Hummer]) -> None:
     rows = sample.build(tmp_path, 24, 8, 4)
     report = problems.Report()
     for half, n in (("train", 24), ("test", 8)):
@@ -164,7 +168,7 @@ def test_same_seed_same_bytes(tmp_path: Path, voice: type[Hummer]) -> None:
     assert content_of(tmp_path / "a") != content_of(tmp_path / "c")
 
 
-def test_killed_half_way_there_are_no_tables_and_the_next_run_is_whole(
+def test_a_killed_build_leaves_no_tables_and_the_next_one_is_complete(
     tmp_path: Path, voice: type[Hummer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample.build(tmp_path / "whole", 6, 2, 3)
@@ -182,14 +186,14 @@ def test_killed_half_way_there_are_no_tables_and_the_next_run_is_whole(
         patch.setattr(sample, "write_wav", write)
         with pytest.raises(KeyboardInterrupt):
             sample.build(data, 6, 2, 3)
-    assert not list(data.glob("*.csv")), "tables of one sample would speak of another's recordings"
+    assert not list(data.glob("*.csv")), "tables must not list another sample's recordings"
     sample.build(data, 6, 2, 3)
     assert content_of(data) == content_of(tmp_path / "whole")
 
 
 def test_another_corpus_is_not_overwritten(tmp_path: Path, voice: type[Hummer]) -> None:
     sample.build(tmp_path, 6, 2, 3)
-    sample.build(tmp_path, 4, 2, 3, seed=1)  # its own tables it may renew
+    sample.build(tmp_path, 4, 2, 3, seed=1)  # its own tables may be replaced
     for name, text in (
         ("train_metadata.csv", "filename,task,expected_text,grade\nabcdef.wav,deletion,boy,KG\n"),
         ("train_labels.csv", "filename,score\nsample_00001.wav,1.0\nabcdef.wav,1.0\n"),
@@ -206,7 +210,7 @@ def test_another_corpus_is_not_overwritten(tmp_path: Path, voice: type[Hummer]) 
         (tmp_path / name).write_bytes(before)
 
 
-def test_the_command_takes_dashes_and_says_what_it_made(
+def test_the_command_accepts_dashes_and_prints_a_summary(
     tmp_path: Path, voice: type[Hummer], capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = ["--n-train", "4", "--n_test", "2", "--speakers", "3", "--seed", "7"]
@@ -214,14 +218,14 @@ def test_the_command_takes_dashes_and_says_what_it_made(
     assert "train: 4 clips" in capsys.readouterr().out
 
 
-def test_a_voice_is_bent_as_asked() -> None:
+def test_a_voice_is_transformed_as_specified() -> None:
     speech = Speech.of(hum(24_000, 200, 24_000), 24_000)
-    same, bent = speech.bend(1, 1, 1), speech.bend(1.5, 1.2, 0.8)
-    assert len(bent) == pytest.approx(0.8 * len(same), rel=0.02)
+    same, changed = speech.transform(1, 1, 1), speech.transform(1.5, 1.2, 0.8)
+    assert len(changed) == pytest.approx(0.8 * len(same), rel=0.02)
     assert pitch_of(same) == pytest.approx(200, rel=0.02)
-    assert pitch_of(bent) == pytest.approx(300, rel=0.02)
+    assert pitch_of(changed) == pytest.approx(300, rel=0.02)
     assert formant_of(same) == pytest.approx(1000, rel=0.05)
-    assert formant_of(bent) == pytest.approx(1200, rel=0.05)
+    assert formant_of(changed) == pytest.approx(1200, rel=0.05)
 
 
 def pitch_of(waveform: np.ndarray) -> float:
@@ -230,14 +234,14 @@ def pitch_of(waveform: np.ndarray) -> float:
 
 
 def formant_of(waveform: np.ndarray) -> float:
-    """Return the frequency of the spectral envelope's highest place, in Hz."""
+    """Return the frequency of the spectral envelope's maximum, in Hz."""
     envelope = Speech.of(waveform, decode.SAMPLE_RATE).envelope
     mean = np.log(envelope[len(envelope) // 4 : -len(envelope) // 4]).mean(axis=0)
     return float(mean.argmax() * decode.SAMPLE_RATE / 2 / (len(mean) - 1))
 
 
 @pytest.mark.parametrize("pink", [False, True])
-def test_noise_is_as_loud_as_asked(pink: bool) -> None:
+def test_noise_has_the_specified_level(pink: bool) -> None:
     speech = hum(16_000, 200, 16_000)
     padded = np.concatenate([speech, np.zeros(8_000)])
     noise = add_noise(padded, 20, pink, np.random.default_rng(0)) - padded
@@ -247,7 +251,7 @@ def test_noise_is_as_loud_as_asked(pink: bool) -> None:
     assert (low > 2 * high) == pink
 
 
-def test_a_room_answers_after_the_sound_and_dies_away() -> None:
+def test_reverberation_follows_the_sound_and_decays() -> None:
     click = np.zeros(16_000)
     click[1000] = 1.0
     heard = reverberate(click, 0.3, 10, np.random.default_rng(0))
@@ -261,7 +265,7 @@ def test_a_room_answers_after_the_sound_and_dies_away() -> None:
 
 
 @pytest.mark.slow
-def test_every_mistake_sounds_unlike_the_text() -> None:
+def test_every_mistake_sounds_different_from_the_text() -> None:
     """In the voice's own phonemes, without stress and with the flap of "latter" taken for a d."""
     hibari = pytest.importorskip("hibari")
     voice = hibari.Hibari()
@@ -277,7 +281,7 @@ def test_every_mistake_sounds_unlike_the_text() -> None:
 
 
 @pytest.mark.slow
-def test_the_real_voice_gives_the_same_bytes_again(tmp_path: Path) -> None:
+def test_the_real_voice_is_reproducible(tmp_path: Path) -> None:
     for name in ("a", "b"):
         sample.build(tmp_path / name, 8, 2, 3)
     assert content_of(tmp_path / "a") == content_of(tmp_path / "b")

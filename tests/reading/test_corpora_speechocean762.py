@@ -1,3 +1,5 @@
+"""speechocean762: its files, tables, edited texts and labels."""
+
 import io
 import json
 import tarfile
@@ -13,8 +15,11 @@ import soundfile
 from hearback.engine.data import problems
 from hearback.engine.errors import HearbackError
 from hearback.reading import tables
-from hearback.reading.corpora import speechocean762
-from hearback.reading.corpora.speechocean762 import Lexicon, Utterance, build, edit_distance, label
+from hearback.reading.corpora import speechocean762, speechocean762_files
+from hearback.reading.corpora.speechocean762 import build, label
+from hearback.reading.corpora.speechocean762_files import KALDI_TABLES, open_corpus
+from hearback.reading.corpora.speechocean762_lexicon import Lexicon, edit_distance
+from hearback.reading.corpora.speechocean762_tables import Utterance, read_corpus
 
 LEXICON = """\
 A\tAH0
@@ -46,7 +51,7 @@ AGES = {"0001": 6, "0002": 7, "0003": 8, "0004": 9, "0005": 43}
 
 
 def write_corpus(root: Path, per_speaker: int = 8, accuracies: tuple[float, ...] = (10,)) -> Path:
-    """Write a corpus in the layout of the real one; worst words have `accuracies` in turn.
+    """Write a corpus in the layout of the real one; worst words cycle through `accuracies`.
 
     Both halves have the five speakers of AGES (the test half's names begin with 1), and no text
     comes twice.
@@ -55,7 +60,7 @@ def write_corpus(root: Path, per_speaker: int = 8, accuracies: tuple[float, ...]
     for half, first in (("train", "0"), ("test", "1")):
         folder = root / half
         folder.mkdir(parents=True)
-        lines: dict[str, list[str]] = {name: [] for name in speechocean762.KALDI_TABLES}
+        lines: dict[str, list[str]] = {name: [] for name in KALDI_TABLES}
         for number, age in AGES.items():
             speaker = first + number[1:]
             lines["spk2age"].append(f"{speaker}\t{age}")
@@ -93,8 +98,8 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 def rows_of(root: Path) -> pd.DataFrame:
     report = problems.Report()
-    corpus = speechocean762.open_corpus(root)
-    rows = label(speechocean762.read_corpus(corpus, report), lexicon(), np.random.default_rng(0))
+    corpus = open_corpus(root)
+    rows = label(read_corpus(corpus, report), lexicon(), np.random.default_rng(0))
     assert not report.problems, report
     return rows
 
@@ -124,7 +129,7 @@ def utterances(n: int, worst: float, start: int = 0) -> list[Utterance]:
     ]
 
 
-def test_what_becomes_of_a_corpus(tmp_path: Path) -> None:
+def test_labels_follow_the_worst_word(tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "corpus", accuracies=(10, 8, 7, 3, 2, 5))
     data = tmp_path / "data"
     build(root, data)
@@ -139,12 +144,14 @@ def test_what_becomes_of_a_corpus(tmp_path: Path) -> None:
         }
     tables.read_submission_format(data / "submission_format.csv", metadata, report)
     assert not report.problems, report
-    made = pd.read_csv(data / "provenance.csv", dtype={"filename": str})
-    assert set(made.loc[made["why"] == "mispronounced", "worst"]) == {2.0, 3.0}
-    assert set(made.loc[made["why"] == "correct", "worst"]) == {7.0, 8.0, 10.0}
-    assert made["worst"].isin([2, 3, 7, 8, 10]).all(), "where experts waver, there is no label"
-    assert len(made) == sum(1 for path in data.glob("*.wav")) == 70
-    for name in made["filename"]:
+    provenance = pd.read_csv(data / "provenance.csv", dtype={"filename": str})
+    assert set(provenance.loc[provenance["why"] == "mispronounced", "worst"]) == {2.0, 3.0}
+    assert set(provenance.loc[provenance["why"] == "correct", "worst"]) == {7.0, 8.0, 10.0}
+    assert provenance["worst"].isin([2, 3, 7, 8, 10]).all(), (
+        "between the thresholds there is no label"
+    )
+    assert len(provenance) == sum(1 for path in data.glob("*.wav")) == 70
+    for name in provenance["filename"]:
         source = root / "WAVE" / f"SPEAKER{name[:4]}" / name.replace(".wav", ".WAV")
         assert (data / name).read_bytes() == source.read_bytes()
 
@@ -194,7 +201,7 @@ def test_an_edit_changes_one_word() -> None:
             assert any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
 
 
-def test_near_words_sound_near_and_never_the_same() -> None:
+def test_near_words_are_similar_and_no_homophones() -> None:
     sounds = lexicon()
     assert sounds.near("big") == ["pig"]
     assert sounds.near("dog") == ["log"]
@@ -222,14 +229,14 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["speechocean762", ".", "./speechocean762"])
-def test_the_archive_gives_what_the_checkout_gives(tmp_path: Path, prefix: str) -> None:
+def test_archive_and_checkout_give_the_same_files(tmp_path: Path, prefix: str) -> None:
     root = write_corpus(tmp_path / "corpus", per_speaker=2)
     build(root, tmp_path / "from_folder")
     build(pack(root, tmp_path / "corpus.tar.gz", prefix), tmp_path / "from_archive")
     assert content_of(tmp_path / "from_archive") == content_of(tmp_path / "from_folder")
 
 
-def test_an_archive_leads_nowhere(tmp_path: Path) -> None:
+def test_paths_and_links_in_an_archive_cannot_escape(tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "corpus", per_speaker=2)
     archive = tmp_path / "corpus.tar"
     with tarfile.open(archive, "w") as tar:
@@ -255,7 +262,7 @@ def test_an_archive_leads_nowhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_killed_half_way_it_goes_on(
+def test_a_killed_build_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     root = write_corpus(tmp_path / "corpus", per_speaker=2)
@@ -273,10 +280,10 @@ def test_killed_half_way_it_goes_on(
 
     data = tmp_path / "data"
     with monkeypatch.context() as patch:
-        patch.setattr(speechocean762.shutil, "copyfileobj", copy)
+        patch.setattr(speechocean762_files.shutil, "copyfileobj", copy)
         with pytest.raises(KeyboardInterrupt):
             build(path, data)
-        assert len(content_of(data)) == 4, "the fifth recording is not half there, nor any table"
+        assert len(content_of(data)) == 4, "neither half of the fifth recording nor any table"
     before = {name: (data / name).stat().st_mtime_ns for name in content_of(data)}
     build(path, data)
     assert content_of(data) == content_of(tmp_path / "whole")
@@ -342,13 +349,13 @@ def test_a_missing_table_is_one_problem_not_one_per_recording(tmp_path: Path) ->
 
 def test_a_recording_in_both_halves_is_a_problem(tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "corpus", per_speaker=1)
-    for table in speechocean762.KALDI_TABLES:
+    for table in KALDI_TABLES:
         (root / "test" / table).write_text((root / "train" / table).read_text())
     with pytest.raises(problems.BadInput, match=r"in train/wav\.scp too"):
         build(root, tmp_path / "data")
 
 
-def test_without_a_lexicon_spelling_decides_and_a_warning_says_so(
+def test_without_a_lexicon_spelling_is_used_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_corpus(tmp_path / "corpus", per_speaker=4)
@@ -358,7 +365,7 @@ def test_without_a_lexicon_spelling_decides_and_a_warning_says_so(
     assert (rows["why"] == "substitute").any()
 
 
-def test_what_is_no_corpus_is_said(tmp_path: Path) -> None:
+def test_an_invalid_corpus_is_reported(tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "corpus", per_speaker=1)
     whole = pack(root, tmp_path / "whole.tar.gz", "speechocean762").read_bytes()
     for i in range(1, 8):
@@ -367,8 +374,8 @@ def test_what_is_no_corpus_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, what in (
         ("nowhere", "no such folder or file"),
-        *((f"cut{i}.tar.gz", "not a whole tar archive") for i in range(1, 8)),
-        ("text.tar.gz", "not a whole tar archive"),
+        *((f"cut{i}.tar.gz", "not a complete tar archive") for i in range(1, 8)),
+        ("text.tar.gz", "not a complete tar archive"),
         ("empty", "missing"),
     ):
         with pytest.raises(problems.BadInput, match=what):
@@ -380,7 +387,7 @@ def test_another_corpus_is_not_overwritten(tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "corpus", per_speaker=1)
     data = tmp_path / "data"
     build(root, data)
-    build(root, data, seed=1)  # its own tables it may renew
+    build(root, data, seed=1)  # its own tables may be replaced
     (data / "train_metadata.csv").write_text("filename,task,expected_text,grade\nabcdef.wav,,,\n")
     before = content_of(data)
     with pytest.raises(HearbackError, match="another corpus"):
@@ -388,7 +395,7 @@ def test_another_corpus_is_not_overwritten(tmp_path: Path) -> None:
     assert content_of(data) == before
 
 
-def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_corpus(tmp_path / "corpus", per_speaker=4, accuracies=(10, 3))
     assert speechocean762.main([str(root), str(tmp_path / "data"), "--seed", "3"]) == 0
     said = capsys.readouterr().out

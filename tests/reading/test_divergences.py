@@ -1,4 +1,4 @@
-"""Where learner and reference part: the table, and what infer.py makes of it."""
+"""Where the learner diverges from the reference: the table, and what infer.py writes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.audio.store import Store
+from hearback.engine.audio.store_builder import build_store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.problems import Report
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles, save_fold
-from hearback.engine.whisper import pretrained
+from hearback.engine.whisper.weights import read_tensors
 from hearback.reading.augment import Augmentation
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.inference.divergences import table_of, trace_clips
+from hearback.reading.inference.divergences import align_clips, divergence_table
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.models import scorers
 from hearback.reading.pairs import PairSource
@@ -46,7 +46,7 @@ TEXT = "the dog ran home"
 
 def make_model(backbone: Path) -> scorers.AlignedScorer:
     model = scorers.build(RECIPE, CONFIG)
-    model.load_pretrained({"encoder": pretrained.read_tensors(backbone, "encoder")})
+    model.load_pretrained({"encoder": read_tensors(backbone, "encoder")})
     assert isinstance(model, scorers.AlignedScorer)
     return model
 
@@ -54,12 +54,12 @@ def make_model(backbone: Path) -> scorers.AlignedScorer:
 def make_source(folder: Path) -> PairSource:
     path = folder / "data" / "test_metadata.csv"
     metadata = read_metadata(path, Report())
-    store = Store.build(metadata, folder / "data", path, folder / "store", "test", report=Report())
+    store = build_store(metadata, folder / "data", path, folder / "store", "test", report=Report())
     return PairSource(metadata, References(folder / "tts_data"), store)
 
 
-def rewrite(folder: Path, said: str) -> int:
-    """Let the learner of the first clip with `TEXT` say something else; return its row."""
+def replace_recording(folder: Path, said: str) -> int:
+    """Replace the first recording of `TEXT` by one of `said`; return its row."""
     metadata = pd.read_csv(folder / "data" / "test_metadata.csv")
     row = int(np.flatnonzero(metadata["expected_text"] == TEXT)[0])
     write_wav(folder / "data" / metadata["filename"][row], spoken(said), SAMPLE_RATE)
@@ -67,16 +67,16 @@ def rewrite(folder: Path, said: str) -> int:
 
 
 @pytest.mark.parametrize(("said", "wrong"), [("the fox ran home", 1), ("the dog ran zyxw", 3)])
-def test_the_word_that_is_wrong_is_where_they_part(
+def test_the_wrong_word_is_where_they_diverge(
     make_corpus: Callable[..., Path], backbone: Path, said: str, wrong: int
 ) -> None:
     folder = make_corpus()
-    row = rewrite(folder, said)
+    row = replace_recording(folder, said)
     source = make_source(folder)
-    traces = trace_clips(make_model(backbone), source, [row], device=torch.device("cpu"))
-    table = table_of(source, traces)
+    paths = align_clips(make_model(backbone), source, [row], device=torch.device("cpu"))
+    table = divergence_table(source, paths)
     assert list(table["word"]) == TEXT.split() and list(table["position"]) == [0, 1, 2, 3]
-    assert list(np.flatnonzero(table["parts"])) == [wrong]
+    assert list(np.flatnonzero(table["diverges"])) == [wrong]
     assert table["cost"].idxmax() == wrong
     # Learner and reference take equally long here, so the words are where they are in the text.
     letters = np.cumsum([0, *(len(word) + 1 for word in TEXT.split())]) * 0.06
@@ -84,16 +84,16 @@ def test_the_word_that_is_wrong_is_where_they_part(
     assert (table["end"] > table["start"]).all()
 
 
-def test_times_are_those_of_the_recording_however_it_is_played(
+def test_times_refer_to_the_recording_at_any_speed(
     make_corpus: Callable[..., Path], backbone: Path
 ) -> None:
     source = make_source(make_corpus())
     model = make_model(backbone)
     tables = []
     for speed in (1.0, 0.8):
-        played = source.at_speeds([speed] * 4)
-        traces = trace_clips(model, played, [0], device=torch.device("cpu"))
-        tables.append(table_of(played, traces))
+        played = source.with_speeds([speed] * 4)
+        paths = align_clips(model, played, [0], device=torch.device("cpu"))
+        tables.append(divergence_table(played, paths))
     seconds = source.n_samples(0, "tokens") / SAMPLE_RATE
     for table in tables:
         assert table["start"].iloc[0] == pytest.approx(0, abs=0.1)
@@ -106,7 +106,7 @@ def options(make_corpus: Callable[..., Path], backbone: Path) -> InferenceOption
     model, voice = make_model(backbone), References(folder / "tts_data").voice
     fold_metadata = {
         "recipe": RECIPE.as_dict(),
-        "shape": model.shape(),
+        "shape": model.backbone_config(),
         "tokenizer": None,
         "voice": voice,
     }
@@ -127,10 +127,10 @@ def test_infer_writes_every_word_in_the_submissions_order(options: InferenceOpti
     assert list(zip(table["filename"], table["word"], strict=True)) == [
         (name, word) for name in order for word in texts[name].split()
     ]
-    assert (table.groupby("filename")["parts"].sum() == 1).all()
+    assert (table.groupby("filename")["diverges"].sum() == 1).all()
 
 
-def test_an_ensemble_that_does_not_align_is_told_so_before_anything_starts(
+def test_an_ensemble_without_an_aligned_model_is_refused_before_anything_starts(
     options: InferenceOptions,
 ) -> None:
     files = FoldFiles(options.assets, "modelali", 0)

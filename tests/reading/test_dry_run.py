@@ -19,14 +19,14 @@ from hearback.engine.submission.sandbox import (
     run_dry_run,
 )
 from hearback.reading.submission import dry_run
-from hearback.reading.submission.dry_run import ReadingPlay, compare
+from hearback.reading.submission.dry_run import ReadingDryRun, compare
 from hearback.reading.submission.pack import PackingOptions, pack
 from tests.reading.test_submission import names, options  # noqa: F401  (a fixture)
 
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Callable[[str], tuple[str, str]]:
-    """Run code under the guard; return what it printed, and what was refused."""
+    """Run code under the guard; return its output and the log of refusals."""
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD.read_text())
     log = tmp_path / "refused.txt"
@@ -50,7 +50,7 @@ def guarded(tmp_path: Path) -> Callable[[str], tuple[str, str]]:
     return run
 
 
-def test_the_guard_refuses_a_network_and_writes_it_down(
+def test_the_guard_refuses_and_logs_a_connection(
     guarded: Callable[[str], tuple[str, str]],
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -65,13 +65,15 @@ def test_the_guard_refuses_a_network_and_writes_it_down(
     assert refused.startswith("network: socket.")
 
 
-def test_the_guard_refuses_to_listen_to_others(guarded: Callable[[str], tuple[str, str]]) -> None:
+def test_the_guard_refuses_a_server(
+    guarded: Callable[[str], tuple[str, str]],
+) -> None:
     printed, refused = guarded("import socket\nsocket.socket().bind(('0.0.0.0', 0))")
     assert "PermissionError" in printed
     assert refused.startswith("network: socket.bind ('0.0.0.0', 0)")
 
 
-def test_the_guard_refuses_the_project_and_lets_all_else_pass(
+def test_the_guard_refuses_project_files_and_allows_the_rest(
     guarded: Callable[[str], tuple[str, str]],
 ) -> None:
     printed, refused = guarded(
@@ -103,16 +105,16 @@ def write_scores(path: Path, rows: list[tuple[str, object]]) -> Path:
         ([("b", 0.2)], "1 rows, not 2"),
         ([("b", 0.2), ("a", 0.5), ("c", 0.5)], "3 rows, not 2"),
         ([("b", 0.201), ("a", 0.5)], "line 2: b 0.201, here 0.2"),
-        ([("b", ""), ("a", 0.5)], "line 2:  is no probability"),
-        ([("b", 1.2), ("a", 0.5)], "line 2: 1.2 is no probability"),
+        ([("b", ""), ("a", 0.5)], "line 2: '' is not a probability"),
+        ([("b", 1.2), ("a", 0.5)], "line 2: '1.2' is not a probability"),
     ],
 )
 def test_a_submission_is_compared_row_by_row(
     rows: list[tuple[str, object]], fault: str | None, tmp_path: Path
 ) -> None:
-    wanted = write_scores(tmp_path / "wanted.csv", [("b", 0.0), ("a", 0.0)])
+    submission_format = write_scores(tmp_path / "format.csv", [("b", 0.0), ("a", 0.0)])
     expected = write_scores(tmp_path / "expected.csv", [("a", 0.5), ("b", 0.2)])
-    faults, largest = compare(write_scores(tmp_path / "got.csv", rows), wanted, expected)
+    faults, largest = compare(write_scores(tmp_path / "got.csv", rows), submission_format, expected)
     assert faults[:1] == ([fault] if fault else [])
     assert fault or largest < sandbox.TOLERANCE
 
@@ -126,14 +128,14 @@ def test_an_environment_of_other_packages_is_refused() -> None:
         check_environment(Path("no/python"))
 
 
-def test_the_stage_has_unknown_texts_and_a_damaged_recording(
+def test_the_sandbox_has_unknown_texts_and_a_damaged_recording(
     make_corpus: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = make_corpus(n_test=12)
     index = (folder / "tts_data" / "data_paths.csv").read_bytes()
     entries = {"tts_data/data_paths.csv": index, "packages/speech.py": b""}
     write_zip(entries, tmp_path / "a.zip")
-    set_up = ReadingPlay(tmp_path / "a.zip", folder / "data", 6).set_up(tmp_path / "sandbox")
+    set_up = ReadingDryRun(tmp_path / "a.zip", folder / "data", 6).set_up(tmp_path / "sandbox")
     metadata = pd.read_csv(set_up.data / "test_metadata.csv")
     assert len(metadata) == 6
     assert tuple(metadata["expected_text"][:3]) == dry_run.UNKNOWN_TEXTS
@@ -145,11 +147,11 @@ def test_the_stage_has_unknown_texts_and_a_damaged_recording(
     assert len(sizes) == 6
     with pytest.raises(HearbackError, match="too few"):
         small = make_corpus(n_test=3, folder=tmp_path / "small")
-        ReadingPlay(tmp_path / "a.zip", small / "data", 6).set_up(tmp_path / "again")
+        ReadingDryRun(tmp_path / "a.zip", small / "data", 6).set_up(tmp_path / "again")
 
 
 @pytest.mark.slow
-def test_the_toy_submission_is_rehearsed(
+def test_a_toy_submission_passes_a_dry_run(
     options: PackingOptions,  # noqa: F811
     make_corpus: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -158,20 +160,20 @@ def test_the_toy_submission_is_rehearsed(
     data = make_corpus(n_train=6, n_test=8) / "data"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     python = Path(sys.executable)
-    rows, seconds = run_dry_run(ReadingPlay(options.submission, data, 8), python, namespace=False)
-    assert rows.startswith("8 rows in the order of the format, 0 with texts that were rendered")
-    assert "scores are those of this environment" in seconds
+    rows, seconds = run_dry_run(ReadingDryRun(options.submission, data, 8), python, namespace=False)
+    assert rows.startswith("8 rows in the order of the format, 0 with texts rendered")
+    assert "its scores equal this environment's" in seconds
 
 
 @pytest.mark.slow
-def test_what_fails_leaves_base_rates_and_says_so(
+def test_a_failed_scoring_leaves_base_rates_and_is_reported(
     options: PackingOptions,  # noqa: F811
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert "main.py" in names(pack(options))
-    dry_run = ReadingPlay(options.submission, options.config.parent / "data", 6)
-    set_up = dry_run.set_up(tmp_path / "sandbox")
+    toy = ReadingDryRun(options.submission, options.config.parent / "data", 6)
+    set_up = toy.set_up(tmp_path / "sandbox")
     (set_up.runtime / "assets" / "modeltok_1.safetensors").write_bytes(b"cut short")
     with pytest.raises(HearbackError, match=r"main\.py ended with status 2"):
         sandbox.run_main(set_up, Path(sys.executable), namespace=False)

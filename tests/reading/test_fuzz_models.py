@@ -1,4 +1,4 @@
-"""Poisoned and damaged files of a model: none runs code, each is read or refused by its name."""
+"""Malicious and damaged model files: none runs code, each is read or refused with its path."""
 
 import os
 import subprocess
@@ -16,19 +16,20 @@ from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.oof import trained_folds
 from hearback.engine.io import read_json, write_json
+from hearback.engine.project import ROOT
 from hearback.engine.training import fold_files
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.models import load
-from tests.soak import fuzz
+from tests.soak.fuzz import model_files, try_family
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder with one of each file that a model is made of, whole."""
+    """A folder with one valid file of each kind that belongs to a model."""
     for name in ("data", "store", "assets"):
         (tmp_path / name).mkdir()
-    fuzz.make_assets(tmp_path)
+    model_files.make_assets(tmp_path)
     return tmp_path
 
 
@@ -41,33 +42,33 @@ def folder(tmp_path: Path) -> Path:
 )
 @given(seed=st.integers(0, 2**32))
 def test_a_poisoned_file_runs_no_code(tmp_path: Path, seed: int) -> None:
-    fuzz.try_family(fuzz.try_model, np.random.default_rng(seed), tmp_path / "input")
+    try_family(model_files.try_model, np.random.default_rng(seed), tmp_path / "input")
 
 
-@pytest.mark.parametrize("target", fuzz.FILES)
-def test_whole_files_are_read(folder: Path, target: str) -> None:
-    fuzz.read_model(target, folder)
+@pytest.mark.parametrize("target", model_files.FILES)
+def test_valid_files_are_read(folder: Path, target: str) -> None:
+    model_files.read_model(target, folder)
 
 
-@pytest.mark.parametrize("target", fuzz.FILES)
+@pytest.mark.parametrize("target", model_files.FILES)
 @pytest.mark.parametrize("kind", ["pickle", "torch.save", "pipe", "folder"])
 def test_a_pickle_in_a_file_s_place_is_refused(folder: Path, target: str, kind: str) -> None:
-    path = folder / fuzz.FILES[target]
+    path = folder / model_files.FILES[target]
     path.unlink()
-    fuzz.POISONS[kind](path, b"", np.random.default_rng(0))
-    fuzz.Poison.taken = False
+    model_files.POISONS[kind](path, b"", np.random.default_rng(0))
+    model_files.Poison.executed = False
     with pytest.raises(HearbackError):
-        fuzz.read_model(target, folder)
-    assert not fuzz.Poison.taken
+        model_files.read_model(target, folder)
+    assert not model_files.Poison.executed
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", "..", "", "a/b", "a\nb", 3, None, ["x"]])
-def test_a_model_s_name_is_no_path(folder: Path, name: Any) -> None:
+def test_a_model_name_is_no_path(folder: Path, name: Any) -> None:
     path = folder / "model_configs.json"
     config = read_json(path)
     config["models"][0]["name"] = name
     write_json(path, config)
-    with pytest.raises(HearbackError, match="no model's name"):
+    with pytest.raises(HearbackError, match="invalid model name"):
         EnsembleConfig.load(path)
 
 
@@ -92,14 +93,14 @@ def test_folds_are_numbers(folder: Path, folds: Any) -> None:
         {"sha256": {"../x": "0"}},
     ],
 )
-def test_a_story_names_only_what_lies_beside_it(folder: Path, change: dict[str, Any]) -> None:
+def test_metadata_names_only_files_in_its_own_folder(folder: Path, change: dict[str, Any]) -> None:
     files = FoldFiles(folder / "assets", "modelx", 0)
     write_json(files.metadata, read_json(files.metadata) | change)
     with pytest.raises(HearbackError, match=r"modelx_0\.json: .*; delete it and train"):
         fold_files.read_fold_metadata(files)
 
 
-def test_sizes_that_the_weights_do_not_have_take_no_memory(folder: Path) -> None:
+def test_false_sizes_in_metadata_allocate_no_memory(folder: Path) -> None:
     files = FoldFiles(folder / "assets", "modelx", 0)
     fold_metadata = read_json(files.metadata)
     fold_metadata["shape"]["encoder_ffn_dim"] = 10**9
@@ -107,25 +108,25 @@ def test_sizes_that_the_weights_do_not_have_take_no_memory(folder: Path) -> None
         load.load_scorer(files, fold_metadata)
 
 
-def test_a_number_in_other_digits_is_no_fold(folder: Path) -> None:
+def test_a_superscript_digit_is_no_fold(folder: Path) -> None:
     for suffix in (".oof.csv", ".json"):
         (folder / "assets" / f"modelx_²{suffix}").touch()
     assert trained_folds(folder / "assets") == {"modelx": [0]}
 
 
-def test_a_configuration_that_is_whole_comes_back(folder: Path) -> None:
+def test_a_valid_configuration_is_read_back(folder: Path) -> None:
     config = EnsembleConfig.load(folder / "model_configs.json")
     assert config.models == (ModelConfig("modelx", (0,), 1.0),)
     replace(config, models=(ModelConfig("model3m-b.2", (0, 5), 1.0),)).save(folder / "c.json")
     assert EnsembleConfig.load(folder / "c.json").models[0].name == "model3m-b.2"
 
 
-def test_a_text_that_the_terminal_lacks_ends_no_step() -> None:
-    program = "from hearback import cli\ncli.run(lambda: print('zoë 👶'))"
+def test_unprintable_characters_are_escaped() -> None:
+    program = "from hearback.engine import cli\ncli.run(lambda: print('zoë 👶'))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         check=False,
     )

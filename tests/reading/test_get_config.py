@@ -1,4 +1,4 @@
-"""The real get_config.py, on fabricated folds."""
+"""The step get_config on fabricated folds."""
 
 import contextlib
 import functools
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -18,8 +17,8 @@ from hearback.engine.ensemble.calibration import KINDS
 from hearback.engine.ensemble.stacking import (
     COMBINATIONS,
     EnsembleScores,
-    Evidence,
     Groups,
+    StackingData,
     cross_fit,
     mean_log_loss,
     score_ensemble,
@@ -28,7 +27,8 @@ from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading import words
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.steps import get_config
-from tests.reading.test_evaluation import (
+from hearback.reading.tables import age_groups
+from tests.reading.fabricated_folds import (
     VOICE,
     make_causes,
     make_metadata,
@@ -86,22 +86,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, output
 
 
-def as_evidence(predictions: np.ndarray, metadata: pd.DataFrame) -> Evidence:
+def stacking_data(predictions: np.ndarray) -> StackingData:
+    """Return (models, 96) predictions as the data that get_config should fit to."""
+    metadata = make_metadata()
     speakers, grades = (metadata[name].to_numpy(dtype=str) for name in ("speaker", "grade"))
-    return Evidence(predictions, metadata["score"].to_numpy(), Groups.of(speakers), grades)
+    groups, labels = Groups.from_names(speakers), metadata["score"].to_numpy()
+    return StackingData(predictions, labels, groups, age_groups(grades))
 
 
-def make_evidence() -> Evidence:
-    return as_evidence(PREDICTIONS, make_metadata())
+def make_data() -> StackingData:
+    return stacking_data(PREDICTIONS)
 
 
 @functools.cache
 def scores_of(combine: str = "logits", kind: str = "platt_by_group") -> EnsembleScores:
-    return score_ensemble(make_evidence(), combine, kind)
+    return score_ensemble(make_data(), combine, kind)
 
 
 def section(output: str, title: str) -> dict[str, list[float]]:
-    """Return a printed table: a row's name to its numbers."""
+    """Return the numbers of a printed table by the name of the row."""
     assert f"\n{title}" in output
     table = output.partition(f"\n{title}")[2].partition("\n\n")[0]
     rows = [line.split() for line in table.splitlines()[1:]]
@@ -128,22 +131,22 @@ def test_each_model_the_plain_mean_and_the_ensemble_are_scored(finished: tuple[P
     assert output.startswith("96 rows that every model predicted out of fold, of 96\n")
     expected = scores_of()
     models = section(output, "Models (weights of their logits)")
-    for name, alone, weight in zip(NAMES, expected.alone, expected.mixture.weights, strict=True):
+    for name, alone, weight in zip(NAMES, expected.alone, expected.ensemble.weights, strict=True):
         assert models[name][:2] == pytest.approx([alone, weight], abs=1e-4)
     for place, name in enumerate(NAMES):
-        rest = make_evidence().without([place])
+        rest = make_data().without([place])
         (cross_fitted,) = cross_fit(rest, "logits", ["platt_by_group"]).values()
         assert models[name][2] == pytest.approx(mean_log_loss(rest.labels, cross_fitted), abs=1e-4)
     assert printed_loss(output, "plain mean") == pytest.approx(expected.plain_mean, abs=1e-4)
     assert printed_loss(output, "weighted ensemble") == pytest.approx(
         expected.cross_fitted, abs=1e-4
     )
-    assert printed_loss(output, "on its own rows") == pytest.approx(expected.fitted, abs=1e-4)
-    assert "fitted without the speakers that they are scored on" in output
-    assert expected.cross_fitted > expected.fitted + 1e-3  # else the lines above could be swapped
+    assert printed_loss(output, "in-sample") == pytest.approx(expected.fitted, abs=1e-4)
+    assert "cross-fitted over speakers" in output
+    assert expected.cross_fitted > expected.fitted + 1e-3  # else they could be swapped
 
 
-def test_the_honest_log_loss_has_an_interval(finished: tuple[Path, str]) -> None:
+def test_the_cross_fitted_log_loss_has_an_interval(finished: tuple[Path, str]) -> None:
     _, output = finished
     match = re.search(r"log loss (\d\.\d{4}) \[(\d\.\d{4}), (\d\.\d{4})\]", output)
     assert match is not None
@@ -151,7 +154,7 @@ def test_the_honest_log_loss_has_an_interval(finished: tuple[Path, str]) -> None
     assert low < loss < high
 
 
-def test_every_combination_is_shown_with_every_calibration(finished: tuple[Path, str]) -> None:
+def test_every_combination_is_printed_with_every_calibration(finished: tuple[Path, str]) -> None:
     _, output = finished
     table = section(output, "Cross-fitted log loss by combination and calibration")
     assert set(table) == set(COMBINATIONS)
@@ -160,7 +163,7 @@ def test_every_combination_is_shown_with_every_calibration(finished: tuple[Path,
         np.testing.assert_allclose(losses, expected, atol=1e-4)
 
 
-def test_the_honest_ensemble_is_shown_by_grade_and_cause(
+def test_the_cross_fitted_ensemble_is_analysed_by_grade_and_cause(
     folder: Path, run: Any, finished: tuple[Path, str]
 ) -> None:
     make_causes().to_csv(folder / "why.csv", index=False)
@@ -171,7 +174,7 @@ def test_the_honest_ensemble_is_shown_by_grade_and_cause(
     assert n_rows == 24
     assert loss == pytest.approx(log_loss(metadata["score"][grade], cross_fitted[grade]), abs=1e-4)
     rows = (metadata["score"] > 0) | (make_causes()["why"] == "omit")
-    area = section(output, "AUC of the correct against each cause")["omit"][-1]
+    area = section(output, "AUC of correct rows against each cause")["omit"][-1]
     assert area == pytest.approx(
         roc_auc_score(metadata["score"][rows], cross_fitted[rows]), abs=1e-4
     )
@@ -193,45 +196,45 @@ def test_bad_causes_are_refused(folder: Path, run: Any) -> None:
 def test_a_family_of_several_models_has_a_line(
     folder: Path, run: Any, finished: tuple[Path, str]
 ) -> None:
-    assert "without the comparison" not in finished[1]  # nothing would be left
+    assert "without the comparison" not in finished[1]  # no model would be left
     predictions = make_predictions(2, seed=9)
     write_folds(folder / "assets", "modeltok", predictions, recipe={"pair": "tokens"})
     _, output, _ = run()
     match = re.search(r"^without the comparison models \((.*)\): (\d\.\d+)$", output, re.MULTILINE)
     assert match is not None and match[1] == ", ".join(NAMES)
-    alone = as_evidence(make_predictions(2, seed=9)[None], make_metadata())
+    alone = stacking_data(make_predictions(2, seed=9)[None])
     expected = score_ensemble(alone, "logits", "platt_by_group").cross_fitted
     assert float(match[2]) == pytest.approx(expected, abs=1e-4)
-    assert "without the token scorer" not in output  # its one model has a line
+    assert "without the token scorer" not in output  # a single model has its row
 
 
 @pytest.mark.parametrize(
     ("combine", "kind"),
     [("probabilities", "none"), ("probabilities", "isotonic"), ("logits", "temperature")],
 )
-def test_what_is_asked_for_is_what_is_written(
+def test_combination_and_calibration_are_used_and_written(
     folder: Path, run: Any, combine: str, kind: str
 ) -> None:
     _, output, _ = run("--combine", combine, "--calibration", kind)
-    config, evidence = load(folder), make_evidence()
+    config, data = load(folder), make_data()
     expected = scores_of(combine, kind)
-    assert (config.combine, config.calibration) == (combine, expected.mixture.calibration)
+    assert (config.combine, config.calibration) == (combine, expected.ensemble.calibration)
     weights = [model.weight for model in config.models]
-    np.testing.assert_array_equal(weights, expected.mixture.weights)
+    np.testing.assert_array_equal(weights, expected.ensemble.weights)
     used = PREDICTIONS[np.array(weights) > 0]
-    predictions = config.predict(used, evidence.calibration_groups)
-    assert mean_log_loss(evidence.labels, predictions) == pytest.approx(expected.fitted)
-    assert printed_loss(output, "on its own rows") == pytest.approx(expected.fitted, abs=1e-4)
+    predictions = config.predict(used, make_metadata()["grade"].to_numpy(dtype=str))
+    assert mean_log_loss(data.labels, predictions) == pytest.approx(expected.fitted)
+    assert printed_loss(output, "in-sample") == pytest.approx(expected.fitted, abs=1e-4)
 
 
-def test_the_configuration_is_what_was_found(finished: tuple[Path, str]) -> None:
+def test_the_configuration_has_the_fitted_values(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     config, metadata = load(folder), make_metadata()
     scores = metadata["score"].to_numpy()
     found = scores_of()
     assert [model.name for model in config.models] == list(NAMES)
     assert {model.folds for model in config.models} == {(0, 1, 2)}
-    np.testing.assert_allclose([model.weight for model in config.models], found.mixture.weights)
+    np.testing.assert_allclose([model.weight for model in config.models], found.ensemble.weights)
     assert config.voice == VOICE
     assert config.n_rows == 96
     assert config.log_losses == pytest.approx(
@@ -241,17 +244,17 @@ def test_the_configuration_is_what_was_found(finished: tuple[Path, str]) -> None
     assert config.base_rates == pytest.approx({"all": scores.mean(), **by_task}, rel=1e-6)
 
 
-def test_without_speakers_rows_are_held_out_one_by_one(tmp_path: Path, run: Any) -> None:
+def test_without_speakers_single_rows_are_held_out(tmp_path: Path, run: Any) -> None:
     (tmp_path / "data" / "train_metadata.csv").unlink()
     (tmp_path / "data" / "train_labels.csv").unlink()
     (tmp_path / "data").rmdir()
     write_data(tmp_path / "data", make_metadata().drop(columns="speaker"))
     status, output, _ = run()
     assert status is None
-    assert "fitted without the filenames that they are scored on" in output
+    assert "cross-fitted over filenames" in output
 
 
-def test_only_rows_that_every_model_predicted_count(folder: Path, run: Any) -> None:
+def test_only_rows_that_every_model_predicted_are_used(folder: Path, run: Any) -> None:
     write_folds(folder / "assets", "model2ds", make_predictions(1, seed=9), folds=[0, 2])
     _, output, _ = run()
     assert output.startswith("64 rows that every model predicted out of fold, of 96\n")
@@ -266,27 +269,27 @@ def test_a_chosen_model_alone_has_all_the_weight(folder: Path, run: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"voice": {"backend": "melo"}}, "different voices"),
         ({"data_fingerprint": "another"}, "differ in data fingerprint"),
     ],
 )
-def test_what_cannot_be_averaged_is_refused_and_the_former_file_kept(
-    folder: Path, run: Any, changes: dict[str, Any], said: str
+def test_incompatible_folds_are_refused_and_the_former_file_kept(
+    folder: Path, run: Any, changes: dict[str, Any], message: str
 ) -> None:
     config = folder / "model_configs.json"
     config.write_text("former")
     write_folds(folder / "assets", "model2ds", make_predictions(1, seed=9), **changes)
     status, _, errors = run()
     assert status == 2
-    assert said in errors
+    assert message in errors
     assert "Traceback" not in errors
     assert config.read_text() == "former"
 
 
 def make_words(quality: float, seed: int) -> np.ndarray:
-    """Return word scores, (96, 3, 2), that are low where the row's score is."""
+    """Return log-odds of words, (96, 3, 2), that agree with the row's score."""
     sign = 2 * make_metadata()["score"].to_numpy() - 1
     noise = np.random.default_rng(seed).normal(0, 1, (len(sign), 3, 2))
     log_odds = 2 + quality * sign[:, None, None] + noise
@@ -297,7 +300,7 @@ def make_words(quality: float, seed: int) -> np.ndarray:
 def write_token_scorer(
     folder: Path, name: str, quality: float, seed: int, **fold_metadata: Any
 ) -> np.ndarray:
-    """Write a model that scores words, and return those scores, (96, 3, 2)."""
+    """Write a model that scores words; return its log-odds, (96, 3, 2)."""
     log_odds, metadata = make_words(quality, seed), make_metadata()
     table = words.to_table(
         metadata["filename"].tolist(), metadata["expected_text"].tolist(), log_odds
@@ -308,7 +311,7 @@ def write_token_scorer(
     return log_odds
 
 
-def test_words_are_calibrated_on_the_weighted_models_that_score_them(
+def test_words_are_calibrated_on_the_models_with_a_weight_that_score_them(
     folder: Path, run: Any
 ) -> None:
     both = [
@@ -336,7 +339,7 @@ def test_words_are_calibrated_on_the_weighted_models_that_score_them(
     assert f"the ensemble's: {config.log_losses['cross_fitted']:.4f}" in output
 
 
-def test_a_model_of_no_weight_scores_no_words(folder: Path, run: Any) -> None:
+def test_a_model_without_weight_scores_no_words(folder: Path, run: Any) -> None:
     write_token_scorer(folder, "modeltok", 3.0, seed=5)
     write_token_scorer(folder, "modeltokb", -3.0, seed=6)
     run()
@@ -344,16 +347,18 @@ def test_a_model_of_no_weight_scores_no_words(folder: Path, run: Any) -> None:
     assert config.words is not None and config.words.models == ("modeltok",)
 
 
-def test_without_a_model_that_scores_words_there_are_none(finished: tuple[Path, str]) -> None:
+def test_without_a_model_that_scores_words_there_is_no_calibration_of_words(
+    finished: tuple[Path, str],
+) -> None:
     folder, output = finished
     assert load(folder).words is None
     assert "words" not in load(folder).log_losses
     assert "No model of the ensemble scores words" in output
 
 
-def test_word_scores_of_other_trainings_are_refused(folder: Path, run: Any) -> None:
+def test_changed_or_missing_word_scores_are_refused(folder: Path, run: Any) -> None:
     write_token_scorer(folder, "modeltok", 3.0, seed=5)
-    file = FoldFiles(folder / "assets", "modeltok", 1).words
+    file = FoldFiles(folder / "assets", "modeltok", 1).table("words")
     file.write_text(file.read_text().replace("text", "test"))
     status, _, errors = run()
     assert status == 2
@@ -362,10 +367,10 @@ def test_word_scores_of_other_trainings_are_refused(folder: Path, run: Any) -> N
     write_folds(folder / "assets", "modeltok", make_predictions(3.0, 5), folds=[1])
     status, _, errors = run()
     assert status == 2
-    assert "modeltok: train again, for their word scores, folds [1]" in errors
+    assert "modeltok: folds [1] lack word scores; train them again" in errors
 
 
-def test_without_folds_there_is_nothing_to_weigh(tmp_path: Path, run: Any) -> None:
+def test_without_folds_the_error_has_the_command(tmp_path: Path, run: Any) -> None:
     for file in (tmp_path / "assets").iterdir():
         file.unlink()
     status, _, errors = run()
@@ -375,7 +380,7 @@ def test_without_folds_there_is_nothing_to_weigh(tmp_path: Path, run: Any) -> No
 
 
 def write_timed_folds(folder: Path) -> None:
-    """Write the three models again, each slower than the one before: 1, 10 and 100 s a fold."""
+    """Write the three models again, with folds that take 1, 10 and 100 s."""
     for place, (model, predictions) in enumerate(MODELS.items()):
         epoch = {"epoch": 1, "validation_seconds": 10.0**place / 3}  # a fold holds out a third
         write_folds(folder / "assets", model, predictions, epochs=[epoch])
@@ -387,10 +392,10 @@ def test_a_time_limit_chooses_models_and_folds(folder: Path, run: Any) -> None:
     assert status is None
     config, plan = load(folder), section(output, "Within 0:00:50, 96 clips")
     assert {m.name: m.folds for m in config.models} == {"model1m": (0, 1, 2), "model2m": (0, 1, 2)}
-    full, kept = scores_of().cross_fitted, as_evidence(PREDICTIONS[:2], make_metadata())
+    full, kept = scores_of().cross_fitted, stacking_data(PREDICTIONS[:2])
     cross_fitted = score_ensemble(kept, "logits", "platt_by_group").cross_fitted
     assert config.log_losses["cross_fitted"] == pytest.approx(cross_fitted)
-    assert not plan  # its rows have durations, which are no numbers: read below
+    assert not plan  # its cells are durations, checked below
     for name, duration, loss in (
         ("full ensemble", "0:05:33", full),
         ("half of every model's folds", "0:03:42", full),
@@ -400,9 +405,7 @@ def test_a_time_limit_chooses_models_and_folds(folder: Path, run: Any) -> None:
     assert "cannot show" in output
 
 
-def test_what_infer_falls_back_on_is_written_with_its_honest_log_loss(
-    folder: Path, run: Any
-) -> None:
+def test_fallbacks_are_written_with_their_cross_fitted_log_loss(folder: Path, run: Any) -> None:
     write_timed_folds(folder)
     _, output, _ = run()
     config = load(folder)
@@ -416,17 +419,15 @@ def test_what_infer_falls_back_on_is_written_with_its_honest_log_loss(
     assert losses == sorted(losses, reverse=True)
     for fallback in config.fallbacks:
         of_it = [MODELS[name] for name in fallback.weights]
-        expected = score_ensemble(
-            as_evidence(np.stack(of_it), make_metadata()), "logits", "platt_by_group"
-        )
+        expected = score_ensemble(stacking_data(np.stack(of_it)), "logits", "platt_by_group")
         assert fallback.log_loss == pytest.approx(expected.cross_fitted)
-        assert fallback.calibration == expected.mixture.calibration
-        np.testing.assert_allclose(list(fallback.weights.values()), expected.mixture.weights)
+        assert fallback.calibration == expected.ensemble.calibration
+        np.testing.assert_allclose(list(fallback.weights.values()), expected.ensemble.weights)
         assert f"{fallback.log_loss:.4f}  {', '.join(fallback.weights)}\n" in output
         assert fallback.words is None
 
 
-def test_words_are_calibrated_for_what_infer_falls_back_on(folder: Path, run: Any) -> None:
+def test_words_are_calibrated_for_each_fallback(folder: Path, run: Any) -> None:
     write_timed_folds(folder)
     epoch = {"epoch": 1, "validation_seconds": 1.0}
     log_odds = write_token_scorer(folder, "modeltok", 1.5, seed=5, epochs=[epoch])
@@ -441,13 +442,13 @@ def test_words_are_calibrated_for_what_infer_falls_back_on(folder: Path, run: An
             assert fallback.words.said.slope == pytest.approx(expected.said.slope, rel=1e-3)
 
 
-def test_without_seconds_there_are_no_fallbacks(finished: tuple[Path, str]) -> None:
+def test_without_times_there_are_no_fallbacks(finished: tuple[Path, str]) -> None:
     folder, output = finished
-    assert "infer.py has no --time_limit" in output
+    assert "the step infer has no --time_limit" in output
     assert load(folder).fallbacks == ()
 
 
-def test_seconds_are_those_of_the_rows_to_score(folder: Path, run: Any) -> None:
+def test_times_are_of_the_rows_to_score(folder: Path, run: Any) -> None:
     write_timed_folds(folder)
     _, output, _ = run("--time-limit", "50s", "--rows", "48")  # half as many clips
     assert "Within 0:00:50, 48 clips" in output
@@ -457,9 +458,9 @@ def test_seconds_are_those_of_the_rows_to_score(folder: Path, run: Any) -> None:
     assert sum(folds.values()) < 6 and "model3mapd" not in folds
 
 
-def test_a_limit_that_nothing_fits_is_refused(folder: Path, run: Any) -> None:
+def test_a_limit_too_short_for_every_model_is_refused(folder: Path, run: Any) -> None:
     status, _, errors = run("--time-limit", "2h")
-    assert status == 2 and "do not say how long a validation took" in errors
+    assert status == 2 and "lacks the validation times" in errors
     write_timed_folds(folder)
     status, _, errors = run("--time-limit", "0.5s")
     assert status == 2 and "the fastest fold alone takes 0:00:01" in errors

@@ -21,8 +21,9 @@ from hearback.engine.training import fold_files
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.engine.whisper.encoder import EncoderLayer
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.inference import passes
-from hearback.reading.inference.predict import Predictions, collect, predict, predict_ensemble
+from hearback.reading.inference import batch_plan, model_group
+from hearback.reading.inference.ensemble_run import predict_ensemble
+from hearback.reading.inference.predict import Predictions, collect, predict
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.models import load, scorers
 from hearback.reading.models.scorers import Scorer, build
@@ -39,7 +40,7 @@ from train_modelali import RECIPE as ALIGNED
 from train_modeltok import RECIPE as BY_GRADE
 from train_modeltokown import RECIPE as OWN
 
-TOKENS = replace(BY_GRADE, speed_by_grade=(1.0,) * 4)  # takes in what OWN does
+TOKENS = replace(BY_GRADE, speed_by_grade=(1.0,) * 4)  # the same input format as OWN
 
 BASE_RATES = {"all": 0.4, "deletion": 0.1, "nonword_repetition": 0.25}
 
@@ -79,8 +80,8 @@ def write_fold(
     oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
     fold_metadata = {
         "recipe": recipe.as_dict(),
-        "shape": model.shape(),
-        "tokenizer": load.keep_tokenizer(tokenizer, assets) if model.reader else None,
+        "shape": model.backbone_config(),
+        "tokenizer": load.save_tokenizer(tokenizer, assets) if model.text_tokenizer else None,
         "voice": voice,
     }
     fold_files.save_fold(
@@ -174,7 +175,7 @@ def test_a_row_of_the_format_that_the_metadata_lacks_is_not_lost(options: Infere
     assert "stranger.wav" in set(problems(options)["filename"])
 
 
-def test_a_stereo_recording_is_scored_and_mentioned(options: InferenceOptions) -> None:
+def test_a_stereo_recording_is_scored_and_listed(options: InferenceOptions) -> None:
     import soundfile
 
     samples, rate = soundfile.read(options.data / "test000.wav")
@@ -189,7 +190,7 @@ def test_a_text_that_cannot_be_rendered_does_not_lose_the_submission(
 ) -> None:
     table = options.data / "test_metadata.csv"
     table.write_text(table.read_text().replace("koovnorb", "a text never rendered"))
-    write_submission(options)  # the tests' voice is none that the product knows
+    write_submission(options)  # no engine of the product has the tests' voice
     assert scores(options)["test002.wav"] == 0.25
     assert "a text never rendered" in problems(options)["what"][0]
 
@@ -219,7 +220,9 @@ def test_another_voice_than_in_training_is_refused(options: InferenceOptions) ->
         write_submission(options)
 
 
-def test_missing_weights_are_an_error_that_says_what_to_do(options: InferenceOptions) -> None:
+def test_a_missing_fold_is_an_error_with_the_command_that_trains_it(
+    options: InferenceOptions,
+) -> None:
     FoldFiles(options.assets, ATTENTION.name, 1).metadata.unlink()
     with pytest.raises(HearbackError, match=r"python train_model3mapd\.py --fold 1"):
         write_submission(options)
@@ -250,7 +253,7 @@ FAMILIES = (ATTENTION, ALIGNED, TOKENS, OWN)
 
 
 @pytest.mark.parametrize("recipe", FAMILIES, ids=lambda recipe: recipe.name)
-def test_predictions_come_in_the_order_that_they_were_asked_for(
+def test_predictions_are_in_the_order_of_the_rows(
     recipe: Recipe, source: PairSource, tokenizer: Path
 ) -> None:
     model = make_model(recipe, tokenizer)
@@ -267,7 +270,7 @@ def test_a_clip_is_predicted_alone_as_in_any_batch(
     recipe: Recipe, source: PairSource, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = predict(make_model(recipe, tokenizer), source, range(12), **CPU)
-    monkeypatch.setitem(passes.BATCH_SECONDS, "cpu", 0.1)
+    monkeypatch.setitem(batch_plan.BATCH_SECONDS, "cpu", 0.1)
     one_by_one = predict(make_model(recipe, tokenizer), source, range(12), **CPU)
     np.testing.assert_allclose(one_by_one.clips, together.clips, atol=1e-5)
     alone = predict(make_model(recipe, tokenizer), source, [5], **CPU)
@@ -293,7 +296,7 @@ def test_no_rows_have_no_predictions(source: PairSource, tokenizer: Path) -> Non
     assert predict(make_model(TOKENS, tokenizer), source, [], **CPU).clips.shape == (0,)
 
 
-def test_what_is_collected_is_of_each_row_with_its_own_text(
+def test_collected_values_are_of_each_row_with_its_own_text(
     source: PairSource, tokenizer: Path
 ) -> None:
     model = make_model(TOKENS, tokenizer).train()
@@ -306,8 +309,8 @@ def test_what_is_collected_is_of_each_row_with_its_own_text(
 
     rows = [3, 11, 0, 7]
     collected = collect(model, source, rows, label_and_tokens, **CPU)
-    assert model.reader is not None
-    n_tokens = [len(model.reader.read(source.texts[row]).words) for row in rows]
+    assert model.text_tokenizer is not None
+    n_tokens = [len(model.text_tokenizer.encode(source.texts[row]).word_ids) for row in rows]
     np.testing.assert_array_equal(collected, np.stack([source.labels[rows], n_tokens], axis=1))
 
 
@@ -350,7 +353,7 @@ def run_ensemble(
     config: EnsembleConfig, source: PairSource, assets: Path, **changed: Any
 ) -> Predictions:
     grades = np.repeat("1", len(source))
-    return predict_ensemble(config, source, grades, assets, **{**CPU, **changed})
+    return predict_ensemble(config, source, grades, assets, **{**CPU, **changed}).predictions
 
 
 def one_by_one(config: EnsembleConfig, source: PairSource, assets: Path) -> Predictions:
@@ -381,7 +384,7 @@ def assets(tmp_path: Path) -> Path:
     return tmp_path / "assets"
 
 
-def test_an_ensemble_s_scores_are_those_of_its_folds_one_by_one(
+def test_an_ensemble_s_scores_are_the_mean_of_its_folds_run_alone(
     ensemble: EnsembleConfig, source: PairSource, assets: Path
 ) -> None:
     expected = one_by_one(ensemble, source, assets)
@@ -389,7 +392,7 @@ def test_an_ensemble_s_scores_are_those_of_its_folds_one_by_one(
     assert_same(run_ensemble(ensemble, source, assets), expected, 1e-5)
 
 
-def test_each_model_hears_recordings_at_its_own_speed(
+def test_each_model_gets_recordings_at_its_own_speed(
     source: PairSource, tokenizer: Path, assets: Path
 ) -> None:
     voice = source.references.voice
@@ -433,23 +436,23 @@ def count(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
     return calls
 
 
-def test_what_models_take_in_is_made_once_for_all_that_take_in_the_same(
+def test_inputs_are_prepared_once_for_all_folds_of_a_format(
     ensemble: EnsembleConfig,
     source: PairSource,
     assets: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fetched = count(monkeypatch, PairDataset, "__getitem__")
-    laid = count(monkeypatch, passes, "collate")
-    features = count(monkeypatch, passes, "log_mel")
+    batched = count(monkeypatch, model_group, "collate")
+    features = count(monkeypatch, model_group, "log_mel")
     again = count(monkeypatch, scorers, "log_mel")
     run_ensemble(ensemble, source, assets)
-    # Twelve clips, joined, aligned and read: of each kind there are four, two and six folds.
+    # Twelve clips in three formats (joined, aligned, tokens), of four, two and six folds.
     assert len(fetched) == 12 * 3
-    assert len(features) == len(laid) and not again
+    assert len(features) == len(batched) and not again
 
 
-def test_models_that_do_not_fit_in_memory_together_take_turns_and_score_the_same(
+def test_models_that_do_not_fit_in_memory_together_run_in_sequence_with_the_same_scores(
     ensemble: EnsembleConfig,
     source: PairSource,
     assets: Path,
@@ -460,9 +463,9 @@ def test_models_that_do_not_fit_in_memory_together_take_turns_and_score_the_same
     assert "modeltok fold 0 1, modeltokown fold 0 1, modeltok2 fold 0 1" in capsys.readouterr().out
     fetched = count(monkeypatch, PairDataset, "__getitem__")
     n_parameters = sum(p.numel() for p in make_model(MEAN, source_tokenizer(assets)).parameters())
-    in_turns = run_ensemble(ensemble, source, assets, memory_gb=2.5 * 4 * n_parameters / 1e9)
-    assert_same(in_turns, together, 1e-12)
-    assert len(fetched) == 12 * (2 + 2 + 6)  # two joined models at a time; others are larger
+    in_sequence = run_ensemble(ensemble, source, assets, memory_gb=2.5 * 4 * n_parameters / 1e9)
+    assert_same(in_sequence, together, 1e-12)
+    assert len(fetched) == 12 * (2 + 2 + 6)  # two joined models at a time; the rest are larger
     assert "modeltok fold 0:" in capsys.readouterr().out
     one_at_a_time = run_ensemble(ensemble, source, assets, memory_gb=1e-9)
     assert_same(one_at_a_time, together, 1e-12)
@@ -472,7 +475,7 @@ def source_tokenizer(assets: Path) -> Path:
     return next(assets.glob("tokenizer_*.json"))
 
 
-def test_layers_that_folds_have_in_common_are_computed_once(
+def test_layers_that_folds_share_are_computed_once(
     source: PairSource, tokenizer: Path, assets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     voice = source.references.voice
@@ -482,7 +485,11 @@ def test_layers_that_folds_have_in_common_are_computed_once(
         with torch.no_grad():
             model.encoder.layers[1].get_parameter("fc2.weight").mul_(1 + fold)
         files = FoldFiles(assets, MEAN.name, fold)
-        fold_metadata = {"recipe": recipe.as_dict(), "shape": model.shape(), "tokenizer": None}
+        fold_metadata = {
+            "recipe": recipe.as_dict(),
+            "shape": model.backbone_config(),
+            "tokenizer": None,
+        }
         oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
         fold_files.save_fold(files, model.state_dict(), oof, {**fold_metadata, "voice": voice})
     config = EnsembleConfig(
@@ -495,7 +502,7 @@ def test_layers_that_folds_have_in_common_are_computed_once(
         for fold in (0, 1)
     ]
     layers = count(monkeypatch, EncoderLayer, "forward")
-    batches = count(monkeypatch, passes, "collate")
+    batches = count(monkeypatch, model_group, "collate")
     together = run_ensemble(config, source, assets)
     assert len(layers) == 3 * len(batches)
     assert not np.allclose(alone[0].clips, alone[1].clips, atol=1e-4)
@@ -513,7 +520,7 @@ def test_scores_in_fewer_bits_are_near_those_in_float32(
     np.testing.assert_allclose(near, exact, atol=0.02)
 
 
-def test_infer_computes_in_what_it_is_told(options: InferenceOptions) -> None:
+def test_infer_computes_in_the_given_precision(options: InferenceOptions) -> None:
     write_submission(replace(options, precision="float32"))
     exact = scores(options)
     for precision in ("bfloat16", "int8"):
@@ -522,20 +529,22 @@ def test_infer_computes_in_what_it_is_told(options: InferenceOptions) -> None:
         pd.testing.assert_series_equal(scores(options), exact, atol=0.02, rtol=0)
 
 
-def test_the_command_line_says_precision_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[InferenceOptions] = []
-    monkeypatch.setattr(infer, "write_submission", asked.append)
+def test_the_command_line_sets_precision_memory_and_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    received: list[InferenceOptions] = []
+    monkeypatch.setattr(infer, "write_submission", received.append)
     monkeypatch.setattr("sys.argv", ["infer.py", "--precision", "int8", "--memory_gb", "1.5"])
     infer.main()
-    assert (asked[0].precision, asked[0].memory_gb) == ("int8", 1.5)
+    assert (received[0].precision, received[0].memory_gb) == ("int8", 1.5)
     monkeypatch.setattr("sys.argv", ["infer.py"])
     infer.main()
-    assert (asked[1].precision, asked[1].memory_gb) == ("auto", None)
-    assert asked[1].time_limit is None
+    assert (received[1].precision, received[1].memory_gb) == ("auto", None)
+    assert received[1].time_limit is None
     for flag in ("--time-limit", "--time_limit"):
         monkeypatch.setattr("sys.argv", ["infer.py", flag, "1h30m"])
         infer.main()
-        assert asked[-1].time_limit == 5400
+        assert received[-1].time_limit == 5400
 
 
 @pytest.mark.gpu

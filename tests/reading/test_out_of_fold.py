@@ -1,4 +1,4 @@
-"""docs/out_of_fold: what is published is whole, of one split, and names no machine's folders."""
+"""docs/out_of_fold: published predictions are complete, of one split, and name no local paths."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,17 @@ import pytest
 from hearback.engine.evaluation.logistic import PROBABILITY_MARGIN
 from hearback.engine.evaluation.oof import OutOfFold, read_tables
 from hearback.engine.project import ROOT
+from hearback.engine.training.fold_archive import NAME, read_archive
 from hearback.engine.training.fold_files import FoldFiles
+from hearback.reading.evaluation import ReadingOutOfFold
+from hearback.reading.recipe import Recipe
 from hearback.reading.words import read_fold
 from hearback.songs.evaluation import ClassOutOfFold
+from hearback.songs.recipe import SongRecipe
 
 PUBLISHED = ROOT / "docs" / "out_of_fold"
 FOLDERS = sorted(path for path in PUBLISHED.iterdir() if path.is_dir())
+MAX_BYTES = 1_000_000
 
 
 def is_of_songs(folder: Path) -> bool:
@@ -23,17 +28,16 @@ def is_of_songs(folder: Path) -> bool:
 
 
 def line_of(folder: Path) -> str:
-    """Return the line of the page's table that tells of a folder."""
+    """Return the folder's line of the page's table."""
     lines = (PUBLISHED / "README.md").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"| `{folder.name}/` |"))
     return line
 
 
-def beyond_certainty(table: ClassOutOfFold) -> pd.Series:
-    """Return by fold what was counted above the loss of the surest of mistakes.
+def loss_beyond_margin(table: ClassOutOfFold) -> pd.Series:
+    """Return the mean loss by fold beyond that of a probability of `PROBABILITY_MARGIN`.
 
-    The songs' training took the logarithm of what a model says until 2026-11-28, and the tables
-    take it of nothing below that.
+    Until 2026-11-28 the songs' training did not clip probabilities, and the tables did.
     """
     given = table.probabilities[np.arange(len(table.rows)), table.rows["label"]]
     excess = np.log(PROBABILITY_MARGIN / given.clip(max=PROBABILITY_MARGIN))
@@ -44,40 +48,57 @@ def test_there_are_published_folds() -> None:
     assert FOLDERS
 
 
+def test_published_folds_stay_small() -> None:
+    files = [path for path in PUBLISHED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MAX_BYTES
+    assert {path.name for path in files} == {"README.md", NAME}
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_what_is_published_can_be_read(folder: Path) -> None:
+def test_published_folds_can_be_read(folder: Path) -> None:
     assert line_of(folder)
-    for table in read_tables(ClassOutOfFold if is_of_songs(folder) else OutOfFold, folder):
+    kind: type[OutOfFold] = ClassOutOfFold if is_of_songs(folder) else ReadingOutOfFold
+    for table in read_tables(kind, folder):
         if missing := ", ".join(map(str, table.missing_folds)):
             assert f"without folds {missing}" in line_of(folder)
         assert table.rows["filename"].is_unique
-        told = {
-            fold: fold_metadata["log_loss"]
-            for fold, fold_metadata in table.metadata_by_fold.items()
-        }
+        recorded = {fold: metadata["log_loss"] for fold, metadata in table.metadata_by_fold.items()}
         losses = table.fold_log_losses()
         if isinstance(table, ClassOutOfFold):
-            losses = losses + beyond_certainty(table)
-        np.testing.assert_allclose(losses, [told[fold] for fold in sorted(told)])
-        for fold, fold_metadata in table.metadata_by_fold.items():
-            if "words" in fold_metadata["sha256"]:
-                read_fold(FoldFiles(folder, table.model, fold), fold_metadata)
+            losses = losses + loss_beyond_margin(table)
+        np.testing.assert_allclose(losses, [recorded[fold] for fold in sorted(recorded)])
+        for fold, metadata in table.metadata_by_fold.items():
+            if "words" in metadata["sha256"]:
+                read_fold(FoldFiles(folder, table.model, fold), metadata)
 
 
 @pytest.mark.parametrize("songs", [False, True], ids=["reading", "songs"])
-def test_all_of_a_competition_are_of_one_split(songs: bool) -> None:
-    folders = [folder for folder in FOLDERS if is_of_songs(folder) == songs]
-    metadata_by_fold = [
-        json.loads(path.read_text()) for at in folders for path in at.glob("*.json")
-    ]
+def test_all_folds_of_a_competition_are_of_one_split(songs: bool) -> None:
     splits = {
-        (fold_metadata["n_folds"], fold_metadata["data_fingerprint"])
-        for fold_metadata in metadata_by_fold
+        (metadata["n_folds"], metadata["data_fingerprint"])
+        for folder in FOLDERS
+        if is_of_songs(folder) == songs
+        for name, content in read_archive(folder).items()
+        if name.endswith(".json")
+        for metadata in [json.loads(content)]
     }
-    assert len(splits) == bool(folders)
+    assert len(splits) == 1
 
 
-def test_no_path_of_a_machine_is_published() -> None:
-    for path in PUBLISHED.glob("*/*.json"):
-        assert not [word for word in path.read_text().split('"') if word.startswith("/")], path
-        assert " /" not in path.read_text(), path
+def test_published_recipes_have_the_fields_of_today() -> None:
+    for folder in FOLDERS:
+        kind = SongRecipe if is_of_songs(folder) else Recipe
+        for name, content in read_archive(folder).items():
+            if name.endswith(".json"):
+                metadata = json.loads(content)
+                recipe = kind.from_dict(metadata["recipe"])
+                assert recipe.fingerprint == metadata["recipe_fingerprint"], (folder.name, name)
+
+
+def test_no_local_path_is_published() -> None:
+    for folder in FOLDERS:
+        for name, content in read_archive(folder).items():
+            if name.endswith(".json"):
+                text = content.decode()
+                assert not [word for word in text.split('"') if word.startswith("/")], name
+                assert " /" not in text, name

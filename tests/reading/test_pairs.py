@@ -1,4 +1,4 @@
-"""Learners with what they should say, joined, apart or in tokens; and pairs in batches."""
+"""Pairs of every pairing, and their batches by window length."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.whisper.tokenizer import Reading, TextReader
+from hearback.engine.whisper.tokenizer import TextTokenizer, TokenizedText
 from hearback.reading.augment import Augmentation
 from hearback.reading.pairs import (
     Example,
-    OtherText,
+    HardNegativeText,
     PairDataset,
     Pairing,
     PairSource,
@@ -27,9 +27,9 @@ from hearback.reading.window_batches import (
     UNKNOWN,
     WINDOW_SAMPLES,
     Batch,
+    LabelledText,
     Pair,
-    Text,
-    batched,
+    batch_by_window,
     collate,
     collate_texts,
     window_samples,
@@ -46,7 +46,7 @@ def test_the_reference_comes_first() -> None:
 
 
 @pytest.mark.parametrize("n_reference", [200_000, 256_000, 300_000])
-def test_a_pair_is_cut_at_16_seconds(n_reference: int) -> None:
+def test_a_joined_pair_is_cut_at_16_seconds(n_reference: int) -> None:
     reference = np.arange(n_reference, dtype=np.float32)
     learner = -np.arange(1, 100_001, dtype=np.float32)
     joined = join(reference, learner)
@@ -101,18 +101,18 @@ def make_pairs(n_pairs: int = 50) -> list[Pair]:
 def make_batches(
     pairs: list[Pair], batch_size: int = 4, window: Literal["trimmed", "fixed"] = "trimmed"
 ) -> list[Batch]:
-    return list(batched(iter(pairs), batch_size, window, 0.64))
+    return list(batch_by_window(iter(pairs), batch_size, window, 0.64))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_no_pair_is_lost_or_given_twice(batch_size: int) -> None:
+def test_every_pair_is_in_exactly_one_batch(batch_size: int) -> None:
     pairs = make_pairs()
     batches = make_batches(pairs, batch_size)
     assert Counter(int(row) for batch in batches for row in batch.rows) == Counter(range(50))
     assert max(len(batch) for batch in batches) <= batch_size
 
 
-def test_a_batch_holds_pairs_of_one_window_length_with_silence_to_the_edge() -> None:
+def test_a_batch_has_pairs_of_one_window_length_with_zero_padding() -> None:
     pairs = make_pairs()
     for batch in make_batches(pairs):
         for line, row in enumerate(batch.rows.tolist()):
@@ -125,38 +125,40 @@ def test_a_batch_holds_pairs_of_one_window_length_with_silence_to_the_edge() -> 
             np.testing.assert_array_equal(batch.context[line], pair.context)
 
 
-def test_only_left_over_batches_are_small_and_the_longest_of_them_comes_first() -> None:
+def test_only_remaining_batches_are_small_and_the_longest_comes_first() -> None:
     batches = make_batches(make_pairs())
-    n_full = next(place for place, batch in enumerate(batches) if len(batch) < 4)
+    n_full = next(index for index, batch in enumerate(batches) if len(batch) < 4)
     assert n_full > 3
     rest = [batch.waveforms.shape[1] for batch in batches[n_full:]]
     assert rest == sorted(set(rest), reverse=True)
 
 
-def test_the_order_of_the_batches_follows_from_the_order_of_the_pairs() -> None:
+def test_the_order_of_the_batches_depends_only_on_that_of_the_pairs() -> None:
     pairs = make_pairs()
     rows = [[batch.rows.tolist() for batch in make_batches(some)] for some in (pairs, list(pairs))]
     assert rows[0] == rows[1]
-    # A batch is given when it is full: what comes later does not change it.
+    # A batch is yielded as soon as it is full: later pairs do not change it.
     assert [batch.rows.tolist() for batch in make_batches(pairs[:30])][:3] == rows[0][:3]
 
 
-def test_fixed_windows_make_batches_in_the_order_of_the_pairs() -> None:
+def test_fixed_windows_are_batched_in_the_order_of_the_pairs() -> None:
     batches = make_batches(make_pairs(10), window="fixed")
     assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert all(batch.waveforms.shape[1] == WINDOW_SAMPLES for batch in batches)
 
 
-def make_text(tokens_of_words: Sequence[int], known: float = UNKNOWN) -> Text:
-    """A text whose words have so many tokens, after a prompt of two."""
+def make_text(tokens_of_words: Sequence[int], target: float = UNKNOWN) -> LabelledText:
+    """A text with the given number of tokens per word, after a prompt of two."""
     n_words = len(tokens_of_words)
     words = np.repeat(np.arange(n_words + 1), [*tokens_of_words, 1])
     tokens = np.array([90, 91, *(10 * len(words) + np.arange(len(words) - 1)), 99])
-    said = np.full(n_words, known, np.float32)
-    return Text(Reading(tokens, words), said, np.full(n_words + 1, known, np.float32))
+    said = np.full(n_words, target, np.float32)
+    return LabelledText(
+        TokenizedText(tokens, words), said, np.full(n_words + 1, target, np.float32)
+    )
 
 
-def test_a_batch_moves_as_a_whole() -> None:
+def test_all_tensors_of_a_batch_move_to_the_device() -> None:
     pairs = [
         replace(pair, reference=pair.waveform, texts=(make_text((1, 2)),)) for pair in make_pairs(4)
     ]
@@ -168,25 +170,27 @@ def test_a_batch_moves_as_a_whole() -> None:
     assert batch.texts.n_prompt == 2
 
 
-def test_a_clips_own_texts_come_first_and_each_knows_its_recording() -> None:
+def test_expected_texts_come_first_and_clips_index_the_recordings() -> None:
     a, b, c, d, e = (make_text([n]) for n in (1, 2, 3, 4, 5))
     texts = collate_texts([(a, d), (b,), (c, e, a)])
     assert texts.clips.tolist() == [0, 1, 2, 0, 2, 2]
     assert texts.n_targets.tolist() == [2, 3, 4, 5, 6, 2]
     for line, text in enumerate((a, b, c, d, e, a)):
-        assert texts.tokens[line, : len(text.reading.tokens)].tolist() == list(text.reading.tokens)
+        assert texts.tokens[line, : len(text.tokenized.tokens)].tolist() == list(
+            text.tokenized.tokens
+        )
 
 
-def test_texts_are_laid_with_the_end_of_text_to_the_edge() -> None:
-    texts = collate_texts([[make_text((2, 1), known=1)], [make_text((1,), known=0)]])
+def test_texts_are_padded_with_the_end_of_text() -> None:
+    texts = collate_texts([[make_text((2, 1), target=1)], [make_text((1,), target=0)]])
     assert texts.n_prompt == 2
     assert texts.tokens.tolist() == [[90, 91, 40, 41, 42, 99], [90, 91, 20, 99, 99, 99]]
     assert texts.n_targets.tolist() == [4, 2]
-    assert texts.words.tolist() == [[0, 0, 1, 2], [0, 1, 1, 1]]
+    assert texts.word_ids.tolist() == [[0, 0, 1, 2], [0, 1, 1, 1]]
     assert texts.n_words.tolist() == [2, 1]
     assert texts.said.tolist() == [[1, 1], [0, UNKNOWN]]
     assert texts.complete.tolist() == [[1, 1, 1], [0, 0, UNKNOWN]]
-    assert texts.tokens.dtype == texts.words.dtype == torch.int64
+    assert texts.tokens.dtype == texts.word_ids.dtype == torch.int64
 
 
 def test_a_batch_has_references_and_texts_only_where_its_pairs_have() -> None:
@@ -233,7 +237,7 @@ def test_task_and_grade_are_ids_divided_by_4(
 
 @dataclass
 class Sounds:
-    """References or recordings: constant waveforms, each of another length and level."""
+    """Fake references or recordings: constant waveforms of different lengths and levels."""
 
     level: float
     lengths: dict[str, int] = field(default_factory=dict)
@@ -264,11 +268,11 @@ def make_source(labels: np.ndarray | None = LABELS, seconds: int = 0) -> PairSou
     return PairSource(metadata, references, store, labels)
 
 
-DRAWS = (Example(0, "a", 1.0), Example(1, "bb b", 0.0), Example(1, "ccc", 0.0, is_negative=True))
+EXAMPLES = (Example(0, "a", 1.0), Example(1, "bb b", 0.0), Example(1, "ccc", 0.0, is_negative=True))
 
 
 def pairs_of(
-    pairing: Pairing = "joined", examples: Sequence[Example] = DRAWS, **options: Any
+    pairing: Pairing = "joined", examples: Sequence[Example] = EXAMPLES, **options: Any
 ) -> list[Pair]:
     dataset = PairDataset(make_source(), examples, pairing, **options)
     assert len(dataset) == len(examples)
@@ -277,52 +281,68 @@ def pairs_of(
 
 def test_a_joined_pair_is_the_reference_of_the_text_and_the_row_s_learner() -> None:
     source = make_source()
-    for draw, pair in zip(DRAWS, pairs_of("joined"), strict=True):
-        reference, learner = source.references.waveform(draw.text), source.learner(draw.row)
+    for example, pair in zip(EXAMPLES, pairs_of("joined"), strict=True):
+        reference, learner = source.references.waveform(example.text), source.learner(example.row)
         np.testing.assert_array_equal(pair.waveform, join(reference, learner))
         assert pair.reference is None
         assert pair.texts == ()
         assert pair.n_samples == len(reference) + len(learner)
 
 
-def test_an_aligned_pair_is_both_apart() -> None:
+def test_an_aligned_pair_has_learner_and_reference_separately() -> None:
     source = make_source()
-    for draw, pair in zip(DRAWS, pairs_of("aligned"), strict=True):
-        np.testing.assert_array_equal(pair.waveform, source.learner(draw.row))
-        np.testing.assert_array_equal(pair.reference, source.references.waveform(draw.text))
+    for example, pair in zip(EXAMPLES, pairs_of("aligned"), strict=True):
+        np.testing.assert_array_equal(pair.waveform, source.learner(example.row))
+        np.testing.assert_array_equal(pair.reference, source.references.waveform(example.text))
         assert pair.texts == ()
-        assert pair.n_samples == source.references.n_samples(draw.text)
+        assert pair.n_samples == source.references.n_samples(example.text)
 
 
-def test_a_pair_that_is_read_is_the_learner_alone_with_the_text_in_tokens(
+def test_a_tokens_pair_is_the_learner_and_the_tokenized_text(
     tokenizer: Path,
 ) -> None:
-    source, reader = make_source(), TextReader(tokenizer)
-    for draw, pair in zip(DRAWS, pairs_of("tokens", reader=reader), strict=True):
-        np.testing.assert_array_equal(pair.waveform, source.learner(draw.row))
+    source, text_tokenizer = make_source(), TextTokenizer(tokenizer)
+    for example, pair in zip(
+        EXAMPLES, pairs_of("tokens", text_tokenizer=text_tokenizer), strict=True
+    ):
+        np.testing.assert_array_equal(pair.waveform, source.learner(example.row))
         assert pair.reference is None
         (text,) = pair.texts
-        np.testing.assert_array_equal(text.reading.tokens, reader.read(draw.text).tokens)
-        np.testing.assert_array_equal(text.reading.words, reader.read(draw.text).words)
+        np.testing.assert_array_equal(
+            text.tokenized.tokens, text_tokenizer.encode(example.text).tokens
+        )
+        np.testing.assert_array_equal(
+            text.tokenized.word_ids, text_tokenizer.encode(example.text).word_ids
+        )
 
 
 @pytest.mark.parametrize("pairing", ["joined", "aligned", "tokens"])
-def test_a_pair_has_its_draw_s_row_label_and_context(pairing: Pairing, tokenizer: Path) -> None:
+def test_a_pair_has_the_row_label_and_context_of_its_example(
+    pairing: Pairing, tokenizer: Path
+) -> None:
     contexts = make_source().contexts
-    for draw, pair in zip(DRAWS, pairs_of(pairing, reader=TextReader(tokenizer)), strict=True):
-        assert (pair.row, pair.label, pair.is_negative) == (draw.row, draw.label, draw.is_negative)
-        np.testing.assert_array_equal(pair.context, contexts[draw.row])
+    for example, pair in zip(
+        EXAMPLES, pairs_of(pairing, text_tokenizer=TextTokenizer(tokenizer)), strict=True
+    ):
+        assert (pair.row, pair.label, pair.is_negative) == (
+            example.row,
+            example.label,
+            example.is_negative,
+        )
+        np.testing.assert_array_equal(pair.context, contexts[example.row])
 
 
 @pytest.mark.parametrize("pairing", ["aligned", "tokens"])
-def test_what_is_apart_is_cut_at_16_seconds_each(pairing: Pairing, tokenizer: Path) -> None:
-    dataset = PairDataset(make_source(seconds=17), DRAWS, pairing, reader=TextReader(tokenizer))
+def test_separate_waveforms_are_cut_at_16_seconds_each(pairing: Pairing, tokenizer: Path) -> None:
+    dataset = PairDataset(
+        make_source(seconds=17), EXAMPLES, pairing, text_tokenizer=TextTokenizer(tokenizer)
+    )
     pair = dataset[1]
     assert len(pair.waveform) == pair.n_samples == WINDOW_SAMPLES
     assert pair.reference is None or len(pair.reference) == WINDOW_SAMPLES
 
 
-def test_what_a_window_must_hold_is_known_before_the_pair_is_made() -> None:
+def test_n_samples_is_known_before_the_pair_is_built() -> None:
     source = make_source()
     rows = range(len(source))
     assert [source.n_samples(row, "joined") for row in rows] == [150, 260, 370, 180]
@@ -332,63 +352,61 @@ def test_what_a_window_must_hold_is_known_before_the_pair_is_made() -> None:
 
 @pytest.mark.parametrize("speed", [0.8, 1.0, 1.25])
 @pytest.mark.parametrize("pairing", ["joined", "aligned", "tokens"])
-def test_learners_are_played_at_the_source_s_speed_and_references_are_not(
-    pairing: Pairing, speed: float
-) -> None:
-    source = make_source().at_speeds([speed] * 4)
+def test_with_speeds_changes_learners_and_not_references(pairing: Pairing, speed: float) -> None:
+    source = make_source().with_speeds([speed] * 4)
     for row, text in enumerate(source.texts):
-        played, reference = source.learner(row), source.references.waveform(text)
-        assert len(played) == round((50 + 10 * row) / speed)
+        learner, reference = source.learner(row), source.references.waveform(text)
+        assert len(learner) == round((50 + 10 * row) / speed)
         assert len(reference) == len(make_source().references.waveform(text))
         expected = {
-            "joined": len(reference) + len(played),
-            "aligned": max(len(reference), len(played)),
-            "tokens": len(played),
+            "joined": len(reference) + len(learner),
+            "aligned": max(len(reference), len(learner)),
+            "tokens": len(learner),
         }
         assert source.n_samples(row, pairing) == expected[pairing]
-    assert source.at_speeds([1.0] * 4).n_samples(0, "tokens") == 50
+    assert source.with_speeds([1.0] * 4).n_samples(0, "tokens") == 50
 
 
 def test_each_grade_has_a_speed_of_its_own() -> None:
-    source = make_source().at_speeds([0.6, 0.8, 1.0, 1.25])  # KG, 1, 2, 3
+    source = make_source().with_speeds([0.6, 0.8, 1.0, 1.25])  # KG, 1, 2, 3
     assert [source.speed_of(row) for row in range(len(source))] == [0.8, 1.0, 1.25, 0.8]
 
 
 @pytest.mark.parametrize(
     ("seconds", "speed"), [(10, 0.8), (14, 14 / 16), (15.999, 15.999 / 16), (16, 1), (20, 1)]
 )
-def test_what_fits_in_the_window_is_not_played_out_of_it(seconds: float, speed: float) -> None:
-    source = make_source().at_speeds([0.8] * 4)
+def test_slowing_down_stops_at_the_window_s_length(seconds: float, speed: float) -> None:
+    source = make_source().with_speeds([0.8] * 4)
     n_samples = round(SAMPLE_RATE * seconds)
     source.store = cast(Any, Sounds(-0.1, dict.fromkeys(NAMES, n_samples)))
     assert source.speed_of(0) == pytest.approx(speed)
-    heard = min(n_samples / speed, max(n_samples, WINDOW_SAMPLES))
-    assert source.n_samples(0, "tokens") == len(source.learner(0)) == pytest.approx(heard, abs=1)
+    expected = min(n_samples / speed, max(n_samples, WINDOW_SAMPLES))
+    assert source.n_samples(0, "tokens") == len(source.learner(0)) == pytest.approx(expected, abs=1)
 
 
 @pytest.mark.parametrize("label", [1.0, 0.0, float("nan")])
-def test_only_of_a_correct_clip_it_is_known_that_all_words_were_said(
-    label: float, tokenizer: Path
-) -> None:
-    (pair,) = pairs_of("tokens", [Example(1, "bb b", label)], reader=TextReader(tokenizer))
-    known = 1.0 if label == 1 else UNKNOWN
-    assert pair.texts[0].said.tolist() == [known] * 2
-    assert pair.texts[0].complete.tolist() == [known] * 3
+def test_word_targets_are_known_for_correct_clips_only(label: float, tokenizer: Path) -> None:
+    (pair,) = pairs_of(
+        "tokens", [Example(1, "bb b", label)], text_tokenizer=TextTokenizer(tokenizer)
+    )
+    target = 1.0 if label == 1 else UNKNOWN
+    assert pair.texts[0].said.tolist() == [target] * 2
+    assert pair.texts[0].complete.tolist() == [target] * 3
 
 
-def test_other_texts_are_read_against_the_same_recording(tokenizer: Path) -> None:
-    reader = TextReader(tokenizer)
+def test_hard_negatives_are_texts_of_the_same_recording(tokenizer: Path) -> None:
+    text_tokenizer = TextTokenizer(tokenizer)
     said, complete = np.array([1, 0], np.float32), np.array([1, 1, 0], np.float32)
-    draw = Example(1, "bb b", 1.0, others=(OtherText("bb c", said, complete),))
-    (pair,) = pairs_of("tokens", [draw], reader=reader)
+    example = Example(1, "bb b", 1.0, hard_negatives=(HardNegativeText("bb c", said, complete),))
+    (pair,) = pairs_of("tokens", [example], text_tokenizer=text_tokenizer)
     own, other = pair.texts
-    np.testing.assert_array_equal(own.reading.tokens, reader.read("bb b").tokens)
-    np.testing.assert_array_equal(other.reading.tokens, reader.read("bb c").tokens)
+    np.testing.assert_array_equal(own.tokenized.tokens, text_tokenizer.encode("bb b").tokens)
+    np.testing.assert_array_equal(other.tokenized.tokens, text_tokenizer.encode("bb c").tokens)
     assert other.said.tolist() == [1, 0]
     assert other.complete.tolist() == [1, 1, 0]
 
 
-def test_without_labels_they_are_nan() -> None:
+def test_labels_are_nan_without_labels() -> None:
     source = make_source(labels=None)
     assert np.isnan(source.labels).all()
     assert np.isnan(PairDataset(source, [Example(0, "a")], "joined")[0].label)
@@ -397,24 +415,26 @@ def test_without_labels_they_are_nan() -> None:
 NOISE, GAIN = Augmentation(noise=1.0), Augmentation(gain=1.0)
 
 
-def test_randomness_follows_from_seeds_and_place() -> None:
+def test_augmentation_depends_only_on_seeds_and_index() -> None:
     options: dict[str, Any] = {"augmentations": (GAIN, NOISE)}
     one, again = (pairs_of(seeds=(7, 1), **options) for _ in range(2))
     other = pairs_of(seeds=(7, 2), **options)
     for pair, same, different in zip(one, again, other, strict=True):
         np.testing.assert_array_equal(pair.waveform, same.waveform)
         assert not np.array_equal(pair.waveform, different.waveform)
-    twice = pairs_of(examples=DRAWS[:1] * 2, seeds=(7, 1), **options)
+    twice = pairs_of(examples=EXAMPLES[:1] * 2, seeds=(7, 1), **options)
     np.testing.assert_array_equal(twice[0].waveform, one[0].waveform)
     noises = [pair.waveform[100:] - pair.waveform[100:].mean() for pair in twice]
-    assert abs(np.corrcoef(noises)[0, 1]) < 0.5  # one clip, two places
+    assert abs(np.corrcoef(noises)[0, 1]) < 0.5  # one clip at two indices
 
 
 @pytest.mark.parametrize("pairing", ["joined", "aligned", "tokens"])
-def test_reference_and_learner_have_an_augmentation_each(pairing: Pairing, tokenizer: Path) -> None:
-    reader = TextReader(tokenizer)
+def test_reference_and_learner_have_separate_augmentations(
+    pairing: Pairing, tokenizer: Path
+) -> None:
+    text_tokenizer = TextTokenizer(tokenizer)
     (plain,), (augmented,) = (
-        pairs_of(pairing, DRAWS[:1], reader=reader, **options)
+        pairs_of(pairing, EXAMPLES[:1], text_tokenizer=text_tokenizer, **options)
         for options in ({}, {"augmentations": (GAIN, NOISE), "seeds": (7, 1)})
     )
     learners = [pair.waveform[-50:] for pair in (augmented, plain)]

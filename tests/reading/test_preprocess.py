@@ -1,8 +1,6 @@
-"""Step 1, run as its script runs it."""
+"""Step 1 of the reading competition."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,17 @@ from hearback.engine.audio.store import Store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.errors import HearbackError
 from hearback.reading.hard_negatives import read_hard_negatives
-from hearback.reading.references import BadReferences, OtherVoice, References, render_missing
+from hearback.reading.references import BadReferences, References
+from hearback.reading.render import VoiceMismatch, render_missing
 from hearback.reading.steps import preprocess
 from hearback.reading.voices import RenderError, VoiceError
+from tests.helpers import run_main, run_script, tone
 
 HEADER = "filename,task,expected_text,grade\n"
 
 
 class Tones:
-    """A voice that sings the same tone for every text, and cannot say "hush"."""
+    """A voice with the same tone for every text, except "hush", which it refuses."""
 
     sample_rate = 16_000
     opened = 0
@@ -43,10 +43,6 @@ class Tones:
         type(self).opened -= 1
 
 
-def tone() -> NDArray[np.float32]:
-    return (0.5 * np.sin(np.arange(8_000) * 0.3)).astype(np.float32)
-
-
 @pytest.fixture(autouse=True)
 def tones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preprocess, "open_voice", lambda _backend, speed, **_options: Tones(speed))
@@ -63,11 +59,9 @@ def make_split(data: Path, name: str, texts: list[str]) -> None:
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
-    places = [f"--{name}={folder / name}" for name in ("data", "tts_data", "store")]
     if "--hard_negatives" not in flags:
         flags = (*flags, "--hard_negatives", "0")
-    monkeypatch.setattr(sys, "argv", ["preprocess.py", *places, *flags])
-    return preprocess.main()
+    return run_main(preprocess.main, monkeypatch, folder, ("data", "tts_data", "store"), *flags)
 
 
 def test_train_and_test_are_stored_and_rendered(
@@ -98,14 +92,12 @@ def test_one_split_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, na
     assert References(tmp_path / "tts_data").texts == ["the cat"]
 
 
-def test_no_split_is_an_error_that_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(HearbackError, match=r"python -m hearback\.corpora\.sample"):
+def test_no_split_is_an_error_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(HearbackError, match=r"python -m hearback\.reading\.corpora\.sample"):
         run(tmp_path, monkeypatch)
 
 
-def test_every_problem_is_in_one_report_and_what_is_good_is_rendered(
+def test_all_problems_are_reported_and_good_texts_are_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -117,7 +109,7 @@ def test_every_problem_is_in_one_report_and_what_is_good_is_rendered(
     (data / "train_labels.csv").write_text(f"filename,score\n{labels}train9.wav,0.5\n")
     assert run(tmp_path, monkeypatch) == 2
     report = capsys.readouterr().err
-    for said in (
+    for message in (
         "no reference for 'hush': a cold",
         "empty expected_text",
         "train3.wav",
@@ -126,7 +118,7 @@ def test_every_problem_is_in_one_report_and_what_is_good_is_rendered(
         "missing",
         "the label is '0.5'",
     ):
-        assert said in report
+        assert message in report
     assert report.count("hush") == 1
     assert References(tmp_path / "tts_data").texts == ["the cat", "the dog", "the hen"]
 
@@ -141,32 +133,30 @@ def test_bad_test_rows_are_warnings(
     assert run(tmp_path, monkeypatch) == 0
     report = capsys.readouterr().err
     assert "error:" not in report
-    for said in ("'test0.wav'", "'hush'", "empty expected_text"):
-        assert said in report
+    for message in ("'test0.wav'", "'hush'", "empty expected_text"):
+        assert message in report
     assert set(References(tmp_path / "tts_data").texts) == {"the cat", "the dog"}
     assert run(tmp_path, monkeypatch, "--strict") == 2
 
 
-def test_a_test_table_that_is_no_table_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_test_table_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_split(tmp_path / "data", "train", ["the cat"])
     (tmp_path / "data/test_metadata.csv").write_text("filename,task,grade\na.wav,blending,KG\n")
     assert run(tmp_path, monkeypatch) == 2
 
 
-def test_another_voice_is_refused_and_the_report_is_shown_all_the_same(
+def test_another_voice_is_refused_after_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_split(tmp_path / "data", "train", ["the cat", ""])
     run(tmp_path, monkeypatch)
     capsys.readouterr()
-    with pytest.raises(OtherVoice, match="speed"):
+    with pytest.raises(VoiceMismatch, match="speed"):
         run(tmp_path, monkeypatch, "--speed", "1.0")
     assert "empty expected_text" in capsys.readouterr().err
 
 
-def test_a_voice_that_cannot_be_opened_leaves_the_report_and_the_store(
+def test_an_unavailable_voice_is_an_error_after_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def absent(*_args: object, **_options: object) -> None:
@@ -186,7 +176,7 @@ def modified(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.wav")}
 
 
-def test_near_misses_are_rendered_and_listed(
+def test_hard_negatives_are_rendered_and_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_split(tmp_path / "data", "train", ["the cat sat", "koovnorb", "the cat sat", ""])
@@ -208,7 +198,7 @@ def test_near_misses_are_rendered_and_listed(
     )
 
 
-def test_near_misses_are_made_once_and_more_are_added(
+def test_more_hard_negatives_extend_the_earlier_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_split(tmp_path / "data", "train", ["the cat sat", "koovnorb"])
@@ -230,7 +220,7 @@ def test_near_misses_are_made_once_and_more_are_added(
     assert read_hard_negatives(tmp_path / "tts_data") == four
 
 
-def test_the_seed_decides_the_near_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hard_negatives_depend_on_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_split(tmp_path / "data", "train", ["the cat sat on the mat", "koovnorb"])
     tables = []
     for seed in ("42", "43", "42"):
@@ -239,7 +229,7 @@ def test_the_seed_decides_the_near_misses(tmp_path: Path, monkeypatch: pytest.Mo
     assert tables[0] == tables[2] != tables[1]
 
 
-def test_a_killed_run_makes_the_same_near_misses(
+def test_a_killed_run_gives_the_same_hard_negatives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_split(tmp_path / "data", "train", ["the cat sat", "koovnorb"])
@@ -256,21 +246,23 @@ def test_a_killed_run_makes_the_same_near_misses(
     assert len(References(tmp_path / "tts_data")) == len(spoken)
 
 
-def test_a_near_miss_that_cannot_be_said_is_left_out(
+def test_unrendered_hard_negatives_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Tones, "render", lambda _self, text: tone() if text == "hat" else silent())
     make_split(tmp_path / "data", "train", ["hat"])
     assert run(tmp_path, monkeypatch, "--hard_negatives", "2") == 0
     assert read_hard_negatives(tmp_path / "tts_data") == {}
-    assert "2 that the voice cannot say left out" in capsys.readouterr().out
+    assert "2 without a reference left out" in capsys.readouterr().out
 
 
 def silent() -> NDArray[np.float32]:
     return np.zeros(8_000, dtype=np.float32)
 
 
-def test_near_misses_are_of_training_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hard_negatives_need_training_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_split(tmp_path / "data", "test", ["the cat"])
     with pytest.raises(HearbackError, match=r"no train_metadata\.csv"):
         run(tmp_path, monkeypatch, "--hard_negatives", "1")
@@ -280,57 +272,48 @@ def test_near_misses_are_of_training_texts(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_the_script_with_its_own_voice(tmp_path: Path) -> None:
+def test_the_script_with_the_default_voice(tmp_path: Path) -> None:
     make_split(tmp_path / "data", "train", ["the cat", "koovnorb"])
-    script = str(Path(preprocess.__file__))
-    command = [sys.executable, script, "--tts-data", "spoken", "--speed=0.8"]
-    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    command = ("preprocess.py", "--tts-data", "spoken")
+    printed = run_script(*command, "--speed=0.8", folder=tmp_path)
     # Two texts, and two hard negatives of each.
-    assert "6 references in spoken, 6 of them new" in done.stdout
-    assert "4 hard negatives of 2 texts" in done.stdout
-    assert "rendering: 100%" in done.stderr
+    assert "6 references in spoken, 6 of them new" in printed
+    assert "4 hard negatives of 2 texts" in printed
+    assert "rendering: 100%" in printed
     voice = json.loads((tmp_path / "spoken/voice.json").read_text())
     assert (voice["backend"], voice["voice"], voice["speed"]) == ("hibari", "heart", 0.8)
     references = References(tmp_path / "spoken")
     assert all(np.abs(references.waveform(text)).max() > 0.01 for text in references.texts)
-    wrong = subprocess.run(
-        [*command[:-1], "--speed=0.7"], cwd=tmp_path, check=False, capture_output=True, text=True
-    )
-    assert wrong.returncode == 2
-    assert "another voice's" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
-    unknown = subprocess.run(
-        [*command, "--tts"], cwd=tmp_path, check=False, capture_output=True, text=True
-    )
-    assert unknown.returncode == 2
-    assert "--tts" in unknown.stderr
+    wrong = run_script(*command, "--speed=0.7", folder=tmp_path, status=2)
+    assert "are by another voice" in wrong
+    assert "Traceback" not in wrong
+    assert "--tts" in run_script(*command, "--speed=0.8", "--tts", folder=tmp_path, status=2)
 
 
-def test_the_number_of_processes_is_asked_for(
+def test_the_number_of_processes_is_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int | None] = []
+    passed: list[int | None] = []
 
     def noting(*args: Any, jobs: int | None) -> int:
-        asked.append(jobs)
+        passed.append(jobs)
         return render_missing(*args, jobs=jobs)
 
     monkeypatch.setattr(preprocess, "render_missing", noting)
     make_split(tmp_path / "data", "train", ["the cat"])
     run(tmp_path, monkeypatch)
     run(tmp_path, monkeypatch, "--jobs", "3")
-    assert asked == [None, 3]
+    assert passed == [None, 3]
     with pytest.raises(SystemExit):
         run(tmp_path, monkeypatch, "--jobs", "0")
 
 
-def test_a_new_user_gets_two_near_misses_a_text(
+def test_two_hard_negatives_per_text_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_split(tmp_path / "data", "train", ["the cat sat", "a dog ran"])
-    places = [f"--{name}={tmp_path / name}" for name in ("data", "tts_data", "store")]
-    monkeypatch.setattr(sys, "argv", ["preprocess.py", *places])
-    assert preprocess.main() == 0
+    folders = ("data", "tts_data", "store")
+    assert run_main(preprocess.main, monkeypatch, tmp_path, folders) == 0
     made = read_hard_negatives(tmp_path / "tts_data")
     assert {text: len(several) for text, several in made.items()} == {
         "the cat sat": 2,

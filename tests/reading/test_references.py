@@ -1,4 +1,4 @@
-"""The references: rendered once, whole or not there, one voice a folder."""
+"""references.py and render.py: each text is rendered once, completely, by one voice per folder."""
 
 import json
 import os
@@ -17,15 +17,18 @@ import soundfile
 from numpy.typing import NDArray
 
 from hearback.engine.errors import HearbackError
-from hearback.reading import references as references_module
+from hearback.engine.project import ROOT
+from hearback.reading import render as render_module
 from hearback.reading.references import (
     BadReferences,
     MissingReference,
-    OtherVoice,
     References,
-    UnrenderedTexts,
     missing_texts,
     reference_id,
+)
+from hearback.reading.render import (
+    UnrenderedTexts,
+    VoiceMismatch,
     render_missing,
     trim_edges,
     voice_record,
@@ -36,7 +39,7 @@ TEXTS = ["the cat sat", "koovnorb", "a"]
 
 
 class Tones:
-    """A voice that sings each text as a tone of its own."""
+    """A voice that renders each text as a tone of its own."""
 
     sample_rate = 24_000
 
@@ -89,7 +92,7 @@ def test_references_are_the_voice_at_16_khz(tmp_path: Path) -> None:
     assert len(references) == 3
 
 
-def test_the_silence_before_and_after_the_words_is_cut_and_the_pauses_are_not() -> None:
+def test_silence_is_trimmed_at_the_edges_only() -> None:
     word = tone("word", 16_000)
     silence = np.full(16_000, 1e-4, dtype=np.float32)  # as faint as a voice's own noise
     spoken = np.concatenate([silence, word, silence, word, silence])
@@ -99,7 +102,7 @@ def test_the_silence_before_and_after_the_words_is_cut_and_the_pauses_are_not() 
     np.testing.assert_array_equal(trim_edges(word), word)
 
 
-def test_the_files_are_what_they_should_be(tmp_path: Path) -> None:
+def test_the_layout_of_the_folder(tmp_path: Path) -> None:
     render(TEXTS, tmp_path)
     index = pd.read_csv(tmp_path / "data_paths.csv")
     assert index["text"].tolist() == TEXTS
@@ -119,13 +122,13 @@ def test_only_missing_texts_are_rendered(tmp_path: Path) -> None:
     assert set(References(tmp_path).texts) == set(TEXTS)
 
 
-def test_texts_of_before_stay(tmp_path: Path) -> None:
+def test_earlier_texts_are_kept(tmp_path: Path) -> None:
     render(["the cat sat"], tmp_path)
     render(["a"], tmp_path)
     assert sorted(References(tmp_path).texts) == ["a", "the cat sat"]
 
 
-def test_the_index_does_not_tell_how_often_it_took(tmp_path: Path) -> None:
+def test_the_index_does_not_depend_on_the_number_of_runs(tmp_path: Path) -> None:
     once, again = tmp_path / "once", tmp_path / "again"
     render(["the cat sat", "a", "b"], once)
     render(["b"], again)
@@ -133,13 +136,13 @@ def test_the_index_does_not_tell_how_often_it_took(tmp_path: Path) -> None:
     assert (again / "data_paths.csv").read_bytes() == (once / "data_paths.csv").read_bytes()
 
 
-def test_no_texts_are_no_references(tmp_path: Path) -> None:
+def test_rendering_no_texts_gives_an_empty_folder(tmp_path: Path) -> None:
     assert render([], tmp_path) == 0
     assert References(tmp_path).texts == []
 
 
 @pytest.mark.parametrize("n_bytes", [0, 20, 44, 1000])
-def test_a_file_that_is_cut_short_does_not_pass_for_whole(tmp_path: Path, n_bytes: int) -> None:
+def test_a_truncated_file_is_incomplete(tmp_path: Path, n_bytes: int) -> None:
     render(TEXTS, tmp_path)
     path = tmp_path / f"{reference_id('a')}.wav"
     whole = path.read_bytes()
@@ -150,13 +153,13 @@ def test_a_file_that_is_cut_short_does_not_pass_for_whole(tmp_path: Path, n_byte
     assert path.read_bytes() == whole
 
 
-def test_a_file_at_another_rate_does_not_pass(tmp_path: Path) -> None:
+def test_a_file_at_another_sample_rate_is_rendered_again(tmp_path: Path) -> None:
     render(TEXTS, tmp_path)
     soundfile.write(tmp_path / f"{reference_id('a')}.wav", np.ones(800) / 2, 8_000, "PCM_16")
     assert render(TEXTS, tmp_path) == 1
 
 
-def test_what_a_killed_run_rendered_is_kept(tmp_path: Path) -> None:
+def test_recordings_of_a_killed_run_are_kept(tmp_path: Path) -> None:
     script = f"""
         import itertools, os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -171,10 +174,9 @@ def test_what_a_killed_run_rendered_is_kept(tmp_path: Path) -> None:
 
         render([f"text {{n}}" for n in range(40)], Path({str(tmp_path)!r}), Doomed(), jobs=1)
     """
-    root = str(Path(references_module.__file__).parents[1])
     killed = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
-        env={**os.environ, "PYTHONPATH": root},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL
@@ -189,8 +191,8 @@ def test_what_a_killed_run_rendered_is_kept(tmp_path: Path) -> None:
 # Several processes
 
 
-class Noting(Tones):
-    """A voice that notes what it says in a file, with the process that says it; "kill" kills it."""
+class Logging(Tones):
+    """A voice that logs each text with its process id; the text "kill" kills the process."""
 
     def __init__(self, log: Path, fail: Iterable[str] = (), die_at: str = "") -> None:
         super().__init__(fail=fail, die_at=die_at)
@@ -204,8 +206,8 @@ class Noting(Tones):
             file.write(f"{os.getpid()} {text}\n")
         return waveform
 
-    def said_by(self) -> dict[str, str]:
-        """Return text -> process; no text is said twice."""
+    def processes_by_text(self) -> dict[str, str]:
+        """Return text -> process id; no text is rendered twice."""
         lines = [line.split(" ", 1) for line in self.log.read_text().splitlines()]
         said = {text: process for process, text in lines}
         assert len(said) == len(lines)
@@ -214,7 +216,7 @@ class Noting(Tones):
 
 @pytest.fixture
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references_module, "FEWEST_TEXTS", 1)
+    monkeypatch.setattr(render_module, "MIN_TEXTS_PER_PROCESS", 1)
 
 
 MANY = [f"text {'o' * n}" for n in range(20)]
@@ -226,16 +228,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_processes")
-def test_processes_make_the_same_files_and_one_report(tmp_path: Path) -> None:
+def test_the_number_of_processes_does_not_change_files_or_report(tmp_path: Path) -> None:
     texts = ["hush", *MANY, "shh"]
     failures = []
     for jobs in (1, 2):
-        voice = Noting(tmp_path / f"log{jobs}", fail=["hush", "shh"])
+        voice = Logging(tmp_path / f"log{jobs}", fail=["hush", "shh"])
         with pytest.raises(UnrenderedTexts) as caught:
             render(texts, tmp_path / str(jobs), voice, jobs)
         assert caught.value.n_rendered == len(MANY)
         failures.append(list(caught.value.failures.items()))
-        said = voice.said_by()
+        said = voice.processes_by_text()
         assert set(said) == set(MANY)
         assert (str(os.getpid()) in said.values()) == (jobs == 1)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
@@ -245,60 +247,60 @@ def test_processes_make_the_same_files_and_one_report(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_processes")
 @pytest.mark.parametrize("last", ["kill", "die"])
-def test_a_process_or_a_voice_that_dies_is_an_error_and_what_was_said_stays(
+def test_a_killed_process_or_voice_is_an_error_and_finished_texts_are_kept(
     tmp_path: Path, last: str
 ) -> None:
     log = tmp_path / "log"
-    why = "was killed.*goes on where it was" if last == "kill" else "the worker has ended"
+    why = "was killed.*to resume" if last == "kill" else "the worker has ended"
     with pytest.raises(VoiceError, match=why):
-        render([*MANY, last], tmp_path / "tts_data", Noting(log, die_at="die"), jobs=2)
+        render([*MANY, last], tmp_path / "tts_data", Logging(log, die_at="die"), jobs=2)
     kept = References(tmp_path / "tts_data").texts
-    assert set(kept) <= set(Noting(log).said_by())
+    assert set(kept) <= set(Logging(log).processes_by_text())
     assert len(kept) >= len(MANY) - 2
-    render(MANY, tmp_path / "tts_data", Noting(log), jobs=1)
+    render(MANY, tmp_path / "tts_data", Logging(log), jobs=1)
     assert len(References(tmp_path / "tts_data")) == len(MANY)
 
 
-# Renders slowly enough to be killed in the middle.
+# Slow enough to be killed half-way.
 SLOW = """
 import sys, time
 from pathlib import Path
-from test_references import MANY, Noting, render
-from hearback import references
+from test_references import MANY, Logging, render
+from hearback.reading import render as render_module
 
-class Slow(Noting):
+class Slow(Logging):
     def render(self, text):
         time.sleep(0.05)
         return super().render(text)
 
 if __name__ == "__main__":
-    references.FEWEST_TEXTS = 1
+    render_module.MIN_TEXTS_PER_PROCESS = 1
     render(MANY, Path("tts_data"), Slow(Path("log")), jobs=2)
 """
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_no_process_and_is_taken_up(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_process_and_is_resumed(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     here = Path(__file__).parent
     running = subprocess.Popen(
         [sys.executable, "slow.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}"},
+        env={**os.environ, "PYTHONPATH": f"{here}:{ROOT}"},
     )
     log = tmp_path / "log"
     wait_until(lambda: log.exists() and len(log.read_text().splitlines()) >= 6)
     running.kill()
     assert running.wait() == -signal.SIGKILL
-    voice = Noting(log)
-    processes = set(voice.said_by().values())
+    voice = Logging(log)
+    processes = set(voice.processes_by_text().values())
     wait_until(lambda: not any(Path("/proc", process).exists() for process in processes))
     n_whole = len(MANY) - len(missing_texts_on_disk(tmp_path / "tts_data"))
     assert 6 - len(processes) <= n_whole < len(MANY)
 
     log.unlink()
     assert render(MANY, tmp_path / "tts_data", voice, jobs=1) == len(MANY) - n_whole
-    assert len(voice.said_by()) == len(MANY) - n_whole
+    assert len(voice.processes_by_text()) == len(MANY) - n_whole
     render(MANY, tmp_path / "undisturbed", jobs=1)
     assert contents(tmp_path / "tts_data") == contents(tmp_path / "undisturbed")
 
@@ -308,7 +310,7 @@ def wait_until(done: Callable[[], bool]) -> None:
         if done():
             return
         time.sleep(0.05)
-    pytest.fail("waited in vain")
+    pytest.fail("timeout")
 
 
 def missing_texts_on_disk(folder: Path) -> list[str]:
@@ -324,7 +326,7 @@ def test_a_voice_that_cannot_be_opened_in_another_process_says_why(tmp_path: Pat
 
 
 class Homebound(Tones):
-    """A voice that opens in no other process."""
+    """A voice that cannot be opened in another process."""
 
     def __reduce__(self) -> tuple[Callable[[], Tones], tuple[()]]:
         return not_there, ()
@@ -340,7 +342,7 @@ def test_few_texts_need_no_other_process(tmp_path: Path) -> None:
     assert voice.said == TEXTS  # said here
 
 
-def test_a_recording_is_whole_before_it_has_its_name(
+def test_an_interrupted_write_leaves_no_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(file: Path, _data: object) -> None:
@@ -367,7 +369,7 @@ def test_another_voice_is_refused_and_nothing_touched(tmp_path: Path) -> None:
     render(TEXTS, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     other = Tones(speed=1.0)
-    with pytest.raises(OtherVoice, match=r"speed: 0\.7 there, 1\.0 asked for") as caught:
+    with pytest.raises(VoiceMismatch, match=r"speed: 0\.7 there, 1\.0 requested") as caught:
         render(["the dog"], tmp_path, other)
     assert "another folder" in str(caught.value)
     assert "backend" not in str(caught.value)
@@ -375,7 +377,7 @@ def test_another_voice_is_refused_and_nothing_touched(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_references_of_nobody_are_refused(tmp_path: Path) -> None:
+def test_references_without_a_voice_file_are_refused(tmp_path: Path) -> None:
     render(TEXTS, tmp_path)
     (tmp_path / "voice.json").unlink()
     with pytest.raises(BadReferences, match=r"voice\.json"):
@@ -394,7 +396,7 @@ def test_a_damaged_voice_is_refused(tmp_path: Path, content: str) -> None:
         render(TEXTS, tmp_path)
 
 
-def test_texts_that_cannot_be_said_are_reported_together(tmp_path: Path) -> None:
+def test_unspeakable_texts_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(UnrenderedTexts) as caught:
         render(["hush", *TEXTS, "?!", "shh"], tmp_path, Tones(fail=["hush", "shh"]))
     assert caught.value.failures == {
@@ -411,7 +413,7 @@ def test_texts_that_cannot_be_said_are_reported_together(tmp_path: Path) -> None
     ("samples", "why"),
     [([], "no audio"), ([0.0] * 500, "silence"), ([0.5, float("nan")] * 500, "NaN")],
 )
-def test_audio_that_says_nothing_is_a_failure(
+def test_empty_silent_or_invalid_audio_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: list[float], why: str
 ) -> None:
     monkeypatch.setattr(Tones, "render", lambda *_: np.array(samples, dtype=np.float32))
@@ -420,13 +422,13 @@ def test_audio_that_says_nothing_is_a_failure(
     assert not list(tmp_path.glob("*.wav"))
 
 
-def test_a_voice_that_dies_leaves_what_it_said(tmp_path: Path) -> None:
+def test_texts_rendered_before_the_voice_died_are_kept(tmp_path: Path) -> None:
     with pytest.raises(VoiceError):
         render(TEXTS, tmp_path, Tones(die_at="a"))
     assert References(tmp_path).texts == TEXTS[:2]
 
 
-def test_odd_texts_come_back_as_they_were(tmp_path: Path) -> None:
+def test_odd_texts_are_read_back_exactly(tmp_path: Path) -> None:
     texts = ["null", "NA", "nan", "1", "1.0", 'say "hi", ok', "a\nb", "a\r\nb", "a\rb", "été", "’t"]
     assert render(texts, tmp_path) == len(texts)
     assert References(tmp_path).texts == texts
@@ -454,12 +456,12 @@ def test_a_missing_text_is_named_with_the_command_that_renders_it(tmp_path: Path
         references.fingerprint(["the dog"])
 
 
-def test_no_folder_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_with_its_cure(tmp_path: Path) -> None:
     with pytest.raises(BadReferences, match=r"run `python preprocess\.py`"):
         References(tmp_path / "tts_data")
 
 
-def test_a_fingerprint_is_of_its_texts_alone(tmp_path: Path) -> None:
+def test_a_fingerprint_depends_on_its_texts_only(tmp_path: Path) -> None:
     render(TEXTS, tmp_path / "a")
     before = References(tmp_path / "a").fingerprint(TEXTS)
     assert before == References(tmp_path / "a").fingerprint()
@@ -470,7 +472,7 @@ def test_a_fingerprint_is_of_its_texts_alone(tmp_path: Path) -> None:
     assert more.fingerprint(TEXTS[:2]) != before
 
 
-def test_a_fingerprint_is_of_audio_and_voice(tmp_path: Path) -> None:
+def test_a_fingerprint_depends_on_audio_and_voice(tmp_path: Path) -> None:
     render(TEXTS, tmp_path)
     before = References(tmp_path).fingerprint()
     path = tmp_path / f"{reference_id('a')}.wav"
@@ -486,17 +488,17 @@ def test_a_fingerprint_is_of_audio_and_voice(tmp_path: Path) -> None:
 def test_texts_with_the_same_id_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(references_module, "reference_id", lambda _text: "0" * 16)
+    monkeypatch.setattr(render_module, "reference_id", lambda _text: "0" * 16)
     with pytest.raises(HearbackError, match="'koovnorb' and 'the cat sat' have the same id"):
         render(TEXTS, tmp_path)
 
 
-def test_ids_do_not_move() -> None:
+def test_ids_are_pinned() -> None:
     assert reference_id("the cat sat") == "77255f02a3435d1f"
 
 
 @pytest.mark.parametrize("row", ["../a.wav,a", "/etc/passwd,a", "a.wav,", ",a"])
-def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path, row: str) -> None:
+def test_an_index_with_paths_outside_the_folder_is_refused(tmp_path: Path, row: str) -> None:
     render([], tmp_path)
     (tmp_path / "data_paths.csv").write_text(f"path,text\n{row}\n")
     with pytest.raises(BadReferences, match="line 2"):
@@ -511,7 +513,7 @@ def test_an_index_without_its_columns_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe", b'"' + b"x" * 200_000 + b'"'])
-def test_a_damaged_index_is_said_with_its_cure(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_index_is_reported_with_its_cure(tmp_path: Path, damage: bytes) -> None:
     render(TEXTS, tmp_path)
     index = tmp_path / "data_paths.csv"
     index.write_bytes(index.read_bytes() + damage)

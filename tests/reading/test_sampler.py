@@ -1,4 +1,4 @@
-"""What an epoch is made of, beside every clip with its own text."""
+"""The examples of an epoch: clips with their own texts, negatives and hard negatives."""
 
 from collections import Counter
 from dataclasses import replace
@@ -14,7 +14,7 @@ from hearback.engine.errors import HearbackError
 from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
 from hearback.reading.pairs import Example
 from hearback.reading.recipe import Recipe
-from hearback.reading.sampler import EpochSampler, other_text
+from hearback.reading.sampler import EpochSampler, hard_negative_text
 from hearback.reading.tables import GRADES
 from train_model1m import RECIPE as JOINED
 from train_modeltok import RECIPE as TOKENS
@@ -26,12 +26,14 @@ PLAIN_TOKENS = replace(TOKENS, negatives=0.0, hard_negatives=0.0)
 
 @pytest.fixture(autouse=True)
 def spelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let letters be sounds: quick, and no voice's package is needed."""
-    monkeypatch.setattr("hearback.reading.hard_negatives.hibari_pronounce", lambda: str.lower)
+    """Use letters as phonemes: fast, and without a voice's package."""
+    monkeypatch.setattr(
+        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
+    )
 
 
 def make_data(folder: Path | None = None, n_rows: int = 48) -> Any:
-    """Rows of two tasks; two of seven are wrong."""
+    """Rows of two tasks; two of seven have label 0."""
     texts = [TEXTS[row % len(TEXTS)] for row in range(n_rows)]
     tasks = ["deletion" if row % len(TEXTS) in (2, 3, 5) else "blending" for row in range(n_rows)]
     return SimpleNamespace(
@@ -41,32 +43,35 @@ def make_data(folder: Path | None = None, n_rows: int = 48) -> Any:
     )
 
 
-def draw(
+def sample(
     recipe: Recipe, data: Any, rows: np.ndarray | None = None, seed: int = 0
 ) -> tuple[list[Example], list[Example]]:
-    """Return the clips' own examples and those that were put to them."""
+    """Return the examples with their own text, and the negatives."""
     rows = np.arange(len(data.labels)) if rows is None else rows
-    examples = EpochSampler(recipe, data, rows).draw(np.random.default_rng(seed))
+    examples = EpochSampler(recipe, data, rows).sample_epoch(np.random.default_rng(seed))
     for each in examples:
         assert each.is_negative == (each.text != data.source.texts[each.row])
-    return [d for d in examples if not d.is_negative], [d for d in examples if d.is_negative]
+    own = [example for example in examples if not example.is_negative]
+    return own, [example for example in examples if example.is_negative]
 
 
 @pytest.mark.parametrize("recipe", [PLAIN_JOINED, PLAIN_TOKENS], ids=["joined", "tokens"])
-def test_every_clip_of_the_fold_comes_once_with_its_own_text_and_label(recipe: Recipe) -> None:
+def test_an_epoch_has_every_clip_once_with_its_text_and_label(recipe: Recipe) -> None:
     data, rows = make_data(), np.array([0, 1, 4, 7, 30, 31])
-    own, added = draw(recipe, data, rows)
-    assert sorted(d.row for d in own) == rows.tolist()
-    assert {d.row: d.label for d in own} == {int(row): data.labels[row] for row in rows}
+    own, added = sample(recipe, data, rows)
+    assert sorted(example.row for example in own) == rows.tolist()
+    assert {example.row: example.label for example in own} == {
+        int(row): data.labels[row] for row in rows
+    }
     assert not added
-    assert not any(d.others or d.is_negative for d in own)
+    assert not any(example.hard_negatives or example.is_negative for example in own)
 
 
 @pytest.mark.parametrize("recipe", [PLAIN_JOINED, TOKENS], ids=["joined", "tokens"])
-def test_grades_come_as_often_as_the_recipe_draws_them(recipe: Recipe) -> None:
+def test_clips_repeat_by_grade(recipe: Recipe) -> None:
     data = make_data(n_rows=400)
-    own, _ = draw(replace(recipe, repeats_by_grade=(3.0, 1.5, 1.0, 0.25)), data)
-    times = Counter(d.row for d in own)
+    own, _ = sample(replace(recipe, repeats_by_grade=(3.0, 1.5, 1.0, 0.25)), data)
+    times = Counter(example.row for example in own)
     by_grade = {g: [times[row] for row in range(at, 400, 4)] for at, g in enumerate(GRADES)}
     assert set(by_grade["KG"]) == {3}
     assert set(by_grade["2"]) == {1}
@@ -76,21 +81,26 @@ def test_grades_come_as_often_as_the_recipe_draws_them(recipe: Recipe) -> None:
     assert np.mean(by_grade["3"]) == pytest.approx(0.25, abs=0.15)
 
 
-def test_a_clip_that_comes_twice_has_a_near_miss_each_time() -> None:
+def test_each_repeat_of_a_clip_has_a_hard_negative() -> None:
     data = make_data()
-    own, _ = draw(replace(TOKENS, hard_negatives=1.0, repeats_by_grade=(2.0, 2.0, 2.0, 2.0)), data)
-    assert {len(d.others) for d in own if d.label == 1} == {1}
-    assert not any(d.others for d in own if d.label == 0)
+    own, _ = sample(
+        replace(TOKENS, hard_negatives=1.0, repeats_by_grade=(2.0, 2.0, 2.0, 2.0)), data
+    )
+    assert {len(example.hard_negatives) for example in own if example.label == 1} == {1}
+    assert not any(example.hard_negatives for example in own if example.label == 0)
     assert len(own) == 2 * len(data.labels)
 
 
-def test_a_grade_that_is_drawn_less_than_never_is_refused() -> None:
+def test_repeats_must_be_positive() -> None:
     with pytest.raises(HearbackError, match="repeats_by_grade"):
         replace(TOKENS, repeats_by_grade=(1.0, 1.0, 1.0, 0.0))
 
 
-def test_draws_come_in_random_order() -> None:
-    orders = [[d.row for d in draw(PLAIN_TOKENS, make_data(), seed=seed)[0]] for seed in (0, 1)]
+def test_examples_are_in_random_order() -> None:
+    orders = [
+        [example.row for example in sample(PLAIN_TOKENS, make_data(), seed=seed)[0]]
+        for seed in (0, 1)
+    ]
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
 
@@ -101,67 +111,72 @@ def test_negatives_are_correct_clips_with_other_texts_of_their_task(
     recipe: Recipe, share: float
 ) -> None:
     data = make_data()
-    own, negatives = draw(replace(recipe, negatives=share), data)
+    own, negatives = sample(replace(recipe, negatives=share), data)
     assert len(own) == len(data.labels)
     n_correct = int(data.labels.sum())
-    # A text that is drawn for a clip that says it is left out: about one in three here.
+    # A sampled text that equals the clip's own is dropped: about one in three here.
     assert 0.4 * share * n_correct < len(negatives) <= share * n_correct + 1
     task_of = dict(zip(data.source.texts, data.metadata["task"], strict=True))
     for negative in negatives:
         assert data.labels[negative.row] == 1
         assert negative.label == 0
-        assert not negative.others
+        assert not negative.hard_negatives
         assert task_of[negative.text] == data.metadata["task"][negative.row]
 
 
-def test_negatives_take_only_clips_and_texts_of_the_fold() -> None:
+def test_negatives_use_only_clips_and_texts_of_the_fold() -> None:
     data, rows = make_data(), np.array([1, 4, 6, 7, 12, 13, 25, 10])
-    _, negatives = draw(replace(JOINED, negatives=9.0), data, rows)
+    _, negatives = sample(replace(JOINED, negatives=9.0), data, rows)
     assert negatives
     assert {n.row for n in negatives} <= set(rows.tolist())
     assert {n.text for n in negatives} == {"the dog ran home", "a red hat", "the fat cat ran"}
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0, 2.0])
-def test_a_model_that_reads_reads_near_misses_of_correct_clips(share: float) -> None:
+def test_token_scorers_have_hard_negatives_of_correct_clips(share: float) -> None:
     data = make_data()
-    own, added = draw(replace(PLAIN_TOKENS, hard_negatives=share), data)
-    assert not added  # they are read beside the clip's own text
-    counts = Counter({d.row: len(d.others) for d in own})
+    own, added = sample(replace(PLAIN_TOKENS, hard_negatives=share), data)
+    assert not added  # they are scored on the clip's own recording
+    counts = Counter({example.row: len(example.hard_negatives) for example in own})
     assert not any(counts[row] for row in np.flatnonzero(data.labels == 0).tolist())
     n_correct = int(data.labels.sum())
     assert counts.total() == round(share * n_correct)
     of_correct = [counts[row] for row in np.flatnonzero(data.labels == 1).tolist()]
     assert max(of_correct) - min(of_correct) <= (share % 1 > 0)
     for each in own:
-        for other in each.others:
-            assert other.text != each.text
-            assert len(other.said) == len(other.text.split())
-            assert len(other.complete) == len(other.said) + 1
-            assert (other.said == 0).sum() + (other.complete == 0).sum() == 1
+        for negative in each.hard_negatives:
+            assert negative.text != each.text
+            assert len(negative.said) == len(negative.text.split())
+            assert len(negative.complete) == len(negative.said) + 1
+            assert (negative.said == 0).sum() + (negative.complete == 0).sum() == 1
 
 
-def test_one_word_texts_have_near_misses_of_one_word() -> None:
+def test_one_word_texts_have_hard_negatives_of_one_word() -> None:
     data = make_data()
-    own, _ = draw(replace(PLAIN_TOKENS, hard_negatives=3.0), data)
-    near = {
-        text: {other.text for d in own if d.text == text for other in d.others}
+    own, _ = sample(replace(PLAIN_TOKENS, hard_negatives=3.0), data)
+    negatives = {
+        text: {
+            negative.text
+            for example in own
+            if example.text == text
+            for negative in example.hard_negatives
+        }
         for text in ("boy", "sunshine")
     }
-    assert all(near.values())
-    for text, others in near.items():
-        assert text not in others
-        assert all(len(other.split()) == 1 for other in others)
-    assert "toy" in near["boy"]
+    assert all(negatives.values())
+    for text, of_text in negatives.items():
+        assert text not in of_text
+        assert all(len(negative.split()) == 1 for negative in of_text)
+    assert "toy" in negatives["boy"]
 
 
-def test_a_text_of_which_there_is_no_near_miss_goes_without() -> None:
+def test_a_text_without_a_possible_hard_negative_has_none() -> None:
     data = make_data()
     data.source.texts[0] = "?!"
-    own, _ = draw(replace(PLAIN_TOKENS, hard_negatives=1.0), data)
-    others = {d.row: d.others for d in own}
-    assert data.labels[0] == 1 and others[0] == ()
-    assert others[2]
+    own, _ = sample(replace(PLAIN_TOKENS, hard_negatives=1.0), data)
+    negatives = {example.row: example.hard_negatives for example in own}
+    assert data.labels[0] == 1 and negatives[0] == ()
+    assert negatives[2]
 
 
 def write_table(folder: Path) -> dict[str, tuple[HardNegative, ...]]:
@@ -177,32 +192,32 @@ def write_table(folder: Path) -> dict[str, tuple[HardNegative, ...]]:
 
 
 @pytest.mark.parametrize("pair", ["joined", "aligned"])
-def test_a_model_that_listens_hears_near_misses_that_were_rendered(
-    tmp_path: Path, pair: str
-) -> None:
+def test_models_with_references_use_rendered_hard_negatives(tmp_path: Path, pair: str) -> None:
     table, data = write_table(tmp_path), make_data(tmp_path)
     recipe = PLAIN_JOINED.with_settings([f"pair={pair}", "hard_negatives=2"])
-    own, added = draw(recipe, data)
+    own, added = sample(recipe, data)
     assert len(own) == len(data.labels)
-    assert not any(d.others for d in own)
+    assert not any(example.hard_negatives for example in own)
     correct = [row for row in np.flatnonzero(data.labels == 1) if data.source.texts[row] in table]
-    assert Counter(d.row for d in added) == Counter(dict.fromkeys(correct, 2))
-    for near in added:
-        assert near.label == 0
-        assert near.text in {made.text for made in table[data.source.texts[near.row]]}
-    assert {d.text for d in added} == {made.text for several in table.values() for made in several}
+    assert Counter(example.row for example in added) == Counter(dict.fromkeys(correct, 2))
+    for negative in added:
+        assert negative.label == 0
+        texts = {entry.text for entry in table[data.source.texts[negative.row]]}
+        assert negative.text in texts
+    expected = {entry.text for entries in table.values() for entry in entries}
+    assert {example.text for example in added} == expected
 
 
-def test_a_recipe_with_near_misses_that_were_not_rendered_says_what_to_run(tmp_path: Path) -> None:
+def test_missing_rendered_hard_negatives_are_an_error_with_the_command(tmp_path: Path) -> None:
     recipe = replace(PLAIN_JOINED, hard_negatives=1.0)
     with pytest.raises(HearbackError, match=r"python preprocess\.py .*--hard_negatives"):
         EpochSampler(recipe, make_data(tmp_path), np.arange(4))
-    # Without them in the recipe nothing is looked for.
-    assert draw(PLAIN_JOINED, make_data(tmp_path))[0]
+    # A recipe without them does not need the table.
+    assert sample(PLAIN_JOINED, make_data(tmp_path))[0]
 
 
 @pytest.mark.parametrize("pair", ["joined", "tokens"])
-def test_an_epoch_s_draws_follow_from_its_random_numbers(tmp_path: Path, pair: str) -> None:
+def test_an_epoch_depends_only_on_its_random_generator(tmp_path: Path, pair: str) -> None:
     write_table(tmp_path)
     data = make_data(tmp_path)
     base = TOKENS if pair == "tokens" else JOINED
@@ -210,28 +225,34 @@ def test_an_epoch_s_draws_follow_from_its_random_numbers(tmp_path: Path, pair: s
     sampler, again = (EpochSampler(recipe, data, np.arange(48)) for _ in range(2))
 
     def epoch(of: EpochSampler, seed: int) -> list[tuple[int, str, bool, list[str]]]:
-        examples = of.draw(np.random.default_rng(seed))
+        examples = of.sample_epoch(np.random.default_rng(seed))
         return [
-            (d.row, d.text, d.is_negative, [other.text for other in d.others]) for d in examples
+            (
+                example.row,
+                example.text,
+                example.is_negative,
+                [negative.text for negative in example.hard_negatives],
+            )
+            for example in examples
         ]
 
     first = epoch(sampler, 0)
     assert epoch(sampler, 1) != first
-    assert epoch(sampler, 0) == first  # whatever was drawn before
+    assert epoch(sampler, 0) == first  # independent of earlier epochs
     assert epoch(again, 0) == first
 
 
-def test_a_fold_without_correct_clips_has_only_its_own_draws() -> None:
+def test_a_fold_without_correct_clips_has_no_negatives() -> None:
     data = make_data()
     rows = np.flatnonzero(data.labels == 0)
-    own, added = draw(replace(TOKENS, negatives=1.0, hard_negatives=1.0), data, rows)
+    own, added = sample(replace(TOKENS, negatives=1.0, hard_negatives=1.0), data, rows)
     assert len(own) == len(rows)
     assert not added
-    assert not any(d.others for d in own)
+    assert not any(example.hard_negatives for example in own)
 
 
 @pytest.mark.parametrize(
-    ("near", "said", "complete"),
+    ("negative", "said", "complete"),
     [
         (HardNegative("the hog ran", "substitute", (1,)), [1, 0, 1], [1, 1, 1, 1]),
         (HardNegative("dog ran", "omit", (), 0), [1, 1], [0, 1, 1]),
@@ -241,11 +262,11 @@ def test_a_fold_without_correct_clips_has_only_its_own_draws() -> None:
         (HardNegative("bay now", "respell", (0, 1), 1), [0, 0], [1, 0, 1]),
     ],
 )
-def test_of_a_near_miss_it_is_known_which_words_are_wrong_and_where_one_is_missing(
-    near: HardNegative, said: list[float], complete: list[float]
+def test_a_hard_negative_has_targets_for_its_words(
+    negative: HardNegative, said: list[float], complete: list[float]
 ) -> None:
-    other = other_text(near)
-    assert other.text == near.text
-    assert other.said.tolist() == said
-    assert other.complete.tolist() == complete
-    assert other.said.dtype == other.complete.dtype == np.float32
+    text = hard_negative_text(negative)
+    assert text.text == negative.text
+    assert text.said.tolist() == said
+    assert text.complete.tolist() == complete
+    assert text.said.dtype == text.complete.dtype == np.float32

@@ -22,10 +22,10 @@ from hearback.reading.submission import main
 from hearback.reading.submission import pack as pack_module
 from hearback.reading.submission.pack import (
     PackingOptions,
-    bring_wheels,
     files_of_fold,
     files_to_pack,
     find_references,
+    get_wheels,
     pack,
     unpack_wheels,
     why_no_wheels,
@@ -68,7 +68,7 @@ def names(path: Path) -> list[str]:
 
 
 def faults_of(options: PackingOptions) -> list[str]:
-    """What is wrong with the folds."""
+    """The faults of the folds."""
     faults = Faults()
     config = EnsembleConfig.load(options.config)
     archive_module.find_folds(
@@ -77,14 +77,16 @@ def faults_of(options: PackingOptions) -> list[str]:
     return faults
 
 
-def test_the_chosen_folds_what_they_share_and_nothing_else(options: PackingOptions) -> None:
+def test_the_chosen_folds_and_their_shared_files_are_packed(
+    options: PackingOptions,
+) -> None:
     class Poison:
         def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
             return os.system, ("touch poisoned",)
 
     for name in ("evil.pth", "modeltok_0.pkl", "modeltok_0.pt", "pytorch_model.bin"):
         (options.assets / name).write_bytes(pickle.dumps(Poison()))
-    (options.assets / "modeltok_2.partial").write_bytes(b"under way")
+    (options.assets / "modeltok_2.checkpoint").write_bytes(b"under way")
     (options.tts_data / "hard_negatives.csv").write_text("text,near_miss\n")
     packed = names(pack(replace(options, time_limit="1h50m")))
     folds = {name for name in packed if name.startswith("assets/")}
@@ -98,16 +100,29 @@ def test_the_chosen_folds_what_they_share_and_nothing_else(options: PackingOptio
     assert {"tts_data/data_paths.csv", "tts_data/voice.json"} < references
     assert len(references) == 2 + len(References(options.tts_data))
     code = {name for name in packed if name.startswith("hearback/")}
-    assert {"hearback/__init__.py", "hearback/inference.py", "hearback/voices/hibari.py"} < code
-    for not_needed in ("training", "draws", "faster_whisper", "hard_negatives", "submission"):
-        assert f"hearback/{not_needed}.py" not in code
-    others = {"main.py", "infer.py", "infer_flags.json", "model_configs.json", "VERSION"}
+    others = {"main.py", "infer_flags.json", "model_configs.json", "VERSION"}
     assert set(packed) == folds | references | code | others
     with zipfile.ZipFile(options.submission) as archive:
         assert json.loads(archive.read("infer_flags.json")) == ["--time_limit", "1h50m"]
 
 
-def test_the_same_inputs_make_the_same_bytes(options: PackingOptions) -> None:
+def test_only_modules_that_infer_needs_are_packed(options: PackingOptions) -> None:
+    code = {name for name in names(pack(options)) if name.endswith(".py")} - {"main.py"}
+    assert {name.split("/")[1] for name in code} == {"__init__.py", "engine", "reading"}
+    assert {
+        *("hearback/__init__.py", "hearback/engine/submission/runtime.py"),
+        *("hearback/reading/steps/infer.py", "hearback/reading/inference/submission.py"),
+        "hearback/reading/voices/hibari.py",
+    } < code
+    for not_needed in (
+        *("reading/training", "reading/sampler", "reading/hard_negatives"),
+        *("reading/submission/pack", "reading/steps/train", "engine/training/trainer"),
+        *("engine/submission/archive", "engine/whisper/faster_whisper"),
+    ):
+        assert f"hearback/{not_needed}.py" not in code
+
+
+def test_equal_inputs_give_equal_bytes(options: PackingOptions) -> None:
     first = sha256_of(pack(options))
     for path in options.assets.iterdir():
         path.chmod(0o600)
@@ -120,14 +135,14 @@ def test_packing_fails_where_the_runtime_lacks_an_import(
     options: PackingOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pins = archive_module.RUNTIME.read_text().replace("soxr==", "not-soxr==")
-    (tmp_path / "requirements/runtime.txt").write_text(pins)
-    monkeypatch.setattr(pack_module, "RUNTIME", tmp_path / "requirements/runtime.txt")
-    with pytest.raises(HearbackError, match=r"hearback\.audio.*: imports soxr, which is neither"):
+    (tmp_path / "runtime.txt").write_text(pins)
+    monkeypatch.setattr(pack_module, "RUNTIME", tmp_path / "runtime.txt")
+    with pytest.raises(HearbackError, match=r"hearback\.engine.*: imports soxr, which is neither"):
         pack(options)
     assert not options.submission.exists()
 
 
-def test_all_that_is_missing_or_broken_is_said_at_once(options: PackingOptions) -> None:
+def test_all_faults_are_reported_at_once(options: PackingOptions) -> None:
     FoldFiles(options.assets, MEAN.name, 1).weights.unlink()
     FoldFiles(options.assets, TOKENS.name, 0).metadata.unlink()
     with FoldFiles(options.assets, TOKENS.name, 1).weights.open("ab") as file:
@@ -135,15 +150,15 @@ def test_all_that_is_missing_or_broken_is_said_at_once(options: PackingOptions) 
     (options.tts_data / "voice.json").unlink()
     with pytest.raises(HearbackError) as raised:
         pack(options)
-    said = str(raised.value)
-    assert "model2ds_1.safetensors: not there; copy it here, or train it" in said
-    assert "modeltok_0.json: not there; train it with python train_modeltok.py --fold 0" in said
-    assert "modeltok_1.safetensors: not the file that modeltok_1.json speaks of" in said
-    assert "no references there" in said
+    message = str(raised.value)
+    assert "model2ds_1.safetensors: not there; copy it here, or train it" in message
+    assert "modeltok_0.json: missing; train it with python train_modeltok.py --fold 0" in message
+    assert "modeltok_1.safetensors: its digest differs from the one in modeltok_1.json" in message
+    assert "no references there" in message
     assert not options.submission.exists()
 
 
-def test_a_missing_tokenizer_and_another_voice_are_said(options: PackingOptions) -> None:
+def test_a_missing_tokenizer_and_another_voice_are_reported(options: PackingOptions) -> None:
     for path in options.assets.glob("tokenizer_*.json"):
         path.unlink()
     files = FoldFiles(options.assets, MEAN.name, 1)
@@ -157,9 +172,8 @@ def test_a_pickle_in_the_place_of_weights_is_refused(options: PackingOptions) ->
     files = FoldFiles(options.assets, MEAN.name, 1)
     files.weights.write_bytes(pickle.dumps({"weights": 1}))
     fold_metadata = json.loads(files.metadata.read_text())
-    fold_metadata["sha256"]["weights"] = sha256_of(
-        files.weights
-    )  # whoever made the file may say so
+    # Whoever made the file can write its digest, too.
+    fold_metadata["sha256"]["weights"] = sha256_of(files.weights)
     write_json(files.metadata, fold_metadata)
     (fault,) = faults_of(options)
     assert "not this model's weights" in fault
@@ -188,7 +202,9 @@ def test_a_folder_that_is_itself_a_link_is_one_like_any_other(options: PackingOp
     assert faults_of(replace(options, assets=link)) == []
 
 
-def test_of_a_text_embedder_go_what_transformers_reads_and_no_pickle(tmp_path: Path) -> None:
+def test_no_pickle_of_a_text_embedder_is_packed(
+    tmp_path: Path,
+) -> None:
     needed = ("1_Pooling/config.json", "config.json", "model.safetensors", "modules.json")
     for name in (*needed, "pytorch_model.bin", "training_args.pt", "model.py", "README.md"):
         path = tmp_path / "embedder" / name
@@ -203,10 +219,10 @@ def test_references_of_another_voice_are_refused(options: PackingOptions) -> Non
     config = replace(EnsembleConfig.load(options.config), voice=HIBARI)
     faults = Faults()
     assert find_references(config, options.tts_data, faults) == {}
-    assert "another voice's references" in faults[0]
+    assert "in another voice" in faults[0]
 
 
-def test_a_time_limit_that_infer_could_not_keep_is_refused(options: PackingOptions) -> None:
+def test_an_unusable_time_limit_is_refused(options: PackingOptions) -> None:
     with pytest.raises(HearbackError, match="--time_limit: not a duration"):
         pack(replace(options, time_limit="soon"))
     config = EnsembleConfig.load(options.config)
@@ -223,11 +239,13 @@ def test_a_zip_above_the_limit_is_not_written(options: PackingOptions) -> None:
     assert options.submission.read_bytes() == b"an earlier one"
 
 
-def test_a_voice_that_cannot_speak_in_the_runtime_is_said(
+def test_a_voice_that_the_runtime_cannot_render_is_reported(
     options: PackingOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pack(options)  # its voice is the tests' own
-    assert "the runtime can render no text: rows whose text is not among" in capsys.readouterr().out
+    pack(options)  # in the tests' own voice
+    assert (
+        "the runtime cannot render texts: rows with a text that is not" in capsys.readouterr().out
+    )
     assert why_no_wheels(HIBARI) is None
     for other in ({"backend": "melo"}, {"voice": "emma"}, {"package_version": "hibari-tts 9.9"}):
         assert why_no_wheels({**HIBARI, **other}) is not None
@@ -242,25 +260,25 @@ def wheel(tmp_path: Path) -> Path:
     return path
 
 
-def test_wheels_that_are_there_are_told_by_their_digest(wheel: Path, tmp_path: Path) -> None:
+def test_wheels_are_recognized_by_their_digest(wheel: Path, tmp_path: Path) -> None:
     (wheel.parent / "other-1-py3-none-any.whl").write_bytes(b"another")
-    requirements = tmp_path / "requirements/voice.txt"
+    requirements = tmp_path / "voice.txt"
     requirements.write_text(f"speech==1 --hash=sha256:{sha256_of(wheel)}\n")
-    assert bring_wheels(requirements, wheel.parent) == [wheel]
+    assert get_wheels(requirements, wheel.parent) == [wheel]
     assert unpack_wheels([wheel]) == {
         "packages/speech/__init__.py": b"",
         "packages/speech-1.dist-info/METADATA": b"Name: speech\n",
     }
 
 
-def test_a_wheel_of_another_digest_is_not_taken(
+def test_a_wheel_of_another_digest_is_not_used(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requirements = tmp_path / "requirements/voice.txt"
+    requirements = tmp_path / "voice.txt"
     requirements.write_text(f"speech==1 --hash=sha256:{'0' * 64}\n")
     monkeypatch.setattr(pack_module.sys, "executable", "false")  # in pip's place
-    with pytest.raises(HearbackError, match=r"lacks wheels of requirements-voice\.txt"):
-        bring_wheels(requirements, wheel.parent)
+    with pytest.raises(HearbackError, match=r"lacks wheels of voice\.txt"):
+        get_wheels(requirements, wheel.parent)
 
 
 def test_before_scoring_every_row_gets_its_tasks_base_rate(

@@ -1,4 +1,4 @@
-"""The tables: what is read, and that every fault is reported, with its row."""
+"""Reading tables: every problem is reported, with its row."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def labels_of(tmp_path: Path, content: str) -> tuple[pd.Series, Report]:
     return read_labels(write(tmp_path / "labels.csv", content), metadata, report), report
 
 
-def said(report: Report) -> list[tuple[int | None, str, str | None]]:
+def problems_of(report: Report) -> list[tuple[int | None, str, str | None]]:
     return [(problem.row, problem.what, problem.filename) for problem in report.problems]
 
 
@@ -61,7 +61,9 @@ def test_metadata_is_strings_and_line_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["null", "nan", "NA", "None", "1", "1.0", "true", "éa"])
-def test_words_that_look_like_something_else_stay_words(tmp_path: Path, word: str) -> None:
+def test_words_that_look_like_numbers_or_missing_values_stay_words(
+    tmp_path: Path, word: str
+) -> None:
     frame, report = metadata_of(tmp_path, f"{HEADER}a.wav,nonword_repetition,{word},2\n")
     assert not report.problems
     assert frame["expected_text"].tolist() == [word]
@@ -80,10 +82,10 @@ def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path) -> None:
         frame, report = metadata_of(tmp_path, b"\xef\xbb\xbf" + content.encode())
         assert frame["filename"].tolist() == ["a.wav", "b.wav"]
         assert frame["expected_text"].tolist() == ["café", "x"]
-        assert said(report) == [(4, "unknown grade '9'", "b.wav")]
+        assert problems_of(report) == [(4, "unknown grade '9'", "b.wav")]
 
 
-def test_columns_may_stand_in_any_order_among_others(tmp_path: Path) -> None:
+def test_columns_can_be_in_any_order_with_other_columns(tmp_path: Path) -> None:
     content = "line,grade, speaker ,filename,task,expected_text\n9,KG,ann,a.wav,deletion,cat\n"
     frame, report = metadata_of(tmp_path, content)
     assert not report.problems
@@ -104,10 +106,10 @@ def test_a_text_over_two_lines_does_not_shift_the_line_numbers(tmp_path: Path) -
         tmp_path, HEADER + 'a.wav,deletion,"one\ntwo",1\nb.wav,deletion,x,7\n'
     )
     assert frame["line"].tolist() == [2, 4]
-    assert said(report) == [(4, "unknown grade '7'", "b.wav")]
+    assert problems_of(report) == [(4, "unknown grade '7'", "b.wav")]
 
 
-def test_every_fault_is_reported_and_every_row_stays(tmp_path: Path) -> None:
+def test_every_problem_is_reported_and_every_row_kept(tmp_path: Path) -> None:
     frame, report = metadata_of(
         tmp_path,
         HEADER
@@ -122,7 +124,7 @@ def test_every_fault_is_reported_and_every_row_stays(tmp_path: Path) -> None:
         + "g.wav,blending,?!,1\n",
     )
     assert len(frame) == 9
-    assert sorted(said(report), key=lambda problem: (problem[0] or 0, problem[1])) == [
+    assert sorted(problems_of(report), key=lambda problem: (problem[0] or 0, problem[1])) == [
         (3, "unknown grade '5'", "b.wav"),
         (3, "unknown task 'blendings'", "b.wav"),
         (4, "empty expected_text", "c.wav"),
@@ -141,10 +143,10 @@ def test_one_file_spelled_in_two_ways_is_a_duplicate(tmp_path: Path) -> None:
     _, report = metadata_of(
         tmp_path, HEADER + "x/a.wav,deletion,cat,1\nx//./a.wav,deletion,cat,1\n"
     )
-    assert said(report) == [(3, "duplicated filename, first on line 2", "x//./a.wav")]
+    assert problems_of(report) == [(3, "duplicated filename, first on line 2", "x//./a.wav")]
 
 
-def test_missing_columns_are_named_with_those_that_are_there(tmp_path: Path) -> None:
+def test_missing_columns_are_named_with_the_existing_ones(tmp_path: Path) -> None:
     frame, report = metadata_of(tmp_path, "File,task,text,speaker\na.wav,deletion,cat,ann\n")
     assert [problem.what for problem in report.problems] == [
         f"the column {name!r} is missing" for name in ("filename", "expected_text", "grade")
@@ -153,15 +155,15 @@ def test_missing_columns_are_named_with_those_that_are_there(tmp_path: Path) -> 
     assert frame[["filename", "task", "grade"]].to_numpy().tolist() == [["", "deletion", ""]]
 
 
-def test_a_table_with_semicolons_is_told_about_commas(tmp_path: Path) -> None:
+def test_a_table_with_semicolons_gets_a_hint_about_commas(tmp_path: Path) -> None:
     _, report = metadata_of(tmp_path, HEADER.replace(",", ";") + "a.wav;deletion;cat;1\n")
     assert len(report.errors) == 4
     assert "commas" in report.errors[0].cure
 
 
-def test_a_column_twice_is_an_error(tmp_path: Path) -> None:
+def test_a_duplicated_column_is_an_error(tmp_path: Path) -> None:
     _, report = metadata_of(tmp_path, "filename,task,expected_text,grade,task\na,deletion,b,1,x\n")
-    assert said(report) == [(None, "the column 'task' is there 2 times", None)]
+    assert problems_of(report) == [(None, "the column 'task' is there 2 times", None)]
 
 
 def test_a_stray_quote_in_the_header_is_an_error(tmp_path: Path) -> None:
@@ -192,10 +194,10 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, content: str | bytes, w
     frame, report = metadata_of(tmp_path, content)
     assert len(frame) == 0
     assert list(frame.columns) == ["filename", "task", "expected_text", "grade", "line"]
-    assert said(report) == [(None, what, None)]
+    assert problems_of(report) == [(None, what, None)]
 
 
-def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     report = Report()
     assert len(read_metadata(tmp_path / "nothing.csv", report)) == 0
     assert len(read_metadata(tmp_path, report)) == 0
@@ -205,14 +207,14 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     ]
 
 
-def test_rows_that_are_not_utf8_are_named_and_the_others_read(tmp_path: Path) -> None:
+def test_rows_that_are_not_utf8_are_reported_and_the_rest_is_read(tmp_path: Path) -> None:
     rows = b"a.wav,deletion,caf\xe9,1\nb.wav,deletion,cat,1\nc.wav,deletion,\xff,1\n"
     frame, report = metadata_of(tmp_path, HEADER.encode() + rows)
     assert frame["filename"].tolist() == ["a.wav", "b.wav", "c.wav"]
-    assert said(report) == [(2, "not UTF-8", "a.wav"), (4, "not UTF-8", "c.wav")]
+    assert problems_of(report) == [(2, "not UTF-8", "a.wav"), (4, "not UTF-8", "c.wav")]
 
 
-def test_a_stray_quote_costs_one_row(tmp_path: Path) -> None:
+def test_a_stray_quote_affects_one_row(tmp_path: Path) -> None:
     frame, report = metadata_of(
         tmp_path,
         HEADER
@@ -255,14 +257,14 @@ def test_labels_have_the_index_of_the_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["0.5", "2", "-1", "yes", "nan", ""])
 def test_labels_other_than_0_and_1_are_errors(tmp_path: Path, label: str) -> None:
     labels, report = labels_of(tmp_path, f"filename,score\na.wav,1\nb.wav,{label}\nc.wav,0\n")
-    assert said(report) == [(3, f"the label is {label!r}", "b.wav")]
+    assert problems_of(report) == [(3, f"the label is {label!r}", "b.wav")]
     assert labels.iloc[[0, 2]].tolist() == [1.0, 0.0]
     assert np.isnan(labels.iloc[1])
 
 
-def test_labels_missing_unknown_and_twice_are_all_reported(tmp_path: Path) -> None:
+def test_missing_unknown_and_duplicated_labels_are_all_reported(tmp_path: Path) -> None:
     labels, report = labels_of(tmp_path, "filename,score\na.wav,1\nx.wav,1\na.wav,0\nb.wav\n")
-    assert set(said(report)) == {
+    assert set(problems_of(report)) == {
         (None, "no row for a recording of the metadata", "c.wav"),
         (3, "the filename has no row in the metadata", "x.wav"),
         (4, "duplicated filename, first on line 2", "a.wav"),
@@ -280,7 +282,7 @@ def test_labels_that_cannot_be_read_are_one_error(tmp_path: Path) -> None:
         assert labels.isna().all()
 
 
-def test_metadata_that_cannot_be_read_makes_no_noise_in_the_labels(tmp_path: Path) -> None:
+def test_unreadable_metadata_causes_no_problems_in_the_labels(tmp_path: Path) -> None:
     metadata, report = metadata_of(tmp_path, "")
     path = write(tmp_path / "labels.csv", "filename,score\na.wav,1\nb.wav,0\n")
     assert len(read_labels(path, metadata, report)) == 0
@@ -290,7 +292,7 @@ def test_metadata_that_cannot_be_read_makes_no_noise_in_the_labels(tmp_path: Pat
 # Submission format
 
 
-def test_a_submission_format_gives_the_order(tmp_path: Path) -> None:
+def test_a_submission_format_defines_the_order(tmp_path: Path) -> None:
     metadata, report = metadata_of(tmp_path, HEADER + "a.wav,deletion,x,1\nb.wav,deletion,y,1\n")
     path = write(tmp_path / "format.csv", "filename,score\nb.wav,0.5\na.wav,0.5\n")
     assert read_submission_format(path, metadata, report) == ["b.wav", "a.wav"]
@@ -301,19 +303,19 @@ def test_a_submission_format_without_filenames_is_an_error(tmp_path: Path) -> No
     metadata, report = metadata_of(tmp_path, HEADER + "a.wav,deletion,x,1\n")
     path = write(tmp_path / "format.csv", "id,score\na.wav,0\n")
     assert read_submission_format(path, metadata, report) == []
-    assert said(report) == [(None, "the column 'filename' is missing", None)]
+    assert problems_of(report) == [(None, "the column 'filename' is missing", None)]
 
 
-def test_a_submission_format_is_held_against_the_metadata(tmp_path: Path) -> None:
+def test_a_submission_format_is_checked_against_the_metadata(tmp_path: Path) -> None:
     metadata, report = metadata_of(tmp_path, HEADER + "a.wav,deletion,x,1\nb.wav,deletion,y,1\n")
     path = write(tmp_path / "format.csv", "filename,score\nx.wav,0\na.wav,0\n,0\na.wav,0\n")
     assert read_submission_format(path, metadata, report) == ["x.wav", "a.wav", "a.wav"]
-    assert said(Report(report.errors)) == [
+    assert problems_of(Report(report.errors)) == [
         (4, "empty filename", None),
         (5, "duplicated filename, first on line 3", "a.wav"),
         (2, "the filename has no row in the metadata", "x.wav"),
     ]
-    assert said(Report(report.warnings)) == [
+    assert problems_of(Report(report.warnings)) == [
         (None, "no row for a recording of the metadata", "b.wav")
     ]
 
@@ -339,12 +341,12 @@ def test_a_submission_format_is_held_against_the_metadata(tmp_path: Path) -> Non
         "a\0.wav",
     ],
 )
-def test_filenames_that_lead_out_are_refused(tmp_path: Path, filename: str) -> None:
+def test_filenames_outside_the_folder_are_rejected(tmp_path: Path, filename: str) -> None:
     assert contained(tmp_path, filename) is None
 
 
 @pytest.mark.parametrize("filename", ["a.wav", "x/a.wav", "./a.wav", "a..b.wav", "..a/…b.wav", "~"])
-def test_filenames_inside_are_not(tmp_path: Path, filename: str) -> None:
+def test_filenames_inside_the_folder_are_accepted(tmp_path: Path, filename: str) -> None:
     assert contained(tmp_path, filename) == tmp_path.resolve() / filename
 
 
@@ -366,7 +368,7 @@ def test_links_are_followed_and_must_stay_inside(tmp_path: Path) -> None:
     assert contained(tmp_path / "link", "x/a.wav") == data.resolve() / "x" / "a.wav"
 
 
-def test_a_folder_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
+def test_a_folder_with_the_same_prefix_is_outside(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data2").mkdir()
     (tmp_path / "data2" / "a.wav").touch()
@@ -377,7 +379,7 @@ def test_a_folder_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
 # The report
 
 
-def test_a_report_says_all_by_file() -> None:
+def test_a_report_is_grouped_by_file() -> None:
     report = Report([Problem("b.csv", 7, "odd", "look", "warning", "z.wav")])
     report.add(Problem("a.csv", 3, "unknown task 'x'", "use y", filename="p.wav"))
     report.extend([Problem("a.csv", 9, "unknown task 'x'", "use y", filename="q.wav")])
@@ -401,19 +403,19 @@ def test_a_report_says_all_by_file() -> None:
     assert str(Report()) == "no problems"
 
 
-def test_many_rows_with_one_fault_are_said_as_ranges() -> None:
+def test_many_rows_with_one_problem_are_shown_as_ranges() -> None:
     rows = [*range(2, 40), 50, *range(60, 62)]
     report = Report(Problem("a.csv", row, "wrong", "mend", filename=f"{row}.wav") for row in rows)
     assert "    41 rows, lines 2-39, 50, 60-61\n" in str(report)
 
 
-def test_many_faults_are_all_said() -> None:
+def test_all_problems_are_shown() -> None:
     rows = range(2, 502)
-    said = str(Report(Problem("a.csv", row, f"wrong {row}", "mend") for row in rows))
-    assert all(f"line {row}\n" in said for row in rows)
+    text = str(Report(Problem("a.csv", row, f"wrong {row}", "mend") for row in rows))
+    assert all(f"line {row}\n" in text for row in rows)
     names = [f"{row}.wav" for row in rows]
-    said = str(Report(Problem("a.csv", None, "no row", "mend", filename=name) for name in names))
-    assert all(f"({name!r})" in said for name in names)
+    text = str(Report(Problem("a.csv", None, "no row", "mend", filename=name) for name in names))
+    assert all(f"({name!r})" in text for name in names)
 
 
 def test_a_problem_found_twice_counts_once(tmp_path: Path) -> None:
@@ -436,7 +438,7 @@ def test_errors_raise_and_warnings_only_when_strict() -> None:
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_report_is_a_table_too() -> None:
+def test_a_report_converts_to_a_table() -> None:
     problems = [
         Problem("a.csv", None, "x", "y"),
         Problem("a.csv", 3, "x", "y", "warning", "b.wav"),
@@ -459,7 +461,7 @@ def test_a_table_is_written_and_read_back(tmp_path: Path) -> None:
     assert path.read_bytes() == 'filename,score\n"a,b.wav",0.25\nü.wav,1.0\n'.encode()
 
 
-def test_a_table_that_cannot_be_written_leaves_the_former(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_previous_table(tmp_path: Path) -> None:
     class Unwritable:
         def __str__(self) -> str:
             raise RuntimeError("no")
@@ -472,7 +474,7 @@ def test_a_table_that_cannot_be_written_leaves_the_former(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_text_too_long_for_the_window_is_an_error_of_its_row(tmp_path: Path) -> None:
+def test_a_text_too_long_for_the_window_is_an_error_in_its_row(tmp_path: Path) -> None:
     path = tmp_path / "train_metadata.csv"
     long = "é" * (LONGEST_TEXT // 2)
     path.write_text(
@@ -484,22 +486,22 @@ def test_a_text_too_long_for_the_window_is_an_error_of_its_row(tmp_path: Path) -
     report = Report()
     read_metadata(path, report)
     assert [(problem.row, problem.what) for problem in report.errors] == [
-        (3, "an expected_text that nobody can say in 16 s")
+        (3, "expected_text is too long to be said in 16 s")
     ]
 
 
-def test_a_text_too_long_is_not_passed_on_to_be_rendered(tmp_path: Path) -> None:
+def test_a_text_that_is_too_long_is_read_as_empty(tmp_path: Path) -> None:
     frame, report = metadata_of(tmp_path, f"{HEADER}a.wav,deletion,{'word ' * 200_000},1\n")
     assert frame["expected_text"].tolist() == [""]
     assert [problem.row for problem in report.errors] == [2]
     assert len(str(report)) < 1000
 
 
-# Hostile tables
+# Malformed tables
 
 
-def test_quotes_that_each_line_opens_are_looked_after_for_some_lines_only(tmp_path: Path) -> None:
-    """Each line ends the quote of the one before and begins another: a search without an end."""
+def test_the_search_for_a_closing_quote_is_limited_to_some_lines(tmp_path: Path) -> None:
+    """Each line closes the previous line's quote and opens another: an unlimited search is slow."""
     rows = 'a","\n' * 20_000
     frame, report = metadata_of(tmp_path, f"{HEADER}{rows}b.wav,deletion,cat,1\n")
     assert len(frame) == 20_001
@@ -508,20 +510,20 @@ def test_quotes_that_each_line_opens_are_looked_after_for_some_lines_only(tmp_pa
     assert {problem.row for problem in report.errors} == set(range(2, 20_002))
 
 
-def test_a_text_may_go_over_many_lines(tmp_path: Path) -> None:
+def test_a_text_can_span_many_lines(tmp_path: Path) -> None:
     text = "\n".join(["a"] * 99)
     frame, report = metadata_of(tmp_path, f'{HEADER}a.wav,deletion,"{text}",1\n')
     assert not report.problems
     assert frame["expected_text"].tolist() == [text]
 
 
-def test_a_zero_byte_costs_one_row(tmp_path: Path) -> None:
+def test_a_zero_byte_affects_one_row(tmp_path: Path) -> None:
     frame, report = metadata_of(tmp_path, HEADER + "a.wav,deletion,c\0t,1\nb.wav,deletion,cat,1\n")
-    assert said(report) == [(2, "not text: a zero byte", "a.wav")]
+    assert problems_of(report) == [(2, "not text: a zero byte", "a.wav")]
     assert frame["filename"].tolist() == ["a.wav", "b.wav"]
 
 
-def test_a_field_longer_than_any_costs_one_row(tmp_path: Path) -> None:
+def test_a_field_that_is_too_long_affects_one_row(tmp_path: Path) -> None:
     frame, report = metadata_of(
         tmp_path, f"{HEADER}a.wav,deletion,{'x' * 10**6},1\nb.wav,deletion,cat,1\n"
     )
@@ -530,7 +532,7 @@ def test_a_field_longer_than_any_costs_one_row(tmp_path: Path) -> None:
     assert "shorten" in report.errors[0].cure
 
 
-def test_a_message_does_not_repeat_all_that_a_file_contains(tmp_path: Path) -> None:
+def test_messages_shorten_a_file_s_content(tmp_path: Path) -> None:
     header = ",".join(f"column {number}" for number in range(100_000))
     _, report = metadata_of(tmp_path, f"{header}\n{'x' * 10**6}\n")
     assert "'column 19', and 99980 more" in report.errors[0].cure
@@ -541,7 +543,7 @@ def test_a_message_does_not_repeat_all_that_a_file_contains(tmp_path: Path) -> N
     assert quoted("a\n" * 100) == repr("a\n" * 40) + "… (200 characters)"
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "zeros.csv").symlink_to("/dev/zero")
     for name in ("pipe.csv", "zeros.csv"):
@@ -552,7 +554,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         ]
 
 
-def test_what_is_far_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = HEADER + "a.wav,deletion,cat,1\n"
     monkeypatch.setattr(tables, "LARGEST_TABLE", len(content))
     assert not metadata_of(tmp_path, content)[1].errors
@@ -562,7 +566,7 @@ def test_what_is_far_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["a\rb.wav", "\ra", 'a",\r\n"b', "=cmd()", "a\0b", "a\u2028b"])
-def test_any_filename_is_written_as_it_is_read(tmp_path: Path, name: str) -> None:
+def test_any_filename_is_unchanged_by_writing_and_reading(tmp_path: Path, name: str) -> None:
     path = tmp_path / "submission.csv"
     write_table(pd.DataFrame({"filename": ["a.wav", name], "score": [0.5, 1e-300]}), path)
     table = pd.read_csv(path, keep_default_na=False)

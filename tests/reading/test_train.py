@@ -1,8 +1,6 @@
-"""train.py: its command line, and what is left when it is stopped."""
+"""train.py: its command line, and stopping it."""
 
-import os
 import signal
-import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -14,17 +12,17 @@ import pytest
 from hearback.engine.errors import HearbackError
 from hearback.engine.launch import command
 from hearback.engine.launch.jobs import Job, Outcome
+from hearback.engine.project import ROOT
 from hearback.reading.recipe import find_recipes
 from hearback.reading.steps import train
-from tests.engine.test_launch import lives, wait_for
-from tests.reading.test_scripts import PROJECT, run, training_flags
+from tests.helpers import is_running, reading_flags, run_script, start_training, wait_for
 
 MODELS = ("model1m", "model2ds")
 
 
 def read(monkeypatch: pytest.MonkeyPatch, *flags: str) -> dict[str, object]:
     monkeypatch.setattr(sys, "argv", ["train.py", *flags])
-    recipes = {name: recipe for name, recipe in find_recipes(PROJECT).items() if name in MODELS}
+    recipes = {name: recipe for name, recipe in find_recipes(ROOT).items() if name in MODELS}
     competition = replace(train.competition(), recipes=recipes)
     return vars(command.read_arguments(competition))
 
@@ -51,25 +49,23 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--launcher", "ray", "--gpu_share", "0.5"], {"gpu_share": 0.5, "device": "cuda"}),
     ],
 )
-def test_what_flags_mean(
+def test_flags_are_completed(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: dict[str, object]
 ) -> None:
     arguments = read(monkeypatch, *flags)
     assert {name: arguments[name] for name in expected} == expected
 
 
-def test_a_plan_for_every_seed(
+def test_each_seed_has_a_plan(
     monkeypatch: pytest.MonkeyPatch, make_corpus: Callable[..., Path]
 ) -> None:
     folder = make_corpus()
     names = ("data", "tts_data", "store")
     flags = [part for name in names for part in (f"--{name}", str(folder / name))]
     arguments = Namespace(**read(monkeypatch, *flags, "--n_folds", "3", "--seeds", "42", "2"))
-    competition = replace(
-        train.competition(), recipes={"model1m": find_recipes(PROJECT)["model1m"]}
-    )
-    asked = competition.options.gather(arguments)
-    plans = {p.recipe.name: p for p in command.make_plans(competition, arguments, asked)}
+    competition = replace(train.competition(), recipes={"model1m": find_recipes(ROOT)["model1m"]})
+    options = competition.options.gather(arguments)
+    plans = {p.recipe.name: p for p in command.make_plans(competition, arguments, options)}
     assert list(plans) == ["model1m", "model1m_s2"]
     assert all(plan.program[0].endswith("train_model1m.py") for plan in plans.values())
     assert "--seed 2" in " ".join(plans["model1m_s2"].options.as_flags())
@@ -77,15 +73,15 @@ def test_a_plan_for_every_seed(
 
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ("--jobs 0", "--jobs: at least 1"),
         ("--gpus 1,2", "--gpus 1,2: torch sees 2 GPUs here, counted from 0"),
-        ("--gpus 0,0", "--gpus 0,0: each once"),
+        ("--gpus 0,0", "--gpus 0,0: list each once"),
         ("--gpus 0,1 --jobs 1", "--gpus 0,1 --jobs 1: a GPU would be idle"),
-        ("--gpus 0 --device cpu", "--device cpu: each training is given a GPU"),
-        ("--gpus 0 --device cuda:1", "--device cuda:1: each training is given a GPU"),
-        ("--gpus 0 --launcher ray", "--gpus: Ray deals the GPUs"),
+        ("--gpus 0 --device cpu", "--device cpu: each training has exactly one GPU"),
+        ("--gpus 0 --device cuda:1", "--device cuda:1: each training has exactly one GPU"),
+        ("--gpus 0 --launcher ray", "--gpus: Ray assigns the GPUs"),
         ("--address auto", "--address: only with --launcher ray"),
         ("--gpu_share 0.5", "--gpu_share: only with --launcher ray"),
         ("--cpus_per_fold 2", "--cpus_per_fold: only with --launcher ray"),
@@ -93,10 +89,10 @@ def test_a_plan_for_every_seed(
         ("--launcher ray --cpus_per_fold 0", "--cpus_per_fold 0: more than 0"),
     ],
 )
-def test_flags_that_contradict_one_another_are_refused(
-    monkeypatch: pytest.MonkeyPatch, flags: str, said: str
+def test_contradictory_flags_are_refused(
+    monkeypatch: pytest.MonkeyPatch, flags: str, message: str
 ) -> None:
-    with pytest.raises(HearbackError, match=said):
+    with pytest.raises(HearbackError, match=message):
         read(monkeypatch, *flags.split())
 
 
@@ -105,10 +101,10 @@ def test_gpus_are_numbers(
 ) -> None:
     with pytest.raises(SystemExit):
         read(monkeypatch, "--gpus", "all")
-    assert "--gpus: 'all': numbers with commas between them" in capsys.readouterr().err
+    assert "--gpus: 'all': expected numbers separated by commas" in capsys.readouterr().err
 
 
-def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_ray_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     from hearback.engine.launch import cluster
 
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -116,7 +112,7 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPa
         cluster.import_ray()
 
 
-def test_a_failure_is_shown_with_its_log_and_its_last_words(
+def test_a_failure_is_shown_with_its_log_and_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "model1m_1.log"
@@ -132,43 +128,26 @@ def test_a_failure_is_shown_with_its_log_and_its_last_words(
     assert "FAILED: model2ds" not in printed
 
 
-def long_training(backbone: Path) -> list[object]:
-    """Return the flags of a training that there is time to stop."""
-    return [15 if flag == 1 else flag for flag in training_flags(backbone)]
-
-
-def begin(*flags: object, folder: Path) -> subprocess.Popen[str]:
-    """Start train.py in `folder`, on a CPU."""
-    return subprocess.Popen(
-        [sys.executable, str(PROJECT / "train.py"), *map(str, flags), "--device", "cpu"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the children in /proc")
-def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(
+def test_a_stopped_run_leaves_no_process_and_resumes(
     make_corpus: Callable[..., Path], backbone: Path
 ) -> None:
     folder = make_corpus()
-    flags = ["--models", "model2ds", *long_training(backbone)]
-    running = begin(*flags, "--folds", 0, 1, "--jobs", 2, folder=folder)
+    flags = ["--models", "model2ds", *reading_flags(backbone, epochs=15)]
+    running = start_training(*flags, "--folds", 0, 1, "--jobs", 2, folder=folder)
     assets = folder / "assets"
-    wait_for(lambda: list(assets.glob("model2ds_*.partial")), seconds=100)
-    fold = next(assets.glob("model2ds_*.partial")).stem[-1]
+    wait_for(lambda: list(assets.glob("model2ds_*.checkpoint")), seconds=100)
+    fold = next(assets.glob("model2ds_*.checkpoint")).stem[-1]
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
     running.send_signal(signal.SIGTERM)
     printed, _ = running.communicate(timeout=30)
     assert running.returncode == 143, printed
-    assert f"To go on:\n  python {PROJECT / 'train.py'} --models model2ds" in printed
-    assert len(children) == 2 and not any(lives(int(child)) for child in children)
+    assert f"To resume:\n  python {ROOT / 'train.py'} --models model2ds" in printed
+    assert len(children) == 2 and not any(is_running(int(child)) for child in children)
     assert not list(assets.glob("*.json"))
 
-    printed = run("train.py", *flags, "--folds", fold, "--device", "cpu", folder=folder)
-    assert f"model2ds fold {fold}: under way" in printed
-    assert f"model2ds fold {fold}: goes on after epoch" in printed
+    printed = run_script("train.py", *flags, "--folds", fold, "--device", "cpu", folder=folder)
+    assert f"model2ds fold {fold}: unfinished" in printed
+    assert f"model2ds fold {fold}: resumes after epoch" in printed
     assert (assets / f"model2ds_{fold}.json").exists()

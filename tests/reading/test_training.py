@@ -19,11 +19,13 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.metrics import row_log_loss
 from hearback.engine.training.fold_files import (
     FoldFiles,
-    only_trainer,
+    lock_fold,
     read_fold_metadata,
     why_not_done,
 )
 from hearback.engine.training.stall_detector import Step
+from hearback.engine.training.task import FoldRun
+from hearback.engine.training.trainer import Trainer
 from hearback.reading import training
 from hearback.reading.augment import Augmentation
 from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
@@ -31,11 +33,11 @@ from hearback.reading.models import load
 from hearback.reading.models.scorers import JoinedScorer, TokenScorer
 from hearback.reading.options import TrainingOptions, add_options, options_from
 from hearback.reading.recipe import Recipe
-from hearback.reading.references import render_missing
+from hearback.reading.render import render_missing
 from hearback.reading.window_batches import Batch
 from tests.conftest import ToneVoice
 from tests.soak import stalls
-from tests.soak.stalls import Stall, provoked
+from tests.soak.stalls import Stall, injected
 from train_model3mapd import RECIPE
 from train_modeltok import RECIPE as TOKENS
 from train_modeltokown import RECIPE as OWN
@@ -68,9 +70,11 @@ QUICK_TOKENS, QUICK_OWN = (
 
 
 @pytest.fixture(autouse=True)
-def spelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let letters be sounds: quick, and no voice's package is needed for hard negatives."""
-    monkeypatch.setattr("hearback.reading.hard_negatives.hibari_pronounce", lambda: str.lower)
+def letters_as_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pronounce texts letter by letter: fast, and no voice package is needed."""
+    monkeypatch.setattr(
+        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
+    )
 
 
 def files_of(options: TrainingOptions, recipe: Recipe = QUICK, fold: int = 0) -> FoldFiles:
@@ -81,7 +85,12 @@ def train(options: TrainingOptions, recipe: Recipe = QUICK, fold: int = 0) -> An
     return training.train_fold(recipe, fold, options, options.load_data())
 
 
-def test_a_fold_writes_weights_story_and_predictions(options: TrainingOptions) -> None:
+def make_trainer(options: TrainingOptions, recipe: Recipe) -> Trainer:
+    run = FoldRun(options.adapt(recipe), 0, options, options.load_data())
+    return Trainer(training.ReadingTask(run), run)
+
+
+def test_fold_writes_weights_metadata_and_predictions(options: TrainingOptions) -> None:
     fold_metadata = train(options)
     files, data = files_of(options), options.load_data()
     assert fold_metadata == {k: v for k, v in read_fold_metadata(files).items() if k != "sha256"}
@@ -94,12 +103,12 @@ def test_a_fold_writes_weights_story_and_predictions(options: TrainingOptions) -
     assert row_log_loss(oof["score"], oof["pred"]).mean() == pytest.approx(best, abs=1e-6)
     assert [epoch["epoch"] for epoch in fold_metadata["epochs"]] == [1, 2]
     assert all(norm > 0 for epoch in fold_metadata["epochs"] for norm in epoch["gradient_norms"])
-    assert not files.partial.exists()
+    assert not files.checkpoint.exists()
     adapted = options.adapt(QUICK)
     assert why_not_done(files, options.run_key(adapted, data)) is None
 
 
-def test_another_seed_trains_a_model_of_its_own(options: TrainingOptions) -> None:
+def test_another_seed_is_another_model(options: TrainingOptions) -> None:
     own = train(replace(options, seed=QUICK.seed))
     assert own["model"] == QUICK.name and "--seed" not in own["retrain_command"]
     other = train(replace(options, seed=5))
@@ -114,13 +123,13 @@ def test_another_seed_trains_a_model_of_its_own(options: TrainingOptions) -> Non
 
 
 @pytest.mark.parametrize("recipe", [QUICK, QUICK_TOKENS, QUICK_OWN], ids=lambda r: r.name)
-def test_saved_weights_are_half_and_predict_what_was_written(
+def test_saved_weights_reproduce_the_out_of_fold_predictions(
     options: TrainingOptions, backbone: Path, tmp_path: Path, recipe: Recipe
 ) -> None:
     copy = tmp_path / "backbone"
     shutil.copytree(backbone, copy)
     fold_metadata = train(replace(options, backbone=str(copy)), recipe)
-    shutil.rmtree(copy)  # what was trained needs its own files alone
+    shutil.rmtree(copy)  # a trained fold needs only its own files
     files, data = files_of(options, recipe), options.load_data()
     scorer = load.load_scorer(files, fold_metadata)
     rows = np.flatnonzero(data.folds == 0)
@@ -130,26 +139,26 @@ def test_saved_weights_are_half_and_predict_what_was_written(
     oof = pd.read_csv(files.oof)["pred"]
     assert oof.nunique() == len(rows)
     np.testing.assert_allclose(predictions.clips, oof, atol=2e-3)
-    assert files.words.exists() == (recipe is QUICK_TOKENS)
+    assert files.table("words").exists() == (recipe is QUICK_TOKENS)
 
 
-def test_training_learns(options: TrainingOptions) -> None:
+def test_training_loss_falls(options: TrainingOptions) -> None:
     recipe = replace(QUICK, epochs=8, schedule_epochs=8)
     losses = [epoch["train_log_loss"] for epoch in train(options, recipe)["epochs"]]
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_a_fixed_window_is_always_16_seconds(
+def test_fixed_window_is_always_16_seconds(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = set()
     forward = JoinedScorer.forward
 
-    def measured(self: JoinedScorer, batch: Batch) -> torch.Tensor:
+    def recorded(self: JoinedScorer, batch: Batch) -> torch.Tensor:
         lengths.add(batch.waveforms.shape[1] / SAMPLE_RATE)
         return forward(self, batch)
 
-    monkeypatch.setattr(JoinedScorer, "forward", measured)
+    monkeypatch.setattr(JoinedScorer, "forward", recorded)
     train(replace(options, epochs=1))
     assert max(lengths) < 4
     lengths.clear()
@@ -157,7 +166,7 @@ def test_a_fixed_window_is_always_16_seconds(
     assert lengths == {16}
 
 
-def test_the_same_command_gives_the_same_predictions(options: TrainingOptions) -> None:
+def test_training_is_deterministic(options: TrainingOptions) -> None:
     train(options)
     first = files_of(options).oof.read_bytes()
     train(options)
@@ -165,7 +174,9 @@ def test_the_same_command_gives_the_same_predictions(options: TrainingOptions) -
 
 
 @pytest.mark.parametrize("recipe", [QUICK, QUICK_TOKENS], ids=lambda recipe: recipe.name)
-def test_workers_change_nothing_of_a_fold(options: TrainingOptions, recipe: Recipe) -> None:
+def test_predictions_do_not_depend_on_the_number_of_workers(
+    options: TrainingOptions, recipe: Recipe
+) -> None:
     options = replace(options, epochs=1)
     train(options, recipe)
     first = files_of(options, recipe).oof.read_bytes()
@@ -181,48 +192,49 @@ def test_another_attempt_has_other_random_numbers(options: TrainingOptions) -> N
 
 
 @pytest.mark.parametrize("recipe", [QUICK, QUICK_TOKENS], ids=lambda recipe: recipe.name)
-@pytest.mark.parametrize("n_steps", [2, 7, 9])  # of 6 an epoch; what is kept is the last but one
-def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
+@pytest.mark.parametrize(
+    "n_steps", [2, 7, 9]
+)  # of 6 per epoch; the last checkpoint is one step earlier
+def test_resumed_training_is_bit_exact(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch, recipe: Recipe, n_steps: int
 ) -> None:
     files = files_of(options, recipe)
     recipe = replace(recipe, dropout=0.3)
     train(options, recipe)
-    undisturbed = [path.read_bytes() for path in (files.oof, files.weights)]
+    uninterrupted = [path.read_bytes() for path in (files.oof, files.weights)]
     for path in (files.metadata, files.oof, files.weights):
         path.unlink()
 
     steps: list[float] = []
-    step = training.ReadingTraining._step
+    training_step = Trainer.training_step
 
-    def counted(self: training.ReadingTraining, batch: Batch, factor: float) -> Step:
+    def killed(self: Trainer, batch: Batch, factor: float) -> Step:
         if len(steps) == n_steps:
             raise KeyboardInterrupt
         steps.append(factor)
-        return step(self, batch, factor)
+        return training_step(self, batch, factor)
 
-    keep_each_step = replace(options, checkpoint_minutes=0)
-    monkeypatch.setattr(training.ReadingTraining, "_step", counted)
+    save_each_step = replace(options, checkpoint_minutes=0)
+    monkeypatch.setattr(Trainer, "training_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(keep_each_step, recipe)
-    assert files.partial.exists()
-    monkeypatch.setattr(training.ReadingTraining, "_step", step)
+        train(save_each_step, recipe)
+    assert files.checkpoint.exists()
     torch.manual_seed(n_steps)  # another process starts with other random numbers
 
     steps_left = []
 
-    def watched(self: training.ReadingTraining, batch: Batch, factor: float) -> Step:
+    def counted(self: Trainer, batch: Batch, factor: float) -> Step:
         steps_left.append(factor)
-        return step(self, batch, factor)
+        return training_step(self, batch, factor)
 
-    monkeypatch.setattr(training.ReadingTraining, "_step", watched)
-    fold_metadata = train(keep_each_step, recipe)
-    n_in_all = sum(len(epoch.get("gradient_norms", ())) for epoch in fold_metadata["epochs"])
-    assert len(steps) + len(steps_left) == n_in_all
-    assert [path.read_bytes() for path in (files.oof, files.weights)] == undisturbed
+    monkeypatch.setattr(Trainer, "training_step", counted)
+    fold_metadata = train(save_each_step, recipe)
+    n_total = sum(len(epoch.get("gradient_norms", ())) for epoch in fold_metadata["epochs"])
+    assert len(steps) + len(steps_left) == n_total
+    assert [path.read_bytes() for path in (files.oof, files.weights)] == uninterrupted
 
 
-def test_a_changed_recipe_is_not_done_and_says_what_changed(
+def test_changed_recipe_is_not_done(
     options: TrainingOptions,
 ) -> None:
     train(options)
@@ -231,7 +243,7 @@ def test_a_changed_recipe_is_not_done_and_says_what_changed(
     assert reason == "its recipe changed since (dropout)"
 
 
-def test_a_changed_label_is_another_training_set(options: TrainingOptions) -> None:
+def test_changed_label_changes_the_fingerprint(options: TrainingOptions) -> None:
     before = options.load_data().fingerprint
     labels = options.data / "train_labels.csv"
     table = pd.read_csv(labels)
@@ -240,18 +252,18 @@ def test_a_changed_label_is_another_training_set(options: TrainingOptions) -> No
     assert options.load_data().fingerprint != before
 
 
-def test_training_refuses_bad_rows_and_names_them_all(options: TrainingOptions) -> None:
+def test_all_bad_rows_are_reported(options: TrainingOptions) -> None:
     (options.data / "train003.wav").write_bytes(b"no audio")
     (options.data / "train005.wav").unlink()
     metadata = options.data / "train_metadata.csv"
     metadata.write_text(metadata.read_text().replace("7.wav,sentence_rep", "7.wav,word_rep"))
     with pytest.raises(BadInput) as refusal:
         options.load_data()
-    for told in ("train003.wav", "train005.wav", "train007.wav", "unknown task"):
-        assert told in str(refusal.value)
+    for part in ("train003.wav", "train005.wav", "train007.wav", "unknown task"):
+        assert part in str(refusal.value)
 
 
-def test_a_text_without_reference_is_reported_with_its_row(
+def test_text_without_reference_is_reported(
     options: TrainingOptions,
 ) -> None:
     metadata = options.data / "train_metadata.csv"
@@ -261,7 +273,7 @@ def test_a_text_without_reference_is_reported_with_its_row(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"n_folds": 1}, "at least 2 folds"),
         ({"n_folds": 12}, "cannot make 12 folds"),
@@ -269,30 +281,28 @@ def test_a_text_without_reference_is_reported_with_its_row(
         ({"backbone": "no/such-backbone"}, "such-backbone"),
     ],
 )
-def test_what_cannot_be_is_an_error_in_words(
-    options: TrainingOptions, change: dict[str, Any], said: str
+def test_invalid_options_are_errors(
+    options: TrainingOptions, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(HearbackError, match=said):
+    with pytest.raises(HearbackError, match=message):
         train(replace(options, **change))
 
 
-def test_a_fold_beyond_the_last_is_refused(options: TrainingOptions) -> None:
+def test_fold_beyond_the_last_is_an_error(options: TrainingOptions) -> None:
     with pytest.raises(HearbackError, match="folds are 0 to 2"):
         train(options, fold=3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stall", stalls.PLAIN.values(), ids=stalls.PLAIN.keys())
-def test_an_attempt_that_stalls_is_given_up_and_the_next_finishes(
-    options: TrainingOptions, stall: Stall
-) -> None:
+@pytest.mark.parametrize("stall", stalls.IMMEDIATE.values(), ids=stalls.IMMEDIATE.keys())
+def test_next_attempt_follows_a_stalled_one(options: TrainingOptions, stall: Stall) -> None:
     options, recipe = replace(options, precision=stall.precision), QUICK.with_epochs(4)
     training.train_fold(recipe, 0, options, options.load_data(), attempt=2)
     files = files_of(options)
-    by_hand = [path.read_bytes() for path in (files.oof, files.weights)]
+    expected = [path.read_bytes() for path in (files.oof, files.weights)]
     files.metadata.unlink()
 
-    with provoked(stall.deed, attempts=[1]) as steps:
+    with injected(stall.fault, attempts=[1]) as steps:
         fold_metadata = train(options, recipe)
     n_steps = steps.count(1)
     assert n_steps <= 20
@@ -300,35 +310,35 @@ def test_an_attempt_that_stalls_is_given_up_and_the_next_finishes(
     assert fold_metadata["retrain_command"].endswith("--attempt 3")
     first, second = fold_metadata["attempts"]
     assert (first["attempt"], first["outcome"]) == (1, "stalled")
-    assert re.search(stall.said, first["reason"])
+    assert re.search(stall.reason, first["reason"])
     assert len(first["losses"]) == len(first["gradient_norms"]) == n_steps
     assert (first["epoch"], first["step"]) == (1 + (n_steps - 1) // 6, 1 + (n_steps - 1) % 6)
     assert (second["attempt"], second["outcome"], second["reason"]) == (2, "finished", None)
     assert (second["epoch"], second["step"]) == (4, 6)
-    # What a person gets who asks for the second attempt.
-    assert [path.read_bytes() for path in (files.oof, files.weights)] == by_hand
-    assert read_fold_metadata(files)["attempts"] == fold_metadata["attempts"]  # as JSON has it
-    assert not files.partial.exists()
+    # The same as with --attempt 2.
+    assert [path.read_bytes() for path in (files.oof, files.weights)] == expected
+    assert read_fold_metadata(files)["attempts"] == fold_metadata["attempts"]
+    assert not files.checkpoint.exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stall", stalls.PLAIN.values(), ids=stalls.PLAIN.keys())
-def test_after_three_stalls_a_person_has_to_look(options: TrainingOptions, stall: Stall) -> None:
+@pytest.mark.parametrize("stall", stalls.IMMEDIATE.values(), ids=stalls.IMMEDIATE.keys())
+def test_three_stalled_attempts_are_an_error(options: TrainingOptions, stall: Stall) -> None:
     options, recipe = replace(options, precision=stall.precision), QUICK.with_epochs(4)
     files = files_of(options)
-    with provoked(stall.deed, attempts=[1, 2, 3]) as steps:
-        with pytest.raises(HearbackError) as told:
+    with injected(stall.fault, attempts=[1, 2, 3]) as steps:
+        with pytest.raises(HearbackError) as error:
             train(options, recipe)
         assert set(steps) == {1, 2, 3}
         n_steps = len(steps)
         with pytest.raises(HearbackError, match="3 attempts stalled"):
             train(options, recipe)
-        assert len(steps) == n_steps  # the second time it is known, and nothing is trained
-    message = str(told.value)
-    for what in ("model3mapd fold 0: 3 attempts stalled", "--attempt 4", str(files.partial)):
-        assert what in message
+        assert len(steps) == n_steps  # the checkpoint records the stalls, nothing is trained
+    message = str(error.value)
+    for part in ("model3mapd fold 0: 3 attempts stalled", "--attempt 4", str(files.checkpoint)):
+        assert part in message
     for attempt in (1, 2, 3):
-        assert re.search(rf"(?m)  attempt {attempt}: epoch \d, step \d+: {stall.said}", message)
+        assert re.search(rf"(?m)  attempt {attempt}: epoch \d, step \d+: {stall.reason}", message)
     assert not files.metadata.exists() and not files.weights.exists()
 
     fold_metadata = training.train_fold(recipe, 0, options, options.load_data(), attempt=4)
@@ -336,45 +346,45 @@ def test_after_three_stalls_a_person_has_to_look(options: TrainingOptions, stall
     assert outcomes == [(1, "stalled"), (2, "stalled"), (3, "stalled"), (4, "finished")]
 
 
-def test_a_training_killed_in_its_second_attempt_goes_on_in_it(
+def test_training_resumes_in_its_second_attempt(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = files_of(options)
     training.train_fold(QUICK, 0, options, options.load_data(), attempt=2)
-    undisturbed = [path.read_bytes() for path in (files.oof, files.weights)]
+    uninterrupted = [path.read_bytes() for path in (files.oof, files.weights)]
     files.metadata.unlink()
 
-    run_epoch = training.ReadingTraining.run_epoch
-    with provoked(stalls.freeze, attempts=[1]) as steps:
+    train_epoch = Trainer.train_epoch
+    with injected(stalls.zero_gradients, attempts=[1]) as steps:
         for killed_in in (0, 1):  # at the start of the second attempt, and in its second epoch
 
             def killed(
-                self: training.ReadingTraining, scalars: Any, epoch: int = killed_in
+                self: Trainer, n_examples: int, batches: Any, epoch: int = killed_in
             ) -> None:
-                if (self.attempt, self.epoch) == (2, epoch):
+                if (self.run.attempt, self.state.epoch) == (2, epoch):
                     raise KeyboardInterrupt
-                run_epoch(self, scalars)
+                train_epoch(self, n_examples, batches)
 
             with monkeypatch.context() as patch:
-                patch.setattr(training.ReadingTraining, "run_epoch", killed)
+                patch.setattr(Trainer, "train_epoch", killed)
                 with pytest.raises(KeyboardInterrupt):
                     train(options)
         fold_metadata = train(options)
     assert (steps.count(1), steps.count(2)) == (5, 12)
     assert [past["outcome"] for past in fold_metadata["attempts"]] == ["stalled", "finished"]
-    assert [path.read_bytes() for path in (files.oof, files.weights)] == undisturbed
+    assert [path.read_bytes() for path in (files.oof, files.weights)] == uninterrupted
 
 
-def test_a_training_that_goes_on_knows_the_steps_of_before(options: TrainingOptions) -> None:
-    def freeze_until_killed(fold_training: training.ReadingTraining, batch: Batch) -> Batch:
-        if len(fold_training.progress.losses) == 3:
+def test_stall_detection_continues_after_a_resume(options: TrainingOptions) -> None:
+    def zero_gradients_until_killed(trainer: Trainer, batch: Batch) -> Batch:
+        if len(trainer.state.progress.losses) == 3:
             raise KeyboardInterrupt
-        return stalls.freeze(fold_training, batch)
+        return stalls.zero_gradients(trainer, batch)
 
     options = replace(options, checkpoint_minutes=0.0)
-    with provoked(freeze_until_killed, attempts=[1]), pytest.raises(KeyboardInterrupt):
+    with injected(zero_gradients_until_killed, attempts=[1]), pytest.raises(KeyboardInterrupt):
         train(options)
-    with provoked(stalls.freeze, attempts=[1]) as steps:
+    with injected(stalls.zero_gradients, attempts=[1]) as steps:
         fold_metadata = train(options)
     first = fold_metadata["attempts"][0]
     assert first["reason"].startswith("epoch 1, step 5: gradient norm 0 for 5 steps")
@@ -382,30 +392,30 @@ def test_a_training_that_goes_on_knows_the_steps_of_before(options: TrainingOpti
     assert steps.count(1) == 2
 
 
-def test_the_guard_changes_nothing_of_a_training_that_learns(
+def test_stall_detection_does_not_change_a_healthy_training(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = files_of(options)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "hearback.engine.training.stall_detector.StallGuard.see", lambda self, step: None
+            "hearback.engine.training.stall_detector.StallDetector.update", lambda self, step: None
         )
         train(options)
-    unwatched = [path.read_bytes() for path in (files.oof, files.weights)]
-    for fold in (1, 2):  # to be compared with
+    expected = [path.read_bytes() for path in (files.oof, files.weights)]
+    for fold in (1, 2):  # as siblings to compare with
         train(options, fold=fold)
     fold_metadata = train(options)
-    assert [path.read_bytes() for path in (files.oof, files.weights)] == unwatched
+    assert [path.read_bytes() for path in (files.oof, files.weights)] == expected
     assert [past["outcome"] for past in fold_metadata["attempts"]] == ["finished"]
 
 
-def test_a_huge_number_that_clipping_copes_with_is_no_stall(options: TrainingOptions) -> None:
-    def loud(fold_training: training.ReadingTraining, batch: Batch) -> Batch:
+def test_large_sample_that_clipping_handles_is_no_stall(options: TrainingOptions) -> None:
+    def large_sample(trainer: Trainer, batch: Batch) -> Batch:
         waveforms = batch.waveforms.clone()
         waveforms[0, 1000] = 1e10
         return replace(batch, waveforms=waveforms)
 
-    with provoked(loud, attempts=[1]):
+    with injected(large_sample, attempts=[1]):
         assert train(options)["attempt"] == 1
 
 
@@ -413,26 +423,26 @@ MANY_STEPS = replace(QUICK, batch_size=1).with_epochs(5)
 
 
 @pytest.mark.slow
-def test_a_fold_that_learns_nothing_where_the_others_did_is_given_up(
+def test_fold_far_worse_than_the_others_is_stalled(
     options: TrainingOptions,
 ) -> None:
     for fold in (1, 2):
         train(options, MANY_STEPS, fold)
-    with provoked(stalls.dull, attempts=[1]) as steps:
+    with injected(stalls.constant_logits, attempts=[1]) as steps:
         first, _ = train(options, MANY_STEPS)["attempts"]
     assert "other folds there had" in first["reason"] and "loss 0.69" in first["reason"]
     assert steps.count(1) < 5 * 24
 
 
 @pytest.mark.slow
-def test_a_first_fold_that_stops_learning_is_given_up(options: TrainingOptions) -> None:
-    with provoked(stalls.dull, attempts=[1], after=25):
+def test_first_fold_that_stops_learning_is_stalled(options: TrainingOptions) -> None:
+    with injected(stalls.constant_logits, attempts=[1], after=25):
         first, second = train(options, MANY_STEPS)["attempts"]
     assert "its first 20 steps had" in first["reason"]
     assert second["outcome"] == "finished"
 
 
-def test_a_fold_that_is_trained_again_remembers_what_was_before(options: TrainingOptions) -> None:
+def test_retrained_fold_records_earlier_attempts(options: TrainingOptions) -> None:
     train(options)
     for _ in range(2):
         again = training.train_fold(QUICK, 0, options, options.load_data(), attempt=2)
@@ -441,7 +451,7 @@ def test_a_fold_that_is_trained_again_remembers_what_was_before(options: Trainin
     assert [past["attempt"] for past in other["attempts"]] == [1]
 
 
-def test_the_learning_rate_warms_up_and_follows_the_cosine() -> None:
+def test_learning_rate_schedule() -> None:
     recipe = replace(QUICK, epochs=4, schedule_epochs=5, cycles=0.25, warmup_share=0.02)
     rates = [training.learning_rate_factor(recipe, done) for done in (0, 0.05, 0.1, 5)]
     np.testing.assert_allclose(rates, [0.01, 0.5, 1.0, 0.5], atol=1e-9)
@@ -449,50 +459,51 @@ def test_the_learning_rate_warms_up_and_follows_the_cosine() -> None:
     assert training.learning_rate_factor(to_zero, 4) == pytest.approx(0, abs=1e-12)
 
 
-def test_a_token_scorer_learns_from_near_misses_and_words(
+def test_token_scorer_learns_from_hard_negatives_and_words(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lost = []
-    learn = TokenScorer.training_step
+    losses = []
+    training_step = TokenScorer.training_step
 
-    def watched(self: TokenScorer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, others = learn(self, batch)
+    def recorded(self: TokenScorer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, auxiliary = training_step(self, batch)
         assert batch.texts is not None
-        lost.append((others.item(), len(batch.texts.clips) - len(batch)))
-        return logits, others
+        losses.append((auxiliary.item(), len(batch.texts.clips) - len(batch)))
+        return logits, auxiliary
 
-    monkeypatch.setattr(TokenScorer, "training_step", watched)
+    monkeypatch.setattr(TokenScorer, "training_step", recorded)
     recipe = replace(QUICK_TOKENS, hard_negatives=2.0, hard_negative_weight=0.5, word_loss=0.1)
     fold_metadata = train(options, recipe.with_epochs(6))
     data = options.load_data()
     correct = ((data.folds != 0) & (data.labels == 1)).sum()
-    assert sum(n for _, n in lost) == 6 * 2 * correct
-    (first, *_, last) = (loss.sum() for loss in np.split(np.array([of for of, _ in lost]), 6))
+    assert sum(n for _, n in losses) == 6 * 2 * correct
+    by_epoch = np.split(np.array([loss for loss, _ in losses]), 6)
+    (first, *_, last) = (loss.sum() for loss in by_epoch)
     assert last < 0.95 * first
     kept = options.assets / fold_metadata["tokenizer"]["file"]
     assert kept.read_bytes() == (Path(str(options.backbone)) / "tokenizer.json").read_bytes()
 
 
-def test_a_token_scorer_starts_from_what_the_decoder_knows(
+def test_token_scorer_is_initialized_from_pretrained_features(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started = []
+    calls = []
     original = TokenScorer.init_from_pretrained
 
     def counted(self: TokenScorer, features: np.ndarray, labels: np.ndarray) -> None:
-        started.append((features, labels))
+        calls.append((features, labels))
         original(self, features, labels)
 
     monkeypatch.setattr(TokenScorer, "init_from_pretrained", counted)
     train(replace(options, epochs=1), QUICK_TOKENS)
-    ((features, labels),) = started
+    ((features, labels),) = calls
     data = options.load_data()
-    assert len(features) == len(labels) == (data.folds != 0).sum()  # the fold's own clips alone
+    assert len(features) == len(labels) == (data.folds != 0).sum()  # training clips only
     assert sorted(labels) == sorted(data.labels[data.folds != 0])
     assert np.isfinite(features).all()
 
 
-def test_a_backbone_without_a_tokenizer_can_be_listened_with_but_not_read(
+def test_only_token_scorers_need_a_tokenizer(
     options: TrainingOptions, backbone: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "backbone"
@@ -500,18 +511,18 @@ def test_a_backbone_without_a_tokenizer_can_be_listened_with_but_not_read(
     (copy / "tokenizer.json").unlink()
     options = replace(options, backbone=str(copy), epochs=1)
     assert train(options)["tokenizer"] is None
-    with pytest.raises(HearbackError, match=r"tokenizer\.json: not there"):
+    with pytest.raises(HearbackError, match=r"tokenizer\.json: file not found"):
         train(options, QUICK_TOKENS)
 
 
-def test_near_misses_that_were_not_rendered_are_an_error_that_says_what_to_run(
+def test_missing_rendered_hard_negatives_are_an_error(
     options: TrainingOptions,
 ) -> None:
     with pytest.raises(HearbackError, match=r"python preprocess\.py .*--hard_negatives"):
         train(options, replace(QUICK, hard_negatives=1.0))
 
 
-def test_a_model_that_listens_is_trained_on_rendered_near_misses(options: TrainingOptions) -> None:
+def test_comparison_is_trained_on_rendered_hard_negatives(options: TrainingOptions) -> None:
     recipe = options.adapt(replace(QUICK, hard_negatives=1.0, epochs=1, schedule_epochs=1))
     render_missing(["toy", "a red bat"], ToneVoice(), options.tts_data, progress=False)
     table = {
@@ -530,25 +541,25 @@ def test_a_model_that_listens_is_trained_on_rendered_near_misses(options: Traini
     assert not torch.equal(
         load.load_scorer(files, read_fold_metadata(files)).negative_bias, torch.zeros(())
     )
-    # Other hard negatives are another training.
+    # Other hard negatives need another training.
     write_hard_negatives({"boy": table["boy"]}, options.tts_data)
     assert (
         why_not_done(files, options.run_key(recipe, data)) == "trained with another hard negatives"
     )
 
 
-def test_what_is_kept_of_a_training_is_the_running_average_of_its_weights(
+def test_saved_weights_are_the_running_average(
     options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     biases, decay, name = [], 0.9, "head.classifier.bias"
-    step = training.ReadingTraining._step
+    training_step = Trainer.training_step
 
-    def watched(self: training.ReadingTraining, batch: Batch, factor: float) -> Step:
-        result = step(self, batch, factor)
+    def recorded(self: Trainer, batch: Batch, factor: float) -> Step:
+        step = training_step(self, batch, factor)
         biases.append(self.model.get_parameter(name).detach().clone())
-        return result
+        return step
 
-    monkeypatch.setattr(training.ReadingTraining, "_step", watched)
+    monkeypatch.setattr(Trainer, "training_step", recorded)
     fold_metadata = train(options, replace(QUICK, average_decay=decay, epochs=1, schedule_epochs=1))
     average = biases[0]
     for bias in biases[1:]:
@@ -558,27 +569,27 @@ def test_what_is_kept_of_a_training_is_the_running_average_of_its_weights(
     torch.testing.assert_close(kept, average, atol=1e-5, rtol=1e-3)
 
 
-def test_flags_survive_the_way_to_another_process(options: TrainingOptions) -> None:
-    asked = replace(options, limit=20, set=("dropout=0.1", "window=fixed"), strict=True)
+def test_options_survive_as_flags(options: TrainingOptions) -> None:
+    changed = replace(options, limit=20, set=("dropout=0.1", "window=fixed"), strict=True)
     parser = cli.parser(None)
     add_options(parser)
-    assert options_from(parser.parse_args(asked.as_flags())) == asked
+    assert options_from(parser.parse_args(changed.as_flags())) == changed
 
 
-def test_a_warm_start_begins_with_the_same_folds_trained_encoder(options: TrainingOptions) -> None:
+def test_warm_start_loads_the_encoder_of_the_same_fold(options: TrainingOptions) -> None:
     train(options, QUICK_TOKENS)
     warm = replace(QUICK, warm_start=QUICK_TOKENS.name)
-    begun = training.ReadingTraining(options.adapt(warm), 0, options, options.load_data(), 1)
+    warm_trainer = make_trainer(options, warm)
     files = files_of(options, QUICK_TOKENS)
     trained = load.load_scorer(files, read_fold_metadata(files)).encoder.state_dict()
-    for name, tensor in begun.model.encoder.state_dict().items():
+    for name, tensor in warm_trainer.model.encoder.state_dict().items():
         torch.testing.assert_close(tensor, trained[name])
-    cold = training.ReadingTraining(options.adapt(QUICK), 0, options, options.load_data(), 1)
+    cold_trainer = make_trainer(options, QUICK)
     name = "layers.1.fc1.weight"
-    assert not torch.equal(cold.model.encoder.state_dict()[name], trained[name])
+    assert not torch.equal(cold_trainer.model.encoder.state_dict()[name], trained[name])
 
 
-def test_a_warm_start_from_another_split_is_refused(options: TrainingOptions) -> None:
+def test_warm_start_from_another_split_is_an_error(options: TrainingOptions) -> None:
     train(options, QUICK_TOKENS)
     other = replace(options, n_folds=4)
     warm = replace(QUICK, warm_start=QUICK_TOKENS.name)
@@ -586,7 +597,7 @@ def test_a_warm_start_from_another_split_is_refused(options: TrainingOptions) ->
         train(other, warm)
 
 
-def test_two_processes_do_not_train_the_same_fold(options: TrainingOptions) -> None:
+def test_fold_is_locked_during_training(options: TrainingOptions) -> None:
     files, processes = files_of(options), multiprocessing.get_context("spawn")
     started = processes.Event()
     holder = processes.Process(target=hold, args=(files, started))
@@ -597,12 +608,12 @@ def test_two_processes_do_not_train_the_same_fold(options: TrainingOptions) -> N
             train(options)
         assert not files.metadata.exists()
     finally:
-        holder.kill()  # its lock goes with it
+        holder.kill()  # the system frees its lock
         holder.join()
     assert train(options)["fold"] == 0
 
 
 def hold(files: FoldFiles, started: EventOfProcesses) -> None:
-    with only_trainer(files):
+    with lock_fold(files):
         started.set()
         time.sleep(600)

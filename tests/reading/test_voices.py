@@ -1,4 +1,4 @@
-"""The voices, and the protocol of MeloTTS's worker against a stand-in for MeloTTS."""
+"""The voices; MeloTTS's worker runs with a fake MeloTTS."""
 
 import json
 import os
@@ -15,14 +15,14 @@ import pytest
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
+from hearback.engine.project import ROOT
 from hearback.reading.voices import RenderError, VoiceError, open_voice, reopen_voice
 from hearback.reading.voices.hibari import HibariVoice
 from hearback.reading.voices.melo import FILES, MeloVoice, missing_files
 
-PROJECT = Path(__file__).parents[2]
-# Stand-ins for the packages of MeloTTS's environment, with what matters of their behaviour: they
-# print on standard output, ask for tokenizers that are not there, and draw from torch's generator,
-# with the first text also for the weights of BERT, which is loaded then.
+# Fakes of the packages in MeloTTS's environment with the relevant behaviour: they print on stdout,
+# request tokenizers that are missing, and draw from torch's generator, with the first text
+# also for the weights of BERT, which is loaded then.
 TORCH = """
     import random
     generator = random.Random()
@@ -87,7 +87,7 @@ MELO = """
 
 @pytest.fixture(scope="module")
 def melo_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The python of an environment of its own that has the stand-ins, and numpy from ours."""
+    """The python of a separate environment with the fakes, and numpy from ours."""
     folder = tmp_path_factory.mktemp("venv-melo")
     venv.create(folder, symlinks=True)
     (packages,) = folder.glob("lib/python*/site-packages")
@@ -101,11 +101,11 @@ def melo_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model_dir(tmp_path: Path) -> Path:
-    """A folder with every file that an offline machine must have."""
+    """A folder with every file that an offline machine needs."""
     for names in FILES:
         path = tmp_path / "tts_model" / names[0]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"stand-in for {path.name}")
+        path.write_text(f"fake {path.name}")
     (tmp_path / "tts_model/config.json").write_text('{"EN-Newest": 7}')
     return tmp_path / "tts_model"
 
@@ -117,7 +117,7 @@ def melo(melo_python: Path, model_dir: Path) -> Iterator[MeloVoice]:
     voice.close()
 
 
-def test_melo_gives_the_same_text_the_same_audio_whatever_came_before(
+def test_melo_is_reproducible_in_any_order(
     melo: MeloVoice, melo_python: Path, model_dir: Path
 ) -> None:
     first = melo.render("the cat")
@@ -131,20 +131,20 @@ def test_melo_gives_the_same_text_the_same_audio_whatever_came_before(
     another.close()
 
 
-def test_melo_says_what_it_is(melo: MeloVoice, model_dir: Path) -> None:
+def test_melo_describes_itself(melo: MeloVoice, model_dir: Path) -> None:
     assert melo.sample_rate == 44_100
     assert melo.describe() == {
         "backend": "melo",
         "voice": "EN_NEWEST EN-Newest",
         "speed": 0.7,
         "sample_rate": 44_100,
-        "package_version": "melotts",  # the stand-in is not a distribution
+        "package_version": "melotts",  # the fake is not a distribution
         "weights": sha256_of(model_dir / "checkpoint.pth"),
     }
 
 
 @pytest.mark.parametrize("text", ["fail", "fail: «it's» “ü”, \n 日本"])
-def test_a_text_that_melo_cannot_say_is_that_text_s_error(melo: MeloVoice, text: str) -> None:
+def test_a_text_that_melo_fails_on_is_a_render_error(melo: MeloVoice, text: str) -> None:
     with pytest.raises(RenderError) as caught:
         melo.render(text)
     assert f"AssertionError: {text}" in str(caught.value)
@@ -155,14 +155,14 @@ def test_melo_may_give_no_audio(melo: MeloVoice) -> None:
     assert melo.render("...").size == 0
 
 
-def test_a_dead_worker_is_an_error_with_its_last_words(melo: MeloVoice) -> None:
+def test_a_dead_worker_is_an_error_with_its_last_output(melo: MeloVoice) -> None:
     with pytest.raises(VoiceError, match=r"has ended\n(.*\n)*.*the card fell off"):
         melo.render("die")
     with pytest.raises(VoiceError, match="has ended"):
         melo.render("the cat")
 
 
-def test_a_worker_that_hangs_is_ended(melo_python: Path, model_dir: Path) -> None:
+def test_a_hanging_worker_is_ended(melo_python: Path, model_dir: Path) -> None:
     voice = MeloVoice(0.7, python=melo_python, model_dir=model_dir, text_seconds=0.2)
     with pytest.raises(VoiceError, match=r"no answer in 0\.2 s"):
         voice.render("hang")
@@ -170,7 +170,7 @@ def test_a_worker_that_hangs_is_ended(melo_python: Path, model_dir: Path) -> Non
 
 
 def where(voice: MeloVoice) -> list[str | None]:
-    """Return the worker's folder and its hub switches and nltk folder."""
+    """Return the worker's folder, hub variables and nltk folder."""
     with pytest.raises(RenderError) as caught:
         voice.render("where")
     return json.loads(str(caught.value).partition("RuntimeError: ")[2])
@@ -194,7 +194,7 @@ def test_the_hub_is_on_when_a_file_is_missing(
     voice.close()
 
 
-def test_another_form_of_a_file_will_do(model_dir: Path) -> None:
+def test_an_alternative_file_is_accepted(model_dir: Path) -> None:
     for first, *others in FILES:
         for other in others:
             (model_dir / first).unlink()
@@ -203,7 +203,7 @@ def test_another_form_of_a_file_will_do(model_dir: Path) -> None:
             (model_dir / other).rename(model_dir / first)
 
 
-def test_a_start_that_fails_says_why_and_which_files_are_not_there(
+def test_a_failed_start_reports_the_reason_and_missing_files(
     melo_python: Path, model_dir: Path
 ) -> None:
     (model_dir / "config.json").write_text('{"EN-US": 0}')
@@ -214,12 +214,12 @@ def test_a_start_that_fails_says_why_and_which_files_are_not_there(
     assert "checkpoint.pth" not in str(caught.value)
 
 
-def test_melo_without_its_environment_says_how_to_make_it(tmp_path: Path) -> None:
+def test_melo_without_its_environment_is_an_error_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(VoiceError, match="make melo"):
         open_voice("melo", python=tmp_path / "bin/python", model_dir=tmp_path)
 
 
-def test_the_worker_s_environment_is_its_own(
+def test_the_worker_ignores_pythonpath(
     melo_python: Path, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "melo").mkdir()
@@ -235,7 +235,7 @@ def hibari() -> HibariVoice:
     return HibariVoice(0.7)
 
 
-def test_hibari_gives_the_same_text_the_same_audio_whatever_came_before(
+def test_hibari_is_reproducible_in_any_order(
     hibari: HibariVoice,
 ) -> None:
     texts = ["koovnorb", "the cat sat", "a"]
@@ -246,7 +246,7 @@ def test_hibari_gives_the_same_text_the_same_audio_whatever_came_before(
 
 
 @pytest.mark.parametrize("text", ["koovnorb", "brimple dask", "it's 7:30, isn't it?", "I"])
-def test_hibari_says_words_and_nonwords(hibari: HibariVoice, text: str) -> None:
+def test_hibari_speaks_words_and_nonwords(hibari: HibariVoice, text: str) -> None:
     waveform = hibari.render(text)
     assert waveform.dtype == np.float32
     assert 0.3 < waveform.size / hibari.sample_rate < 6
@@ -258,7 +258,7 @@ def test_hibari_speaks_slower_at_a_lower_speed(hibari: HibariVoice) -> None:
     assert hibari.render("the cat sat").size > 1.2 * plain.render("the cat sat").size
 
 
-def test_hibari_says_what_it_is() -> None:
+def test_hibari_describes_itself() -> None:
     described = open_voice("hibari", 0.8).describe()
     assert json.loads(json.dumps(described)) == described
     assert {"backend": "hibari", "voice": "heart", "speed": 0.8, "sample_rate": 24_000}.items() <= (
@@ -275,9 +275,7 @@ def test_hibari_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list(tmp_path.iterdir())
 
 
-def test_hibari_uses_another_voice_that_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hibari_uses_another_cached_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hibari.voices import VOICES, voice_path
 
     (tmp_path / VOICES["emma"]["file"]).write_bytes(Path(voice_path("heart")).read_bytes())
@@ -287,14 +285,14 @@ def test_hibari_uses_another_voice_that_is_there(
     assert voice.render("the cat").size
 
 
-def test_hibari_leaves_no_trace_of_onnxruntime_s_reports(tmp_path: Path) -> None:
+def test_hibari_disables_onnxruntime_s_telemetry(tmp_path: Path) -> None:
     code = (
         "from hearback.reading.voices import open_voice; open_voice('hibari').render('the cat sat')"
     )
     places = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
     subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, env={**environment, **places}, check=True
+        [sys.executable, "-c", code], cwd=ROOT, env={**environment, **places}, check=True
     )
     assert list(tmp_path.rglob("*")) == []
 
@@ -305,7 +303,7 @@ def test_hibari_s_unknown_voices_are_refused() -> None:
 
 
 @pytest.mark.parametrize("package", ["hibari", "onnxruntime"])
-def test_hibari_not_installed_says_how_to_install_it(
+def test_a_missing_hibari_is_an_error_with_the_cure(
     package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -313,7 +311,7 @@ def test_hibari_not_installed_says_how_to_install_it(
         open_voice("hibari")
 
 
-def test_what_hibari_raises_is_that_text_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_in_hibari_is_a_render_error(monkeypatch: pytest.MonkeyPatch) -> None:
     voice = HibariVoice(0.7)
 
     def fail(*_args: object, **_options: object) -> None:
@@ -324,7 +322,7 @@ def test_what_hibari_raises_is_that_text_s_error(monkeypatch: pytest.MonkeyPatch
         voice.render("the cat")
 
 
-def test_a_voice_is_opened_again_from_its_record(hibari: HibariVoice) -> None:
+def test_a_voice_is_reopened_from_its_record(hibari: HibariVoice) -> None:
     again = reopen_voice({**hibari.describe(), "stored_sample_rate": 16_000})
     assert again.describe() == hibari.describe()
     slower = reopen_voice({**hibari.describe(), "speed": 0.5})
@@ -333,7 +331,7 @@ def test_a_voice_is_opened_again_from_its_record(hibari: HibariVoice) -> None:
         reopen_voice({**hibari.describe(), "voice": "bob"})
 
 
-def test_melo_is_opened_again_from_its_record(
+def test_melo_is_reopened_from_its_record(
     melo: MeloVoice, melo_python: Path, model_dir: Path
 ) -> None:
     again = reopen_voice(melo.describe(), python=melo_python, model_dir=model_dir)
@@ -352,7 +350,7 @@ def test_a_voice_is_opened_anew_in_another_process(hibari: HibariVoice, melo: Me
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_speed_that_no_voice_has_is_refused(speed: float) -> None:
+def test_an_invalid_speed_is_refused(speed: float) -> None:
     with pytest.raises(HearbackError, match="speed"):
         open_voice("hibari", speed)
 

@@ -1,6 +1,6 @@
-"""Word scores: tables, calibration, and their way through training and inference."""
+"""Word scores: tables, calibration, training and inference."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from hearback.engine.training.fold_files import (
     save_fold,
     why_not_done,
 )
+from hearback.engine.training.trainer import Trainer
 from hearback.reading import training
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference import predict as predict_module
@@ -35,7 +36,7 @@ from hearback.reading.words import (
     WordCalibration,
     cross_fit_words,
     fit_words,
-    lay_out,
+    from_table,
     noisy_and,
     read_fold,
     score_table,
@@ -47,28 +48,29 @@ from train_model3mapd import RECIPE as COMPARISON
 from train_modeltok import RECIPE as TOKENS
 
 FILENAMES = ["a.wav", "b.wav", "c.wav"]
-SPOKEN = ["the NA", 'null, "x"  7', "koovnorb"]  # words that CSV readers like to misread
+SPOKEN = ["the NA", 'null, "x"  7', "koovnorb"]  # words that CSV readers may misread
 LINES = WordCalibration(("modeltok",), Line(0.5, -1.0), Line(2.0, 1.0))
 
 
 def make_log_odds(texts: Sequence[str], seed: int = 0, scale: float = 2.0) -> np.ndarray:
-    """Return random log-odds, (rows, places, 2), with NaN where a text has no word."""
+    """Return random log-odds, (rows, positions, 2), with NaN where a text has no word."""
     n_words = np.array([len(text.split()) for text in texts])[:, None]
-    places = np.arange(n_words.max() + 1)
-    log_odds = np.random.default_rng(seed).normal(1, scale, (len(texts), len(places), 2))
-    log_odds[..., SAID][places >= n_words] = np.nan
-    log_odds[..., COMPLETE][places > n_words] = np.nan
+    positions = np.arange(n_words.max() + 1)
+    log_odds = np.random.default_rng(seed).normal(1, scale, (len(texts), len(positions), 2))
+    log_odds[..., SAID][positions >= n_words] = np.nan
+    log_odds[..., COMPLETE][positions > n_words] = np.nan
     return log_odds
 
 
 def write_words(folder: Path, words: pd.DataFrame | None) -> FoldFiles:
     files = FoldFiles(folder, "modeltok", 0)
     oof = pd.DataFrame({"filename": FILENAMES, "score": 1.0, "pred": 0.5})
-    save_fold(files, {"weight": torch.zeros(1)}, oof, {"retrain_command": "again"}, words)
+    tables = {} if words is None else {"words": words}
+    save_fold(files, {"weight": torch.zeros(1)}, oof, {"retrain_command": "again"}, tables)
     return files
 
 
-def test_a_table_has_a_line_for_every_word_and_every_end() -> None:
+def test_a_table_has_a_row_per_word_and_text_end() -> None:
     log_odds = make_log_odds(SPOKEN)
     table = to_table(FILENAMES, SPOKEN, log_odds)
     assert list(table.columns) == ["filename", "position", "word", "said", "complete"]
@@ -81,48 +83,49 @@ def test_a_table_has_a_line_for_every_word_and_every_end() -> None:
     assert table["complete"].notna().all()
 
 
-def test_a_table_survives_its_file_and_is_laid_out_in_any_order(tmp_path: Path) -> None:
+def test_a_table_is_read_back_in_any_order(tmp_path: Path) -> None:
     log_odds = make_log_odds(SPOKEN)
     files = write_words(tmp_path, to_table(FILENAMES, SPOKEN, log_odds))
     table = read_fold(files, read_fold_metadata(files))
-    np.testing.assert_array_equal(lay_out(table, FILENAMES, SPOKEN), log_odds)
-    some = lay_out(table[::-1], ["c.wav", "a.wav"], [SPOKEN[2], SPOKEN[0]])
+    np.testing.assert_array_equal(from_table(table, FILENAMES, SPOKEN), log_odds)
+    some = from_table(table[::-1], ["c.wav", "a.wav"], [SPOKEN[2], SPOKEN[0]])
     np.testing.assert_array_equal(some, log_odds[[2, 0], :3])
 
 
 @pytest.mark.parametrize("texts", [["the NA", "koovnorb"], ["the NB", 'null, "x" 7']])
-def test_words_that_the_table_lacks_are_an_error_that_names_a_recording(texts: list[str]) -> None:
+def test_a_missing_word_is_an_error_that_names_a_recording(texts: list[str]) -> None:
     table = to_table(FILENAMES[:1], SPOKEN[:1], make_log_odds(SPOKEN[:1]))
     with pytest.raises(HearbackError, match=r"no word scores .* such as [ab]\.wav"):
-        lay_out(table, FILENAMES[:2], texts)
+        from_table(table, FILENAMES[:2], texts)
 
 
-def test_a_fold_s_words_are_checked_like_its_other_files(tmp_path: Path) -> None:
+def test_the_words_of_a_fold_are_checked_like_its_other_files(tmp_path: Path) -> None:
     files = write_words(tmp_path, to_table(FILENAMES, SPOKEN, make_log_odds(SPOKEN)))
     fold_metadata = read_fold_metadata(files)
     assert why_not_done(files, {}) is None
-    files.words.write_text(files.words.read_text().replace("koovnorb", "koovnarb"))
+    files.table("words").write_text(
+        files.table("words").read_text().replace("koovnorb", "koovnarb")
+    )
     assert (
-        why_not_done(files, {})
-        == "modeltok_0.words.csv is not the file that its metadata speaks of"
+        why_not_done(files, {}) == "modeltok_0.words.csv does not match the digest in its metadata"
     )
     with pytest.raises(HearbackError, match=r"modeltok_0\.words\.csv: .* again"):
         read_fold(files, fold_metadata)
-    files.words.unlink()
+    files.table("words").unlink()
     assert why_not_done(files, {}) == "modeltok_0.words.csv is missing"
     with pytest.raises(HearbackError, match=r"modeltok_0\.words\.csv: missing"):
         read_fold(files, fold_metadata)
 
 
-def test_a_model_without_words_leaves_none_of_an_earlier_training(tmp_path: Path) -> None:
+def test_a_model_without_words_deletes_those_of_an_earlier_training(tmp_path: Path) -> None:
     files = write_words(tmp_path, to_table(FILENAMES, SPOKEN, make_log_odds(SPOKEN)))
     write_words(tmp_path, None)
-    assert not files.words.exists()
+    assert not files.table("words").exists()
     assert set(read_fold_metadata(files)["sha256"]) == {"weights", "oof"}
     assert why_not_done(files, {}) is None
 
 
-def test_a_clip_is_right_if_all_was_said_and_nothing_is_missing() -> None:
+def test_a_clip_is_correct_if_all_words_were_said_and_none_is_missing() -> None:
     nan = np.nan
     log_odds = np.array([[[0, 1], [2, 0], [nan, 3]], [[4, 0], [nan, 2], [nan, nan]]])
     probabilities = LINES.apply(log_odds)
@@ -136,7 +139,7 @@ def test_a_clip_is_right_if_all_was_said_and_nothing_is_missing() -> None:
 
 
 def simulate(n_clips: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return log-odds and labels of clips whose every word is right as often as `LINES` say."""
+    """Return log-odds and labels of clips with word probabilities calibrated by `LINES`."""
     rng = np.random.default_rng(seed)
     texts = ["word " * n_words for n_words in rng.integers(1, 6, n_clips)]
     log_odds = make_log_odds(texts, seed)
@@ -147,7 +150,7 @@ def simulate(n_clips: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return log_odds, labels
 
 
-def test_the_lines_of_words_are_found_from_labels_of_clips() -> None:
+def test_lines_of_words_are_recovered_from_labels_of_clips() -> None:
     log_odds, labels = simulate(20_000, seed=1)
     assert 0.2 < labels.mean() < 0.8
     fitted = fit_words(("modeltok",), log_odds, labels)
@@ -157,7 +160,7 @@ def test_the_lines_of_words_are_found_from_labels_of_clips() -> None:
         assert found.intercept == pytest.approx(true.intercept, abs=0.2)
 
 
-def test_no_line_has_less_loss_than_the_fitted_ones() -> None:
+def test_fitted_lines_have_the_lowest_loss() -> None:
     log_odds, labels = simulate(2000, seed=2)
     best = fit_words((), log_odds, labels)
 
@@ -172,20 +175,20 @@ def test_no_line_has_less_loss_than_the_fitted_ones() -> None:
         assert loss(replace(best, complete=moved(best.complete, *change))) > loss(best)
 
 
-def test_slopes_stay_above_zero_where_evidence_says_the_contrary() -> None:
+def test_slopes_stay_positive_for_reversed_log_odds() -> None:
     log_odds, labels = simulate(500, seed=3)
     fitted = fit_words((), -log_odds, labels)
     assert fitted.said.slope > 0 and fitted.complete.slope > 0
 
 
-def test_certain_words_and_clips_all_of_one_label_are_no_trouble() -> None:
+def test_certain_words_and_labels_of_one_class_have_finite_lines() -> None:
     log_odds = np.where(np.isnan(make_log_odds(SPOKEN)), np.nan, 15.0)
     for labels in (np.ones(3), np.zeros(3)):
         fitted = fit_words((), log_odds, labels)
         assert np.isfinite([*asdict(fitted.said).values(), *asdict(fitted.complete).values()]).all()
 
 
-def test_honest_words_are_calibrated_on_other_groups() -> None:
+def test_cross_fitted_words_are_calibrated_on_other_groups() -> None:
     log_odds, labels = simulate(120, seed=4)
     groups = np.array([f"s{row % 4}" for row in range(120)])
     own = groups == "s2"
@@ -197,7 +200,7 @@ def test_honest_words_are_calibrated_on_other_groups() -> None:
         cross_fit_words(log_odds, labels, np.full(120, "s1"))
 
 
-def test_a_calibration_survives_json_s_types() -> None:
+def test_a_calibration_is_read_back_from_json() -> None:
     values = {**asdict(LINES), "models": list(LINES.models)}
     assert WordCalibration.from_dict(values) == LINES
 
@@ -213,12 +216,12 @@ def test_a_calibration_survives_json_s_types() -> None:
         {"said": None},
     ],
 )
-def test_what_is_no_calibration_is_refused(changes: dict[str, Any]) -> None:
+def test_an_invalid_calibration_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(HearbackError):
         WordCalibration.from_dict({**asdict(LINES), **changes})
 
 
-def test_scores_are_of_words_and_not_of_ends() -> None:
+def test_scores_are_of_words_without_text_ends() -> None:
     probabilities = expit(make_log_odds(SPOKEN))
     table = score_table(FILENAMES, SPOKEN, probabilities)
     assert list(table.columns) == ["filename", "position", "word", "score"]
@@ -237,11 +240,15 @@ def trained(
     make_corpus: Callable[..., Path], backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> TrainingOptions:
     """Options to train with; letters are sounds, so that hard negatives need no voice's package."""
-    monkeypatch.setattr("hearback.reading.hard_negatives.hibari_pronounce", lambda: str.lower)
+    monkeypatch.setattr(
+        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
+    )
     return training_options(make_corpus(), backbone)
 
 
-def test_a_fold_that_reads_writes_its_words_and_others_do_not(trained: TrainingOptions) -> None:
+def test_a_token_scorer_writes_its_words_and_a_comparison_does_not(
+    trained: TrainingOptions,
+) -> None:
     data = trained.load_data()
     for recipe in (TOKENS, COMPARISON):
         quick = replace(recipe, epochs=1, schedule_epochs=1)
@@ -250,10 +257,10 @@ def test_a_fold_that_reads_writes_its_words_and_others_do_not(trained: TrainingO
     table = read_fold(files, read_fold_metadata(files))
     rows = np.flatnonzero(data.folds == 0)
     filenames, texts = data.source.filenames, data.source.texts
-    laid = lay_out(table, [filenames[row] for row in rows], [texts[row] for row in rows])
-    assert len(table) == np.isfinite(laid[..., COMPLETE]).sum()
-    assert np.nanstd(laid[..., SAID]) > 0
-    assert not FoldFiles(trained.assets, COMPARISON.name, 0).words.exists()
+    log_odds = from_table(table, [filenames[row] for row in rows], [texts[row] for row in rows])
+    assert len(table) == np.isfinite(log_odds[..., COMPLETE]).sum()
+    assert np.nanstd(log_odds[..., SAID]) > 0
+    assert not FoldFiles(trained.assets, COMPARISON.name, 0).table("words").exists()
     assert (
         "words" not in read_fold_metadata(FoldFiles(trained.assets, COMPARISON.name, 0))["sha256"]
     )
@@ -265,40 +272,41 @@ def test_the_best_epoch_s_words_survive_a_killed_training(
     recipe = replace(TOKENS, epochs=2, schedule_epochs=2)
     data = trained.load_data()
     files = FoldFiles(trained.assets, recipe.name, 0)
-    run_epoch, predict = training.ReadingTraining.run_epoch, training.predict
+    train_epoch, evaluate_epoch = Trainer.train_epoch, Trainer.evaluate_epoch
+    predict = training.predict
 
-    def worse_and_worse(self: training.ReadingTraining, scalars: Any) -> None:
-        is_first = self.epoch == 0
+    def good_in_first_epoch(self: Trainer) -> None:
+        is_first = self.state.epoch == 0
 
-        def spoiled(*args: Any, **kwargs: Any) -> Predictions:
+        def predict_badly(*args: Any, **kwargs: Any) -> Predictions:
             predictions = predict(*args, **kwargs)
             if is_first:
                 return predictions
             assert predictions.words is not None
-            labels = data.labels[self.validation_rows]
+            labels = data.labels[self.run.validation_rows]
             return Predictions(np.where(labels > 0.5, 0.001, 0.999), 0 * predictions.words)
 
         with monkeypatch.context() as patch:
-            patch.setattr(training, "predict", spoiled)
-            run_epoch(self, scalars)
+            patch.setattr(training, "predict", predict_badly)
+            evaluate_epoch(self)
 
-    def killed(self: training.ReadingTraining, scalars: Any) -> None:
-        if self.epoch == 1:
+    def killed(self: Trainer, n_examples: int, batches: Any) -> None:
+        if self.state.epoch == 1:
             raise KeyboardInterrupt
-        worse_and_worse(self, scalars)
+        train_epoch(self, n_examples, batches)
 
-    monkeypatch.setattr(training.ReadingTraining, "run_epoch", worse_and_worse)
+    monkeypatch.setattr(Trainer, "evaluate_epoch", good_in_first_epoch)
     fold_metadata = training.train_fold(recipe, 0, trained, data)
     assert fold_metadata["best_epoch"] < 2
-    undisturbed = files.words.read_bytes()
+    uninterrupted = files.table("words").read_bytes()
     files.metadata.unlink()
-    files.words.unlink()
-    monkeypatch.setattr(training.ReadingTraining, "run_epoch", killed)
-    with pytest.raises(KeyboardInterrupt):
-        training.train_fold(recipe, 0, trained, data)
-    monkeypatch.setattr(training.ReadingTraining, "run_epoch", worse_and_worse)
+    files.table("words").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.train_fold(recipe, 0, trained, data)
     training.train_fold(recipe, 0, trained, data)
-    assert files.words.read_bytes() == undisturbed
+    assert files.table("words").read_bytes() == uninterrupted
     assert (read_fold(files, read_fold_metadata(files))["complete"] != 0).all()
 
 
@@ -329,7 +337,7 @@ def word_scores(options: InferenceOptions) -> pd.DataFrame:
     return pd.read_csv(options.words, keep_default_na=False)
 
 
-def test_every_word_has_a_score_in_the_submission_s_order(options: InferenceOptions) -> None:
+def test_every_word_has_a_score_in_submission_order(options: InferenceOptions) -> None:
     write_submission(options)
     table = word_scores(options)
     order = pd.read_csv(options.data / "submission_format.csv")["filename"]
@@ -344,7 +352,7 @@ def test_every_word_has_a_score_in_the_submission_s_order(options: InferenceOpti
     assert table["score"].nunique() == len(table)
 
 
-def test_words_cost_no_second_pass_and_change_no_score(
+def test_words_need_no_second_pass_and_change_no_score(
     options: InferenceOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_submission(replace(options, words=None))
@@ -352,9 +360,9 @@ def test_words_cost_no_second_pass_and_change_no_score(
     without = options.submission.read_bytes()
     passes = []
 
-    def counted(*args: Any, **kwargs: Any) -> None:
+    def counted(*args: Any, **kwargs: Any) -> Iterator[Any]:
         passes.append(args)
-        run(*args, **kwargs)
+        return run(*args, **kwargs)
 
     run = predict_module.ModelGroup.run
     monkeypatch.setattr(predict_module.ModelGroup, "run", counted)
@@ -363,7 +371,7 @@ def test_words_cost_no_second_pass_and_change_no_score(
     assert options.submission.read_bytes() == without
 
 
-def test_a_word_s_score_is_the_calibrated_mean_of_its_log_odds(options: InferenceOptions) -> None:
+def test_a_word_score_is_the_calibrated_mean_of_its_log_odds(options: InferenceOptions) -> None:
     write_submission(options)
     together = word_scores(options)["score"]
     config = EnsembleConfig.load(options.config)
@@ -382,7 +390,7 @@ def test_a_word_s_score_is_the_calibrated_mean_of_its_log_odds(options: Inferenc
     np.testing.assert_allclose(together, expit(line.slope * total + line.intercept), atol=1e-6)
 
 
-def test_words_of_rows_that_cannot_be_scored_are_left_out_and_said_so(
+def test_words_of_rows_that_cannot_be_scored_are_left_out_with_a_message(
     options: InferenceOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_submission(options)
@@ -404,7 +412,7 @@ def test_without_any_row_that_can_be_scored_the_table_is_empty(options: Inferenc
     assert list(word_scores(options).columns) == ["filename", "position", "word", "score"]
 
 
-def test_an_ensemble_that_scores_no_words_is_refused_before_anything_is_done(
+def test_an_ensemble_without_word_scores_is_refused_at_the_start(
     options: InferenceOptions,
 ) -> None:
     replace(EnsembleConfig.load(options.config), words=None).save(options.config)
@@ -421,7 +429,7 @@ def test_an_ensemble_that_scores_no_words_is_refused_before_anything_is_done(
         (["--words", "mine.csv"], Path("mine.csv")),
     ],
 )
-def test_words_are_written_beside_the_submission_or_where_told(
+def test_words_are_written_beside_the_submission_or_to_the_given_path(
     flags: list[str], path: Path | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[InferenceOptions] = []

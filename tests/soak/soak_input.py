@@ -1,13 +1,12 @@
-"""Ten thousand broken and fuzz inputs: each is read, or refused with a clear error.
+"""Soak test of ten thousand fuzz inputs: each must be read, or refused with a clear error.
 
     python -m tests.soak.soak_input --n 10000 --seed 0
 
-Each input (`tests.soak.fuzz`) is made and read in a process that is watched: it has so many
-seconds, so many megabytes more than it started with, and an audit hook (PEP 578) that notes which
-files Python opens and whether anything is unpickled, executed or connected to. Ends with a table,
-and with status 1 where an input raised anything but a clear error, hung, ended the process, took
-more memory, opened a file outside its folder, or ran code. Every input is made again, alone, with
-`--only NUMBER`.
+Each input (`tests.soak.fuzz`) is made and read in a monitored process, with limits on time and
+memory, and an audit hook (PEP 578) that records opened files, unpickling, execution and
+connections. Prints a table, and exits with status 1 if an input raised anything but a clear error,
+hung, killed the process, exceeded the memory limit, opened a file outside its folder, or ran code.
+`--only NUMBER` reproduces a single input.
 """
 
 import contextlib
@@ -32,15 +31,17 @@ from tqdm import tqdm
 
 from hearback.engine import cli
 from hearback.engine.devices import count_processors
-from tests.soak.fuzz import FAMILIES, READ, REFUSED, WARNED, try_one
+from hearback.engine.project import ROOT
+from tests.soak.fuzz import FAMILIES, try_one
+from tests.soak.fuzz.outcomes import READ, REFUSED, WARNED
 
-N_WARM = 40  # inputs after which nothing is imported or allocated for the first time
+N_WARM = 40  # inputs of each family read before monitoring: imports, first allocations
 WARM_SEED = 2**31
-SECONDS = 60.0  # of an input, on a machine that does other work too
-MEGABYTES = 400  # that an input may take beside what the process has
-_STACK_MB = 64  # of address space, for threads that come later
+SECONDS = 60.0  # per input, on a busy machine
+MEGABYTES = 400  # per input, above the process's own
+_STACK_MB = 64  # of address space, for later threads
 
-# What only code does that came from a file, or what this project has no use for while it reads.
+# Audit events of executed files, or that the project's readers never cause.
 FORBIDDEN = (
     *("pickle.find_class", "import", "ctypes.dlopen", "os.system", "os.exec", "os.posix_spawn"),
     *("os.fork", "subprocess.Popen", "socket.connect", "socket.getaddrinfo"),
@@ -49,29 +50,29 @@ FORBIDDEN = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one input; `fault` is what was promised and not kept."""
+    """The result of one input; `fault` is the guarantee that it broke."""
 
     number: int
     kind: str
     result: str
     fault: str | None = None
-    megabytes: float = 0.0  # that the process had at most, so far, beside what it started with
+    megabytes: float = 0.0  # peak of the process so far, above its own
 
 
 class Watch:
-    """An audit hook that notes what must not happen while inputs are read."""
+    """An audit hook that records forbidden events while inputs are read."""
 
     def __init__(self, folder: Path) -> None:
-        """Watch this process, which reads what lies in `folder`."""
+        """Install the hook for this process, which may read in `folder`."""
         self.seen: list[str] = []
         self.on = False
-        inside = (folder, Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1])
+        inside = (folder, Path(sys.prefix), Path(sys.base_prefix), ROOT)
         self._inside = tuple(os.path.realpath(path) + os.sep for path in inside)
         self._outside = os.path.realpath(folder / "outside") + os.sep
         sys.addaudithook(self)
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        """Note an event."""
+        """Record an event."""
         if not self.on:
             return
         if event in FORBIDDEN:
@@ -90,10 +91,10 @@ def _reads(args: tuple[Any, ...]) -> bool:
 def main() -> int:
     """Run the soak; return its exit status."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--n", type=int, default=10_000, help="how many inputs")
-    parser.add_argument("--seed", type=int, default=0, help="of the inputs")
-    parser.add_argument("--only", type=int, help="make and read this one, here, and nothing else")
-    parser.add_argument("--jobs", type=int, default=count_processors(), help="processes")
+    parser.add_argument("--n", type=int, default=10_000, help="number of inputs")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--only", type=int, help="make and read only this input, in this process")
+    parser.add_argument("--jobs", type=int, default=count_processors(), help="number of processes")
     options = parser.parse_args()
     if options.only is not None:
         with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +123,7 @@ def main() -> int:
 
 
 def report(trials: list[Trial]) -> int:
-    """Print the table; return 1 where a promise was not kept."""
+    """Print the table; return 1 if there are faults."""
     counts = Counter((trial.kind, "fault" if trial.fault else trial.result) for trial in trials)
     columns = [READ, WARNED, REFUSED, "fault"]
     kinds = sorted({trial.kind for trial in trials})
@@ -130,14 +131,14 @@ def report(trials: list[Trial]) -> int:
     table = pd.DataFrame(rows, index=pd.Index(kinds, name="input"), columns=columns)
     table.loc["all"] = table.sum()
     print(table.to_string())
-    print(f"most memory beside a process's own: {max(t.megabytes for t in trials):.0f} MB")
+    print(f"peak memory above a process's own: {max(t.megabytes for t in trials):.0f} MB")
     faults = [trial for trial in trials if trial.fault]
     print(f"{len(trials)} inputs, {len(faults)} faults")
     return 1 if faults else 0
 
 
 class _Worker:
-    """A process that reads inputs; a new one takes its place when it hangs or ends."""
+    """A process that reads inputs; it is replaced when it hangs or ends."""
 
     def __init__(self, seed: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -150,26 +151,26 @@ class _Worker:
         self._connection.recv()  # it is warm
 
     def try_one(self, number: int) -> Trial:
-        """Let the process try an input; a fault, after which it is gone, where it cannot."""
+        """Try an input in the process; on a timeout or crash, end it and return a fault."""
         self._connection.send(number)
-        fault = f"not done after {SECONDS:g} s"
+        fault = f"timeout after {SECONDS:g} s"
         try:
             if self._connection.poll(SECONDS):
                 return self._connection.recv()
         except EOFError:
             self._process.join()
-            fault = f"ended its process ({self._process.exitcode})"
+            fault = f"crashed the process ({self._process.exitcode})"
         self.close()
         return Trial(number, "ended or hung", "", fault)
 
     @property
-    def is_there(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the process runs."""
         return self._process.is_alive()
 
     def close(self) -> None:
         """End the process and remove its folder."""
-        self._connection.close()  # one that only waits for a number ends
+        self._connection.close()  # a process waiting for a number ends
         self._process.join(timeout=5)
         self._process.kill()
         self._process.join()
@@ -179,20 +180,20 @@ class _Worker:
 def _trials(seed: int, next_number: Callable[[], int | None]) -> Iterator[Trial]:
     worker = _Worker(seed)
     while (number := next_number()) is not None:
-        if not worker.is_there:
+        if not worker.is_alive:
             worker = _Worker(seed)
         yield worker.try_one(number)
     worker.close()
 
 
 def work(connection: Connection, seed: int, folder: Path) -> None:
-    """Read inputs as their numbers come, and send what became of each."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent ends it
+    """Read the inputs of received numbers, and send their results."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends it
     _quiet()
     own = _megabytes()
     watch = Watch(folder / "input")
     for number in range(N_WARM * len(FAMILIES)):
-        with contextlib.suppress(Exception):  # they come again, watched, where they matter
+        with contextlib.suppress(Exception):  # only warming up
             try_one(WARM_SEED, number, folder / "input")
     _limit_memory()
     connection.send("warm")
@@ -211,7 +212,7 @@ def _watched(seed: int, number: int, folder: Path, watch: Watch, own: float) -> 
     try:
         outcome = try_one(seed, number, folder)
         kind, result = outcome.kind, outcome.result
-    except Exception as error:  # whatever a reader lets through is what is looked for
+    except Exception as error:  # any other exception is a fault
         *_, last = traceback.extract_tb(error.__traceback__)
         kind = "raised"
         fault = f"{type(error).__name__}: {str(error)[:200]} ({last.name}, line {last.lineno})"
@@ -225,21 +226,21 @@ def _watched(seed: int, number: int, folder: Path, watch: Watch, own: float) -> 
 
 
 def _quiet() -> None:
-    """Send to nowhere what decoders written in C print of damaged streams."""
+    """Discard messages that C decoders print about damaged streams."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
 
 
 def _megabytes() -> float:
-    """Return the most memory that this process ever had."""
+    """Return the peak memory of this process, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _limit_memory() -> None:
-    """Let the process have little more address space than it has: who asks for more gets none."""
+    """Limit the address space to its present size plus `MEGABYTES` and stacks."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + (MEGABYTES + _STACK_MB) * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    limit = pages * resource.getpagesize() + (MEGABYTES + _STACK_MB) * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 if __name__ == "__main__":

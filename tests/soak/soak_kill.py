@@ -1,19 +1,18 @@
-"""Kill every step at random moments, run it again, and see that nothing was lost.
+"""Soak test: kill every step at random times, run it again, and check that nothing is lost.
 
     python -m tests.soak.soak_kill --n 100 --seed 0
 
 Three parts, each on copies of a small data set (the embedded sample, whisper-tiny.en):
 
-kill   SIGKILL to a step and all its processes at a random moment, a few times in a row; then the
-       step is run to its end. What it makes must be what an undisturbed run makes, to the byte
-       (metadata without their times, the store by what it holds); after each kill, what already has
-       its final name must be whole.
-twice  two processes of each step at once, by mistake: both end, or the second says why not.
-disk   each step on a disk that is full before it is done: it says so, in words, and leaves what was
-       there; with more space, the same command gives the undisturbed result. Needs to mount a file
-       system of its own, in a namespace where the user is not root.
+kill   SIGKILL a step and all its processes at a random time, a few times in a row; then run it to
+       its end. Its outputs must equal those of an undisturbed run, byte for byte (metadata without
+       times, the store by its content); after each kill, files with final names must be complete.
+twice  run two processes of each step at once: both succeed, or the second reports the conflict.
+disk   run each step on a disk that fills up: it must report that clearly and keep existing files;
+       with more space, the same command must give the undisturbed result. Mounts a file system, in
+       a namespace of its own unless the user is root.
 
-Exit status 1 where anything was lost.
+Exits with status 1 if anything was lost.
 """
 
 import argparse
@@ -36,24 +35,24 @@ from hearback.engine import cli
 from hearback.engine.audio.store import Store
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import read_json, sha256_of
+from hearback.engine.project import ROOT
 
-HERE = Path(__file__).parents[1]
 PARTS = ("kill", "twice", "disk")
-MOST_KILLS = 4  # in a row, before a step may end
-SHARES_FREE = (0.0, 0.3, 0.6, 0.9)  # of what a step writes, on a disk that is too small
-TIMED = ("seconds", "peak_memory_gb")  # of a metadata, and of its epochs: what no run has twice
-PLACED = "retrain_command"  # of a metadata: names the folder
-PAGE = 4096  # bytes, as a tmpfs counts
-MORE = 2**30  # bytes, of a disk that is large enough
+MAX_KILLS = 4  # in a row, before a step may finish
+SHARES_FREE = (0.0, 0.3, 0.6, 0.9)  # free space relative to a step's output
+TIMED = ("seconds", "peak_memory_gb")  # keys of metadata that vary from run to run
+COMMAND = "retrain_command"  # key of metadata that contains the folder
+PAGE = 4096  # bytes, the allocation unit of a tmpfs
+ENOUGH = 2**30  # bytes of free space
 
 
 @dataclass(frozen=True)
 class Step:
-    """A script of the pipeline; `makes` are the files and folders that it writes."""
+    """A script of the pipeline; `outputs` are the files and folders that it writes."""
 
     name: str
     command: tuple[str, ...]
-    makes: tuple[str, ...]
+    outputs: tuple[str, ...]
     share: float  # of the kills
 
     def start(self, folder: Path) -> "subprocess.Popen[str]":
@@ -61,7 +60,7 @@ class Step:
         command = [sys.executable, *(part.format(folder=folder) for part in self.command)]
         return subprocess.Popen(
             command,
-            cwd=HERE,
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -102,18 +101,18 @@ STEPS = (
 
 
 @dataclass(frozen=True)
-class Rehearsed:
-    """A step, the folder that it starts from, what it makes undisturbed, and how long it takes."""
+class UndisturbedRun:
+    """An undisturbed run of a step: the folder before it, its outputs, and its duration."""
 
     step: Step
     before: Path
     result: dict[str, Any]
     seconds: float
-    n_bytes: int  # that it writes
+    n_bytes: int  # written
 
     @contextmanager
     def fresh(self, folder: Path) -> Iterator[Path]:
-        """Give a copy of the folder that the step starts from, and remove it in the end."""
+        """Copy the folder before the step to `folder` for the block, then remove it."""
         shutil.copytree(self.before, folder, symlinks=True)
         try:
             yield folder
@@ -121,37 +120,37 @@ class Rehearsed:
             shutil.rmtree(folder)
 
     def check_end(self, folder: Path) -> None:
-        """Raise LostError where a step that has ended did not make what it makes undisturbed."""
+        """Raise LostError if the outputs of a finished step differ from the undisturbed ones."""
         _compare(contents(folder, self.step), self.result)
 
-    def check_whole(self, folder: Path) -> None:
-        """Raise LostError where a file with its final name is not whole, of a killed step."""
-        there = contents(folder, self.step, under_way=True)
-        _compare(there, {name: self.result.get(name) for name in there})
+    def check_partial(self, folder: Path) -> None:
+        """Raise LostError if a killed step left an incomplete file with a final name."""
+        found = contents(folder, self.step, unfinished=True)
+        _compare(found, {name: self.result.get(name) for name in found})
 
 
 class LostError(Exception):
-    """A step, disturbed, did not do what it does undisturbed."""
+    """A disturbed step did not give the undisturbed result."""
 
 
-def contents(folder: Path, step: Step, *, under_way: bool = False) -> dict[str, Any]:
-    """Return by name what a step made, to be compared: digests, and metadata without their times.
+def contents(folder: Path, step: Step, *, unfinished: bool = False) -> dict[str, Any]:
+    """Return a step's outputs by name, for comparison: digests, and metadata without times.
 
-    Of a step `under_way` the indexes are left out, which grow: the store's and the references'.
+    For an unfinished step, growing indexes are excluded: the store's and the references'.
     """
     found: dict[str, Any] = {}
-    for made in map(folder.joinpath, step.makes):
-        if made.name == "store":
-            if not under_way:
-                found |= _store_contents(made)
+    for output in map(folder.joinpath, step.outputs):
+        if output.name == "store":
+            if not unfinished:
+                found |= _store_contents(output)
             continue
-        for path in sorted(made.rglob("*") if made.is_dir() else [made]):
-            growing = path.suffix == ".partial" or path.name == "data_paths.csv"
-            hidden = path.name.startswith(".")  # locks, and what is not whole yet
-            if path.is_file() and not hidden and not (under_way and growing):
+        for path in sorted(output.rglob("*") if output.is_dir() else [output]):
+            growing = path.suffix == ".checkpoint" or path.name == "data_paths.csv"
+            hidden = path.name.startswith(".")  # locks and temporary files
+            if path.is_file() and not hidden and not (unfinished and growing):
                 name = path.relative_to(folder).as_posix()
-                whole = path.parent.name == "assets" and path.suffix == ".json"
-                fold_metadata = whole and not path.name.startswith("tokenizer")
+                is_json = path.parent.name == "assets" and path.suffix == ".json"
+                fold_metadata = is_json and not path.name.startswith("tokenizer")
                 found[name] = _without_times(read_json(path)) if fold_metadata else sha256_of(path)
     return found
 
@@ -161,9 +160,9 @@ def _store_contents(folder: Path) -> dict[str, str]:
     return {f"store/{name}": Store(folder, name).fingerprint() for name in sorted(names)}
 
 
-def _without_times(value: Any) -> Any:  # noqa: ANN401  (JSON is any of its types)
+def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if not k.endswith(TIMED) and k != PLACED}
+        kept = {k: v for k, v in value.items() if not k.endswith(TIMED) and k != COMMAND}
         return {k: _without_times(v) for k, v in kept.items()}
     return [_without_times(v) for v in value] if isinstance(value, list) else value
 
@@ -173,19 +172,19 @@ def _compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
         name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
     ]
     if differing:
-        raise LostError(f"not as undisturbed: {', '.join(sorted(differing))}")
+        raise LostError(f"differs from the undisturbed run: {', '.join(sorted(differing))}")
 
 
 def wait(process: "subprocess.Popen[str]") -> str:
-    """Return the output of a step that must end well; raise LostError where it does not."""
+    """Return the output of a step; raise LostError if it fails."""
     output, _ = process.communicate()
     if process.returncode:
         raise LostError(f"exit status {process.returncode}: {output[-2000:]}")
     return output
 
 
-def run_dry_run(work: Path, steps: Sequence[Step]) -> list[Rehearsed]:
-    """Run all steps undisturbed, one after another, and keep what each starts from and makes."""
+def run_undisturbed(work: Path, steps: Sequence[Step]) -> list[UndisturbedRun]:
+    """Run all steps undisturbed, in order, and keep the folder before each and its outputs."""
     folder = work / "undisturbed"
     sample = (
         "-m",
@@ -197,8 +196,8 @@ def run_dry_run(work: Path, steps: Sequence[Step]) -> list[Rehearsed]:
         "12",
     )
     command = [sys.executable, *map(str, sample), "--speakers", "12"]
-    subprocess.run(command, cwd=HERE, check=True, stdout=subprocess.DEVNULL)
-    rehearsed = []
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    runs = []
     for step in tqdm(steps, desc="undisturbed", unit="step"):
         before = work / f"before_{step.name}"
         shutil.copytree(folder, before)
@@ -206,114 +205,114 @@ def run_dry_run(work: Path, steps: Sequence[Step]) -> list[Rehearsed]:
         wait(step.start(folder))
         seconds = time.monotonic() - started
         n_bytes = _size(folder) - _size(before)
-        rehearsed.append(Rehearsed(step, before, contents(folder, step), seconds, n_bytes))
-    return rehearsed
+        runs.append(UndisturbedRun(step, before, contents(folder, step), seconds, n_bytes))
+    return runs
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes that the files of a folder take, in whole pages."""
+    """Return the size of a folder's files in bytes, rounded up to pages."""
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return sum(-(-size // PAGE) * PAGE for size in sizes)
 
 
-def kill(rehearsed: Rehearsed, work: Path, n_kills: int, rng: np.random.Generator) -> str:
-    """Kill a step `n_kills` times; return how often it went on where it was, in words."""
-    killed = ends = went_on = 0
-    with tqdm(total=n_kills, desc=f"kill {rehearsed.step.name}", unit="kill") as bar:
+def kill(undisturbed: UndisturbedRun, work: Path, n_kills: int, rng: np.random.Generator) -> str:
+    """Kill a step `n_kills` times; return a summary."""
+    killed = finished = resumed = 0
+    with tqdm(total=n_kills, desc=f"kill {undisturbed.step.name}", unit="kill") as bar:
         while killed < n_kills:
-            with rehearsed.fresh(work / "killed") as folder:
-                for _ in range(min(int(rng.integers(1, MOST_KILLS + 1)), n_kills - killed)):
-                    process = rehearsed.step.start(folder)
+            with undisturbed.fresh(work / "killed") as folder:
+                for _ in range(min(int(rng.integers(1, MAX_KILLS + 1)), n_kills - killed)):
+                    process = undisturbed.step.start(folder)
                     try:
-                        process.wait(rng.uniform(0, rehearsed.seconds))
+                        process.wait(rng.uniform(0, undisturbed.seconds))
                     except subprocess.TimeoutExpired:
                         os.killpg(process.pid, signal.SIGKILL)
                         process.communicate()
                         killed += 1
                         bar.update()
-                        rehearsed.check_whole(folder)
+                        undisturbed.check_partial(folder)
                     else:
-                        wait(process)  # it was faster than undisturbed
+                        wait(process)  # faster than the undisturbed run
                         break
-                output = wait(rehearsed.step.start(folder))
-                rehearsed.check_end(folder)
-                ends += 1
-                went_on += "goes on" in output
-    said = f", {went_on} trainings went on in midst" if "train" in rehearsed.step.name else ""
-    return f"{killed} kills, {ends} ends as undisturbed{said}"
+                output = wait(undisturbed.step.start(folder))
+                undisturbed.check_end(folder)
+                finished += 1
+                resumed += "resumes after" in output
+    more = f", {resumed} trainings resumed" if "train" in undisturbed.step.name else ""
+    return f"{killed} kills, {finished} runs finished as undisturbed{more}"
 
 
-def run_twice(rehearsed: Rehearsed, work: Path) -> str:
-    """Start a step twice at once; return what the second one said."""
-    with rehearsed.fresh(work / "twice") as folder:
-        processes = [rehearsed.step.start(folder) for _ in range(2)]
+def run_twice(undisturbed: UndisturbedRun, work: Path) -> str:
+    """Run a step twice at once; return a summary."""
+    with undisturbed.fresh(work / "twice") as folder:
+        processes = [undisturbed.step.start(folder) for _ in range(2)]
         outputs = [process.communicate()[0] for process in processes]
         statuses = [process.returncode for process in processes]
         for status, output in zip(statuses, outputs, strict=True):
             if status and not (status == 2 and "another process" in output):
                 raise LostError(f"exit status {status}: {output[-2000:]}")
         if all(statuses):
-            raise LostError("neither of two at once came to its end")
-        rehearsed.check_end(folder)
-    return "one refused, the other undisturbed" if any(statuses) else "both ended, one result"
+            raise LostError("neither of two simultaneous runs succeeded")
+        undisturbed.check_end(folder)
+    return "one refused, one succeeded" if any(statuses) else "both succeeded, same result"
 
 
-def fill_disk(rehearsed: Rehearsed, work: Path) -> str:
-    """Run a step on disks that are too small for it, then on larger ones; return what happened."""
+def fill_disk(undisturbed: UndisturbedRun, work: Path) -> str:
+    """Run a step on disks that are too small, then with more space; return a summary."""
     refused = 0
     for share in SHARES_FREE:
         mounted = work / "disk"
         mounted.mkdir()
-        size = _size(rehearsed.before)
-        _mount(mounted, f"size={size + int(share * rehearsed.n_bytes)}")
+        size = _size(undisturbed.before)
+        _mount(mounted, f"size={size + int(share * undisturbed.n_bytes)}")
         try:
-            with rehearsed.fresh(mounted / "folder") as folder:
-                process = rehearsed.step.start(folder)
+            with undisturbed.fresh(mounted / "folder") as folder:
+                process = undisturbed.step.start(folder)
                 output, _ = process.communicate()
                 if process.returncode:
-                    in_words = process.returncode == 2 and "No space left" in output
-                    if not in_words or "Traceback" in output:
-                        raise LostError(f"not in words: {output[-2000:]}")
+                    reported = process.returncode == 2 and "No space left" in output
+                    if not reported or "Traceback" in output:
+                        raise LostError(f"unclear error: {output[-2000:]}")
                     refused += 1
-                rehearsed.check_whole(folder)
-                _mount(mounted, f"remount,size={size + MORE}")
-                wait(rehearsed.step.start(folder))
-                rehearsed.check_end(folder)
+                undisturbed.check_partial(folder)
+                _mount(mounted, f"remount,size={size + ENOUGH}")
+                wait(undisturbed.step.start(folder))
+                undisturbed.check_end(folder)
         finally:
             subprocess.run(["umount", str(mounted)], check=True)
             mounted.rmdir()
     if not refused:
-        raise LostError("none of the disks was too small: nothing was shown")
-    return f"{refused} of {len(SHARES_FREE)} disks full, said so; then as undisturbed"
+        raise LostError("none of the disks was too small: nothing was tested")
+    return f"{refused} of {len(SHARES_FREE)} full disks reported, then as undisturbed"
 
 
 def _mount(where: Path, options: str) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(where)], check=True)
 
 
-def enter_namespace(again: Sequence[str]) -> None:
-    """Begin again where this process may mount, if it may not here; HearbackError where nowhere."""
+def enter_namespace(arguments: Sequence[str]) -> None:
+    """Re-execute in a namespace that allows mounting. HearbackError if impossible."""
     if os.environ.get("HEARBACK_SOAK_NAMESPACE"):
         return
     unshare = shutil.which("unshare")
     own = [str(unshare), "--user", "--map-root-user", "--mount"]
     if unshare is None or subprocess.run([*own, "true"], check=False).returncode:
         raise HearbackError(
-            "--parts disk: no namespace of its own can be made here (unshare, of util-linux, as a "
-            "user who may); leave the part out, and say that it was not run"
+            "--parts disk: cannot create a mount namespace here (needs unshare of util-linux and "
+            "the permission); leave out this part, and report that it was not run"
         )
     os.environ["HEARBACK_SOAK_NAMESPACE"] = "1"
-    os.execv(unshare, [*own, sys.executable, *again])
+    os.execv(unshare, [*own, sys.executable, *arguments])
 
 
 def main() -> int:
-    """Run the parts, print the table, and return 1 where something was lost."""
+    """Run the parts, print the table, and return 1 if anything was lost."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--n", type=int, default=100, help="kills, of all steps together")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="only these")
+    parser.add_argument("--n", type=int, default=100, help="number of kills of all steps together")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     names = [step.name for step in STEPS]
-    parser.add_argument("--steps", nargs="+", choices=names, default=names, help="only these")
+    parser.add_argument("--steps", nargs="+", choices=names, default=names, help="default: all")
     parser.add_argument("--work", type=Path, default=Path("soak/kill"), help="folder to work in")
     arguments = parser.parse_args()
     if "disk" in arguments.parts:
@@ -322,7 +321,7 @@ def main() -> int:
     arguments.work.mkdir(parents=True)
     work = arguments.work.resolve()
     n_lost = 0
-    for part, step, lost, what in disturb(run_dry_run(work, STEPS), arguments, work):
+    for part, step, lost, what in disturb(run_undisturbed(work, STEPS), arguments, work):
         n_lost += lost
         tqdm.write(f"{part:6} {step:15} {'LOST' if lost else 'kept':5} {what}")
     if n_lost:
@@ -332,23 +331,23 @@ def main() -> int:
 
 
 def disturb(
-    rehearsed: Sequence[Rehearsed], arguments: argparse.Namespace, work: Path
+    runs: Sequence[UndisturbedRun], arguments: argparse.Namespace, work: Path
 ) -> Iterator[tuple[str, str, bool, str]]:
-    """Yield a line of the table for each part and step: what was lost, or what happened."""
+    """Yield a row of the table for each part and step: part, step, whether lost, summary."""
     rng = np.random.default_rng(arguments.seed)
-    do: dict[str, Callable[[Rehearsed], str]] = {
-        "kill": lambda one: kill(one, work, round(one.step.share * arguments.n), rng),
-        "twice": lambda one: run_twice(one, work),
-        "disk": lambda one: fill_disk(one, work),
+    do: dict[str, Callable[[UndisturbedRun], str]] = {
+        "kill": lambda run: kill(run, work, round(run.step.share * arguments.n), rng),
+        "twice": lambda run: run_twice(run, work),
+        "disk": lambda run: fill_disk(run, work),
     }
     for part in arguments.parts:
-        for one in rehearsed:
-            if one.step.name not in arguments.steps:
+        for run in runs:
+            if run.step.name not in arguments.steps:
                 continue
             try:
-                yield part, one.step.name, False, do[part](one)
+                yield part, run.step.name, False, do[part](run)
             except LostError as lost:
-                yield part, one.step.name, True, str(lost)
+                yield part, run.step.name, True, str(lost)
 
 
 if __name__ == "__main__":

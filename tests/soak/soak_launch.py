@@ -1,17 +1,17 @@
-"""Stop train.py, and kill the workers of a Ray cluster, at random moments; nothing may be lost.
+"""Soak test: stop train.py, and kill workers of a Ray cluster, at random times; lose nothing.
 
     python -m tests.soak.soak_launch --n 40 --seed 0
 
-Two parts, on a toy data set and a tiny Whisper of random weights (`tests.toy`), half of the
-kills for each:
+Two parts, on toy data and a tiny Whisper with random weights (`tests.toy`), with half of the kills
+each:
 
-stop     train.py --jobs 2 is sent SIGKILL, SIGTERM or SIGINT, a few times in a row; each time, none
-         of its trainings may live on. Then it runs to its end.
-workers  train.py --launcher ray on a cluster of two machines with a processor each, both here; the
-         worker of a training is killed, which another must take up. Needs Ray.
+stop     train.py --jobs 2 receives SIGKILL, SIGTERM or SIGINT, a few times in a row; each time all
+         of its trainings must end. Then it runs to its end.
+workers  train.py --launcher ray on a local cluster of two nodes with a processor each; the worker
+         of a training is killed, and another must take over. Needs Ray.
 
-In the end all folds must be trained, with the predictions of an undisturbed run, to the byte. Exit
-status 1 where they are not, or a process lived on. Looks for processes in /proc: Linux.
+Finally, all folds must be trained, with the predictions of an undisturbed run, byte for byte. Exits
+with status 1 if they are not, or if a process survived. Reads /proc, so it needs Linux.
 """
 
 import os
@@ -31,24 +31,24 @@ from tqdm import tqdm
 
 from hearback.engine import cli
 from hearback.engine.io import sha256_of
-from hearback.engine.launch.cluster import MOST_SENDS, import_ray
+from hearback.engine.launch.cluster import MAX_ATTEMPTS, import_ray
+from hearback.engine.project import ROOT
 from tests import toy
 
-HERE = Path(__file__).parents[1]
 MODEL, N_FOLDS, N_EPOCHS, N_CLIPS = "model2ds", 3, 12, 72
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-MOST_STOPS = 4  # in a row, before a run may end
-MOST_KILLS = MOST_SENDS - 1  # in one run: it could be one fold's worker each time
-SECONDS_TO_END = 10.0  # for what was started by a process that is gone
+MAX_STOPS = 4  # in a row, before a run may finish
+MAX_KILLS = MAX_ATTEMPTS - 1  # in one run: it could be one fold's worker each time
+SECONDS_TO_END = 10.0  # for child processes of a dead process
 
 
 class LostError(Exception):
-    """A run, disturbed, did not do what it does undisturbed."""
+    """A disturbed run did not give the undisturbed result."""
 
 
 @dataclass(frozen=True)
-class World:
-    """Folders to start from, and what train.py makes of them undisturbed."""
+class Setup:
+    """The folders before training, and the result and duration of an undisturbed run."""
 
     before: Path
     result: dict[str, str]
@@ -56,7 +56,7 @@ class World:
 
     @contextmanager
     def fresh(self, folder: Path) -> Iterator[Path]:
-        """Give a copy of the folders, and remove it in the end."""
+        """Copy the folders to `folder` for the block, then remove them."""
         shutil.copytree(self.before, folder)
         try:
             yield folder
@@ -64,17 +64,17 @@ class World:
             shutil.rmtree(folder)
 
     def check(self, process: "subprocess.Popen[str]", folder: Path) -> str:
-        """Wait for a run that must end well, and return its output; LostError where it does not."""
+        """Wait for a run and return its output. Raises LostError if it fails or differs."""
         output, _ = process.communicate()
         if process.returncode:
             raise LostError(f"exit status {process.returncode}: {output[-2000:]}")
         if predictions(folder) != self.result:
-            raise LostError("other predictions than undisturbed")
+            raise LostError("predictions differ from the undisturbed run")
         return output
 
 
 def begin(folder: Path, *flags: str) -> "subprocess.Popen[str]":
-    """Start train.py on a world's folders."""
+    """Start train.py on a setup's folders."""
     names = ("data", "tts_data", "store", "assets", "runs")
     command = [sys.executable, "train.py", *flags, "--models", MODEL]
     command += [part for name in names for part in (f"--{name}", str(folder / name))]
@@ -82,7 +82,7 @@ def begin(folder: Path, *flags: str) -> "subprocess.Popen[str]":
     command += ["--n_folds", str(N_FOLDS), "--epochs", str(N_EPOCHS), "--precision", "float32"]
     return subprocess.Popen(
         command,
-        cwd=HERE,
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -95,8 +95,8 @@ def predictions(folder: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in (folder / "assets").glob("*.oof.csv")}
 
 
-def make_world(work: Path, rng: np.random.Generator) -> World:
-    """Make the folders, and train on a copy of them undisturbed."""
+def make_setup(work: Path, rng: np.random.Generator) -> Setup:
+    """Make the folders, and train undisturbed on a copy of them."""
     before, folder = work / "before", work / "undisturbed"
     toy.make_corpus(before, N_CLIPS, rng)
     toy.make_backbone(before / "backbone")
@@ -105,18 +105,18 @@ def make_world(work: Path, rng: np.random.Generator) -> World:
     output, _ = begin(folder, "--jobs", "2").communicate()
     result = predictions(folder)
     if len(result) != N_FOLDS:
-        raise LostError(f"not even undisturbed: {output[-2000:]}")
-    return World(before, result, time.monotonic() - started)
+        raise LostError(f"the undisturbed run failed: {output[-2000:]}")
+    return Setup(before, result, time.monotonic() - started)
 
 
 def trainings(folder: Path) -> dict[int, int]:
-    """Return the processes that train on a folder, each with its parent."""
+    """Return the process ids of trainings on a folder, with their parents'."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_text()
             status = (process / "status").read_text()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended
             continue
         if f"train_{MODEL}.py" in command and str(folder) in command:
             parent = status.partition("\nPPid:\t")[2].split()[0]
@@ -124,83 +124,83 @@ def trainings(folder: Path) -> dict[int, int]:
     return found
 
 
-def stop(world: World, work: Path, n_kills: int, rng: np.random.Generator) -> str:
-    """Stop train.py `n_kills` times; return what happened, in words."""
-    killed = ends = with_trainings = 0
+def stop(setup: Setup, work: Path, n_kills: int, rng: np.random.Generator) -> str:
+    """Stop train.py `n_kills` times; return a summary."""
+    killed = finished = with_trainings = 0
     bar = tqdm(total=n_kills, desc="stop", unit="kill")
     while killed < n_kills:
-        with world.fresh(work / "stopped") as folder:
-            for _ in range(min(int(rng.integers(1, MOST_STOPS + 1)), n_kills - killed)):
+        with setup.fresh(work / "stopped") as folder:
+            for _ in range(min(int(rng.integers(1, MAX_STOPS + 1)), n_kills - killed)):
                 process = begin(folder, "--jobs", "2")
                 try:
-                    process.wait(rng.uniform(0, world.seconds))
+                    process.wait(rng.uniform(0, setup.seconds))
                 except subprocess.TimeoutExpired:
                     with_trainings += bool(trainings(folder))
                     process.send_signal(SIGNALS[rng.integers(len(SIGNALS))])
                     process.communicate()
-                    _check_none_is_left(folder)
+                    _check_all_ended(folder)
                     killed += 1
                     bar.update()
                 else:
-                    world.check(process, folder)  # it was faster than undisturbed
+                    setup.check(process, folder)  # faster than the undisturbed run
                     break
-            world.check(begin(folder, "--jobs", "2"), folder)
-            ends += 1
+            setup.check(begin(folder, "--jobs", "2"), folder)
+            finished += 1
     bar.close()
-    return f"{killed} stops, {with_trainings} with trainings at it; {ends} ends as undisturbed"
+    return f"{killed} stops, {with_trainings} during trainings; {finished} runs finished"
 
 
-def _check_none_is_left(folder: Path) -> None:
+def _check_all_ended(folder: Path) -> None:
     until = time.monotonic() + SECONDS_TO_END
     while left := trainings(folder):
         if time.monotonic() > until:
-            raise LostError(f"processes live on: {sorted(left)}")
+            raise LostError(f"processes still alive: {sorted(left)}")
         time.sleep(0.05)
 
 
-def kill_workers(world: World, work: Path, n_kills: int, rng: np.random.Generator) -> str:
-    """Kill a cluster's workers `n_kills` times; return what happened, in words."""
+def kill_workers(setup: Setup, work: Path, n_kills: int, rng: np.random.Generator) -> str:
+    """Kill a cluster's workers `n_kills` times; return a summary."""
     import_ray()
-    from ray.cluster_utils import Cluster  # noqa: PLC0415  (nothing else needs Ray)
+    from ray.cluster_utils import Cluster
 
     machine: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     head = {**machine, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(**machine)
-    killed = sent_again = ends = went_on = 0
+    killed = resubmitted = finished = resumed = 0
     bar = tqdm(total=n_kills, desc="workers", unit="kill")
     try:
         while killed < n_kills:
-            with world.fresh(work / "cluster") as folder:
+            with setup.fresh(work / "cluster") as folder:
                 process = begin(folder, "--launcher", "ray", "--address", cluster.address)
-                here = _kill_some(process, folder, min(MOST_KILLS, n_kills - killed), world, rng)
+                here = _kill_some(process, folder, min(MAX_KILLS, n_kills - killed), setup, rng)
                 killed += here
                 bar.update(here)
-                sent_again += world.check(process, folder).count("lost its worker")
+                resubmitted += setup.check(process, folder).count("lost its worker")
                 logs = (folder / "runs").glob("*.log")
-                went_on += sum(log.read_text().count("goes on after") for log in logs)
-                ends += 1
+                resumed += sum(log.read_text().count("resumes after") for log in logs)
+                finished += 1
     finally:
         bar.close()
         cluster.shutdown()
     return (
-        f"{killed} kills, {sent_again} trainings sent again, {went_on} of them went on in midst; "
-        f"{ends} ends as undisturbed"
+        f"{killed} kills, {resubmitted} trainings submitted again, {resumed} of them resumed; "
+        f"{finished} runs finished as undisturbed"
     )
 
 
 def _kill_some(
     process: "subprocess.Popen[str]",
     folder: Path,
-    most: int,
-    world: World,
+    max_kills: int,
+    setup: Setup,
     rng: np.random.Generator,
 ) -> int:
-    """Kill workers of a run until it ends, `most` at most; return how many."""
+    """Kill up to `max_kills` workers of a run until it ends; return their number."""
     killed = 0
-    while killed < most and process.poll() is None:
-        time.sleep(rng.uniform(0, world.seconds / 3))
-        # A training whose worker was killed belongs to another process until it is gone.
+    while killed < max_kills and process.poll() is None:
+        time.sleep(rng.uniform(0, setup.seconds / 3))
+        # A training whose worker was killed is reparented until it ends.
         if workers := sorted(filter(_is_worker, set(trainings(folder).values()))):
             os.kill(int(rng.choice(workers)), signal.SIGKILL)
             killed += 1
@@ -214,17 +214,17 @@ def _is_worker(process: int) -> bool:
         return False
 
 
-PARTS: dict[str, Callable[[World, Path, int, np.random.Generator], str]] = {
+PARTS: dict[str, Callable[[Setup, Path, int, np.random.Generator], str]] = {
     "stop": stop,
     "workers": kill_workers,
 }
 
 
 def main() -> int:
-    """Run the parts, print the table, and return 1 where something was lost."""
+    """Run the parts, print the table, and return 1 if anything was lost."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--n", type=int, default=40, help="kills, of both parts together")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--n", type=int, default=40, help="number of kills of both parts together")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
     parser.add_argument("--work", type=Path, default=Path("soak/launch"), help="folder to work in")
     arguments = parser.parse_args()
@@ -232,11 +232,11 @@ def main() -> int:
     arguments.work.mkdir(parents=True)
     work = arguments.work.resolve()
     rng = np.random.default_rng(arguments.seed)
-    world = make_world(work, rng)
+    setup = make_setup(work, rng)
     n_lost = 0
     for part in arguments.parts:
         try:
-            what = "kept  " + PARTS[part](world, work, arguments.n // len(arguments.parts), rng)
+            what = "kept  " + PARTS[part](setup, work, arguments.n // len(arguments.parts), rng)
         except LostError as error:
             n_lost += 1
             what = f"LOST  {error}"

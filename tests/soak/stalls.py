@@ -1,7 +1,4 @@
-"""Stalls for real: what is done to a training so that it stops learning.
-
-Each is done before a step, to the training or to its batch, and lasts.
-"""
+"""Faults that make a training stall, injected before a step."""
 
 import math
 from collections.abc import Callable, Collection, Iterator
@@ -13,70 +10,72 @@ from unittest.mock import patch
 import torch
 
 from hearback.engine.training.stall_detector import Step
-from hearback.reading.training import ReadingTraining
+from hearback.engine.training.trainer import Trainer
 from hearback.reading.window_batches import Batch
 
-Deed = Callable[[ReadingTraining, Batch], Batch]
+# Changes the trainer or the batch of a step; returns the batch.
+Fault = Callable[[Trainer, Batch], Batch]
 
 
 @dataclass(frozen=True)
 class Stall:
-    """What is done, in which precision, and what the guard should say."""
+    """A fault, the regular expression of the reason to be reported, and the precision."""
 
-    deed: Deed
-    said: str  # a regular expression
+    fault: Fault
+    reason: str
     precision: str = "float32"
 
 
 @contextmanager
-def provoked(deed: Deed, attempts: Collection[int], after: int = 0) -> Iterator[list[int]]:
-    """Let a stall happen in these attempts, after so many steps of each that this process makes.
+def injected(fault: Fault, attempts: Collection[int], after: int = 0) -> Iterator[list[int]]:
+    """Inject a fault in these attempts, after so many steps of each that this process takes.
 
-    Gives a list that grows by the number of an attempt with each of its steps.
+    Yields a list of the attempt of each step, which grows with every step.
     """
-    step, made = ReadingTraining._step, list[int]()
+    training_step, attempt_of_steps = Trainer.training_step, list[int]()
 
-    def provoked_step(self: ReadingTraining, batch: Batch, factor: float) -> Step:
-        if self.attempt in attempts and made.count(self.attempt) >= after:
-            batch = deed(self, batch)
-        made.append(self.attempt)
-        return step(self, batch, factor)
+    def step_with_fault(self: Trainer, batch: Any, factor: float) -> Step:
+        attempt = self.run.attempt
+        if attempt in attempts and attempt_of_steps.count(attempt) >= after:
+            batch = fault(self, batch)
+        attempt_of_steps.append(attempt)
+        return training_step(self, batch, factor)
 
-    with patch.object(ReadingTraining, "_step", provoked_step):
-        yield made
-
-
-def freeze(training: ReadingTraining, batch: Batch) -> Batch:
-    """Let every gradient be zero."""
-    return _scale_gradients(training, batch, 0.0)
+    with patch.object(Trainer, "training_step", step_with_fault):
+        yield attempt_of_steps
 
 
-def starve(training: ReadingTraining, batch: Batch) -> Batch:
-    """Let gradients be so small that Adam's epsilon outweighs them."""
-    return _scale_gradients(training, batch, 1e-9)
+def zero_gradients(trainer: Trainer, batch: Batch) -> Batch:
+    """Make every gradient zero."""
+    return _scale_gradients(trainer, batch, 0.0)
 
 
-def _scale_gradients(training: ReadingTraining, batch: Batch, scale: float) -> Batch:
-    for parameter in training.model.parameters():
+def tiny_gradients(trainer: Trainer, batch: Batch) -> Batch:
+    """Make gradients small compared to Adam's epsilon."""
+    return _scale_gradients(trainer, batch, 1e-9)
+
+
+def _scale_gradients(trainer: Trainer, batch: Batch, scale: float) -> Batch:
+    for parameter in trainer.model.parameters():
         if parameter.requires_grad and not parameter._backward_hooks:
             parameter.register_hook(lambda gradient: scale * gradient)
     return batch
 
 
-def stop_the_optimizer(training: ReadingTraining, batch: Batch) -> Batch:
-    """Let the learning rate be zero, whatever the recipe says."""
-    for group in training.optimizer.param_groups:
+def zero_learning_rate(trainer: Trainer, batch: Batch) -> Batch:
+    """Set the learning rate to zero, whatever the recipe."""
+    for group in trainer.optimizer.param_groups:
         group["peak_lr"] = 0.0
     return batch
 
 
-def poison(training: ReadingTraining, batch: Batch) -> Batch:
-    """Let one recording be no number."""
+def nan_sample(trainer: Trainer, batch: Batch) -> Batch:
+    """Put a NaN into one recording."""
     return _with_sample(batch, math.nan)
 
 
-def shout(training: ReadingTraining, batch: Batch) -> Batch:
-    """Let one recording be finite, and its power infinite."""
+def huge_sample(trainer: Trainer, batch: Batch) -> Batch:
+    """Make one recording's power overflow."""
     return _with_sample(batch, 1e30)
 
 
@@ -86,32 +85,32 @@ def _with_sample(batch: Batch, value: float) -> Batch:
     return replace(batch, waveforms=waveforms)
 
 
-def overflow(training: ReadingTraining, batch: Batch) -> Batch:
-    """Let gradients be beyond fp16's range on their way back from the logits."""
+def overflowing_gradients(trainer: Trainer, batch: Batch) -> Batch:
+    """Scale the logits' gradients beyond fp16's range."""
 
-    def steepen(module: torch.nn.Module, inputs: Any, logits: torch.Tensor) -> None:  # noqa: ANN401
+    def scale_gradient(module: torch.nn.Module, inputs: Any, logits: torch.Tensor) -> None:
         if logits.requires_grad:
             logits.register_hook(lambda gradient: 1e12 * gradient)
 
-    if not training.model._forward_hooks:
-        training.model.register_forward_hook(steepen)
+    if not trainer.model._forward_hooks:
+        trainer.model.register_forward_hook(scale_gradient)
     return batch
 
 
-def dull(training: ReadingTraining, batch: Batch) -> Batch:
-    """Let the logits hardly depend on anything: small gradients, and a loss that stays put."""
-    if not training.model._forward_hooks:
-        training.model.register_forward_hook(lambda module, inputs, logits: 1e-4 * logits)
+def constant_logits(trainer: Trainer, batch: Batch) -> Batch:
+    """Scale the logits to almost zero: small gradients and a constant loss."""
+    if not trainer.model._forward_hooks:
+        trainer.model.register_forward_hook(lambda module, inputs, logits: 1e-4 * logits)
     return batch
 
 
-# What one step, or a few in a row, betray.
-PLAIN = {
-    "frozen gradients": Stall(freeze, "gradient norm 0 for 5 steps"),
-    "gradients below Adam's epsilon": Stall(starve, "gradient norm .*e-.* for 5 steps"),
-    "learning rate zero": Stall(stop_the_optimizer, "no parameter has moved for 5 steps"),
-    "a recording of NaN": Stall(poison, "the loss is nan, from the scores of train"),
-    "a recording of NaN, bf16": Stall(poison, "the loss is nan, from the sc", "bfloat16"),
-    "a recording of 1e30": Stall(shout, "the loss is nan, from the scores of train"),
-    "fp16 overflow": Stall(overflow, "20 steps in a row were skipped", "float16"),
+# Detected within a few steps.
+IMMEDIATE = {
+    "zero gradients": Stall(zero_gradients, "gradient norm 0 for 5 steps"),
+    "gradients below Adam's epsilon": Stall(tiny_gradients, "gradient norm .*e-.* for 5 steps"),
+    "learning rate zero": Stall(zero_learning_rate, "no parameter has moved for 5 steps"),
+    "a recording of NaN": Stall(nan_sample, "the loss is nan, from the logits of train"),
+    "a recording of NaN, bf16": Stall(nan_sample, "the loss is nan, from the lo", "bfloat16"),
+    "a recording of 1e30": Stall(huge_sample, "the loss is nan, from the logits of train"),
+    "fp16 overflow": Stall(overflowing_gradients, "20 steps in a row were skipped", "float16"),
 }

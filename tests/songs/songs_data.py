@@ -1,4 +1,4 @@
-"""Snippets of tones for voices over noise for music, and the options of a training on them."""
+"""Snippets with tones as voices and noise as music, and options of a training on them."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hearback.songs.separation.methods import SOUND_RATE
 
 MEN, WOMEN = ("m0", "m1", "m2", "m3"), ("f0", "f1", "f2", "f3")
 DUETS = [(*pair[::step],) for pair in zip(MEN, WOMEN, strict=True) for step in (1, -1)]
-# Who sings in each snippet: 8 of no voice, 12 of a man, 12 of a woman, 8 of both.
+# The singers of each snippet: 8 without a voice, 12 of a man, 12 of a woman, 8 of both.
 SINGERS: list[tuple[str, ...]] = [
     *[()] * 8,
     *[(man,) for man in MEN] * 3,
@@ -30,7 +30,7 @@ def label_of(singers: tuple[str, ...]) -> int:
 
 
 def snippet(number: int) -> np.ndarray:
-    """Return (72000,) float32 at 24 kHz: noise, and a tone for each who sings."""
+    """Return a snippet, (72000,) float32 at 24 kHz: noise, and a tone for each singer."""
     rng = np.random.default_rng(number)
     sound = rng.normal(0, 0.02, N_SAMPLES)
     for singer in SINGERS[number]:
@@ -64,12 +64,31 @@ def training_flags(songs: Path, folder: Path) -> list[str]:
         "runs": folder / "runs",
     }
     flags = [part for name, path in places.items() for part in (f"--{name}", str(path))]
-    # In float32 on a CPU: the same on every machine.
+    # float32 on a CPU gives the same results on every machine.
     return [*flags, "--n_folds", "3", "--device", "cpu", "--precision", "float32"]
 
 
 def read_options(*flags: Any) -> SongOptions:
-    """Return the options as a command line gives them."""
+    """Parse flags as the command line does."""
     parser = cli.parser(None)
     add_options(parser)
     return options_from(parser.parse_args(list(map(str, flags))))
+
+
+class Halved:
+    """A separation that scales the amplitude by `factor`, and counts the snippets."""
+
+    def __init__(self, version: int = 1, factor: float = 0.5, backend: str = "halved") -> None:
+        self.version, self.factor, self.backend = version, factor, backend
+        self.n_snippets = 0
+
+    def describe(self) -> dict[str, Any]:
+        return {"backend": self.backend, "version": self.version}
+
+    def separate(self, waveform: np.ndarray) -> np.ndarray:
+        assert waveform.shape == (N_SAMPLES,)
+        self.n_snippets += 1
+        return (self.factor * waveform).astype(np.float32)
+
+    def close(self) -> None:
+        pass

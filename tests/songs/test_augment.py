@@ -1,4 +1,4 @@
-"""songs/augment.py: each effect changes what it should, where it should, and nothing else."""
+"""Augmentation of the songs: each effect, mix-up and shuffling."""
 
 import json
 from dataclasses import asdict
@@ -47,7 +47,7 @@ def test_nothing_happens_by_default(spectrogram: np.ndarray, rng: np.random.Gene
     assert np.array_equal(SpectrogramAugmentation().apply(spectrogram, rng), spectrogram)
 
 
-def test_the_same_seed_gives_the_same_and_the_input_stays(spectrogram: np.ndarray) -> None:
+def test_augmentation_is_reproducible_and_leaves_the_input(spectrogram: np.ndarray) -> None:
     before = spectrogram.copy()
     augmentation = SpectrogramAugmentation(reverse=0.5, time_masks=0.5, frequency_masks=0.5)
     for seed in range(8):
@@ -59,13 +59,13 @@ def test_the_same_seed_gives_the_same_and_the_input_stays(spectrogram: np.ndarra
         torch.from_numpy(one)  # which refuses the negative strides of a mere view
 
 
-def test_it_survives_json() -> None:
-    augmentation = SpectrogramAugmentation(reverse=0.5, time_masks=1.0, time_masks_most=3)
+def test_augmentations_round_trip_as_json() -> None:
+    augmentation = SpectrogramAugmentation(reverse=0.5, time_masks=1.0, max_time_masks=3)
     assert SpectrogramAugmentation(**json.loads(json.dumps(asdict(augmentation)))) == augmentation
 
 
 def test_the_reversed_waveform_has_the_reversed_spectrogram(rng: np.random.Generator) -> None:
-    waveform = swept(128 * HOP + 1, rng)  # the frames' centres then lie the same from either end
+    waveform = swept(128 * HOP + 1, rng)  # the frames are then symmetric
     backwards = mel_db(reverse(waveform))
     np.testing.assert_allclose(reverse(mel_db(waveform)), backwards, atol=0.05)
     assert np.abs(mel_db(waveform) - backwards).mean() > 5
@@ -82,18 +82,18 @@ def test_reversal_holds_for_a_snippet_up_to_the_alignment_of_frames(
 
 
 @pytest.mark.parametrize(("effect", "axis"), [("time_masks", 0), ("frequency_masks", 1)])
-def test_a_mask_covers_a_stretch_of_one_axis_with_the_mean(
+def test_a_mask_sets_an_interval_of_one_axis_to_the_mean(
     spectrogram: np.ndarray, rng: np.random.Generator, effect: str, axis: int
 ) -> None:
     singular: Any = {
         effect: 1.0,
-        f"{effect}_most": 1,
+        f"max_{effect}": 1,
         f"{effect.removesuffix('s')}_share_low": 0.1,
         f"{effect.removesuffix('s')}_share_high": 0.2,
     }
     augmentation = SpectrogramAugmentation(**singular)
     length = spectrogram.shape[axis]
-    has_pretrained_init = set()
+    starts = set()
     for _ in range(40):
         masked = augmentation.apply(spectrogram, rng)
         changed = masked != spectrogram
@@ -102,16 +102,16 @@ def test_a_mask_covers_a_stretch_of_one_axis_with_the_mean(
         assert np.ptp(lines) + 1 == len(lines)  # one stretch
         assert 0.1 * length - 1 <= len(lines) <= 0.2 * length + 1
         np.testing.assert_allclose(masked[changed], spectrogram.mean(), rtol=1e-6)
-        has_pretrained_init.add(int(lines[0]))
-    assert min(has_pretrained_init) < 0.3 * length
-    assert max(has_pretrained_init) > 0.6 * length
+        starts.add(int(lines[0]))
+    assert min(starts) < 0.3 * length
+    assert max(starts) > 0.6 * length
 
 
-def test_masks_are_as_many_as_the_range_says(
+def test_the_number_of_masks_is_in_its_range(
     spectrogram: np.ndarray, rng: np.random.Generator
 ) -> None:
     augmentation = SpectrogramAugmentation(
-        time_masks=1.0, time_masks_most=3, time_mask_share_low=0.02, time_mask_share_high=0.02
+        time_masks=1.0, max_time_masks=3, time_mask_share_low=0.02, time_mask_share_high=0.02
     )
     seen = set()
     for _ in range(60):
@@ -132,24 +132,26 @@ def test_a_waveform_is_masked_with_silence_and_reversed(
     assert np.array_equal(changed[~silent], waveform[::-1][~silent])
 
 
-def test_a_waveforms_gain_is_in_its_range(waveform: np.ndarray, rng: np.random.Generator) -> None:
+def test_the_gain_of_a_waveform_is_in_its_range(
+    waveform: np.ndarray, rng: np.random.Generator
+) -> None:
     augmentation = SpectrogramAugmentation(gain=1.0, gain_low=0.5, gain_high=2.0)
     factors = [augmentation.apply(waveform, rng)[0] / waveform[0] for _ in range(60)]
     assert 0.5 <= min(factors) < 0.8
     assert 1.7 < max(factors) <= 2.0
 
 
-def test_probabilities_are_kept(waveform: np.ndarray, rng: np.random.Generator) -> None:
+def test_effects_have_their_probability(waveform: np.ndarray, rng: np.random.Generator) -> None:
     augmentation = SpectrogramAugmentation(reverse=0.25)
     short = waveform[:10]
     n_reversed = sum(augmentation.apply(short, rng)[0] != short[0] for _ in range(1000))
     assert 200 < n_reversed < 300
 
 
-def test_what_a_kind_of_features_cannot_have_is_refused(
+def test_effects_for_other_features_are_refused(
     spectrogram: np.ndarray, waveform: np.ndarray, rng: np.random.Generator
 ) -> None:
-    with pytest.raises(HearbackError, match="no frequencies"):
+    with pytest.raises(HearbackError, match="frequency masks"):
         SpectrogramAugmentation(frequency_masks=0.5).apply(waveform, rng)
     with pytest.raises(HearbackError, match="gain"):
         SpectrogramAugmentation(gain=0.5).apply(spectrogram, rng)
@@ -163,17 +165,17 @@ def test_what_a_kind_of_features_cannot_have_is_refused(
         {"gain": float("nan")},
         {"time_mask_share_high": 1.1},
         {"frequency_mask_share_low": 0.5, "frequency_mask_share_high": 0.4},
-        {"frequency_masks_fewest": 3, "frequency_masks_most": 2},
-        {"time_masks_fewest": -1},
+        {"min_frequency_masks": 3, "max_frequency_masks": 2},
+        {"min_time_masks": -1},
         {"gain_low": -0.5},
     ],
 )
-def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(HearbackError, match="augmentation"):
         SpectrogramAugmentation(**wrong)
 
 
-def test_shuffling_plays_all_pieces_in_another_order(rng: np.random.Generator) -> None:
+def test_shuffling_permutes_all_pieces(rng: np.random.Generator) -> None:
     sample_rate, n_pieces = 16_000, 7
     waveform = np.repeat(np.arange(1, n_pieces + 1, dtype=np.float32), 4_000)[:-3]  # 7 unevenly
     before = waveform.copy()
@@ -189,7 +191,7 @@ def test_shuffling_plays_all_pieces_in_another_order(rng: np.random.Generator) -
     assert np.abs(np.diff(shuffled)).max() <= 2 * n_pieces / n_fade
 
 
-def test_shuffling_is_the_generators(waveform: np.ndarray) -> None:
+def test_shuffling_depends_on_the_generator(waveform: np.ndarray) -> None:
     one, same, other = (
         shuffle(waveform, 12, 16_000, np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
@@ -197,12 +199,12 @@ def test_shuffling_is_the_generators(waveform: np.ndarray) -> None:
     assert not np.array_equal(one, other)
 
 
-def test_pieces_that_cannot_fade_are_refused(waveform: np.ndarray) -> None:
+def test_pieces_too_short_to_fade_are_refused(waveform: np.ndarray) -> None:
     with pytest.raises(HearbackError, match="400 pieces are too short"):
         shuffle(waveform, 400, 16_000, np.random.default_rng(0))
 
 
-def test_mix_up_mixes_features_and_targets_alike(rng: np.random.Generator) -> None:
+def test_mix_up_mixes_features_and_targets_equally(rng: np.random.Generator) -> None:
     n = 64
     labels = torch.arange(n) % N_CLASSES
     targets = torch.nn.functional.one_hot(labels, N_CLASSES).float()
@@ -221,7 +223,7 @@ def test_mix_up_mixes_features_and_targets_alike(rng: np.random.Generator) -> No
     )
 
 
-def test_mix_ups_proportion_follows_the_beta_distribution(rng: np.random.Generator) -> None:
+def test_the_share_of_mix_up_is_beta_distributed(rng: np.random.Generator) -> None:
     inputs = torch.tensor([[0.0], [1.0]])
     shares = []
     for _ in range(4000):
@@ -235,7 +237,7 @@ def test_mix_ups_proportion_follows_the_beta_distribution(rng: np.random.Generat
     assert moved.var() == pytest.approx(0.25 / (2 * 0.4 + 1), abs=0.01)
 
 
-def test_mix_up_of_nothing() -> None:
+def test_mix_up_with_alpha_0() -> None:
     inputs, targets = torch.randn(4, 3), torch.eye(4)
     mixed, soft = mix_up(inputs, targets, 0.0, np.random.default_rng(0))
     assert torch.equal(mixed, inputs)

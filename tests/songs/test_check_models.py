@@ -1,4 +1,4 @@
-"""The tables that hearback.songs.steps.check_models prints, on fabricated folds."""
+"""The tables of the step check_models, and the retraining of outliers, on fabricated folds."""
 
 import runpy
 import subprocess
@@ -11,10 +11,10 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation import outliers
+from hearback.engine.evaluation import check_models as engine_step
 from hearback.engine.evaluation.outliers import Outlier
 from hearback.songs.steps import check_models
-from tests.songs.test_evaluation import make_probabilities, make_snippets, write_data, write_folds
+from tests.songs.fabricated_folds import make_probabilities, make_snippets, write_data, write_folds
 
 GOOD = np.full((192, 4), 0.1) + 0.6 * np.eye(4)[make_snippets()["label"]]
 STALLED = np.where((make_snippets()["fold"] == 1).to_numpy()[:, None], 0.25, GOOD)
@@ -71,11 +71,11 @@ def test_every_model_and_ensemble_is_scored(
         np.testing.assert_allclose(per_fold, expected, atol=1e-4)
         assert f"\nConfusion matrix of {name}\n" in output
     assert line_of(output, "Out of fold", "majority class")[:2] == ["192", "0.2500"]
-    assert section(output, "Accuracy on several singers")
-    assert line_of(output, "Differences", "resnet34_repet against resnet34")[0] == "192"
+    assert section(output, "Recall of several singers")
+    assert line_of(output, "Differences", "resnet34_repet - resnet34")[0] == "192"
 
 
-def test_the_status_tells_that_a_fold_stands_out(
+def test_the_status_is_1_if_a_fold_stands_out(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_folds(folder / "assets", "cnn4", STALLED)
@@ -93,7 +93,7 @@ def test_folds_that_are_not_trained_are_named(
 ) -> None:
     write_folds(folder / "assets", "cnn4_s3", GOOD, folds=[1])
     run(monkeypatch, folder)
-    assert "cnn4_s3: folds [0, 2] are not trained; python -m hearback.songs.steps.train\n" in (
+    assert "cnn4_s3: folds [0, 2] are not trained; python -m hearback.songs train\n" in (
         capsys.readouterr().out
     )
 
@@ -103,10 +103,10 @@ def flags_of(folder: Path, *more: str) -> list[str]:
     return ["--fold", "1", *folders, "--n_folds", "3", "--attempt", "2", *more]
 
 
-def command_for(model: str, said: str, folder: Path) -> list[str]:
+def retrain_arguments(model: str, said: str, folder: Path) -> list[str]:
     outlier = Outlier(model, 1, "", said)
     read = check_models.read_command
-    return outliers.command_for(outlier, folder / "data", folder / "assets", read)
+    return engine_step.retrain_arguments(outlier, folder / "data", folder / "assets", read)
 
 
 @pytest.mark.parametrize(
@@ -121,15 +121,15 @@ def command_for(model: str, said: str, folder: Path) -> list[str]:
         ),
     ],
 )
-def test_a_training_of_the_very_model_and_fold_is_run(
+def test_retrain_runs_a_training_of_that_model_and_fold(
     tmp_path: Path, model: str, program: str, flags: str
 ) -> None:
     words = ["python", "-m", program, *flags_of(tmp_path), *flags.split()]
-    assert command_for(model, " ".join(words), tmp_path) == [sys.executable, *words[1:]]
+    assert retrain_arguments(model, " ".join(words), tmp_path) == [sys.executable, *words[1:]]
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("retrain_command", "reason"),
     [
         ("rm -rf {home}", "not python -m hearback.songs.recipes.cnn4"),
         ("python songs/train_cnn4.py {flags}", "not python -m hearback.songs.recipes.cnn4"),
@@ -138,7 +138,7 @@ def test_a_training_of_the_very_model_and_fold_is_run(
             "not python -m hearback.songs.recipes.cnn4",
         ),
         (
-            "python -m hearback.songs.steps.infer {flags}",
+            "python -m hearback.songs infer {flags}",
             "not python -m hearback.songs.recipes.cnn4",
         ),
         ("python -m pip install evil", "not python -m hearback.songs.recipes.cnn4"),
@@ -147,28 +147,34 @@ def test_a_training_of_the_very_model_and_fold_is_run(
             "python -m hearback.songs.recipes.cnn4 {flags} --evil yes",
             "unrecognized arguments: --evil",
         ),
-        ("python -m hearback.songs.recipes.cnn4 {flags} --fold 0", "it is of fold 0"),
+        ("python -m hearback.songs.recipes.cnn4 {flags} --fold 0", "it trains fold 0"),
         ("python -m hearback.songs.recipes.cnn4 {flags} --seed 2", "it trains cnn4_s2"),
         ("python -m hearback.songs.recipes.cnn4 {flags} --separate repet", "it trains cnn4_repet"),
-        ("python -m hearback.songs.recipes.cnn4 {flags} --assets /else", "its --assets is not"),
-        ("python -m hearback.songs.recipes.cnn4 {flags} --data /else", "its --data is not"),
+        (
+            "python -m hearback.songs.recipes.cnn4 {flags} --assets /else",
+            "its --assets, relative to this folder, is not",
+        ),
+        (
+            "python -m hearback.songs.recipes.cnn4 {flags} --data /else",
+            "its --data, relative to this folder, is not",
+        ),
         ("python -m hearback.songs.recipes.cnn4 '{flags}", "No closing quotation"),
     ],
 )
-def test_nothing_else_is_run(tmp_path: Path, said: str, why: str) -> None:
-    command = said.format(home=tmp_path, flags=" ".join(flags_of(tmp_path)))
-    with pytest.raises(HearbackError, match=f"cnn4_1.json: --retrain does not run.*{why}"):
-        command_for("cnn4", command, tmp_path)
+def test_retrain_runs_nothing_else(tmp_path: Path, retrain_command: str, reason: str) -> None:
+    command = retrain_command.format(home=tmp_path, flags=" ".join(flags_of(tmp_path)))
+    with pytest.raises(HearbackError, match=f"cnn4_1.json: --retrain does not run.*{reason}"):
+        retrain_arguments("cnn4", command, tmp_path)
 
 
-def test_a_model_of_no_recipe_is_not_run(tmp_path: Path) -> None:
+def test_a_model_without_a_recipe_is_not_retrained(tmp_path: Path) -> None:
     for model in ("evil", "../evil"):
-        said = " ".join(["python", "-m", f"hearback.songs.recipes.{model}", *flags_of(tmp_path)])
+        command = " ".join(["python", "-m", f"hearback.songs.recipes.{model}", *flags_of(tmp_path)])
         with pytest.raises(HearbackError, match="does not run its command"):
-            command_for(model, said, tmp_path)
+            retrain_arguments(model, command, tmp_path)
 
 
-def test_retrain_runs_the_command_and_shows_how_it_is_then(
+def test_retrain_runs_the_command_and_prints_the_tables_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["python", "-m", "hearback.songs.recipes.cnn4", *flags_of(folder)]
@@ -196,7 +202,7 @@ def test_the_confusion_matrices_are_drawn(
     assert f"wrote {path}" in capsys.readouterr().out
     other = folder / "confusion.doc"
     assert run(monkeypatch, folder, "--picture", str(other)) == 2
-    assert "no picture has this ending; use one of" in capsys.readouterr().err
+    assert "unknown picture format; use one of" in capsys.readouterr().err
     assert not other.exists()
 
 

@@ -1,4 +1,4 @@
-"""songs/convolutions.py: unrolled convolutions are the convolutions that they take the place of."""
+"""Unrolled convolutions give the results of the convolutions that they replace."""
 
 import copy
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hearback.songs.models.convolutions import (
-    MOST_POSITIONS,
+    MAX_POSITIONS,
     UnrolledConv2d,
     can_unroll,
     unroll_small,
@@ -23,60 +23,60 @@ def convolution(n_in: int = 4, n_out: int = 6, **changes: Any) -> nn.Conv2d:
     return nn.Conv2d(n_in, n_out, **fields)
 
 
-def run(network: nn.Module, pictures: Tensor) -> list[Tensor]:
-    """Return what a network sees, and the gradients of the pictures and of its weights."""
-    pictures = pictures.clone().requires_grad_()
-    seen = network(pictures)
-    weights = torch.linspace(-1, 1, seen.numel(), dtype=seen.dtype).view(seen.shape)
-    gradients = torch.autograd.grad((seen * weights).sum(), (pictures, *network.parameters()))
-    return [seen, *gradients]
+def run(network: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return a network's output, and the gradients of the images and of its weights."""
+    images = images.clone().requires_grad_()
+    output = network(images)
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
+    gradients = torch.autograd.grad((output * weights).sum(), (images, *network.parameters()))
+    return [output, *gradients]
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_the_result_and_its_gradients_are_the_convolution_s(order: torch.memory_format) -> None:
+def test_results_and_gradients_equal_the_convolution_s(order: torch.memory_format) -> None:
     usual = convolution().double().to(memory_format=order)  # type: ignore[call-overload]
-    pictures = torch.randn(SMALL, dtype=torch.float64).to(memory_format=order)
+    images = torch.randn(SMALL, dtype=torch.float64).to(memory_format=order)
     for ours, expected in zip(
-        run(UnrolledConv2d.in_place_of(usual), pictures), run(usual, pictures), strict=True
+        run(UnrolledConv2d.replacing(usual), images), run(usual, images), strict=True
     ):
         assert ours.shape == expected.shape
         torch.testing.assert_close(ours, expected)
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
-    unrolled = UnrolledConv2d.in_place_of(convolution(2, 3).double())
-    pictures = torch.randn(2, 2, 3, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(unrolled, (pictures,))
+def test_gradients_equal_finite_differences() -> None:
+    unrolled = UnrolledConv2d.replacing(convolution(2, 3).double())
+    images = torch.randn(2, 2, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(unrolled, (images,))
 
 
-def test_under_autocast_it_computes_in_bf16_as_a_convolution_does() -> None:
+def test_autocast_computes_in_bf16() -> None:
     usual = convolution(64, 32)
-    pictures = torch.randn(2, 64, 5, 7)
+    images = torch.randn(2, 64, 5, 7)
     with torch.autocast("cpu", torch.bfloat16):
         ours, expected = (
-            run(network, pictures) for network in (UnrolledConv2d.in_place_of(usual), usual)
+            run(network, images) for network in (UnrolledConv2d.replacing(usual), usual)
         )
     assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in expected]
     for mine, other in zip(ours, expected, strict=True):
         assert (mine - other).float().norm() < 1e-2 * other.float().norm()
 
 
-def test_large_pictures_are_left_to_the_usual_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    unrolled = UnrolledConv2d.in_place_of(convolution())
+def test_large_images_use_the_usual_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    unrolled = UnrolledConv2d.replacing(convolution())
     monkeypatch.setattr(
         "hearback.songs.models.convolutions._UnrolledProduct", None
-    )  # whoever uses it fails
-    assert unrolled(torch.randn(1, 4, MOST_POSITIONS + 1, 1)).shape == (1, 6, MOST_POSITIONS + 1, 1)
+    )  # any use of it fails
+    assert unrolled(torch.randn(1, 4, MAX_POSITIONS + 1, 1)).shape == (1, 6, MAX_POSITIONS + 1, 1)
     with pytest.raises(AttributeError):
-        unrolled(torch.randn(1, 4, MOST_POSITIONS, 1))
+        unrolled(torch.randn(1, 4, MAX_POSITIONS, 1))
 
 
-def test_a_part_that_does_not_learn_gets_no_gradient() -> None:
-    unrolled = UnrolledConv2d.in_place_of(convolution())
+def test_frozen_weights_get_no_gradient() -> None:
+    unrolled = UnrolledConv2d.replacing(convolution())
     unrolled.weight.requires_grad_(False)
-    pictures = torch.randn(SMALL, requires_grad=True)
-    unrolled(pictures).sum().backward()
-    assert pictures.grad is not None and unrolled.weight.grad is None
+    images = torch.randn(SMALL, requires_grad=True)
+    unrolled(images).sum().backward()
+    assert images.grad is not None and unrolled.weight.grad is None
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_a_part_that_does_not_learn_gets_no_gradient() -> None:
         {"padding_mode": "circular"},
     ],
 )
-def test_other_convolutions_stay(changes: dict[str, Any]) -> None:
+def test_other_convolutions_are_refused(changes: dict[str, Any]) -> None:
     usual = convolution(**changes)
     assert not can_unroll(usual)
     with pytest.raises(ValueError, match="not a 3×3 convolution"):
-        UnrolledConv2d.in_place_of(usual)
+        UnrolledConv2d.replacing(usual)
 
 
 def test_a_network_keeps_its_parameters_and_their_names() -> None:
@@ -110,9 +110,9 @@ def test_a_network_keeps_its_parameters_and_their_names() -> None:
     kinds = [type(module) for module in unrolled.modules() if isinstance(module, nn.Conv2d)]
     assert kinds == [UnrolledConv2d, UnrolledConv2d, nn.Conv2d]
     assert unrolled.state_dict().keys() == usual.state_dict().keys()
-    pictures = torch.randn(SMALL)
-    torch.testing.assert_close(run(unrolled, pictures), run(usual, pictures))
-    unroll_small(unrolled, most_positions=0)  # once more, with another limit
+    images = torch.randn(SMALL)
+    torch.testing.assert_close(run(unrolled, images), run(usual, images))
+    unroll_small(unrolled, max_positions=0)  # once more, with another limit
     assert {type(module) for module in unrolled.modules() if isinstance(module, nn.Conv2d)} == {
         UnrolledConv2d,
         nn.Conv2d,

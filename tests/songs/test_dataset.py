@@ -1,4 +1,4 @@
-"""The training set of the songs: folds by singer, its fingerprint, what is refused."""
+"""The training set of the songs: folds, fingerprint, refused data."""
 
 import shutil
 from pathlib import Path
@@ -13,18 +13,18 @@ from hearback.engine.data.problems import BadInput
 from hearback.engine.errors import HearbackError
 from hearback.songs.dataset import SongData, load_song_data
 from hearback.songs.separation.methods import open_separation
-from tests.songs.songs_data import N_SNIPPETS, write_songs
+from tests.songs.songs_data import N_SNIPPETS, Halved, write_songs
 
 N_FOLDS = 3
 
 
-def load(folder: Path, **others: Any) -> SongData:
-    return load_song_data(folder / "data", folder / "store", **{"n_folds": N_FOLDS, **others})
+def load(folder: Path, **changes: Any) -> SongData:
+    return load_song_data(folder / "data", folder / "store", **{"n_folds": N_FOLDS, **changes})
 
 
 @pytest.fixture
 def folder(songs_folder: Path, tmp_path: Path) -> Path:
-    """A folder of this test's own, to be changed."""
+    """A copy of the shared folder that a test may change."""
     load(songs_folder)
     for part in ("data", "store"):
         shutil.copytree(songs_folder / part, tmp_path / part)
@@ -57,13 +57,13 @@ def test_a_fold_is_trained_without_its_own_singers(songs_folder: Path) -> None:
         assert not own & set(groups.iloc[rows])
         assert not own & singers_of(data, rows)  # nor as the second of several
         others = np.setdiff1d(np.arange(N_SNIPPETS), np.concatenate([rows, held_out]))
-        for row in others:  # nothing is left out without need
+        for row in others:  # only rows with a held-out singer are left out
             assert own & singers_of(data, np.array([row]))
         left_out += len(others)
     assert left_out > 0
 
 
-def test_without_groups_each_fold_trains_on_all_others(songs_folder: Path) -> None:
+def test_without_groups_a_fold_trains_on_all_other_folds(songs_folder: Path) -> None:
     data = load(songs_folder, group_by="none")
     for fold in range(N_FOLDS):
         together = np.concatenate([data.training_rows(fold), data.validation_rows(fold)])
@@ -79,7 +79,7 @@ def test_without_a_manifest_each_snippet_is_a_group(
 ) -> None:
     (folder / "data" / "manifest.csv").unlink()
     data = load(folder)
-    assert "no manifest, so a singer may stand on both sides of a fold" in capsys.readouterr().out
+    assert "no manifest: a singer may be in training and validation" in capsys.readouterr().out
     for fold in range(N_FOLDS):
         assert len(data.training_rows(fold)) + len(data.validation_rows(fold)) == N_SNIPPETS
 
@@ -111,14 +111,14 @@ def other_recording(data: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [other_label, other_singer, other_recording])
-def test_another_training_set_has_another_fingerprint(folder: Path, change: Any) -> None:
+def test_the_fingerprint_changes_with_the_training_set(folder: Path, change: Any) -> None:
     before = load(folder).fingerprint
     assert load(folder).fingerprint == before
     change(folder / "data")
     assert load(folder).fingerprint != before
 
 
-def test_neither_separation_nor_folds_are_in_the_fingerprint(songs_folder: Path) -> None:
+def test_the_fingerprint_is_independent_of_separation_and_folds(songs_folder: Path) -> None:
     plain = load(songs_folder)
     others = [
         load(songs_folder, separate="repet"),
@@ -130,7 +130,7 @@ def test_neither_separation_nor_folds_are_in_the_fingerprint(songs_folder: Path)
     assert plain.separation["backend"] == "none"
 
 
-def test_a_limit_takes_the_first_rows_and_leaves_the_stores_whole(folder: Path) -> None:
+def test_a_limit_takes_the_first_rows_and_keeps_complete_stores(folder: Path) -> None:
     whole = load(folder)
     assert len(whole.features("log_mel_40")) == N_SNIPPETS
     stored = {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*.npy")}
@@ -145,27 +145,14 @@ def test_a_limit_takes_the_first_rows_and_leaves_the_stores_whole(folder: Path) 
     assert load(folder, limit=N_SNIPPETS).fingerprint == whole.fingerprint
 
 
-class Halved:
-    """A separation that takes half of everything for music."""
-
-    def describe(self) -> dict[str, Any]:
-        return {"backend": "demucs", "version": 1}
-
-    def separate(self, waveform: np.ndarray) -> np.ndarray:
-        return waveform / 2
-
-    def close(self) -> None:
-        pass
-
-
-def test_features_are_those_of_the_separated_voices(
+def test_features_are_computed_from_the_separated_voices(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, opened = load(folder), []
 
     def open_halved(name: str) -> Any:
         opened.append(name)
-        return Halved() if name == "demucs" else open_separation(name)
+        return Halved(backend="demucs") if name == "demucs" else open_separation(name)
 
     for module in ("hearback.songs.dataset", "hearback.songs.store"):
         monkeypatch.setattr(f"{module}.open_separation", open_halved)
@@ -174,12 +161,12 @@ def test_features_are_those_of_the_separated_voices(
     features = plain.features("log_mel_40").get(name)
     assert features.shape == (299, 40) and features.dtype == np.float32
     halved = separated.features("log_mel_40").get(name)
-    # A quarter of the power, but for the rounding of 16 bits.
+    # A quarter of the power, up to the rounding of 16 bits.
     np.testing.assert_allclose(features - halved, np.log(4), atol=0.3)
-    assert separated.separation == Halved().describe()
+    assert separated.separation == Halved(backend="demucs").describe()
 
 
-def test_every_problem_is_told_at_once(folder: Path) -> None:
+def test_every_problem_is_reported_at_once(folder: Path) -> None:
     data = folder / "data"
     (data / "train" / "03.wav").write_bytes(b"no audio")
     (data / "train" / "05.wav").unlink()
@@ -190,11 +177,11 @@ def test_every_problem_is_told_at_once(folder: Path) -> None:
     manifest.write_text("\n".join(rows))
     with pytest.raises(BadInput) as refusal:
         load(folder)
-    for told in ("03.wav", "05.wav", "07.wav", "the class is '4'", "09.wav", "no row for the"):
-        assert told in str(refusal.value)
+    for message in ("03.wav", "05.wav", "07.wav", "the class is '4'", "09.wav", "no row for the"):
+        assert message in str(refusal.value)
 
 
-def test_strict_refuses_what_had_to_be_converted(folder: Path) -> None:
+def test_strict_refuses_converted_recordings(folder: Path) -> None:
     path = folder / "data" / "train" / "00.wav"
     sound, rate = soundfile.read(path)
     soundfile.write(path, np.stack([sound, sound], axis=1), rate)
@@ -203,7 +190,7 @@ def test_strict_refuses_what_had_to_be_converted(folder: Path) -> None:
         load(folder, strict=True)
 
 
-def test_fewer_groups_than_folds_are_an_error_in_words(tmp_path: Path) -> None:
+def test_fewer_groups_than_folds_are_an_error(tmp_path: Path) -> None:
     write_songs(tmp_path / "data")
     with pytest.raises(HearbackError, match="singers cannot make 40 folds"):
         load(tmp_path, n_folds=40)

@@ -1,6 +1,5 @@
-"""Out-of-fold tables of classes, and the fabricated folds that other tests of songs read."""
+"""Out-of-fold predictions of songs, and the tables that evaluate them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,81 +17,14 @@ from hearback.songs import evaluation
 from hearback.songs.dataset import SongData
 from hearback.songs.evaluation import PROBABILITIES, ClassOutOfFold, ModelName
 from hearback.songs.tables import CLASSES, read_snippets
-
-N_ROWS, N_FOLDS, N_SINGERS = 192, 3, 12
-SHARES = [0.25, 0.25, 0.25, 0.25]
-
-
-def make_snippets() -> pd.DataFrame:
-    """Return 192 snippets of 4 classes; a snippet's fold is its first singer's number modulo 3.
-
-    The second singers are the next but one in half of the snippets of several, whom another fold
-    has, and the next but two in the others, who is of the same fold.
-    """
-    numbers = np.arange(N_ROWS)
-    labels, first = numbers % 4, numbers // 4 % N_SINGERS
-    second = (first + np.where(numbers // 48 % 2, 2, 3)) % N_SINGERS
-    singers = np.select(
-        [labels == 0, labels == 3],
-        ["", [f"s{a};s{b}" for a, b in zip(first, second, strict=True)]],
-        default=[f"s{a}" for a in first],
-    )
-    return pd.DataFrame(
-        {
-            "filename": [f"train/train_{number:04}.ogg" for number in numbers],
-            "label": labels,
-            "singers": singers,
-            "music": [f"band {a}" for a in first],
-            "fold": first % N_FOLDS,
-        }
-    )
-
-
-def make_probabilities(quality: float, seed: int = 0) -> np.ndarray:
-    """Return (192, 4) probabilities; quality 0 is noise."""
-    logits = np.random.default_rng(seed).normal(0, 1, (N_ROWS, 4))
-    logits[np.arange(N_ROWS), make_snippets()["label"]] += quality
-    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-
-
-def write_data(data: Path) -> None:
-    """Write the labels and the manifest, without recordings, to the folder `data`."""
-    snippets = make_snippets()
-    names = snippets["filename"].str.removeprefix("train/")
-    (data / "train").mkdir(parents=True)
-    lines = (f"{name},{label}\n" for name, label in zip(names, snippets["label"], strict=True))
-    (data / "train_label.txt").write_text("".join(lines))
-    snippets[["singers", "music"]].assign(file=names).to_csv(data / "manifest.csv", index=False)
-
-
-def write_folds(
-    assets: Path,
-    model: str,
-    probabilities: np.ndarray,
-    folds: Sequence[int] = range(N_FOLDS),
-    **changes: Any,
-) -> None:
-    """Write finished folds of `model`, their metadata as a training has them but for `changes`."""
-    snippets = make_snippets()
-    table = snippets[["filename", "label"]].assign(
-        **dict(zip(PROBABILITIES, probabilities.T, strict=True))
-    )
-    name = ModelName.of(model)
-    for fold in folds:
-        rows = table[snippets["fold"] == fold]
-        loss = log_loss(rows["label"], rows[PROBABILITIES], labels=range(4))
-        flags = f"--fold {fold} --n_folds 3 --seed {name.seed} --separate {name.separation}"
-        fold_metadata = {
-            "recipe": {"name": model},
-            "recipe_fingerprint": "recipe",
-            "data_fingerprint": "data",
-            **{"n_folds": N_FOLDS, "group_by": None, "limit": None},
-            **{"base_rate": SHARES, "n_validation": len(rows), "seconds": 30.0},
-            "epochs": [{"epoch": 1, "validation_log_loss": loss}],
-            "retrain_command": f"python -m hearback.songs.recipes.{name.recipe} {flags} --attempt 2",
-            **changes,
-        }
-        save_fold(FoldFiles(assets, model, fold), {"weight": torch.zeros(1)}, rows, fold_metadata)
+from tests.songs.fabricated_folds import (
+    N_FOLDS,
+    N_ROWS,
+    make_probabilities,
+    make_snippets,
+    write_data,
+    write_folds,
+)
 
 
 def read(assets: Path, *models: str) -> list[ClassOutOfFold]:
@@ -123,7 +55,7 @@ def test_folds_are_read_back_as_they_were_written(tmp_path: Path) -> None:
     assert rows["fold"].tolist() == make_snippets()["fold"].tolist()
 
 
-def test_losses_are_what_scikit_learn_computes_and_gains_are_on_the_shares(tmp_path: Path) -> None:
+def test_losses_equal_scikit_learn_and_gains_are_over_the_shares(tmp_path: Path) -> None:
     probabilities, labels = make_probabilities(1), make_snippets()["label"]
     shares = [0.4, 0.3, 0.2, 0.1]
     write_folds(tmp_path, "cnn4", probabilities, base_rate=shares)
@@ -143,50 +75,54 @@ def test_losses_are_what_scikit_learn_computes_and_gains_are_on_the_shares(tmp_p
     "shares",
     [None, 0.25, [0.5, 0.5], [0.5, 0.5, 0.5, -0.5], [1, 1, 0, 0], [float("nan")] * 4, ["a"] * 4],
 )
-def test_a_story_without_the_classes_shares_is_refused(tmp_path: Path, shares: Any) -> None:
+def test_metadata_without_the_shares_of_the_classes_are_refused(
+    tmp_path: Path, shares: Any
+) -> None:
     write_folds(tmp_path, "cnn4", make_probabilities(1), base_rate=shares)
-    with pytest.raises(HearbackError, match=r"cnn4_0\.json: says nothing usable of base_rate"):
+    with pytest.raises(HearbackError, match=r"cnn4_0\.json: base_rate missing or invalid"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"label": 4}, "a label is none of 0 to 3"),
-        ({"label": -1}, "a label is none of 0 to 3"),
-        ({"p0": 0.9, "p1": 0.9}, "are not shares of one"),
-        ({"p2": np.nan}, "are not shares of one"),
+        ({"label": 4}, "a label is not from 0 to 3"),
+        ({"label": -1}, "a label is not from 0 to 3"),
+        ({"p0": 0.9, "p1": 0.9}, "do not sum to one"),
+        ({"p2": np.nan}, "do not sum to one"),
         ({"p3": "much"}, "much"),
     ],
 )
-def test_predictions_that_are_none_are_refused(
-    tmp_path: Path, change: dict[str, Any], said: str
+def test_invalid_predictions_are_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     write_folds(tmp_path, "cnn4", make_probabilities(1), folds=[0])
     files = FoldFiles(tmp_path, "cnn4", 0)
     rows = pd.read_csv(files.oof).assign(**change)
     fold_metadata = {**read(tmp_path)[0].metadata_by_fold[0]}
     save_fold(files, {"weight": torch.zeros(1)}, rows, fold_metadata)
-    with pytest.raises(HearbackError, match=rf"cnn4_0\.oof\.csv: cannot be read.*{said}"):
+    with pytest.raises(HearbackError, match=rf"cnn4_0\.oof\.csv: cannot be read.*{message}"):
         read(tmp_path)
 
 
-def test_folds_of_different_trainings_name_the_command_of_the_songs(tmp_path: Path) -> None:
+def test_folds_of_different_trainings_are_an_error_with_the_command(tmp_path: Path) -> None:
     write_folds(tmp_path, "cnn4", make_probabilities(1), folds=[0, 1])
     write_folds(tmp_path, "cnn4", make_probabilities(1), folds=[2], recipe_fingerprint="another")
-    with pytest.raises(HearbackError, match=r"recipe fingerprint.*python -m songs\.train trains"):
+    with pytest.raises(
+        HearbackError, match=r"recipe fingerprint.*python -m hearback\.songs train retrains"
+    ):
         read(tmp_path)
 
 
-def test_a_fold_that_learned_nothing_stands_out(tmp_path: Path) -> None:
+def test_a_fold_with_the_loss_of_the_base_rate_stands_out(tmp_path: Path) -> None:
     good = np.full((N_ROWS, 4), 0.1)
     good[np.arange(N_ROWS), make_snippets()["label"]] = 0.7
     stalled = np.where((make_snippets()["fold"] == 1).to_numpy()[:, None], 0.25, good)
     write_folds(tmp_path, "cnn4", good)
     write_folds(tmp_path, "resnet34", stalled)
     fine, bad = read(tmp_path)
-    assert outliers.folds_that_stand_out(fine) == {}
-    assert list(outliers.folds_that_stand_out(bad)) == [1]
+    assert outliers.outlier_reasons(fine) == {}
+    assert list(outliers.outlier_reasons(bad)) == [1]
 
 
 @pytest.mark.parametrize(
@@ -198,20 +134,20 @@ def test_a_fold_that_learned_nothing_stands_out(tmp_path: Path) -> None:
         ("cnn4_demucs_s12", ("cnn4", "demucs", 12)),
     ],
 )
-def test_a_model_s_name_says_recipe_separation_and_seed(
+def test_a_model_name_has_recipe_separation_and_seed(
     model: str, name: tuple[str, str, int]
 ) -> None:
-    assert ModelName.of(model) == name
+    assert ModelName.parse(model) == name
     assert str(ModelName(*name)) == model
 
 
 @pytest.mark.parametrize("model", ["", "_repet", "../cnn4", "CNN 4", "model.1"])
-def test_what_is_no_model_s_name_is_an_error(model: str) -> None:
-    with pytest.raises(HearbackError, match="is no model's name"):
-        ModelName.of(model)
+def test_an_invalid_model_name_is_an_error(model: str) -> None:
+    with pytest.raises(HearbackError, match="invalid model name"):
+        ModelName.parse(model)
 
 
-def test_scores_are_what_scikit_learn_computes_within_their_intervals() -> None:
+def test_scores_equal_scikit_learn_and_lie_within_their_intervals() -> None:
     labels, probabilities = make_snippets()["label"].to_numpy(), make_probabilities(1)
     predicted = probabilities.argmax(axis=1)
     found = evaluation.scores(labels, probabilities, np.arange(N_ROWS) // 4)
@@ -227,14 +163,14 @@ def test_scores_are_what_scikit_learn_computes_within_their_intervals() -> None:
     np.testing.assert_array_equal(matrix, confusion_matrix(labels, predicted))
 
 
-def test_macro_f1_of_a_class_that_nobody_saw_or_said_does_not_count() -> None:
+def test_macro_f1_ignores_classes_that_neither_occur_nor_are_predicted() -> None:
     matrix = np.array([[3, 1, 0, 0], [1, 3, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0]])
     assert evaluation.macro_f1(matrix[:2, :2]) == pytest.approx(0.75)
     assert evaluation.macro_f1(matrix * (np.arange(4) < 2)) == pytest.approx(0.75)
     assert evaluation.macro_f1(matrix) == pytest.approx(1.5 / 4)
 
 
-def test_rows_of_one_singer_count_as_one_for_the_intervals() -> None:
+def test_copies_of_rows_do_not_change_the_intervals() -> None:
     labels, probabilities = make_snippets()["label"].to_numpy(), make_probabilities(1)
     names = np.arange(N_ROWS)
     alone = evaluation.scores(labels, probabilities, names)
@@ -244,21 +180,21 @@ def test_rows_of_one_singer_count_as_one_for_the_intervals() -> None:
         assert together[name] == pytest.approx(score)
 
 
-def test_gains_are_paired() -> None:
+def test_differences_are_paired() -> None:
     labels = make_snippets()["label"].to_numpy()
     probabilities = make_probabilities(1)
     better = 0.9 * probabilities + 0.1 * np.eye(4)[labels]
-    gained = evaluation.gains(labels, better, probabilities, np.arange(N_ROWS))
+    differences = evaluation.paired_differences(labels, better, probabilities, np.arange(N_ROWS))
     found, before = (
         evaluation.scores(labels, x, np.arange(N_ROWS)) for x in (better, probabilities)
     )
     for name in ("accuracy", "log loss"):
         difference = found[name].value - before[name].value
-        assert gained[name].value == pytest.approx(difference)
-        width, unpaired = (score.high - score.low for score in (gained[name], found[name]))
+        assert differences[name].value == pytest.approx(difference)
+        width, unpaired = (score.high - score.low for score in (differences[name], found[name]))
         assert width < unpaired
-    assert gained["log loss"].high < 0
-    same = evaluation.gains(labels, better, better, np.arange(N_ROWS))
+    assert differences["log loss"].high < 0
+    same = evaluation.paired_differences(labels, better, better, np.arange(N_ROWS))
     assert set(same["accuracy"]) == {0.0}
 
 
@@ -270,7 +206,7 @@ def test_the_majority_class_has_the_entropy_of_the_shares(snippets: pd.DataFrame
     assert table.row_gains().abs().max() == pytest.approx(0)
 
 
-def test_the_published_ensembles_are_plain_means_of_what_is_trained(
+def test_the_published_ensembles_are_plain_means_of_the_trained_models(
     tmp_path: Path, snippets: pd.DataFrame
 ) -> None:
     models = [
@@ -282,7 +218,7 @@ def test_the_published_ensembles_are_plain_means_of_what_is_trained(
         write_folds(tmp_path, model, probabilities)
     found = {
         ensemble.table.model: ensemble.table
-        for ensemble in evaluation.as_published(read(tmp_path), snippets)
+        for ensemble in evaluation.published_ensembles(read(tmp_path), snippets)
     }
     members = {
         "seeds of cnn4: cnn4 × 2": ("cnn4", "cnn4_s2"),
@@ -302,29 +238,29 @@ def test_an_ensemble_whose_members_have_no_fold_in_common_is_left_out(
 ) -> None:
     write_folds(tmp_path, "resnet34", make_probabilities(1), folds=[0, 1])
     write_folds(tmp_path, "resnet34_s2", make_probabilities(1), folds=[2])
-    assert evaluation.as_published(read(tmp_path), snippets) == []
+    assert evaluation.published_ensembles(read(tmp_path), snippets) == []
     write_folds(tmp_path, "resnet34_s2", make_probabilities(1), folds=[1])
-    (ensemble,) = evaluation.as_published(read(tmp_path), snippets)
+    (ensemble,) = evaluation.published_ensembles(read(tmp_path), snippets)
     assert set(ensemble.table.rows["fold"]) == {1}
 
 
-def test_what_separation_and_ensembles_gain_is_shown(
-    tmp_path: Path, snippets: pd.DataFrame
-) -> None:
+def test_differences_of_separation_and_ensembles(tmp_path: Path, snippets: pd.DataFrame) -> None:
     for seed, model in enumerate(("resnet34", "resnet34_s2", "resnet34_repet")):
         write_folds(tmp_path, model, make_probabilities(1, seed))
     tables = read(tmp_path)
-    frame = evaluation.differences(tables, evaluation.as_published(tables, snippets), snippets)
+    frame = evaluation.differences(
+        tables, evaluation.published_ensembles(tables, snippets), snippets
+    )
     assert frame.index.tolist() == [
-        "resnet34_repet against resnet34",
-        "system 1: resnet34 × 2 against resnet34",
+        "resnet34_repet - resnet34",
+        "system 1: resnet34 × 2 - resnet34",
     ]
     accuracies = {table.model: table.fold_accuracies().mean() for table in tables}
     expected = accuracies["resnet34_repet"] - accuracies["resnet34"]
     assert float(frame["accuracy"].iloc[0].split()[0]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_confusion_of_every_fold_adds_up(tmp_path: Path) -> None:
+def test_the_confusion_of_the_folds_sums_to_that_of_all_rows(tmp_path: Path) -> None:
     write_folds(tmp_path, "cnn4", make_probabilities(1))
     (table,) = read(tmp_path)
     frame = evaluation.confusion_table(table)
@@ -332,15 +268,15 @@ def test_confusion_of_every_fold_adds_up(tmp_path: Path) -> None:
     assert tuple(frame.columns) == CLASSES and list(frame.loc["all"].index) == list(CLASSES)
     parts = sum(frame.loc[f"fold {fold}"].to_numpy() for fold in range(3))
     np.testing.assert_array_equal(frame.loc["all"].to_numpy(), parts)
-    by_class = evaluation.accuracy_by_class([table]).loc["cnn4"]
+    by_class = evaluation.recall_table([table]).loc["cnn4"]
     np.testing.assert_allclose(by_class, np.diag(parts) / 48)
 
 
 @pytest.mark.parametrize("group_by", [None, "none"])
-def test_several_singers_are_told_apart_by_whom_training_has_heard(
+def test_recall_of_several_singers_by_whether_training_has_one(
     tmp_path: Path, snippets: pd.DataFrame, group_by: str | None
 ) -> None:
-    # Found are those whose second singer is of another fold, and no others.
+    # Only snippets with a second singer of another fold are predicted correctly.
     numbers = np.arange(N_ROWS)
     finds = numbers // 48 % 2 == 1
     predicted = np.where((numbers % 4 == 3) & ~finds, 1, numbers % 4)
@@ -352,7 +288,7 @@ def test_several_singers_are_told_apart_by_whom_training_has_heard(
         assert frame.loc["cnn4"].tolist() == [24, 0.0, 24, 1.0]
 
 
-def test_whom_training_has_heard_is_what_it_is_trained_on(
+def test_known_singers_are_those_of_the_training_rows(
     tmp_path: Path, snippets: pd.DataFrame
 ) -> None:
     folds = make_snippets()["fold"].to_numpy()

@@ -1,4 +1,4 @@
-"""What the models see of a snippet."""
+"""Features of the songs."""
 
 import librosa
 import numpy as np
@@ -10,7 +10,7 @@ from hearback.songs.features import FEATURES, N_SAMPLES, log_mel_40, mel_db_128
 
 @pytest.fixture(scope="module")
 def snippet() -> np.ndarray:
-    """Give a rising tone with a steady one above it, 3 s at 24 kHz."""
+    """Return a rising tone with a steady one above it, 3 s at 24 kHz."""
     time = np.arange(N_SAMPLES) / 24_000
     rising = 0.3 * np.sin(2 * np.pi * (200 + 300 * time) * time)
     return (rising + 0.1 * np.sin(2 * np.pi * 3000 * time)).astype(np.float32)
@@ -18,7 +18,7 @@ def snippet() -> np.ndarray:
 
 @pytest.mark.parametrize("name", FEATURES)
 @pytest.mark.parametrize("level", [0.0, 1.0])
-def test_every_kind_has_its_shape_also_of_silence(
+def test_features_have_their_shape_also_for_silence(
     name: str, level: float, snippet: np.ndarray
 ) -> None:
     values = FEATURES[name].compute(level * snippet)
@@ -28,7 +28,7 @@ def test_every_kind_has_its_shape_also_of_silence(
     assert np.isfinite(values).all()
 
 
-def test_log_mel_40_is_that_of_python_speech_features(snippet: np.ndarray) -> None:
+def test_log_mel_40_equals_python_speech_features(snippet: np.ndarray) -> None:
     # By python_speech_features 0.6: logfbank(sound, 16_000, winlen=0.025, winstep=0.01, nfilt=40,
     # nfft=512, preemph=0.97) of the same snippet at 16 kHz; the last frame is partly zeros.
     expected = [
@@ -43,11 +43,11 @@ def test_log_mel_40_is_that_of_python_speech_features(snippet: np.ndarray) -> No
     assert values.mean() == pytest.approx(-6.53115, abs=1e-3)
 
 
-def test_log_mel_40_of_silence_is_the_logarithm_of_what_stands_for_zero() -> None:
+def test_log_mel_40_of_silence_is_the_log_of_epsilon() -> None:
     assert np.unique(log_mel_40(np.zeros(48_000))) == pytest.approx(np.log(2.0**-52))
 
 
-def test_mel_db_128_is_librosa_s_with_the_frames_first(snippet: np.ndarray) -> None:
+def test_mel_db_128_equals_librosa_transposed(snippet: np.ndarray) -> None:
     sound = soxr.resample(snippet, 24_000, 22_050)
     values = mel_db_128(sound)
     power = librosa.feature.melspectrogram(y=sound, sr=22_050)
@@ -56,7 +56,7 @@ def test_mel_db_128_is_librosa_s_with_the_frames_first(snippet: np.ndarray) -> N
     assert values.min() >= -80.001
 
 
-def test_the_waveform_is_the_sound_at_16_khz(snippet: np.ndarray) -> None:
+def test_the_waveform_is_resampled_to_16_khz(snippet: np.ndarray) -> None:
     waveform = FEATURES["waveform"].compute(snippet)
     time = np.arange(48_000) / 16_000
     expected = 0.3 * np.sin(2 * np.pi * (200 + 300 * time) * time)
@@ -64,6 +64,6 @@ def test_the_waveform_is_the_sound_at_16_khz(snippet: np.ndarray) -> None:
     assert np.abs(waveform - expected)[500:-500].max() < 1e-3
 
 
-def test_another_length_is_a_fault_of_the_caller() -> None:
+def test_another_length_is_an_assertion_error() -> None:
     with pytest.raises(AssertionError):
         FEATURES["waveform"].compute(np.zeros(71_999, np.float32))

@@ -1,4 +1,4 @@
-"""The real hearback.songs.steps.get_config, on fabricated folds, and the configuration that it writes."""
+"""The step get_config on fabricated folds, and the configuration that it writes."""
 
 import contextlib
 import io
@@ -14,11 +14,11 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score
 
 from hearback.engine.ensemble.config import ModelConfig
-from hearback.engine.ensemble.stacking import Evidence, Groups, mean_log_loss, score_ensemble
+from hearback.engine.ensemble.stacking import Groups, StackingData, mean_log_loss, score_ensemble
 from hearback.engine.errors import HearbackError
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.steps import get_config
-from tests.songs.test_evaluation import make_probabilities, make_snippets, write_data, write_folds
+from tests.songs.fabricated_folds import make_probabilities, make_snippets, write_data, write_folds
 
 NAMES = ("cnn4", "resnet34", "resnet34_s2")
 MODELS = {name: make_probabilities(1, seed) for seed, name in enumerate(NAMES)}
@@ -53,11 +53,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, output
 
 
-def evidence() -> Evidence:
+def make_data() -> StackingData:
     snippets = make_snippets()
     music = "music: " + snippets["music"]
     groups = snippets["singers"].str.partition(";")[0].where(LABELS > 0, music)
-    return Evidence.of_classes(PREDICTIONS, LABELS, Groups.of(groups.to_numpy(dtype=str)))
+    return StackingData.of_classes(
+        PREDICTIONS, LABELS, Groups.from_names(groups.to_numpy(dtype=str))
+    )
 
 
 def line_of(output: str, title: str, name: str) -> list[str]:
@@ -66,16 +68,16 @@ def line_of(output: str, title: str, name: str) -> list[str]:
     return line.removeprefix(name).split()
 
 
-def test_the_ensemble_is_scored_on_singers_that_it_was_not_fitted_on(
+def test_the_ensemble_is_cross_fitted_over_singers(
     finished: tuple[Path, str],
 ) -> None:
     folder, output = finished
     assert output.startswith("192 rows that every model predicted out of fold, of 192\n")
-    expected = score_ensemble(evidence(), "logits", "none")
+    expected = score_ensemble(make_data(), "logits", "none")
     config = SongEnsemble.load(folder / "assets" / "model_configs.json")
     assert [model.name for model in config.models] == list(NAMES)
     weights = [model.weight for model in config.models]
-    np.testing.assert_allclose(weights, expected.mixture.weights, atol=1e-6)
+    np.testing.assert_allclose(weights, expected.ensemble.weights, atol=1e-6)
     mean = PREDICTIONS.mean(axis=0)
     assert config.log_losses == pytest.approx(
         {
@@ -93,29 +95,29 @@ def test_the_ensemble_is_scored_on_singers_that_it_was_not_fitted_on(
     assert float(accuracy) == pytest.approx(accuracy_score(LABELS, cross_fitted), abs=1e-4)
     assert float(f1) == pytest.approx(f1_score(LABELS, cross_fitted, average="macro"), abs=1e-4)
     assert float(loss) == pytest.approx(expected.cross_fitted, abs=1e-4)
-    assert expected.cross_fitted > expected.fitted + 1e-3  # else the two could be swapped
+    assert expected.cross_fitted > expected.fitted + 1e-3  # else they could be swapped
 
 
-def test_every_model_is_compared_with(finished: tuple[Path, str]) -> None:
+def test_every_model_is_compared(finished: tuple[Path, str]) -> None:
     _, output = finished
-    expected = score_ensemble(evidence(), "logits", "none")
+    expected = score_ensemble(make_data(), "logits", "none")
     for name, alone in zip(NAMES, expected.alone, strict=True):
         loss, accuracy, weight, _ = line_of(output, "Models", name)
         assert float(loss) == pytest.approx(alone, abs=1e-4)
         right = accuracy_score(LABELS, MODELS[name].argmax(axis=1))
         assert float(accuracy) == pytest.approx(right, abs=1e-4)
         assert float(weight) > 0
-        gained = line_of(output, "Differences of the weighted ensemble", f"against {name}")
+        gained = line_of(output, "The weighted ensemble minus each model", name)
         assert float(gained[3]) == pytest.approx(expected.cross_fitted - alone, abs=1e-4)
     for name in ("plain mean", "system 1: resnet34 × 2"):
-        assert line_of(output, "Differences of the weighted ensemble", f"against {name}")
+        assert line_of(output, "The weighted ensemble minus each model", name)
     for combine in ("probabilities", "logits"):
         (loss,) = line_of(output, "Cross-fitted log loss by combination", combine)
-        cross_fitted = score_ensemble(evidence(), combine, "none").cross_fitted
+        cross_fitted = score_ensemble(make_data(), combine, "none").cross_fitted
         assert float(loss) == pytest.approx(cross_fitted, abs=1e-4)
 
 
-def test_what_is_written_serves_infer(finished: tuple[Path, str]) -> None:
+def test_the_configuration_predicts_the_combination(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     config = SongEnsemble.load(folder / "assets" / "model_configs.json")
     assert config.models_to_run == config.models and config.models[0].folds == (0, 1, 2)
@@ -125,7 +127,7 @@ def test_what_is_written_serves_infer(finished: tuple[Path, str]) -> None:
     np.testing.assert_allclose(config.predict(PREDICTIONS), expected)
 
 
-def test_the_combination_the_models_and_the_file_may_be_chosen(
+def test_the_flags_choose_combination_models_and_file(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
     folder, _ = finished
@@ -142,7 +144,7 @@ def test_the_combination_the_models_and_the_file_may_be_chosen(
     np.testing.assert_allclose(mixed, np.einsum("m,mrc->rc", weights, PREDICTIONS[:2]))
 
 
-def test_rows_that_a_model_lacks_are_left_out(tmp_path: Path) -> None:
+def test_only_rows_that_every_model_predicted_are_used(tmp_path: Path) -> None:
     write_data(tmp_path / "data")
     write_folds(tmp_path / "assets", "cnn4", MODELS["cnn4"])
     write_folds(tmp_path / "assets", "resnet34", MODELS["resnet34"], folds=[0, 2])
@@ -164,14 +166,14 @@ def test_the_picture_has_the_ensembles(finished: tuple[Path, str], tmp_path: Pat
         assert f"<!-- {name} -->" in path.read_text()
 
 
-def test_labels_that_changed_since_the_training_are_refused(tmp_path: Path) -> None:
+def test_labels_changed_since_the_training_are_refused(tmp_path: Path) -> None:
     write_data(tmp_path / "data")
     write_folds(tmp_path / "assets", "cnn4", MODELS["cnn4"])
     labels = tmp_path / "data" / "train_label.txt"
     labels.write_text(labels.read_text().replace("train_0005.ogg,1", "train_0005.ogg,2"))
     status, _, errors = run_script(tmp_path)
     assert status == 2
-    assert "train/train_0005.ogg; python -m hearback.songs.steps.train trains again" in errors
+    assert "train/train_0005.ogg; python -m hearback.songs train retrains" in errors
 
 
 CONFIG = SongEnsemble(
@@ -184,40 +186,40 @@ CONFIG = SongEnsemble(
 )
 
 
-def test_a_configuration_survives_the_disk(tmp_path: Path) -> None:
+def test_a_configuration_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     CONFIG.save(tmp_path / "config.json")
     assert SongEnsemble.load(tmp_path / "config.json") == CONFIG
     assert [model.name for model in CONFIG.models_to_run] == ["cnn4"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"surplus": 1}, "not an ensemble's configuration.*surplus"),
-        ({"models": []}, "not numbers from zero up"),
+        ({"models": []}, "not finite numbers from 0"),
         ({"models": 3}, "not an ensemble's configuration"),
-        ({"models": [{"name": "../x", "folds": [0], "weight": 1}]}, "no model's name"),
-        ({"models": [{"name": "x", "folds": [-1], "weight": 1}]}, "the folds of x are no numbers"),
-        ({"models": [{"name": "x", "folds": [0], "weight": -1}]}, "not numbers from zero up"),
+        ({"models": [{"name": "../x", "folds": [0], "weight": 1}]}, "invalid model name"),
+        ({"models": [{"name": "x", "folds": [-1], "weight": 1}]}, "invalid folds of x"),
+        ({"models": [{"name": "x", "folds": [0], "weight": -1}]}, "not finite numbers from 0"),
         ({"combine": "guesses"}, "unknown combination 'guesses'"),
-        ({"combine": "probabilities"}, "not shares of one"),
-        ({"class_shares": [0.5, 0.5]}, "class shares are not one a class"),
-        ({"class_shares": ["a", 0, 0, 0]}, "class shares are not one a class"),
+        ({"combine": "probabilities"}, "not shares that sum to one"),
+        ({"class_shares": [0.5, 0.5]}, "class shares are not one per class"),
+        ({"class_shares": ["a", 0, 0, 0]}, "class shares are not one per class"),
         ({"class_shares": None}, "not an ensemble's configuration"),
     ],
 )
-def test_a_damaged_configuration_is_an_error_that_says_so(
-    tmp_path: Path, changes: dict[str, Any], said: str
+def test_an_invalid_configuration_is_an_error_with_the_cause(
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "config.json"
     CONFIG.save(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    with pytest.raises(HearbackError, match=f"{said}.*python -m hearback.songs.steps.get_config"):
+    with pytest.raises(HearbackError, match=f"{message}.*python -m hearback.songs get_config"):
         SongEnsemble.load(path)
 
 
-def test_a_configuration_that_is_not_there_is_an_error_that_says_what_to_run(
+def test_a_missing_configuration_is_an_error_with_the_command(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(HearbackError, match=r"not there.*python -m songs\.get_config"):
+    with pytest.raises(HearbackError, match=r"no such file.*python -m hearback\.songs get_config"):
         SongEnsemble.load(tmp_path / "config.json")

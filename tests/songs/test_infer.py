@@ -1,4 +1,4 @@
-"""From trained folds to the classes of a folder that was never seen."""
+"""From trained folds to the classes of a folder of new snippets."""
 
 import json
 import subprocess
@@ -14,28 +14,26 @@ import pytest
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
-from hearback.engine.training.trainer import train_fold
-from hearback.songs import inference
+from hearback.engine.project import ROOT
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.inference import InferenceOptions, write_submission
 from hearback.songs.recipe import find_recipes
 from hearback.songs.separation.methods import SOUND_RATE
-from hearback.songs.training import SongTraining
+from hearback.songs.training import train_fold
 from tests.songs.songs_data import read_options, snippet, training_flags
 
 SHARES = (0.2, 0.3, 0.3, 0.2)
-ROOT = Path(inference.__file__).parents[1]
 COLUMNS = ["p0", "p1", "p2", "p3"]
 
 
 @pytest.fixture(scope="module")
 def trained(songs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose assets have two folds of a small model, and one of it on separated voices."""
+    """A folder with two folds of a small model and one of it on separated voices in its assets."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = replace(find_recipes()["cnn4"].with_epochs(1), batch_size=8)
     for fold, flags in ((0, []), (1, []), (0, ["--separate", "repet"])):
         options = read_options(*training_flags(songs_folder, folder), *flags)
-        train_fold(SongTraining, recipe, fold, options, options.load_data())
+        train_fold(recipe, fold, options, options.load_data())
     return folder
 
 
@@ -97,7 +95,7 @@ def test_the_probabilities_are_the_mean_of_the_folds(
     assert both.to_numpy() == pytest.approx(sum(alone).to_numpy() / 2, abs=1e-6)
 
 
-def test_what_cannot_be_heard_gets_the_class_shares_and_is_reported(
+def test_unscorable_snippets_get_the_class_shares_and_are_reported(
     options: InferenceOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_submission(options)
@@ -113,7 +111,7 @@ def test_what_cannot_be_heard_gets_the_class_shares_and_is_reported(
     assert "7 snippets, 2 of them at the class shares" in capsys.readouterr().out
 
 
-def test_models_of_other_voices_and_features_are_mixed(
+def test_models_on_separated_and_original_voices_are_combined(
     options: InferenceOptions, tmp_path: Path
 ) -> None:
     models = [ModelConfig("cnn4", (0,), 0.5), ModelConfig("cnn4_repet", (0,), 0.5)]
@@ -123,16 +121,16 @@ def test_models_of_other_voices_and_features_are_mixed(
         write_submission(replace(options, config=config))
         parts.append(read(options)[1])
     write_submission(replace(options, config=write_config(tmp_path, models)))
-    mixed = read(options)[1].drop(["broken.ogg", "silent.wav"])
-    expected = (parts[0] + parts[1]).loc[mixed.index] / 2
-    assert mixed.to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-6)
+    combined = read(options)[1].drop(["broken.ogg", "silent.wav"])
+    expected = (parts[0] + parts[1]).loc[combined.index] / 2
+    assert combined.to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-6)
 
 
-def test_a_fold_that_is_not_there_is_an_error_that_says_what_to_do(
+def test_a_missing_fold_is_an_error_with_the_training_command(
     options: InferenceOptions, tmp_path: Path
 ) -> None:
     config = write_config(tmp_path, [ModelConfig("cnn4", (0, 2), 1.0)])
-    with pytest.raises(HearbackError, match=r"cnn4_2\.json: not there; .*songs\.train"):
+    with pytest.raises(HearbackError, match=r"cnn4_2\.json: missing; .*songs train"):
         write_submission(replace(options, config=config))
 
 
@@ -173,13 +171,13 @@ def test_the_features_of_a_folder_are_computed_once(
     first = read(options)[1]
     for name in ("broken.ogg", "silent.wav"):  # these are tried again each time
         (options.data / name).unlink()
-    monkeypatch.setattr("hearback.engine.audio.store._decode_all", only_nothing)
+    monkeypatch.setattr("hearback.engine.audio.store_builder._Decoder.decode_all", only_nothing)
     write_submission(options)
     again = read(options)[1]
     pd.testing.assert_frame_equal(again, first.loc[again.index])
 
 
-def only_nothing(sources: Any, *_: Any, **__: Any) -> Any:
+def only_nothing(_decoder: Any, sources: Any, *_: Any, **__: Any) -> Any:
     assert not sources
     return iter(())
 

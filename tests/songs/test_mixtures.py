@@ -1,4 +1,4 @@
-"""Two snippets heard at once: of which class, how loud, whose voices."""
+"""True mixtures of two snippets: their class, levels and singers."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ UNKNOWN = np.full(len(LABELS), "", dtype=SINGERS.dtype)
 
 
 def draws(mixer: Mixer, row: int, n: int = 200) -> list[tuple[int, int, float]]:
-    """Return what is drawn for a row, again and again."""
+    """Return `n` draws for a row."""
     rng = np.random.default_rng(row)
     drawn = [mixer.draw(row, rng) for _ in range(n)]
     assert all(drawn)
@@ -22,7 +22,7 @@ def draws(mixer: Mixer, row: int, n: int = 200) -> list[tuple[int, int, float]]:
 
 
 @pytest.mark.parametrize("row", [0, 2, 3, 6, 7, 10])
-def test_one_voice_or_none_stays_what_it_is_over_other_music(row: int) -> None:
+def test_music_is_added_to_one_or_no_voice(row: int) -> None:
     drawn = draws(Mixer(ROWS, LABELS, SINGERS), row)
     firsts, seconds, gains_db = map(np.array, zip(*drawn, strict=True))
     assert set(firsts) == {row}
@@ -31,7 +31,7 @@ def test_one_voice_or_none_stays_what_it_is_over_other_music(row: int) -> None:
 
 
 @pytest.mark.parametrize("row", [11, 13])
-def test_several_are_two_singers_and_never_one_twice(row: int) -> None:
+def test_several_are_two_different_singers(row: int) -> None:
     drawn = draws(Mixer(ROWS, LABELS, SINGERS), row, 500)
     pairs = {(SINGERS[first], SINGERS[second]) for first, second, _ in drawn}
     people = ("a", "b", "x", "y")
@@ -40,14 +40,14 @@ def test_several_are_two_singers_and_never_one_twice(row: int) -> None:
     assert -6 <= min(gains_db) < -3 and 3 < max(gains_db) <= 6
 
 
-def test_where_singers_are_not_known_several_are_a_man_and_a_woman() -> None:
+def test_without_known_singers_several_are_a_man_and_a_woman() -> None:
     drawn = draws(Mixer(ROWS, LABELS, UNKNOWN), 11)
     assert {tuple(sorted(LABELS[[first, second]])) for first, second, _ in drawn} == {
         (MALE, FEMALE)
     }
 
 
-def test_who_is_not_known_sings_only_with_the_other_sex() -> None:
+def test_an_unknown_singer_is_mixed_with_the_other_sex_only() -> None:
     singers = SINGERS.copy()
     singers[3] = ""  # a man
     drawn = draws(Mixer(ROWS, LABELS, singers), 11, 1000)
@@ -63,7 +63,7 @@ def test_partners_are_training_rows() -> None:
         assert used <= set(rows)
 
 
-def test_the_same_random_numbers_draw_the_same() -> None:
+def test_draws_depend_on_the_generator_only() -> None:
     mixer = Mixer(ROWS, LABELS, SINGERS)
     assert draws(mixer, 11) == draws(mixer, 11)
 
@@ -88,7 +88,7 @@ def rms(waveform: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("gain_db", [-12.0, 0.0, 6.0])
-def test_a_mixture_is_as_loud_as_the_first_and_the_second_as_loud_as_asked(gain_db: float) -> None:
+def test_levels_of_a_mixture(gain_db: float) -> None:
     time = np.arange(48_000) / 16_000
     first = (0.2 * np.sin(2 * np.pi * 200 * time)).astype(np.float32)
     second = (0.01 * np.sin(2 * np.pi * 500 * time)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""songs/models.py: sizes, shapes, what is frozen, and that they learn."""
+"""The classifiers: sizes, shapes, freezing and training."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ from hearback.songs.tables import N_CLASSES
 from tests.toy import ENCODER as TINY
 
 TORCHVISION_RESNET34 = 21_797_672  # of three channels and 1,000 classes, about the paper's 21.8 M
-CONFIG = TINY.as_config()
+CONFIG = TINY.as_dict()
 SHAPES = {"resnet34": (99, 40), "cnn4": (130, 128), "whisper": (48_000,)}
 STEMS = ("7x7 stride 2", "3x3 stride 1")
 
@@ -37,7 +37,7 @@ def a_batch(architecture: str, n: int = 3) -> Tensor:
     return torch.randn(n, *SHAPES[architecture], generator=torch.Generator().manual_seed(1))
 
 
-def test_the_resnet_has_the_papers_parameters_with_stem_and_head_changed() -> None:
+def test_the_resnet_has_the_papers_number_of_parameters() -> None:
     one_channel = -2 * 64 * 7 * 7
     four_classes = -(512 * 1000 + 1000) + (512 * N_CLASSES + N_CLASSES)
     assert size(make("resnet34")) == TORCHVISION_RESNET34 + one_channel + four_classes
@@ -58,7 +58,7 @@ def test_the_small_stem_replaces_the_first_convolution_only() -> None:
     assert first.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.15)  # He's
 
 
-def test_the_small_stem_sees_twice_as_finely() -> None:
+def test_the_small_stem_has_twice_the_resolution() -> None:
     widths = []
     for stem in STEMS:
         model = make("resnet34", stem=stem).eval()
@@ -77,7 +77,7 @@ def test_the_cnn_has_four_convolutions() -> None:
 
 
 @pytest.mark.parametrize("architecture", SHAPES)
-def test_logits_are_float32_under_autocast_and_the_same_for_the_same_seed(
+def test_logits_are_float32_under_autocast_and_reproducible(
     architecture: str,
 ) -> None:
     outputs = []
@@ -92,7 +92,7 @@ def test_logits_are_float32_under_autocast_and_the_same_for_the_same_seed(
 
 
 @pytest.mark.parametrize("architecture", SHAPES)
-def test_a_score_does_not_depend_on_the_batch(architecture: str) -> None:
+def test_logits_do_not_depend_on_the_batch(architecture: str) -> None:
     model = make(architecture)
     features = a_batch(architecture)
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_a_score_does_not_depend_on_the_batch(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", SHAPES)
-def test_every_parameter_learns(architecture: str) -> None:
+def test_every_parameter_has_a_gradient(architecture: str) -> None:
     model = make(architecture, dropout=0.0)
     model(a_batch(architecture)).logsumexp(1).sum().backward()
     still = [
@@ -115,7 +115,7 @@ def test_every_parameter_learns(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", SHAPES)
-def test_dropout_acts_in_training_only(architecture: str) -> None:
+def test_dropout_is_active_in_training_only(architecture: str) -> None:
     model = make(architecture, dropout=0.5)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -127,7 +127,7 @@ def test_dropout_acts_in_training_only(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["resnet34", "cnn4"])
-def test_the_scale_of_the_input_is_normalised_but_not_each_snippets_level(
+def test_inputs_are_normalised_by_the_training_data_not_per_snippet(
     architecture: str,
 ) -> None:
     features = a_batch(architecture)
@@ -143,7 +143,7 @@ def test_spectrogram_models_have_no_backbone() -> None:
         model = make(architecture)
         model.load_pretrained({})
         assert model.backbone_parameters() == []
-        assert model.shape() == {}
+        assert model.backbone_config() == {}
         with pytest.raises(HearbackError, match="encoder"):
             model.load_pretrained({"encoder": {}})
 
@@ -168,17 +168,17 @@ def test_whisper_loads_its_encoder_and_freezes_a_share() -> None:
         for name in rest
     )
     assert any(name.startswith("classifier.") for name in rest)
-    assert model.shape() == CONFIG
+    assert model.backbone_config() == CONFIG
 
 
-def test_whisper_without_its_sizes_or_weights_is_refused() -> None:
+def test_whisper_without_config_or_weights_is_refused() -> None:
     with pytest.raises(HearbackError, match=r"config\.json"):
         build(make_recipe("whisper"))
     with pytest.raises(HearbackError, match="encoder"):
         make("whisper").load_pretrained({})
 
 
-def test_the_cnn_learns_where_the_energy_is() -> None:
+def test_the_cnn_can_be_trained() -> None:
     torch.manual_seed(0)
     labels = torch.arange(32) % N_CLASSES
     features = torch.randn(32, 16, 32)

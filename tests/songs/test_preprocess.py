@@ -1,6 +1,5 @@
-"""Step 1 of the songs, run as its script runs it."""
+"""Step 1 of the songs."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,12 @@ import pytest
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.errors import HearbackError
 from hearback.songs.steps import preprocess
+from tests.helpers import run_main
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Give a data folder of two good snippets."""
+    """Return a data folder of two good snippets."""
     data = tmp_path / "data"
     for seed, name in enumerate("ab"):
         samples = np.random.default_rng(seed).uniform(-0.5, 0.5, 72_000)
@@ -24,9 +24,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
-    places = [f"--{name}={folder / name}" for name in ("data", "store")]
-    monkeypatch.setattr(sys, "argv", ["preprocess.py", *places, *flags])
-    return preprocess.main()
+    return run_main(preprocess.main, monkeypatch, folder, ("data", "store"), *flags)
 
 
 def indices(folder: Path) -> list[str]:
@@ -60,7 +58,7 @@ def test_several_separations_and_one_kind_of_features(
     assert before == after
 
 
-def test_every_problem_is_said_once_and_ends_it_with_status_2(
+def test_every_problem_is_reported_once_with_status_2(
     tmp_path: Path,
     data: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -68,14 +66,14 @@ def test_every_problem_is_said_once_and_ends_it_with_status_2(
 ) -> None:
     (data / "train_label.txt").write_text("a.wav,0\nb.wav,7\nc.wav,1\n")
     assert run(tmp_path, monkeypatch) == 2
-    said = capsys.readouterr().err
-    assert "3 errors" in said
-    assert said.count("the class is '7'") == 1
-    assert said.count("the recording is missing") == 1
-    assert said.count("no row for the snippet in the manifest") == 1
+    printed = capsys.readouterr().err
+    assert "3 errors" in printed
+    assert printed.count("the class is '7'") == 1
+    assert printed.count("the recording is missing") == 1
+    assert printed.count("no row for the snippet in the manifest") == 1
 
 
-def test_warnings_count_only_if_asked(
+def test_warnings_fail_only_with_strict(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_wav(data / "train" / "a.wav", np.full(60_000, 0.5) * (-1) ** np.arange(60_000), 24_000)
@@ -92,7 +90,7 @@ def test_without_data_nothing_is_built(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "flags", [("--separate", "spleeter"), ("--features", "mfcc"), ("--jobs", "0")]
 )
-def test_what_there_is_not_ends_it(
+def test_invalid_flags_exit_with_status_2(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

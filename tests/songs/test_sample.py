@@ -1,3 +1,5 @@
+"""The synthetic sample of song snippets."""
+
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_the_sample_is_in_the_layout_that_is_read(built: tuple[Path, pd.DataFrame]) -> None:
+def test_the_sample_can_be_read(built: tuple[Path, pd.DataFrame]) -> None:
     folder, table = built
     report = Report()
     snippets = read_snippets(folder, report)
@@ -62,7 +64,7 @@ def test_snippets_are_three_seconds_of_sound(built: tuple[Path, pd.DataFrame]) -
         assert 0.02 < np.abs(waveform).max() <= 0.701
 
 
-def test_who_sings_is_what_the_label_says() -> None:
+def test_singers_match_the_label() -> None:
     for half in ("train", "test"):
         for snippet in plan(half, 60, 0):
             sexes = [singer.sex for singer in snippet.singers]
@@ -79,7 +81,7 @@ def test_the_same_seed_gives_the_same_bytes(
     folder, _ = built
     sample.build(tmp_path, 40, seed=1)
     other = digests(tmp_path)
-    sample.build(tmp_path, 40)  # over the former one, of which nothing stays
+    sample.build(tmp_path, 40)  # replaces the previous one completely
     assert digests(tmp_path) == digests(folder)
     assert other.keys() == digests(folder).keys()
     assert other["train/train_0000.wav"] != digests(folder)["train/train_0000.wav"]
@@ -99,7 +101,7 @@ def test_other_snippets_are_not_overwritten(tmp_path: Path) -> None:
 
 
 def median_pitch(waveform: np.ndarray) -> float:
-    """Return the pitch, in Hz, as the strongest autocorrelation of the loud frames says."""
+    """Return the median pitch of loud frames in Hz, by autocorrelation."""
     pitches = []
     for frame in waveform[: len(waveform) // 2048 * 2048].reshape(-1, 2048):
         if np.mean(frame**2) > 0.3 * np.mean(waveform**2):
@@ -115,7 +117,7 @@ def make(sex: str, lowest: float, tract: float) -> Singer:
     return Singer("one", sex, lowest, tract, 5.5, 30, 0.005, 0.6, -25)
 
 
-def test_a_singer_sings_the_melody_at_their_own_pitch() -> None:
+def test_the_pitch_is_the_singer_s() -> None:
     melody = (np.array([0]), np.array([0]))
     for lowest in (130.0, 220.0, 300.0):
         voice = sing(make("man", lowest, 1.0), melody, np.random.default_rng(0))
@@ -136,7 +138,7 @@ def test_a_shorter_vocal_tract_has_higher_formants() -> None:
 
 
 @pytest.mark.parametrize("n", ["39", "-1", "many", "10000"])
-def test_a_size_that_cannot_be_is_refused(
+def test_invalid_sizes_are_refused(
     n: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -145,7 +147,7 @@ def test_a_size_that_cannot_be_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sample.main([str(tmp_path), "--snippets", "40", "--seed", "3"]) == 0
-    said = capsys.readouterr().out
-    assert "train: 40 snippets (6 no voice, 14 male, 14 female, 6 several)" in said
+    printed = capsys.readouterr().out
+    assert "train: 40 snippets (6 no voice, 14 male, 14 female, 6 several)" in printed

@@ -1,4 +1,4 @@
-"""songs/schedules.py: the same rates as torch's schedulers, step by step."""
+"""The songs' learning rate schedules equal torch's schedulers, step by step."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -37,21 +37,21 @@ def per_step(recipe: Any) -> list[float]:
     return [RATE * learning_rate_factor(recipe, step / STEPS_PER_EPOCH, []) for step in steps]
 
 
-def test_cosine_is_torchs_by_the_step() -> None:
+def test_cosine_equals_torch_per_step() -> None:
     recipe = make_recipe("cosine", epochs=6)
     optimizer = make_optimizer()
     scheduler = CosineAnnealingLR(optimizer, T_max=6 * STEPS_PER_EPOCH)
     expected = []
     for _ in range(6 * STEPS_PER_EPOCH):
         expected.append(rate_of(optimizer))
-        optimizer.step()  # a scheduler warns where its own step is the first
+        optimizer.step()  # a scheduler warns if its own step comes first
         scheduler.step()
     assert per_step(recipe) == pytest.approx(expected, abs=1e-12)
     assert learning_rate_factor(recipe, 6, []) == pytest.approx(0)
 
 
 @pytest.mark.parametrize(("epochs", "periods"), [(20, 2), (9, 3), (5, 1)])
-def test_restarts_are_torchs_by_the_step(epochs: int, periods: int) -> None:
+def test_restarts_equal_torch_per_step(epochs: int, periods: int) -> None:
     recipe = make_recipe("cosine restarts", epochs=epochs, periods=periods)
     optimizer = make_optimizer()
     scheduler = CosineAnnealingWarmRestarts(optimizer, T_0=epochs // periods)
@@ -64,7 +64,7 @@ def test_restarts_are_torchs_by_the_step(epochs: int, periods: int) -> None:
     assert sum(rate == pytest.approx(RATE) for rate in actual) == periods
 
 
-def test_multistep_is_torchs_by_the_epoch() -> None:
+def test_multistep_equals_torch_per_epoch() -> None:
     recipe = make_recipe("multistep", epochs=30, milestones=(15, 25))
     optimizer = make_optimizer()
     scheduler = MultiStepLR(optimizer, [15, 25])
@@ -78,17 +78,17 @@ def test_multistep_is_torchs_by_the_epoch() -> None:
 
 FALLING = np.exp(-np.arange(60) / 10)
 WITH_PLATEAUS = np.where(np.arange(60) < 30, 0.5, 0.4)
-ALMOST_STILL = 1 - 5e-5 * np.arange(60)  # each lower than the last, by too little
+ALMOST_CONSTANT = 1 - 5e-5 * np.arange(60)  # improves by less than the minimum
 NOISY = 1 + np.random.default_rng(0).normal(0, 0.1, 60)
 WITH_NAN = np.where(np.arange(60) % 5 == 2, np.nan, 1.0)
 
 
 @pytest.mark.parametrize("patience", [0, 2, USUAL_PATIENCE_EPOCHS])
-@pytest.mark.parametrize("losses", [FALLING, WITH_PLATEAUS, ALMOST_STILL, NOISY, WITH_NAN])
-def test_plateau_is_torchs_by_the_epoch(losses: np.ndarray, patience: int) -> None:
+@pytest.mark.parametrize("losses", [FALLING, WITH_PLATEAUS, ALMOST_CONSTANT, NOISY, WITH_NAN])
+def test_plateau_equals_torch_per_epoch(losses: np.ndarray, patience: int) -> None:
     recipe = make_recipe("plateau", epochs=60, patience_epochs=patience)
     optimizer = make_optimizer()
-    # eps: rates not worth lowering any more
+    # eps: the smallest decrease of the rate
     scheduler = ReduceLROnPlateau(optimizer, patience=patience, eps=0.0)
     for epoch in range(60):
         rate = RATE * learning_rate_factor(recipe, epoch + 0.5, losses[:epoch].tolist())
@@ -96,12 +96,12 @@ def test_plateau_is_torchs_by_the_epoch(losses: np.ndarray, patience: int) -> No
         scheduler.step(losses[epoch])
 
 
-def test_the_usual_patience_is_torchs() -> None:
+def test_default_patience_equals_torch() -> None:
     scheduler = ReduceLROnPlateau(make_optimizer())
     assert scheduler.patience == USUAL_PATIENCE_EPOCHS
 
 
-def test_plateaus_lower_the_rate_at_all() -> None:
+def test_plateaus_lower_the_rate() -> None:
     recipe = make_recipe("plateau", epochs=24, patience_epochs=10)
     assert learning_rate_factor(recipe, 11, [0.5] * 11) == 1
     assert learning_rate_factor(recipe, 12, [0.5] * 12) == pytest.approx(0.1)

@@ -1,4 +1,4 @@
-"""`repet` on mixtures made here, and `demucs`, with a stand-in for Demucs in its worker."""
+"""`repet` on synthetic mixtures, and `demucs` with a stub of Demucs in its worker."""
 
 import json
 import sysconfig
@@ -23,7 +23,7 @@ from hearback.songs.separation.methods import (
     open_separation,
 )
 
-# What the worker uses of Demucs: a model is made from its file, and "separates" by multiplying.
+# Stubs of the modules that the worker imports: a model scales its input by a share.
 DEMUCS = {
     "hf": """
         import json, types
@@ -62,7 +62,7 @@ DEMUCS = {
 
 @pytest.fixture(scope="module")
 def demucs_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The python of an environment that has the stand-in, and torch from ours."""
+    """The python of an environment with the stub and our torch."""
     folder = tmp_path_factory.mktemp("venv-demucs")
     venv.create(folder, symlinks=True)
     (packages,) = folder.glob("lib/python*/site-packages")
@@ -109,12 +109,12 @@ def energy(waveform: np.ndarray) -> float:
 
 
 def chirp(seconds: float = 3.0) -> np.ndarray:
-    """Return a tone that rises from 300 to 1500 Hz and is never twice the same, (n,) float32."""
+    """Return a tone that rises from 300 to 1500 Hz without repeating, (n,) float32."""
     times = np.arange(round(seconds * SOUND_RATE)) / SOUND_RATE
     return (0.1 * np.sin(2 * np.pi * (300 * times + 200 * times**2))).astype(np.float32)
 
 
-def test_repet_takes_what_repeats_away_and_keeps_what_does_not() -> None:
+def test_repet_removes_repeating_parts() -> None:
     separation = open_separation("repet")
     music, voice = tones(400, 500, 600), chirp()
     assert energy(separation.separate(music)) < 0.01 * energy(music)
@@ -124,7 +124,7 @@ def test_repet_takes_what_repeats_away_and_keeps_what_does_not() -> None:
     assert energy(separated) < energy(music + voice)
 
 
-def test_repet_gives_the_same_voice_twice_and_another_for_other_parameters() -> None:
+def test_repet_depends_on_its_parameters_only() -> None:
     snippet = tones(400, 500) + chirp()
     first = Repet().separate(snippet)
     assert np.array_equal(Repet().separate(snippet), first)
@@ -133,7 +133,7 @@ def test_repet_gives_the_same_voice_twice_and_another_for_other_parameters() -> 
 
 
 @pytest.mark.parametrize("n", [0, 1, 2047, 2048, 3000, 24_000, 71_999, 72_000, 100_000])
-def test_repet_takes_any_length_and_silence_without_a_warning(n: int) -> None:
+def test_repet_accepts_any_length_and_silence(n: int) -> None:
     rng = np.random.default_rng(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -149,7 +149,7 @@ def test_no_separation_changes_nothing() -> None:
     assert open_separation("none").separate(snippet) is snippet
 
 
-def test_what_separated_can_be_kept_as_json() -> None:
+def test_descriptions_round_trip_as_json() -> None:
     for name in ("none", "repet"):
         described = open_separation(name).describe()
         assert described["backend"] == name
@@ -162,7 +162,7 @@ def test_an_unknown_separation_is_refused() -> None:
         open_separation("spleeter")
 
 
-def test_demucs_gives_the_voice_at_the_snippet_s_rate(demucs: tuple[Demucs, Path]) -> None:
+def test_demucs_returns_the_voice_at_the_snippet_s_rate(demucs: tuple[Demucs, Path]) -> None:
     separation, _ = demucs
     for n in (72_000, 71_999):
         snippet = tones(300, 900)[:n]
@@ -173,7 +173,7 @@ def test_demucs_gives_the_voice_at_the_snippet_s_rate(demucs: tuple[Demucs, Path
         np.testing.assert_allclose(voice[middle], snippet[middle] / 4, atol=1e-3)
 
 
-def test_demucs_says_what_it_is(demucs: tuple[Demucs, Path]) -> None:
+def test_demucs_describes_itself(demucs: tuple[Demucs, Path]) -> None:
     separation, folder = demucs
     assert separation.describe() == {
         "backend": "demucs",
@@ -185,30 +185,30 @@ def test_demucs_says_what_it_is(demucs: tuple[Demucs, Path]) -> None:
     }
 
 
-def test_a_snippet_that_demucs_cannot_separate_is_an_error(demucs: tuple[Demucs, Path]) -> None:
+def test_a_failure_of_demucs_is_an_error(demucs: tuple[Demucs, Path]) -> None:
     separation, _ = demucs
     with pytest.raises(SeparationError, match="RuntimeError: too short"):
         separation.separate(np.zeros(1, np.float32))
     assert separation.separate(chirp()).any()
 
 
-def test_weights_that_name_another_class_are_not_loaded(
-    demucs_python: Path, tmp_path: Path
-) -> None:
+def test_weights_of_other_classes_are_not_loaded(demucs_python: Path, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "demucs", klass="os.system")
-    with pytest.raises(SeparationError, match=r"is of os\.system, which is none of"):
+    with pytest.raises(SeparationError, match=r"class os\.system is not one of"):
         Demucs(python=demucs_python, model_dir=folder)
     write_model(folder, structure="{}")
     with pytest.raises(SeparationError, match="quantised"):
         Demucs(python=demucs_python, model_dir=folder)
 
 
-def test_demucs_without_its_environment_says_how_to_make_it(tmp_path: Path) -> None:
+def test_the_error_without_demucs_environment_names_the_cure(tmp_path: Path) -> None:
     with pytest.raises(SeparationError, match="make demucs"):
         open_separation("demucs", python=tmp_path / "bin/python", model_dir=tmp_path)
 
 
-def test_demucs_without_weights_says_where_to_get_them(demucs_python: Path, tmp_path: Path) -> None:
+def test_the_error_without_demucs_weights_names_the_source(
+    demucs_python: Path, tmp_path: Path
+) -> None:
     with pytest.raises(
         SeparationError, match=r"has 0 \.yaml and 0 .*hf download adefossez/HTDemucs"
     ):

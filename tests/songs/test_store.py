@@ -1,4 +1,4 @@
-"""The stores of the snippets: separated sound, and the features made from it."""
+"""The stores of the snippets: separated audio, and features computed from it."""
 
 import os
 import pickle
@@ -14,27 +14,9 @@ from hearback.engine.audio.store import Store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.problems import Report
 from hearback.songs.features import FEATURES, N_SAMPLES
-from hearback.songs.store import build_features, fit
+from hearback.songs.store import build_features, fit_length
 from hearback.songs.tables import list_snippets, read_snippets
-
-
-class Halved:
-    """A separation that takes half of everything for music, and counts the snippets it got."""
-
-    def __init__(self, version: int = 1, factor: float = 0.5) -> None:
-        self.version, self.factor = version, factor
-        self.n_snippets = 0
-
-    def describe(self) -> dict[str, Any]:
-        return {"backend": "halved", "version": self.version}
-
-    def separate(self, waveform: np.ndarray) -> np.ndarray:
-        assert waveform.shape == (N_SAMPLES,)
-        self.n_snippets += 1
-        return (self.factor * waveform).astype(np.float32)
-
-    def close(self) -> None:
-        pass
+from tests.songs.songs_data import Halved
 
 
 def noise(seed: int, seconds: float = 3.0, sample_rate: int = 24_000) -> np.ndarray:
@@ -44,7 +26,7 @@ def noise(seed: int, seconds: float = 3.0, sample_rate: int = 24_000) -> np.ndar
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Give a data folder of three good snippets and no manifest."""
+    """Return a data folder of three good snippets and no manifest."""
     data = tmp_path / "data"
     for seed, name in enumerate("abc"):
         write_wav(data / "train" / f"{name}.wav", noise(seed), 24_000)
@@ -71,7 +53,7 @@ def build(tmp_path: Path, data: Path) -> Callable[..., Store]:
 
 
 @pytest.mark.parametrize("features", FEATURES)
-def test_the_store_holds_the_features_of_the_separated_sound(
+def test_the_store_has_the_features_of_the_separated_audio(
     data: Path, build: Callable[..., Store], features: str
 ) -> None:
     store = build(features, separation=Halved())
@@ -101,14 +83,14 @@ def test_a_snippet_is_separated_once_for_all_features(
     assert np.allclose(after, before / 2, atol=1e-4)
 
 
-def test_another_version_of_a_separation_separates_again(build: Callable[..., Store]) -> None:
-    former = build(separation=Halved())
-    assert build(separation=Halved(factor=0.25)).fingerprint() == former.fingerprint()
+def test_another_version_of_a_separation_is_stored_again(build: Callable[..., Store]) -> None:
+    previous = build(separation=Halved())
+    assert build(separation=Halved(factor=0.25)).fingerprint() == previous.fingerprint()
     newer = build(separation=Halved(version=2, factor=0.25))
-    assert np.allclose(newer.get("train/a.wav"), former.get("train/a.wav") / 2, atol=1e-4)
+    assert np.allclose(newer.get("train/a.wav"), previous.get("train/a.wav") / 2, atol=1e-4)
 
 
-def test_separations_stand_side_by_side(tmp_path: Path, build: Callable[..., Store]) -> None:
+def test_each_separation_has_its_own_store(tmp_path: Path, build: Callable[..., Store]) -> None:
     mixed, separated = build(), build(separation=Halved())
     assert np.allclose(separated.get("train/a.wav"), mixed.get("train/a.wav") / 2, atol=1e-4)
     assert mixed.fingerprint() != separated.fingerprint()
@@ -133,14 +115,14 @@ def test_snippets_with_errors_have_no_features(data: Path, build: Callable[..., 
     assert [name for name in ("a", "b", "c") if f"train/{name}.wav" in store] == ["c"]
 
 
-def test_where_no_snippet_can_be_used_the_store_is_empty(
+def test_without_usable_snippets_the_store_is_empty(
     data: Path, build: Callable[..., Store]
 ) -> None:
     (data / "train_label.txt").write_text("")
     assert len(build()) == 0
 
 
-def test_a_voice_that_is_silent_is_no_error(build: Callable[..., Store]) -> None:
+def test_a_silent_voice_is_not_an_error(build: Callable[..., Store]) -> None:
     report = Report()
     store = build("log_mel_40", report, separation=Halved(factor=0.0))
     assert len(store) == 3
@@ -148,33 +130,33 @@ def test_a_voice_that_is_silent_is_no_error(build: Callable[..., Store]) -> None
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "message"),
     [
-        (2.5, "2.50 s long instead of 3 s: filled up with silence"),
-        (4.0, "4.00 s long instead of 3 s: the rest is cut off"),
+        (2.5, "2.50 s long instead of 3 s: zero-padded"),
+        (4.0, "4.00 s long instead of 3 s: cut"),
     ],
 )
-def test_another_length_becomes_3_s_and_that_is_said(
-    data: Path, build: Callable[..., Store], seconds: float, said: str
+def test_other_lengths_become_3_s_with_a_warning(
+    data: Path, build: Callable[..., Store], seconds: float, message: str
 ) -> None:
     write_wav(data / "train" / "a.wav", noise(0, seconds), 24_000)
-    for _ in range(2):  # a second build says it again
+    for _ in range(2):  # a second build reports it again
         report = Report()
         waveform = build(report=report).get("train/a.wav")
         (warning,) = report.warnings
-        assert (warning.row, warning.what) == (1, said)
+        assert (warning.row, warning.what) == (1, message)
         assert warning.cure.endswith("24 kHz mono original of 3 s, use that")
         assert waveform.shape == (48_000,)
         assert waveform[: round(2.4 * 16_000)].std() > 0.1
         assert (np.abs(waveform[round(2.6 * 16_000) :]).max() > 0.1) == (seconds > 3)
 
 
-def test_the_rounding_of_a_resampled_length_is_no_fault() -> None:
+def test_rounding_of_a_resampled_length_is_not_reported() -> None:
     for n_samples in (N_SAMPLES - 1, N_SAMPLES, N_SAMPLES + 1):
-        waveform, notes = fit(np.ones(n_samples, np.float32))
+        waveform, notes = fit_length(np.ones(n_samples, np.float32))
         assert waveform.shape == (N_SAMPLES,)
         assert notes == ()
-    assert fit(np.ones(N_SAMPLES - 2, np.float32))[0].sum() == N_SAMPLES - 2
+    assert fit_length(np.ones(N_SAMPLES - 2, np.float32))[0].sum() == N_SAMPLES - 2
 
 
 def test_another_rate_is_a_warning(data: Path, build: Callable[..., Store]) -> None:
@@ -202,7 +184,7 @@ def test_a_folder_of_snippets_without_labels_is_stored_too(tmp_path: Path, data:
     assert (error.file, error.row, error.filename) == (str(data), 4, "train/d.wav")
 
 
-def test_a_feature_store_travels_to_other_processes(build: Callable[..., Store]) -> None:
+def test_a_feature_store_can_be_pickled(build: Callable[..., Store]) -> None:
     store = build("mel_db_128")
     travelled = pickle.loads(pickle.dumps(store))
     assert np.array_equal(travelled.get("train/c.wav"), store.get("train/c.wav"))

@@ -1,4 +1,4 @@
-"""A submission that classifies songs: what is packed, and what it does in the runtime."""
+"""The songs' submission.zip: what is packed, and how it runs in the sandbox."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ from hearback.engine.submission import sandbox
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.separation.methods import SOUND_RATE
-from hearback.songs.submission.dry_run import SongPlay, compare
+from hearback.songs.submission.dry_run import SongDryRun, compare
 from hearback.songs.submission.pack import PackingOptions, pack
 from tests.songs.songs_data import snippet
 from tests.songs.test_infer import trained  # noqa: F401  (a fixture)
@@ -65,15 +65,22 @@ def copied(options: PackingOptions, folder: Path) -> PackingOptions:
     return replace(options, assets=folder)
 
 
-def test_the_chosen_folds_the_code_of_both_packages_and_nothing_else(
+def test_the_chosen_folds_are_packed_with_their_code_and_nothing_else(
     options: PackingOptions,
 ) -> None:
     packed = names(pack(options))
     code = {name for name in packed if name.endswith(".py")} - {"main.py"}
-    assert {name.partition("/")[0] for name in code} == {"hearback", "songs"}
-    assert {"hearback/runtime.py", "songs/infer.py", "songs/separation.py"} < code
-    for not_needed in ("training", "submission", "submission_main", "dry run", "sample"):
-        assert f"songs/{not_needed}.py" not in code
+    # No module of the reading competition, nor one of training.
+    assert {name.split("/")[1] for name in code} == {"__init__.py", "engine", "songs"}
+    assert {
+        *("hearback/__init__.py", "hearback/engine/submission/runtime.py"),
+        *("hearback/songs/steps/infer.py", "hearback/songs/separation/methods.py"),
+    } < code
+    for not_needed in (
+        *("songs/training", "songs/submission/pack", "songs/submission/dry_run"),
+        *("songs/corpora/sample", "engine/submission/archive", "engine/training/trainer"),
+    ):
+        assert f"hearback/{not_needed}.py" not in code
     assert packed - code == {
         *("main.py", "model_configs.json", "VERSION"),
         *("assets/cnn4_0.json", "assets/cnn4_0.safetensors"),
@@ -82,9 +89,7 @@ def test_the_chosen_folds_the_code_of_both_packages_and_nothing_else(
     }
 
 
-def test_all_that_is_missing_or_broken_is_said_at_once(
-    options: PackingOptions, tmp_path: Path
-) -> None:
+def test_all_faults_are_reported_at_once(options: PackingOptions, tmp_path: Path) -> None:
     options = copied(options, tmp_path / "assets")
     FoldFiles(options.assets, "cnn4", 0).metadata.unlink()
     FoldFiles(options.assets, "cnn4", 1).weights.unlink()
@@ -92,10 +97,15 @@ def test_all_that_is_missing_or_broken_is_said_at_once(
         file.write(b"more")
     with pytest.raises(HearbackError) as raised:
         pack(options)
-    said = str(raised.value)
-    assert "cnn4_0.json: not there; train it with python -m hearback.songs.steps.train" in said
-    assert "cnn4_1.safetensors: not there; copy it here, or train it with python -m songs" in said
-    assert "cnn4_repet_0.safetensors: not the file that cnn4_repet_0.json speaks of" in said
+    message = str(raised.value)
+    assert "cnn4_0.json: missing; train it with python -m hearback.songs train" in message
+    assert (
+        "cnn4_1.safetensors: not there; copy it here, or train it with python -m hearback.songs"
+        in message
+    )
+    assert (
+        "cnn4_repet_0.safetensors: its digest differs from the one in cnn4_repet_0.json" in message
+    )
     assert not options.submission.exists()
 
 
@@ -105,38 +115,40 @@ def test_a_model_that_needs_demucs_is_refused(options: PackingOptions, tmp_path:
     fold_metadata = json.loads(files.metadata.read_text())
     fold_metadata["recipe"]["separate"] = "demucs"
     write_json(files.metadata, fold_metadata)
-    with pytest.raises(HearbackError, match="demucs, which needs an environment that the runtime"):
+    with pytest.raises(HearbackError, match="demucs, but the runtime lacks its packages"):
         pack(options)
 
 
 def test_a_zip_above_the_limit_is_not_written(options: PackingOptions) -> None:
-    with pytest.raises(HearbackError, match=r"not written\. Run fewer models: python -m songs"):
+    with pytest.raises(
+        HearbackError, match=r"not written\. Run fewer models: python -m hearback\.songs get_config"
+    ):
         pack(replace(options, limit_gb=1e-6))
     assert not options.submission.exists()
 
 
-def test_the_same_inputs_make_the_same_bytes(options: PackingOptions, tmp_path: Path) -> None:
+def test_equal_inputs_give_equal_bytes(options: PackingOptions, tmp_path: Path) -> None:
     again = replace(copied(options, tmp_path / "assets"), submission=tmp_path / "again.zip")
     assert sha256_of(pack(options)) == sha256_of(pack(again))
 
 
 @pytest.mark.slow
-def test_the_submission_is_rehearsed(
+def test_the_submission_passes_a_dry_run(
     options: PackingOptions, snippets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack(options)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    dry_run = SongPlay(options.submission, snippets, 9)
-    played, compared = sandbox.run_dry_run(dry_run, Path(sys.executable), namespace=False)
-    assert played == "5 snippets, one damaged, listed and at the class shares"
-    assert "scores are those of this environment" in compared
+    dry_run = SongDryRun(options.submission, snippets, 9)
+    snippets_line, scores_line = sandbox.run_dry_run(dry_run, Path(sys.executable), namespace=False)
+    assert snippets_line == "5 snippets, one damaged, listed and at the class shares"
+    assert "its scores equal this environment's" in scores_line
 
 
 @pytest.mark.slow
-def test_what_fails_leaves_the_commonest_class_and_says_so(
+def test_a_failed_scoring_leaves_the_commonest_class_and_is_reported(
     options: PackingOptions, snippets: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    set_up = SongPlay(pack(options), snippets, 3).set_up(tmp_path / "sandbox")
+    set_up = SongDryRun(pack(options), snippets, 3).set_up(tmp_path / "sandbox")
     (set_up.runtime / "assets" / "cnn4_1.safetensors").write_bytes(b"cut short")
     with pytest.raises(HearbackError, match=r"main\.py ended with status 2"):
         sandbox.run_main(set_up, Path(sys.executable), namespace=False)
@@ -176,5 +188,5 @@ def test_submissions_are_compared_row_by_row(
 ) -> None:
     expected = write_submission(tmp_path, "expected", GOOD)
     faults, largest = compare(write_submission(tmp_path, "got", rows), expected)
-    assert [said.startswith(fault or "") for said in faults] == ([True] if fault else [])
+    assert [line.startswith(fault or "") for line in faults] == ([True] if fault else [])
     assert fault or largest < sandbox.TOLERANCE

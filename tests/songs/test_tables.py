@@ -1,4 +1,4 @@
-"""The tables of the songs: labels, who sings, and what is held out together."""
+"""The tables of the songs: labels, singers and groups."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ MANIFEST = "file,split,singers,music,licence\n"
 def snippets_of(
     data: Path, labels: str, manifest: str | None = None
 ) -> tuple[pd.DataFrame, list[tuple[str, int | None, str, str | None]]]:
-    """Read labels and a manifest's rows; return the snippets and what the report says."""
+    """Read labels and a manifest's rows; return the snippets and the problems."""
     data.mkdir(exist_ok=True)
     (data / "train_label.txt").write_text(labels)
     if manifest is not None:
@@ -48,12 +48,12 @@ def test_snippets_are_grouped_by_their_first_singer_or_by_music(tmp_path: Path) 
     assert snippets["label"].dtype == snippets["line"].dtype == np.int64
 
 
-def test_without_a_manifest_each_snippet_stands_alone_and_that_is_said(tmp_path: Path) -> None:
+def test_without_a_manifest_each_snippet_is_its_own_group_with_a_warning(tmp_path: Path) -> None:
     snippets, ((file, row, what, _),) = snippets_of(tmp_path, "a.ogg,1\nb.ogg,0\n")
     assert snippets["group"].tolist() == snippets["filename"].tolist()
     assert snippets["singers"].tolist() == ["", ""]
     assert (file, row) == ("manifest.csv", None)
-    assert "flatters" in what
+    assert "inflates" in what
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_fault_is_reported_with_its_line_and_the_row_stays(
     assert snippets["label"].tolist()[::2] == [1, 2]
 
 
-def test_labels_that_are_not_there_are_reported(tmp_path: Path) -> None:
+def test_missing_labels_are_reported(tmp_path: Path) -> None:
     report = Report()
     assert len(read_snippets(tmp_path, report)) == 0
     (error,) = report.errors
@@ -87,10 +87,10 @@ def test_labels_that_are_not_there_are_reported(tmp_path: Path) -> None:
     assert problems == [("train_label.txt", None, "the file is empty", None)]
 
 
-def test_a_manifest_that_lacks_something_is_reported(tmp_path: Path) -> None:
+def test_an_incomplete_manifest_is_reported(tmp_path: Path) -> None:
     _, problems = snippets_of(tmp_path, "a.ogg,1\nb.ogg,2\nc.ogg,0\n", "a.ogg,,,x,\nc.ogg,,,,\n")
     assert problems == [
-        ("train_label.txt", 1, "somebody sings, and the manifest does not say who", "a.ogg"),
+        ("train_label.txt", 1, "the manifest names no singer for a snippet with a voice", "a.ogg"),
         ("train_label.txt", 2, "no row for the snippet in the manifest", "b.ogg"),
     ]
     (tmp_path / "manifest.csv").write_text("file,music\na.ogg,x\nb.ogg,x\nc.ogg,x\n")
@@ -107,7 +107,7 @@ def test_a_snippet_without_a_label_is_a_warning(tmp_path: Path) -> None:
     assert problems == [("train", None, "a snippet without a label, left out", "b.ogg")]
 
 
-def test_a_folder_is_listed_with_all_that_is_in_it(tmp_path: Path) -> None:
+def test_subfolders_are_listed_too(tmp_path: Path) -> None:
     for name in ("b.OGG", "a.wav", "deep/er/c.mp3", "notes.txt", ".a-x.wav"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

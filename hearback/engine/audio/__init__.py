@@ -1,0 +1,1 @@
+"""Audio: decoding, stores of decoded recordings, effects, log-mel spectrograms."""

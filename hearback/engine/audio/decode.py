@@ -1,9 +1,8 @@
-"""Recordings: decode, check, bring to one rate and one channel, and keep so in a store.
+"""Decode a recording, check it, and convert it to mono at one sample rate.
 
-A recording that cannot be used (missing, unreadable, silent, ...) is an error. One in another
-layout (stereo, 8 kHz, 44.1 kHz, ...) is converted, one that goes on for minutes is cut, and a
-warning says what was done. What the header of a file tells is believed of nothing that costs
-memory.
+A recording that cannot be used (missing, unreadable, silent, ...) is an error. A recording in
+another layout (stereo, 8 kHz, 44.1 kHz, ...) is converted, a long one is cut, and a note says so.
+Header sizes are never trusted for allocation.
 """
 
 import re
@@ -21,67 +20,65 @@ from hearback.engine.io import open_file
 
 SAMPLE_RATE = 16_000  # Hz, Whisper's
 
-# Below this peak nobody spoke: speech recorded far too low still peaks some 20 dB above it, and
-# 16 bits have only 32 steps left there.
+# Peaks of speech, even when recorded far too quietly, are some 20 dB above this level, which is
+# 32 steps of 16-bit audio.
 SILENCE_DBFS = -60.0
 
-# No word is this short; what is was cut by mistake.
+# No word is this short: such a file was cut by mistake.
 MIN_SECONDS = 0.05
 
-# What is kept of a recording that is longer. A window is 16 s; an augmentation that plays faster
-# (by 1.3 and by 1.15 at most) fills it from the first 24 s, and no model hears what comes later.
+# Longer recordings are cut. A window is 16 s; with augmentations that speed up (by at most 1.3 and
+# 1.15) it is filled from the first 24 s, so no model uses anything later.
 KEPT_SECONDS = 30.0
 
-# A telephone's rate is 8 kHz; nothing records speech above 384 kHz. What tells another rate is
-# damaged: resampled, one second at 2 GHz would take the memory of a day.
+# Telephones have 8 kHz, and no device records speech above 384 kHz. A header with another rate is
+# damaged: resampling "one second at 2 GHz" would need the memory of a day of audio.
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz
 
-# Lossy codecs go over full scale by a little. Four times over it (12 dB) are integers written as
-# floating point, or a damaged stream.
+# Lossy codecs exceed full scale slightly. A peak of four times full scale (12 dB) means integers
+# written as floating point, or a damaged stream.
 MAX_PEAK = 4.0
 
-# Goes up when decode() gives other samples, or refuses other recordings, than it did: stores from
-# before are then built again.
+# Increase it when decode() returns other samples or refuses other recordings than before, so that
+# existing stores are built again.
 VERSION = 2
 
-# Of all channels, 64 MB as float32: more than any clip has, so that those are read in one go.
+# Samples of all channels per read, 64 MB as float32: a usual clip is read at once.
 _BLOCK_SAMPLES = 1 << 24
 
-# How libsndfile's log says of WAV, AIFF and AU that the header tells of more bytes than there are.
+# libsndfile's log line for a WAV, AIFF or AU header with more bytes than the file has.
 _BYTES_MISSING = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
 
-# libsndfile keeps the reason of a failed open in a global, which another thread's open resets.
+# libsndfile keeps the error of a failed open in a global, which other threads' opens overwrite.
 _opening = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording as the models hear it, and what was done to it on the way."""
+    """A decoded recording, and notes on its conversion."""
 
-    waveform: np.ndarray  # (n,), float32, mono, at the rate asked for; full scale is 1.0
+    waveform: np.ndarray  # (n,), float32, mono, at the requested rate; full scale is 1.0
     notes: tuple[str, ...]  # e.g. "2 channels, averaged", "44.1 kHz, resampled to 16 kHz"
 
 
 class UnreadableAudio(HearbackError, ValueError):  # noqa: N818  (the fault is the audio's)
-    """A recording that cannot be used; the message ends a sentence that begins with its name."""
+    """A recording that cannot be used; the message completes a sentence about it."""
 
 
 def decode(path: Path, sample_rate: int = SAMPLE_RATE) -> Recording:
-    """Decode an audio file of any format that libsndfile knows (WAV, FLAC, MP3, Ogg Opus, ...).
+    """Decode an audio file in any format of libsndfile (WAV, FLAC, MP3, Ogg Opus, ...).
 
-    Channels are averaged, and the first `KEPT_SECONDS` resampled to `sample_rate` in Hz; nothing
-    else is read.
-    Raises UnreadableAudio if the file is missing or unreadable, or if what is in it cannot be
-    speech: no samples, NaN or infinite ones, too short, silent, far over full scale, no possible
-    sample rate. Opens no other file than this one.
+    Only the first `KEPT_SECONDS` are read. Channels are averaged, and the result is resampled to
+    `sample_rate` in Hz. Raises UnreadableAudio if the file is missing or unreadable, or if its
+    content cannot be speech: no samples, NaN or infinite samples, too short, silent, far over full
+    scale, or an impossible sample rate. Opens no other file than this one.
     """
     mono, own_rate, notes = _read(path)
     _check_level(mono)
     if own_rate != sample_rate:
-        # soxr, because its filter ends just below the lower of the two Nyquist frequencies
-        # (linear interpolation or a short filter folds what a 44.1 kHz recording has above 8 kHz
-        # back into the speech), takes a small part of the time of decoding, and is what librosa
-        # resamples with.
+        # soxr's filter ends just below the lower of the two Nyquist frequencies; linear
+        # interpolation or a short filter would alias the band above 8 kHz of a 44.1 kHz recording
+        # into the speech. It takes a small part of the decoding time, and librosa uses it too.
         mono = soxr.resample(mono, own_rate, sample_rate, quality="HQ")
         notes.append(_resampling(own_rate, sample_rate))
     return Recording(mono, tuple(notes))
@@ -94,15 +91,15 @@ def _read(path: Path) -> tuple[np.ndarray, int, list[str]]:
             raise UnreadableAudio("is not a file" if path.exists() else _missing(path))
         if path.stat().st_size == 0:
             raise UnreadableAudio("is empty: 0 bytes")
-        # Opened here: libsndfile, given a name, also opens others made of it (a Mac's resource
-        # forks, "._a.wav"), wherever links of such names lead, and heeds some suffixes.
+        # Opened here: given a name, libsndfile also opens related files (a Mac's resource forks,
+        # "._a.wav"), follows links with such names, and interprets some suffixes.
         with open_file(path) as content:
             with _opening:
                 file = soundfile.SoundFile(content)
             with file:
                 mono, notes = _first_seconds(file)
     except (OSError, soundfile.SoundFileError) as error:
-        # The others' str() begins with the path, which the report says already.
+        # str(OSError) contains the path, which the report already names.
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         raise UnreadableAudio(f"is unreadable: {reason}") from error
     if len(mono) < MIN_SECONDS * file.samplerate:
@@ -111,8 +108,8 @@ def _read(path: Path) -> tuple[np.ndarray, int, list[str]]:
 
 
 def _missing(path: Path) -> str:
-    """Say that a file is missing, and whether one is there whose name only looks the same."""
-    for form in ("NFC", "NFD"):  # archives from a Mac have the latter
+    """Describe a missing file; mention a file with the same name in another Unicode form."""
+    for form in ("NFC", "NFD"):  # archives from a Mac use NFD
         other = path.with_name(unicodedata.normalize(form, path.name))
         if other.name != path.name and other.exists():
             return f"is missing; there is one with the same letters in another Unicode form, {form}"
@@ -120,10 +117,10 @@ def _missing(path: Path) -> str:
 
 
 def _first_seconds(file: soundfile.SoundFile) -> tuple[np.ndarray, list[str]]:
-    """Return the mean of the channels, (n,) float32, at most `KEPT_SECONDS` of it, and notes."""
+    """Return the mean of the channels, (n,) float32, at most `KEPT_SECONDS` long, and notes."""
     sample_rate, n_channels = file.samplerate, file.channels
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
-        raise UnreadableAudio(f"tells a sample rate of {sample_rate} Hz")
+        raise UnreadableAudio(f"has an invalid sample rate: {sample_rate} Hz")
     n_wanted = min(file.frames, round(KEPT_SECONDS * sample_rate))
     blocks = [np.zeros(0, np.float32)]
     n_read = 0
@@ -134,7 +131,7 @@ def _first_seconds(file: soundfile.SoundFile) -> tuple[np.ndarray, list[str]]:
             break
         if not np.isfinite(block).all():
             raise UnreadableAudio("has NaN or infinite samples")
-        with np.errstate(over="ignore"):  # the level is checked for it
+        with np.errstate(over="ignore"):  # _check_level refuses infinite means
             blocks.append(block.mean(axis=1))
         n_read += len(block)
     if n_read == 0:
@@ -142,17 +139,17 @@ def _first_seconds(file: soundfile.SoundFile) -> tuple[np.ndarray, list[str]]:
     notes = []
     missing = _BYTES_MISSING.search(file.extra_info)
     if n_read < n_wanted or (missing and int(missing[1]) > int(missing[2])):
-        notes.append(f"breaks off after {n_read / sample_rate:.2f} s: its header tells of more")
+        notes.append(f"breaks off after {n_read / sample_rate:.2f} s: its header announces more")
     elif n_wanted < file.frames:
         seconds = file.frames / sample_rate
-        notes.append(f"{seconds:.0f} s long, of which the first {KEPT_SECONDS:g} s are kept")
+        notes.append(f"{seconds:.0f} s long, only the first {KEPT_SECONDS:g} s are kept")
     if n_channels > 1:
         notes.append(f"{n_channels} channels, averaged")
     return np.concatenate(blocks), notes
 
 
 def _check_level(mono: np.ndarray) -> None:
-    # Half the range, not the largest value: a constant offset is no sound.
+    # Half the range, not the maximum: a constant offset is silence.
     if (mono.max() - mono.min()) / 2 < 10 ** (SILENCE_DBFS / 20):
         raise UnreadableAudio(f"is silent: its peak is below {SILENCE_DBFS:g} dBFS")
     peak = np.abs(mono).max()
@@ -161,7 +158,7 @@ def _check_level(mono: np.ndarray) -> None:
 
 
 def _resampling(own_rate: int, sample_rate: int) -> str:
-    """Say that a recording was resampled, and what it lacks."""
+    """Describe the resampling, and the part of the band that is missing."""
     note = f"{own_rate / 1000:g} kHz, resampled to {sample_rate / 1000:g} kHz"
     if own_rate < sample_rate:
         lost = 1 - own_rate / sample_rate

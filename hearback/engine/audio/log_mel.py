@@ -1,7 +1,7 @@
-"""Whisper's log-mel spectrogram, computed in batches on the device that the model is on.
+"""Whisper's log-mel spectrogram, computed in batches on the model's device.
 
-The numbers equal `transformers.WhisperFeatureExtractor`'s (Radford et al. 2022, section 2.2), which
-works in numpy, one clip after the other.
+The values equal those of `transformers.WhisperFeatureExtractor` (Radford et al. 2022, section 2.2),
+which computes one clip at a time in numpy.
 """
 
 from functools import lru_cache
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 
-N_FFT = 400  # samples: a 25 ms Hann window
-HOP = 160  # samples: 10 ms a mel frame
-DYNAMIC_RANGE = 8.0  # in log10 units: what is 80 dB below the window's maximum is floored
+N_FFT = 400  # samples: 25 ms Hann window
+HOP = 160  # samples: 10 ms per mel frame
+DYNAMIC_RANGE = 8.0  # log10 units: values are floored at 80 dB below the window's maximum
 
 
 @lru_cache
@@ -25,13 +25,19 @@ def mel_filters(n_mels: int, device: torch.device) -> Tensor:
 
 
 def log_mel(waveforms: Tensor, n_mels: int) -> Tensor:
-    """Compute log-mel spectrograms of equally long waveforms.
+    """Compute log-mel spectrograms of waveforms of equal length.
 
-    `waveforms` is (batch, samples) at 16 kHz with samples a multiple of `HOP`; the result is
-    (batch, n_mels, samples / HOP), float32. Each spectrogram is floored against its own maximum, so
-    a clip's features do not depend on the others in the batch.
+    Each spectrogram is floored relative to its own maximum, so a clip's features do not depend on
+    the rest of the batch.
+
+    Args:
+        waveforms: (batch, samples) at 16 kHz, samples a multiple of `HOP`.
+        n_mels: number of mel bins.
+
+    Returns:
+        (batch, n_mels, samples / HOP) float32.
     """
-    # Mixed precision must not reach the FFT: a half-precision power spectrum over- and underflows.
+    # No autocast: a power spectrum in half precision over- and underflows.
     with torch.autocast(waveforms.device.type, enabled=False):
         waveforms = waveforms.float()
         hann = torch.hann_window(N_FFT, device=waveforms.device)

@@ -1,0 +1,1 @@
+"""Tables, folds and batches."""

@@ -1,4 +1,4 @@
-"""Examples on their way to a device, in any competition."""
+"""Load examples and move their tensors to a device."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -15,14 +15,14 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True)
 class Tensors:
-    """Tensors that move together."""
+    """A dataclass of tensors that are moved together."""
 
     def to(self, device: torch.device) -> Self:
-        """Move the tensors, without waiting where their memory is pinned."""
+        """Move the tensors to `device`; asynchronous if their memory is pinned."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
-        """Pin the tensors' memory, so that `to` need not wait."""
+        """Pin the tensors' memory, so that `to` is asynchronous."""
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -37,20 +37,20 @@ class Tensors:
 
 
 class SizedDataset(Dataset[T_co]):
-    """Examples by their places, of which it is known how many there are."""
+    """A map-style dataset with a length."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
         raise NotImplementedError
 
 
-def load_in_turn(
+def load_consecutively(
     datasets: Sequence[SizedDataset[T]], n_workers: int
 ) -> Iterator[tuple[int, Iterator[T]]]:
-    """Load datasets one after another, and give the length and the examples of each.
+    """Load datasets one after another; yield each one's length and an iterator of its examples.
 
-    The same processes load them all, and ahead over a dataset's end. All examples of one must be
-    taken before the next. Torch's global random numbers are left alone.
+    The same processes load all of them, prefetching across the boundaries. All examples of a
+    dataset must be consumed before the next one's. Torch's global random state is not used.
     """
     loader: DataLoader[T] = DataLoader(
         ConcatDataset(datasets),

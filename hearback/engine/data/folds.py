@@ -1,4 +1,4 @@
-"""Who validates whom."""
+"""Cross-validation splits."""
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,12 @@ def assign_folds(
 ) -> np.ndarray:
     """Return each row's fold, (rows,), int64 in 0 … n_folds - 1.
 
-    Rows of one group, equal in the column `group_by`, never validate each other; "none" is without
-    groups. None takes the speaker where the metadata has that column, for a speaker on both sides
-    flatters the score, and no groups where it has not. Folds are stratified by label (and by task
-    where rows are not grouped). The split depends on the rows' filenames, not on their order.
-    Raises HearbackError where there are fewer groups than folds, or fewer rows of every label.
+    Rows with the same value in the column `group_by` are in the same fold; "none" disables
+    grouping. None groups by "speaker" if the metadata has that column, since a speaker in both
+    training and validation inflates the score; otherwise rows are not grouped. Folds are stratified
+    by label (and by task if rows are not grouped). The split depends on the rows' filenames, not on
+    their order. Raises HearbackError if there are fewer groups than folds, or if every label has
+    fewer rows than folds.
     """
     if n_folds < 2:
         raise HearbackError(f"--n_folds {n_folds}: out-of-fold scores need at least 2 folds")
@@ -43,12 +44,12 @@ def assign_folds(
     if n_groups < n_folds:
         raise HearbackError(
             f"{n_groups} {group_by if group_by != 'none' else 'row'}s cannot make {n_folds} folds: "
-            "ask for fewer with --n_folds"
+            "choose fewer with --n_folds"
         )
     if np.unique(strata, return_counts=True)[1].max() < n_folds:
         raise HearbackError(
             f"{len(ordered)} rows are too few to spread each label over {n_folds} folds: "
-            "ask for fewer with --n_folds"
+            "choose fewer with --n_folds"
         )
     folds = np.empty(len(ordered), dtype=np.int64)
     for fold, (_, validation) in enumerate(splitter.split(ordered, strata, groups)):

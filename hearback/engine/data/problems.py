@@ -1,11 +1,8 @@
-"""The competition's CSV files: read, check, and report every problem at once.
+"""Problems found in input files: collected in a report, and printed together.
 
-The layout is that of https://www.drivendata.org/competitions/298/literacy-screening/: metadata with
-the columns `filename`, `task`, `expected_text`, `grade` (here also, if there is one, `speaker`);
-labels and submission format with `filename`, `score`.
-
-Nothing here raises for what a file contains. Each fault becomes a `Problem` in a `Report`, and the
-caller decides: training refuses (`Report.raise_if_errors`), inference goes on with the rows it has.
+Readers of input files raise nothing for their content. Each fault becomes a `Problem` in a
+`Report`, and the caller decides: training refuses (`Report.raise_if_errors`), inference continues
+with the usable rows.
 """
 
 import textwrap
@@ -18,19 +15,19 @@ import pandas as pd
 
 from hearback.engine.errors import HearbackError
 
-# Up to this many rows with the same fault get a line each, with their filename; more of them are
-# said as ranges of line numbers. A whole corpus at 44.1 kHz is one line, and no row goes unsaid.
-_MOST_ROWS_LISTED = 20
-_MOST_LETTERS_SHOWN = 80
+# Up to this many rows with the same fault are printed on a line each, with their filename; more are
+# printed as ranges of line numbers, so that a whole corpus at 44.1 kHz takes one line.
+_MAX_ROWS_LISTED = 20
+_MAX_CHARACTERS_SHOWN = 80
 
 
 @dataclass(frozen=True)
 class Problem:
     """One fault of one file.
 
-    `row` is the line number that an editor shows (the header is line 1), None when the fault is
-    the whole file's; `filename` is the recording concerned, where there is one; `cure` says what
-    to do about it. A warning is something that was dealt with and should be known.
+    `row` is the line number in an editor (the header is line 1), or None for a fault of the whole
+    file. `filename` is the affected recording, if any. `cure` describes how to fix it. A warning is
+    a fault that was handled automatically.
     """
 
     file: str
@@ -42,7 +39,7 @@ class Problem:
 
 
 class Report:
-    """The problems of one run, in the order in which they were found. The same one counts once."""
+    """The problems of one run, in the order in which they were found, without duplicates."""
 
     def __init__(self, problems: Iterable[Problem] = ()) -> None:
         # A dict is an ordered set: two checks may come upon the same fault.
@@ -77,16 +74,16 @@ class Report:
             raise BadInput(self)
 
     def frame(self) -> pd.DataFrame:
-        """Return the problems as a table, a row each, a column for each of Problem's fields."""
+        """Return the problems as a table, with one column for each field of Problem."""
         columns = [field.name for field in fields(Problem)]
         frame = pd.DataFrame([asdict(problem) for problem in self._problems], columns=columns)
-        return frame.astype({"row": "Int64"})  # else one None makes floats of all line numbers
+        return frame.astype({"row": "Int64"})  # a None would turn all line numbers into floats
 
     def __str__(self) -> str:
-        """Say every problem, by file, the rows with the same fault together."""
+        """Format every problem, grouped by file and by fault."""
         if not self._problems:
             return "no problems"
-        counts = [_count(len(self.errors), "error"), _count(len(self.warnings), "warning")]
+        counts = [count_noun(len(self.errors), "error"), count_noun(len(self.warnings), "warning")]
         lines = [", ".join(count for count in counts if count)]
         by_file: dict[str, dict[tuple[str, str, str], list[Problem]]] = {}
         for problem in [*self.errors, *self.warnings]:
@@ -96,13 +93,13 @@ class Report:
             lines += ["", file]
             for (severity, what, cure), problems in faults.items():
                 lines.append(f"  {severity}: {what}")
-                lines += [f"    {line}" for line in _rows_said(problems)]
+                lines += [f"    {line}" for line in _format_rows(problems)]
                 lines.append(f"    -> {cure}")
         return "\n".join(lines)
 
 
 class BadInput(HearbackError, ValueError):  # noqa: N818  (the error is the input's)
-    """The input has problems; `report` has them, and `str` of this is the whole report."""
+    """The input has problems: those in `report`, which is also the message."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(report)
@@ -110,30 +107,31 @@ class BadInput(HearbackError, ValueError):  # noqa: N818  (the error is the inpu
 
 
 def quoted(text: str) -> str:
-    """Return a text of unknown origin as a message shows it: in quotes, on one short line."""
-    if len(text) <= _MOST_LETTERS_SHOWN:
+    """Quote a text of unknown origin for a message: on one line, truncated if long."""
+    if len(text) <= _MAX_CHARACTERS_SHOWN:
         return repr(text)
-    return f"{text[:_MOST_LETTERS_SHOWN]!r}… ({len(text)} characters)"
+    return f"{text[:_MAX_CHARACTERS_SHOWN]!r}… ({len(text)} characters)"
 
 
-def _rows_said(problems: Sequence[Problem]) -> list[str]:
-    """Say which rows have one fault: a line each if they are few, else as ranges of lines."""
+def _format_rows(problems: Sequence[Problem]) -> list[str]:
+    """Format the rows with one fault: a line each if they are few, otherwise ranges of lines."""
     rows = [problem.row for problem in problems if problem.row is not None]
-    if len(problems) <= _MOST_ROWS_LISTED or len(rows) < len(problems):
-        return [said for problem in problems if (said := _row_said(problem))]
+    if len(problems) <= _MAX_ROWS_LISTED or len(rows) < len(problems):
+        return [text for problem in problems if (text := _format_row(problem))]
     ranges = []
-    # Within a run of successive lines, line and place differ by the same number.
+    # Within a run of consecutive lines, line number minus index is constant.
     for _, run in groupby(enumerate(sorted(set(rows))), key=lambda item: item[1] - item[0]):
         ends = [line for _, line in run]
         ranges.append(f"{ends[0]}-{ends[-1]}" if len(ends) > 1 else str(ends[0]))
     return textwrap.wrap(f"{len(problems)} rows, lines {', '.join(ranges)}", width=96)
 
 
-def _row_said(problem: Problem) -> str:
+def _format_row(problem: Problem) -> str:
     line = "" if problem.row is None else f"line {problem.row}"
     filename = "" if problem.filename is None else f"({quoted(problem.filename)})"
     return f"{line} {filename}".strip()
 
 
-def _count(n: int, noun: str) -> str:
+def count_noun(n: int, noun: str) -> str:
+    """Return e.g. "2 errors", or "" for 0."""
     return f"{n} {noun}{'' if n == 1 else 's'}" if n else ""

@@ -1,11 +1,6 @@
-"""The competition's CSV files: read, check, and report every problem at once.
+"""CSV tables: read, check, and report every problem at once.
 
-The layout is that of https://www.drivendata.org/competitions/298/literacy-screening/: metadata with
-the columns `filename`, `task`, `expected_text`, `grade` (here also, if there is one, `speaker`);
-labels and submission format with `filename`, `score`.
-
-Nothing here raises for what a file contains. Each fault becomes a `Problem` in a `Report`, and the
-caller decides: training refuses (`Report.raise_if_errors`), inference goes on with the rows it has.
+Nothing here raises for the content of a file: each fault becomes a `Problem` in a `Report`.
 """
 
 import csv
@@ -19,26 +14,25 @@ from typing import Literal, Self
 import numpy as np
 import pandas as pd
 
-from hearback.engine.data.problems import Problem, Report, _count, quoted
+from hearback.engine.data.problems import Problem, Report, count_noun, quoted
 from hearback.engine.io import atomic_write, open_file
 
 PROBLEMS = "submission_problems.csv"  # beside a submission
 
-# Bytes of a table. The competition's has 3 MB for 38,095 recordings; what is larger is another
-# file, and takes up to sixteen times as much memory.
+# Bytes. A table of 38,095 recordings has 3 MB; a larger file is probably no table, and would need
+# up to 16 times its size in memory.
 LARGEST_TABLE = 64 * 1024 * 1024
 
-# Lines of a file that one row may take: to look for the end of a quote in all that follow would
-# take hours where every line opens one.
-_MOST_LINES = 100
+# Lines of a file that one row may span: searching the rest of the file for the end of a quote would
+# take hours if every line opens one.
+_MAX_ROW_LINES = 100
 
-# Of what a file contains, a message repeats so much: names of columns, characters of a field.
-_MOST_COLUMNS_LISTED = 20
+_MAX_COLUMNS_LISTED = 20  # in a message
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write `frame` as CSV (UTF-8, no index), whole or not at all."""
-    # Python's csv writes a lone carriage return bare, and readers take it for the end of a line.
+    """Write `frame` as CSV (UTF-8, no index), atomically."""
+    # Python's csv does not quote a lone carriage return, which readers take for a line's end.
     texts = frame.select_dtypes(exclude="number")
     has_return = any(
         "\r" in text for name in texts for text in texts[name] if isinstance(text, str)
@@ -49,22 +43,22 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_problems(report: Report, submission: Path) -> None:
-    """Print what a submission suffers from, and write it to `PROBLEMS` beside it."""
+    """Print the problems of a submission, and write them to `PROBLEMS` beside it."""
     problems = submission.with_name(PROBLEMS)
     if report.problems:
         write_table(report.frame(), problems)
         print(f"\nWARNING, also in {problems}:\n{report}")
     else:
-        problems.unlink(missing_ok=True)  # one of an earlier run would mislead
+        problems.unlink(missing_ok=True)  # an earlier run's would mislead
 
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of a CSV file that were asked for, all strings, and the int column `line`."""
+    """The requested columns of a CSV file, all strings, and the int column `line`."""
 
     frame: pd.DataFrame
-    fits: pd.Series  # bool: the row has as many fields as the header, and no broken letters
-    columns_there: frozenset[str]  # the columns asked for that the file has
+    fits: pd.Series  # bool: the row has as many fields as the header, and is valid UTF-8
+    columns: frozenset[str]  # the requested columns that the file has
 
 
 def read_table(
@@ -75,13 +69,13 @@ def read_table(
     *,
     has_header: bool = True,
 ) -> Table:
-    """Read a CSV file and check all that does not depend on what its columns mean.
+    """Read a CSV file and make the checks that do not depend on the meaning of its columns.
 
-    Where it has no header, its columns are the `required` ones in their order. The first of those
-    is what a recording is called, which no two rows may share. Problems go into `report`.
+    Without a header, the columns are the `required` ones in their order. The first of them is the
+    recording's filename and must be unique. Problems go into `report`.
     """
-    # Not pandas' reader: it makes numbers of the grades and NaN of the words "null" and "nan",
-    # gives up at the first row with a field too many, and does not tell line numbers.
+    # pandas' reader would convert grades to numbers and the words "null" and "nan" to NaN, stop at
+    # the first row with too many fields, and not report line numbers.
     rows = list(_rows(path, report, required, has_header))
     names = list(required)
     if has_header:
@@ -116,7 +110,7 @@ def read_table(
 class _Row:
     line: int
     fields: list[str]  # stripped
-    fault: str | None = None  # why it is not CSV
+    fault: str | None = None  # the CSV error
 
 
 def _rows(path: Path, report: Report, columns: Sequence[str], has_header: bool) -> Iterator[_Row]:
@@ -124,7 +118,7 @@ def _rows(path: Path, report: Report, columns: Sequence[str], has_header: bool) 
     text = _text(path, report)
     if text is None:
         return
-    # splitlines() would also split at form feeds and the like, which editors do not.
+    # Unlike editors, splitlines() also splits at form feeds and other characters.
     lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
     start = n_rows = 0
     while start < len(lines):
@@ -138,7 +132,7 @@ def _rows(path: Path, report: Report, columns: Sequence[str], has_header: bool) 
                 source.row = source.next
             break
         except csv.Error as error:
-            # A stray quote swallows what follows. Give up this line, not the rest of the file.
+            # A stray quote swallows the following lines. Skip this line, not the rest of the file.
             n_rows += 1
             guessed = [cell.strip().strip('"') for cell in lines[source.row].split(",")]
             yield _Row(source.row + 1, guessed, fault=str(error))
@@ -151,9 +145,9 @@ def _rows(path: Path, report: Report, columns: Sequence[str], has_header: bool) 
 
 
 class _Lines:
-    """The lines from `row` on, for a csv reader; csv.Error where one row takes too many of them.
+    """The lines from `row` on, for a csv reader; raises csv.Error if one row spans too many.
 
-    `next` is the line that is read next. Whoever reads says where a row ends, by moving `row`.
+    `next` is the index of the next line. The consumer marks the end of a row by moving `row`.
     """
 
     def __init__(self, lines: Sequence[str], row: int) -> None:
@@ -166,14 +160,14 @@ class _Lines:
     def __next__(self) -> str:
         if self.next == len(self._lines):
             raise StopIteration
-        if self.next == self.row + _MOST_LINES:
-            raise csv.Error(f"a quote is open for {_MOST_LINES} lines")
+        if self.next == self.row + _MAX_ROW_LINES:
+            raise csv.Error(f"a quote is open for {_MAX_ROW_LINES} lines")
         self.next += 1
         return self._lines[self.next - 1]
 
 
 def _text(path: Path, report: Report) -> str | None:
-    """Return the file's text without a byte order mark, or None if it cannot be read as text."""
+    """Return the file's text without a byte order mark, or None if it is not text."""
     save_as = "save it as CSV in UTF-8"
     try:
         with open_file(path) as file:
@@ -192,8 +186,8 @@ def _text(path: Path, report: Report) -> str | None:
     if b"\0" in content.partition(b"\n")[0]:  # UTF-16, a spreadsheet, an archive
         report.add(Problem(str(path), None, "the file is not UTF-8 text", save_as))
         return None
-    # Spreadsheets begin UTF-8 with a byte order mark. What is not UTF-8 becomes U+FFFD, and the
-    # rows that have one are reported.
+    # Spreadsheets write a byte order mark. Invalid UTF-8 becomes U+FFFD, and rows with it are
+    # reported.
     return content.decode("utf-8-sig", errors="replace")
 
 
@@ -201,7 +195,7 @@ def _check_header(path: Path, header: _Row, required: Sequence[str], report: Rep
     names = header.fields
     if (fault := _fault(header, len(names), "")) is not None:
         report.add(Problem(str(path), header.line, *fault))
-    listed = [quoted(name) for name in names[:_MOST_COLUMNS_LISTED]]
+    listed = [quoted(name) for name in names[:_MAX_COLUMNS_LISTED]]
     if n_more := len(names) - len(listed):
         listed.append(f"and {n_more} more")
     cure = f"the columns that are there: {', '.join(listed)}"
@@ -216,12 +210,12 @@ def _check_header(path: Path, header: _Row, required: Sequence[str], report: Rep
 
 
 def _fault(row: _Row, n_columns: int, expected: str) -> tuple[str, str] | None:
-    """Return what is wrong with a row whatever its columns mean, and the cure; None if nothing."""
+    """Return a row's fault and its cure, independent of the meaning of its columns, or None."""
     if row.fault is not None:
         cure = 'close each quote; write a quote inside quotes as ""; shorten what is too long'
         return f"not CSV: {row.fault}", cure
     if len(row.fields) != n_columns:
-        what = f"{_count(len(row.fields), 'field')} {expected}"
+        what = f"{count_noun(len(row.fields), 'field')} {expected}"
         return what, "put text that has a comma in double quotes"
     if any("\ufffd" in field for field in row.fields):
         return "not UTF-8", "save the file as CSV in UTF-8"
@@ -231,7 +225,7 @@ def _fault(row: _Row, n_columns: int, expected: str) -> tuple[str, str] | None:
 
 
 def _check_filenames(path: Path, frame: pd.DataFrame, report: Report) -> None:
-    """Report filenames that are empty or stand twice, also when spelled differently (`./a.wav`)."""
+    """Report empty and duplicated filenames, also those spelled differently (`./a.wav`)."""
     first_line: dict[str, int] = {}
     for line, filename in zip(frame["line"].tolist(), frame["filename"], strict=True):
         if not filename:
@@ -243,16 +237,16 @@ def _check_filenames(path: Path, frame: pd.DataFrame, report: Report) -> None:
             report.add(Problem(str(path), line, what, "keep one row", filename=filename))
 
 
-def _check_join(
+def check_join(
     path: Path,
     frame: pd.DataFrame,
     metadata: pd.DataFrame,
     report: Report,
     unlisted: Literal["error", "warning"] = "error",
 ) -> None:
-    """Report the filenames that stand in only one of a table and the metadata."""
+    """Report the filenames that are only in the table or only in the metadata."""
     known, listed = metadata["filename"], frame["filename"]
-    # Where one of them could not be read at all, that has been said, and is the one fault.
+    # A table that could not be read at all has been reported already.
     if (known == "").all() or (listed == "").all():
         return
     for row in frame[~listed.isin(known) & (listed != "")].to_dict("records"):

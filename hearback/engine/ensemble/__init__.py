@@ -1,0 +1,1 @@
+"""Ensembles: stacking, calibration, and the choice of models within a time limit."""

@@ -1,18 +1,17 @@
-"""Which models and folds to run where inference has a time limit.
+"""Choice of models and folds to run within a time limit.
 
-`plan_folds` chooses ahead of time, for get_config.py; `plan_rest` while infer.py runs, among the
-ensembles of some of the models that get_config.py fitted for it (`choose_fallbacks`).
+`plan_folds` chooses ahead of time, for get_config. `plan_remaining` chooses during inference among
+the fallbacks: ensembles of some of the models, fitted by get_config (`choose_fallbacks`).
 
-What out-of-fold predictions tell, and what not. A row's prediction comes from the one fold of a
-model that did not train on it, so every log loss here is that of one fold of each model. It tells
-which models are worth their time. It cannot tell what a second fold of a model is worth: the mean
-of several is usually better than one (Breiman 1996, "Bagging Predictors"), by an amount that no
-out-of-fold figure shows, and half of the folds of every model look just as good as all of them.
+Out-of-fold predictions show which models are worth their time, but not what a second fold of a
+model adds. Each prediction comes from the one fold that did not train on its row, so every log loss
+here is that of one fold per model. The mean of several folds is usually better (Breiman 1996,
+"Bagging Predictors"), but half of the folds get the same figure as all of them.
 
-So models are chosen by what they gain, one fold of each, and the time left goes to further folds by
-an assumption: that folds of one model differ as much as folds of another. The mean of k folds then
-has 1/k of that variance, and the ensemble sees it times the square of the model's weight. Seconds
-are those of the validations during training; those of another machine take other seconds.
+So models are chosen by their gain, with one fold each. The remaining time goes to further folds
+under the assumption that folds vary equally in all models: the mean of k folds has 1/k of the
+variance of one, and the ensemble gets it times the square of the model's weight. Seconds are
+measured in the validations during training; another machine needs other times.
 """
 
 import re
@@ -21,12 +20,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hearback.engine.ensemble.stacking import Evidence, Mixture, fit_mixture, mean_log_loss
+from hearback.engine.ensemble.stacking import (
+    StackingData,
+    WeightedEnsemble,
+    fit_ensemble,
+    mean_log_loss,
+)
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.oof import OutOfFold
 
-LEAST_GAIN = 1e-4  # nats: a model that lowers the log loss by less is not run
-_LEAST_SECONDS = 0.01  # that a metadata tells apart from none
+MIN_GAIN = 1e-4  # nats: a model that lowers the log loss by less is not run
+_MIN_SECONDS = 0.01  # the resolution of the metadata; zero would make a model free
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
@@ -45,42 +49,52 @@ def show_duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def seconds_per_clip(table: OutOfFold) -> float:
-    """Return how long a fold of a model takes for a clip: the median over folds and epochs.
+def seconds_per_clip(table: OutOfFold) -> float | None:
+    """Return the inference time of one fold per clip, in seconds; None if unknown.
 
-    Raises HearbackError where the folds' metadata do not say.
+    It is the median over folds and epochs of the validation time in the metadata.
     """
     measured = [
-        max(epoch["validation_seconds"], _LEAST_SECONDS) / fold_metadata["n_validation"]
-        for fold_metadata in table.metadata_by_fold.values()
-        for epoch in fold_metadata["epochs"]
+        max(epoch["validation_seconds"], _MIN_SECONDS) / metadata["n_validation"]
+        for metadata in table.metadata_by_fold.values()
+        for epoch in metadata["epochs"]
         if "validation_seconds" in epoch
     ]
-    if not measured:
-        raise HearbackError(
-            f"{table.model}: its folds do not say how long a validation took, so --time_limit "
-            "cannot plan with it; train it again, or leave it out with --models"
-        )
-    return float(np.median(measured))
+    return float(np.median(measured)) if measured else None
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What running models takes: `seconds`, (models,), for one fold over all clips to be scored.
+    """The cost of running models.
 
-    `n_folds`, (models,), are those that are trained.
+    `seconds`, (models,), is the time of one fold for all clips to score; `n_folds`, (models,), the
+    number of trained folds.
     """
 
     seconds: np.ndarray
     n_folds: np.ndarray
 
+    @classmethod
+    def of_models(cls, tables: Sequence[OutOfFold], n_clips: int) -> "Costs":
+        """Return the cost of scoring `n_clips`; raise HearbackError if it is unknown."""
+        seconds = []
+        for table in tables:
+            per_clip = seconds_per_clip(table)
+            if per_clip is None:
+                raise HearbackError(
+                    f"{table.model}: its metadata lacks the validation times that --time_limit "
+                    "needs; train it again, or leave it out with --models"
+                )
+            seconds.append(n_clips * per_clip)
+        return cls(np.array(seconds), np.array([len(x.metadata_by_fold) for x in tables]))
+
     def total(self, n_folds: np.ndarray) -> float:
-        """Return the seconds of so many folds of each model, (models,)."""
+        """Return the seconds of running `n_folds`, (models,), folds of each model."""
         return float(self.seconds @ n_folds)
 
     @property
-    def folds(self) -> list[list[float]]:
-        """The seconds of each model's folds."""
+    def fold_seconds(self) -> list[list[float]]:
+        """The seconds of each fold of each model."""
         return [
             [seconds] * n_folds
             for seconds, n_folds in zip(self.seconds.tolist(), self.n_folds.tolist(), strict=True)
@@ -88,176 +102,177 @@ class Costs:
 
     @property
     def half_of_the_folds(self) -> np.ndarray:
-        """Half of the folds of every model, (models,), odd numbers rounded up."""
+        """Half of the folds of each model, (models,), rounded up."""
         return (self.n_folds + 1) // 2
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Some models, by their places, and an ensemble of them, fitted on all rows.
-
-    `log_loss` is on these rows.
-    """
+class ModelSubset:
+    """Some models, by index, their ensemble fitted on all rows, and its in-sample log loss."""
 
     models: tuple[int, ...]
-    mixture: Mixture
+    ensemble: WeightedEnsemble
     log_loss: float
 
 
-class _Fits:
-    """Ensembles of some of the models, each fitted once."""
+class _SubsetFits:
+    """Ensembles of subsets of the models; each subset is fitted once."""
 
-    def __init__(self, evidence: Evidence, combine: str, calibration: str) -> None:
-        self._evidence, self._how = evidence, (combine, calibration)
-        self._found: dict[frozenset[int], Choice] = {}
+    def __init__(self, data: StackingData, combine: str, calibration: str) -> None:
+        self._data, self._settings = data, (combine, calibration)
+        self._fits: dict[frozenset[int], ModelSubset] = {}
 
-    def of(self, models: Sequence[int]) -> Choice:
-        """Fit an ensemble of some models and return it without those that get no weight."""
+    def fit(self, models: Sequence[int]) -> ModelSubset:
+        """Return the ensemble of some models, without those of weight zero."""
         key = frozenset(models)
-        if key not in self._found:
-            places = sorted(key)
-            some = self._evidence.only(places)
-            mixture = fit_mixture(some, *self._how)
-            loss = mean_log_loss(
-                some.labels, mixture.predict(some.predictions, some.calibration_groups)
+        if key not in self._fits:
+            indices = sorted(key)
+            subset = self._data.only(indices)
+            ensemble = fit_ensemble(subset, *self._settings)
+            predicted = ensemble.predict(subset.predictions, subset.calibration_groups)
+            used = ensemble.weights > 0
+            self._fits[key] = ModelSubset(
+                tuple(np.array(indices)[used].tolist()),
+                replace(ensemble, weights=ensemble.weights[used]),
+                mean_log_loss(subset.labels, predicted),
             )
-            used = mixture.weights > 0
-            self._found[key] = Choice(
-                tuple(np.array(places)[used].tolist()),
-                replace(mixture, weights=mixture.weights[used]),
-                loss,
-            )
-        return self._found[key]
+        return self._fits[key]
 
-    def take(self, seconds: np.ndarray, limit: float, *, per_second: bool) -> list[Choice]:
-        """Return the ensembles that come of taking models one by one.
+    def grow(self, seconds: np.ndarray, limit: float, *, per_second: bool) -> list[ModelSubset]:
+        """Return the ensembles of a greedy forward selection, smallest first.
 
-        Each time it is the model that lowers the log loss most, per second or altogether, while
-        there is time and it gains `LEAST_GAIN`.
+        Each step adds the model with the largest gain in log loss, per second or in total, among
+        those that fit into `limit` seconds and gain at least `MIN_GAIN`.
         """
-        labels = self._evidence.labels
+        labels = self._data.labels
         models: tuple[int, ...] = ()
         loss = mean_log_loss(labels, np.full(len(labels), labels.mean()))
-        steps: list[Choice] = []
+        steps: list[ModelSubset] = []
         while True:
             left = limit - seconds[list(models)].sum()
             others = [m for m in range(len(seconds)) if m not in models and seconds[m] <= left]
-            gains = {m: loss - self.of([*models, m]).log_loss for m in others}
-            worthwhile = [m for m in others if gains[m] >= LEAST_GAIN]
+            gains = {m: loss - self.fit([*models, m]).log_loss for m in others}
+            worthwhile = [m for m in others if gains[m] >= MIN_GAIN]
             if not worthwhile:
                 return steps
             best = max(worthwhile, key=lambda m: gains[m] / (seconds[m] if per_second else 1))
-            # A model that the new one makes superfluous gives its time back.
-            steps.append(self.of([*models, best]))
+            # Models whose weight drops to zero are removed and their time is free again.
+            steps.append(self.fit([*models, best]))
             models, loss = steps[-1].models, steps[-1].log_loss
 
 
 def plan_folds(
-    evidence: Evidence, costs: Costs, limit: float, combine: str, calibration: str
+    data: StackingData, costs: Costs, limit: float, combine: str, calibration: str
 ) -> np.ndarray:
-    """Return how many folds of each model to run, (models,), within `limit` seconds.
+    """Return the number of folds of each model to run, (models,), within `limit` seconds.
 
-    Zero leaves a model out. Raises HearbackError where the limit is too short for any model.
+    Raises HearbackError if the limit is too short for any model.
     """
     if limit < costs.seconds.min():
         raise HearbackError(
             f"--time_limit {show_duration(limit)}: the fastest fold alone takes "
             f"{show_duration(costs.seconds.min())}"
         )
-    chosen = choose_models(evidence, costs.seconds, limit, combine, calibration)
+    chosen = choose_models(data, costs.seconds, limit, combine, calibration)
     if not chosen:
         raise HearbackError(
-            f"--time_limit {show_duration(limit)}: no model that fits into it is better than the "
-            "base rate"
+            f"--time_limit {show_duration(limit)}: no model within it is better than the base rate"
         )
     weights = np.zeros(len(costs.seconds))
-    weights[chosen] = fit_mixture(evidence.only(chosen), combine, calibration).weights
-    return share_out(weights, costs.folds, limit)
+    weights[chosen] = fit_ensemble(data.only(chosen), combine, calibration).weights
+    return allocate_folds(weights, costs.fold_seconds, limit)
 
 
 def choose_models(
-    evidence: Evidence, seconds: np.ndarray, limit: float, combine: str, calibration: str
+    data: StackingData, seconds: np.ndarray, limit: float, combine: str, calibration: str
 ) -> list[int]:
-    """Return the places of the models that are worth their time, one fold of each.
+    """Return the indices of the models to run, one fold of each taking `seconds`, (models,).
 
-    Models are taken by what they gain per second or altogether; of both orders the better end is
-    returned. Either alone may fail: a cheap model can take the time that a good one needs, or a
-    dear one that of several (Leskovec et al. 2007, "Cost-effective Outbreak Detection in
-    Networks"). The log losses are of ensembles fitted on all rows.
+    The better result of two greedy selections, by gain per second and by gain. Either alone can
+    fail: a cheap model may take the time of a good one, or an expensive one that of several
+    (Leskovec et al. 2007, "Cost-effective Outbreak Detection in Networks"). Log losses are
+    in-sample.
     """
-    fits = _Fits(evidence, combine, calibration)
-    ways = [fits.take(seconds, limit, per_second=per_second) for per_second in (True, False)]
-    ends = [steps[-1] for steps in ways if steps]
-    if not ends:
+    fits = _SubsetFits(data, combine, calibration)
+    selections = [fits.grow(seconds, limit, per_second=per_second) for per_second in (True, False)]
+    largest = [steps[-1] for steps in selections if steps]
+    if not largest:
         return []
-    best = min(ends, key=lambda end: (end.log_loss, seconds[list(end.models)].sum()))
+    best = min(largest, key=lambda x: (x.log_loss, seconds[list(x.models)].sum()))
     return list(best.models)
 
 
 def choose_fallbacks(
-    evidence: Evidence, seconds: np.ndarray, combine: str, calibration: str
-) -> list[Choice]:
-    """Return the ensembles that may stand in for that of all models, the best one last.
+    data: StackingData, seconds: np.ndarray, combine: str, calibration: str
+) -> list[ModelSubset]:
+    """Return ensembles of some of the models, for inference that runs out of time, best last.
 
-    They are each model alone, so that whichever ran first has a calibration of its own, and what
-    comes of taking the models one by one, by what they gain per second and by what they gain.
+    They are each model alone, so that any first model has its own calibration, and the steps of the
+    greedy selections by gain per second and by gain. The ensemble of all models is not included.
     """
-    fits = _Fits(evidence, combine, calibration)
+    fits = _SubsetFits(data, combine, calibration)
     n_models = len(seconds)
-    found = [fits.of([model]) for model in range(n_models)]
+    found = [fits.fit([model]) for model in range(n_models)]
     for per_second in (True, False):
-        found += fits.take(seconds, np.inf, per_second=per_second)
-    by_models = {choice.models: choice for choice in found if choice.models}
+        found += fits.grow(seconds, np.inf, per_second=per_second)
+    by_models = {subset.models: subset for subset in found if subset.models}
     by_models.pop(tuple(range(n_models)), None)
-    return sorted(by_models.values(), key=lambda choice: -choice.log_loss)
+    return sorted(by_models.values(), key=lambda subset: -subset.log_loss)
 
 
-def plan_rest(
-    fallbacks: Sequence[tuple[np.ndarray, float]], folds: Sequence[Sequence[float]], left: float
+def plan_remaining(
+    fallbacks: Sequence[tuple[np.ndarray, float]],
+    fold_seconds: Sequence[Sequence[float]],
+    left: float,
 ) -> np.ndarray | None:
-    """Return how many folds of each model to have in the end, (models,), when so much time is left.
+    """Return the final number of folds of each model, (models,), with `left` seconds left.
 
-    `folds` are the seconds that each fold of each model still takes, the least first: none where it
-    has been run. `fallbacks` are ensembles of some of the models: their weights, (models,), and log
-    loss. All folds are run where they fit; otherwise those of the best ensemble of which one fold
-    each fits, and further ones as `share_out` has it. None where there is no such ensemble.
+    `fold_seconds` are the seconds that each fold of each model still takes, ascending; zero for
+    finished folds. `fallbacks` are the weights, (models,), and log loss of ensembles of some of the
+    models. If all folds fit, all are run. Otherwise the best ensemble of which one fold per model
+    fits is run, with further folds by `allocate_folds`. None if there is no such ensemble.
     """
-    if sum(map(sum, folds)) <= left:
-        return np.array([len(of_model) for of_model in folds])
+    if sum(map(sum, fold_seconds)) <= left:
+        return np.array([len(folds) for folds in fold_seconds])
     fitting = [
         (loss, weights)
         for weights, loss in fallbacks
-        if sum(folds[model][0] for model in np.flatnonzero(weights).tolist()) <= left
+        if sum(fold_seconds[model][0] for model in np.flatnonzero(weights).tolist()) <= left
     ]
     if not fitting:
         return None
-    _, weights = min(fitting, key=lambda of: of[0])
-    return share_out(weights, folds, left)
+    _, weights = min(fitting, key=lambda fallback: fallback[0])
+    return allocate_folds(weights, fold_seconds, left)
 
 
-def share_out(weights: np.ndarray, folds: Sequence[Sequence[float]], limit: float) -> np.ndarray:
-    """Return the folds of each model, (models,): one where it has a weight, then what fits.
+def allocate_folds(
+    weights: np.ndarray, fold_seconds: Sequence[Sequence[float]], limit: float
+) -> np.ndarray:
+    """Return the number of folds of each model, (models,), within `limit` seconds.
 
-    `folds` are the seconds of each model's folds in their order. The next fold is each time the one
-    that lowers the variance of the weighted sum most per second, if folds of all models vary alike:
-    of a model with k folds by weight² (1/k - 1/(k + 1)).
+    Every model with a weight gets one fold. Then the fold is added that lowers the variance of the
+    weighted sum most per second, if folds vary equally in all models: for a model with k folds by
+    weight² (1/k - 1/(k + 1)). `fold_seconds` are the seconds of each model's folds, in order.
     """
     n_folds = (weights > 0).astype(int)
-    left = limit - sum(sum(of[:n]) for of, n in zip(folds, n_folds.tolist(), strict=True))
+    left = limit - sum(
+        sum(seconds[:n]) for seconds, n in zip(fold_seconds, n_folds.tolist(), strict=True)
+    )
 
-    def worth(model: int) -> float:
+    def gain_per_second(model: int) -> float:
         k = n_folds[model]
-        seconds = max(folds[model][k], np.finfo(float).tiny)  # none: it has been run
+        seconds = max(fold_seconds[model][k], np.finfo(float).tiny)  # zero for a finished fold
         return weights[model] ** 2 / (k * (k + 1)) / seconds
 
     while True:
         possible = [
             model
             for model in np.flatnonzero(weights).tolist()
-            if n_folds[model] < len(folds[model]) and folds[model][n_folds[model]] <= left
+            if n_folds[model] < len(fold_seconds[model])
+            and fold_seconds[model][n_folds[model]] <= left
         ]
         if not possible:
             return n_folds
-        best = max(possible, key=worth)
-        left -= folds[best][n_folds[best]]
+        best = max(possible, key=gain_per_second)
+        left -= fold_seconds[best][n_folds[best]]
         n_folds[best] += 1

@@ -1,7 +1,6 @@
-"""Calibration of probabilities: from a model's probability to an observed frequency.
+"""Calibration of probabilities, fitted on out-of-fold predictions.
 
-A calibration is fitted on out-of-fold predictions. None of those here changes the order in which
-the rows of one group are ranked (`isotonic` may make some of them equal).
+No calibration here reverses the ranking of rows within a group (`isotonic` may create ties).
 """
 
 import math
@@ -17,18 +16,17 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.logistic import fit_logistic, logit
 
 KINDS = ("none", "temperature", "platt", "isotonic", "platt_by_group")
-EVERYONE = "everyone"
+ALL_ROWS = "all"  # key of the common line; no group may have this name
 
-# Standard deviations of the normal priors, in nats: of the line's distance from "no change", wide
-# (it bounds what a separable or tiny table says, and a few hundred rows overrule it), and of a
-# group's distance from the common line.
+# Standard deviations of the normal priors, in nats. The common line's distance from the identity:
+# wide, so that a few hundred rows outweigh it; it bounds the fit of separable or tiny tables.
 _LINE_DEVIATION = 1.0
-_GROUP_DEVIATION = 0.3
+_GROUP_DEVIATION = 0.3  # a group's distance from the common line
 
 
 @dataclass(frozen=True)
 class Line:
-    """What becomes of a log-odds z: slope * z + intercept."""
+    """A linear map of log-odds z: slope * z + intercept."""
 
     slope: float = 1.0
     intercept: float = 0.0
@@ -36,17 +34,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Calibration:
-    """One of `KINDS`, fitted.
+    """A fitted calibration of one of `KINDS`.
 
-    - `none` leaves probabilities as they are;
-    - `temperature` has a slope on the log-odds (Guo et al. 2017; one over their temperature);
+    - `none` returns probabilities unchanged;
+    - `temperature` scales the log-odds (Guo et al. 2017; the slope is 1 / temperature);
     - `platt` has a slope and an intercept (Platt 1999);
-    - `platt_by_group` has those for each group of rows (reading: age groups), drawn towards the
-      common ones, which serve the rows of no group;
+    - `platt_by_group` has both per group of rows (such as age groups), shrunk towards the common
+      line, which applies to rows without a known group;
     - `isotonic` is a non-decreasing function (Zadrozny & Elkan 2002), linear between its points.
 
-    `lines` are by group and under `EVERYONE`; `points` are the (prediction, calibrated) pairs
-    of `isotonic`. No slope is negative.
+    `lines` has the common line under `ALL_ROWS` and the groups' lines by name; no slope is
+    negative. `points` are the (prediction, calibrated) pairs of `isotonic`.
     """
 
     kind: str = "none"
@@ -54,9 +52,9 @@ class Calibration:
     points: tuple[tuple[float, float], ...] = ()
 
     def apply(self, predictions: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        """Return the calibrated probabilities, (rows,), of (rows,) probabilities.
+        """Return the calibrated probabilities, (rows,), of `predictions`, (rows,).
 
-        `groups`, (rows,) str, names each row's calibration group; "" is none.
+        `groups`, (rows,) str, is the calibration group of each row, "" for none.
         """
         if self.kind == "none":
             return predictions
@@ -64,22 +62,22 @@ class Calibration:
             before, after = np.array(self.points).T
             return np.interp(predictions, before, after)
         logits = logit(predictions)
-        calibrated = self._on(EVERYONE, logits)
-        for name in self.lines.keys() - {EVERYONE}:
-            calibrated = np.where(groups == name, self._on(name, logits), calibrated)
+        calibrated = self._apply_line(ALL_ROWS, logits)
+        for name in self.lines.keys() - {ALL_ROWS}:
+            calibrated = np.where(groups == name, self._apply_line(name, logits), calibrated)
         return calibrated
 
-    def _on(self, group: str, logits: np.ndarray) -> np.ndarray:
+    def _apply_line(self, group: str, logits: np.ndarray) -> np.ndarray:
         line = self.lines[group]
         return expit(line.slope * logits + line.intercept)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the calibration as JSON has it."""
+        """Return the calibration as a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Calibration":
-        """Return the calibration of `as_dict`; raise HearbackError where it is none."""
+        """Return the calibration of `as_dict`; raise HearbackError for invalid values."""
         try:
             calibration = cls(
                 values["kind"],
@@ -97,14 +95,14 @@ class Calibration:
     def _check(self) -> None:
         if self.kind not in KINDS:
             raise HearbackError(f"unknown calibration {self.kind!r}: use {', '.join(KINDS)}")
-        if self.kind in ("temperature", "platt", "platt_by_group") and EVERYONE not in self.lines:
-            raise HearbackError(f"the calibration {self.kind!r} lacks the line of {EVERYONE!r}")
+        if self.kind in ("temperature", "platt", "platt_by_group") and ALL_ROWS not in self.lines:
+            raise HearbackError(f"the calibration {self.kind!r} lacks the line {ALL_ROWS!r}")
         numbers = [number for line in self.lines.values() for number in asdict(line).values()]
         if not all(map(math.isfinite, numbers)) or any(x.slope < 0 for x in self.lines.values()):
-            raise HearbackError("a calibration's slopes are numbers that are not negative")
+            raise HearbackError("a calibration's slopes and intercepts are finite, slopes from 0")
         if self.kind == "isotonic":
             before, after = np.array(self.points or ((math.nan, math.nan),)).T
-            # Said the positive way round, for NaN compares as false.
+            # Written so that NaN fails every comparison.
             if not (
                 (np.diff(before) > 0).all()
                 and (np.diff(after) >= 0).all()
@@ -117,9 +115,10 @@ class Calibration:
 def fit_calibration(
     kind: str, predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray
 ) -> Calibration:
-    """Fit a calibration of one of `KINDS` to (rows,) probabilities, labels (0 or 1) and groups.
+    """Fit a calibration of one of `KINDS`.
 
-    Raises HearbackError for a kind that there is not.
+    `predictions` are probabilities, `labels` 0 or 1, `groups` as in `Calibration.apply`, all
+    (rows,). Raises HearbackError for an unknown kind.
     """
     if kind == "none":
         return Calibration()
@@ -128,9 +127,9 @@ def fit_calibration(
     logits = logit(predictions)
     if kind == "temperature":
         (slope,) = fit_logistic(
-            logits[:, None], labels, np.ones(1), np.eye(1) / _LINE_DEVIATION**2, at_least=0
+            logits[:, None], labels, np.ones(1), np.eye(1) / _LINE_DEVIATION**2, lower_bound=0
         )
-        return Calibration(kind, {EVERYONE: Line(float(slope))})
+        return Calibration(kind, {ALL_ROWS: Line(float(slope))})
     if kind == "platt":
         return Calibration(kind, _fit_lines(logits, labels, {}))
     if kind == "platt_by_group":
@@ -142,28 +141,28 @@ def fit_calibration(
 def _fit_lines(
     logits: np.ndarray, labels: np.ndarray, members: Mapping[str, np.ndarray]
 ) -> dict[str, Line]:
-    """Fit a common line, and for each group, (rows,) bool, its own: the common one and a rest.
+    """Fit a common line, and per group, (rows,) bool, the common line plus an offset.
 
-    The rests are drawn towards zero, so that a group of few rows stays near the common line (the
-    usual hierarchical regression; Gelman & Hill 2007, chapter 12).
+    The offsets are shrunk towards zero, so that a group with few rows stays near the common line
+    (hierarchical regression; Gelman & Hill 2007, chapter 12).
     """
     line = np.stack([logits, np.ones_like(logits)], axis=1)
     features = np.concatenate([line, *(line * rows[:, None] for rows in members.values())], axis=1)
     deviation = np.repeat([_LINE_DEVIATION] + [_GROUP_DEVIATION] * len(members), 2)
-    centre = np.zeros(len(deviation))
-    centre[0] = 1
-    found = fit_logistic(features, labels, centre, np.diag(deviation**-2.0))
-    common, *rests = found.reshape(-1, 2)
-    lines = {EVERYONE: _rising(common, logits)}
-    for (name, rows), rest in zip(members.items(), rests, strict=True):
-        lines[name] = _rising(common + rest, logits[rows])
+    prior_mean = np.zeros(len(deviation))
+    prior_mean[0] = 1
+    coefficients = fit_logistic(features, labels, prior_mean, np.diag(deviation**-2.0))
+    common, *offsets = coefficients.reshape(-1, 2)
+    lines = {ALL_ROWS: _non_decreasing(common, logits)}
+    for (name, rows), offset in zip(members.items(), offsets, strict=True):
+        lines[name] = _non_decreasing(common + offset, logits[rows])
     return lines
 
 
-def _rising(line: np.ndarray, logits: np.ndarray) -> Line:
-    """Return the line, or a level one at its mean height where it would fall.
+def _non_decreasing(line: np.ndarray, logits: np.ndarray) -> Line:
+    """Return the line; replace a falling one by a constant at its mean over `logits`.
 
-    A falling line would score a recording lower the better it is; that is noise.
+    A falling line would reverse the model's ranking, which is noise.
     """
     slope, intercept = line.tolist()
     if slope >= 0:
@@ -172,8 +171,8 @@ def _rising(line: np.ndarray, logits: np.ndarray) -> Line:
 
 
 def _fit_isotonic(predictions: np.ndarray, labels: np.ndarray) -> Calibration:
-    # One row of the other label at either end: else the ends are certainties, and one mistake
-    # there costs all that the rest gained.
+    # Add a row of the opposite label at both ends. Otherwise the ends become 0 and 1, and a single
+    # mistake there costs more than the calibration gains.
     ends = [np.min(predictions), np.max(predictions)]
     regression = IsotonicRegression(out_of_bounds="clip")
     regression.fit(np.concatenate([predictions, ends]), np.concatenate([labels, [1, 0]]))

@@ -1,8 +1,4 @@
-"""The ensemble: fitted on out-of-fold predictions, scored on rows that it was not fitted on.
-
-Predictions are (models, rows) of the probability of a 1, or (models, rows, classes) of each class's
-and then the labels are the classes' numbers. Where both serve, they are (models, rows, …).
-"""
+"""Configuration of an ensemble (model_configs.json): the parts that all competitions share."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +17,9 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model of the ensemble: which folds are averaged, and its weight.
+    """A model of the ensemble: its weight, and the folds to average.
 
-    `seconds_per_clip` is how long a fold takes for a clip, as training measured it; None where it
-    did not.
+    `seconds_per_clip` is the inference time of one fold, measured during training; None if unknown.
     """
 
     name: str
@@ -34,8 +29,8 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """Return the model that `dataclasses.asdict` took apart; an error where it is none."""
-        seconds = values.get("seconds_per_clip")  # an older version's lacks them
+        """Return the model of a `dataclasses.asdict`; raise an error for invalid values."""
+        seconds = values.get("seconds_per_clip")  # absent in files of older versions
         return cls(
             values["name"],
             tuple(values["folds"]),
@@ -47,57 +42,57 @@ class ModelConfig:
 def load_config(
     path: Path,
     from_values: Callable[[Any], Config],
-    fault_of: Callable[[Config], str | None],
+    find_error: Callable[[Config], str | None],
     command: str,
 ) -> Config:
-    """Read an ensemble's configuration, or raise HearbackError saying what is wrong with it.
+    """Read an ensemble's configuration; raise HearbackError with the cause if it is invalid.
 
-    `from_values` makes it of what the file holds, whatever that is, `fault_of` says what is wrong
-    with what was made, or None, and `command` is what writes such a file.
+    `from_values` builds it from the JSON value. `find_error` returns the error of a built
+    configuration, or None. `command` writes such a file; the messages name it.
     """
     try:
         config = from_values(read_json(path))
     except FileNotFoundError:
-        raise HearbackError(f"{path}: not there; write it with {command}") from None
+        raise HearbackError(f"{path}: no such file; write it with {command}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, HearbackError) as error:
         raise HearbackError(
             f"{path}: not an ensemble's configuration ({error!r}); write it again with {command}"
         ) from None
-    if fault := fault_of(config):
-        raise HearbackError(f"{path}: {fault}; write it again with {command}")
+    if error_found := find_error(config):
+        raise HearbackError(f"{path}: {error_found}; write it again with {command}")
     return config
 
 
-def fault_of_names(models: Sequence[ModelConfig]) -> str | None:
-    """Return what is wrong with the names and folds of models, or None."""
+def find_model_error(models: Sequence[ModelConfig]) -> str | None:
+    """Return what is wrong with the names or folds of models, or None."""
     for model in models:
-        # A name becomes one of files in the assets; a path would lead out of them.
+        # Names become file names in the assets; a path would lead out of that folder.
         if not isinstance(model.name, str) or not re.fullmatch(r"\w[\w.-]*", model.name):
-            return f"{str(model.name)[:80]!r} is no model's name"
+            return f"invalid model name {str(model.name)[:80]!r}"
         if not model.folds or any(type(fold) is not int or fold < 0 for fold in model.folds):
-            return f"the folds of {model.name} are no numbers"
+            return f"invalid folds of {model.name}"
     return None
 
 
-def fault_of_combination(combine: object) -> str | None:
+def find_combination_error(combine: object) -> str | None:
     """Return what is wrong with the name of a combination, or None."""
     if combine not in COMBINATIONS:
         return f"unknown combination {combine!r}, not one of {', '.join(COMBINATIONS)}"
     return None
 
 
-def is_rate(value: object) -> bool:
+def find_weight_error(combine: str, weights: Sequence[float]) -> str | None:
+    """Return what is wrong with the models' weights for a combination, or None."""
+    values = np.array(weights)
+    # Written so that NaN fails every comparison.
+    if combine == "probabilities":
+        if not ((values >= 0).all() and abs(values.sum() - 1) <= 1e-6):
+            return "the models' weights are not shares that sum to one"
+    elif not (len(values) and ((values >= 0) & (values < np.inf)).all()):
+        return "the models' weights are not finite numbers from 0"
+    return None
+
+
+def is_probability(value: object) -> bool:
     """Return whether a value is a number from 0 to 1."""
     return isinstance(value, float | int) and 0 <= value <= 1
-
-
-def fault_of_weights(combine: str, listed: Sequence[float]) -> str | None:
-    """Return what is wrong with the models' weights of a combination, or None."""
-    weights = np.array(listed)
-    # Said the positive way round, for NaN compares as false.
-    if combine == "probabilities":
-        if not ((weights >= 0).all() and abs(weights.sum() - 1) <= 1e-6):
-            return "the models' weights are not shares of one"
-    elif not (len(weights) and ((weights >= 0) & (weights < np.inf)).all()):
-        return "the models' weights are not numbers from zero up"
-    return None

@@ -1,0 +1,1 @@
+"""Evaluation of out-of-fold predictions: metrics, bootstrap, and folds that stand out."""

@@ -1,4 +1,4 @@
-"""Out-of-fold tables: how good the trained folds are, and which of them stand out."""
+"""Bootstrap errors and intervals over groups of rows, such as the rows of one speaker."""
 
 from collections.abc import Callable
 
@@ -24,16 +24,16 @@ def bootstrap_interval(
     return percentile_interval(_bootstrap_means(values, groups, rng))
 
 
-def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
-    """Return the 2.5 % and 97.5 % percentiles of a bootstrap's `draws`."""
-    low, high = np.percentile(draws, [2.5, 97.5])
+def percentile_interval(samples: np.ndarray) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % percentiles of bootstrap `samples`, (samples,)."""
+    low, high = np.percentile(samples, [2.5, 97.5])
     return float(low), float(high)
 
 
 def _bootstrap_means(
     values: np.ndarray, groups: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the means of `N_BOOTSTRAPS` draws of whole `groups`."""
+    """Return the mean in each of `N_BOOTSTRAPS` resamples of whole `groups`."""
     _, codes = np.unique(groups, return_inverse=True)
     totals = np.stack([np.bincount(codes, weights=values), np.bincount(codes)], axis=1)
     return bootstrap(totals, lambda total: total[0] / total[1], rng)
@@ -42,17 +42,18 @@ def _bootstrap_means(
 def bootstrap(
     totals: np.ndarray, statistic: Callable[[np.ndarray], float], rng: np.random.Generator
 ) -> np.ndarray:
-    """Return a statistic of `N_BOOTSTRAPS` draws of whole groups.
+    """Return a statistic in each of `N_BOOTSTRAPS` resamples of whole groups, (samples,).
 
-    `totals`, (groups, ...), are each group's sums over its rows of whatever the statistic is made
-    of; it is given their sum over the groups drawn. Efron & Tibshirani, "An Introduction to the
-    Bootstrap", 1993, chapter 6; groups are drawn whole, for the rows of one speaker go together.
+    `totals`, (groups, ...), are sums over the rows of each group. `statistic` maps their sum over
+    the resampled groups, (...), to a number. Groups are resampled whole because the rows of a group
+    are not independent. Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6.
     """
     n_groups, *shape = totals.shape
     flat = totals.reshape(n_groups, -1).astype(float)
-    values = np.empty(N_BOOTSTRAPS)
-    for place in range(N_BOOTSTRAPS):  # all draws at once would be gigabytes for 38,000 groups
+    samples = np.empty(N_BOOTSTRAPS)
+    # One sample at a time: all at once would take gigabytes for 38,000 groups.
+    for i in range(N_BOOTSTRAPS):
         drawn = rng.integers(n_groups, size=n_groups)
-        times = np.bincount(drawn, minlength=n_groups).astype(float)
-        values[place] = statistic((times @ flat).reshape(shape))
-    return values
+        counts = np.bincount(drawn, minlength=n_groups).astype(float)
+        samples[i] = statistic((counts @ flat).reshape(shape))
+    return samples

@@ -1,11 +1,11 @@
-"""Newton's method for smooth convex functions of a few variables, which may have a lower bound.
+"""Newton's method for smooth convex functions of a few variables, with an optional lower bound.
 
-What an ensemble fits has tens of variables and tens of thousands of rows: a Hessian costs little
-more than a gradient, and a handful of steps reach machine precision. Each step minimises the
-function's quadratic model over the allowed points, a non-negative least squares problem (Lawson &
-Hanson 1974, chapter 23), so that a variable at its bound is there exactly. Kim, Carbonetto,
-Stephens & Anitescu (2020, "A Fast Algorithm for Maximum Likelihood Estimation of Mixture
-Proportions Using Sequential Quadratic Programming", arXiv 1806.01412) do so for mixtures.
+An ensemble's fits have tens of variables and tens of thousands of rows: a Hessian costs little more
+than a gradient, and a few steps reach machine precision. Each step minimises the quadratic model
+within the bound, a non-negative least squares problem (Lawson & Hanson 1974, chapter 23), so that a
+bounded variable reaches its bound exactly. Kim, Carbonetto, Stephens & Anitescu (2020, "A Fast
+Algorithm for Maximum Likelihood Estimation of Mixture Proportions Using Sequential Quadratic
+Programming", arXiv 1806.01412) do the same for mixtures.
 """
 
 from collections.abc import Callable
@@ -16,35 +16,36 @@ from scipy.optimize import nnls
 
 MAX_STEPS = 200
 MAX_HALVINGS = 60
-TOLERANCE = 1e-8  # of the gradient, where the bounds allow a step along it
+TOLERANCE = 1e-8  # on the projected gradient
 _ARMIJO = 1e-4
-_RIDGE = 1e-12  # of the Hessian's mean diagonal: models that are copies make it singular
-_ROUNDING = 1e-14  # how much two values of about one that should be equal may differ
-_BLOCK = 8192  # rows at a time: their products stay in the processor's cache
+_RIDGE = 1e-12  # relative to the Hessian's mean diagonal: identical models make it singular
+_ROUNDING = 1e-14  # rounding error allowed between values near one
+_BLOCK = 8192  # rows per block, so that products stay in the processor's cache
 
 Hessian = Callable[[], np.ndarray]
 Convex = Callable[[np.ndarray], tuple[float, np.ndarray, Hessian]]
 
 
-def minimise(function: Convex, start: np.ndarray, at_least: float | None = None) -> np.ndarray:
-    """Return the point, (variables,), where a convex `function` is least.
+def minimise(function: Convex, start: np.ndarray, lower_bound: float | None = None) -> np.ndarray:
+    """Return the minimiser, (variables,), of a convex `function`.
 
     `function` maps a point to its value, its gradient, (variables,), and a function that returns
-    its Hessian there, (variables, variables), called where a step is needed. No variable goes below
-    `at_least`, and `start` is not below it either. Raises ArithmeticError where it finds none.
+    the Hessian, (variables, variables), which is called only when a step is taken. All variables
+    stay at or above `lower_bound`; `start` must do so too. Raises ArithmeticError if the search
+    does not converge.
     """
     point = start
     value, gradient, hessian = function(point)
     for _ in range(MAX_STEPS):
-        if _far(point, gradient, at_least) < TOLERANCE:
+        if _projected_gradient_norm(point, gradient, lower_bound) < TOLERANCE:
             return point
-        step = _newton_step(point, gradient, hessian(), at_least)
+        step = _newton_step(point, gradient, hessian(), lower_bound)
         slope = float(gradient @ step)
         for halvings in range(MAX_HALVINGS):
             share = 0.5**halvings
             candidate = point + share * step
-            if at_least is not None:  # rounding must not lead below it
-                candidate = np.maximum(candidate, at_least)
+            if lower_bound is not None:  # undo rounding below the bound
+                candidate = np.maximum(candidate, lower_bound)
             new = function(candidate)
             if new[0] <= value + _ARMIJO * share * slope + _ROUNDING:
                 break
@@ -55,9 +56,9 @@ def minimise(function: Convex, start: np.ndarray, at_least: float | None = None)
 
 
 def scaled_gram(features: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return the products of the features, (features, rows), their rows scaled by `scale`, (rows,).
+    """Return the sum over rows of scale² f fᵀ, (features, features).
 
-    That is the sum over rows of scale² f fᵀ, (features, features): most of a Hessian of ours.
+    `features` is (features, rows), `scale` (rows,). This is the costly part of the Hessians.
     """
     n_features, n_rows = features.shape
     products = np.zeros((n_features, n_features))
@@ -70,24 +71,26 @@ def scaled_gram(features: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return products
 
 
-def _far(point: np.ndarray, gradient: np.ndarray, at_least: float | None) -> float:
-    """Return the largest slope along which a variable may go down."""
-    if at_least is None:
+def _projected_gradient_norm(
+    point: np.ndarray, gradient: np.ndarray, lower_bound: float | None
+) -> float:
+    """Return the largest gradient entry (absolute), without those that point out of the bound."""
+    if lower_bound is None:
         return float(np.abs(gradient).max())
-    # At the bound a positive slope leads nowhere.
-    return float(np.abs(np.where(point > at_least, gradient, np.minimum(gradient, 0))).max())
+    projected = np.where(point > lower_bound, gradient, np.minimum(gradient, 0))
+    return float(np.abs(projected).max())
 
 
 def _newton_step(
-    point: np.ndarray, gradient: np.ndarray, hessian: np.ndarray, at_least: float | None
+    point: np.ndarray, gradient: np.ndarray, hessian: np.ndarray, lower_bound: float | None
 ) -> np.ndarray:
-    """Return the step to the least value of the quadratic model, the bound kept."""
+    """Return the step to the minimum of the quadratic model within the bound, (variables,)."""
     ridge = _RIDGE * np.trace(hessian) / len(point) + np.finfo(float).tiny
     root = cholesky(hessian + ridge * np.eye(len(point)), check_finite=False)  # upper
-    if at_least is None:
+    if lower_bound is None:
         half = solve_triangular(root, -gradient, trans="T", check_finite=False)
         return solve_triangular(root, half, check_finite=False)
-    # With y = point + step - at_least, the model is ½ |root y - target|² and a constant.
-    room = point - at_least
+    # With y = point + step - lower_bound, the model is ½ |root y - target|² plus a constant.
+    room = point - lower_bound
     target = root @ room - solve_triangular(root, gradient, trans="T", check_finite=False)
     return nnls(root, target)[0] - room

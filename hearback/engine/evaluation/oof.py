@@ -1,97 +1,93 @@
-"""Out-of-fold tables: how good the trained folds are, and which of them stand out."""
+"""Out-of-fold predictions of trained models: read, checked, and joined with the training table."""
 
+import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation.metrics import row_log_loss
-from hearback.engine.io import sha256_of
-from hearback.engine.training.checkpoint import read_notes
+from hearback.engine.training.fold_archive import read_archive
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, read_fold_metadata
 
-_MOST_FOLDS = 1000  # a metadata that tells of more is damaged
-_SPLIT = ("n_folds", "group_by", "limit", "data_fingerprint")  # trainings of it can be compared
-_NEEDED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "retrain_command")
+_MAX_FOLDS = 1000  # metadata with more folds is damaged
+# Trainings that agree in these fields are comparable.
+_SPLIT_FIELDS = ("n_folds", "group_by", "limit", "data_fingerprint")
+_REQUIRED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "retrain_command")
 
 
 @dataclass(frozen=True)
-class OutOfFold:
-    """The trained folds of one model (or what an ensemble made of several).
+class OutOfFold(ABC):
+    """Out-of-fold predictions of one model, or of an ensemble.
 
-    `rows` has filename, score, pred, fold and base (the mean label of the fold's training rows);
-    `metadata_by_fold` the folds' metadata by fold number. Another competition's table derives from this one
-    and says otherwise what a prediction is, how it is read and what it costs.
+    A competition subclasses it to define what a prediction is, how it is read and what its loss is.
+
+    `n_folds` counts all folds of the cross-validation, trained or not. `rows` has a row per
+    prediction, with the columns filename, fold, the label, and those of `read_rows`.
+    `metadata_by_fold` holds the metadata of the trained folds; it is empty for an ensemble.
     """
 
-    TARGET: ClassVar[str] = "score"  # the column of the labels
-    TRAIN: ClassVar[str] = "python train.py"  # trains what is missing or out of date
+    LABEL_COLUMN: ClassVar[str]
+    TRAIN_COMMAND: ClassVar[str]  # trains the folds that are missing or out of date
 
     model: str
     n_folds: int
     rows: pd.DataFrame
     metadata_by_fold: Mapping[int, FoldMetadata]
 
+    @staticmethod
+    @abstractmethod
+    def is_base_rate(value: object) -> bool:
+        """Return whether `value` is a valid `base_rate` of a fold's metadata."""
+
+    @staticmethod
+    @abstractmethod
+    def read_rows(file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (from JSON)
+        """Read the predictions of one fold; raise ValueError if they are invalid.
+
+        `base_rate` is that of the fold's metadata, for `base_losses`.
+        """
+
+    @abstractmethod
+    def row_losses(self) -> pd.Series:
+        """Return the log loss per row, (rows,), in nats."""
+
+    @abstractmethod
+    def base_losses(self) -> pd.Series:
+        """Return the log loss per row of predicting the training base rate, (rows,), in nats."""
+
     @property
     def missing_folds(self) -> list[int]:
-        """The folds not trained yet."""
+        """The numbers of the folds that are not trained yet."""
         return [fold for fold in range(self.n_folds) if fold not in self.metadata_by_fold]
 
-    @property
-    def family(self) -> str:
-        """How learner and expected text meet in the model; a baseline is none of ours."""
-        fold_metadata = next(iter(self.metadata_by_fold.values()))
-        if "baseline" in fold_metadata:
-            return "baseline"
-        pairing = fold_metadata["recipe"]["pair"]
-        return {"tokens": "token scorer", "aligned": "aligned comparison"}.get(
-            pairing, "comparison"
-        )
-
-    @staticmethod
-    def is_base_rate(value: object) -> bool:
-        """Return whether a metadata's `base_rate` is one of this competition."""
-        return isinstance(value, float | int) and 0 <= value <= 1
-
-    @staticmethod
-    def read_rows(path: Path, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (as JSON has it)
-        """Read a fold's predictions and give them `base`; ValueError where they are none."""
-        table = pd.read_csv(path, dtype={"filename": str, "score": float, "pred": float})
-        return table.assign(base=base_rate)
-
-    def row_losses(self) -> pd.Series:
-        """Return each row's log loss, in nats."""
-        return row_log_loss(self.rows["score"], self.rows["pred"])
-
-    def base_losses(self) -> pd.Series:
-        """Return each row's log loss where the training base rate is predicted."""
-        return row_log_loss(self.rows["score"], self.rows["base"])
-
     def fold_log_losses(self) -> pd.Series:
-        """Return log loss by fold number."""
+        """Return the mean log loss by fold number, in nats."""
         return self.row_losses().groupby(self.rows["fold"]).mean()
 
     def row_gains(self) -> pd.Series:
-        """Return how far each row's log loss is below that of the training base rate."""
+        """Return how far the log loss of each row is below that of the base rate, (rows,)."""
         return self.base_losses() - self.row_losses()
 
     def fold_gains(self) -> pd.Series:
-        """Return the mean of `row_gains` by fold number."""
+        """Return the mean of `row_gains` by fold number, in nats."""
         return self.row_gains().groupby(self.rows["fold"]).mean()
 
-    def blind_epoch_log_loss(self) -> float:
-        """Return log loss with each fold's epoch chosen by the other folds.
+    def cross_fitted_epoch_log_loss(self) -> float:
+        """Return the log loss when the epoch of each fold is chosen on the other folds.
 
-        A fold's own best epoch is chosen on the rows that it is scored on, which flatters it; the
-        difference to the plain score says by how much. NaN with fewer than two folds.
+        Training keeps the epoch that is best on the fold's own held-out rows, so the plain log loss
+        is optimistic; the difference shows by how much. NaN with fewer than two folds, or if the
+        folds differ in their number of epochs.
         """
         curves = {
-            fold: np.array([epoch["validation_log_loss"] for epoch in fold_metadata["epochs"]])
-            for fold, fold_metadata in self.metadata_by_fold.items()
+            fold: np.array([epoch["validation_log_loss"] for epoch in metadata["epochs"]])
+            for fold, metadata in self.metadata_by_fold.items()
         }
         if len(curves) < 2 or len({len(curve) for curve in curves.values()}) != 1:
             return float("nan")
@@ -102,18 +98,68 @@ class OutOfFold:
             weights.append(self.metadata_by_fold[fold]["n_validation"])
         return float(np.average(losses, weights=weights))
 
+    def rows_with(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return `rows` with the columns of the training `table`, as `join_rows` does."""
+        return self.join_rows(self.rows, table)
+
+    @classmethod
+    def join_rows(cls, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+        """Join predicted `rows` with the columns of the training `table`, on filename.
+
+        Raises HearbackError if `table` lacks a row or, where it has labels, has another label: it
+        has then changed since the training.
+        """
+        labels = {cls.LABEL_COLUMN: "current label"} if cls.LABEL_COLUMN in table else {}
+        joined = rows.merge(
+            table.rename(columns=labels),
+            on="filename",
+            how="left",
+            validate="one_to_one",
+            indicator="known",
+        )
+        changed = joined.pop("known") != "both"
+        if labels:
+            changed |= joined.pop("current label") != joined[cls.LABEL_COLUMN]
+        if changed.any():
+            filename = joined["filename"][changed].iloc[0]
+            raise HearbackError(
+                f"the table has changed since the training, first in the row of {filename}; "
+                f"{cls.TRAIN_COMMAND} retrains what is out of date"
+            )
+        return joined
+
+    @classmethod
+    def read_model(cls, assets: Path, model: str, folds: Sequence[int]) -> Self:
+        """Read the finished `folds` of one model in the folder `assets`.
+
+        Raises HearbackError for metadata or predictions that are invalid or do not belong together.
+        """
+        metadata_by_fold, tables = {}, []
+        for fold in folds:
+            metadata_by_fold[fold], rows = _read_fold(cls, FoldFiles(assets, model, fold))
+            tables.append(rows.assign(fold=fold))
+        named = {f"{model} fold {fold}": metadata for fold, metadata in metadata_by_fold.items()}
+        _check_same_fields(cls, str(assets), named, ("recipe_fingerprint", "n_folds"))
+        n_folds = metadata_by_fold[folds[0]]["n_folds"]
+        return cls(model, n_folds, pd.concat(tables), metadata_by_fold)
+
 
 Table = TypeVar("Table", bound=OutOfFold)
 
 
 def trained_folds(assets: Path) -> dict[str, list[int]]:
-    """Return the finished folds that lie in `assets`, by model."""
+    """Return the numbers of the finished folds in the folder `assets`, by model."""
     found: dict[str, list[int]] = {}
-    for path in sorted(assets.glob("[!.]*_*.oof.csv")):  # not those under way: files.whole_file
-        # A model's name may have underscores itself.
-        model, _, fold = path.name.removesuffix(".oof.csv").rpartition("_")
-        # "²" is a digit, and no number.
-        if fold.isdecimal() and FoldFiles(assets, model, int(fold)).metadata.exists():
+    archived = read_archive(assets)
+    # Names with a leading dot are files being written (`io.atomic_write`).
+    names = {path.name for path in assets.glob("[!.]*_*.oof.csv")} | archived.keys()
+    for name in sorted(name for name in names if name.endswith(".oof.csv")):
+        # The model's name may contain underscores.
+        model, _, fold = name.removesuffix(".oof.csv").rpartition("_")
+        if not fold.isdecimal():  # not isdigit: int("²") fails
+            continue
+        metadata = FoldFiles(assets, model, int(fold)).metadata
+        if metadata.exists() or metadata.name in archived:
             found.setdefault(model, []).append(int(fold))
     return {model: sorted(folds) for model, folds in found.items()}
 
@@ -121,11 +167,10 @@ def trained_folds(assets: Path) -> dict[str, list[int]]:
 def read_tables(
     kind: type[Table], assets: Path, models: Sequence[str] | None = None
 ) -> list[Table]:
-    """Read the out-of-fold predictions of `models`, or of all that `assets` holds.
+    """Read the out-of-fold predictions of `models`, or of all models in the folder `assets`.
 
-    `kind` is the competition's: what its folds predict, and how that is read. Raises HearbackError
-    where there are none, where a file is not the one that its metadata speaks of, and where the folds
-    of a model are not of one training: another recipe, split or data.
+    `kind` is the competition's class. Raises HearbackError if there are none, if a file does not
+    match its metadata, or if the trainings differ in split or data, or within a model in recipe.
     """
     found = trained_folds(assets)
     if models is not None:
@@ -136,165 +181,91 @@ def read_tables(
             )
         found = {model: found[model] for model in models}
     if not found:
-        raise HearbackError(f"{assets}: no finished fold; train some with {kind.TRAIN}")
-    tables = [_read_model(kind, assets, model, folds) for model, folds in found.items()]
-    metadata_by_fold = {
-        f"{t.model} fold {fold}": s for t in tables for fold, s in t.metadata_by_fold.items()
+        raise HearbackError(f"{assets}: no finished fold; train some with {kind.TRAIN_COMMAND}")
+    tables = [kind.read_model(assets, model, folds) for model, folds in found.items()]
+    metadata_by_name = {
+        f"{table.model} fold {fold}": metadata
+        for table in tables
+        for fold, metadata in table.metadata_by_fold.items()
     }
-    _check_same(kind, str(assets), metadata_by_fold, _SPLIT)
+    check_same_split(kind, str(assets), metadata_by_name)
     return tables
 
 
-def _check_same(
-    kind: type[OutOfFold],
-    what: str,
-    metadata_by_fold: Mapping[str, FoldMetadata],
-    keys: Sequence[str],
-) -> None:
-    """Raise HearbackError where trainings that belong together differ in one of `keys`.
-
-    `what` they are begins the message.
-    """
-    for key in keys:
-        by_value: dict[str, list[str]] = {}
-        for name, fold_metadata in metadata_by_fold.items():
-            by_value.setdefault(str(fold_metadata[key]), []).append(name)
-        if len(by_value) > 1:
-            said = "; ".join(f"{value}: {', '.join(names)}" for value, names in by_value.items())
-            raise HearbackError(
-                f"{what}: the trained folds differ in {key.replace('_', ' ')} ({said}); "
-                f"{kind.TRAIN} trains again what is out of date"
-            )
-
-
-def _lacking(kind: type[OutOfFold], fold_metadata: FoldMetadata) -> list[str]:
-    """Return what a metadata must say to be compared with others, and does not."""
-    lacking = [key for key in _NEEDED if key not in fold_metadata]
-    n_folds = fold_metadata.get("n_folds")
-    if type(n_folds) is not int or not 1 <= n_folds <= _MOST_FOLDS:
-        lacking.append("n_folds")
-    if not kind.is_base_rate(fold_metadata.get("base_rate")):
-        lacking.append("base_rate")
-    if not isinstance((fold_metadata.get("sha256") or {}).get("oof"), str):
-        lacking.append("sha256")
-    return sorted(set(lacking))
-
-
-def _read_model(kind: type[Table], assets: Path, model: str, folds: Sequence[int]) -> Table:
-    metadata_by_fold, tables = {}, []
-    for fold in folds:
-        files = FoldFiles(assets, model, fold)
-        fold_metadata = read_fold_metadata(files)
-        if lacking := _lacking(kind, fold_metadata):
-            raise HearbackError(
-                f"{files.metadata}: says nothing usable of {', '.join(lacking)}; train the fold again"
-            )
-        try:
-            if sha256_of(files.oof) != fold_metadata["sha256"]["oof"]:
-                raise HearbackError(
-                    f"{files.oof}: not the file that {files.metadata.name} speaks of; "
-                    f"train it again: {fold_metadata['retrain_command']}"
-                )
-            rows = kind.read_rows(files.oof, fold_metadata["base_rate"])
-        except (OSError, ValueError) as error:
-            raise HearbackError(
-                f"{files.oof}: cannot be read ({error}); train the fold again"
-            ) from None
-        metadata_by_fold[fold] = fold_metadata
-        tables.append(rows.assign(fold=fold))
-    named = {
-        f"{model} fold {fold}": fold_metadata for fold, fold_metadata in metadata_by_fold.items()
-    }
-    _check_same(kind, str(assets), named, ("recipe_fingerprint", "n_folds"))
-    return kind(model, metadata_by_fold[folds[0]]["n_folds"], pd.concat(tables), metadata_by_fold)
-
-
-def attempts(assets: Path, tables: Sequence[OutOfFold]) -> pd.DataFrame:
-    """Return a row for each attempt at the folds that needed more than one, or where none worked.
-
-    The columns are fold, attempt, outcome, epoch and step where it ended, minutes, and why.
-    """
-    lines = []
-    for table in tables:
-        for fold in range(table.n_folds):
-            known = _attempts_at(
-                FoldFiles(assets, table.model, fold), table.metadata_by_fold.get(fold)
-            )
-            if not any(attempt["outcome"] == "stalled" for attempt in known) and len(known) < 2:
-                continue
-            lines += [
-                {
-                    "model": table.model,
-                    "fold": fold,
-                    **{name: x[name] for name in ("attempt", "outcome", "epoch", "step")},
-                    "minutes": x["seconds"] / 60,
-                    "why": x["reason"] or "",
-                }
-                for x in known
-            ]
-    columns = ["model", "fold", "attempt", "outcome", "epoch", "step", "minutes", "why"]
-    return pd.DataFrame(lines, columns=columns).set_index("model")
-
-
-def _attempts_at(files: FoldFiles, fold_metadata: FoldMetadata | None) -> list[dict[str, Any]]:
-    if fold_metadata is not None:
-        return fold_metadata.get(
-            "attempts", []
-        )  # an older version's metadata, or a baseline's, has none
-    return read_notes(files.partial).get("attempts", []) if files.partial.exists() else []
-
-
-def by_fold(tables: Sequence[OutOfFold]) -> pd.DataFrame:
-    """Return log loss, a row per model and a column per fold."""
-    return as_folds({table.model: table.fold_log_losses() for table in tables})
-
-
-def as_folds(models: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """Return a row per model and a column per fold of the models' numbers by fold."""
-    frame = pd.DataFrame(models).T
-    return frame.rename(columns=lambda fold: f"fold {fold}").rename_axis("model")
-
-
-def with_metadata(
-    rows: pd.DataFrame, metadata: pd.DataFrame, kind: type[OutOfFold] = OutOfFold
-) -> pd.DataFrame:
-    """Join predicted `rows` of a `kind` of table with the metadata's columns.
-
-    Raises HearbackError where the metadata no longer have a row or give it another label (where
-    they have that column): then the table has changed since the training.
-    """
-    labels = {kind.TARGET: "in the table"} if kind.TARGET in metadata else {}
-    joined = rows.merge(
-        metadata.rename(columns=labels),
-        on="filename",
-        how="left",
-        validate="one_to_one",
-        indicator="known",
-    )
-    changed = joined.pop("known") != "both"
-    if labels:
-        changed |= joined.pop("in the table") != joined[kind.TARGET]
-    if changed.any():
-        one = joined["filename"][changed].iloc[0]
+def _read_fold(kind: type[OutOfFold], files: FoldFiles) -> tuple[FoldMetadata, pd.DataFrame]:
+    """Read and check one fold's metadata and predictions; raise HearbackError if invalid."""
+    metadata = read_fold_metadata(files)
+    if invalid := _invalid_fields(kind, metadata):
         raise HearbackError(
-            f"the table has changed since the training, for one in the row of {one}; "
-            f"{kind.TRAIN} trains again what is out of date"
+            f"{files.metadata}: {', '.join(invalid)} missing or invalid; train the fold again"
         )
-    return joined
+    try:
+        content = files.read(files.oof)
+        if hashlib.sha256(content).hexdigest() != metadata["sha256"]["oof"]:
+            raise HearbackError(
+                f"{files.oof}: differs from the digest in {files.metadata.name}; "
+                f"train it again: {metadata['retrain_command']}"
+            )
+        return metadata, kind.read_rows(BytesIO(content), metadata["base_rate"])
+    except (OSError, ValueError) as error:
+        raise HearbackError(
+            f"{files.oof}: cannot be read ({error}); train the fold again"
+        ) from None
 
 
-def common_rows(tables: Sequence[OutOfFold], metadata: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return each table's rows with the metadata: those that all predicted, in its order.
+def check_same_split(
+    kind: type[OutOfFold], subject: str, metadata_by_name: Mapping[str, FoldMetadata]
+) -> None:
+    """Raise HearbackError if trainings, by name, differ in split or data.
 
-    A row that some model did not predict, for its fold is not trained, is left out. Raises
-    HearbackError where none is left.
+    `subject` begins the message.
     """
-    joined = [with_metadata(table.rows, metadata, type(table)) for table in tables]
+    _check_same_fields(kind, subject, metadata_by_name, _SPLIT_FIELDS)
+
+
+def _check_same_fields(
+    kind: type[OutOfFold],
+    subject: str,
+    metadata_by_name: Mapping[str, FoldMetadata],
+    fields: Sequence[str],
+) -> None:
+    for field in fields:
+        by_value: dict[str, list[str]] = {}
+        for name, metadata in metadata_by_name.items():
+            by_value.setdefault(str(metadata[field]), []).append(name)
+        if len(by_value) > 1:
+            listed = "; ".join(f"{value}: {', '.join(names)}" for value, names in by_value.items())
+            raise HearbackError(
+                f"{subject}: the trained folds differ in {field.replace('_', ' ')} ({listed}); "
+                f"{kind.TRAIN_COMMAND} retrains what is out of date"
+            )
+
+
+def _invalid_fields(kind: type[OutOfFold], metadata: FoldMetadata) -> list[str]:
+    """Return the names of the fields that are missing or invalid, sorted."""
+    invalid = {field for field in _REQUIRED if field not in metadata}
+    n_folds = metadata.get("n_folds")
+    if type(n_folds) is not int or not 1 <= n_folds <= _MAX_FOLDS:
+        invalid.add("n_folds")
+    if not kind.is_base_rate(metadata.get("base_rate")):
+        invalid.add("base_rate")
+    if not isinstance((metadata.get("sha256") or {}).get("oof"), str):
+        invalid.add("sha256")
+    return sorted(invalid)
+
+
+def common_rows(tables: Sequence[OutOfFold], table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows that all models predicted, per model, in the order of the training `table`.
+
+    They have the columns of `rows_with`. Rows of folds that some model lacks are left out. Raises
+    HearbackError if no row is left.
+    """
+    joined = [predicted.rows_with(table) for predicted in tables]
     common = set[str].intersection(*(set(rows["filename"]) for rows in joined))
     if not common:
         raise HearbackError(
             "no row was predicted out of fold by every model: "
             "train the same folds of each, or choose with --models"
         )
-    in_order = metadata.loc[metadata["filename"].isin(common), ["filename"]]
+    in_order = table.loc[table["filename"].isin(common), ["filename"]]
     return [in_order.merge(rows, on="filename", validate="one_to_one") for rows in joined]

@@ -1,1 +1,1 @@
-"""Many trainings at once: what is to be run, where, and what became of it."""
+"""Train many folds in parallel: on this machine or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Trainings on the machines of a Ray cluster that share their folders."""
+"""Run jobs on a Ray cluster with machines that share their folders."""
 
 import os
 import socket
@@ -15,26 +15,26 @@ from hearback.engine.launch import processes
 from hearback.engine.launch.jobs import Ended, Job, wait_until_free
 
 CONNECT_SECONDS = 10.0
-MOST_SENDS = 5  # a job whose workers die so often is at fault itself
+MAX_ATTEMPTS = 5  # after so many lost workers, the job itself is at fault
 
 
 def import_ray() -> Any:  # noqa: ANN401  (a module)
-    """Return the module `ray`; raises HearbackError where it is not installed."""
+    """Return the module `ray`. Raises HearbackError if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # A job without a GPU says --device cpu; Ray need not hide the others (and warns that it does).
+    # Jobs without a GPU have --device cpu; Ray need not hide the GPUs, which it would warn about.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        import ray  # noqa: PLC0415  (nothing else needs it)
+        import ray  # noqa: PLC0415  (optional)
     except ImportError:
         raise HearbackError(
-            "--launcher ray needs Ray: python -m pip install ray, in the version that "
-            "requirements/ray.txt has"
+            "--launcher ray needs Ray: python -m pip install ray, in the version of "
+            "requirements/ray.txt"
         ) from None
     return ray
 
 
 def _check_address(address: str) -> None:
-    """Raise HearbackError where nothing listens at an address, for which Ray would wait long."""
+    """Raise HearbackError if nothing listens at the address; Ray would wait for a long time."""
     if address in ("auto", "local"):
         return
     url = urlsplit(address if "://" in address else f"//{address}")
@@ -46,19 +46,19 @@ def _check_address(address: str) -> None:
 
 def _no_cluster(address: str, error: Exception) -> str:
     return (
-        f"--address {address}: no Ray cluster ({error}); start one with ray start --head, or say "
+        f"--address {address}: no Ray cluster ({error}); start one with ray start --head, or use "
         "--address local"
     )
 
 
 class RayLauncher:
-    """Sends jobs to a Ray cluster, each with so many CPUs and such a share of a GPU.
+    """Submits jobs to a Ray cluster, each with `n_cpus` CPUs and `gpu_share` of a GPU.
 
-    `address` is Ray's: "auto" (the cluster that this machine belongs to, or RAY_ADDRESS), "local"
-    (one that lives as long as this object), or a host and port. The cluster's machines must see
-    the current folder, what is `needed`, and `assets` where this machine does. At most `n_at_once`
-    jobs are there at once; None leaves it to the cluster, which keeps those that it has no room
-    for. A job whose worker dies is sent again.
+    `address` is Ray's: "auto" (RAY_ADDRESS, or the cluster of this machine), "local" (a cluster
+    that ends with this object), or a host and port. The cluster's machines must have the current
+    folder, the `needed` paths and `assets` at the same paths as this machine. At most `n_at_once`
+    jobs are submitted at once; None leaves queueing to the cluster. A job whose worker dies is
+    submitted again.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RayLauncher:
     ) -> None:
         self._ray = import_ray()
         _check_address(address)
-        # Exit statuses are all that is sent.
+        # Only exit statuses are transferred.
         local = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
         try:
             self._ray.init(address, log_to_driver=False, **(local if address == "local" else {}))
@@ -85,58 +85,58 @@ class RayLauncher:
         )
         self._n_at_once = n_at_once
         self._running: dict[Any, Job] = {}
-        self._sends: dict[Job, int] = {}
+        self._attempts: dict[Job, int] = {}
         self._assets = assets
         self._folder = Path.cwd()
         assets.mkdir(parents=True, exist_ok=True)
-        # Another machine may have a folder of the same name, but not with this file in it.
+        # Another machine may have a folder of the same name that is not shared: it lacks this file.
         descriptor, name = tempfile.mkstemp(prefix=".shared-", dir=assets.absolute())
         os.close(descriptor)
         self._probe = Path(name)
         self._needed = [*(path.absolute() for path in needed), self._probe]
-        self._say_where_there_is_no_room(n_cpus, gpu_share)
+        self._warn_if_no_machine_fits(n_cpus, gpu_share)
 
-    def _say_where_there_is_no_room(self, n_cpus: float, gpu_share: float) -> None:
-        """Say where no machine could run a job, for jobs wait until one joins that can."""
+    def _warn_if_no_machine_fits(self, n_cpus: float, gpu_share: float) -> None:
+        """Warn if no machine can run a job: the jobs wait until one joins that can."""
         wanted = {"CPU": n_cpus, "GPU": gpu_share}
         machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(all(m.get(kind, 0) >= n for kind, n in wanted.items()) for m in machines):
             print(
                 f"no machine of the cluster has {n_cpus:g} CPUs and {gpu_share:g} GPUs now: the "
-                "folds wait until one joins (--cpus_per_fold, --gpu_share and --device cpu "
-                "ask for less)"
+                "folds wait until one joins (lower --cpus_per_fold or --gpu_share, or use "
+                "--device cpu)"
             )
 
     @property
     def has_room(self) -> bool:
-        """Whether another job may be sent."""
+        """Whether another job may be submitted."""
         return self._n_at_once is None or len(self._running) < self._n_at_once
 
     def start(self, job: Job) -> None:
-        """Send a job; it runs when the cluster has room."""
-        assert job.log is not None  # a terminal is not on the cluster
+        """Submit a job; it runs when the cluster has free resources."""
+        assert job.log is not None  # a cluster has no terminal
         log = job.log.absolute()
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
         reference = self._task.remote(job.arguments, self._folder, [*self._needed, log], log)
         self._running[reference] = job
-        self._sends[job] = self._sends.get(job, 0) + 1
-        tqdm.write(f"{job}: sent to the cluster, log in {job.log}")
+        self._attempts[job] = self._attempts.get(job, 0) + 1
+        tqdm.write(f"{job}: submitted to the cluster, log in {job.log}")
 
     def wait(self) -> Ended:
-        """Wait until one of the jobs has ended; one whose worker died is sent again."""
+        """Wait until a job has ended; a job whose worker died is submitted again."""
         errors = self._ray.exceptions
         while True:
             (reference,), _ = self._ray.wait(list(self._running), num_returns=1)
             job = self._running.pop(reference)
             try:
                 status, seconds = self._ray.get(reference)
-            except errors.RayTaskError as error:  # the machine could not even start it
+            except errors.RayTaskError as error:  # the machine could not start it
                 return Ended(job, f"not started: {error.cause!r}", float("nan"))
             except errors.RayError as error:
                 why = str(error).partition("\n")[0]
-                if self._sends[job] == MOST_SENDS:
-                    return Ended(job, f"lost {MOST_SENDS} workers: {why}", float("nan"))
+                if self._attempts[job] == MAX_ATTEMPTS:
+                    return Ended(job, f"lost {MAX_ATTEMPTS} workers: {why}", float("nan"))
                 tqdm.write(f"{job}: lost its worker ({why})")
                 wait_until_free(job, self._assets)
                 self.start(job)
@@ -144,7 +144,7 @@ class RayLauncher:
                 return Ended(job, status, seconds)
 
     def close(self) -> None:
-        """End the jobs that are still there, and leave the cluster."""
+        """Cancel the remaining jobs, and disconnect from the cluster."""
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._running.clear()

@@ -1,4 +1,4 @@
-"""The command line that trains every model and fold that is not yet done, in any competition."""
+"""The command line that trains all missing models and folds of a competition."""
 
 import argparse
 import shlex
@@ -12,7 +12,7 @@ from typing import Any
 
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import KnownDigests
+from hearback.engine.io import DigestCache
 from hearback.engine.launch.cluster import RayLauncher
 from hearback.engine.launch.jobs import (
     Job,
@@ -23,26 +23,27 @@ from hearback.engine.launch.jobs import (
     run_all,
     with_progress,
 )
-from hearback.engine.launch.local import LocalLauncher, deal_gpus
+from hearback.engine.launch.local import LocalLauncher, assign_gpus
 from hearback.engine.launch.processes import ROOT, Stopped, stopped_by_signals
 from hearback.engine.training.fold_files import FoldFiles, why_not_done
 from hearback.engine.training.options import FoldOptions
 from hearback.engine.training.recipe import FoldRecipe
 
 
-def alone(_arguments: argparse.Namespace, asked: FoldOptions) -> list[FoldOptions]:
-    """Return the options as they are: a recipe is trained in one way."""
-    return [asked]
+def single_variant(_arguments: argparse.Namespace, options: FoldOptions) -> list[FoldOptions]:
+    """Return the options unchanged: each recipe is trained once."""
+    return [options]
 
 
 @dataclass(frozen=True)
 class Competition:
-    """What training all of a competition's models has to know of it.
+    """A competition's part of the training command.
 
-    `recipes` are its own by name, `program` what python has to run to train one. `declare` declares
-    flags beside those of its `options`, and `variants` returns the options, by them, in which every
-    recipe is trained. `folders` names the flags of the folders that a cluster's machines must see.
-    `show` shows how good the trained models of `--data`, `--assets` are.
+    `recipes` are its recipes by name; `program` returns the arguments of python that train one.
+    `declare` adds flags to those of `options`; `variants` maps the parsed flags and options to all
+    options that every recipe is trained with. `folders` are the names of the options that are
+    folders which a cluster's machines must share. `show(data, assets, models)` prints the scores of
+    the trained models.
     """
 
     description: str
@@ -52,12 +53,12 @@ class Competition:
     show: Callable[[Path, Path, list[str]], Any]
     folders: tuple[str, ...] = ("data",)
     declare: Callable[[argparse.ArgumentParser], None] = lambda parser: None
-    variants: Callable[[argparse.Namespace, Any], Sequence[Any]] = alone
+    variants: Callable[[argparse.Namespace, Any], Sequence[Any]] = single_variant
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A model that is to be trained: its adapted recipe, the options and what python has to run."""
+    """A model to train: its adapted recipe, the options and the arguments of python."""
 
     recipe: FoldRecipe
     options: FoldOptions
@@ -66,71 +67,66 @@ class Plan:
 
 
 def main(competition: Competition) -> int:
-    """Train, show, and return 1 where a fold that was asked for is not trained.
+    """Train and print scores; return 1 if a requested fold is not trained.
 
-    Where it was stopped, 128 and the signal's number, as shells have it.
+    If stopped by a signal, return 128 plus its number, as shells do.
     """
     arguments = read_arguments(competition)
-    asked = competition.options.gather(arguments)
-    folds = list(range(asked.n_folds)) if arguments.folds is None else arguments.folds
-    if outside := [fold for fold in folds if not 0 <= fold < asked.n_folds]:
-        raise HearbackError(f"--folds {outside}: with --n_folds {asked.n_folds} there are none")
+    options = competition.options.gather(arguments)
+    folds = list(range(options.n_folds)) if arguments.folds is None else arguments.folds
+    if invalid := [fold for fold in folds if not 0 <= fold < options.n_folds]:
+        raise HearbackError(f"--folds {invalid}: folds are 0 to {options.n_folds - 1} (--n_folds)")
 
-    plans = {plan.recipe.name: plan for plan in make_plans(competition, arguments, asked)}
-    digests = KnownDigests(asked.assets / ".digests.json")
+    plans = {plan.recipe.name: plan for plan in make_plans(competition, arguments, options)}
+    digests = DigestCache(options.assets / ".digests.json")
 
-    def why(model: str, fold: int) -> str | None:
-        files = FoldFiles(asked.assets, model, fold)
-        return why_not_done(files, plans[model].run_key, digests.of)
+    def reason_to_train(model: str, fold: int) -> str | None:
+        files = FoldFiles(options.assets, model, fold)
+        return why_not_done(files, plans[model].run_key, digests.sha256)
 
     to_terminal = arguments.launcher == "local" and len(arguments.slots) == 1
-    jobs = find_jobs(plans, folds, why, to_terminal=to_terminal)
-    digests.keep()
-    needed = (ROOT, *(getattr(asked, name) for name in competition.folders))
-    outcomes, stopped = run(
-        jobs, arguments, asked.assets, needed, lambda job: not why(job.model, job.fold)
-    )
-    show_outcomes(outcomes, asked.assets)
+    jobs = find_jobs(plans, folds, reason_to_train, to_terminal=to_terminal)
+    digests.save()
+    needed = (ROOT, *(getattr(options, name) for name in competition.folders))
+
+    def is_done(job: Job) -> bool:
+        return reason_to_train(job.model, job.fold) is None
+
+    outcomes, stopped = run(jobs, arguments, options.assets, needed, is_done)
+    show_outcomes(outcomes, options.assets)
     if stopped is not None:
-        print(f"stopped ({stopped}); what is done is kept. To go on:", file=sys.stderr)
-        print(f"  {shlex.join(['python', *program_run(), *sys.argv[1:]])}", file=sys.stderr)
+        print(f"stopped ({stopped}); finished work is kept. To resume:", file=sys.stderr)
+        print(f"  {shlex.join([*cli.program(), *sys.argv[1:]])}", file=sys.stderr)
         return 128 + stopped.number
     missing = [outcome for outcome in outcomes if outcome.outcome != "trained"]
     try:
-        competition.show(asked.data, asked.assets, list(plans))
+        competition.show(options.data, options.assets, list(plans))
     except HearbackError as error:
         if not missing:
             raise
-        print(error, file=sys.stderr)  # perhaps nothing is trained at all
+        print(error, file=sys.stderr)  # there may be no trained model at all
     return 1 if missing else 0
 
 
-def program_run() -> list[str]:
-    """Return what python was told to run: a script, or a module."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return [sys.argv[0]] if spec is None else ["-m", spec.name]
-
-
 def make_plans(
-    competition: Competition, arguments: argparse.Namespace, asked: FoldOptions
+    competition: Competition, arguments: argparse.Namespace, options: FoldOptions
 ) -> Iterator[Plan]:
-    """Return a plan for each of the models, seeds and variants that were asked for."""
+    """Yield a plan for each requested model, seed and variant."""
     loaded: dict[FoldOptions, Any] = {}
-    of_seeds = [replace(asked, seed=seed) for seed in arguments.seeds or [asked.seed]]
-    variants = [competition.variants(arguments, of_seed) for of_seed in of_seeds]
-    for options in chain.from_iterable(variants):
-        for_data = options.for_data()
+    seeded = [replace(options, seed=seed) for seed in arguments.seeds or [options.seed]]
+    for variant in chain.from_iterable(competition.variants(arguments, each) for each in seeded):
+        for_data = variant.for_data()
         if for_data not in loaded:
             loaded[for_data] = for_data.load_data()
         data = loaded[for_data]
         for name in arguments.models or competition.recipes:
-            recipe = options.adapt(competition.recipes[name])
-            run_key = options.run_key(recipe, data)
-            yield Plan(recipe, options, competition.program(name), run_key)
+            recipe = variant.adapt(competition.recipes[name])
+            run_key = variant.run_key(recipe, data)
+            yield Plan(recipe, variant, competition.program(name), run_key)
 
 
 def read_arguments(competition: Competition) -> argparse.Namespace:
-    """Read the command line; raises HearbackError for flags that contradict one another."""
+    """Parse the command line. Raises HearbackError for contradictory flags."""
     models = tuple(competition.recipes)
     parser = cli.parser(competition.description)
     add = parser.add_argument
@@ -139,42 +135,56 @@ def read_arguments(competition: Competition) -> argparse.Namespace:
         nargs="+",
         choices=models,
         metavar="MODEL",
-        help=f"only these (default: all: {', '.join(models)})",
+        help=f"models to train (default: all: {', '.join(models)})",
     )
-    add("--folds", nargs="+", type=int, help="only these (default: all)")
-    add("--seeds", nargs="+", type=int, help="a model for each (default: that of --seed)")
-    add("--jobs", type=int, help="trainings at once (default: 1, or one on each of --gpus)")
-    add("--gpus", type=numbers_of, metavar="0,1", help="deal the trainings out to these GPUs")
-    add("--launcher", choices=tuple(READERS), default="local", help="this machine or a cluster")
+    add("--folds", nargs="+", type=int, help="folds to train (default: all)")
+    add("--seeds", nargs="+", type=int, help="train each model once per seed (default: --seed)")
+    add("--jobs", type=int, help="parallel trainings (default: 1, or one per GPU of --gpus)")
+    add(
+        "--gpus",
+        type=comma_separated,
+        metavar="0,1",
+        help="GPUs to train on",
+    )
+    add(
+        "--launcher",
+        choices=tuple(LAUNCHERS),
+        default="local",
+        help="this machine or a Ray cluster",
+    )
     add = parser.add_argument_group("with --launcher ray").add_argument
     add("--address", help="auto (RAY_ADDRESS, or this machine's cluster), local, or host:port")
-    add("--gpu_share", type=float, help="of a GPU, for a fold (default: 1; 0 with --device cpu)")
-    add("--cpus_per_fold", type=float, help="and threads, and loading workers (default: 1)")
+    add("--gpu_share", type=float, help="share of a GPU per fold (default: 1; 0 with --device cpu)")
+    add(
+        "--cpus_per_fold",
+        type=float,
+        help="also threads and loading workers (default: 1)",
+    )
     competition.options.declare(parser)
     competition.declare(parser)
     arguments = parser.parse_args()
     if arguments.jobs is not None and arguments.jobs < 1:
         raise HearbackError("--jobs: at least 1")
-    READERS[arguments.launcher](arguments)
+    LAUNCHERS[arguments.launcher](arguments)
     return arguments
 
 
-def read_for_this_machine(arguments: argparse.Namespace) -> None:
-    """Complete the flags of --launcher local: `slots` are where a training may run."""
+def complete_local_flags(arguments: argparse.Namespace) -> None:
+    """Check and complete the flags of --launcher local; set `slots` (see `LocalLauncher`)."""
     for flag in ("address", "gpu_share", "cpus_per_fold"):
         if getattr(arguments, flag) is not None:
             raise HearbackError(f"--{flag}: only with --launcher ray")
     gpus = arguments.gpus
     n_jobs = arguments.jobs or (len(gpus) if gpus else 1)
-    arguments.slots = deal_gpus(gpus, n_jobs) if gpus else [None] * n_jobs
+    arguments.slots = assign_gpus(gpus, n_jobs) if gpus else [None] * n_jobs
     if gpus:
-        arguments.device = device_of_a_gpu(arguments.device)
+        arguments.device = require_cuda(arguments.device)
 
 
-def read_for_ray(arguments: argparse.Namespace) -> None:
-    """Complete the flags of --launcher ray."""
+def complete_ray_flags(arguments: argparse.Namespace) -> None:
+    """Check and complete the flags of --launcher ray."""
     if arguments.gpus:
-        raise HearbackError("--gpus: Ray deals the GPUs; --gpu_share says how much a fold gets")
+        raise HearbackError("--gpus: Ray assigns the GPUs; --gpu_share sets each fold's share")
     if arguments.address is None:
         arguments.address = "auto"
     if arguments.gpu_share is None:
@@ -186,39 +196,41 @@ def read_for_ray(arguments: argparse.Namespace) -> None:
     if arguments.cpus_per_fold <= 0:
         raise HearbackError(f"--cpus_per_fold {arguments.cpus_per_fold:g}: more than 0")
     if arguments.gpu_share:
-        arguments.device = device_of_a_gpu(arguments.device)
+        arguments.device = require_cuda(arguments.device)
 
 
-READERS = {"local": read_for_this_machine, "ray": read_for_ray}
+LAUNCHERS = {"local": complete_local_flags, "ray": complete_ray_flags}
 
 
-def device_of_a_gpu(device: str | None) -> str:
-    """Return the --device of a training that is given a GPU and sees no other."""
+def require_cuda(device: str | None) -> str:
+    """Return the --device of a training on an assigned GPU, the only one it sees."""
     if device not in (None, "cuda"):
-        raise HearbackError(f"--device {device}: each training is given a GPU, its only one")
-    return "cuda"  # where none was asked for, too: a GPU that is not there is an error then
+        raise HearbackError(f"--device {device}: each training has exactly one GPU, cuda")
+    return "cuda"  # not None: a missing GPU must be an error
 
 
-def numbers_of(numbers: str) -> list[int]:
-    """Read `0,1` as a list."""
+def comma_separated(numbers: str) -> list[int]:
+    """Parse `0,1` as a list."""
     try:
         return [int(number) for number in numbers.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{numbers!r}: numbers with commas between them") from None
+        raise argparse.ArgumentTypeError(
+            f"{numbers!r}: expected numbers separated by commas"
+        ) from None
 
 
 def find_jobs(
     plans: Mapping[str, Plan],
     folds: Sequence[int],
-    why: Callable[[str, int], str | None],
+    reason_to_train: Callable[[str, int], str | None],
     *,
     to_terminal: bool,
 ) -> list[Job]:
-    """Return what is to be trained, and say why; `plans` are by model."""
+    """Return a job for each fold that is not done, and print the reasons; `plans` are by model."""
     jobs = []
     for model, plan in plans.items():
         for fold in folds:
-            reason = why(model, fold)
+            reason = reason_to_train(model, fold)
             print(f"{model} fold {fold}: {reason or 'done'}")
             if reason is None:
                 continue
@@ -235,19 +247,19 @@ def run(
     needed: Sequence[Path],
     is_done: Callable[[Job], bool],
 ) -> tuple[list[Outcome], Stopped | None]:
-    """Run the jobs where the command line says.
+    """Run the jobs with the chosen launcher.
 
-    Return what became of each, in the order in which they ended, and what stopped us, if anything:
-    then the rest is missing.
+    Return their outcomes in the order in which they ended, and the signal that stopped this
+    process, if any; outcomes of the remaining jobs are then missing.
     """
     outcomes: list[Outcome] = []
     if not jobs:
         return outcomes, None
     try:
-        # The launcher comes first: Ray has a handler for SIGTERM of its own.
+        # The launcher comes first, because Ray installs its own SIGTERM handler.
         with closing(open_launcher(arguments, assets, needed)) as launcher, stopped_by_signals():
             ended = run_all(jobs, launcher, assets, is_done)
-            # One at a time, the trainings show bars of their own.
+            # A single training at a time prints its own bar.
             for outcome in with_progress(ended, len(jobs), bar=jobs[0].log is not None):
                 outcomes.append(outcome)
     except Stopped as stopped:
@@ -256,7 +268,7 @@ def run(
 
 
 def open_launcher(arguments: argparse.Namespace, assets: Path, needed: Sequence[Path]) -> Launcher:
-    """Return what runs the jobs."""
+    """Return the launcher that the command line selects."""
     if arguments.launcher == "ray":
         return RayLauncher(
             arguments.address,
@@ -270,7 +282,7 @@ def open_launcher(arguments: argparse.Namespace, assets: Path, needed: Sequence[
 
 
 def show_outcomes(outcomes: Sequence[Outcome], assets: Path) -> None:
-    """Print what became of the jobs, and where to look for what went wrong."""
+    """Print the outcomes, and the error and log of each failed job."""
     if not outcomes:
         return
     print(f"\nTrainings\n{cli.as_text(as_table(outcomes, assets).set_index('model'))}")

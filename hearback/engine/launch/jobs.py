@@ -1,4 +1,4 @@
-"""Trainings that wait for one another, and what became of each."""
+"""Schedule training jobs that depend on one another, and collect their outcomes."""
 
 import math
 import signal
@@ -14,14 +14,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.training.fold_files import FoldFiles, only_trainer, read_fold_metadata
+from hearback.engine.training.fold_files import FoldFiles, lock_fold, read_fold_metadata
 
 
 @dataclass(frozen=True)
 class Job:
-    """One fold of one model that is to be trained, after the same fold of `after`.
+    """The training of one fold of one model, after the same fold of the model `after`.
 
-    `arguments` are what python is run with. The output goes into `log`, or to the terminal.
+    `arguments` are the arguments of python. The output goes into `log`, or to the terminal if None.
     """
 
     model: str
@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job's process ended: its exit status, or in words why there is none."""
+    """The end of a job's process: its exit status, or the reason why there is none."""
 
     job: Job
     status: int | str
@@ -45,43 +45,44 @@ class Ended:
 
 
 class Launcher(Protocol):
-    """Something that runs jobs."""
+    """Runs jobs in parallel."""
 
     @property
     def has_room(self) -> bool:
         """Whether another job may be started."""
 
     def start(self, job: Job) -> None:
-        """Start a job, without waiting for it."""
+        """Start a job without waiting for it."""
 
     def wait(self) -> Ended:
-        """Wait until one of the jobs has ended."""
+        """Wait until a job has ended."""
 
     def close(self) -> None:
-        """End the jobs that are still running."""
+        """Stop the running jobs."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job, and why where it is not trained."""
+    """The outcome of a job, and the reason if its fold was not trained."""
 
     job: Job
     outcome: Literal["trained", "failed", "locked", "not run"]
-    why: str = ""
+    reason: str = ""
     seconds: float = float("nan")
 
 
 def run_all(
     jobs: Sequence[Job], launcher: Launcher, assets: Path, is_done: Callable[[Job], bool]
 ) -> Iterator[Outcome]:
-    """Run the jobs, each after the one that it waits for; yield what became of each.
+    """Run the jobs, each after the job it depends on; yield their outcomes.
 
-    A job is not run where the one that it waits for was not trained, where another process trains
-    its fold, or where one has trained it meanwhile, as `is_done` says when its turn has come.
+    A job is skipped if the job it depends on was not trained, if another process is training its
+    fold, or if `is_done` returns True when its turn comes: another process has trained it.
     """
     by_fold = {(job.model, job.fold): job for job in jobs}
-    awaited = {job: by_fold.get((job.after or "", job.fold)) for job in jobs}
-    order = TopologicalSorter({job: [before] if before else [] for job, before in awaited.items()})
+    dependencies = {job: by_fold.get((job.after or "", job.fold)) for job in jobs}
+    graph = {job: [first] if first else [] for job, first in dependencies.items()}
+    order = TopologicalSorter(graph)
     order.prepare()
     ready: deque[Job] = deque()
     outcomes: dict[Job | None, Outcome] = {}
@@ -90,75 +91,75 @@ def run_all(
         ready.extend(order.get_ready())
         if ready and launcher.has_room:
             job = ready.popleft()
-            outcome = _without_running(job, outcomes.get(awaited[job]), assets, is_done)
+            outcome = _skipped(job, outcomes.get(dependencies[job]), assets, is_done)
             if outcome is None:
                 launcher.start(job)
                 n_running += 1
                 continue
         else:
-            outcome = _of_ended(launcher.wait(), assets)
+            outcome = _outcome_of(launcher.wait(), assets)
             n_running -= 1
         outcomes[outcome.job] = outcome
         order.done(outcome.job)
         yield outcome
 
 
-def _without_running(
-    job: Job, before: Outcome | None, assets: Path, is_done: Callable[[Job], bool]
+def _skipped(
+    job: Job, dependency: Outcome | None, assets: Path, is_done: Callable[[Job], bool]
 ) -> Outcome | None:
-    """Return what is to be said of a job that need not or cannot be run, or None."""
-    if before is not None and before.outcome != "trained":
-        return Outcome(job, "not run", f"it starts from {before.job}: {before.outcome}")
+    """Return the outcome of a job that need not or cannot run; None if it should run."""
+    if dependency is not None and dependency.outcome != "trained":
+        return Outcome(job, "not run", f"it starts from {dependency.job}: {dependency.outcome}")
     if is_locked(job, assets):
-        return Outcome(job, "locked", "another process trains it")
+        return Outcome(job, "locked", "another process is training it")
     if is_done(job):
-        return Outcome(job, "trained", "by another process meanwhile")
+        return Outcome(job, "trained", "by another process")
     return None
 
 
-def _of_ended(ended: Ended, assets: Path) -> Outcome:
+def _outcome_of(ended: Ended, assets: Path) -> Outcome:
     job, status = ended.job, ended.status
     if status == 0:
         return Outcome(job, "trained", seconds=ended.seconds)
-    if is_locked(job, assets):  # its own process has ended, so this is another
-        return Outcome(job, "locked", "another process trains it", ended.seconds)
+    if is_locked(job, assets):  # the job's own process has ended
+        return Outcome(job, "locked", "another process is training it", ended.seconds)
     if isinstance(status, int):
         status = f"exit status {status}" if status > 0 else f"killed: {signal.strsignal(-status)}"
     return Outcome(job, "failed", status, ended.seconds)
 
 
 def is_locked(job: Job, assets: Path) -> bool:
-    """Return whether some process trains the job's fold at this moment."""
+    """Return whether a process is training the job's fold."""
     try:
-        with only_trainer(FoldFiles(assets, job.model, job.fold)):
+        with lock_fold(FoldFiles(assets, job.model, job.fold)):
             return False
     except HearbackError:
         return True
 
 
-def wait_until_free(job: Job, assets: Path, most_seconds: float = 60.0) -> None:
-    """Wait until no process trains the job's fold: one that is killed takes a moment to go."""
-    until = time.monotonic() + most_seconds
+def wait_until_free(job: Job, assets: Path, timeout_seconds: float = 60.0) -> None:
+    """Wait until no process trains the job's fold: a killed process takes a moment to end."""
+    until = time.monotonic() + timeout_seconds
     while is_locked(job, assets) and time.monotonic() < until:
         time.sleep(0.5)
 
 
 def with_progress(outcomes: Iterator[Outcome], n_jobs: int, *, bar: bool) -> Iterator[Outcome]:
-    """Pass on the outcomes, a line for each as it comes, and a bar."""
+    """Pass on the outcomes; print each one, and a progress bar."""
     with tqdm(total=n_jobs, desc="training", unit="fold", disable=not bar) as progress:
         for outcome in outcomes:
-            tqdm.write(f"{outcome.job}: {said(outcome)}")
+            tqdm.write(f"{outcome.job}: {describe(outcome)}")
             progress.update()
             yield outcome
 
 
-def said(outcome: Outcome) -> str:
-    """Return what became of a job in words."""
-    return f"{outcome.outcome} ({outcome.why})" if outcome.why else outcome.outcome
+def describe(outcome: Outcome) -> str:
+    """Return an outcome and its reason, for messages."""
+    return f"{outcome.outcome} ({outcome.reason})" if outcome.reason else outcome.outcome
 
 
 def as_table(outcomes: Sequence[Outcome], assets: Path) -> pd.DataFrame:
-    """Return a row for each job: what became of it, and how good the fold is if it is trained."""
+    """Return a table with each job's outcome, and the log loss of trained folds."""
     rows = []
     for outcome in outcomes:
         job = outcome.job
@@ -171,7 +172,7 @@ def as_table(outcomes: Sequence[Outcome], assets: Path) -> pd.DataFrame:
             {
                 "model": job.model,
                 "fold": job.fold,
-                "outcome": said(outcome),
+                "outcome": describe(outcome),
                 "log loss": fold_metadata.get("log_loss", float("nan")),
                 "seconds": "–" if math.isnan(outcome.seconds) else f"{outcome.seconds:.0f}",
                 "attempts": str(len(fold_metadata["attempts"]))
@@ -184,10 +185,10 @@ def as_table(outcomes: Sequence[Outcome], assets: Path) -> pd.DataFrame:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that says something: where a training failed, its error."""
+    """Return the last line of a log that is not blank: the error of a failed training."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         text = file.read().decode(errors="replace")
-    # A progress bar's states are parted by carriage returns.
+    # A progress bar's updates are separated by carriage returns.
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines()]
     return next((line for line in reversed(lines) if line), "")

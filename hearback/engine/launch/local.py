@@ -1,4 +1,4 @@
-"""Trainings side by side on this machine."""
+"""Run jobs in parallel on this machine."""
 
 import os
 import time
@@ -17,21 +17,20 @@ from hearback.engine.launch.jobs import Ended, Job
 POLL_SECONDS = 0.1
 
 
-def deal_gpus(gpus: Sequence[int], n_jobs: int) -> list[str]:
-    """Return the GPU of each of `n_jobs` slots, as CUDA_VISIBLE_DEVICES names it.
+def assign_gpus(gpus: Sequence[int], n_jobs: int) -> list[str]:
+    """Return the CUDA_VISIBLE_DEVICES of each of `n_jobs` slots.
 
-    The GPUs are counted as torch counts them: among those that CUDA_VISIBLE_DEVICES lets us see.
-    Raises HearbackError for a GPU that torch does not see, for one that is named twice, and for one
-    that would get no job.
+    `gpus` are numbered as in torch: among those that CUDA_VISIBLE_DEVICES already allows. Raises
+    HearbackError for a GPU that torch does not see, that is listed twice, or that would be idle.
     """
-    asked = f"--gpus {','.join(map(str, gpus))}"
+    flag = f"--gpus {','.join(map(str, gpus))}"
     n_gpus = torch.cuda.device_count()
     if not all(0 <= gpu < n_gpus for gpu in gpus):
-        raise HearbackError(f"{asked}: torch sees {n_gpus} GPUs here, counted from 0")
+        raise HearbackError(f"{flag}: torch sees {n_gpus} GPUs here, counted from 0")
     if len(set(gpus)) < len(gpus):
-        raise HearbackError(f"{asked}: each once; --jobs says how many trainings share them")
+        raise HearbackError(f"{flag}: list each once; --jobs sets how many trainings share them")
     if n_jobs < len(gpus):
-        raise HearbackError(f"{asked} --jobs {n_jobs}: a GPU would be idle")
+        raise HearbackError(f"{flag} --jobs {n_jobs}: a GPU would be idle")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(gpu) for gpu in range(n_gpus)]
     return [names[gpus[slot % len(gpus)]] for slot in range(n_jobs)]
@@ -46,11 +45,11 @@ class _Running:
 
 
 class LocalLauncher:
-    """Runs a job in each of its slots.
+    """Runs one job at a time in each of its slots.
 
-    A slot is a GPU, as CUDA_VISIBLE_DEVICES names it, and jobs that share one name it as often;
-    None is this machine as it is. Jobs are started and waited for by one thread, the main one:
-    they end with it.
+    A slot is a GPU, as a value of CUDA_VISIBLE_DEVICES, listed once for each job that shares it;
+    None leaves the environment unchanged. Only the main thread may start jobs and wait for them:
+    they end when the thread that started them ends.
     """
 
     def __init__(self, slots: Sequence[str | None]) -> None:
@@ -64,29 +63,29 @@ class LocalLauncher:
         return bool(self._free)
 
     def start(self, job: Job) -> None:
-        """Start a job on the GPU that has least to do."""
+        """Start a job on the free GPU with the fewest jobs."""
         slot = min(self._free, key=[running.slot for running in self._running].count)
         self._free.remove(slot)
         process = processes.start(job.arguments, environment=self._environment(slot), log=job.log)
         self._running.append(_Running(job, slot, process, time.monotonic()))
         if job.log is not None:
             where = "" if slot is None else f" on GPU {slot}"
-            tqdm.write(f"{job}: starts{where}, log in {job.log}")
+            tqdm.write(f"{job}: started{where}, log in {job.log}")
 
     def _environment(self, slot: str | None) -> dict[str, str]:
         environment = dict(os.environ)
         if self._n_slots > 1:
-            # Trainings side by side on one CPU would each start a thread for every core.
+            # Otherwise each of several trainings would start a thread for every core.
             n_threads = max(1, count_processors() // self._n_slots)
             environment.setdefault("OMP_NUM_THREADS", str(n_threads))
         if slot is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot
-            # Else CUDA counts the fastest GPU first, and nvidia-smi does not.
+            # Number GPUs as nvidia-smi does; CUDA's default puts the fastest first.
             environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         return environment
 
     def wait(self) -> Ended:
-        """Wait until one of the jobs has ended, and free its slot."""
+        """Wait until a job has ended, and free its slot."""
         while True:
             for running in self._running:
                 status = running.process.poll()
@@ -97,5 +96,5 @@ class LocalLauncher:
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """End the jobs that are still running."""
+        """Stop the running jobs."""
         processes.stop(running.process for running in self._running)

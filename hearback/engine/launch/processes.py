@@ -1,7 +1,7 @@
-"""Processes that end with the one that started them.
+"""Child processes that never become orphans: they end when their parent ends.
 
-Only the standard library is used: `cluster` sends this module's functions to machines that need not
-be able to import the project.
+Uses only the standard library: `cluster` sends this module's functions to machines that may be
+unable to import the project.
 """
 
 import os
@@ -15,13 +15,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
-ROOT = Path(__file__).parents[3]  # `project.ROOT`, which may not be imported here
+ROOT = Path(__file__).parents[3]  # `project.ROOT`, which cannot be imported here
 BOUND = Path(__file__).with_name("bound.py")
 GRACE_SECONDS = 10.0
 
 
 class Stopped(BaseException):
-    """Somebody, or the system, wants this process to end; holds the signal's number."""
+    """This process was asked to end by a signal; holds the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.strsignal(number))
@@ -30,16 +30,16 @@ class Stopped(BaseException):
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Leave the block with `Stopped` on Ctrl-C, SIGTERM and a closed terminal.
+    """Raise `Stopped` in the block on Ctrl-C (SIGINT), SIGTERM and SIGHUP.
 
-    What we were started deaf to (nohup) stays so. Only the main thread can do this.
+    Signals that are already ignored (nohup) stay ignored. Only for the main thread.
     """
-    heard = signal.SIGINT
+    received = signal.SIGINT
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        heard = signal.Signals(number)
-        raise KeyboardInterrupt  # libraries expect this, and no other
+        nonlocal received
+        received = signal.Signals(number)
+        raise KeyboardInterrupt  # the exception that libraries expect
 
     numbers = [
         number
@@ -50,7 +50,7 @@ def stopped_by_signals() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Stopped(heard) from None
+        raise Stopped(received) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -63,18 +63,18 @@ def start(
     folder: Path | None = None,
     log: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Run python with `arguments` in a process of its own; its output is added to `log`.
+    """Start python with `arguments`; append its output to `log`, or print it if None.
 
-    Without a log it talks to the terminal, without an environment it has ours. The process is in a
-    session of its own, so that Ctrl-C reaches it through `stop`, once. When the thread that called
-    this ends, the system ends the process, too, also where ours is killed (Linux alone can do so).
+    `environment` defaults to this process's. The child has its own session, so that Ctrl-C reaches
+    it only once, through `stop`. On Linux the system ends the child when the calling thread ends,
+    also if this process is killed.
     """
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     with nullcontext() if log is None else log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(BOUND), str(os.getpid()), *arguments],
-            env=with_our_modules(os.environ if environment is None else environment),
+            env=with_project_path(os.environ if environment is None else environment),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -83,14 +83,14 @@ def start(
         )
 
 
-def with_our_modules(environment: Mapping[str, str]) -> dict[str, str]:
-    """Let `-m` find the project's modules from any folder."""
+def with_project_path(environment: Mapping[str, str]) -> dict[str, str]:
+    """Add the project to PYTHONPATH, so that `-m` finds its modules from any folder."""
     paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Interrupt processes, and kill those that do not end; return when all have ended."""
+    """Interrupt processes, kill those that do not end in time, and wait for all of them."""
     running = [process for process in processes if process.poll() is None]
     try:
         for process in running:
@@ -100,7 +100,7 @@ def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
             process.wait(max(0.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
         pass
-    finally:  # also where somebody presses Ctrl-C again
+    finally:  # also after a second Ctrl-C
         for process in running:
             process.kill()
             process.wait()
@@ -111,8 +111,8 @@ def run_on_shared_folders(
 ) -> tuple[int | str, float]:
     """Run python with `arguments` in `folder`; return its exit status and the seconds it took.
 
-    Where this machine does not see all that is `needed`, nothing is run, and what is wrong stands
-    in the status's place.
+    If this machine lacks `folder` or a `needed` path, nothing is run and an error message is
+    returned in place of the status.
     """
     if missing := [str(path) for path in (folder, *needed) if not path.exists()]:
         return f"{socket.gethostname()} does not see {', '.join(missing)}: share the folder", 0.0

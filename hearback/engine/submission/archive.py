@@ -1,14 +1,15 @@
-"""submission.zip of any competition: all that its runtime needs, and nothing more.
+"""submission.zip of any competition: everything that its runtime needs, and nothing more.
 
-    main.py              what the runtime runs
-    <script>, packages   the modules that it imports, found by following its imports
+    main.py              the script that the runtime runs
+    hearback/            the modules that it imports, found by following its imports
     model_configs.json   the ensemble
-    assets/              the folds that it runs, their metadata, and what they share
-    VERSION              the commit, and which of the packed code is not that commit's
+    assets/              the folds that it runs, their metadata, and the files that they share
+    VERSION              the commit, and the packed modules that differ from it
 
-and what a competition adds. The same inputs make the same bytes: names in order, one time and mode
-for all, weights stored, all else deflated (two machines agree where their zlib does). A file is
-packed because the configuration, a metadata or an index names it, never because it lies in a folder.
+and what a competition adds. Equal inputs give equal bytes: names are sorted, all entries have one
+time and mode, weights are stored and the rest is deflated (on two machines, if their zlib is the
+same). A file is packed only if the configuration, metadata or an index names it, never because it
+lies in a folder.
 """
 
 import argparse
@@ -20,21 +21,24 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
-from modulefinder import ModuleFinder
+from modulefinder import Module, ModuleFinder
 from pathlib import Path
+from typing import IO, Any
 
+from hearback import __version__
 from hearback.engine.data.paths import contained
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write, sha256_of
-from hearback.engine.project import ROOT, SHIPPED
+from hearback.engine.project import PACKAGE, ROOT, SHIPPED
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 
-RUNTIME = SHIPPED / "requirements" / "runtime.txt"
-# Packages whose modules have another name.
+RUNTIME_NAME = "requirements/runtime.txt"
+RUNTIME = SHIPPED / RUNTIME_NAME
+# Packages with another name than their module.
 PACKAGE_OF_MODULE = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
-STORED = (".safetensors",)  # random bits; deflating them takes minutes and gains nothing
-TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip can say
+STORED = (".safetensors",)  # incompressible; deflating takes minutes
+TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can store
 MODE = 0o644
 GB = 1e9
 
@@ -43,47 +47,66 @@ Entries = dict[str, Content]  # by their names in the zip
 
 
 class Faults(list[str]):
-    """What stands in the way of packing, to be said all at once."""
+    """Reasons not to pack, collected to be reported together."""
 
     def raise_if_any(self) -> None:
-        """Raise HearbackError with a line for each."""
+        """Raise HearbackError with a line for each fault, if there is one."""
         if self:
             raise HearbackError("\n".join(["nothing packed:", *(f"  {line}" for line in self)]))
 
 
 def listed_packages(requirements: Path) -> dict[str, str]:
-    """Return name -> version of a requirements file that pins all that it names."""
+    """Return the pinned versions of a requirements file, by package name."""
     lines = requirements.read_text(encoding="utf-8").splitlines()
     pins = (re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line) for line in lines)
     return {pin[1].lower().replace("_", "-"): pin[2] for pin in pins if pin}
 
 
-def find_code(
-    scripts: Sequence[Path], project: Path, runtime: Iterable[str], faults: Faults
-) -> dict[str, Path]:
-    """Return the last of `scripts` and the project's modules that they import, by name.
+class _PackageFinder(ModuleFinder):
+    """Follows imports within one package; every other import is recorded as missing.
 
-    Imports count wherever they stand in a module. One of what is neither Python's, nor the
-    project's, nor of the packages in `runtime` is a fault.
+    An installed package lies beside many other packages: these must not be packed, and whether the
+    runtime has them is decided by its list.
     """
-    finder = ModuleFinder(path=[str(project)])
-    for script in scripts:
-        finder.run_script(str(script))
-    files = (getattr(module, "__file__", None) for module in finder.modules.values())
-    paths = {Path(file) for file in files if file is not None}
-    has = set(runtime)
+
+    def __init__(self, package: Path) -> None:
+        super().__init__(path=[str(package.parent)])
+        self._package = package.name
+
+    def find_module(
+        self, name: str, path: str | None, parent: Module | None = None
+    ) -> tuple[IO[Any] | None, str | None, tuple[str, str, int]]:
+        """Find a module of the package; raise ImportError for any other top-level module."""
+        if path is None and name != self._package:
+            raise ImportError(name)
+        return super().find_module(name, path, parent)
+
+
+def find_code(
+    main: Path, runtime: Iterable[str], faults: Faults, package: Path = PACKAGE
+) -> dict[str, Path]:
+    """Return the modules of `package` that the script `main` imports, by their names in the zip.
+
+    Imports inside functions count too. An import is a fault unless it belongs to the standard
+    library, to `package` or to a package in `runtime`.
+    """
+    finder = _PackageFinder(package)
+    finder.run_script(str(main))
+    modules = [module for name, module in finder.modules.items() if name != "__main__"]
+    files = [getattr(module, "__file__", None) for module in modules]
+    available = set(runtime)
     missing, _ = finder.any_missing_maybe()
     for module in missing:
         top = module.partition(".")[0]
-        if top in sys.stdlib_module_names or PACKAGE_OF_MODULE.get(top, top) in has:
+        if top in sys.stdlib_module_names or PACKAGE_OF_MODULE.get(top, top) in available:
             continue
-        importers = ", ".join(sorted(finder.badmodules[module])).replace(
-            "__main__", scripts[-1].name
-        )
+        importers = ", ".join(sorted(finder.badmodules[module])).replace("__main__", main.name)
         faults.append(
-            f"{importers}: imports {module}, which is neither the project's nor in {RUNTIME.name}"
+            f"{importers}: imports {module}, which is neither in {package.name} nor in "
+            f"{RUNTIME_NAME}"
         )
-    return {path.relative_to(project).as_posix(): path for path in sorted(paths)}
+    paths = sorted(Path(file) for file in files if file is not None)
+    return {path.relative_to(package.parent).as_posix(): path for path in paths}
 
 
 def find_folds(
@@ -92,9 +115,9 @@ def find_folds(
     files_of: Callable[[FoldFiles], Iterable[Path]],
     faults: Faults,
 ) -> dict[str, Path]:
-    """Return the files of the folds of some models, by their names in the zip.
+    """Return the files of the models' folds, by their names in the zip.
 
-    `files_of` returns those of a fold, and raises HearbackError where the runtime could not run it.
+    `files_of` returns the files of one fold, and raises HearbackError if the runtime cannot run it.
     """
     found: dict[str, Path] = {}
     for model in models:
@@ -108,22 +131,22 @@ def find_folds(
 
 
 def check_weights(files: FoldFiles, fold_metadata: FoldMetadata, training_command: str) -> None:
-    """Raise HearbackError where a fold's weights are not those that its metadata speaks of."""
+    """Raise HearbackError if a fold's weights are missing or do not match their digest."""
     if not files.weights.is_file():
         raise HearbackError(
             f"{files.weights}: not there; copy it here, or train it with {training_command}"
         )
     if sha256_of(files.weights) != fold_metadata.get("sha256", {}).get("weights"):
         raise HearbackError(
-            f"{files.weights}: not the file that {files.metadata.name} speaks of; copy both again, or "
-            f"train the fold again with {training_command}"
+            f"{files.weights}: its digest differs from the one in {files.metadata.name}; copy both "
+            f"again, or train the fold again with {training_command}"
         )
 
 
 def within(folder: Path, name: str, paths: Iterable[Path]) -> dict[str, Path]:
-    """Return paths in `folder` by their names in the zip's folder `name`.
+    """Return files of `folder` by their names in the zip, where the folder is called `name`.
 
-    Raises HearbackError for a link that leads out of `folder`: what is packed is published.
+    Raises HearbackError for a link that leads out of `folder`: packed files are published.
     """
     found = {}
     for path in paths:
@@ -134,18 +157,25 @@ def within(folder: Path, name: str, paths: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
-def lay_out(main: Path, code: Mapping[str, Path], config: Path) -> Entries:
-    """Return what every zip has beside the folds: `main` is what the runtime runs."""
+def common_entries(main: Path, code: Mapping[str, Path], config: Path) -> Entries:
+    """Return the entries of every zip except folds; `main` becomes main.py."""
     return {
         "main.py": main,
         "model_configs.json": config,
-        "VERSION": describe_commit(ROOT, [main, *code.values()]).encode(),
+        "VERSION": describe_version([main, *code.values()]).encode(),
         **code,
     }
 
 
+def describe_version(code: Iterable[Path]) -> str:
+    """Return the version of the installed package, or the checkout's commit and changed files."""
+    if SHIPPED != ROOT:
+        return f"hearback {__version__}, installed\n"
+    return describe_commit(ROOT, code)
+
+
 def describe_commit(project: Path, code: Iterable[Path]) -> str:
-    """Return the commit, and the files of `code` that are not as it has them."""
+    """Return the commit, and the files of `code` that differ from it."""
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(project), *arguments]
@@ -157,22 +187,22 @@ def describe_commit(project: Path, code: Iterable[Path]) -> str:
 
     commit = git("rev-parse", "HEAD")
     if commit is None:
-        return "commit unknown: packed outside of a git repository\n"
+        return "commit unknown: packed outside a git repository\n"
     names = [path.relative_to(project).as_posix() for path in code]
     changed = git("status", "--porcelain", "--untracked-files=all", "--", *names)
     lines = [f"commit {commit}"]
     if changed:
-        lines += ["with changes that are not committed:", *changed.splitlines()]
+        lines += ["with uncommitted changes:", *changed.splitlines()]
     return "\n".join(lines) + "\n"
 
 
 def write_zip(entries: Mapping[str, Content], path: Path) -> None:
-    """Write a zip whose bytes follow from its entries."""
+    """Write a zip whose bytes depend only on its entries."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(entries):
             content = entries[name]
             info = zipfile.ZipInfo(name, TIME)
-            info.create_system = 3  # Unix, whatever this is
+            info.create_system = 3  # Unix, on any system
             info.external_attr = MODE << 16
             stored = name.endswith(STORED)
             info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
@@ -180,14 +210,15 @@ def write_zip(entries: Mapping[str, Content], path: Path) -> None:
                 info.file_size = len(content)
                 source = BytesIO(content)
             else:
-                info.file_size = content.stat().st_size  # above 2 GiB the entry is laid out larger
+                # Needed in advance: above 2 GiB an entry has a larger header.
+                info.file_size = content.stat().st_size
                 source = content.open("rb")  # type: ignore[assignment]
             with source, archive.open(info, "w") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
 
 
 def describe_sizes(path: Path) -> str:
-    """Return a line for each folder of a zip: its files, and what they take."""
+    """Return a line for each folder of a zip: the number and compressed size of its files."""
     n_files, n_bytes = Counter[str](), Counter[str]()
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
@@ -204,9 +235,9 @@ def describe_sizes(path: Path) -> str:
 def write_submission(
     entries: Mapping[str, Content], path: Path, limit_gb: float | None, cure: str
 ) -> None:
-    """Write the zip and say what it holds; HearbackError, and no zip, where it is above the limit.
+    """Write the zip and print its contents; above the limit write nothing, raise HearbackError.
 
-    `cure` says how it becomes smaller.
+    `cure` is advice on how to make it smaller, for the message.
     """
     with atomic_write(path) as temporary:
         write_zip(entries, temporary)
@@ -220,10 +251,10 @@ def write_submission(
     print(f"wrote {path}: {n_bytes / GB:.3f} GB")
 
 
-def declare(parser: argparse.ArgumentParser, subfolder: str = "") -> None:
-    """Declare the flags of any competition's packing but for the ensemble's file."""
+def add_arguments(parser: argparse.ArgumentParser, subfolder: str = "") -> None:
+    """Add the flags that packing has in every competition."""
     add = parser.add_argument
     folder = Path("assets", subfolder)
     add("--assets", type=Path, default=folder, help="folder of the trained folds")
-    add("--submission", type=Path, default=Path("submission.zip"), help="to write")
-    add("--limit_gb", type=float, help="write no larger zip (default: any size)")
+    add("--submission", type=Path, default=Path("submission.zip"), help="zip to write")
+    add("--limit_gb", type=float, help="write no zip larger than this (default: any size)")

@@ -1,8 +1,9 @@
-"""What main.py of any competition's submission does where it runs: see `hearback.engine.submission.archive`.
+"""What main.py of any competition's submission does in the runtime.
 
-A submission stands from the first second, with what is known without hearing anything; what fails
-then ends with its own exit status. Nothing is installed and no network is asked. This module
-imports no package, so that the submission stands before one could fail to load.
+A submission without scores (base rates, the commonest class) is written first, so that there is one
+even if scoring fails; a failure ends with its own exit status. Nothing is installed and the network
+is not used. This module imports no third-party package: none can fail to load before that
+submission is written.
 """
 
 import csv
@@ -17,23 +18,23 @@ from hearback.engine.errors import HearbackError
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-def run(here: Path, stand: Callable[[], None], score: Callable[[Path], None]) -> None:
-    """Write a submission by `stand`, then by `score`, which gets a folder for what is on the way.
+def run(here: Path, write_default: Callable[[], None], score: Callable[[Path], None]) -> None:
+    """Write a submission by `write_default`, then by `score`, which gets a temporary folder.
 
-    `here` is the folder of main.py, which may be read-only but for the submission.
+    `here` is the folder of main.py. Apart from the submission it may be read-only.
     """
     print((here / "VERSION").read_text(encoding="utf-8"), flush=True)
     os.environ.update(OFFLINE)
-    # Last: a package that the runtime has is the runtime's.
+    # Last: packages of the runtime take precedence.
     sys.path.append(str(here / "packages"))
     try:
-        stand()
+        write_default()
     except (OSError, KeyError, ValueError, AttributeError, csv.Error, HearbackError) as error:
-        # What scores checks its input itself, and says what is wrong with it.
-        print(f"no submission without scores could be written ({error!r})", file=sys.stderr)
+        # Scoring checks its input itself, with better messages.
+        print(f"the default submission could not be written ({error!r})", file=sys.stderr)
     scored = False
     with tempfile.TemporaryDirectory(prefix="hearback-") as scratch:
-        # What librosa and torch compile goes there, too: their own folders may be read-only.
+        # Compiled code of librosa and torch goes there too: their own folders may be read-only.
         for name in ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
             os.environ[name] = str(Path(scratch, name.lower()))
         try:
@@ -43,14 +44,14 @@ def run(here: Path, stand: Callable[[], None], score: Callable[[Path], None]) ->
             raise
         finally:
             if not scored:
-                print("scoring failed: the submission is what stood before", file=sys.stderr)
+                print("scoring failed: the submission has default values", file=sys.stderr)
 
 
 def set_flags(program: str, packed: Iterable[str] = (), **paths: Path) -> None:
-    """Make the command line that of `program`: flags of paths, packed ones, those of main.py."""
+    """Set `sys.argv` to `program` with flags for `paths`, the `packed` flags and main.py's own."""
     sys.argv = [program, *flags_of(paths), *packed, *sys.argv[1:]]
 
 
 def flags_of(paths: Mapping[str, Path]) -> list[str]:
-    """Return the flags that name some paths to a step."""
+    """Return the command line flags for some paths."""
     return [part for name, path in paths.items() for part in (f"--{name}", str(path))]

@@ -1,13 +1,13 @@
-"""A stage on which a competition's runtime is played: what submission.zip does there.
+"""A sandbox that imitates a competition's runtime: a dry run of submission.zip.
 
-The zip is unpacked into an empty folder; beside it data/ holds some recordings, read-only, one of
-them damaged. There `python main.py` runs in an environment of nothing but
-`requirements/runtime.txt`, without a network, without the project's files, without this process's
-environment variables. Its submission is compared with what the project itself makes of the same
-recordings. What a competition has of its own is a `DryRun` (`hearback.reading.submission.dry_run`, `hearback.songs.submission.dry_run`).
+The zip is unpacked into an empty folder. data/ beside it has some recordings, read-only, one of
+them damaged. `python main.py` runs there in an environment with only `requirements/runtime.txt`,
+without a network, the project's files or this process's environment variables. Its submission is
+compared with the project's own scores of the same recordings. A competition defines a `DryRun`:
+`hearback.reading.submission.dry_run`, `hearback.songs.submission.dry_run`.
 
-The network is shut off by a namespace of its own (`unshare`) where the machine allows it. In any
-case each process has `hearback.engine.submission.sandbox_guard`, which refuses sockets and the project's files.
+A namespace of its own (`unshare`) blocks the network where the machine allows it. In any case each
+process loads `hearback.engine.submission.sandbox_guard`, which refuses sockets and project files.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from hearback.engine.data.tables import PROBLEMS
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
 from hearback.engine.project import ROOT
-from hearback.engine.submission.archive import RUNTIME, listed_packages
+from hearback.engine.submission.archive import RUNTIME, RUNTIME_NAME, listed_packages
 from hearback.engine.submission.runtime import flags_of
 
 GUARD = Path(__file__).with_name("sandbox_guard.py")
 ARITHMETIC = ("--device", "cpu", "--precision", "float32")  # the same in both environments
 TOLERANCE = 1e-4  # of a probability
-INTACT_BYTES = 30  # of a recording that is damaged
+INTACT_BYTES = 30  # of the damaged recording
 # A namespace without a network, in which data/ is mounted read-only; then the command.
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--net", "--mount")
 MOUNT = 'mount --bind data data && mount -o remount,bind,ro data && exec "$@"'
@@ -49,9 +49,9 @@ LIST_PACKAGES = (
 
 @dataclass(frozen=True)
 class Sandbox:
-    """Where a dry run plays: `runtime` is the folder of main.py, the rest is behind it.
+    """The folders of a dry run: `runtime` has main.py, `workdir` what the runtime does not see.
 
-    `damaged` is the filename of the recording that was made so.
+    `damaged` is the filename of the damaged recording.
     """
 
     runtime: Path
@@ -60,17 +60,17 @@ class Sandbox:
 
     @property
     def data(self) -> Path:
-        """The smoke clips."""
+        """The folder of recordings to score."""
         return self.runtime / "data"
 
     @property
     def guard_log(self) -> Path:
-        """What the guard refused."""
+        """The guard's log of refusals."""
         return self.workdir / "refused.txt"
 
     @property
     def submission(self) -> Path:
-        """What main.py writes."""
+        """The submission that main.py writes."""
         return self.runtime / "submission.csv"
 
 
@@ -79,7 +79,7 @@ S = TypeVar("S", bound=Sandbox)
 
 @dataclass(frozen=True)
 class DryRun(ABC, Generic[S]):
-    """What is rehearsed: `archive` is submission.zip, on `n_clips` of the recordings in `data`."""
+    """A dry run of the submission.zip `archive` on `n_clips` of the recordings in `data`."""
 
     archive: Path
     data: Path
@@ -87,19 +87,22 @@ class DryRun(ABC, Generic[S]):
 
     @abstractmethod
     def set_up(self, folder: Path) -> S:
-        """Unpack the zip into a new folder and put smoke clips beside it."""
+        """Unpack the zip into a new folder with some of the recordings beside it."""
 
     @abstractmethod
     def compare(self, sandbox: S) -> tuple[list[str], float]:
-        """Return what is wrong with the submission, and the largest difference of a probability."""
+        """Return the submission's faults and the largest difference of a probability."""
 
     @abstractmethod
     def describe(self, sandbox: S) -> str:
-        """Return what was played, in a few words."""
+        """Return a line about the recordings that were scored."""
 
 
 def check_environment(python: Path) -> str:
-    """Return what the environment of `python` is; HearbackError where it is not the runtime's."""
+    """Return the versions in the environment of `python`.
+
+    Raises HearbackError if its packages are not exactly the runtime's.
+    """
     try:
         done = subprocess.run(
             [python, "-I", "-c", LIST_PACKAGES], capture_output=True, text=True, check=True
@@ -107,41 +110,41 @@ def check_environment(python: Path) -> str:
     except (OSError, subprocess.CalledProcessError) as error:
         raise HearbackError(f"{python}: {error}; build it with make test-submission") from None
     version, found = json.loads(done.stdout)
-    installed = {name.lower().replace("_", "-"): what for name, what in found.items()}
+    installed = {name.lower().replace("_", "-"): release for name, release in found.items()}
     pins = listed_packages(RUNTIME)
     faults = [] if version.startswith("3.12.") else [f"Python {version}, not 3.12"]
     for name in sorted(pins.keys() | installed.keys()):
-        there = installed.get(name, "not there").partition("+")[0]  # 2.4.1+cpu is 2.4.1
-        # What PyPI's torch brings, and venv.
-        free = name.startswith("nvidia-") or name in ("triton", "pip")
-        if not free and there != pins.get(name):
-            faults.append(f"{name} {there}, where {RUNTIME.name} has {pins.get(name, 'none')}")
+        release = installed.get(name, "not there").partition("+")[0]  # 2.4.1+cpu is 2.4.1
+        # Dependencies of PyPI's torch, and pip.
+        is_ignored = name.startswith("nvidia-") or name in ("triton", "pip")
+        if not is_ignored and release != pins.get(name):
+            faults.append(f"{name} {release}, where {RUNTIME_NAME} has {pins.get(name, 'none')}")
     if faults:
-        lines = [f"{python} is not the runtime's:", *(f"  {line}" for line in faults)]
+        lines = [f"{python} differs from the runtime:", *(f"  {line}" for line in faults)]
         raise HearbackError("\n".join([*lines, "delete its folder and run make test-submission"]))
     return f"Python {version}, torch {installed['torch']}, transformers {pins['transformers']}"
 
 
-def unpack(archive: Path, folder: Path, packed_by: str) -> tuple[Path, Path]:
-    """Unpack a zip into a new folder; return where it lies, and where all else may."""
+def unpack(archive: Path, folder: Path, pack_command: str) -> tuple[Path, Path]:
+    """Unpack a zip into a new folder; return the sandbox's `runtime` and `workdir`."""
     runtime, workdir = folder / "runtime", folder / "workdir"
     for new in (runtime, workdir / "guard", workdir / "home", workdir / "tmp"):
         new.mkdir(parents=True)
     if not archive.is_file():
-        raise HearbackError(f"{archive}: not there; pack it with {packed_by}")
+        raise HearbackError(f"{archive}: not there; pack it with {pack_command}")
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(runtime)
     shutil.copyfile(GUARD, workdir / "guard" / "sitecustomize.py")
     return runtime, workdir
 
 
-def evenly(n_rows: int, n_chosen: int) -> range:
-    """Return the places of about `n_chosen` of some rows, evenly from all of them."""
+def evenly_spaced(n_rows: int, n_chosen: int) -> range:
+    """Return about `n_chosen` evenly spaced indices of `n_rows` rows."""
     return range(n_rows)[:: max(1, n_rows // n_chosen)][:n_chosen]
 
 
 def copy_clips(data: Path, names: Sequence[str], runtime: Path) -> str:
-    """Copy recordings to the data/ of a runtime, the last one damaged; return its name."""
+    """Copy recordings to the data/ of a runtime, damage the last one and return its name."""
     for name in names:
         target = runtime / "data" / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +155,7 @@ def copy_clips(data: Path, names: Sequence[str], runtime: Path) -> str:
 
 
 def can_unshare() -> bool:
-    """Return whether this machine lets a process have a network and mounts of its own."""
+    """Return whether this machine allows network and mount namespaces."""
     try:
         return not subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode
     except OSError:
@@ -160,7 +163,7 @@ def can_unshare() -> bool:
 
 
 def run_main(sandbox: Sandbox, python: Path, *, namespace: bool) -> None:
-    """Run main.py as the runtime does; HearbackError where it fails or does what it must not."""
+    """Run main.py as the runtime does; HearbackError if it fails or does something not allowed."""
     command: list[str | Path] = [python.absolute(), "main.py", *ARITHMETIC]
     if namespace:
         command = [*NAMESPACE, "sh", "-c", MOUNT, "sh", *command]
@@ -186,7 +189,7 @@ def run_main(sandbox: Sandbox, python: Path, *, namespace: bool) -> None:
     if _digests(sandbox.data) != before:
         faults.append("data/ was changed")
     if left := [path.name for path in (sandbox.workdir / "tmp").iterdir()]:
-        faults.append(f"left in the folder of temporary files: {', '.join(left)}")
+        faults.append(f"temporary files were left: {', '.join(left)}")
     if faults:
         raise HearbackError("\n".join(["the dry run failed:", *faults]))
 
@@ -202,23 +205,26 @@ def _set_writable(folder: Path, writable: bool) -> None:
 
 
 def run_here(command: Sequence[str], **paths: Path) -> None:
-    """Run a step in this environment, with a flag for each path, and in the same arithmetic."""
-    whole = [sys.executable, *command, *flags_of(paths), *ARITHMETIC]
+    """Run a module of the project in this environment, with a flag for each path.
+
+    `command` are the module and its arguments, as after `python -m`.
+    """
+    whole = [sys.executable, "-m", *command, *flags_of(paths), *ARITHMETIC]
     done = subprocess.run(whole, cwd=ROOT, check=False)
     if done.returncode:
         raise HearbackError(
-            f"{command[-1]} of this environment ended with status {done.returncode}"
+            f"{' '.join(command)} in this environment ended with status {done.returncode}"
         )
 
 
 def listed_problems(path: Path) -> set[str]:
-    """Return the recordings that a table of problems names; none where there is no table."""
+    """Return the recordings in a table of problems; none where there is no table."""
     return set(pd.read_csv(path, dtype=str)["filename"]) if path.exists() else set()
 
 
 def run_dry_run(dry_run: DryRun[S], python: Path, *, namespace: bool) -> Iterable[str]:
-    """Play the runtime and compare; return lines that tell of it, or raise HearbackError."""
-    with tempfile.TemporaryDirectory(prefix="hearback-dry run-") as folder:
+    """Run main.py in a sandbox and compare; return lines to print, or raise HearbackError."""
+    with tempfile.TemporaryDirectory(prefix="hearback-dry-run-") as folder:
         sandbox = dry_run.set_up(Path(folder))
         start = time.monotonic()
         run_main(sandbox, python, namespace=namespace)
@@ -227,38 +233,36 @@ def run_dry_run(dry_run: DryRun[S], python: Path, *, namespace: bool) -> Iterabl
         problems = listed_problems(sandbox.submission.with_name(PROBLEMS))
         if problems != {sandbox.damaged}:
             faults.append(
-                f"{PROBLEMS} names {sorted(problems)}, and {sandbox.damaged} alone is damaged"
+                f"{PROBLEMS} lists {sorted(problems)}, but only {sandbox.damaged} is damaged"
             )
         if faults:
-            raise HearbackError("\n".join(["the submission is not as it must be:", *faults]))
+            raise HearbackError("\n".join(["the submission is wrong:", *faults]))
         return [
             dry_run.describe(sandbox),
-            f"main.py took {seconds:.0f} s; scores are those of this environment, to {largest:.1e}",
+            f"main.py took {seconds:.0f} s; its scores equal this environment's to {largest:.1e}",
         ]
 
 
-def declare(parser: argparse.ArgumentParser, data: Path) -> None:
-    """Declare the flags of any dry run; `data` is where the recordings usually lie."""
+def add_arguments(parser: argparse.ArgumentParser, data: Path) -> None:
+    """Add the flags of a dry run; `data` is the default folder of recordings."""
     add = parser.add_argument
-    add("--zip", type=Path, default=Path("submission.zip"), help="what would be submitted")
+    add("--zip", type=Path, default=Path("submission.zip"), help="zip to try")
     add("--data", type=Path, default=data, help="folder of test recordings")
     add(
         "--python",
         type=Path,
         default=Path(".venv-runtime/bin/python"),
-        help="of an environment with requirements/runtime.txt alone",
+        help="interpreter of an environment with only requirements/runtime.txt",
     )
-    add("--clips", type=int, default=30, help="recordings to score")
+    add("--clips", type=int, default=30, help="number of recordings to score")
 
 
-def show(dry_run: DryRun[S], python: Path) -> None:
-    """Dry-run, and print what came of it."""
+def check_submission(dry_run: DryRun[S], python: Path) -> None:
+    """Do a dry run in the environment of `python` and print the result."""
     environment = check_environment(python)
     namespace = can_unshare()
-    shut_off = (
-        ("a network namespace", "a read-only mount") if namespace else ("no namespace to be had",)
-    )
-    told = run_dry_run(dry_run, python, namespace=namespace)
-    print(f"rehearsed in {environment}; {', '.join(shut_off)}, and a guard on sockets and files")
-    for line in told:
+    lines = run_dry_run(dry_run, python, namespace=namespace)
+    isolation = "a network namespace, a read-only mount" if namespace else "no namespace available"
+    print(f"dry run in {environment}; {isolation}, and a guard on sockets and files")
+    for line in lines:
         print(line)

@@ -1,0 +1,1 @@
+"""Recipes, tasks, the training loop and a trained fold's files."""

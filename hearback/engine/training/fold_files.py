@@ -1,14 +1,16 @@
-"""A fold's weights and their metadata, to disk and back.
+"""The files of a trained fold, and whether they are complete and current.
 
-A fold that is done is three files: `<model>_<fold>.safetensors` (weights, fp16), `.oof.csv`
-(filename, score, pred) and `.json` (the metadata), written in this order; of a model that scores words
-four, with `.words.csv` (`hearback.reading.words`) before the metadata. The metadata holds the digests of the
-others, so a fold is done when its metadata is there and they fit it. A fold under way has one file,
-`.partial`, replaced after every epoch and in between. Models that read texts share one more, their
-backbone's `tokenizer_<digest>.json`. None of them can run code when it is read.
+A finished fold has `<model>_<fold>.safetensors` (weights, fp16), `.oof.csv` (out-of-fold
+predictions), perhaps further tables such as `.words.csv`, and `.json` (the fold metadata). The
+metadata is written last and holds the SHA-256 of the others: a fold is done when its metadata
+exists and the digests match. A fold in training has a `.checkpoint` instead. Folds may share files
+that are named for their content, such as `tokenizer_<digest>.json`. Reading any of them runs no
+code.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import glob
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +24,20 @@ from torch import Tensor, nn
 
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import open_file, read_json, sha256_of, write_json
-from hearback.engine.training.checkpoint import _save_tensors, in_half, read_notes
+from hearback.engine.io import open_file, parse_json, sha256_of, write_json
+from hearback.engine.training.checkpoint import in_half, read_notes, save_tensors
+from hearback.engine.training.fold_archive import read_archive
 
 FoldMetadata = dict[str, Any]
 M = TypeVar("M", bound=nn.Module)
 
+# Files that several folds share: the metadata's key, and where it names the file.
+_SHARED_FILES = (("tokenizer", "file"), ("text_embedder", "directory"))
+
 
 @dataclass(frozen=True)
 class FoldFiles:
-    """Where one fold of one model lies."""
+    """The paths of one fold's files in the folder `assets`."""
 
     assets: Path
     model: str
@@ -47,28 +53,41 @@ class FoldFiles:
 
     @property
     def metadata(self) -> Path:
-        """The recipe, the history and the fingerprints."""
+        """The fold metadata: recipe, training history, digests."""
         return self._path(".json")
 
     @property
     def oof(self) -> Path:
         """The out-of-fold predictions of the best epoch."""
-        return self._path(".oof.csv")
+        return self.table("oof")
+
+    def table(self, name: str) -> Path:
+        """The best epoch's table of that name."""
+        return self._path(f".{name}.csv")
 
     @property
-    def words(self) -> Path:
-        """The out-of-fold word scores of the best epoch, where the model has them."""
-        return self._path(".words.csv")
+    def checkpoint(self) -> Path:
+        """The state of an unfinished training."""
+        return self._path(".checkpoint")
 
-    @property
-    def partial(self) -> Path:
-        """The state of a training under way."""
-        return self._path(".partial")
+    def read(self, path: Path) -> bytes:
+        """Read one of these files, from the folder or else from its `fold_archive`.
+
+        Raises OSError where neither has it.
+        """
+        try:
+            with open_file(path) as file:
+                return file.read()
+        except FileNotFoundError:
+            archived = read_archive(self.assets)
+            if path.name not in archived:
+                raise
+            return archived[path.name]
 
 
 @dataclass(frozen=True)
 class TrainedFold:
-    """A fold of one of an ensemble's models, the `model`-th, and the files and metadata it is in."""
+    """A trained fold of an ensemble's model number `model`."""
 
     model: int
     files: FoldFiles
@@ -76,11 +95,10 @@ class TrainedFold:
 
 
 @contextmanager
-def only_trainer(files: FoldFiles) -> Iterator[None]:
-    """Let no other process train the same fold meanwhile: the two would overwrite each other.
+def lock_fold(files: FoldFiles) -> Iterator[None]:
+    """Keep other processes from training the same fold; the system frees a killed process's lock.
 
-    The system releases the lock of a process that is killed. Raises HearbackError where there is
-    such another process.
+    Raises HearbackError where another process holds the lock.
     """
     files.assets.mkdir(parents=True, exist_ok=True)
     path = files.assets / f".{files.model}_{files.fold}.lock"
@@ -89,7 +107,7 @@ def only_trainer(files: FoldFiles) -> Iterator[None]:
     except Timeout:
         raise HearbackError(
             f"{path}: another process trains {files.model} fold {files.fold}; wait for it, or stop "
-            "it: what it has done is kept"
+            "it: its checkpoint is kept"
         ) from None
     with lock:
         yield
@@ -100,94 +118,96 @@ def save_fold(
     weights: Mapping[str, Tensor],
     oof: pd.DataFrame,
     fold_metadata: Mapping[str, Any],
-    words: pd.DataFrame | None = None,
+    further_tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
-    """Write a finished fold, the metadata last, and remove what was kept of its way there.
+    """Write a finished fold, the metadata last, and remove its checkpoint.
 
-    `oof` are the out-of-fold predictions, `words` the word scores of a model that has them.
+    `oof` are the out-of-fold predictions, `further_tables` other tables by name.
     """
     half = {name: tensor.contiguous() for name, tensor in in_half(weights).items()}
-    # Until the new metadata stands, the old one must not vouch for the new files.
+    tables = {"oof": oof, **(further_tables or {})}
+    # Delete old metadata first: it must not validate new files.
     files.metadata.unlink(missing_ok=True)
-    _save_tensors(files.weights, half)
-    write_table(oof, files.oof)
-    digests = {"weights": sha256_of(files.weights), "oof": sha256_of(files.oof)}
-    files.words.unlink(missing_ok=True)  # an earlier training's, which may have had some
-    if words is not None:
-        write_table(words, files.words)
-        digests["words"] = sha256_of(files.words)
+    save_tensors(files.weights, half)
+    digests = {"weights": sha256_of(files.weights)}
+    for earlier in files.assets.glob(f"{glob.escape(files.weights.stem)}.*.csv"):
+        earlier.unlink()
+    for name, table in tables.items():
+        write_table(table, files.table(name))
+        digests[name] = sha256_of(files.table(name))
     write_json(files.metadata, {**fold_metadata, "sha256": digests})
-    files.partial.unlink(missing_ok=True)
+    files.checkpoint.unlink(missing_ok=True)
 
 
 def read_fold_metadata(files: FoldFiles) -> FoldMetadata:
-    """Read a finished fold's metadata, or raise HearbackError saying how to make one."""
+    """Read a finished fold's metadata; raise HearbackError where it is missing or damaged."""
     try:
-        fold_metadata = read_json(files.metadata)
+        fold_metadata = parse_json(files.read(files.metadata))
     except FileNotFoundError:
         raise HearbackError(
-            f"{files.metadata}: not there; train {files.model} fold {files.fold}"
+            f"{files.metadata}: missing; train {files.model} fold {files.fold}"
         ) from None
     except (OSError, ValueError) as error:
         raise HearbackError(
             f"{files.metadata}: not readable JSON ({error}); delete it and train the fold again"
         ) from None
-    if fault := _fault(fold_metadata):
+    if fault := _find_fault(fold_metadata):
         raise HearbackError(f"{files.metadata}: {fault}; delete it and train the fold again")
     return fold_metadata
 
 
-def _fault(fold_metadata: Any) -> str | None:  # noqa: ANN401  (whatever a file holds)
-    """Return what no training would write in a metadata, or None."""
+def _find_fault(fold_metadata: Any) -> str | None:  # noqa: ANN401  (any JSON)
+    """Return why this is not the metadata of a fold, or None."""
     if not isinstance(fold_metadata, dict):
-        return "not a metadata"
+        return "not the metadata of a fold"
     for name in ("recipe", "shape", "tokenizer", "text_embedder", "sha256"):
         if not isinstance(fold_metadata.get(name) or {}, dict):
             return f"its {name} is {str(fold_metadata[name])[:80]!r}"
-    # What it names lies beside it: a path would lead out of the assets.
-    for name, place in (("tokenizer", "file"), ("text_embedder", "directory")):
-        if kept := fold_metadata.get(name):
-            named, digest = kept.get(place), kept.get("sha256")
+    # A bare name lies beside the metadata; a path would lead out of the assets.
+    for name, place in _SHARED_FILES:
+        if shared := fold_metadata.get(name):
+            named, digest = shared.get(place), shared.get("sha256")
             texts = isinstance(named, str) and isinstance(digest, str)
             if not texts or Path(named).name != named or named == "..":
                 return f"it names no {name} beside it"
-    if not set(fold_metadata.get("sha256") or {}) <= {"weights", "oof", "words"}:
-        return "it has digests of files that no fold has"
+    for name in fold_metadata.get("sha256") or {}:
+        if re.fullmatch(r"[a-z_]+", name) is None:
+            return f"it has a digest of {name[:80]!r}, which no fold has"
     return None
 
 
 def sibling_metadata(files: FoldFiles, run_key: Mapping[str, Any]) -> dict[int, FoldMetadata]:
-    """Return the metadata of the model's other finished folds that are of the same training.
+    """Return the metadata of the model's other finished folds with the same `run_key`, by fold.
 
-    `run_key` is `why_not_done`'s. The files that the metadata speak of are not looked at.
+    Only the metadata is read; the other files are not checked.
     """
     metadata_by_fold = {}
     for fold in range(run_key["n_folds"]):
-        other = FoldFiles(files.assets, files.model, fold)
-        if fold == files.fold or not other.metadata.exists():
+        sibling = FoldFiles(files.assets, files.model, fold)
+        if fold == files.fold or not sibling.metadata.exists():
             continue
-        fold_metadata = read_fold_metadata(other)
-        if _is_of(fold_metadata, run_key):
+        fold_metadata = read_fold_metadata(sibling)
+        if _has_run_key(fold_metadata, run_key):
             metadata_by_fold[fold] = fold_metadata
     return metadata_by_fold
 
 
-def attempts_under_way(files: FoldFiles, run_key: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the earlier attempts that a training under way remembers; none of another training.
+def checkpoint_attempts(files: FoldFiles, run_key: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the earlier attempts that a checkpoint with the same `run_key` records.
 
-    Raises HearbackError where its file is not whole.
+    Raises HearbackError for a damaged checkpoint.
     """
-    notes = read_notes(files.partial) if files.partial.exists() else {}
-    return notes.get("attempts", []) if _is_of(notes.get("run_key", {}), run_key) else []
+    notes = read_notes(files.checkpoint) if files.checkpoint.exists() else {}
+    return notes.get("attempts", []) if _has_run_key(notes.get("run_key", {}), run_key) else []
 
 
 def finished_attempts(files: FoldFiles, run_key: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the attempts that the finished fold was; none of another training."""
+    """Return the attempts that a finished fold with the same `run_key` records."""
     fold_metadata = read_fold_metadata(files) if files.metadata.exists() else {}
-    return fold_metadata.get("attempts", []) if _is_of(fold_metadata, run_key) else []
+    return fold_metadata.get("attempts", []) if _has_run_key(fold_metadata, run_key) else []
 
 
-def _is_of(values: Mapping[str, Any], run_key: Mapping[str, Any]) -> bool:
+def _has_run_key(values: Mapping[str, Any], run_key: Mapping[str, Any]) -> bool:
     return all(values.get(name) == value for name, value in run_key.items())
 
 
@@ -196,13 +216,13 @@ def why_not_done(
     run_key: Mapping[str, Any],
     digest_of: Callable[[Path], str] = sha256_of,
 ) -> str | None:
-    """Say why the fold has to be trained, or None where it is done.
+    """Return the reason to train the fold, or None if it is done.
 
-    `run_key` is what must not have changed since: the recipe, the split, the data's fingerprint.
-    `digest_of` gives a file's SHA-256 (`digests.KnownDigests.of` does not read all files again).
+    `run_key` is what must not have changed: the recipe, the split, the data's fingerprint.
+    `digest_of` returns a file's SHA-256 (`KnownDigests.sha256` caches it).
     """
     if not files.metadata.exists():
-        return "under way" if files.partial.exists() else "not trained"
+        return "unfinished" if files.checkpoint.exists() else "not trained"
     try:
         fold_metadata = read_fold_metadata(files)
     except HearbackError as error:
@@ -214,52 +234,60 @@ def why_not_done(
         return f"its recipe changed since ({', '.join(fields)})"
     if changed:
         return f"trained with another {', '.join(changed).replace('_', ' ')}"
-    return _what_does_not_fit(files, fold_metadata, digest_of)
+    return _find_mismatch(files, fold_metadata, digest_of)
 
 
-def _what_does_not_fit(
+def _find_mismatch(
     files: FoldFiles, fold_metadata: FoldMetadata, digest_of: Callable[[Path], str]
 ) -> str | None:
-    paths = {"weights": files.weights, "oof": files.oof, "words": files.words}
+    """Return which file is missing or does not match its digest, or None."""
     digests = fold_metadata.get("sha256") or {}
     if "oof" not in digests:
         return "its metadata has no digests of its files"
-    expected = [(paths[name], digest) for name, digest in digests.items()]
-    if kept := fold_metadata.get("tokenizer"):
-        expected.append((files.assets / kept["file"], kept["sha256"]))
+    expected = [
+        (files.weights if name == "weights" else files.table(name), digest)
+        for name, digest in digests.items()
+    ]
+    for name, place in _SHARED_FILES:
+        if place == "file" and (shared := fold_metadata.get(name)):
+            expected.append((files.assets / shared[place], shared["sha256"]))
     for path, digest in expected:
         if not path.exists():
             return f"{path.name} is missing"
         if digest_of(path) != digest:
-            return f"{path.name} is not the file that its metadata speaks of"
+            return f"{path.name} does not match the digest in its metadata"
     return None
 
 
-def check_version(files: FoldFiles, fold_metadata: FoldMetadata) -> None:
-    """Raise HearbackError where a metadata lacks what a model is built from."""
-    if lacking := [key for key in ("recipe", "shape", "tokenizer") if key not in fold_metadata]:
+def check_version(
+    files: FoldFiles, fold_metadata: FoldMetadata, keys: Sequence[str] = ("recipe", "shape")
+) -> None:
+    """Raise HearbackError where metadata lacks `keys`, which the model is built from."""
+    if lacking := [key for key in keys if key not in fold_metadata]:
         raise HearbackError(
-            f"{files.metadata}: an older version's, lacks {', '.join(lacking)}; train the fold again"
+            f"{files.metadata}: lacks {', '.join(lacking)}, as of an older version; train the fold "
+            "again"
         )
 
 
 def build_and_load(
     files: FoldFiles, fold_metadata: FoldMetadata, build_model: Callable[[], M]
 ) -> M:
-    """Build a finished fold's model and give it its weights; return it in evaluation mode.
+    """Build a finished fold's model and load its weights; return it in evaluation mode.
 
-    Raises HearbackError where no model can be built, or the weights are not this model's.
+    Raises HearbackError where no model can be built, or the weights are another model's.
     """
     n_bytes = files.weights.stat().st_size if files.weights.exists() else 0
+    # Sizes in metadata are never trusted for allocation.
     if n_bytes < _least_bytes(fold_metadata["shape"]):
-        what = f"{n_bytes} bytes, too few for the sizes that {files.metadata.name} tells"
+        what = f"{n_bytes} bytes, too few for the sizes in {files.metadata.name}"
         raise HearbackError(f"{files.weights}: not this model's weights ({what})")
     try:
         model = build_model()
-    except (*_NO_MODEL, HearbackError) as error:
+    except (*_BUILD_ERRORS, HearbackError) as error:
         raise HearbackError(f"{files.metadata}: no model can be built from it ({error})") from None
     try:
-        open_file(files.weights).close()  # a pipe, which never ends, is an error here
+        open_file(files.weights).close()  # refuses a pipe, which would block load_file forever
         tensors = load_file(files.weights)
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -267,8 +295,8 @@ def build_and_load(
     return model.eval()
 
 
-# What sizes and recipes raise that no training would write.
-_NO_MODEL = (
+# What building a model raises for sizes and recipes that no training writes.
+_BUILD_ERRORS = (
     OSError,
     TypeError,
     ValueError,
@@ -280,8 +308,8 @@ _NO_MODEL = (
 
 
 def _least_bytes(shape: Mapping[str, Any]) -> int:
-    """Return how many bytes of fp16 a model of these sizes has at least: its largest matrix."""
+    """Return the fp16 size of the largest matrix of a model of this shape, in bytes."""
     try:
         return 2 * int(shape["d_model"]) * max(map(int, shape.values()))
     except (KeyError, TypeError, ValueError):
-        return 0  # building it says what is wrong
+        return 0  # building the model reports the error

@@ -1,4 +1,4 @@
-"""What a training's command line says in every competition."""
+"""The command-line options of a training script that every competition has."""
 
 import argparse
 from abc import ABC, abstractmethod
@@ -13,11 +13,10 @@ from hearback.engine.devices import TRAINING_PRECISIONS
 
 @dataclass(frozen=True, kw_only=True)
 class FoldOptions(ABC):
-    """What the command line says beside the recipe and the fold; the same for every training.
+    """Options of a training besides the recipe and the fold.
 
-    A competition derives its own, with the flags that it has beside these. Its options also say how
-    they change a recipe (`adapt`), load the data that they name (`load_data`), and tell what makes
-    two trainings of a fold the same (`run_key`).
+    A competition derives its own and adds flags. It implements `declare`, `adapt` (apply the
+    options to a recipe) and `load_data`, and extends `run_key` where its flags change a training.
     """
 
     data: Path
@@ -39,29 +38,32 @@ class FoldOptions(ABC):
     @classmethod
     @abstractmethod
     def declare(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare the flags of these options."""
+        """Add the flags of these options to a parser."""
 
     @classmethod
     def gather(cls, arguments: argparse.Namespace) -> Self:
-        """Gather the flags that `declare` declared."""
+        """Build the options from parsed arguments."""
         values = {name: getattr(arguments, name) for name in cls.__dataclass_fields__}
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         return cls(**{**values, **lists})
 
     @abstractmethod
     def adapt(self, recipe: Any) -> Any:  # noqa: ANN401  (a competition's own recipe)
-        """Return `recipe` as these options change it."""
+        """Return `recipe` with these options applied."""
 
     def for_data(self) -> Self:
-        """Return options that load the same data, whatever the seed; equal ones load it once."""
+        """Return the options without those that change no data, as a key to loaded data."""
         return replace(self, seed=None)
 
     @abstractmethod
     def load_data(self) -> Any:  # noqa: ANN401  (a competition's own data)
-        """Load and check the training set that these options name."""
+        """Load and validate the training set."""
 
     def run_key(self, recipe: Any, data: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return what makes two trainings of a fold the same; `recipe` is the adapted one."""
+        """Return what must be equal for two trainings of a fold to be the same, as JSON.
+
+        `recipe` is the one that `adapt` returned.
+        """
         return {
             "recipe": recipe.as_dict(),
             "recipe_fingerprint": recipe.fingerprint,
@@ -72,13 +74,15 @@ class FoldOptions(ABC):
         }
 
     def as_flags(self) -> list[str]:
-        """Return the options that are not the defaults, as a command line has them."""
+        """Return the command-line flags of options that differ from the defaults."""
         parser = cli.parser(None)
         self.declare(parser)
         defaults = vars(self.gather(parser.parse_args([])))
         flags: list[str] = []
         for name, value in vars(self).items():
-            if value == defaults[name] and name != "n_folds":  # which fold 3 is, should be plain
+            if (
+                value == defaults[name] and name != "n_folds"
+            ):  # fold numbers mean nothing without it
                 continue
             if isinstance(value, tuple):
                 flags += [part for item in value for part in (f"--{name}", item)]
@@ -92,40 +96,48 @@ class FoldOptions(ABC):
 def declare_common(
     parser: argparse.ArgumentParser, *, subfolder: str = "", group_by: Sequence[str]
 ) -> None:
-    """Declare the flags of `FoldOptions`.
+    """Add the flags of `FoldOptions` to a parser.
 
-    The folders are data, store, assets and runs, or a `subfolder` of each; `group_by` are the
-    columns whose values may be held out together.
+    The default folders are data, store, assets and runs, or a `subfolder` of each. `group_by` are
+    the columns by which rows may be grouped into folds.
     """
     add = parser.add_argument
     add("--data", type=Path, default=Path("data", subfolder), help="tables and recordings")
     add("--store", type=Path, default=Path("store", subfolder), help="decoded recordings")
     add("--assets", type=Path, default=Path("assets", subfolder), help="backbones, trained folds")
     add("--runs", type=Path, default=Path("runs", subfolder), help="TensorBoard logs")
-    add("--n_folds", type=int, default=6, help="number of folds that the table is split into")
+    add("--n_folds", type=int, default=6, help="number of cross-validation folds")
     add(
         "--group_by",
         choices=(*group_by, "none"),
-        help=f"rows that are held out together (default: {group_by[0]}, where that is known)",
+        help=f"keep rows with the same value in one fold (default: {group_by[0]}, where known)",
     )
-    add("--limit", type=int, help="use only the first rows of the table, for a quick look")
-    add("--device", help="cpu, cuda, cuda:1, … (default: a GPU where there is one)")
-    add("--workers", type=int, help="processes that load and augment (default: by device)")
-    add("--epochs", type=int, help="train for so many (default: the recipe's)")
-    add("--seed", type=int, help="another model of the recipe, NAME_sSEED (default: its own seed)")
-    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a recipe's field")
+    add("--limit", type=int, help="use only the first LIMIT rows of the table")
+    add("--device", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
+    add("--workers", type=int, help="data loading processes (default: by device)")
+    add("--epochs", type=int, help="number of epochs (default: the recipe's)")
+    add("--seed", type=int, help="train the model NAME_sSEED (default: the recipe's seed)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the recipe",
+    )
     add(
         "--precision",
         choices=TRAINING_PRECISIONS,
         default="auto",
-        help="of the matrix products; auto: bf16 where the device has it, fp16 on other GPUs",
+        help="of matrix products; auto: bf16 where the device supports it, fp16 on other GPUs",
     )
     add(
         "--checkpoint_minutes",
         type=float,
         default=10.0,
-        help="keep what is done so often, and after every epoch; a training that is killed goes on",
+        help="minutes between checkpoints within an epoch; a killed training resumes from the last",
     )
     add(
-        "--strict", action="store_true", help="refuse converted recordings too (stereo, 44.1 kHz …)"
+        "--strict",
+        action="store_true",
+        help="refuse recordings that need converting (stereo, 44.1 kHz …)",
     )

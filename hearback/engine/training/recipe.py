@@ -1,4 +1,4 @@
-"""Frozen dataclasses that say what is trained: checked, to JSON and back, with a fingerprint."""
+"""Recipes: frozen dataclasses of hyperparameters, validated, with JSON and a fingerprint."""
 
 import hashlib
 import json
@@ -13,11 +13,11 @@ from hearback.engine.errors import HearbackError
 
 
 class Record:
-    """A recipe's behaviour; its fields are those of the frozen dataclass that derives from this.
+    """Base of frozen dataclasses whose fields are validated and converted to JSON.
 
-    `KIND` is what messages call it, and `name` the one field that a setting may not change. `LATER`
-    names fields that came after others had been trained without: at their default they are left out
-    of what is written, so that fingerprints stay, and what was trained before still counts.
+    `KIND` is the word for it in messages; `name` is the one field that a setting may not change.
+    `LATER` names fields that were added after models had been trained without them: `as_dict`
+    omits them at their defaults, so that the fingerprints of those models stay valid.
     """
 
     KIND: ClassVar[str] = "recipe"
@@ -25,19 +25,19 @@ class Record:
     name: str
 
     def __post_init__(self) -> None:
-        """Refuse values of another type than their field's, and what contradicts itself."""
+        """Refuse values of the wrong type, and invalid ones."""
         problems = [
             f"{name} is {getattr(self, name)!r}"
             for name, hint in self._hints().items()
             if not _fits(getattr(self, name), hint)
         ]
-        if not problems:  # else the comparisons below could not be made
+        if not problems:  # range checks need values of the right type
             problems = [f"{name} is {getattr(self, name)}" for name in self._out_of_range()]
         if problems:
-            raise HearbackError(f"{self.KIND} {self.name}: {'; '.join(problems)}: that cannot be")
+            raise HearbackError(f"{self.KIND} {self.name}: invalid value: {'; '.join(problems)}")
 
     def _out_of_range(self) -> list[str]:
-        """Return the fields whose values cannot be, or not beside the others."""
+        """Return the fields with invalid values, alone or in combination."""
         return []
 
     @classmethod
@@ -46,7 +46,7 @@ class Record:
         return {field.name: hints[field.name] for field in fields(cls)}  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the record as JSON has it."""
+        """Return the fields as JSON types."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
         for field in fields(self):  # type: ignore[arg-type]
             if field.name in self.LATER and getattr(self, field.name) == field.default:
@@ -55,9 +55,9 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make a record of what `as_dict` gave.
+        """Build a record from what `as_dict` returned.
 
-        Raises HearbackError for a field that is unknown or missing, or whose value cannot be.
+        Raises HearbackError for unknown or missing fields and invalid values.
         """
         hints = cls._hints()
         if unknown := sorted(set(values) - set(hints)):
@@ -70,27 +70,29 @@ class Record:
                 elif isinstance(value, list):
                     typed[name] = tuple(value)
                 elif type(value) is int and float in (hints[name], *get_args(hints[name])):
-                    typed[name] = float(value)  # 0 and 0.0 are one recipe
+                    typed[name] = float(value)  # 0 and 0.0 are the same recipe
             return cls(**typed)
         except TypeError as error:
             raise HearbackError(f"not a {cls.KIND}: {error}") from None
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change when any field does."""
+        """Sixteen hexadecimal digits that change with any field."""
         canonical = json.dumps(self.as_dict(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def with_settings(self, settings: Iterable[str]) -> Self:
-        """Return the record with fields changed by `FIELD=VALUE`, a value in JSON or a bare word.
+        """Return the record with fields changed by `FIELD=VALUE` settings, in JSON or a bare word.
 
-        Raises HearbackError for what is no field.
+        Raises HearbackError for unknown fields and invalid values.
         """
         values: dict[str, Any] = {}
         for setting in settings:
             name, equals, value = setting.partition("=")
             if not equals or name == "name":
-                raise HearbackError(f"{setting!r}: a setting is FIELD=VALUE, of a recipe's fields")
+                raise HearbackError(
+                    f"{setting!r}: a setting is FIELD=VALUE, with a field of the recipe"
+                )
             try:
                 values[name] = json.loads(value)
             except ValueError:
@@ -99,43 +101,44 @@ class Record:
 
 
 class FoldRecipe(Record):
-    """What the training of a fold asks of every recipe; a competition's own has more fields."""
+    """The fields that training needs; a competition's recipe derives from this and adds its own."""
 
     epochs: int
     batch_size: int
     max_gradient_norm: float
-    average_decay: float  # a step, of the running average of the weights; 0: no average
+    average_decay: float  # per step, of the running average of the weights; 0: no average
     seed: int
     data_seed: int
-    warm_start: str | None = None  # the model whose trained fold is begun with, where one is
+    warm_start: str | None = None  # the model to initialize from: the same fold of it
+    keep: Literal["best", "last"] = "best"  # the epoch to save: lowest validation log loss, or last
 
     def with_seed(self, seed: int | None) -> Self:
-        """Return the recipe with other random numbers, and a name that says so.
+        """Return the recipe with another seed, and a name that includes it.
 
-        It is the recipe as it is where `seed` is its own, or None. Raises HearbackError for a seed
-        below 1.
+        Its own seed, or None, returns the recipe unchanged. Raises HearbackError for a seed below
+        1.
         """
         if seed is None or seed == self.seed:
             return self
         if seed < 1:
-            raise HearbackError(f"seed is {seed}: it cannot be less than 1")
+            raise HearbackError(f"seed is {seed}: it must be at least 1")
         name = name_with_seed(self.name, seed)
         return replace(self, name=name, seed=seed, data_seed=seed)  # type: ignore[type-var]
 
 
 def name_with_seed(recipe: str, seed: int) -> str:
-    """Return the name of a recipe's model of another seed than its own: modeltok_s8."""
+    """Return the model name of a recipe with another seed than its own, such as modeltok_s8."""
     return f"{recipe}_s{seed}"
 
 
 def split_seed(model: str) -> tuple[str, int | None]:
-    """Return a model's recipe and seed: modeltok and 8 of modeltok_s8, and None of modeltok."""
+    """Split a model name into recipe and seed: ("modeltok", 8) for modeltok_s8, None without."""
     match = re.fullmatch(r"(.+)_s([1-9]\d*)", model)
     return (match[1], int(match[2])) if match else (model, None)
 
 
 def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
-    """Return whether a value is of the type that a field's hint says."""
+    """Return whether a value has the type of a field's annotation."""
     origin, options = get_origin(hint), get_args(hint)
     if origin is Literal:
         return value in options

@@ -1,19 +1,19 @@
-"""Tell a training that has stopped learning from one that is at it.
+"""Detect trainings that have stopped learning.
 
-About 2 % of the competition's trainings stalled: tiny gradients against the same step of other
-folds and a loss that stayed put, whatever the seed; its author watched for them by eye. Here every
-step is judged. What no training survives is seen at once, or after a few steps in a row: numbers
-that are not finite, steps that fp16 skips, gradients of zero, parameters that do not move. What is
-merely small is compared with the same recipe's finished folds at the same step, or, where there are
-none yet, with the training's own first steps; it counts as a stall only where gradient and loss
-both say so, smoothed, and for some time.
+About 2 % of the competition's trainings stalled: gradients far below those of other folds at the
+same step, and a constant loss, whatever the seed; its author watched for them by eye. Here every
+step is checked. Fatal signs count at once, or after a few steps in a row: numbers that are not
+finite, steps that fp16 skips, zero gradients, parameters that do not move. Small gradients are
+compared with the same recipe's finished folds at the same step, or, without any, with the
+training's own first steps; they count only together with a high loss, both smoothed, and for
+`PATIENCE` steps in a row.
 
-The thresholds of this second kind come from 90 healthy trainings of comparisons, aligned
-comparisons and token scorers on speechocean762 and on the embedded sample. A window's median
-gradient norm was never below 0.38 of the smallest of the other folds' (0.29 of a single one's). Of
-its own start's it fell to 0.012 in three trainings, late, when there was little left to learn; in
-all others it stayed above 0.17. Single steps fall to a thousandth: batches of a rare window length
-are small, or all their clips easy.
+The thresholds for small gradients come from 90 healthy trainings of three model families on
+speechocean762 and on the embedded sample. The median gradient norm of a window was never below 0.38
+of the other folds' minimum (0.29 with a single other fold). Relative to the training's own start it
+fell to 0.012 in three trainings, late, when the loss was already low, and stayed above 0.17
+otherwise. Single steps fall to a thousandth: batches of a rare window length are small, or all
+their examples easy.
 """
 
 import math
@@ -25,28 +25,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-WINDOW = 20  # trailing steps of which the median counts
-PATIENCE = 20  # steps in a row for which small gradients and a high loss are borne
-SHARE_OF_OTHERS = 0.1  # of the other folds' smallest gradient norm: an order of magnitude
-SHARE_OF_START = 0.01  # of the start's; it falls for good reasons too, so two orders
-LOSS_ABOVE_OTHERS = 0.05  # nats over the other folds' highest; less is chance, or little to learn
-SHARE_OF_STARTING_LOSS = 0.9  # a loss below that of the start's has not stayed put
-FEW = 5  # steps in a row that are no chance
-ZERO_NORM = 1e-6  # Adam's epsilon in the competition: what is smaller hardly moves a weight
-NOTHING_TO_LEARN = 0.01  # nats; where the loss is lower, gradients may be zero
-# GradScaler begins at 2^16 and halves its scale at each overflow: after 20 in a row, gradients that
-# were scaled down by eight overflowed still.
-MOST_SKIPPED = 20
+WINDOW = 20  # steps of the trailing median
+PATIENCE = 20  # steps in a row of small gradients and high loss before it counts as a stall
+SHARE_OF_SIBLINGS = 0.1  # of the other folds' smallest gradient norm: an order of magnitude
+SHARE_OF_START = 0.01  # of the initial norm, which also falls in healthy trainings: two orders
+LOSS_ABOVE_SIBLINGS = 0.05  # nats above the other folds' highest; less may be chance
+SHARE_OF_STARTING_LOSS = 0.9  # a loss below this share of the initial one has improved
+FEW = 5  # steps in a row that cannot be chance
+ZERO_NORM = 1e-6  # Adam's epsilon in the competition: smaller gradients hardly move a weight
+LEARNED_LOSS = 0.01  # nats; below, zero gradients are normal
+# GradScaler starts at 2^16 and halves its scale at each overflow: after 20 in a row, gradients
+# overflow even at a scale of 1/8.
+MAX_SKIPPED = 20
+
+
+class StallError(Exception):
+    """A training has stopped learning; the message gives the step and the reason."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of a training showed.
+    """The results of one training step.
 
-    `loss` is the mean of the batch's clips in nats, `gradient_norm` that before clipping and after
-    unscaling. `applied`: whether the optimizer took the step, or fp16's scaler skipped it for an
-    overflow. `moved`: whether any parameter changed; None where the learning rate is so low that
-    this cannot be asked for. `broken`: the recordings whose score is no number.
+    `loss` is the batch's mean loss in nats, `gradient_norm` the norm before clipping and after
+    unscaling. `applied` is False where fp16's scaler skipped the step for an overflow. `moved`:
+    whether any parameter changed; None where the learning rate is too low to expect it. `broken`:
+    the recordings with logits that are not finite.
     """
 
     epoch: int
@@ -59,31 +63,31 @@ class Step:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a finished fold showed, smoothed as the guard does: per epoch, (steps,) each."""
+    """Smoothed losses and gradient norms of a finished fold: per epoch, (steps,) each."""
 
     losses: tuple[np.ndarray, ...]
     norms: tuple[np.ndarray, ...]
 
     @classmethod
     def of(cls, history: Sequence[Mapping[str, Any]]) -> "Curve | None":
-        """Make a curve of a metadata's epochs; None where they do not say it step by step."""
+        """Build a curve from the epochs of fold metadata; None if they lack values per step."""
         epochs = [epoch for epoch in history if "gradient_norms" in epoch]
         if not epochs or any("losses" not in epoch for epoch in epochs):
-            return None  # older than the guard, or never trained
+            return None  # older than the stall detector, or never trained
         return cls(_smooth(epochs, "losses"), _smooth(epochs, "gradient_norms"))
 
     def at(self, epoch: int, number: int) -> tuple[float, float]:
-        """Return loss and norm at an epoch's step, both counted from 1, or at its last before it.
+        """Return loss and norm at a step of an epoch, both counted from 1.
 
-        The epochs of two folds differ by a few steps.
+        Beyond the epoch's last step, which differs between folds, its last values.
         """
         losses, norms = self.losses[epoch - 1], self.norms[epoch - 1]
-        place = min(number, len(losses)) - 1
-        return float(losses[place]), float(norms[place])
+        index = min(number, len(losses)) - 1
+        return float(losses[index]), float(norms[index])
 
 
 def _smooth(epochs: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, ...]:
-    """Return the trailing medians over `WINDOW` steps, which reach back over an epoch's start."""
+    """Return trailing medians over `WINDOW` steps, across epoch boundaries."""
     values = pd.Series([value for epoch in epochs for value in epoch[key]], dtype=float)
     smooth = values.rolling(WINDOW, min_periods=1).median().to_numpy()
     ends = np.cumsum([len(epoch[key]) for epoch in epochs])
@@ -91,13 +95,14 @@ def _smooth(epochs: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, 
 
 
 @dataclass(frozen=True)
-class Usual:
-    """The range of smoothed norms and losses that a training is compared with, and its bounds.
+class Baseline:
+    """The ranges of smoothed norms and losses that a training is compared with, and the bounds.
 
-    A training whose norm is below `norm_bound` and whose loss is above `loss_bound` is stalled.
+    A smoothed norm below `norm_bound` together with a loss above `loss_bound` indicates a stall.
+    `source` is where the ranges come from, in words.
     """
 
-    whose: str
+    source: str
     norms: tuple[float, float]
     losses: tuple[float, float]
     norm_bound: float
@@ -105,89 +110,90 @@ class Usual:
 
 
 class StallDetector:
-    """Watches one attempt at a fold; `others` are the recipe's finished folds.
+    """Checks the steps of one attempt at a fold; `siblings` are the recipe's finished folds.
 
-    It draws no random numbers and touches no parameter: a training that never stalls is the same
-    with it and without it.
+    It draws no random numbers and changes no parameter: healthy trainings are the same with and
+    without it. `margin` is the smallest distance so far from the bounds on small gradients; a stall
+    is reported when it stays below 1 for `PATIENCE` steps.
     """
 
-    def __init__(self, others: Sequence[Curve] = ()) -> None:
-        self.others = others
+    def __init__(self, siblings: Sequence[Curve] = ()) -> None:
+        self.siblings = siblings
         self.losses: list[float] = []
         self.norms: list[float] = []  # NaN where a step was skipped
-        self.margin = math.inf  # the least so far; below 1 a stall comes near (`_distance`)
+        self.margin = math.inf
         self._epoch = 0
-        self._number = 0  # of the step in its epoch, from 1
+        self._number = 0  # of the step within its epoch, from 1
         self._in_a_row = {"skipped": 0, "zero": 0, "unmoved": 0, "low": 0}
 
     def replay(self, history: Sequence[Mapping[str, Any]]) -> str | None:
-        """See the steps that a metadata's epochs tell of; return what the first stall was, if any."""
+        """Update with the recorded steps of epochs; return the first stall's reason, or None."""
         reasons = [
-            self.see(step)
+            self.update(step)
             for epoch in history
             if "gradient_norms" in epoch and "losses" in epoch
-            for step in recorded(epoch["epoch"], epoch["losses"], epoch["gradient_norms"])
+            for step in recorded_steps(epoch["epoch"], epoch["losses"], epoch["gradient_norms"])
         ]
         return next((reason for reason in reasons if reason is not None), None)
 
-    def see(self, step: Step) -> str | None:
-        """Take note of a step; return in words why the training has stalled, or None."""
+    def update(self, step: Step) -> str | None:
+        """Check a step; return why the training has stalled, or None."""
         self._number = self._number + 1 if step.epoch == self._epoch else 1
         self._epoch = step.epoch
         self.losses.append(significant(step.loss))
         self.norms.append(significant(step.gradient_norm) if step.applied else math.nan)
-        what = self._broken(step) or self._low()
-        return what and f"epoch {step.epoch}, step {self._number}: {what}"
+        reason = self._find_fatal(step) or self._find_low_gradients()
+        return reason and f"epoch {step.epoch}, step {self._number}: {reason}"
 
-    def _broken(self, step: Step) -> str | None:
-        """Say what no training survives."""
+    def _find_fatal(self, step: Step) -> str | None:
+        """Return the sign that training cannot recover from, or None."""
         norm, loss = self.norms[-1], self.losses[-1]
         if not math.isfinite(loss):
-            said = f", from the scores of {', '.join(step.broken)}" if step.broken else ""
-            return f"the loss is {loss}{said}"
+            source = f", from the logits of {', '.join(step.broken)}" if step.broken else ""
+            return f"the loss is {loss}{source}"
         if step.applied and not math.isfinite(norm):
-            return f"the gradient's norm is {norm} (loss {loss})"
-        if self._row("skipped", not step.applied) >= MOST_SKIPPED:
-            return f"{MOST_SKIPPED} steps in a row were skipped, their fp16 gradients overflow"
-        if self._row("zero", norm <= ZERO_NORM and loss > NOTHING_TO_LEARN) >= FEW:
+            return f"the gradient norm is {norm} (loss {loss})"
+        if self._count("skipped", not step.applied) >= MAX_SKIPPED:
+            return f"{MAX_SKIPPED} steps in a row were skipped, their fp16 gradients overflow"
+        if self._count("zero", norm <= ZERO_NORM and loss > LEARNED_LOSS) >= FEW:
             return f"gradient norm {norm:.2g} for {FEW} steps, loss {loss:.3f}"
-        if self._row("unmoved", step.applied and step.moved is False) >= FEW:
+        if self._count("unmoved", step.applied and step.moved is False) >= FEW:
             return f"no parameter has moved for {FEW} steps, loss {loss:.3f}"
         return None
 
-    def _low(self) -> str | None:
-        """Say that gradients are small and the loss is high, where they have been for long."""
-        usual = self._usual()
-        if usual is None:
+    def _find_low_gradients(self) -> str | None:
+        """Return the numbers where gradients were small and the loss high for long, or None."""
+        baseline = self._baseline()
+        if baseline is None:
             return None
         norm, loss = _median(self.norms[-WINDOW:]), _median(self.losses[-WINDOW:])
-        distance = _distance(norm, loss, usual)
+        distance = _distance(norm, loss, baseline)
         self.margin = min(self.margin, distance)
-        if self._row("low", distance < 1) < PATIENCE:
+        if self._count("low", distance < 1) < PATIENCE:
             return None
         return (
-            f"gradient norm {norm:.2g} and loss {loss:.3f}, {usual.whose} had "
-            f"{_range(usual.norms, '.2g')} and {_range(usual.losses, '.3f')} "
+            f"gradient norm {norm:.2g} and loss {loss:.3f}, {baseline.source} had "
+            f"{_range(baseline.norms, '.2g')} and {_range(baseline.losses, '.3f')} "
             f"(medians of {WINDOW} steps, for {PATIENCE} steps)"
         )
 
-    def _usual(self) -> Usual | None:
-        """Return what norm and loss are compared with at this step; None while that is too soon."""
+    def _baseline(self) -> Baseline | None:
+        """Return the ranges to compare this step with; None in the first steps."""
         if len(self.norms) <= 2 * WINDOW:
             return None
-        if self.others:
+        if self.siblings:
             losses, norms = zip(
-                *(x.at(self._epoch, self._number) for x in self.others), strict=True
+                *(curve.at(self._epoch, self._number) for curve in self.siblings), strict=True
             )
-            return Usual(
-                "other folds there" if len(self.others) > 1 else "the other fold there",
+            return Baseline(
+                "other folds there" if len(self.siblings) > 1 else "the other fold there",
                 norms=(min(norms), max(norms)),
                 losses=(min(losses), max(losses)),
-                norm_bound=SHARE_OF_OTHERS * min(norms),
-                loss_bound=max(losses) + LOSS_ABOVE_OTHERS,
+                norm_bound=SHARE_OF_SIBLINGS * min(norms),
+                loss_bound=max(losses) + LOSS_ABOVE_SIBLINGS,
             )
         norm, loss = _median(self.norms[:WINDOW]), _median(self.losses[:WINDOW])
-        return Usual(
+        return Baseline(
             f"its first {WINDOW} steps",
             norms=(norm, norm),
             losses=(loss, loss),
@@ -195,14 +201,16 @@ class StallDetector:
             loss_bound=SHARE_OF_STARTING_LOSS * loss,
         )
 
-    def _row(self, name: str, happened: bool) -> int:
-        """Count how often in a row something has happened, this step included."""
+    def _count(self, name: str, happened: bool) -> int:
+        """Return for how many steps in a row something has happened, up to this one."""
         self._in_a_row[name] = self._in_a_row[name] + 1 if happened else 0
         return self._in_a_row[name]
 
 
-def recorded(epoch: int, losses: Sequence[float], norms: Sequence[float | None]) -> list[Step]:
-    """Return an epoch's steps as they were written down: a skipped one has no finite norm."""
+def recorded_steps(
+    epoch: int, losses: Sequence[float], norms: Sequence[float | None]
+) -> list[Step]:
+    """Return the steps of an epoch's record; a skipped one has no finite norm."""
     known = [math.nan if norm is None else norm for norm in norms]
     return [
         Step(epoch, loss, norm, applied=math.isfinite(norm))
@@ -211,26 +219,26 @@ def recorded(epoch: int, losses: Sequence[float], norms: Sequence[float | None])
 
 
 def significant(number: float) -> float:
-    """Return a number to four digits: what a metadata holds is judged as what was seen."""
+    """Round a number to four digits, so that recorded and live steps give the same results."""
     return float(f"{number:.4g}")
 
 
 def _median(values: Sequence[float]) -> float:
-    """Return the median of the numbers; NaN where none is one."""
+    """Return the median without NaNs; NaN if nothing is left."""
     numbers = [value for value in values if not math.isnan(value)]
     return median(numbers) if numbers else math.nan
 
 
-def _distance(norm: float, loss: float, usual: Usual) -> float:
-    """Return how far from a stall: the better of the two ratios to their bounds, 1 at the edge."""
-    ratios = (_ratio(norm, usual.norm_bound), _ratio(usual.loss_bound, loss))
+def _distance(norm: float, loss: float, baseline: Baseline) -> float:
+    """Return the larger of the two ratios to the bounds; below 1, both are violated."""
+    ratios = (_ratio(norm, baseline.norm_bound), _ratio(baseline.loss_bound, loss))
     return max((ratio for ratio in ratios if not math.isnan(ratio)), default=math.inf)
 
 
-def _ratio(value: float, other: float) -> float:
-    return value / other if other > 0 else math.inf
+def _ratio(value: float, bound: float) -> float:
+    return value / bound if bound > 0 else math.inf
 
 
-def _range(bounds: tuple[float, float], form: str) -> str:
-    low, high = (format(bound, form) for bound in bounds)
+def _range(bounds: tuple[float, float], spec: str) -> str:
+    low, high = (format(bound, spec) for bound in bounds)
     return low if low == high else f"{low} to {high}"

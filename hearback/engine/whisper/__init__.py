@@ -1,0 +1,1 @@
+"""Whisper models: encoder, decoder, tokenizer, heads, pretrained weights and their conversion."""

@@ -1,4 +1,4 @@
-"""What is pretrained of a model, and how fast it learns beside the rest."""
+"""Base class of models with a pretrained backbone, and their optimizer parameter groups."""
 
 from typing import Any, ClassVar, Literal
 
@@ -8,12 +8,15 @@ Part = Literal["encoder", "decoder"]
 
 
 class BackboneModel(nn.Module):
-    """A module whose `parts`, attributes of these names, are a pretrained backbone's."""
+    """A module with a pretrained backbone.
+
+    `parts` lists the backbone's submodules by attribute name.
+    """
 
     parts: ClassVar[tuple[Part, ...]] = ()
 
     def backbone_parameters(self) -> list[nn.Parameter]:
-        """Return what is pretrained and not frozen; all else learns at the head's rate."""
+        """Return the backbone's parameters that are not frozen."""
         prefixes = tuple(f"{part}." for part in self.parts)
         return [
             parameter
@@ -25,9 +28,11 @@ class BackboneModel(nn.Module):
 def learning_rate_groups(
     model: BackboneModel, learning_rate: float, head_learning_rate: float | None
 ) -> list[dict[str, Any]]:
-    """Return an optimizer's groups of what is not frozen, each with its peak rate as `peak_lr`.
+    """Return the optimizer's parameter groups: the backbone's, then the head's.
 
-    All that is not the backbone's learns at `head_learning_rate`, where there is one.
+    Frozen parameters are left out. Each group has its peak learning rate as `lr` and `peak_lr`:
+    `learning_rate` for the backbone, `head_learning_rate` for all other parameters (None: the same
+    as the backbone).
     """
     backbone = model.backbone_parameters()
     known = set(map(id, backbone))

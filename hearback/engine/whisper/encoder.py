@@ -1,10 +1,9 @@
-"""Whisper's audio encoder, cut to the window that Hearback listens to.
+"""Whisper's audio encoder for windows of up to 16 s.
 
 Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 2.2. The
-parameters are named as in `transformers`' `WhisperEncoder`, so a pretrained state dict loads as it
-is. Written out here rather than imported because a window may be shorter than the table of
-positions, which `transformers` refuses, and because its interface moves between the versions that
-we support.
+parameters are named as in `transformers`' `WhisperEncoder`, so a pretrained state dict loads
+unchanged. It is reimplemented here because `transformers` rejects windows shorter than the position
+table, and because its interface differs between the versions that we support.
 """
 
 from collections.abc import Mapping
@@ -19,15 +18,15 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.log_mel import HOP
 
 WINDOW_SECONDS = 16
-SAMPLES_PER_FRAME = 2 * HOP  # the second convolution halves the mel frames: 20 ms an encoder frame
-LONGEST_PLAIN_ATTENTION = 400  # frames: above, little is gained and memory grows with the square
+SAMPLES_PER_FRAME = 2 * HOP  # an encoder frame is 20 ms: conv2 has stride 2
+MAX_PLAIN_ATTENTION_FRAMES = 400  # memory grows with the square, for little speed-up
 FRAMES_PER_SECOND = SAMPLE_RATE / SAMPLES_PER_FRAME
-N_POSITIONS = WINDOW_SECONDS * SAMPLE_RATE // SAMPLES_PER_FRAME  # 800 of Whisper's 1500
+N_POSITIONS = WINDOW_SECONDS * SAMPLE_RATE // SAMPLES_PER_FRAME  # 800; Whisper has 1500
 
 
 @dataclass(frozen=True)
-class EncoderShape:
-    """The sizes of a Whisper encoder, as its `config.json` names them."""
+class EncoderConfig:
+    """Sizes of a Whisper encoder, under the names of Transformers' `config.json`."""
 
     d_model: int
     encoder_layers: int
@@ -36,17 +35,17 @@ class EncoderShape:
     num_mel_bins: int
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "EncoderShape":
-        """Read the sizes from a Transformers `config.json` (or from what `as_config` gave)."""
+    def from_config(cls, config: Mapping[str, Any]) -> "EncoderConfig":
+        """Read the sizes from a Transformers `config.json` or the result of `as_dict`."""
         return cls(**{name: int(config[name]) for name in cls.__dataclass_fields__})
 
-    def as_config(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, int]:
         """Return the sizes under the names of a Transformers `config.json`."""
         return asdict(self)
 
 
 class Attention(nn.Module):
-    """Multi-head attention; keys have no bias."""
+    """Multi-head attention; the key projection has no bias."""
 
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
@@ -57,15 +56,22 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(d_model, d_model)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, *, causal: bool = False) -> Tensor:
-        """Map (batch, places, d_model) to the same shape.
+        """Attend from `x` to precomputed keys and values.
 
-        `keys` and `values` are those of `keys_and_values`; `causal` hides what comes later.
+        Args:
+            x: (batch, positions, d_model).
+            keys: (batch, heads, source positions, d_model / heads), from `keys_and_values`.
+            values: same shape as `keys`.
+            causal: mask later positions.
+
+        Returns:
+            (batch, positions, d_model).
         """
         attended = attend(self._heads(self.q_proj(x)), keys, values, causal=causal)
         return self.out_proj(attended.transpose(1, 2).flatten(-2))
 
     def keys_and_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is attended to, (batch, heads, places, d_model / heads) each."""
+        """Project (batch, positions, d_model); (batch, heads, positions, d_model / heads) each."""
         return self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -73,18 +79,19 @@ class Attention(nn.Module):
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = False) -> Tensor:
-    """Return softmax(q kᵀ / √width) v of (batch, heads, places, width) each.
+    """Compute softmax(q kᵀ / √width) v for inputs of shape (batch, heads, positions, width).
 
-    No mask: it would send attention down its slow path. A batch holds one window length.
+    There is no padding mask: it would disable the fast kernels. All clips of a batch have the same
+    window length.
     """
     on_bf16_cpu = queries.device.type == "cpu" and queries.dtype == torch.bfloat16
-    plain = on_bf16_cpu and queries.requires_grad and keys.shape[-2] <= LONGEST_PLAIN_ATTENTION
+    plain = on_bf16_cpu and queries.requires_grad and keys.shape[-2] <= MAX_PLAIN_ATTENTION_FRAMES
     if causal or not plain:
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
-    # The way back through the fused kernel is slow in bf16 on a CPU: plain products, which the
-    # processor has instructions for, take a half to a third, forward and back. Where nothing goes
-    # back (inference, frozen layers) the fused kernel is 1.6 to 3 times as fast as they are.
-    with torch.autocast("cpu", enabled=False):  # it would hold the softmax in float32
+    # The fused kernel's backward pass is slow in bf16 on a CPU: plain matrix products, which the
+    # processor has instructions for, take 1/3 to 1/2 of the time, forward and backward. Without a
+    # backward pass (inference, frozen layers) the fused kernel is 1.6 to 3 times as fast as they.
+    with torch.autocast("cpu", enabled=False):  # autocast would compute the softmax in float32
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
         return scores.softmax(-1) @ values
 
@@ -92,13 +99,13 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = Fals
 class EncoderLayer(nn.Module):
     """A pre-norm transformer layer."""
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.self_attn_layer_norm = nn.LayerNorm(shape.d_model)
-        self.self_attn = Attention(shape.d_model, shape.encoder_attention_heads)
-        self.final_layer_norm = nn.LayerNorm(shape.d_model)
-        self.fc1 = nn.Linear(shape.d_model, shape.encoder_ffn_dim)
-        self.fc2 = nn.Linear(shape.encoder_ffn_dim, shape.d_model)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.self_attn = Attention(config.d_model, config.encoder_attention_heads)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+        self.fc1 = nn.Linear(config.d_model, config.encoder_ffn_dim)
+        self.fc2 = nn.Linear(config.encoder_ffn_dim, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, frames, d_model) to the same shape."""
@@ -108,40 +115,43 @@ class EncoderLayer(nn.Module):
 
 
 class WhisperEncoder(nn.Module):
-    """Log-mel spectrogram to frames, for any window of up to `N_POSITIONS` frames."""
+    """Encode log-mel spectrograms, for any window of up to `N_POSITIONS` frames."""
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.shape = shape
-        self.conv1 = nn.Conv1d(shape.num_mel_bins, shape.d_model, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv1d(shape.d_model, shape.d_model, kernel_size=3, stride=2, padding=1)
-        self.embed_positions = nn.Embedding(N_POSITIONS, shape.d_model)
-        # Sinusoids in Whisper, not learned there either: training them would only let them drift.
+        self.config = config
+        self.conv1 = nn.Conv1d(config.num_mel_bins, config.d_model, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(config.d_model, config.d_model, kernel_size=3, stride=2, padding=1)
+        self.embed_positions = nn.Embedding(N_POSITIONS, config.d_model)
+        # Whisper's positions are fixed sinusoids; training would only let them drift.
         self.embed_positions.requires_grad_(False)
-        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.encoder_layers))
-        self.layer_norm = nn.LayerNorm(shape.d_model)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Encode (batch, mel bins, 2 × frames) to (batch, frames, d_model)."""
+        """Encode (batch, mel bins, 2 × frames) into (batch, frames, d_model)."""
         x = self.stem(log_mel)
         for layer in self.layers:
             x = layer(x)
         return self.layer_norm(x)
 
     def stem(self, log_mel: Tensor) -> Tensor:
-        """Return what the first layer takes in: the convolutions' frames with their positions."""
+        """Apply convolutions and add positions: the input of the first layer.
+
+        Maps (batch, mel bins, 2 × frames) to (batch, frames, d_model).
+        """
         x = F.gelu(self.conv1(log_mel))
-        # Laid anew: all layers would go on with frames that lie across memory, norm by norm.
+        # Contiguous once, here: otherwise every layer norm would read strided memory.
         x = F.gelu(self.conv2(x)).transpose(1, 2).contiguous()
         n_frames = x.shape[1]
         if n_frames > N_POSITIONS:
             raise ValueError(
-                f"a window of {n_frames} frames; the encoder has {N_POSITIONS} positions"
+                f"window of {n_frames} frames, but the encoder has {N_POSITIONS} positions"
             )
         return x + self.embed_positions.weight[:n_frames]
 
     def freeze_below(self, n_layers: int) -> None:
-        """Freeze the first `n_layers` layers and the convolutions before them; 0: nothing."""
+        """Freeze the convolutions and the first `n_layers` layers; nothing for 0."""
         if n_layers == 0:
             return
         for module in (self.conv1, self.conv2, *self.layers[:n_layers]):
@@ -150,7 +160,8 @@ class WhisperEncoder(nn.Module):
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> None:
         """Load a Whisper encoder's state dict, keeping the first `N_POSITIONS` positions.
 
-        Raises RuntimeError where a name or a shape does not fit, as `load_state_dict` does.
+        Raises:
+            RuntimeError: a name or a shape does not match, as in `load_state_dict`.
         """
         cut = dict(tensors)
         cut["embed_positions.weight"] = cut["embed_positions.weight"][:N_POSITIONS]

@@ -1,4 +1,8 @@
-"""In which numbers a device computes, and how the weights are held for that."""
+"""Convert a model's weights for inference: half precision or int8 (dynamic quantization).
+
+This is where weights become int8. Which precision a device computes in is chosen in
+`hearback.engine.devices`.
+"""
 
 import warnings
 
@@ -9,17 +13,20 @@ from hearback.engine.whisper.backbone import BackboneModel
 from hearback.engine.whisper.decoder import WhisperDecoder
 
 
-def hold_weights(model: BackboneModel, dtype: torch.dtype) -> None:
-    """Hold the backbone's weights in the type of their matrix products; for inference only.
+def convert_weights(model: BackboneModel, dtype: torch.dtype) -> None:
+    """Convert the backbone's weights to `dtype`, in place; for inference only.
 
-    In half precision, autocast would round the same weights, but keep both or round them for each
-    batch. For int8, weights are quantised here by rows, and activations when they come, by batch
-    ("dynamic quantisation"). Heads, norms and positions stay in float32.
+    - float16, bfloat16: linear and convolution weights are stored in that type. Autocast alone
+      would keep a float32 copy or round the weights again for every batch.
+    - int8: linear weights are quantized per row, activations per batch ("dynamic quantization").
+    - float32: no change.
+
+    Heads, layer norms and position embeddings stay in float32.
     """
     for part in model.parts:
         backbone = model.get_submodule(part)
         if dtype == torch.int8:
-            with warnings.catch_warnings():  # it is to leave torch for torchao one day
+            with warnings.catch_warnings():  # torch deprecates this API in favour of torchao
                 warnings.simplefilter("ignore")
                 torch.ao.quantization.quantize_dynamic(
                     backbone,
@@ -30,5 +37,5 @@ def hold_weights(model: BackboneModel, dtype: torch.dtype) -> None:
             for module in backbone.modules():
                 if isinstance(module, nn.Linear | nn.Conv1d):
                     module.to(dtype)
-            if isinstance(backbone, WhisperDecoder):  # its output layer
+            if isinstance(backbone, WhisperDecoder):  # the output layer shares these weights
                 backbone.embed_tokens.to(dtype)

@@ -1,8 +1,8 @@
-"""Encoders that begin alike: what they have in common is held once and computed once.
+"""Share identical lower encoder layers across models: one copy in memory, one computation.
 
-Folds of a model that were trained with frozen lower layers still have those of the backbone, and so
-have other models of the same backbone. A recipe says which stages may be alike, the weights
-themselves which are.
+Folds trained with frozen lower layers keep the backbone's weights there, and so do other models of
+the same backbone. The recipe gives the number of stages that can be identical; digests of the
+weights decide which of them are.
 """
 
 import hashlib
@@ -13,23 +13,23 @@ from torch import Tensor, nn
 
 from hearback.engine.whisper.encoder import WhisperEncoder
 
-# The stages of an encoder, first to last: what comes before the layers, the layers, the norm.
+# The stages of an encoder, in order: the stem, each layer, the final norm.
 _STEM = ("conv1", "conv2", "embed_positions")
 _NORM = ("layer_norm",)
 
 
 def _stages(encoder: WhisperEncoder) -> list[tuple[str, ...]]:
-    """Return the names of each stage's modules."""
+    """Return the module names of each stage."""
     layers = [(f"layers.{number}",) for number in range(len(encoder.layers))]
     return [_STEM, *layers, _NORM]
 
 
 def digest_stages(encoder: WhisperEncoder, n_stages: int | None = None) -> list[str]:
-    """Return a digest of the weights of each stage, or of the first `n_stages`.
+    """Return a SHA-256 digest of the weights of each stage (or of the first `n_stages`).
 
-    Stages of equal digests compute the same.
+    Stages with equal digests compute the same function.
     """
-    heads = encoder.shape.encoder_attention_heads  # the one size that no weight's shape tells
+    heads = encoder.config.encoder_attention_heads  # the only size not visible in a weight's shape
     digests = []
     for names in _stages(encoder)[:n_stages]:
         digest = hashlib.sha256(f"{heads}".encode())
@@ -42,13 +42,13 @@ def digest_stages(encoder: WhisperEncoder, n_stages: int | None = None) -> list[
 
 
 @dataclass
-class _Branch:
-    """A stage that the same stages precede, for one encoder or for several."""
+class _Node:
+    """A stage in the trie of encoder stages; encoders with a common prefix share its nodes."""
 
-    encoder: WhisperEncoder  # whose stage it is
+    encoder: WhisperEncoder  # provides the stage's modules
     depth: int
-    following: dict[str, "_Branch"] = field(default_factory=dict)
-    ends: list[int] = field(default_factory=list)  # the encoders whose last stage it is
+    children: dict[str, "_Node"] = field(default_factory=dict)  # by digest
+    ends: list[int] = field(default_factory=list)  # numbers of the encoders that end here
 
     def compute(self, x: Tensor) -> Tensor:
         if self.depth == 0:
@@ -59,79 +59,86 @@ class _Branch:
 
 
 class SharedLayers:
-    """Encoders, numbered as they are added, as trees whose branches part where their weights do."""
+    """A trie of encoder stages. Encoders are numbered from 0 in the order in which they are added.
+
+    Example:
+        digests = digest_stages(encoder)
+        shared_layers.share_modules(encoder, digests)
+        shared_layers.add(encoder, digests)
+    """
 
     def __init__(self) -> None:
-        self._roots: dict[str, _Branch] = {}
+        self._roots: dict[str, _Node] = {}
         self._n_encoders = 0
 
-    def adopt(self, encoder: WhisperEncoder, digests: Sequence[str]) -> None:
-        """Give an encoder that may be added next the modules of the stages that are here already.
+    def share_modules(self, encoder: WhisperEncoder, digests: Sequence[str]) -> None:
+        """Replace the encoder's modules by identical ones that are already in the trie.
 
-        `digests` are those of `digest_stages`, of as many stages as others may have.
+        `digests` are the encoder's `digest_stages`. Call it before `add`.
         """
-        branches = self._roots
+        nodes = self._roots
         for names, digest in zip(_stages(encoder), digests, strict=False):
-            if digest not in branches:
+            if digest not in nodes:
                 break
             for name in names:
                 parent, _, child = name.rpartition(".")
-                module = branches[digest].encoder.get_submodule(name)
+                module = nodes[digest].encoder.get_submodule(name)
                 setattr(encoder.get_submodule(parent), child, module)
-            branches = branches[digest].following
+            nodes = nodes[digest].children
 
     def add(self, encoder: WhisperEncoder, digests: Sequence[str] = ()) -> None:
-        """Add an encoder, which shares what it has in common with others by its first `digests`."""
+        """Add an encoder; stages without a digest are not shared."""
         n_own = len(_stages(encoder)) - len(digests)
-        own = [f"{self._n_encoders} {depth}" for depth in range(n_own)]  # no other is like them
-        branches = self._roots
+        own = [f"{self._n_encoders} {depth}" for depth in range(n_own)]  # unique keys
+        nodes = self._roots
         for depth, digest in enumerate([*digests, *own]):
-            branch = branches.setdefault(digest, _Branch(encoder, depth))
-            branches = branch.following
-        branch.ends.append(self._n_encoders)
+            node = nodes.setdefault(digest, _Node(encoder, depth))
+            nodes = node.children
+        node.ends.append(self._n_encoders)
         self._n_encoders += 1
 
-    def drop(self, numbers: Collection[int]) -> None:
-        """Compute some encoders no more; the others keep their numbers."""
+    def remove(self, numbers: Collection[int]) -> None:
+        """Stop computing these encoders; the other encoders keep their numbers."""
         self._roots = _without(self._roots, numbers)
 
     def encode(self, log_mel: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield each encoder's number and its (batch, frames, width) of (batch, mel bins, …).
+        """Encode a (batch, mel bins, mel frames) spectrogram with every encoder.
 
-        Branch by branch, so that no more than one path's frames are held at a time.
+        Yields (encoder number, frames of shape (batch, frames, width)), depth first, so that at
+        most one path of intermediate frames is in memory.
         """
         yield from _encode(self._roots, log_mel)
 
-    def shares(self) -> tuple[int, int]:
-        """Return how many stages are computed for a batch, and how many that would be unshared."""
+    def count_stages(self) -> tuple[int, int]:
+        """Return the number of stages computed per batch, with sharing and without."""
         computed = unshared = 0
         waiting = list(self._roots.values())
         while waiting:
-            branch = waiting.pop()
+            node = waiting.pop()
             computed += 1
-            unshared += len(branch.ends) * (branch.depth + 1)
-            waiting += branch.following.values()
+            unshared += len(node.ends) * (node.depth + 1)
+            waiting += node.children.values()
         return computed, unshared
 
 
-def _encode(branches: dict[str, _Branch], x: Tensor) -> Iterator[tuple[int, Tensor]]:
-    for branch in branches.values():
-        y = branch.compute(x)
-        for end in branch.ends:
-            yield end, y
-        yield from _encode(branch.following, y)
+def _encode(nodes: dict[str, _Node], x: Tensor) -> Iterator[tuple[int, Tensor]]:
+    for node in nodes.values():
+        y = node.compute(x)
+        for number in node.ends:
+            yield number, y
+        yield from _encode(node.children, y)
 
 
-def _without(branches: dict[str, _Branch], numbers: Collection[int]) -> dict[str, _Branch]:
+def _without(nodes: dict[str, _Node], numbers: Collection[int]) -> dict[str, _Node]:
     kept = {}
-    for digest, branch in branches.items():
-        branch.ends = [end for end in branch.ends if end not in numbers]
-        branch.following = _without(branch.following, numbers)
-        if branch.ends or branch.following:
-            kept[digest] = branch
+    for digest, node in nodes.items():
+        node.ends = [number for number in node.ends if number not in numbers]
+        node.children = _without(node.children, numbers)
+        if node.ends or node.children:
+            kept[digest] = node
     return kept
 
 
-def modules_once(models: Sequence[nn.Module]) -> list[nn.Module]:
-    """Return the modules of some models, those that they share once."""
+def unique_modules(models: Sequence[nn.Module]) -> list[nn.Module]:
+    """Return all modules of the models, shared ones once."""
     return list({id(module): module for model in models for module in model.modules()}.values())

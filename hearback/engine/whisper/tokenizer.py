@@ -1,4 +1,4 @@
-"""Expected texts as a Whisper's decoder reads them: prompt, text, end."""
+"""Tokenize expected texts for a Whisper decoder: prompt, text tokens, end of text."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,71 +9,78 @@ from tokenizers import Tokenizer
 from hearback.engine.errors import HearbackError
 
 START, END = "<|startoftranscript|>", "<|endoftext|>"
-# A multilingual Whisper is told the language and the task; an English-only one knows both.
+# The prompt of a multilingual Whisper also names the language and the task.
 MULTILINGUAL = ("<|en|>", "<|transcribe|>")
-MULTILINGUAL_END = 50257  # the number of END there; an English-only vocabulary is one shorter
+MULTILINGUAL_END = 50257  # id of END there; 50256 in the English-only vocabulary
 NO_TIMESTAMPS = "<|notimestamps|>"
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A text in tokens.
+class TokenizedText:
+    """A tokenized text and the word that each token belongs to.
 
-    `tokens` (tokens,) int64 are the prompt, the text's own and the end of text; `words` (targets,)
-    int64 says of each token after the prompt which word of the text it belongs to, and the number
-    of words for the end of text.
+    Attributes:
+        tokens: (tokens,) int64 ids: the prompt, the text's tokens, the end of text.
+        word_ids: (targets,) int64, for each token after the prompt the index of its word; the end
+            of text has the index `n_words`.
     """
 
     tokens: np.ndarray
-    words: np.ndarray
+    word_ids: np.ndarray
 
     @property
     def n_words(self) -> int:
-        """The number of the text's words."""
-        return int(self.words[-1])
+        """Number of words in the text."""
+        return int(self.word_ids[-1])
 
 
-class TextReader:
-    """Texts to tokens, with the tokenizer of a backbone."""
+class TextTokenizer:
+    """Encodes texts with a Whisper backbone's tokenizer."""
 
     def __init__(self, path: Path) -> None:
-        """Load a `tokenizer.json`; HearbackError where it is missing or not a Whisper's."""
+        """Load a `tokenizer.json`.
+
+        Raises:
+            HearbackError: the file is missing or not a Whisper tokenizer.
+        """
         if not path.is_file():
-            raise HearbackError(f"{path}: not there; a token scorer needs its backbone's tokenizer")
+            raise HearbackError(
+                f"{path}: file not found; a token scorer needs its backbone's tokenizer"
+            )
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the Rust binding raises nothing more special
+        except Exception as error:  # the Rust binding raises bare Exception
             raise HearbackError(f"{path}: not a tokenizer ({error})") from None
         self.path = path
-        # A text may spell "<|endoftext|>" like any other letters; it must not end there.
+        # Encode a literal "<|endoftext|>" in a text as plain characters, not as the special token.
         self._tokenizer.encode_special_tokens = True
-        # The English-only tokenizers know the names of languages and tasks too, so their presence
-        # tells nothing.
+        # English-only tokenizers also contain language and task tokens, so only the id of the end
+        # of text distinguishes the two vocabularies.
         multilingual = self._id(END) == MULTILINGUAL_END
         prompt = (START, *(MULTILINGUAL if multilingual else ()), NO_TIMESTAMPS)
         self.prompt = tuple(map(self._id, prompt))
         self.end = self._id(END)
 
     def _id(self, token: str) -> int:
-        found = self._tokenizer.token_to_id(token)
-        if found is None:
-            raise HearbackError(f"{self.path}: not a Whisper's tokenizer, it has no {token}")
-        return found
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise HearbackError(f"{self.path}: not a Whisper tokenizer: it has no {token}")
+        return token_id
 
-    def read(self, text: str) -> Reading:
-        """Return a text of at least one word as the decoder reads it.
+    def encode(self, text: str) -> TokenizedText:
+        """Tokenize a text of at least one word.
 
-        A capital letter begins it, for so do the transcripts that Whisper learned from: on real
-        learners, untrained, that is worth 0.014 in log loss (docs/results.md).
+        The first letter is capitalised, as in Whisper's training transcripts: on real learners this
+        lowers the log loss of the untrained decoder by 0.014 (docs/results/token_scorer.md).
         """
-        tokens, words = list(self.prompt), []
-        for place, word in enumerate((text[:1].upper() + text[1:]).split()):
-            # Word by word, so that each token is of one word; Whisper's tokens never span a space.
-            own = self._tokenizer.encode(f" {word}", add_special_tokens=False).ids
-            tokens += own
-            words += [place] * len(own)
+        tokens, word_ids = list(self.prompt), []
+        for index, word in enumerate((text[:1].upper() + text[1:]).split()):
+            # Encoding word by word is exact: Whisper's tokens never span a space.
+            word_tokens = self._tokenizer.encode(f" {word}", add_special_tokens=False).ids
+            tokens += word_tokens
+            word_ids += [index] * len(word_tokens)
         n_words = len(text.split())
-        return Reading(
+        return TokenizedText(
             tokens=np.array([*tokens, self.end], dtype=np.int64),
-            words=np.array([*words, n_words], dtype=np.int64),
+            word_ids=np.array([*word_ids, n_words], dtype=np.int64),
         )

@@ -1,0 +1,1 @@
+"""Worker processes with a Python environment of their own."""

@@ -1,7 +1,7 @@
-"""A process with packages of its own, which answers requests: JSON lines over its pipes.
+"""A worker: a process with its own Python environment that answers requests as JSON lines.
 
-What pins packages that conflict with ours has an environment of its own. `worker_main.py` runs
-there and serves one script; the class here starts it and asks it.
+For packages whose pinned versions conflict with ours. `worker/main.py` runs in that environment
+and serves one script; `Worker` starts it and sends requests.
 """
 
 import base64
@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 from hearback.engine.errors import HearbackError
 
 MAIN = Path(__file__).with_name("main.py")
-N_STDERR_LINES = 12  # of a dead worker, shown
+N_STDERR_LINES = 12  # shown of a worker that ended
 
 
 class WorkerError(HearbackError):
-    """The worker cannot be used any more: it did not start, has ended, or gave no answer."""
+    """The worker is unusable: it did not start, has ended, or did not answer in time."""
 
 
 def find_interpreter(name: str, python: Path, cure: str) -> Path:
-    """Return the absolute path of the python of an environment that `name` has to itself.
+    """Return the absolute path of the interpreter of `name`'s environment.
 
-    Raises WorkerError, which ends with the `cure`, where there is none.
+    Raises WorkerError, with the `cure` at the end, if it does not exist.
     """
-    # Not resolved: a virtual environment's python is a link, and where it lies is its meaning.
+    # Not resolved: a virtual environment's python is a link, and must be started by that path.
     python = python.absolute()
     if not python.is_file():
         raise WorkerError(
@@ -42,11 +42,12 @@ def find_interpreter(name: str, python: Path, cure: str) -> Path:
 
 
 class Worker:
-    """`script` (see `worker_main.py`) on `python`, a process that lives as long as this object.
+    """A process that runs `script` (see `worker/main.py`) with `python`, until `close`.
 
-    `name` stands for it in errors. It runs in `folder` with `environment` and must be ready within
-    `start_seconds`, and answer each request within `answer_seconds`. Several threads may ask: one
-    is answered after the other. Raises WorkerError where it does not start.
+    It runs in `folder` with `environment`, must be ready within `start_seconds`, and must answer
+    each request within `answer_seconds`. `name` is used in error messages. Threads may send
+    requests concurrently; they are answered one at a time. Raises WorkerError if it does not start.
+    `ready` is the script's description of itself.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class Worker:
         self._lock = threading.Lock()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
         self._process = subprocess.Popen(
-            # -I: neither the folder of the worker nor PYTHONPATH is searched, where a file of ours
-            # would pass for one of its packages.
+            # -I: search neither the worker's folder nor PYTHONPATH, where a file of ours could
+            # shadow one of its packages.
             [str(python), "-I", str(MAIN), str(script), *arguments],
             cwd=folder,
             env=dict(environment),
@@ -80,20 +81,20 @@ class Worker:
         assert self._process.stdin and self._process.stdout  # they are pipes
         self._requests, self._replies = self._process.stdin, self._process.stdout
         try:
-            self.ready = self._receive(start_seconds)  # what the script tells of itself
+            self.ready = self._receive(start_seconds)
             if "fatal" in self.ready:
                 raise self._error(f"{name} did not start: {self.ready['fatal']}")
         except BaseException:
             self.close()
             raise
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the reply to `request`; one with "error" tells why there is no other.
+    def request(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the reply to `message`, which has the key "error" if the request failed.
 
-        Raises WorkerError when the worker has ended or is late, and then it is ended.
+        Raises WorkerError if the worker has ended or does not answer in time; it is then ended.
         """
         with self._lock:
-            self._send(request)
+            self._send(message)
             return self._receive(self._answer_seconds)
 
     def close(self) -> None:
@@ -108,9 +109,9 @@ class Worker:
         self._replies.close()
         self._stderr.close()
 
-    def _send(self, request: Mapping[str, Any]) -> None:
+    def _send(self, message: Mapping[str, Any]) -> None:
         try:
-            self._requests.write(json.dumps(request) + "\n")
+            self._requests.write(json.dumps(message) + "\n")
             self._requests.flush()
         except (OSError, ValueError) as error:  # ValueError: closed
             raise self._error(f"{self._name}'s worker has ended") from error
@@ -131,7 +132,7 @@ class Worker:
 
     @contextmanager
     def _killed_after(self, seconds: float) -> Iterator[threading.Event]:
-        """End the worker when the block takes longer; a blocked read then returns."""
+        """Kill the worker if the block takes longer, so that a blocked read returns."""
         late = threading.Event()
 
         def kill() -> None:
@@ -146,22 +147,22 @@ class Worker:
             timer.cancel()
 
     def _error(self, what: str) -> WorkerError:
-        """Return the error with the worker's last words."""
-        with suppress(subprocess.TimeoutExpired):  # they are complete once it has ended
+        """Return the error with the end of the worker's standard error."""
+        with suppress(subprocess.TimeoutExpired):  # it is complete once the worker has ended
             self._process.wait(timeout=5)
         lines = [what]
         if not self._stderr.closed:
             self._stderr.seek(0)
-            said = self._stderr.read().decode(errors="replace").splitlines()
-            lines += [f"  | {line}" for line in said[-N_STDERR_LINES:]]
+            output = self._stderr.read().decode(errors="replace").splitlines()
+            lines += [f"  | {line}" for line in output[-N_STDERR_LINES:]]
         return WorkerError("\n".join(lines))
 
 
 def encode_waveform(waveform: np.ndarray) -> str:
-    """Return a waveform, (n,), as a message carries it: base64 of little-endian float32."""
+    """Encode a waveform, (n,), for a message: base64 of little-endian float32."""
     return base64.b64encode(waveform.astype("<f4").tobytes()).decode("ascii")
 
 
 def decode_waveform(encoded: str) -> NDArray[np.float32]:
-    """Return the waveform, (n,), that a message carries."""
+    """Decode the waveform, (n,), of a message."""
     return np.frombuffer(base64.b64decode(encoded), dtype="<f4").astype(np.float32)

@@ -1,17 +1,17 @@
-"""The worker's half of `worker.py`: it serves one script, on the Python that has its packages.
+"""The worker's side of `worker/host.py`: serves one script in the environment of its packages.
 
-    .venv-x/bin/python -I hearback/worker_main.py SCRIPT --the_script_s flags
+    .venv-x/bin/python -I hearback/engine/worker/main.py SCRIPT [the script's flags]
 
 It imports nothing of Hearback and runs on Python 3.9 and later. SCRIPT has a function `start`:
-given the command line's other arguments it returns what to tell of itself (a dict) and a function
-that answers requests (a dict in, a dict out). One JSON object a line, both ways:
+given the remaining command-line arguments, it returns a description of itself (a dict) and a
+function that answers requests (a dict in, a dict out). One JSON object per line, both ways:
 
-    out  {"ready": true, ...}          what `start` told
+    out  {"ready": true, ...}          with the description
     in   {...}
-    out  {...}  or  {"error": "why this request has no answer"}
+    out  {...}  or  {"error": "why this request failed"}
 
-Bytes in a reply travel as base64. When the script cannot start it writes {"fatal": "why"} and ends
-with status 1. It ends when its input does.
+Bytes in a reply are sent as base64. If the script cannot start, it writes {"fatal": "why"} and ends
+with status 1. It ends when its input ends.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from typing import Any, TextIO
 
 
 def reserve_stdout() -> TextIO:
-    """Return the real standard output for the protocol; whatever is printed goes to stderr."""
+    """Return the real standard output for the protocol; redirect printing to standard error."""
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
-    os.dup2(2, 1)  # output of C libraries too, which know nothing of sys.stdout
+    os.dup2(2, 1)  # for C libraries, which bypass sys.stdout
     sys.stdout = sys.stderr
     return protocol
 
 
 def encode(value: bytes) -> str:
-    """Return what JSON has no word for, which is bytes, as base64."""
+    """Encode bytes, which JSON lacks, as base64."""
     return base64.b64encode(value).decode("ascii")
 
 
 def reply_to(line: str, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Return the reply to one request; that it has no answer is a reply too."""
+    """Return the reply to one request; an exception becomes an error reply."""
     try:
         return answer(json.loads(line))
     except Exception as error:
@@ -56,11 +56,11 @@ def main() -> int:
         protocol.flush()
 
     try:
-        told, answer = runpy.run_path(script)["start"](arguments)
+        description, answer = runpy.run_path(script)["start"](arguments)
     except Exception as error:
         send({"fatal": f"{type(error).__name__}: {error}"})
         raise
-    send({"ready": True, **told})
+    send({"ready": True, **description})
     for line in sys.stdin:
         send(reply_to(line, answer))
     return 0

@@ -1,16 +1,16 @@
-"""The ablation of the comparison idea: five ways in which learner and expected text may meet.
+"""An ablation of the comparison: five ways to combine a learner's recording and the text.
 
-    python -m hearback.reading.baselines.ablation --backbone assets/whisper-tiny.en --preset small --folds 0
+    python -m hearback.reading.baselines.ablation --backbone assets/whisper-tiny.en --folds 0
 
-text_classifier    a text embedder's vector of the text and the encoder's of the learner, side by
-                   side, to a classifier
-text_cosine        the same two, their cosine
-speech_classifier  the encoder's vectors of the text's reference speech and of the learner
-speech_cosine      the same two, their cosine
+text_classifier    a classifier on the concatenated vectors of the text, by a text embedder, and of
+                   the learner, by the encoder
+text_cosine        the cosine of these two vectors
+speech_classifier  a classifier on the encoder's vectors of the reference speech and of the learner
+speech_cosine      the cosine of these two vectors
 joined             reference and learner in one waveform: the winner's comparison
 
-The five recipes differ in `pair` alone. In the competition their log losses were 0.32, 0.30, 0.28,
-0.26 and 0.24, in this order. The text embedder must be in the assets before:
+The five recipes differ only in `pair`. In the competition their log losses were 0.32, 0.30, 0.28,
+0.26 and 0.24, in this order. The text embedder must be in the assets:
 `python -m hearback.engine.whisper.pretrained all-MiniLM-L6-v2`.
 """
 
@@ -29,29 +29,36 @@ from hearback.engine.training.fold_files import FoldFiles, why_not_done
 from hearback.reading import evaluation
 from hearback.reading.dataset import TrainingData
 from hearback.reading.options import TrainingOptions, add_options, options_from
-from hearback.reading.recipe import COMPARISONS
+from hearback.reading.recipe import COMPARISON_PAIRINGS, find_recipes
 from hearback.reading.training import train_fold
-from train_model3mb import RECIPE
 
-# Mean pooling and one hidden layer: a linear classifier cannot compare two vectors side by side.
-BASE = replace(RECIPE, hidden="width", text_embedder="sentence-transformers/all-MiniLM-L6-v2")
+# Mean pooling and one hidden layer: a linear classifier cannot compare two concatenated vectors.
+BASE = replace(
+    find_recipes()["model3mb"],
+    hidden="width",
+    text_embedder="sentence-transformers/all-MiniLM-L6-v2",
+)
 RECIPES = {
     name: replace(BASE, name=f"model_ablation_{name}", pair=pair)
-    for pair in COMPARISONS
+    for pair in COMPARISON_PAIRINGS
     for name in (pair.replace(" ", "_"),)
 }
 IN_THE_COMPETITION = dict(zip(RECIPES, (0.32, 0.30, 0.28, 0.26, 0.24), strict=True))
 
 
 def main() -> None:
-    """Train what is not done yet, and print the table."""
+    """Train the missing folds, and print the tables."""
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--variants", nargs="+", choices=tuple(RECIPES), default=list(RECIPES), help="only these"
+        "--variants",
+        nargs="+",
+        choices=tuple(RECIPES),
+        default=list(RECIPES),
+        help="default: all",
     )
-    parser.add_argument("--folds", "--fold", nargs="+", type=int, help="only these (default: all)")
+    parser.add_argument("--folds", "--fold", nargs="+", type=int, help="default: all")
     parser.add_argument(
-        "--attempt", type=int, default=1, help="2, 3, …: train again with other random numbers"
+        "--attempt", type=int, default=1, help="2, 3, …: retrain with other random numbers"
     )
     add_options(parser)
     arguments = parser.parse_args()
@@ -63,7 +70,7 @@ def main() -> None:
 
 
 def train(arguments: argparse.Namespace, options: TrainingOptions, data: TrainingData) -> None:
-    """Train the folds that are not done; at another attempt than the first, all that are asked."""
+    """Train the missing folds; with --attempt 2 or more, all requested folds."""
     folds = range(options.n_folds) if arguments.folds is None else arguments.folds
     for fold in folds:
         for variant in arguments.variants:
@@ -77,9 +84,9 @@ def train(arguments: argparse.Namespace, options: TrainingOptions, data: Trainin
 
 
 def tables(assets: Path, data: TrainingData) -> dict[str, pd.DataFrame]:
-    """Return how good the variants with a finished fold are, from the bottom, and for whom.
+    """Return tables of the variants with a finished fold, in the order of `RECIPES`, by title.
 
-    Raises HearbackError where none has one.
+    Raises HearbackError if there are none.
     """
     metadata = data.metadata.assign(score=data.labels)
     trained = oof.trained_folds(assets)
@@ -88,24 +95,24 @@ def tables(assets: Path, data: TrainingData) -> dict[str, pd.DataFrame]:
         raise HearbackError(f"{assets}: no finished fold of the ablation")
     variants = evaluation.read_out_of_fold(assets, list(models))
     summary = evaluation.summary(variants, metadata)
-    there = [IN_THE_COMPETITION[models[name]] for name in summary.index]
-    summary.insert(2, "in the competition", there)
+    in_the_competition = [IN_THE_COMPETITION[models[name]] for name in summary.index]
+    summary.insert(2, "in the competition", in_the_competition)
     return {
-        "Ladder": summary,
-        "Each variant against the one below": steps(variants, metadata),
+        "Variants": summary,
+        "Each variant against the previous one": steps(variants, metadata),
         "Log loss per grade": evaluation.by_column(variants, metadata, "grade"),
         "Log loss per task": evaluation.by_column(variants, metadata, "task"),
     }
 
 
-def steps(variants: Sequence[oof.OutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
-    """Return how far each variant's log loss is below the last one's, on the rows of all of them."""
+def steps(variants: Sequence[evaluation.ReadingOutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+    """Return the gain in log loss of each variant over the previous one, on their common rows."""
     rows = evaluation.join(variants, metadata)
     error_name = f"± (by {evaluation.group_unit(rows)})"
     lines = []
-    for below, variant in pairwise(variants):
-        # The variant below stands where the base rate does elsewhere.
-        against = rows.assign(base=rows[below.model])
+    for previous, variant in pairwise(variants):
+        # The previous variant takes the place of the base rate.
+        against = rows.assign(base=rows[previous.model])
         gain, error = evaluation.gain_with_error(against, rows[variant.model])
         lines.append({"model": variant.model, "rows": len(rows), "gain": gain, error_name: error})
     return pd.DataFrame(lines, columns=["model", "rows", "gain", error_name]).set_index("model")

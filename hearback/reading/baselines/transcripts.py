@@ -1,4 +1,4 @@
-"""What Whisper takes a recording to say: greedy transcripts, kept on disk."""
+"""Greedy transcripts by Whisper, cached on disk."""
 
 import hashlib
 import time
@@ -25,21 +25,21 @@ from hearback.engine.io import read_json, sha256_of
 from hearback.reading.dataset import TrainingData
 
 BATCH_SIZE = 16
-MOST_TOKENS = 128  # several times the longest text to be read; past that, Whisper repeats itself
+MAX_TOKENS = 128  # several times the longest text; beyond it, Whisper repeats itself
 COLUMNS = ("filename", "audio", "transcript", "seconds")
 
 
 class Transcriber:
-    """A pretrained Whisper that writes down what it hears, greedily, in English.
+    """A pretrained Whisper that transcribes greedily, in English.
 
-    The original's own way: 30 s of input, silence to the edge, its feature extractor and its prompt
-    (Radford et al. 2022, arXiv 2212.04356), no timestamps, no temperature fallback, no beam.
-    `directory` is in Transformers' layout with all of a Whisper's files; `precision` is as for
-    `precision.compute_dtype`. Raises HearbackError where a file is missing.
+    As in the original: 30 s of input padded with silence, its feature extractor and its prompt
+    (Radford et al. 2022, arXiv 2212.04356); no timestamps, temperature fallback or beam search.
+    `directory` is in Transformers' layout with all of Whisper's files; `precision` is as for
+    `devices.compute_dtype`. Raises HearbackError if a file is missing.
     """
 
     def __init__(self, directory: Path, device: torch.device, precision: str = "auto") -> None:
-        # It warns of settings that its own generate() passes on, and shows a bar for 150 MB.
+        # Suppress warnings about settings of its own generate(), and a progress bar for 150 MB.
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         self.device = device
@@ -54,28 +54,28 @@ class Transcriber:
             )
         except (OSError, ValueError) as error:
             raise HearbackError(
-                f"{directory}: cannot transcribe with it ({error}); a directory with all of a "
-                "Whisper's files is needed, as python -m hearback.engine.whisper.pretrained brings it"
+                f"{directory}: cannot transcribe with it ({error}); get all of its files with "
+                "python -m hearback.engine.whisper.pretrained"
             ) from None
         self.model = model.eval()
         self.model.to(device)  # type: ignore[arg-type]  # a decorator hides the method's type
-        # The checkpoints' own settings say greedy search, which tokens are never written (no
-        # speech marks, no sound effects), and the prompt.
-        self.model.generation_config.max_length = MOST_TOKENS
+        # The checkpoint's own settings define greedy search, suppressed tokens (no speech marks, no
+        # sound effects) and the prompt.
+        self.model.generation_config.max_length = MAX_TOKENS
         self.prompt: dict[str, str] = {}
-        if self.model.generation_config.is_multilingual:  # the others take no language
+        if self.model.generation_config.is_multilingual:  # English-only models take no language
             self.prompt = {"language": "en", "task": "transcribe"}
 
     @torch.inference_mode()
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
-        """Return the transcripts of waveforms, (n,) float32 at 16 kHz each; 30 s of them count."""
+        """Return the transcripts of waveforms, (n,) float32 at 16 kHz each, cut at 30 s."""
         features = self.extractor(
             list(waveforms), sampling_rate=SAMPLE_RATE, return_tensors="pt"
         ).input_features.to(self.device)
         with mixed_precision(self.device, self.dtype):
             tokens = self.model.generate(
                 features,
-                # Whisper hears the silence to the edge, too; without a mask generate() wonders.
+                # Whisper attends to the padding, too; without a mask generate() warns.
                 attention_mask=torch.ones_like(features[:, 0], dtype=torch.long),
                 do_sample=False,
                 num_beams=1,
@@ -86,10 +86,10 @@ class Transcriber:
 
 
 class TranscriptCache:
-    """Transcripts by recording, in a CSV that is written whole after every batch.
+    """Transcripts by recording, in a CSV that is rewritten atomically after every batch.
 
-    A row is found again by filename and the digest of its samples, so a recording that changed is
-    transcribed anew. `seconds` is what a transcript took.
+    Keys are the filename and the digest of the samples, so a changed recording is transcribed
+    again. `seconds` is the time that a transcript took.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,8 +103,8 @@ class TranscriptCache:
             for filename, audio, transcript, seconds in table.itertuples(index=False):
                 self.rows[filename, audio] = (transcript, float(seconds))
 
-    def keep(self, keys: Sequence[tuple[str, str]], texts: Sequence[str], seconds: float) -> None:
-        """Add the transcripts of a batch, which took `seconds` each, and write the file."""
+    def add(self, keys: Sequence[tuple[str, str]], texts: Sequence[str], seconds: float) -> None:
+        """Add the transcripts of a batch, `seconds` each, and write the file."""
         for key, text in zip(keys, texts, strict=True):
             self.rows[key] = (text, seconds)
         lines = [(*key, *row) for key, row in self.rows.items()]
@@ -113,7 +113,7 @@ class TranscriptCache:
 
 
 def cache_path(folder: Path, directory: Path, dtype: torch.dtype) -> Path:
-    """Return where the transcripts of the backbone in `directory`, computed in `dtype`, lie."""
+    """Return the path of the transcripts by the backbone in `directory`, computed in `dtype`."""
     digest = sha256_of(directory / "model.safetensors")[:8]
     precision = str(dtype).removeprefix("torch.")
     return folder / f"transcripts_{directory.name}_{digest}_{precision}.csv"
@@ -124,9 +124,9 @@ def transcribe_missing(
     transcribe: Callable[[Sequence[np.ndarray]], list[str]],
     cache: TranscriptCache,
 ) -> pd.DataFrame:
-    """Transcribe what `cache` does not hold, and return all: transcript and seconds, a row each.
+    """Transcribe the recordings missing in `cache`; return transcript and seconds, a row per clip.
 
-    A run that is killed goes on after its last whole batch.
+    A killed run resumes after its last complete batch.
     """
     source = data.source
     keys = [(name, _digest(source.learner(row))) for row, name in enumerate(source.filenames)]
@@ -136,7 +136,7 @@ def transcribe_missing(
             rows, started = missing[start : start + BATCH_SIZE], time.monotonic()
             texts = transcribe([source.learner(row) for row in rows])
             seconds = round((time.monotonic() - started) / len(rows), 3)
-            cache.keep([keys[row] for row in rows], texts, seconds)
+            cache.add([keys[row] for row in rows], texts, seconds)
             bar.update(len(rows))
     return pd.DataFrame([cache.rows[key] for key in keys], columns=["transcript", "seconds"])
 
@@ -144,7 +144,7 @@ def transcribe_missing(
 def make_normaliser(directory: Path) -> EnglishTextNormalizer:
     """Return Whisper's English normaliser: case, punctuation, contractions, numbers, fillers.
 
-    British spellings become American where the backbone has the list of them (`normalizer.json`).
+    British spellings become American if the backbone has a list of them (`normalizer.json`).
     """
     spellings = directory / "normalizer.json"
     return EnglishTextNormalizer(read_json(spellings) if spellings.exists() else {})

@@ -1,7 +1,8 @@
 """Public corpora, and an embedded sample, in the competition's layout.
 
-Each module is a command: `python -m hearback.reading.corpora.<name> ... data/`. This one holds what they
-share: which tables a corpus becomes, and the rule that one corpus never overwrites another's.
+`python -m hearback.reading.corpora.sample` and `….speechocean762` are commands that write a corpus.
+This module holds the parts that they share: the tables of a corpus, and the check that one corpus
+never overwrites another.
 """
 
 import re
@@ -18,45 +19,44 @@ TABLES = (
     "train_metadata.csv",
     "train_labels.csv",
     "test_metadata.csv",
-    "test_labels.csv",  # for checking a submission afterwards; no step reads it
+    "test_labels.csv",  # to evaluate a submission; not read by any step
     "submission_format.csv",
-    "provenance.csv",  # how each score came about; for error analysis, never an input
+    "provenance.csv",  # the origin of each score, for error analysis; never an input
 )
 
 
-def make_way(folder: Path, ours: re.Pattern[str]) -> None:
-    """Remove the tables that an earlier build of the same corpus left in `folder`.
+def remove_tables(folder: Path, filename: re.Pattern[str]) -> None:
+    """Remove the tables of an earlier build of the same corpus from `folder`.
 
-    They go before the first recording is written and come back after the last, so that a build
-    that is killed leaves no table that speaks of other recordings. `ours` matches the filenames
-    that the corpus's builder gives. Raises HearbackError, and removes nothing, where a table names
-    any other file: it belongs to another corpus.
+    Call it before the first recording is written: a killed build must not leave tables of other
+    recordings. `filename` matches the corpus's filenames. Raises HearbackError, and removes
+    nothing, if a table lists any other file: it belongs to another corpus.
     """
     found = [path for name in TABLES if (path := folder / name).exists()]
-    foreign = [path for path in found if not _names_only(path, ours)]
+    foreign = [path for path in found if not _lists_only(path, filename)]
     if foreign:
         raise HearbackError(
-            f"{', '.join(str(path) for path in foreign)}: of another corpus, and not overwritten. "
-            f"Choose another folder, or move what lies in {folder} away first."
+            f"{', '.join(map(str, foreign))}: belongs to another corpus, not overwritten. "
+            f"Choose another folder, or move the content of {folder} away first."
         )
     for path in found:
         path.unlink()
 
 
-def _names_only(path: Path, ours: re.Pattern[str]) -> bool:
-    """Return whether this is a table of recordings whose every filename `ours` matches."""
+def _lists_only(path: Path, filename: re.Pattern[str]) -> bool:
+    """Return whether this is a table of recordings, and `filename` matches each of them."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError):  # pandas' parser and decoding errors are ValueErrors
         return False
-    return "filename" in table and all(ours.fullmatch(name) for name in table["filename"])
+    return "filename" in table and all(filename.fullmatch(name) for name in table["filename"])
 
 
 def write_tables(folder: Path, rows: pd.DataFrame, provenance: list[str]) -> None:
-    """Write the tables of `TABLES`, train_metadata.csv last; none of a test half without rows.
+    """Write `TABLES`, train_metadata.csv last; no test tables if the test half is empty.
 
     `rows` has a row per recording and the columns `half` ("train" or "test"), those of `METADATA`,
-    `score` (0.0 or 1.0), and those that `provenance` names.
+    `score` (0.0 or 1.0), and those of `provenance`.
     """
     train, test = (rows[rows["half"] == half] for half in ("train", "test"))
     write_table(rows[["filename", "half", *provenance]], folder / "provenance.csv")

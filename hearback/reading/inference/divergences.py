@@ -1,12 +1,12 @@
-"""Where in the recording, and in the text, learner and reference part ways.
+"""Where in the recording, and in the text, the learner diverges from the reference.
 
     divergences.csv
-      filename, position, word, start, end, cost, parts
+      filename, position, word, start, end, cost, diverges
 
-A line for every word of every text: where in the recording, in seconds, the aligned comparison
-finds it, the mean cosine distance there (0 to 2), and `parts`, 1 for the word in which the two are
-farthest apart. It is what to look at first when a score surprises; how well it finds the wrong word
-stands in docs/results.md.
+One line for each word of each text: its place in the recording, in seconds, according to the
+alignment, the mean cosine distance there (0 to 2), and `diverges`, 1 for the word with the largest
+distance. It helps to explain a surprising score. docs/results/aligned_comparison.md reports how
+often that word is the wrong one.
 """
 
 from collections.abc import Sequence
@@ -22,66 +22,68 @@ from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.models.alignment import Trace, word_spans
+from hearback.reading.models.alignment import AlignmentPath, word_spans
 from hearback.reading.models.load import load_scorer
 from hearback.reading.models.scorers import AlignedScorer
 from hearback.reading.pairs import Example, PairDataset, PairSource
-from hearback.reading.window_batches import batched
+from hearback.reading.window_batches import batch_by_window
 
 TABLE = "divergences.csv"
+COLUMNS = ["filename", "position", "word", "start", "end", "cost", "diverges"]
 
 
 def choose_fold(config: EnsembleConfig, assets: Path) -> FoldFiles:
-    """Return a fold of the ensemble's aligned model, of the heaviest where it has several.
+    """Return the first fold of the ensemble's aligned model with the largest weight.
 
-    Raises HearbackError where it has none.
+    Raises HearbackError where the ensemble has no aligned model.
     """
     for model in sorted(config.models, key=lambda model: -model.weight):
         files = FoldFiles(assets, model.name, model.folds[0])
         if read_fold_metadata(files)["recipe"]["pair"] == "aligned":
             return files
     raise HearbackError(
-        "none of the ensemble's models aligns; --divergences needs one: "
+        "none of the ensemble's models is an aligned one; --divergences needs one: "
         "python train.py --models modelali, then python get_config.py"
     )
 
 
 @torch.inference_mode()
-def trace_clips(
+def align_clips(
     model: AlignedScorer,
     source: PairSource,
     rows: Sequence[int],
     *,
     device: torch.device,
     progress: str | None = None,
-) -> dict[int, Trace]:
-    """Return how each row's learner, played as `source` does, follows its reference, by row."""
+) -> dict[int, AlignmentPath]:
+    """Return the alignment of each row's recording, at the speeds of `source`, by row."""
     model.to(device).eval()
     recipe = model.recipe
     examples = [Example(row, source.texts[row]) for row in rows]
     pairs = DataLoader(PairDataset(source, examples, recipe.pair), batch_size=None)
-    traces: dict[int, Trace] = {}
+    batches = batch_by_window(pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds)
+    paths: dict[int, AlignmentPath] = {}
     with tqdm(total=len(examples), desc=progress, unit="clip", disable=progress is None) as bar:
-        for batch in batched(pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds):
-            traces |= zip(batch.rows.tolist(), model.trace(batch.to(device)), strict=True)
+        for batch in batches:
+            paths |= zip(batch.rows.tolist(), model.alignment_paths(batch.to(device)), strict=True)
             bar.update(len(batch))
-    return traces
+    return paths
 
 
-def table_of(source: PairSource, traces: dict[int, Trace]) -> pd.DataFrame:
-    """Return a line for every word of the traced rows' texts, in the order of `traces`.
+def divergence_table(source: PairSource, paths: dict[int, AlignmentPath]) -> pd.DataFrame:
+    """Return a line for each word of the aligned rows' texts, in the order of `paths`.
 
-    `source` plays the recordings as they were traced; times are those of the recordings themselves.
+    `source` has the speeds that the clips were aligned at; times refer to the original recordings.
     """
     lines = []
-    for row, trace in traces.items():
+    for row, path in paths.items():
         text, speed = source.texts[row], source.speed_of(row)
         spans = word_spans(source.references.waveform(text), text)
-        costs = [trace.cost_between(*span) for span in spans]
-        # A word past the 16 s that are heard has no cost; where none has one, nothing is said.
+        costs = [path.cost_between(*span) for span in spans]
+        # A word beyond the 16 s window has no cost.
         worst = int(np.nanargmax(costs)) if np.isfinite(costs).any() else None
         for position, (word, span, cost) in enumerate(zip(text.split(), spans, costs, strict=True)):
-            start, end = (speed * seconds for seconds in trace.learner_between(*span))
+            start, end = (speed * seconds for seconds in path.learner_between(*span))
             lines.append(
                 {
                     "filename": source.filenames[row],
@@ -90,21 +92,20 @@ def table_of(source: PairSource, traces: dict[int, Trace]) -> pd.DataFrame:
                     "start": round(start, 2),
                     "end": round(end, 2),
                     "cost": cost,
-                    "parts": int(position == worst),
+                    "diverges": int(position == worst),
                 }
             )
-    columns = ["filename", "position", "word", "start", "end", "cost", "parts"]
-    return pd.DataFrame(lines, columns=columns)
+    return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def write_divergences(
     path: Path, files: FoldFiles, source: PairSource, rows: Sequence[int], device: torch.device
 ) -> None:
-    """Align some rows' learners with the model of a fold and write the table, whole."""
+    """Align the recordings of some rows with a fold's model and write the table."""
     model = load_scorer(files, read_fold_metadata(files))
     assert isinstance(model, AlignedScorer)
-    source = source.at_speeds(model.recipe.speed_by_grade)
-    traces = trace_clips(model, source, rows, device=device, progress="divergences")
-    table = table_of(source, {row: traces[row] for row in rows})
+    source = source.with_speeds(model.recipe.speed_by_grade)
+    paths = align_clips(model, source, rows, device=device, progress="divergences")
+    table = divergence_table(source, {row: paths[row] for row in rows})
     write_table(table, path)
     print(f"wrote {path}: {len(table)} words of {len(rows)} rows")

@@ -1,6 +1,5 @@
-"""From model_configs.json to scores, needing only what a competition runtime has."""
+"""From `model_configs.json` to `submission.csv`, with only the packages of a runtime."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,26 +8,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hearback.engine.audio.store import Store
-from hearback.engine.data.problems import BadInput, Problem, Report
+from hearback.engine.data.problems import Problem, Report
 from hearback.engine.data.tables import write_problems, write_table
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.ensemble.budget import show_duration
 from hearback.engine.errors import HearbackError
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.inference.deadline import Deadline, Outcome
 from hearback.reading.inference.divergences import choose_fold, write_divergences
-from hearback.reading.inference.predict import Predictions, predict_ensemble, predict_within
-from hearback.reading.pairs import PairSource
-from hearback.reading.references import (
-    OtherVoice,
-    References,
-    UnrenderedTexts,
-    missing_texts,
-    render_missing,
-)
-from hearback.reading.tables import metadata_path, read_metadata, read_submission_format
-from hearback.reading.voices import reopen_voice
+from hearback.reading.inference.ensemble_run import EnsembleRun, predict_ensemble
+from hearback.reading.inference.scoring_data import ScoringData, read_scoring_data
+from hearback.reading.inference.time_limit import Deadline
+from hearback.reading.tables import metadata_path
 from hearback.reading.words import score_table
 
 FOLDS = "submission_folds.json"
@@ -36,7 +26,12 @@ FOLDS = "submission_folds.json"
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """What `infer.py`'s command line says."""
+    """The options of `infer.py`.
+
+    `memory_gb` is the memory budget for loaded models, in GB (None: half of what is free).
+    `words` and `divergences` are files for the word scores and divergences (None: not written).
+    `time_limit` is in seconds from the start of the process (None: no limit).
+    """
 
     data: Path
     tts_data: Path
@@ -47,24 +42,44 @@ class InferenceOptions:
     device: str | None
     workers: int
     precision: str = "auto"
-    memory_gb: float | None = None  # that models may take at a time; None: half of what is free
-    words: Path | None = None  # where to write word scores, if wanted
-    divergences: Path | None = None  # where to write where learner and reference part, likewise
-    time_limit: float | None = None  # seconds from the process's start
+    memory_gb: float | None = None
+    words: Path | None = None
+    divergences: Path | None = None
+    time_limit: float | None = None
 
 
 def write_submission(options: InferenceOptions) -> None:
     """Score the test recordings and write the submission, with a score for every row.
 
-    A row that cannot be scored gets the training base rate of its task; all of them are listed in a
-    warning and in `submission_problems.csv` beside the submission. What concerns every row is a
-    HearbackError or BadInput: no table, no configuration, no weights, another voice. With
-    `options.words` the words of the texts are scored, too, and with `options.divergences` it is said
-    where in recording and text learner and reference part. With `options.time_limit`, what there is
-    no time for is left out and listed likewise; the ensemble of the folds that were run is written
-    to `submission_folds.json`, with which as --config the same scores come without a limit.
+    A row that cannot be scored gets the training base rate of its task and is listed in a warning
+    and in `submission_problems.csv` beside the submission. With `options.time_limit`, folds that do
+    not fit are left out and listed there too; `submission_folds.json` is the configuration of the
+    folds that were run, which as --config gives the same scores without a limit.
+
+    Raises HearbackError or BadInput for what concerns all rows: no table, no configuration, no
+    weights, another voice.
     """
     config = EnsembleConfig.load(options.config)
+    _check_options(options, config)
+    aligned = None if options.divergences is None else choose_fold(config, options.assets)
+    device = choose_device(options.device)
+    dtype = compute_dtype(device, options.precision)
+    report = Report()
+    data = read_scoring_data(options.data, options.tts_data, options.store, config, report)
+    run = _score(options, config, data, device, dtype)
+    if options.time_limit is not None:
+        _report_time_limit(options, run, data, report)
+    _save_folds(options, run, data)
+    scored = _write_scores(options.submission, config, run, data)
+    if options.words is not None:
+        _write_word_scores(options.words, run.config or config, run, data, scored)
+    if options.divergences is not None and aligned is not None:
+        write_divergences(options.divergences, aligned, data.source, scored, device)
+    write_problems(report, options.submission)
+
+
+def _check_options(options: InferenceOptions, config: EnsembleConfig) -> None:
+    """Raise HearbackError for options that the ensemble or each other rule out."""
     if options.words is not None and config.words is None:
         raise HearbackError(
             f"{options.config}: none of its models scores words; --words needs a token scorer: "
@@ -75,176 +90,101 @@ def write_submission(options: InferenceOptions) -> None:
             "--divergences takes a pass of its own after the scores, which --time_limit does not "
             "count: run it again without the limit"
         )
-    aligned = None if options.divergences is None else choose_fold(config, options.assets)
-    device = choose_device(options.device)
-    dtype = compute_dtype(device, options.precision)
-    report = Report()
-    path = metadata_path(options.data, "test")
-    metadata = read_metadata(path, report)
-    if any(problem.row in (None, 1) for problem in report.errors):
-        raise BadInput(report)
-    format_path = options.data / "submission_format.csv"
-    order = (
-        read_submission_format(format_path, metadata, report)
-        if format_path.exists()
-        else metadata["filename"].tolist()
-    )
-    recordings = Store.build(metadata, options.data, path, options.store, "test", report=report)
-    references = _references(metadata, options.tts_data, config, path, report)
-
-    faulty = {problem.row for problem in report.errors if problem.file == str(path)}
-    usable = metadata[~metadata["line"].isin(faulty)].reset_index(drop=True)
-    source = PairSource(usable, references, recordings)
-    config, predictions, heard = _score(
-        options, config, source, usable, device=device, dtype=dtype, report=report
-    )
-    scores = {
-        filename: score
-        for filename, score, is_heard in zip(
-            source.filenames, predictions.clips.tolist(), heard.tolist(), strict=True
-        )
-        if is_heard
-    }
-    tasks = dict(zip(metadata["filename"], metadata["task"], strict=True))
-    submission = pd.DataFrame(
-        {
-            "filename": order,
-            "score": [scores.get(name, config.base_rate(tasks.get(name))) for name in order],
-        }
-    )
-    write_table(submission, options.submission)
-    n_base_rate = sum(name not in scores for name in order)
-    print(f"wrote {options.submission}: {len(order)} rows, {n_base_rate} of them at the base rate")
-    rows = {filename: row for row, filename in enumerate(source.filenames)}
-    scored = [rows[filename] for filename in order if filename in scores]
-    if options.words is not None:
-        write_word_scores(options.words, config, source, predictions, scored)
-        if n_base_rate:
-            print(f"{options.words} lacks {n_base_rate} rows that could not be scored")
-    if options.divergences is not None and aligned is not None:
-        write_divergences(options.divergences, aligned, source, scored, device)
-    write_problems(report, options.submission)
 
 
 def _score(
     options: InferenceOptions,
     config: EnsembleConfig,
-    source: PairSource,
-    metadata: pd.DataFrame,
-    *,
+    data: ScoringData,
     device: torch.device,
     dtype: torch.dtype,
-    report: Report,
-) -> tuple[EnsembleConfig, Predictions, np.ndarray]:
-    """Return the ensemble that was run, its predictions, and which rows it heard, (rows,) bool."""
-    grades = metadata["grade"].to_numpy(dtype=str)
-    folds = options.submission.with_name(FOLDS)
-    if options.time_limit is None or not len(source):  # nothing takes no time
-        predictions = predict_ensemble(
-            config,
-            source,
-            grades,
-            options.assets,
-            device=device,
-            dtype=dtype,
-            n_workers=options.workers,
-            memory_gb=options.memory_gb,
-        )
-        folds.unlink(missing_ok=True)  # those of an earlier run would mislead
-        return config, predictions, np.ones(len(source), bool)
-    predictions, outcome = predict_within(
-        Deadline(options.time_limit),
+) -> EnsembleRun:
+    """Score the usable rows with the ensemble, within the time limit if there is one."""
+    limit = options.time_limit if len(data.source) else None
+    return predict_ensemble(
         config,
-        source,
-        grades,
+        data.source,
+        data.grades,
         options.assets,
+        deadline=None if limit is None else Deadline(limit),
         device=device,
         dtype=dtype,
         n_workers=options.workers,
         memory_gb=options.memory_gb,
     )
-    limit = show_duration(options.time_limit)
-    _report_outcome(options, outcome, metadata[~outcome.heard], limit, report)
-    if outcome.config is None:
-        folds.unlink(missing_ok=True)
-        n_unheard = np.count_nonzero(~outcome.heard)
-        print(f"within {limit} NOT ONE FOLD was finished: {n_unheard} rows have no score")
-        return config, predictions, outcome.heard
-    outcome.config.save(folds)
-    run = [
-        f"{model.name} {' '.join(map(str, model.folds))}" for model in outcome.config.models_to_run
-    ]
-    print(f"within {limit} these folds were run: {', '.join(run)}; written to {folds}")
-    return outcome.config, predictions, outcome.heard
 
 
-def _report_outcome(
-    options: InferenceOptions,
-    outcome: Outcome,
-    unheard: pd.DataFrame,
-    limit: str,
-    report: Report,
+def _report_time_limit(
+    options: InferenceOptions, run: EnsembleRun, data: ScoringData, report: Report
 ) -> None:
-    """Report what a time limit left no time for: folds, and the metadata's rows `unheard`."""
-    for what in outcome.left_out:
-        cure = f"raise --time_limit from {limit}, or accept what the others say"
+    """Report the folds and rows that the time limit left out."""
+    assert options.time_limit is not None
+    limit = show_duration(options.time_limit)
+    for what in run.left_out:
+        cure = f"raise --time_limit from {limit}, or accept the scores of the other folds"
         report.add(Problem(str(options.config), None, what, cure, "warning"))
     table = str(metadata_path(options.data, "test"))
-    for row in unheard.to_dict("records"):
-        what = f"not scored: the time limit of {limit} ended before a single fold had heard all"
-        cure = "raise --time_limit, or take a faster model: python get_config.py --time_limit"
+    for row in data.usable[~run.is_scored].to_dict("records"):
+        what = f"not scored: no fold was finished within the time limit of {limit}"
+        cure = "raise --time_limit, or use a faster model: python get_config.py --time_limit"
         report.add(Problem(table, row["line"], what, cure, filename=row["filename"]))
 
 
-def write_word_scores(
-    path: Path,
-    config: EnsembleConfig,
-    source: PairSource,
-    predictions: Predictions,
-    scored: Sequence[int],
-) -> None:
-    """Write a line for every word of the texts of the rows `scored`, in their order.
-
-    Where there are rows, but a time limit left no time for a model that scores words, nothing is
-    written.
-    """
-    if scored and predictions.words is None:
-        path.unlink(missing_ok=True)  # one of an earlier run would mislead
-        print(f"{path} is NOT WRITTEN: there was no time for a model that scores words")
+def _save_folds(options: InferenceOptions, run: EnsembleRun, data: ScoringData) -> None:
+    """Write which folds ran within a time limit, or remove the file of an earlier run."""
+    path = options.submission.with_name(FOLDS)
+    if options.time_limit is None or not len(data.source):
+        path.unlink(missing_ok=True)
         return
-    assert config.words is not None
-    filenames = [source.filenames[row] for row in scored]
-    texts = [source.texts[row] for row in scored]
-    log_odds = np.empty((0, 1, 2)) if predictions.words is None else predictions.words[scored]
-    table = score_table(filenames, texts, config.words.apply(log_odds))
-    write_table(table, path)
-    print(f"wrote {path}: {len(table)} words of {len(scored)} rows")
+    limit = show_duration(options.time_limit)
+    if run.config is None:
+        path.unlink(missing_ok=True)
+        n_missing = np.count_nonzero(~run.is_scored)
+        print(f"NO FOLD was finished within {limit}: {n_missing} rows have no score")
+        return
+    run.config.save(path)
+    folds = [
+        f"{model.name} {' '.join(map(str, model.folds))}" for model in run.config.models_to_run
+    ]
+    print(f"folds run within {limit}: {', '.join(folds)}; written to {path}")
 
 
-def _references(
-    metadata: pd.DataFrame, folder: Path, config: EnsembleConfig, path: Path, report: Report
-) -> References:
-    """Render what is missing in the ensemble's voice; report the rows whose text cannot be said."""
-    texts = metadata["expected_text"][metadata["expected_text"] != ""]
-    unsaid: dict[str, str] = {}
-    if missing := missing_texts(texts, folder):
-        try:
-            with contextlib.closing(reopen_voice(config.voice)) as voice:
-                render_missing(missing, voice, folder)
-        except OtherVoice:
-            raise
-        except UnrenderedTexts as error:
-            unsaid = error.failures
-        except (HearbackError, OSError) as error:  # no such voice here; a read-only folder
-            unsaid = dict.fromkeys(missing_texts(missing, folder), str(error))
-    for row in metadata[metadata["expected_text"].isin(unsaid)].to_dict("records"):
-        what = f"no reference speech for {row['expected_text']!r}: {unsaid[row['expected_text']]}"
-        cure = "render it before, with python preprocess.py"
-        report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"]))
-    references = References(folder)
-    if references.voice != config.voice:
-        raise HearbackError(
-            f"{folder}: its voice is {references.voice}; the ensemble was trained with "
-            f"{config.voice}. Render with that one, into another folder"
-        )
-    return references
+def _write_scores(
+    path: Path, config: EnsembleConfig, run: EnsembleRun, data: ScoringData
+) -> list[int]:
+    """Write the submission; return the scored rows of the source in its order."""
+    probabilities = run.predictions.clips
+    rows = {data.source.filenames[row]: row for row in np.flatnonzero(run.is_scored).tolist()}
+    scores = [
+        float(probabilities[rows[name]]) if name in rows else config.base_rate(data.tasks.get(name))
+        for name in data.order
+    ]
+    write_table(pd.DataFrame({"filename": data.order, "score": scores}), path)
+    scored = [rows[name] for name in data.order if name in rows]
+    n_base_rate = len(data.order) - len(scored)
+    print(f"wrote {path}: {len(data.order)} rows, {n_base_rate} of them at the base rate")
+    return scored
+
+
+def _write_word_scores(
+    path: Path, config: EnsembleConfig, run: EnsembleRun, data: ScoringData, scored: Sequence[int]
+) -> None:
+    """Write a line for every word of the `scored` rows' texts, in their order.
+
+    Nothing is written if a time limit left no time for a model that scores words.
+    """
+    words = run.predictions.words
+    n_missing = len(data.order) - len(scored)
+    if scored and words is None:
+        path.unlink(missing_ok=True)  # one of an earlier run would mislead
+        print(f"{path} is NOT WRITTEN: no time was left for a model that scores words")
+    else:
+        assert config.words is not None
+        filenames = [data.source.filenames[row] for row in scored]
+        texts = [data.source.texts[row] for row in scored]
+        log_odds = np.empty((0, 1, 2)) if words is None else words[scored]
+        table = score_table(filenames, texts, config.words.apply(log_odds))
+        write_table(table, path)
+        print(f"wrote {path}: {len(table)} words of {len(scored)} rows")
+    if n_missing:
+        print(f"{path} lacks {n_missing} rows that could not be scored")

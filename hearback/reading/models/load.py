@@ -1,11 +1,7 @@
-"""A fold's weights and their metadata, to disk and back.
+"""Load trained scorers, and copy what they need beside their weights.
 
-A fold that is done is three files: `<model>_<fold>.safetensors` (weights, fp16), `.oof.csv`
-(filename, score, pred) and `.json` (the metadata), written in this order; of a model that scores words
-four, with `.words.csv` (`hearback.reading.words`) before the metadata. The metadata holds the digests of the
-others, so a fold is done when its metadata is there and they fit it. A fold under way has one file,
-`.partial`, replaced after every epoch and in between. Models that read texts share one more, their
-backbone's `tokenizer_<digest>.json`. None of them can run code when it is read.
+Token scorers need their backbone's tokenizer, copied to `tokenizer_<digest>.json` in the assets;
+models with text vectors need a text embedder's directory in the assets.
 """
 
 import shutil
@@ -27,15 +23,17 @@ from hearback.reading.models.scorers import Scorer, build
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.recipe import Recipe
 
+METADATA_KEYS = ("recipe", "shape", "tokenizer")  # what `load_scorer` needs
+
 
 def training_command(files: FoldFiles) -> str:
-    """Return how a fold of the reading competition is trained, but for the folders."""
+    """Return the command that trains a fold, without the folders."""
     recipe, seed = split_seed(files.model)
     return f"python train_{recipe}.py --fold {files.fold}" + (f" --seed {seed}" if seed else "")
 
 
-def keep_tokenizer(tokenizer: Path, assets: Path) -> dict[str, str]:
-    """Copy a backbone's tokenizer beside the folds that need it; return its name and digest."""
+def save_tokenizer(tokenizer: Path, assets: Path) -> dict[str, str]:
+    """Copy a backbone's tokenizer into `assets`; return its name and digest for the metadata."""
     digest = sha256_of(tokenizer)
     target = assets / f"tokenizer_{digest[:16]}.json"
     if not target.exists() or sha256_of(target) != digest:
@@ -44,47 +42,49 @@ def keep_tokenizer(tokenizer: Path, assets: Path) -> dict[str, str]:
     return {"file": target.name, "sha256": digest}
 
 
-def name_embedder(embedder: TextEmbedder, assets: Path) -> dict[str, str]:
-    """Return the directory in `assets` and the digest of an embedder.
+def describe_embedder(embedder: TextEmbedder, assets: Path) -> dict[str, str]:
+    """Return an embedder's directory and digest, for the metadata.
 
-    Raises HearbackError where it lies elsewhere: infer.py takes all that it needs from `assets`.
+    Raises HearbackError if it is not in `assets`: infer.py needs it there.
     """
     directory = embedder.directory
     if directory.parent.resolve() != assets.resolve():
         raise HearbackError(f"{directory}: a text embedder must lie in {assets}; copy it there")
-    return {"directory": directory.name, "sha256": sha256_of(embedder.weights)}
+    return {"directory": directory.name, "sha256": sha256_of(embedder.weights_path)}
 
 
 def read_runnable_metadata(files: FoldFiles, voice: Mapping[str, Any]) -> FoldMetadata:
-    """Read the metadata of a fold that an ensemble of references in `voice` is to run.
+    """Read the metadata of a fold that an ensemble with references in `voice` can run.
 
-    Raises HearbackError where it cannot: a baseline, another voice's, an older version's.
+    Raises HearbackError for a baseline, another voice, or an older version's metadata.
     """
+    if not files.metadata.exists():
+        raise HearbackError(f"{files.metadata}: missing; train it with {training_command(files)}")
     fold_metadata = read_fold_metadata(files)
     if "baseline" in fold_metadata:
         raise HearbackError(
-            f"{files.metadata}: a baseline, there to be compared with, has no weights; write "
-            f"{files.model} out of the configuration with python get_config.py"
+            f"{files.metadata}: {files.model} is a baseline without weights; remove it from the "
+            "configuration with python get_config.py"
         )
     if fold_metadata.get("voice") != voice:
         raise HearbackError(f"{files.metadata}: trained with another voice than {dict(voice)}")
-    check_version(files, fold_metadata)
+    check_version(files, fold_metadata, METADATA_KEYS)
     return fold_metadata
 
 
 def load_scorer(files: FoldFiles, fold_metadata: FoldMetadata) -> Scorer:
-    """Load a finished fold's model on the CPU, in float32 and in evaluation mode."""
-    check_version(files, fold_metadata)
+    """Load a finished fold's model on the CPU, in float32 and evaluation mode."""
+    check_version(files, fold_metadata, METADATA_KEYS)
     tokenizer = None
     if kept := fold_metadata["tokenizer"]:
         tokenizer = files.assets / kept["file"]
         if not tokenizer.exists() or sha256_of(tokenizer) != kept["sha256"]:
-            raise HearbackError(f"{tokenizer}: missing, or not the one that {files.metadata} names")
+            raise HearbackError(f"{tokenizer}: missing, or not the one named in {files.metadata}")
     embedder = None
-    if used := fold_metadata.get("text_embedder"):  # metadata from before there were any do not say
+    if used := fold_metadata.get("text_embedder"):  # older metadata has no such key
         embedder = TextEmbedder(files.assets / used["directory"])
-        if sha256_of(embedder.weights) != used["sha256"]:
-            raise HearbackError(f"{embedder.directory}: not the one that {files.metadata} names")
+        if sha256_of(embedder.weights_path) != used["sha256"]:
+            raise HearbackError(f"{embedder.directory}: not the one named in {files.metadata}")
     return build_and_load(
         files,
         fold_metadata,

@@ -1,4 +1,4 @@
-"""From a recipe to a module: one class for each way in which learner and expected text meet."""
+"""The models: one class per way to compare the learner with the expected text."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,39 +13,46 @@ from torch import Tensor, nn
 from hearback.engine.audio.log_mel import log_mel
 from hearback.engine.errors import HearbackError
 from hearback.engine.whisper.backbone import BackboneModel, Part
-from hearback.engine.whisper.decoder import DecoderShape, WhisperDecoder
-from hearback.engine.whisper.encoder import FRAMES_PER_SECOND, EncoderShape, WhisperEncoder
+from hearback.engine.whisper.decoder import DecoderConfig, WhisperDecoder
+from hearback.engine.whisper.encoder import FRAMES_PER_SECOND, EncoderConfig, WhisperEncoder
 from hearback.engine.whisper.heads import Head, Pooler, VectorClassifier, VectorCosine
-from hearback.engine.whisper.token_logprobs import token_likelihoods
-from hearback.engine.whisper.tokenizer import TextReader
-from hearback.reading.models.alignment import AlignmentHead, Trace
+from hearback.engine.whisper.token_logprobs import token_log_probs
+from hearback.engine.whisper.tokenizer import TextTokenizer
+from hearback.reading.models.alignment import AlignmentPath
+from hearback.reading.models.alignment_head import AlignmentHead
 from hearback.reading.models.text_embedder import TextEmbedder
-from hearback.reading.models.token_head import TokenEvidence, TokenHead, TokenScores, log_odds
+from hearback.reading.models.token_head import DecoderOutput, TokenHead, TokenScores, log_odds
 from hearback.reading.pairs import WITH_TEXT_EMBEDDING
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import Batch
 
 N_CONTEXT = 2  # task, grade
-ALIGNMENT_HIDDEN = 64
+ALIGNMENT_HIDDEN = 64  # width of the alignment head's correction network
 
 
 class Scorer(BackboneModel, ABC):
-    """Batches to logits that the learners said the texts.
+    """Maps batches to logits that the learners said the texts.
 
-    Logits rather than probabilities: a sigmoid in half precision rounds a confident mistake to 0 or
-    1, whose logarithm is infinite.
+    Models return logits, not probabilities: in half precision, the sigmoid of a confident mistake
+    rounds to 0 or 1 and its log loss is infinite.
+
+    Attributes:
+        recipe: the model's recipe.
+        text_tokenizer: tokenizer of the expected texts, if the model needs one.
+        embedder: text embedder, if the model needs one.
+        negative_bias: learned offset of the logits of sampled negatives, used in training only.
     """
 
-    parts: ClassVar[tuple[Part, ...]] = ("encoder",)  # of the backbone
+    parts: ClassVar[tuple[Part, ...]] = ("encoder",)
 
     def __init__(self, recipe: Recipe, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.recipe = recipe
-        self.reader: TextReader | None = None
+        self.text_tokenizer: TextTokenizer | None = None
         self.embedder: TextEmbedder | None = None
-        self.encoder = WhisperEncoder(EncoderShape.from_config(config))
-        # Texts chosen because they are wrong raise the share of wrong ones in training, which must
-        # not lower the scores of real ones: how much it would is learned here, and left out after.
+        self.encoder = WhisperEncoder(EncoderConfig.from_config(config))
+        # Sampled negatives raise the share of incorrect texts in training, which must not lower the
+        # scores of real ones: this bias absorbs the shift and is not applied at inference.
         self.negative_bias = nn.Parameter(torch.zeros(()))
 
     @abstractmethod
@@ -53,54 +60,64 @@ class Scorer(BackboneModel, ABC):
         """Return (batch,) float32 logits."""
 
     def forward_with_words(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return (batch,) logits and the scores of the texts' words, None where it has none.
+        """Return (batch,) logits and the word scores, or None if the model has no word scores.
 
-        The latter are log-odds, (batch, most words + 1, 2), laid out as in `hearback.reading.words`.
+        Word scores are log-odds, (batch, max words + 1, 2), in the layout of
+        `hearback.reading.words`; NaN in the padding.
         """
         return self(batch), None
 
     def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return (batch,) logits to be judged by the labels, and () what else there is to lose."""
+        """Return (batch,) logits for the log loss, and a scalar auxiliary loss."""
         logits = self(batch) + self.negative_bias * batch.is_negative
         return logits, torch.zeros((), device=logits.device)
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
-        """Return what the untrained model knows, (batch, features), or None if that is nothing."""
+        """Return features for `init_from_pretrained`, (batch, features), or None without any."""
         return None
 
     def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
-        """Start from a logistic regression of (rows,) labels on (rows, features)."""
-        raise HearbackError(f"{self.recipe.name} has nothing to start from")
+        """Initialise the head from pretrained features.
+
+        Args:
+            features: (rows, features), from `pretrained_features`.
+            labels: (rows,) of 0 and 1.
+        """
+        raise HearbackError(f"{self.recipe.name} has no pretrained features")
 
     def load_pretrained(self, tensors: Mapping[Part, Mapping[str, Tensor]]) -> None:
-        """Load the backbone's parts, and freeze of them what the recipe says."""
+        """Load the backbone's weights; freeze the recipe's share of encoder layers."""
         self.encoder.load_pretrained(tensors["encoder"])
-        n_layers = self.encoder.shape.encoder_layers
+        n_layers = self.encoder.config.encoder_layers
         self.encoder.freeze_below(round(self.recipe.frozen_share * n_layers))
 
-    def shape(self) -> dict[str, int]:
+    def backbone_config(self) -> dict[str, int]:
         """Return the backbone's sizes under the names of a Transformers `config.json`."""
-        return self.encoder.shape.as_config()
+        return self.encoder.config.as_dict()
 
     def encode(self, batch: Batch) -> Tensor:
-        """Return the learners' frames and after them, where references are apart, each clip's.
+        """Encode the batch's waveforms, or use `batch.frames` if present.
 
-        That is (batch, or twice the batch, frames, width).
+        Returns:
+            (batch, frames, width) or, with separate references, (2 × batch, frames, width):
+            learners first, then the reference of each.
         """
         frames = batch.frames
         if frames is None:
-            frames = self.encoder(log_mel(batch.sounds, self.encoder.shape.num_mel_bins))
-        if batch.reference_of is None:
+            frames = self.encoder(
+                log_mel(batch.encoder_waveforms, self.encoder.config.num_mel_bins)
+            )
+        if batch.reference_index is None:
             return frames
-        return torch.cat([frames[: len(batch)], frames[len(batch) :][batch.reference_of]])
+        return torch.cat([frames[: len(batch)], frames[len(batch) :][batch.reference_index]])
 
 
 class JoinedScorer(Scorer):
-    """The comparison of the competition's winner: reference and learner in one waveform."""
+    """Reference and learner concatenated into one waveform, as the competition's winner did."""
 
     def __init__(self, recipe: Recipe, config: Mapping[str, Any]) -> None:
         super().__init__(recipe, config)
-        width = self.encoder.shape.d_model
+        width = self.encoder.config.d_model
         self.head = Head(
             width=width,
             n_context=N_CONTEXT,
@@ -117,10 +134,10 @@ class JoinedScorer(Scorer):
 
 
 class EmbeddingScorer(Scorer):
-    """Learner and text as two vectors, which only a classifier or their cosine brings together.
+    """Learner and text as two vectors, compared by a classifier or their cosine.
 
-    The learner's is pooled from the encoder's frames, the text's from those of its reference, or it
-    is a `TextEmbedder`'s.
+    The learner's vector is pooled from its encoder frames. The text's vector is a sentence
+    embedding (`TextEmbedder`) or pooled from the encoder frames of its reference.
     """
 
     def __init__(
@@ -128,7 +145,7 @@ class EmbeddingScorer(Scorer):
     ) -> None:
         super().__init__(recipe, config)
         self.embedder = embedder
-        width = self.encoder.shape.d_model
+        width = self.encoder.config.d_model
         self.pooler = Pooler(
             width, pooling=recipe.pooling, dropout=recipe.dropout, dropout_on=recipe.dropout_on
         )
@@ -147,11 +164,11 @@ class EmbeddingScorer(Scorer):
         return self.head(self._vectors(batch), batch.context).float()
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
-        """Return the untrained vectors, side by side, (batch, both widths)."""
+        """Return the vectors of learner and text, concatenated, (batch, both widths)."""
         return self._vectors(batch)
 
     def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
-        """Start from the scale of (rows, both widths) and the base rate of (rows,) labels."""
+        """Fit the head's z-scores on (rows, both widths) and its base rate on (rows,) labels."""
         self.head.init_from_pretrained(features, labels)
 
     def _vectors(self, batch: Batch) -> Tensor:
@@ -164,36 +181,40 @@ class EmbeddingScorer(Scorer):
 
     def _pool(self, batch: Batch, n_frames: Tensor) -> Tensor:
         frames = self.encode(batch)
-        # In half precision, what tells clips apart would drown in what they have in common.
+        # Pool in float32: differences between clips are small compared to their common mean.
         with torch.autocast(frames.device.type, enabled=False):
             return self.pooler.pool(frames.float(), frame_mask(frames, n_frames))
 
 
 class TokenScorer(Scorer):
-    """The decoder reads the expected text while it listens to the learner alone.
+    """Scores the expected text's tokens with the decoder, given the encoded learner.
 
-    With `token_score` "own" as the competition's first place had it: a token's own logit at its own
-    place, averaged over the text. With "likelihood" a `TokenHead`.
+    `recipe.token_score`:
+        likelihood: a `TokenHead` on each token's log-probability, predicted from the tokens before.
+        own: the mean over the text of each token's own logit at its own position, as the
+            competition's first place did.
     """
 
     parts = ("encoder", "decoder")
 
-    def __init__(self, recipe: Recipe, config: Mapping[str, Any], reader: TextReader) -> None:
+    def __init__(
+        self, recipe: Recipe, config: Mapping[str, Any], text_tokenizer: TextTokenizer
+    ) -> None:
         super().__init__(recipe, config)
-        self.reader = reader
-        self.decoder = WhisperDecoder(DecoderShape.from_config(config))
+        self.text_tokenizer = text_tokenizer
+        self.decoder = WhisperDecoder(DecoderConfig.from_config(config))
         self.head = (
-            TokenHead(self.decoder.shape.d_model, N_CONTEXT, recipe.dropout)
+            TokenHead(self.decoder.config.d_model, N_CONTEXT, recipe.dropout)
             if recipe.token_score == "likelihood"
             else None
         )
 
-    def shape(self) -> dict[str, int]:
+    def backbone_config(self) -> dict[str, int]:
         """Return the backbone's sizes under the names of a Transformers `config.json`."""
-        return self.encoder.shape.as_config() | self.decoder.shape.as_config()
+        return self.encoder.config.as_dict() | self.decoder.config.as_dict()
 
     def load_pretrained(self, tensors: Mapping[Part, Mapping[str, Tensor]]) -> None:
-        """Load the backbone's parts, and freeze of them what the recipe says."""
+        """Load encoder and decoder; freeze the recipe's share of encoder layers."""
         super().load_pretrained(tensors)
         self.decoder.load_state_dict(tensors["decoder"])
 
@@ -201,69 +222,69 @@ class TokenScorer(Scorer):
         """Return (batch,) float32 logits."""
         if self.head is None:
             return self._own_logits(batch)[: len(batch)]
-        return self.read(batch)[0].logits[: len(batch)]
+        return self.score_texts(batch)[0].logits[: len(batch)]
 
     def forward_with_words(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return (batch,) logits and, with a `TokenHead`, the scores of the texts' words."""
+        """Return (batch,) logits and, with a `TokenHead`, the word scores."""
         if self.head is None:
             return super().forward_with_words(batch)
         assert batch.texts is not None
-        scores, _ = self.read(batch)
-        log_probabilities = torch.stack([F.pad(scores.said, (0, 1)), scores.complete], dim=-1)
+        scores, _ = self.score_texts(batch)
+        log_probs = torch.stack([F.pad(scores.said, (0, 1)), scores.complete], dim=-1)
         n_words = batch.texts.n_words[:, None]
-        places = torch.arange(log_probabilities.shape[1], device=n_words.device)
-        beyond = torch.stack([places >= n_words, places > n_words], dim=-1)
-        words = log_odds(log_probabilities).masked_fill(beyond, float("nan"))
+        indices = torch.arange(log_probs.shape[1], device=n_words.device)
+        padding = torch.stack([indices >= n_words, indices > n_words], dim=-1)
+        words = log_odds(log_probs).masked_fill(padding, float("nan"))
         return scores.logits[: len(batch)], words[: len(batch)]
 
     def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return (batch,) logits to be judged by the labels, and () what else there is to lose.
+        """Return (batch,) logits for the log loss, and a scalar auxiliary loss.
 
-        That is what hard negatives and single words get wrong, weighed as the recipe says.
+        The auxiliary loss is the log loss of the hard negatives and of the words, each multiplied
+        by its weight in the recipe.
         """
         assert batch.texts is not None
         if self.head is None:
             logits = self._own_logits(batch)
             words = torch.zeros((), device=logits.device)
         else:
-            scores, _ = self.read(batch)
+            scores, _ = self.score_texts(batch)
             logits = scores.logits
             words = self.head.word_losses(scores, batch.texts).sum()
         hard_negatives = F.softplus(logits[len(batch) :] + self.negative_bias).sum()
         loss = self.recipe.hard_negative_weight * hard_negatives + self.recipe.word_loss * words
         return logits[: len(batch)] + self.negative_bias * batch.is_negative, loss
 
-    def read(self, batch: Batch) -> tuple[TokenScores, Tensor]:
-        """Return scores of all of the batch's texts and their words, and the features behind."""
+    def score_texts(self, batch: Batch) -> tuple[TokenScores, Tensor]:
+        """Return the scores of all texts of the batch, and the features of `TokenHead`."""
         assert batch.texts is not None and self.head is not None
         texts = batch.texts
         hidden = self._hidden(batch)
-        places = torch.arange(texts.words.shape[1], device=hidden.device)
-        of_text = places < texts.n_targets[:, None]
-        # Only where there is a target: the vocabulary is what costs here.
-        log_probabilities, best = token_likelihoods(
-            hidden[:, texts.n_prompt - 1 : -1][of_text],
+        positions = torch.arange(texts.word_ids.shape[1], device=hidden.device)
+        mask = positions < texts.n_targets[:, None]
+        # Skip the padding: the product with the vocabulary is the expensive step.
+        log_probs, best_log_probs = token_log_probs(
+            hidden[:, texts.n_prompt - 1 : -1][mask],
             self.decoder.embed_tokens.weight,
-            texts.tokens[:, texts.n_prompt :][of_text],
+            texts.tokens[:, texts.n_prompt :][mask],
         )
 
-        def lay(values: Tensor) -> Tensor:
-            laid = torch.zeros(of_text.shape, device=values.device)
-            return laid.masked_scatter(of_text, values)
+        def pad(values: Tensor) -> Tensor:
+            return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
 
         return self.head(
-            TokenEvidence(hidden, lay(log_probabilities), lay(best)),
+            DecoderOutput(hidden, pad(log_probs), pad(best_log_probs)),
             texts,
             (batch.n_frames / FRAMES_PER_SECOND)[texts.clips],
             batch.context[texts.clips],
         )
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
-        """Return what the untrained decoder makes of the texts, or None where that is not used."""
-        return None if self.head is None else self.read(batch)[1]
+        """Return the features of `TokenHead`, (texts, features), or None without that head."""
+        return None if self.head is None else self.score_texts(batch)[1]
 
     def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
-        """Start from a logistic regression of (rows,) labels on (rows, features)."""
+        """Initialise the classifier as a logistic regression of labels on (rows, features)."""
         assert self.head is not None
         self.head.classifier.init_from_pretrained(features, labels)
 
@@ -273,24 +294,27 @@ class TokenScorer(Scorer):
         return self.decoder(batch.texts.tokens, frames, batch.texts.clips)
 
     def _own_logits(self, batch: Batch) -> Tensor:
-        """Return the mean over a text's tokens of each token's logit in its own place, (texts,)."""
+        """Return the mean over each text's tokens of the token's logit at its position, (texts,).
+
+        The end of text is not counted.
+        """
         assert batch.texts is not None
         texts = batch.texts
         targets = texts.tokens[:, texts.n_prompt :]
         embedded = self.decoder.embed_tokens(targets)
         own = (self._hidden(batch)[:, texts.n_prompt :] * embedded).sum(-1).float()
-        places = torch.arange(own.shape[1], device=own.device)
-        of_text = places < texts.n_targets[:, None] - 1
-        return (own * of_text).sum(1) / of_text.sum(1)
+        positions = torch.arange(own.shape[1], device=own.device)
+        mask = positions < texts.n_targets[:, None] - 1
+        return (own * mask).sum(1) / mask.sum(1)
 
 
 class AlignedScorer(Scorer):
-    """Reference and learner through the same encoder, aligned frame to frame."""
+    """Reference and learner encoded separately, aligned frame by frame and compared."""
 
     def __init__(self, recipe: Recipe, config: Mapping[str, Any]) -> None:
         super().__init__(recipe, config)
         self.head = AlignmentHead(
-            self.encoder.shape.d_model, n_context=N_CONTEXT, hidden=ALIGNMENT_HIDDEN
+            self.encoder.config.d_model, n_context=N_CONTEXT, hidden=ALIGNMENT_HIDDEN
         )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -298,19 +322,19 @@ class AlignedScorer(Scorer):
         return self.head(*self._frames(batch), batch.context)
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
-        """Return what the untrained alignment tells, (batch, features)."""
+        """Return the features of the alignment, (batch, features)."""
         return self.head.features(*self._frames(batch), batch.context)
 
     def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
-        """Start from a logistic regression of (rows,) labels on (rows, features)."""
+        """Initialise the classifier as a logistic regression of labels on (rows, features)."""
         self.head.classifier.init_from_pretrained(features, labels)
 
-    def trace(self, batch: Batch) -> list[Trace]:
-        """Return how each learner of the batch follows its reference."""
+    def alignment_paths(self, batch: Batch) -> list[AlignmentPath]:
+        """Return the alignment path of each pair of the batch."""
         learner, reference, n_learner, n_reference = self._frames(batch)
         return [
-            self.head.trace(learner[place, :heard], reference[place, :said])
-            for place, (heard, said) in enumerate(
+            self.head.alignment_path(learner[i, :n_frames], reference[i, :n_reference_frames])
+            for i, (n_frames, n_reference_frames) in enumerate(
                 zip(n_learner.tolist(), n_reference.tolist(), strict=True)
             )
         ]
@@ -322,7 +346,7 @@ class AlignedScorer(Scorer):
 
 
 def frame_mask(frames: Tensor, n_frames: Tensor) -> Tensor:
-    """Return which of (batch, frames, width) are of the recording, (batch, frames) bool."""
+    """Return the (batch, frames) bool mask of frames before the padding of (batch, …) frames."""
     return torch.arange(frames.shape[1], device=frames.device) < n_frames[:, None]
 
 
@@ -332,10 +356,16 @@ def build(
     tokenizer: Path | None = None,
     embedder: TextEmbedder | None = None,
 ) -> Scorer:
-    """Build a recipe's model for a backbone of the sizes in `config`, its weights at random.
+    """Build a recipe's model with random weights.
 
-    Raises HearbackError where the recipe needs the backbone's `tokenizer` or an `embedder` and it
-    is not there.
+    Args:
+        recipe: the recipe.
+        config: the backbone's sizes, as in Transformers' `config.json`.
+        tokenizer: the backbone's tokenizer.json; required for token scorers.
+        embedder: required for the pairings in `WITH_TEXT_EMBEDDING`.
+
+    Raises:
+        HearbackError: the recipe needs a tokenizer or an embedder that is not given.
     """
     if recipe.pair == "joined":
         return JoinedScorer(recipe, config)
@@ -343,10 +373,10 @@ def build(
         return AlignedScorer(recipe, config)
     if recipe.pair in WITH_TEXT_EMBEDDING:
         if embedder is None:
-            raise HearbackError(f"{recipe.name} takes texts as vectors: it needs a text embedder")
+            raise HearbackError(f"{recipe.name} compares text embeddings: it needs a text embedder")
         return EmbeddingScorer(recipe, config, embedder)
     if recipe.pair != "tokens":
         return EmbeddingScorer(recipe, config)
     if tokenizer is None:
-        raise HearbackError(f"{recipe.name} reads texts: it needs its backbone's tokenizer.json")
-    return TokenScorer(recipe, config, TextReader(tokenizer))
+        raise HearbackError(f"{recipe.name} scores tokens: it needs its backbone's tokenizer.json")
+    return TokenScorer(recipe, config, TextTokenizer(tokenizer))

@@ -1,4 +1,4 @@
-"""From what a decoder makes of a text to scores of its words and of the whole."""
+"""Score words and texts from a decoder's token log-probabilities and hidden states."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from hearback.engine.whisper.heads import LogisticInitLinear
 from hearback.reading.window_batches import UNKNOWN, TextBatch
 
 CORRECTION_WIDTH = 256
-NATS = 4.0  # scale of the learned correction, so that it moves as fast as it can be needed
+CORRECTION_SCALE = 4.0  # nats per unit of the correction network's output
 SHARP, SOFT = 0.3, 1.0  # nats: temperatures of the soft minima
 LARGEST_LOGIT = 15.0
 FEATURES = (
@@ -31,11 +31,13 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Scores of texts read against recordings.
+    """Scores of texts given recordings.
 
-    `logits` (texts,) are those of the whole texts; `said` (texts, most words) and `complete`
-    (texts, most words + 1) are log-probabilities that a word was said, and that nothing is missing
-    before it or at the end; 0 where a text has no such word.
+    Attributes:
+        logits: (texts,) that the learner said the whole text.
+        said: (texts, max words) log-probabilities that each word was said; 0 in the padding.
+        complete: (texts, max words + 1) log-probabilities that no word is missing before this word
+            (last entry of a text: at its end); 0 in the padding.
     """
 
     logits: Tensor
@@ -44,27 +46,29 @@ class TokenScores:
 
 
 @dataclass(frozen=True)
-class TokenEvidence:
-    """What a decoder makes of texts that it reads against recordings.
+class DecoderOutput:
+    """A decoder's output for texts given recordings (teacher forcing).
 
-    `hidden` (texts, tokens, width) is its last layer; `log_probabilities` and `best` (texts,
-    targets) float32 are those of each target and of the likeliest token in its place.
+    Attributes:
+        hidden: (texts, tokens, width), last hidden states.
+        log_probs: (texts, targets) float32, log-probability of each target.
+        best_log_probs: (texts, targets) float32, that of the most likely token at its position.
     """
 
     hidden: Tensor
-    log_probabilities: Tensor
-    best: Tensor
+    log_probs: Tensor
+    best_log_probs: Tensor
 
 
 class TokenHead(nn.Module):
-    """Scores texts by what a pretrained decoder already knows, and by a correction to it.
+    """Scores words and texts from decoder outputs, with a learned correction.
 
-    The decoder gives each token a probability from the recording and the tokens before it. The
-    evidence for a token is its log-probability less that of the likeliest token, in nats: 0 where
-    the decoder would have said it too. A small network that sees the decoder's state before and
-    after the token adds to the evidence, at first nothing; it has two outputs, for the word and for
-    nothing missing before it. A word was said if all of its tokens were. `FEATURES` of the evidence
-    go to a linear layer that starts as a logistic regression.
+    The evidence for a token is its log-probability minus that of the most likely token at its
+    position, in nats: 0 if the decoder would have chosen it, negative otherwise. A small network on
+    the hidden states before and after the token adds a correction to the evidence, zero at
+    initialisation; it has two outputs: that the word was said, and that no word is missing before
+    it. A word was said if all of its tokens were. `FEATURES` of the evidence are the inputs of a
+    linear layer that is initialised as a logistic regression.
     """
 
     def __init__(self, width: int, n_context: int, dropout: float) -> None:
@@ -81,47 +85,51 @@ class TokenHead(nn.Module):
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        # Evidence to log-odds, for word and completeness: with no evidence against it, a token is
-        # taken for said (untrained, 2 fits speechocean762 well enough to start from).
+        # Evidence to log-odds, for word and completeness. The offset is positive: a token with zero
+        # evidence counts as said (2 fits speechocean762 well enough as an initial value).
         self.slope = nn.Parameter(torch.ones(2))
         self.offset = nn.Parameter(torch.full((2,), 2.0))
         self.classifier = LogisticInitLinear(len(FEATURES) + n_context)
 
     def forward(
-        self, heard: TokenEvidence, texts: TextBatch, seconds: Tensor, context: Tensor
+        self, output: DecoderOutput, texts: TextBatch, seconds: Tensor, context: Tensor
     ) -> tuple[TokenScores, Tensor]:
-        """Return the scores, and the features (texts, len(FEATURES) + n_context) behind them.
+        """Score texts.
 
-        `seconds` (texts,) is the length of the recording, `context` (texts, n_context).
+        Args:
+            output: the decoder's output for `texts`.
+            texts: the texts, tokenized.
+            seconds: (texts,), length of each text's recording.
+            context: (texts, n_context).
+
+        Returns:
+            The scores, and the classifier's features, (texts, len(FEATURES) + n_context).
         """
-        hidden, log_probabilities, best = heard.hidden, heard.log_probabilities, heard.best
-        before = self.norm_before(hidden[:, texts.n_prompt - 1 : -1])
-        after = self.norm_after(hidden[:, texts.n_prompt :])
-        correction = NATS * self.correction(torch.cat([before, after], dim=-1)).float()
-        evidence = (log_probabilities - best)[..., None] + correction
+        log_probs = output.log_probs
+        evidence = (log_probs - output.best_log_probs)[..., None] + self._correct(output, texts)
 
-        places = torch.arange(texts.words.shape[1], device=hidden.device)
-        is_end = places == texts.n_targets[:, None] - 1
-        of_word = places < texts.n_targets[:, None] - 1
-        is_start = torch.ones_like(of_word)
-        is_start[:, 1:] = texts.words[:, 1:] != texts.words[:, :-1]
-        is_start &= of_word | is_end  # the end of text is where the last word might be missing
+        positions = torch.arange(texts.word_ids.shape[1], device=log_probs.device)
+        is_end = positions == texts.n_targets[:, None] - 1
+        in_word = positions < texts.n_targets[:, None] - 1
+        is_start = torch.ones_like(in_word)
+        is_start[:, 1:] = texts.word_ids[:, 1:] != texts.word_ids[:, :-1]
+        is_start &= in_word | is_end  # the end of text shows whether the last word is missing
 
         token_odds = self.slope * evidence + self.offset
-        said = _by_word(F.logsigmoid(token_odds[..., 0]), of_word, texts)[:, :-1]
-        complete = _by_word(F.logsigmoid(token_odds[..., 1]), is_start, texts)
+        said = _sum_by_word(F.logsigmoid(token_odds[..., 0]), in_word, texts)[:, :-1]
+        complete = _sum_by_word(F.logsigmoid(token_odds[..., 1]), is_start, texts)
         word_evidence, completeness = evidence.unbind(-1)
-        n_tokens = of_word.sum(1)
+        n_tokens = in_word.sum(1)
         end = is_end.float()
         features = [
-            _mean(log_probabilities, of_word),
-            _mean(word_evidence, of_word),
-            _soft_minimum(word_evidence, of_word, SOFT),
-            _soft_minimum(word_evidence, of_word, SHARP),
-            (F.softplus(-word_evidence).log1p() * of_word).sum(1) / n_tokens.sqrt(),
+            _mean(log_probs, in_word),
+            _mean(word_evidence, in_word),
+            _soft_minimum(word_evidence, in_word, SOFT),
+            _soft_minimum(word_evidence, in_word, SHARP),
+            (F.softplus(-word_evidence).log1p() * in_word).sum(1) / n_tokens.sqrt(),
             _mean(completeness, is_start),
             _soft_minimum(completeness, is_start, SHARP),
-            (log_probabilities * end).sum(1),
+            (log_probs * end).sum(1),
             (completeness * end).sum(1),
             log_odds(said.sum(1) + complete.sum(1)),
             n_tokens.log(),
@@ -130,34 +138,39 @@ class TokenHead(nn.Module):
         stacked = torch.cat([torch.stack(features, dim=1), context.float()], dim=1)
         return TokenScores(self.classifier(stacked), said, complete), stacked
 
+    def _correct(self, output: DecoderOutput, texts: TextBatch) -> Tensor:
+        """Return the learned correction of the evidence, (texts, targets, 2), in nats."""
+        before = self.norm_before(output.hidden[:, texts.n_prompt - 1 : -1])
+        after = self.norm_after(output.hidden[:, texts.n_prompt :])
+        return CORRECTION_SCALE * self.correction(torch.cat([before, after], dim=-1)).float()
+
     def word_losses(self, scores: TokenScores, texts: TextBatch) -> Tensor:
-        """Return the log loss, in nats, of what is known of the words of each text, (texts,)."""
+        """Return the log loss of each text, summed over its known word targets, (texts,), nats."""
         losses = torch.zeros_like(scores.logits)
-        known = ((scores.said, texts.said), (scores.complete, texts.complete))
-        for log_probability, truth in known:
-            log_otherwise = torch.log(-torch.expm1(log_probability.clamp(max=-1e-6)))
-            loss = -torch.where(truth > 0.5, log_probability, log_otherwise)
-            losses = losses + (loss * (truth != UNKNOWN)).sum(1)
+        for log_prob, target in ((scores.said, texts.said), (scores.complete, texts.complete)):
+            log_complement = torch.log(-torch.expm1(log_prob.clamp(max=-1e-6)))
+            loss = -torch.where(target > 0.5, log_prob, log_complement)
+            losses = losses + (loss * (target != UNKNOWN)).sum(1)
         return losses
 
 
-def _by_word(values: Tensor, counted: Tensor, texts: TextBatch) -> Tensor:
-    """Sum (texts, targets) where `counted` by word; the end of text counts as one more word."""
+def _sum_by_word(values: Tensor, mask: Tensor, texts: TextBatch) -> Tensor:
+    """Sum (texts, targets) by word where `mask`; the end of text counts as one more word."""
     sums = torch.zeros(*texts.complete.shape, device=values.device)
-    return sums.scatter_add(1, texts.words, values * counted)
+    return sums.scatter_add(1, texts.word_ids, values * mask)
 
 
-def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    return (values * counted).sum(1) / counted.sum(1)
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum(1) / mask.sum(1)
 
 
-def _soft_minimum(values: Tensor, counted: Tensor, temperature: float) -> Tensor:
-    weights = (-values / temperature).masked_fill(~counted, float("-inf")).softmax(1)
+def _soft_minimum(values: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    weights = (-values / temperature).masked_fill(~mask, float("-inf")).softmax(1)
     return (weights * values).sum(1)
 
 
 def log_odds(log_probability: Tensor) -> Tensor:
-    """Return the log-odds of log-probabilities, kept within `LARGEST_LOGIT` of zero."""
+    """Convert log-probabilities to log-odds, clamped to ±`LARGEST_LOGIT`."""
     log_probability = log_probability.clamp(max=-1e-6)
     unbounded = log_probability - torch.log(-torch.expm1(log_probability))
     return unbounded.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)

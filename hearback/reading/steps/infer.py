@@ -9,11 +9,11 @@ from hearback.reading.inference.divergences import TABLE as DIVERGENCES
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.words import TABLE as WORDS
 
-BESIDE = Path()  # no file: a flag without its path
+BESIDE = Path()  # a flag without a path: the file is beside the submission
 
 
 def main() -> None:
-    """Parse and run."""
+    """Parse the command line and run."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
@@ -21,31 +21,31 @@ def main() -> None:
     add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
     add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
     add("--config", type=Path, default=Path("model_configs.json"), help="the ensemble")
-    add("--submission", type=Path, default=Path("submission.csv"), help="to write")
+    add("--submission", type=Path, default=Path("submission.csv"), help="file to write")
     for flag, table, what in (
-        ("--words", WORDS, "also score the words"),
-        (
-            "--divergences",
-            DIVERGENCES,
-            "also say where in recording and text the reference is left",
-        ),
+        ("--words", WORDS, "also write scores of the words"),
+        ("--divergences", DIVERGENCES, "also write where learner and reference diverge"),
     ):
-        where = f"{what}, in this file (default: {table} beside the submission)"
-        add(flag, type=Path, nargs="?", const=BESIDE, metavar="PATH", help=where)
-    add("--device", help="cpu, cuda, … (default: a GPU where there is one)")
+        description = f"{what} to this file (default: {table} beside the submission)"
+        add(flag, type=Path, nargs="?", const=BESIDE, metavar="PATH", help=description)
+    add("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     add(
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="of the matrix products; auto is half where the device computes in it, else float32",
+        help="of the matrix products; auto: half precision if the device has it, else float32",
     )
-    add("--memory_gb", type=float, help="for models at a time (default: half of what is free)")
+    add(
+        "--memory_gb",
+        type=float,
+        help="memory budget for loaded models, in GB (default: half of what is free)",
+    )
     add("--workers", type=int, default=0, help="processes that load recordings")
     add(
         "--time_limit",
         type=parse_duration,
-        help="from the start of the process (2h, 1h30m, 45m): run the folds that lower the log "
-        "loss most for their time, leave out the others, and say which",
+        help="limit from the start of the process (2h, 1h30m, 45m): run the folds that lower the "
+        "log loss most for their time, and list the folds that are left out",
     )
     arguments = parser.parse_args()
     if arguments.words == BESIDE:

@@ -1,13 +1,13 @@
-"""Step 1: check the tables and the recordings, and render a reference for every expected text.
+"""Step 1: check tables and recordings, and render a reference for every expected text.
 
     python preprocess.py
 
-Reads data/train_metadata.csv, train_labels.csv, test_metadata.csv and submission_format.csv, those
-that are there, and their recordings. Writes the recordings at 16 kHz to store/ and the references
-to tts_data/; so are texts that are nearly those of the training data (--hard_negatives), which models
-train on, and hard_negatives.csv, which lists those asked for last. Run again, also after it was
-killed, it does only what is missing. Every problem is reported, not the first; problems of the
-training data end it with status 2, those of the test data are warnings.
+Reads those of data/train_metadata.csv, train_labels.csv, test_metadata.csv and
+submission_format.csv that exist, and their recordings. Writes the recordings at 16 kHz to store/,
+and to tts_data/ the references, the references of hard negatives of the training texts
+(--hard_negatives) and their table, hard_negatives.csv. Can be run again, also after it was killed:
+only missing parts are computed. Every problem is reported, not only the first; problems of the
+training data give exit status 2, those of the test data are warnings.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.audio.store import Store
+from hearback.engine.audio.store_builder import build_store
 from hearback.engine.cli import parser, run
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.errors import HearbackError
@@ -28,7 +28,8 @@ from hearback.reading.hard_negatives import (
     generate_hard_negatives,
     write_hard_negatives,
 )
-from hearback.reading.references import References, UnrenderedTexts, render_missing
+from hearback.reading.references import References
+from hearback.reading.render import UnrenderedTexts, render_missing
 from hearback.reading.tables import (
     metadata_path,
     read_labels,
@@ -39,12 +40,12 @@ from hearback.reading.voices import BACKENDS, SPEED, open_voice
 from hearback.reading.voices.hibari import VOICE as HIBARI_VOICE
 from hearback.reading.voices.melo import MODEL_DIR, PYTHON
 
-N_HARD_NEGATIVES = 2  # a text, so that not every epoch has the same
+N_HARD_NEGATIVES = 2  # per text, so that epochs differ
 
 
 @dataclass(frozen=True)
 class Split:
-    """The training data or the test data, as read, with its own problems."""
+    """The training or test data, and their problems."""
 
     table: Path
     metadata: pd.DataFrame
@@ -58,22 +59,28 @@ def arguments() -> argparse.Namespace:
     flags.add_argument("--data", type=Path, default=Path("data"), help="tables and recordings")
     flags.add_argument("--tts_data", type=Path, default=Path("tts_data"), help="references")
     flags.add_argument("--store", type=Path, default=Path("store"), help="recordings at 16 kHz")
-    flags.add_argument("--voice", choices=BACKENDS, default=BACKENDS[0], help="who speaks")
-    flags.add_argument("--speed", type=float, default=SPEED, help="1 is the voice's own pace")
-    flags.add_argument("--hibari_voice", default=HIBARI_VOICE, help="a voice of hibari")
-    flags.add_argument("--melo_python", type=Path, default=PYTHON, help="MeloTTS's own python")
-    flags.add_argument("--melo_model", type=Path, default=MODEL_DIR, help="MeloTTS's files")
-    flags.add_argument("--melo_device", default="cpu", help="where MeloTTS runs")
+    flags.add_argument(
+        "--voice", choices=BACKENDS, default=BACKENDS[0], help="text-to-speech backend"
+    )
+    flags.add_argument("--speed", type=float, default=SPEED, help="1 is the voice's normal speed")
+    flags.add_argument("--hibari_voice", default=HIBARI_VOICE, help="hibari's voice")
+    flags.add_argument(
+        "--melo_python", type=Path, default=PYTHON, help="python of MeloTTS's environment"
+    )
+    flags.add_argument(
+        "--melo_model", type=Path, default=MODEL_DIR, help="folder of MeloTTS's files"
+    )
+    flags.add_argument("--melo_device", default="cpu", help="device of MeloTTS")
     flags.add_argument(
         "--hard_negatives",
         type=int,
-        help=f"so many for each training text, rendered too; 0: none (default: {N_HARD_NEGATIVES})",
+        help=f"hard negatives per training text, 0 for none (default: {N_HARD_NEGATIVES})",
     )
-    flags.add_argument("--seed", type=int, default=42, help="of the hard negatives")
+    flags.add_argument("--seed", type=int, default=42, help="random seed of the hard negatives")
     flags.add_argument(
-        "--jobs", type=int, help="processes that render (default: one for each processor)"
+        "--jobs", type=int, help="rendering processes (default: one for each processor)"
     )
-    flags.add_argument("--strict", action="store_true", help="warnings end it with status 2 too")
+    flags.add_argument("--strict", action="store_true", help="exit with status 2 for warnings, too")
     args = flags.parse_args()
     for name in ("hard_negatives", "seed"):
         if (getattr(args, name) or 0) < 0:
@@ -84,7 +91,7 @@ def arguments() -> argparse.Namespace:
 
 
 def read_split(name: str, args: argparse.Namespace) -> Split | None:
-    """Check the tables and recordings of "train" or "test" and store the recordings, if there."""
+    """Check and store the data of "train" or "test"; None if there is no such table."""
     table = metadata_path(args.data, name)
     if not table.is_file():
         return None
@@ -95,42 +102,42 @@ def read_split(name: str, args: argparse.Namespace) -> Split | None:
         read_labels(labels, metadata, report)
     if name == "test" and listed.is_file():
         read_submission_format(listed, metadata, report)
-    store = Store.build(metadata, args.data, table, args.store, name, report=report)
+    store = build_store(metadata, args.data, table, args.store, name, report=report)
     return Split(table, metadata, len(store), report)
 
 
 def hard_negatives_of(
     train: Split | None, args: argparse.Namespace
 ) -> dict[str, tuple[HardNegative, ...]]:
-    """Return text -> `--hard_negatives` hard negatives for each text of the training data."""
+    """Return the hard negatives of each training text."""
     if args.hard_negatives == 0 or (args.hard_negatives is None and train is None):
         return {}
     if train is None:
         raise HearbackError(
-            f"--hard_negatives are those of the training texts, and {args.data} has no "
-            "train_metadata.csv: put it there, or leave the flag out"
+            f"--hard_negatives needs the training texts, and {args.data} has no "
+            "train_metadata.csv: put it there, or omit the flag"
         )
     texts = filter(has_words, train.metadata["expected_text"])
-    n_wanted = N_HARD_NEGATIVES if args.hard_negatives is None else args.hard_negatives
-    return generate_hard_negatives(texts, n_wanted, args.seed)
+    n_per_text = N_HARD_NEGATIVES if args.hard_negatives is None else args.hard_negatives
+    return generate_hard_negatives(texts, n_per_text, args.seed)
 
 
-def keep_hard_negatives(
+def save_hard_negatives(
     hard_negatives: Mapping[str, tuple[HardNegative, ...]], references: References, folder: Path
 ) -> None:
-    """Write the table of the hard negatives that have a reference, and say how many have none."""
-    spoken = {
-        text: [made for made in several if made.text in references]
+    """Write the table of the hard negatives with a reference, and print their number."""
+    rendered = {
+        text: [negative for negative in several if negative.text in references]
         for text, several in hard_negatives.items()
     }
-    write_hard_negatives(spoken, folder)
-    n_drawn, n_spoken = (sum(map(len, table.values())) for table in (hard_negatives, spoken))
-    print(f"{n_spoken} hard negatives of {len(spoken)} texts", end="")
-    print(f"; {n_drawn - n_spoken} that the voice cannot say left out" * (n_spoken < n_drawn))
+    write_hard_negatives(rendered, folder)
+    n_drawn, n_rendered = (sum(map(len, table.values())) for table in (hard_negatives, rendered))
+    print(f"{n_rendered} hard negatives of {len(rendered)} texts", end="")
+    print(f"; {n_drawn - n_rendered} without a reference left out" * (n_rendered < n_drawn))
 
 
 def render(splits: Iterable[Split], hard_negatives: Iterable[str], args: argparse.Namespace) -> int:
-    """Render the texts that lack a reference; return how many. Failures go into the reports."""
+    """Render missing references; return their number. Failures go into the reports."""
     options = {
         "hibari": {"voice": args.hibari_voice},
         "melo": {
@@ -142,8 +149,8 @@ def render(splits: Iterable[Split], hard_negatives: Iterable[str], args: argpars
     texts = [text for split in splits for text in split.metadata["expected_text"]]
     voice = open_voice(args.voice, args.speed, **options[args.voice])
     try:
-        wanted = [*filter(has_words, texts), *hard_negatives]
-        return render_missing(wanted, voice, args.tts_data, jobs=args.jobs)
+        all_texts = [*filter(has_words, texts), *hard_negatives]
+        return render_missing(all_texts, voice, args.tts_data, jobs=args.jobs)
     except UnrenderedTexts as error:
         for split in splits:
             split.report.extend(unrendered(split, error.failures))
@@ -153,12 +160,12 @@ def render(splits: Iterable[Split], hard_negatives: Iterable[str], args: argpars
 
 
 def has_words(text: str) -> bool:
-    """Return whether there is anything to say; where not, the table's check has reported it."""
+    """Return whether a text has words; if not, the check of the table has reported it."""
     return any(character.isalnum() for character in text)
 
 
 def unrendered(split: Split, failures: Mapping[str, str]) -> Iterable[Problem]:
-    """Yield a problem for each row whose text the voice cannot say."""
+    """Yield a problem for each row with a text that the voice failed to render."""
     for row in split.metadata.itertuples():
         if row.expected_text in failures:
             what = f"no reference for {row.expected_text!r}: {failures[row.expected_text]}"
@@ -167,7 +174,7 @@ def unrendered(split: Split, failures: Mapping[str, str]) -> Iterable[Problem]:
 
 
 def whole_report(train: Split | None, test: Split | None) -> Report:
-    """Join the reports. What is wrong with single test rows is a warning: infer.py copes."""
+    """Join the reports. Errors in single test rows become warnings: infer.py handles them."""
     report = Report(train.report.problems if train else [])
     for problem in test.report.problems if test else []:
         single_row = problem.filename is not None or (problem.row or 0) > 1
@@ -187,7 +194,7 @@ def main() -> int:
         )
     try:
         hard_negatives = hard_negatives_of(train, args)
-        more = [made.text for several in hard_negatives.values() for made in several]
+        more = [each.text for several in hard_negatives.values() for each in several]
         n_rendered = render(splits, more, args)
     finally:
         report = whole_report(train, test)
@@ -200,7 +207,7 @@ def main() -> int:
     if seconds:
         print(f"; {sum(seconds) / len(seconds):.1f} s on average, {max(seconds):.1f} s at most")
     if hard_negatives:
-        keep_hard_negatives(hard_negatives, references, args.tts_data)
+        save_hard_negatives(hard_negatives, references, args.tts_data)
     return 2 if report.errors or (args.strict and report.warnings) else 0
 
 

@@ -1,4 +1,4 @@
-"""Train every model and fold that is not yet done, then show the table of check_models.py."""
+"""Step 2: train every model and fold that is not done yet, then print their scores."""
 
 from hearback.engine import cli
 from hearback.engine.launch import command
@@ -10,7 +10,7 @@ from hearback.reading.steps import check_models
 
 
 def competition() -> Competition:
-    """Return this competition's recipes and how they are trained."""
+    """Return the reading competition's part of the training command."""
     return Competition(
         description=__doc__,
         recipes=recipe.find_recipes(),
@@ -22,7 +22,7 @@ def competition() -> Competition:
 
 
 def main() -> int:
-    """Train what is missing; return 1 where a fold is not trained."""
+    """Train all missing folds; return 1 if a fold is not trained."""
     return command.main(competition())
 
 

@@ -1,0 +1,1 @@
+"""submission.zip of the reading competition: packing, main.py and a dry run."""

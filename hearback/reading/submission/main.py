@@ -1,9 +1,8 @@
 """Score data/ and write submission.csv beside this file: main.py of the competition's submission.
 
-`python -m hearback.reading.submission.pack` packs it with what it needs; flags are those of infer.py, after the
-ones that were packed. Before anything is scored every row of submission.csv gets the base rate of
-its task (`hearback.engine.submission.runtime`). As rendering starts processes that import this file again, nothing
-happens when it is imported.
+`python -m hearback.reading.submission.pack` packs it. Its flags are those of infer.py, and override
+the packed ones. Every row first gets the base rate of its task, so that there is a submission even
+if scoring fails. Importing this file has no effect: processes that render texts import it again.
 """
 
 import csv
@@ -25,14 +24,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def write_base_rates() -> None:
-    """Write a submission of base rates: what the rows have in common with the training's."""
+    """Write a submission with the training base rate of each row's task."""
     rates = json.loads((HERE / "model_configs.json").read_text(encoding="utf-8"))["base_rates"]
     metadata = read_rows(DATA / "test_metadata.csv")
     tasks = {row["filename"].strip(): row["task"].strip() for row in metadata}
-    wanted = DATA / "submission_format.csv"
-    names = [
-        row["filename"].strip() for row in (read_rows(wanted) if wanted.exists() else metadata)
-    ]
+    table = DATA / "submission_format.csv"
+    names = [row["filename"].strip() for row in (read_rows(table) if table.exists() else metadata)]
     with SUBMISSION.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("filename", "score"))
@@ -40,8 +37,8 @@ def write_base_rates() -> None:
 
 
 def score(scratch: Path) -> None:
-    """Run infer.py, with what it writes on the way in `scratch`; it exits with its status."""
-    # Rendered references are added to them, and this folder may be read-only.
+    """Run infer.py with temporary files in `scratch`, and exit with its status."""
+    # Rendered references are added to the folder, and the packed one may be read-only.
     shutil.copytree(HERE / "tts_data", scratch / "tts_data")
     runtime.set_flags(
         "infer.py",
@@ -54,7 +51,7 @@ def score(scratch: Path) -> None:
         submission=SUBMISSION,
     )
     from hearback.engine import cli  # noqa: PLC0415
-    from hearback.reading.steps import infer  # noqa: PLC0415  (base rates come first)
+    from hearback.reading.steps import infer  # noqa: PLC0415  (base rates are written first)
 
     cli.run(infer.main)
 

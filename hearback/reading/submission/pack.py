@@ -1,13 +1,14 @@
-"""submission.zip: all that the competition's runtime needs to score data/, and nothing more.
+"""Pack submission.zip: everything that the competition's runtime needs to score data/.
 
     python -m hearback.reading.submission.pack --time_limit 2h
 
-As `hearback.engine.submission.archive` lays it out: main.py (hearback/reading/submission/main.py), the code of infer.py, the
-ensemble and its folds with the tokenizers they share, and
+`hearback.engine.submission.archive` describes the layout: main.py (a copy of
+hearback/reading/submission/main.py), the modules that infer.py imports, the ensemble and its folds
+with the tokenizers that they share. In addition there are
 
     infer_flags.json     flags that main.py passes to infer.py
-    tts_data/            the references, and whose voice they are
-    packages/            what rendering an unknown text needs: wheels, unpacked, as compiled parts
+    tts_data/            the reference speech and its voice
+    packages/            wheels for rendering unknown texts; unpacked, because compiled modules
                          cannot be imported from a zip
 """
 
@@ -25,16 +26,16 @@ from hearback.engine import cli
 from hearback.engine.ensemble.budget import parse_duration
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
-from hearback.engine.project import PACKAGE, ROOT, SHIPPED
+from hearback.engine.project import SHIPPED
 from hearback.engine.submission.archive import (
     RUNTIME,
     Entries,
     Faults,
+    add_arguments,
     check_weights,
-    declare,
+    common_entries,
     find_code,
     find_folds,
-    lay_out,
     listed_packages,
     within,
     write_submission,
@@ -42,13 +43,12 @@ from hearback.engine.submission.archive import (
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.engine.whisper.pretrained import HUB_FILES
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.inference.deadline import check_can_choose
+from hearback.reading.inference.time_limit import check_can_schedule
 from hearback.reading.models.load import load_scorer, read_runnable_metadata, training_command
 from hearback.reading.references import INDEX, References
 from hearback.reading.references import VOICE as VOICE_FILE
 from hearback.reading.voices.hibari import VOICE
 
-SCRIPT = PACKAGE / "reading" / "steps" / "infer.py"
 MAIN = Path(__file__).with_name("main.py")
 VOICE_WHEELS = SHIPPED / "requirements" / "voice.txt"
 PYTHON = "3.12"
@@ -57,7 +57,7 @@ PLATFORM = "manylinux_2_28_x86_64"
 
 @dataclass(frozen=True)
 class PackingOptions:
-    """What the command line says."""
+    """The command line's options."""
 
     assets: Path
     config: Path
@@ -69,10 +69,10 @@ class PackingOptions:
 
 
 def pack(options: PackingOptions) -> Path:
-    """Write the zip and return its path; HearbackError says all that is missing or wrong."""
+    """Write the zip and return its path; HearbackError lists everything missing or wrong."""
     config = EnsembleConfig.load(options.config)
     faults = Faults()
-    code = find_code([MAIN, SCRIPT], ROOT, listed_packages(RUNTIME), faults)
+    code = find_code(MAIN, listed_packages(RUNTIME), faults)
     folds = find_folds(
         config.models_to_run,
         options.assets,
@@ -84,20 +84,20 @@ def pack(options: PackingOptions) -> Path:
     packages: Entries = {}
     if why_not := why_no_wheels(config.voice):
         print(
-            f"WARNING: {why_not}, so the runtime can render no text: rows whose text is not among "
-            f"those of {options.tts_data} will get the base rate of their task"
+            f"WARNING: {why_not}, so the runtime cannot render texts: rows with a text that is not "
+            f"in {options.tts_data} will get the base rate of their task"
         )
-    elif not faults:  # bringing wheels may take a while
-        packages = unpack_wheels(bring_wheels(VOICE_WHEELS, options.wheels))
+    elif not faults:  # a download may take a while
+        packages = unpack_wheels(get_wheels(VOICE_WHEELS, options.wheels))
     faults.raise_if_any()
     entries: Entries = {
-        **lay_out(MAIN, code, options.config),
+        **common_entries(MAIN, code, options.config),
         "infer_flags.json": json.dumps(flags).encode(),
         **folds,
         **references,
         **packages,
     }
-    cure = "Run fewer folds: python get_config.py --time_limit chooses those that are worth most"
+    cure = "Run fewer folds: python get_config.py --time_limit chooses the most valuable ones"
     write_submission(entries, options.submission, options.limit_gb, cure)
     return options.submission
 
@@ -108,7 +108,7 @@ def check_time_limit(config: EnsembleConfig, options: PackingOptions, faults: Fa
         return []
     try:
         parse_duration(options.time_limit)
-        check_can_choose(config)
+        check_can_schedule(config)
     except ValueError as error:
         faults.append(f"--time_limit: {error}")
     except HearbackError as error:
@@ -117,9 +117,9 @@ def check_time_limit(config: EnsembleConfig, options: PackingOptions, faults: Fa
 
 
 def files_to_pack(files: FoldFiles, config: EnsembleConfig) -> Iterator[Path]:
-    """Return what infer.py reads of a fold, which is loaded as the runtime will load it.
+    """Return the files of a fold that infer.py reads, after loading it as the runtime will.
 
-    Raises HearbackError where the runtime could not.
+    Raises HearbackError if it cannot be loaded.
     """
     fold_metadata = read_runnable_metadata(files, config.voice)
     check_weights(files, fold_metadata, training_command(files))
@@ -128,7 +128,7 @@ def files_to_pack(files: FoldFiles, config: EnsembleConfig) -> Iterator[Path]:
 
 
 def files_of_fold(files: FoldFiles, fold_metadata: FoldMetadata) -> Iterator[Path]:
-    """Yield what infer.py reads of a fold: weights, metadata, and what it shares with others."""
+    """Yield the files of a fold that infer.py reads: weights, metadata, and shared files."""
     yield from (files.weights, files.metadata)
     if tokenizer := fold_metadata["tokenizer"]:
         yield files.assets / tokenizer["file"]
@@ -146,8 +146,8 @@ def find_references(config: EnsembleConfig, folder: Path, faults: Faults) -> dic
         references = References(folder)
         if references.voice != config.voice:
             raise HearbackError(
-                f"{folder}: another voice's references than the ensemble was trained with; give "
-                "the folder of the training, --tts_data"
+                f"{folder}: its references are in another voice than the ensemble was trained "
+                "with; set --tts_data to the folder that training used"
             )
         root = folder.resolve()
         recordings = (references.path(text) for text in references.texts)
@@ -159,7 +159,7 @@ def find_references(config: EnsembleConfig, folder: Path, faults: Faults) -> dic
 
 
 def why_no_wheels(voice: Mapping[str, str | float | int]) -> str | None:
-    """Return why no wheels make this voice speak in the runtime, or None where they do."""
+    """Return why no wheel can render this voice in the runtime, or None if one can."""
     pinned = f"hibari-tts {listed_packages(VOICE_WHEELS)['hibari-tts']}"
     if voice.get("backend") != "hibari":
         return f"the voice is {voice.get('backend')}, which needs an environment of its own"
@@ -167,20 +167,19 @@ def why_no_wheels(voice: Mapping[str, str | float | int]) -> str | None:
         return f"hibari's wheel has no voice {voice.get('voice')}"
     if voice.get("package_version") != pinned:
         return (
-            f"the references are {voice.get('package_version')}'s, and the wheel in "
-            f"{VOICE_WHEELS.name} is {pinned}'s"
+            f"the references were rendered by {voice.get('package_version')}, but "
+            f"requirements/{VOICE_WHEELS.name} has {pinned}"
         )
     return None
 
 
-def bring_wheels(requirements: Path, folder: Path) -> list[Path]:
-    """Return the wheels that a requirements file names by version and digest.
+def get_wheels(requirements: Path, folder: Path) -> list[Path]:
+    """Return the wheels that a requirements file pins by version and digest.
 
-    Those that do not lie in `folder` yet are downloaded to it. Raises HearbackError where pip does
-    not give one.
+    Wheels missing from `folder` are downloaded into it. Raises HearbackError if that fails.
     """
     digests = re.findall(r"--hash=sha256:([0-9a-f]{64})", requirements.read_text(encoding="utf-8"))
-    if (there := _by_digest(folder, digests)) is None:
+    if (wheels := _find_by_digest(folder, digests)) is None:
         pip = [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
             *("--python-version", PYTHON, "--implementation", "cp", "--platform", PLATFORM),
@@ -188,24 +187,24 @@ def bring_wheels(requirements: Path, folder: Path) -> list[Path]:
             *("--dest", str(folder), "--requirement", str(requirements)),
         ]
         done = subprocess.run(pip, capture_output=True, text=True, check=False)
-        there = _by_digest(folder, digests)
-        if there is None:
+        wheels = _find_by_digest(folder, digests)
+        if wheels is None:
             raise HearbackError(
-                f"{folder} lacks wheels of {requirements.name}, and pip did not bring them:\n"
+                f"{folder} lacks wheels of {requirements.name}, and pip did not download them:\n"
                 f"{done.stderr.strip()[-1000:]}\nWhere there is a network, run "
                 f"`{' '.join(pip)}`, then copy {folder} here"
             )
-    return there
+    return wheels
 
 
-def _by_digest(folder: Path, digests: list[str]) -> list[Path] | None:
-    """Return the wheels in `folder` with these digests, or None where one is not there."""
-    there = {sha256_of(path): path for path in sorted(folder.glob("*.whl"))}
-    return [there[digest] for digest in digests] if there.keys() >= set(digests) else None
+def _find_by_digest(folder: Path, digests: list[str]) -> list[Path] | None:
+    """Return the wheels in `folder` with these digests, or None if one is missing."""
+    found = {sha256_of(path): path for path in sorted(folder.glob("*.whl"))}
+    return [found[digest] for digest in digests] if found.keys() >= set(digests) else None
 
 
 def unpack_wheels(wheels: Iterable[Path]) -> Entries:
-    """Return the wheels' files by their names in the zip."""
+    """Return the files in the wheels by their names in the zip."""
     files: Entries = {}
     for path in wheels:
         with zipfile.ZipFile(path) as wheel:
@@ -214,14 +213,14 @@ def unpack_wheels(wheels: Iterable[Path]) -> Entries:
 
 
 def main() -> None:
-    """Parse and pack."""
-    parser = cli.parser("Pack submission.zip, which scores data/ in the competition's runtime.")
-    declare(parser)
+    """Parse the command line and pack."""
+    parser = cli.parser(__doc__)
+    add_arguments(parser)
     add = parser.add_argument
     add("--config", type=Path, default=Path("model_configs.json"), help="the ensemble")
     add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
     add("--wheels", type=Path, default=Path("assets/wheels"), help="folder of downloaded wheels")
-    add("--time_limit", metavar="DURATION", help="infer.py's there, such as 1h50m (default: none)")
+    add("--time_limit", metavar="DURATION", help="limit of infer.py, such as 1h50m (default: none)")
     pack(PackingOptions(**vars(parser.parse_args())))
 
 

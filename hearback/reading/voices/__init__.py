@@ -1,7 +1,7 @@
-"""Reference speech: a text in, a waveform out, one module a backend.
+"""Text-to-speech voices for the reference speech, one module per backend.
 
-A project has one fixed voice. What `Voice.describe` returns is written beside the references
-(`voice.json`), and references of another voice are refused.
+A project has one fixed voice. `Voice.describe` is saved beside the references (`voice.json`), and
+references by another voice are refused.
 """
 
 from collections.abc import Mapping
@@ -15,29 +15,29 @@ from hearback.reading.voices.melo import MeloVoice
 __all__ = ["BACKENDS", "SPEED", "RenderError", "Voice", "VoiceError", "open_voice", "reopen_voice"]
 
 BACKENDS = ("hibari", "melo")
-SPEED = 0.7  # the competition's pace: slow speech, as to a child
+SPEED = 0.7  # the competition's speed: slow speech, as to a child
 
 
 def open_voice(backend: str, speed: float = SPEED, **options: Any) -> Voice:  # noqa: ANN401
-    """Open a voice: "hibari" or "melo", at `speed` (1 is the voice's own pace, less is slower).
+    """Open the voice "hibari" or "melo" at `speed` (1 is the voice's default, less is slower).
 
-    `options` are the backend's own: `HibariVoice` and `MeloVoice` say which. Raises VoiceError
-    when the backend's package or one of its files is missing.
+    `options` are keyword arguments of `HibariVoice` or `MeloVoice`. Raises VoiceError if the
+    backend's package or one of its files is missing.
     """
     if not 0.1 <= speed <= 10:  # NaN too
-        raise HearbackError(f"speed {speed}: a voice speaks at 0.1 to 10 times its own pace")
+        raise HearbackError(f"speed {speed}: must be 0.1 to 10 times the voice's default")
     if backend == "hibari":
         return HibariVoice(speed, **options)
     if backend == "melo":
         return MeloVoice(speed, **options)
-    raise HearbackError(f"no voice {backend!r}: there are {' and '.join(BACKENDS)}")
+    raise HearbackError(f"no voice {backend!r}: choose from {' and '.join(BACKENDS)}")
 
 
 def reopen_voice(record: Mapping[str, str | float | int], **options: Any) -> Voice:  # noqa: ANN401
-    """Open the voice that made references, as their `voice.json` says.
+    """Open the voice of a `voice.json` record.
 
-    Whether it is that voice to the last weight is seen when it renders: `render_missing` refuses
-    another one. `options` are of the place, such as where MeloTTS's python lies.
+    Its weights are compared when it renders: `render_missing` refuses another voice. `options`
+    depend on the machine, such as the path of MeloTTS's python.
     """
     backend = str(record.get("backend"))
     if backend == "hibari":

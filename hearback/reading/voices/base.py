@@ -1,4 +1,4 @@
-"""What the voices share."""
+"""The interface of a voice, and its errors."""
 
 import hashlib
 from typing import Protocol
@@ -10,20 +10,20 @@ from hearback.engine.errors import HearbackError
 
 
 class VoiceError(HearbackError):
-    """The voice cannot be used at all: its package, a file or its process is missing."""
+    """The voice is unusable: its package, a file or its process is missing."""
 
 
 class RenderError(HearbackError):
-    """The voice cannot say this one text; the message says why."""
+    """The voice cannot speak this text, for the reason in the message."""
 
 
 class Voice(Protocol):
-    """Renders texts. The same text gives the same waveform, whatever was rendered before it.
+    """Renders texts. A text's waveform does not depend on the texts rendered before.
 
-    A voice is pickled as what it was opened with, so that it is opened anew in another process.
+    Pickling keeps only the settings, so another process opens the voice anew.
     """
 
-    sample_rate: int  # of what `render` returns, in Hz
+    sample_rate: int  # of `render`'s waveforms, in Hz
 
     def describe(self) -> dict[str, str | float | int]:
         """Return backend, voice, speed, sample_rate, package_version and weights (SHA-256)."""
@@ -32,15 +32,15 @@ class Voice(Protocol):
     def render(self, text: str) -> NDArray[np.float32]:
         """Return the spoken text, shape (n,), at `sample_rate`; about -1 to 1, not clipped.
 
-        Raises RenderError when this text cannot be said, VoiceError when no text can be any more.
+        Raises RenderError if this text cannot be spoken, VoiceError if the voice has failed.
         """
         ...
 
     def close(self) -> None:
-        """Let go of what the voice holds; it renders no more."""
+        """Release all resources; the voice cannot render afterwards."""
         ...
 
 
 def seed_of(text: str) -> int:
-    """Return the text's own seed, 0 to 2^32 - 1: the same on every machine and in any order."""
+    """Return a random seed for the text, 0 to 2^32 - 1: the same on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

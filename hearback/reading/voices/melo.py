@@ -1,8 +1,8 @@
 """Melo: MeloTTS's EN_NEWEST, the competition's voice, run in an environment of its own.
 
-MeloTTS (MIT, https://github.com/myshell-ai/MeloTTS) pins packages that conflict with ours. So
-`melo_worker.py` runs on the Python of that environment (`make melo`), as a `hearback.engine.worker.host`.
-docs/melo.md lists the files that it needs and where they go.
+MeloTTS (MIT, https://github.com/myshell-ai/MeloTTS) pins packages that conflict with ours, so
+`melo_worker.py` runs on the Python of that environment (`make melo`), as a
+`hearback.engine.worker.host.Worker`. docs/guide/melo.md lists the files it needs.
 """
 
 import functools
@@ -21,9 +21,9 @@ from hearback.reading.voices.base import RenderError, VoiceError, seed_of
 PYTHON = Path(".venv-melo/bin/python")
 MODEL_DIR = Path("assets/tts_model")
 WORKER = Path(__file__).with_name("melo_worker.py")
-CURE = "run `make melo`, or say where that environment's python is (--melo_python)"
-# Below MODEL_DIR, and nothing else, is what an offline machine needs; each line's paths stand in
-# for one another. The names are those that MeloTTS, transformers and g2p_en ask for.
+CURE = "run `make melo`, or give the path of that environment's python (--melo_python)"
+# All files below MODEL_DIR that an offline machine needs; the paths of a line are alternatives. The
+# names are those that MeloTTS, transformers and g2p_en request.
 FILES = (
     ("config.json",),
     ("checkpoint.pth",),
@@ -40,7 +40,7 @@ FILES = (
 
 
 def missing_files(model_dir: Path) -> list[str]:
-    """Return the paths below `model_dir` that an offline machine still needs."""
+    """Return the paths below `model_dir` that an offline machine lacks."""
     return [
         " or ".join(paths)
         for paths in FILES
@@ -52,9 +52,9 @@ class MeloVoice:
     """MeloTTS's speaker EN-Newest, in a worker process that lives as long as this object.
 
     `python` is the interpreter of MeloTTS's environment, `model_dir` the folder of its files,
-    `device` torch's. When every file of `FILES` is there the worker runs with the hub switched off;
-    else MeloTTS asks the hub for the rest, which needs a network. The worker must start within
-    `start_seconds` and answer each text within `text_seconds`.
+    `device` a torch device. If all `FILES` are present, the worker runs offline; otherwise MeloTTS
+    downloads the missing ones from the hub. The worker must start within `start_seconds` and answer
+    each text within `text_seconds`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class MeloVoice:
         start_seconds: float = 900,
         text_seconds: float = 300,
     ) -> None:
-        self._missing: list[str] = []  # known once the folder is looked at
+        self._missing: list[str] = []  # filled in below
         with self._as_voice_errors():
             python = find_interpreter("the voice melo", python, CURE)
         model_dir = model_dir.absolute()
@@ -89,7 +89,7 @@ class MeloVoice:
                 python,
                 WORKER,
                 ["--model_dir", str(model_dir), "--speed", str(speed), "--device", device],
-                folder=model_dir,  # so that "bert-base-uncased" means the folder there
+                folder=model_dir,  # so that "bert-base-uncased" resolves to the folder there
                 environment=self._environment(model_dir),
                 start_seconds=start_seconds,
                 answer_seconds=text_seconds,
@@ -106,22 +106,22 @@ class MeloVoice:
         }
 
     def describe(self) -> dict[str, str | float | int]:
-        """Return what made the waveforms."""
+        """Return the voice's identity and settings."""
         return dict(self._described)
 
     def render(self, text: str) -> NDArray[np.float32]:
         """Return the spoken text, shape (n,), 44.1 kHz with MeloTTS's own weights.
 
-        Raises RenderError when MeloTTS cannot say it, VoiceError when the worker has ended.
+        Raises RenderError if MeloTTS fails on it, VoiceError if the worker has ended.
         """
         with self._as_voice_errors():
-            reply = self._worker.ask({"text": text, "seed": seed_of(text)})
+            reply = self._worker.request({"text": text, "seed": seed_of(text)})
         if "error" in reply:
             raise RenderError(f"MeloTTS failed: {reply['error']}")
         return decode_waveform(reply["audio"])
 
     def __reduce__(self) -> tuple[Callable[..., "MeloVoice"], tuple[float]]:
-        """Travel to another process as what was asked for; there it has a worker of its own."""
+        """Pickle the settings only; another process starts its own worker."""
         speed, settings = self._opened
         return functools.partial(type(self), **settings), (speed,)
 
@@ -130,8 +130,8 @@ class MeloVoice:
         self._worker.close()
 
     def _environment(self, model_dir: Path) -> dict[str, str]:
-        # One thread: with more, sums are added in another order, and the waveform is another. It is
-        # several workers that make it fast.
+        # One thread: with more, the order of summation varies, and so does the waveform. Several
+        # workers run in parallel instead.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         if not self._missing:
             environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -141,12 +141,14 @@ class MeloVoice:
 
     @contextmanager
     def _as_voice_errors(self) -> Iterator[None]:
-        """Raise the worker's errors as VoiceErrors that name the files which are not there."""
+        """Convert the worker's errors to VoiceErrors that list missing files."""
         try:
             yield
         except WorkerError as error:
             lines = [str(error)]
             if self._missing:
-                lines.append("not on this machine, so the hub was asked (docs/melo.md says how):")
+                lines.append(
+                    "missing, so they were requested from the hub (see docs/guide/melo.md):"
+                )
                 lines += [f"  {MODEL_DIR.name}/{name}" for name in self._missing]
             raise VoiceError("\n".join(lines)) from error

@@ -1,9 +1,10 @@
-"""MeloTTS's half of the voice `melo`: a script for the Python that has MeloTTS, and no other.
+"""The worker of the voice `melo`: a script for MeloTTS's own Python environment.
 
-    .venv-melo/bin/python -I hearback/worker_main.py hearback/voices/melo_worker.py \\
-        --model_dir assets/tts_model --speed 0.7
+    .venv-melo/bin/python -I hearback/engine/worker/main.py \\
+        hearback/reading/voices/melo_worker.py --model_dir assets/tts_model --speed 0.7
 
-It is served by `worker_main.py`, imports nothing of Hearback and runs on Python 3.9 to 3.12.
+`hearback/engine/worker/main.py` serves it. It imports nothing of Hearback and runs on Python 3.9 to
+3.12.
 
     ready   {"sample_rate": 44100, "voice": ..., "package_version": ..., "weights": ...}
     in      {"text": "the cat", "seed": 7}
@@ -22,15 +23,15 @@ from typing import Any
 
 LANGUAGE = "EN_NEWEST"
 SPEAKER = "EN-Newest"
-HUB_ID = "myshell-ai/MeloTTS-English-v3"  # what MeloTTS's own EN_NEWEST stands for
+HUB_ID = "myshell-ai/MeloTTS-English-v3"  # the repository of MeloTTS's EN_NEWEST
 ENGLISH_BERT = "bert-base-uncased"
 
 
 def skip_other_languages() -> None:
-    """Load no tokenizer but English's.
+    """Make transformers load only the English tokenizer.
 
-    MeloTTS loads five others when it is imported (Japanese, Korean, Chinese, French, Spanish) that
-    English never uses. Without this each would be one more folder to bring to an offline machine.
+    On import, MeloTTS loads five more (Japanese, Korean, Chinese, French, Spanish) that English
+    never uses; an offline machine would need a folder for each.
     """
     from transformers import AutoTokenizer  # noqa: PLC0415  (slow, and only in MeloTTS's environment)
 
@@ -43,7 +44,7 @@ def skip_other_languages() -> None:
 
 
 def locate(model_dir: Path, name: str) -> Path:
-    """Return the path of MeloTTS's file `name`: in `model_dir`, else from the hub."""
+    """Return the path of MeloTTS's file `name`, in `model_dir` or downloaded from the hub."""
     if (model_dir / name).is_file():
         return model_dir / name
     from huggingface_hub import hf_hub_download  # noqa: PLC0415
@@ -52,7 +53,7 @@ def locate(model_dir: Path, name: str) -> Path:
 
 
 def package_version() -> str:
-    """Return "melotts VERSION COMMIT", without what pip has not recorded."""
+    """Return "melotts VERSION COMMIT", without the parts that pip has not recorded."""
     try:
         package = importlib.metadata.distribution("melotts")
     except importlib.metadata.PackageNotFoundError:
@@ -90,20 +91,20 @@ class Speaker:
         if SPEAKER not in speakers:
             raise ValueError(f"{config} has no speaker {SPEAKER}; it has {sorted(speakers)}")
         self._speaker = speakers[SPEAKER]
-        # MeloTTS loads BERT with its first text, which draws random numbers after the seed: without
-        # a text before all others, the first one would sound different the next time.
-        self.say("ready", 0)
-        self.told = {
+        # MeloTTS loads BERT with its first text, which draws random numbers after seeding: without
+        # a warm-up, the first text would not be reproducible.
+        self.render("ready", 0)
+        self.description = {
             "sample_rate": int(self._model.hps.data.sampling_rate),
             "voice": f"{LANGUAGE} {SPEAKER}",
             "package_version": package_version(),
             "weights": sha256_of(checkpoint),
         }
 
-    def say(self, text: str, seed: int) -> bytes:
+    def render(self, text: str, seed: int) -> bytes:
         """Return the text's samples as float32 little-endian bytes.
 
-        torch is seeded first: MeloTTS draws the rhythm and the voice's noise at random.
+        torch is seeded first: MeloTTS samples the rhythm and the voice's noise.
         """
         self._torch.manual_seed(seed)
         audio = self._model.tts_to_file(text, self._speaker, None, speed=self._speed, quiet=True)
@@ -113,11 +114,15 @@ class Speaker:
 def start(
     arguments: list[str],
 ) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
-    """Load MeloTTS; return what it is, and the function that says texts."""
+    """Load MeloTTS; return its description, and the function that answers requests."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model_dir", type=Path, required=True)
     parser.add_argument("--speed", type=float, required=True)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(arguments)
     speaker = Speaker(args.model_dir, args.speed, args.device)
-    return speaker.told, lambda request: {"audio": speaker.say(request["text"], request["seed"])}
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        return {"audio": speaker.render(request["text"], request["seed"])}
+
+    return speaker.description, answer

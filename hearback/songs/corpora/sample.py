@@ -1,15 +1,15 @@
-"""An embedded sample: song snippets of synthetic singers, in the layout of the real ones.
+"""Make a synthetic sample: song snippets in the layout of the real data.
 
-    python -m hearback.songs.corpora.sample demo/songs --snippets 96 --seed 0
+    python -m hearback.songs sample demo/songs --snippets 96 --seed 0
 
-Nothing but this code goes in. Voices are a source and a filter: glottal pulses (Klatt & Klatt 1990,
-KLGLOTT88) with vibrato and jitter, through the formants of sung vowels (Peterson & Barney 1952,
-men's means), scaled by the length of each singer's vocal tract. Music is plucked chords (Karplus &
-Strong 1983), bass and drums. The pitches of men and women overlap, so that pitch alone does not
-tell them apart. In `test/` other singers sing over other music.
+Everything is synthesized by this module. Voices follow the source-filter model: glottal pulses
+(Klatt & Klatt 1990, KLGLOTT88) with vibrato and jitter, filtered by the formants of sung vowels
+(Peterson & Barney 1952, men's means), scaled by the length of each singer's vocal tract. Music is
+plucked chords (Karplus & Strong 1983), bass and drums. The pitch ranges of men and women overlap,
+so that pitch alone does not separate them. `test/` has other singers and other music.
 
-It is for trying the steps out, and says nothing of how well a model hears real singing. The same
-seed gives the same bytes, on the same machine and versions.
+The sample is for trying the steps; scores on it do not predict those on real singing. The same seed
+gives the same bytes on the same machine and versions.
 """
 
 import re
@@ -33,15 +33,15 @@ from hearback.songs.separation.methods import SOUND_RATE
 from hearback.songs.tables import CLASSES, SECONDS
 
 N_SAMPLES = round(SECONDS * SOUND_RATE)
-N_SNIPPETS = 96  # for training; a quarter as many are for testing
-SHARES = (0.15, 0.35, 0.35, 0.15)  # of the classes, as in the competition
+N_SNIPPETS = 96  # for training; the test set has a quarter as many
+SHARES = (0.15, 0.35, 0.35, 0.15)  # of the classes, as in the real data
 N_SINGERS = {"train": 6, "test": 2}  # of each sex
 N_TRACKS = {"train": 12, "test": 4}
-OURS = re.compile(r"(train|test)_[0-9]{4}\.wav")
-NO_MUSIC = 0.07  # of the snippets with a voice
+SAMPLE_NAME = re.compile(r"(train|test)_[0-9]{4}\.wav")
+NO_MUSIC = 0.07  # share of the snippets with a voice
 
-# The first three formants in Hz of a man's heed, head, hod, hawed and who'd, and two that hardly
-# differ between vowels.
+# Formants in Hz of a man's vowels in heed, head, hod, hawed and who'd; the last two hardly differ
+# between vowels.
 VOWELS = (
     (270, 2290, 3010, 3300, 3850),
     (530, 1840, 2480, 3300, 3850),
@@ -50,16 +50,16 @@ VOWELS = (
     (300, 870, 2240, 3300, 3850),
 )
 LOWEST_NOTE = {"man": (120, 165), "woman": (200, 265)}  # Hz
-N_SEMITONES = 9  # of a singer's compass: up to 277 and 446 Hz
+N_SEMITONES = 9  # a singer's range: up to 277 and 446 Hz
 TRACT = {"man": (0.94, 1.06), "woman": (1.10, 1.24)}  # factor on the formants
-SCALE = (0, 2, 4, 7, 9, 12)  # semitones, pentatonic: chance melodies sound as if meant
+SCALE = (0, 2, 4, 7, 9, 12)  # semitones, pentatonic
 PROGRESSIONS = ((0, 5, 7, 5), (0, -3, 5, 7), (0, 7, -3, 5), (-3, 5, 0, 7))  # roots, semitones
 TRACK_SECONDS = 9.0
 
 
 @dataclass(frozen=True)
 class Singer:
-    """How one singer sounds."""
+    """The parameters of a singer's voice."""
 
     name: str
     sex: str  # man or woman
@@ -67,9 +67,9 @@ class Singer:
     tract: float  # factor on the formants
     vibrato_rate: float  # Hz
     vibrato_cents: float
-    jitter: float  # share of the pitch, from one moment to the next
-    open_quotient: float  # share of a period in which the glottis is open
-    breath_db: float  # of the breath's noise against the pulses
+    jitter: float  # random variation, as a share of the pitch
+    open_quotient: float  # share of a period with open glottis
+    breath_db: float  # level of the breath noise relative to the pulses
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class Track:
 
     @cached_property
     def waveform(self) -> np.ndarray:
-        """TRACK_SECONDS of it, (n,) float64 at SOUND_RATE, of RMS 1."""
+        """Samples of TRACK_SECONDS, (n,) float64 at SOUND_RATE, RMS 1."""
         return render_music(np.random.default_rng(self.seed))
 
 
 def make_singer(sex: str, name: str, rng: np.random.Generator) -> Singer:
-    """Draw a singer."""
+    """Draw a singer's parameters."""
     return Singer(
         name=name,
         sex=sex,
@@ -101,29 +101,27 @@ def make_singer(sex: str, name: str, rng: np.random.Generator) -> Singer:
 
 
 def make_melody(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a melody: where its notes begin, in samples, and their pitches, in semitones."""
-    has_pretrained_init = np.cumsum(rng.uniform(0.3, 0.9, size=16)) * SOUND_RATE
-    has_pretrained_init = np.concatenate(
-        [[0], has_pretrained_init[has_pretrained_init < N_SAMPLES - 0.25 * SOUND_RATE]]
-    ).astype(int)
-    steps = np.cumsum(rng.integers(-2, 3, size=len(has_pretrained_init))) + rng.integers(len(SCALE))
+    """Draw a melody: note onsets, in samples, and pitches, in semitones."""
+    onsets = np.cumsum(rng.uniform(0.3, 0.9, size=16)) * SOUND_RATE
+    onsets = np.concatenate([[0], onsets[onsets < N_SAMPLES - 0.25 * SOUND_RATE]]).astype(int)
+    steps = np.cumsum(rng.integers(-2, 3, size=len(onsets))) + rng.integers(len(SCALE))
     reflected = np.abs((steps % (2 * len(SCALE) - 2)) - (len(SCALE) - 1))
-    return has_pretrained_init, np.minimum(np.array(SCALE)[reflected], N_SEMITONES)
+    return onsets, np.minimum(np.array(SCALE)[reflected], N_SEMITONES)
 
 
 def sing(
     singer: Singer, melody: tuple[np.ndarray, np.ndarray], rng: np.random.Generator
 ) -> np.ndarray:
-    """Return a melody on vowels drawn at random, (N_SAMPLES,) float64, of RMS 1."""
-    has_pretrained_init, semitones = melody
-    note_of = np.searchsorted(has_pretrained_init, np.arange(N_SAMPLES), side="right") - 1
+    """Sing a melody on random vowels, (N_SAMPLES,) float64, RMS 1."""
+    onsets, semitones = melody
+    note_of = np.searchsorted(onsets, np.arange(N_SAMPLES), side="right") - 1
     source = _glottis(singer, semitones[note_of], rng)
-    vowels = rng.integers(len(VOWELS), size=len(has_pretrained_init))[note_of]
+    vowels = rng.integers(len(VOWELS), size=len(onsets))[note_of]
     voice = np.zeros(N_SAMPLES)
     for vowel in np.unique(vowels):
-        share = _smooth((vowels == vowel).astype(float), 0.03)  # a mouth moves, it does not jump
+        share = _smooth((vowels == vowel).astype(float), 0.03)  # the mouth moves gradually
         voice += share * _resonate(source, np.array(VOWELS[vowel]) * singer.tract)
-    times = (np.arange(N_SAMPLES) - has_pretrained_init[note_of]) / SOUND_RATE
+    times = (np.arange(N_SAMPLES) - onsets[note_of]) / SOUND_RATE
     loudness = (1 - np.exp(-times / 0.04)) * (0.6 + 0.4 * np.exp(-times))
     silence = np.zeros(N_SAMPLES)
     begin, end = rng.uniform(0, 0.4, size=2) * SOUND_RATE
@@ -132,21 +130,21 @@ def sing(
 
 
 def _glottis(singer: Singer, semitones: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the source of the voice, (n,), at a pitch for each sample."""
+    """Return the glottal source, (n,), with the pitch of each sample in semitones."""
     times = np.arange(len(semitones)) / SOUND_RATE
     vibrato = np.sin(2 * np.pi * (singer.vibrato_rate * times + rng.uniform()))
     glide = _smooth(semitones.astype(float), 0.05) + singer.vibrato_cents / 100 * vibrato
     wander = _smooth(rng.normal(size=len(times)), 0.01)
     pitch = singer.lowest * 2 ** (glide / 12) * (1 + singer.jitter * wander / wander.std())
     phase = np.cumsum(pitch) / SOUND_RATE % 1 / singer.open_quotient
-    pulses = np.where(phase < 1, 2 * phase - 3 * phase**2, 0.0)  # the flow's derivative
+    pulses = np.where(phase < 1, 2 * phase - 3 * phase**2, 0.0)  # derivative of the glottal flow
     breath = rng.normal(size=len(times)) * np.std(pulses) * 10 ** (singer.breath_db / 20)
     return pulses + breath
 
 
 def _resonate(source: np.ndarray, formants: np.ndarray) -> np.ndarray:
-    """Pass the source, (n,), through one resonance after the other, at `formants` in Hz."""
-    radius = np.exp(-np.pi * (50 + 0.04 * formants) / SOUND_RATE)  # of bandwidths in Hz
+    """Filter the source, (n,), by resonances in series, at `formants` in Hz."""
+    radius = np.exp(-np.pi * (50 + 0.04 * formants) / SOUND_RATE)  # bandwidths in Hz
     first = -2 * radius * np.cos(2 * np.pi * formants / SOUND_RATE)
     sections = np.zeros((len(formants), 6))
     sections[:, 3], sections[:, 4], sections[:, 5] = 1, first, radius**2
@@ -155,7 +153,7 @@ def _resonate(source: np.ndarray, formants: np.ndarray) -> np.ndarray:
 
 
 def _smooth(values: np.ndarray, seconds: float) -> np.ndarray:
-    """Return the moving average, (n,), over a triangle of `seconds`."""
+    """Return the moving average, (n,), with a triangular window of `seconds`."""
     size = int(seconds / 2 * SOUND_RATE)
     return uniform_filter1d(uniform_filter1d(values, size, mode="nearest"), size, mode="nearest")
 
@@ -165,7 +163,7 @@ def _level(waveform: np.ndarray) -> np.ndarray:
 
 
 def render_music(rng: np.random.Generator) -> np.ndarray:
-    """Return TRACK_SECONDS of chords, bass and drums, (n,) float64 at SOUND_RATE, of RMS 1."""
+    """Render TRACK_SECONDS of chords, bass and drums, (n,) float64 at SOUND_RATE, RMS 1."""
     beat = rng.uniform(0.4, 0.65)  # seconds
     root = rng.uniform(98, 185)  # Hz
     progression = PROGRESSIONS[rng.integers(len(PROGRESSIONS))]
@@ -193,15 +191,15 @@ def _add(music: np.ndarray, sound: np.ndarray, start: float) -> None:
 def _pluck(
     frequency: float, seconds: float, brightness: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return a plucked string, (n,): noise that goes round a loop and loses its treble there."""
+    """Return a plucked string, (n,): noise in a low-pass feedback loop (Karplus-Strong)."""
     period = round(SOUND_RATE / frequency)
     noise = rng.uniform(-1, 1, size=period)
     string = np.zeros(1 + int(seconds * SOUND_RATE))
     string[1 : 1 + period] = scipy.signal.lfilter([brightness], [1, brightness - 1], noise)
     for start in range(1 + period, len(string), period):
         stop = min(start + period, len(string))
-        round_before = string[start - period - 1 : stop - period]
-        string[start:stop] = 0.498 * (round_before[1:] + round_before[:-1])
+        previous = string[start - period - 1 : stop - period]
+        string[start:stop] = 0.498 * (previous[1:] + previous[:-1])
     return string[1:]
 
 
@@ -224,7 +222,7 @@ def _drum(beat: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Snippet:
-    """What goes into one snippet."""
+    """The content of one snippet."""
 
     label: int
     singers: tuple[Singer, ...]
@@ -233,12 +231,12 @@ class Snippet:
     def render(self, rng: np.random.Generator) -> np.ndarray:
         """Return the snippet, (N_SAMPLES,) float64 at SOUND_RATE."""
         sound = np.zeros(N_SAMPLES)
-        together = make_melody(rng) if rng.uniform() < 0.5 else None
+        shared_melody = make_melody(rng) if rng.uniform() < 0.5 else None
         for i, singer in enumerate(self.singers):
-            voice = sing(singer, together or make_melody(rng), rng)
+            voice = sing(singer, shared_melody or make_melody(rng), rng)
             sound += voice * (10 ** (rng.uniform(-4, 4) / 20) if i else 1)
         if self.singers:
-            sound = _level(sound) * 10 ** (rng.uniform(-2, 12) / 20)  # against the music
+            sound = _level(sound) * 10 ** (rng.uniform(-2, 12) / 20)  # relative to the music
         if self.track is not None:
             first = rng.integers(len(self.track.waveform) - N_SAMPLES)
             sound = sound + self.track.waveform[first : first + N_SAMPLES]
@@ -247,7 +245,7 @@ class Snippet:
 
 
 def plan(half: str, n: int, seed: int) -> list[Snippet]:
-    """Choose who sings over what in the `n` snippets of a half, "train" or "test"."""
+    """Choose label, singers and music of `n` snippets of a half, "train" or "test"."""
     rng = np.random.default_rng([seed, len(half)])
     singers = {
         sex: [make_singer(sex, f"{half} {sex} {i + 1}", rng) for i in range(N_SINGERS[half])]
@@ -259,13 +257,12 @@ def plan(half: str, n: int, seed: int) -> list[Snippet]:
     for label, count in enumerate(_round_shares(n)):
         for i in range(count):
             chosen: tuple[Singer, ...] = ()
-            if label in (1, 2):  # in turn, so that all sing about as often
+            if label in (1, 2):  # round robin: all sing about equally often
                 chosen = (singers["man" if label == 1 else "woman"][i % N_SINGERS[half]],)
             elif label == 3:
-                others = rng.choice(
-                    len(everyone), size=3 if rng.uniform() < 0.2 else 2, replace=False
-                )
-                chosen = tuple(everyone[other] for other in others)
+                size = 3 if rng.uniform() < 0.2 else 2
+                indices = rng.choice(len(everyone), size=size, replace=False)
+                chosen = tuple(everyone[index] for index in indices)
             track = (
                 None if chosen and rng.uniform() < NO_MUSIC else tracks[rng.integers(len(tracks))]
             )
@@ -276,7 +273,7 @@ def plan(half: str, n: int, seed: int) -> list[Snippet]:
 
 
 def _round_shares(n: int) -> list[int]:
-    """Return how many of `n` snippets each class has."""
+    """Return the number of snippets of each class, `n` in total."""
     bounds = np.rint(np.cumsum([0, *SHARES]) * n).astype(int)
     return np.diff(bounds).tolist()
 
@@ -284,17 +281,17 @@ def _round_shares(n: int) -> list[int]:
 def build(folder: Path, n_snippets: int = N_SNIPPETS, seed: int = 0) -> pd.DataFrame:
     """Make the sample in `folder`; return a row per snippet: half, file, label, singers, music.
 
-    Makes train/ and train_label.txt, manifest.csv (of the training half), test/ and test_label.txt.
-    Raises HearbackError where `folder` holds other snippets.
+    Writes train/ and train_label.txt, manifest.csv (of the training half), test/ and
+    test_label.txt. Raises HearbackError if `folder` has other snippets.
     """
-    _make_way(folder)
+    _remove_previous(folder)
     rows = []
     halves = {"train": plan("train", n_snippets, seed), "test": plan("test", n_snippets // 4, seed)}
     with tqdm(total=sum(map(len, halves.values())), desc="snippets", disable=None) as bar:
         for half, snippets in halves.items():
             (folder / half).mkdir(parents=True, exist_ok=True)
             for i, snippet in enumerate(snippets):
-                # Each has its own randomness, and does not depend on those before it.
+                # Each snippet has its own generator, independent of the other snippets.
                 rng = np.random.default_rng([seed, len(half), 1, i])
                 name = f"{half}_{i:04d}.wav"
                 write_wav(folder / half / name, snippet.render(rng), SOUND_RATE)
@@ -312,34 +309,35 @@ def build(folder: Path, n_snippets: int = N_SNIPPETS, seed: int = 0) -> pd.DataF
     return table
 
 
-def _make_way(folder: Path) -> None:
-    """Remove an earlier sample. Raises HearbackError, and removes nothing, for anything else."""
+def _remove_previous(folder: Path) -> None:
+    """Remove an earlier sample. Raises HearbackError, removing nothing, for other snippets."""
     tables = [folder / name for name in ("train_label.txt", "test_label.txt", "manifest.csv")]
     sounds = [path for half in N_SINGERS for path in (folder / half).glob("*")]
-    foreign = [path for path in sounds if not OURS.fullmatch(path.name)]
+    foreign = [path for path in sounds if not SAMPLE_NAME.fullmatch(path.name)]
     if foreign or (not sounds and any(path.exists() for path in tables)):
         raise HearbackError(
-            f"{folder} holds other snippets ({(foreign or tables)[0]}), and they are not "
-            "overwritten: choose another folder, or move them away first"
+            f"{folder} has other snippets ({(foreign or tables)[0]}), which are not overwritten: "
+            "choose another folder, or move them away first"
         )
-    for path in [*tables, *sounds]:  # tables first: none speaks of sounds that are not there
+    for path in [*tables, *sounds]:  # tables first: they must not list missing files
         path.unlink(missing_ok=True)
 
 
-def _count(text: str) -> int:
-    """Read how many snippets; fewer than 40 lack a class in the test half or a fold."""
+def _snippet_count(text: str) -> int:
+    """Parse the number of snippets; fewer than 40 lack a class in the test half or a fold."""
     if not text.isdecimal() or not 40 <= int(text) <= 9999:
         raise ArgumentTypeError(f"{text!r}: 40 to 9999 snippets")
     return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make the sample and say what is in it."""
+    """Make the sample and print its classes."""
     parser = cli.parser(__doc__)
-    parser.prog = "python -m hearback.songs.corpora.sample"
     parser.add_argument("folder", type=Path, help="the folder to fill, such as demo/songs")
-    parser.add_argument("--snippets", type=_count, default=N_SNIPPETS, help="for training")
-    parser.add_argument("--seed", type=int, default=0, help="another one gives other snippets")
+    parser.add_argument(
+        "--snippets", type=_snippet_count, default=N_SNIPPETS, help="number of training snippets"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     options = parser.parse_args(arguments)
     table = build(options.folder, options.snippets, options.seed)
     for half in ("train", "test"):

@@ -1,4 +1,4 @@
-"""From a recipe to a module: spectrograms or waveforms of snippets in, a logit a class out."""
+"""The classifiers: from spectrograms or waveforms of snippets to one logit per class."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from transformers import ResNetConfig, ResNetModel
 from hearback.engine.audio.log_mel import log_mel
 from hearback.engine.errors import HearbackError
 from hearback.engine.whisper.backbone import BackboneModel, Part
-from hearback.engine.whisper.encoder import EncoderShape, WhisperEncoder
+from hearback.engine.whisper.encoder import EncoderConfig, WhisperEncoder
 from hearback.engine.whisper.heads import Pooler
 from hearback.songs.models.convolutions import unroll_small
 from hearback.songs.recipe import SongRecipe
@@ -23,9 +23,9 @@ CNN4_WIDTHS = (32, 64, 128, 256)
 
 
 class SongModel(BackboneModel, ABC):
-    """A batch of features to float32 logits, (batch, N_CLASSES).
+    """Maps a batch of features to float32 logits, (batch, N_CLASSES).
 
-    Most are trained from scratch and have no `parts` of a backbone.
+    Models trained from scratch have no `parts` of a backbone.
     """
 
     @abstractmethod
@@ -33,49 +33,49 @@ class SongModel(BackboneModel, ABC):
         """Map (batch, *shape of the features) to (batch, N_CLASSES) float32 logits."""
 
     def load_pretrained(self, tensors: Mapping[Part, Mapping[str, Tensor]]) -> None:
-        """Load the backbone's parts, and freeze of them what the recipe says."""
+        """Load the backbone's parts, and freeze the recipe's share of them."""
         if set(tensors) != set(self.parts):
             raise HearbackError(
                 f"a {type(self).__name__} takes the pretrained parts {list(self.parts)}, "
                 f"not {sorted(tensors)}"
             )
 
-    def shape(self) -> dict[str, int]:
+    def backbone_config(self) -> dict[str, int]:
         """Return the backbone's sizes under the names of a Transformers `config.json`."""
         return {}
 
 
 class SpectrogramModel(SongModel):
-    """An image network on spectrograms, (batch, frames, bands), as pictures of one channel.
+    """An image network on spectrograms, (batch, frames, bands), as images of one channel.
 
-    How the published systems normalised their input is not known. Here the training's mean and
-    deviation are taken off, one of each for all frames and bands, by a batch normalisation without
-    parameters of its own. Each snippet's own would also do, but would hide how loud a snippet is:
-    after a separation little is left of one without a voice, and that is worth knowing.
+    The published systems' input normalisation is unknown. Here inputs are z-scored with a single
+    mean and deviation of the training data, by a batch normalisation without parameters. Z-scoring
+    each snippet would hide its level, which is informative: after a separation, a snippet without a
+    voice is nearly silent.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        # No momentum: features do not drift as activations do, so all batches count the same.
+        # No momentum (cumulative average): unlike activations, inputs do not drift.
         self.normalise = nn.BatchNorm2d(1, affine=False, momentum=None)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(width, N_CLASSES)
 
     @abstractmethod
-    def see(self, pictures: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Map (batch, 1, frames, bands) to (batch, width)."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (batch, frames, bands) to (batch, N_CLASSES) float32 logits."""
-        seen = self.see(self.normalise(features.unsqueeze(1)))
-        return self.classifier(self.dropout(seen)).float()
+        embedding = self.embed(self.normalise(features.unsqueeze(1)))
+        return self.classifier(self.dropout(embedding)).float()
 
 
 class ResNet34(SpectrogramModel):
-    """The residual network of 34 layers, from scratch.
+    """ResNet-34, trained from scratch.
 
     He et al., "Deep Residual Learning for Image Recognition", 2015, table 1 and section 4.1, with
-    its initialisation and its strides on the first convolution of a block. The stem "3x3 stride 1"
+    its initialisation, and its strides in the first convolution of a block. The stem "3x3 stride 1"
     replaces the first convolution only; the max-pooling after it stays.
     """
 
@@ -97,18 +97,17 @@ class ResNet34(SpectrogramModel):
             self.network.embedder.embedder.convolution = first
         unroll_small(self.network)
 
-    def see(self, pictures: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Map (batch, 1, frames, bands) to (batch, 512)."""
-        return self.network(pictures).pooler_output.flatten(1)
+        return self.network(images).pooler_output.flatten(1)
 
 
 class Cnn4(SpectrogramModel):
     """Four convolution layers, from scratch.
 
-    Published is their number only. Here each is 3×3, as in Simonyan and Zisserman (2015), followed
-    by batch normalisation, ReLU and a max-pooling that halves frames and bands, while the width
-    doubles; the mean over what is left goes to the classifier, so that any number of frames will
-    do.
+    Only their number is published. Here each is 3×3, as in Simonyan and Zisserman (2015), followed
+    by batch normalisation, ReLU and a max-pooling that halves frames and bands; the width doubles
+    with each layer. Global average pooling before the classifier allows any number of frames.
     """
 
     def __init__(self, recipe: SongRecipe) -> None:
@@ -123,16 +122,16 @@ class Cnn4(SpectrogramModel):
             ]
         self.layers = nn.Sequential(*layers)
 
-    def see(self, pictures: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Map (batch, 1, frames, bands), 16 or more of both, to (batch, 256)."""
-        return self.layers(pictures).mean(dim=(2, 3))
+        return self.layers(images).mean(dim=(2, 3))
 
 
 class WhisperClassifier(SongModel):
     """A pretrained Whisper encoder on the waveform, pooled to a linear layer.
 
-    The first competition's encoder and pooling on a single sound. The input is normalised as
-    Whisper's always is: the log-mel spectrogram is floored 80 dB below its own maximum.
+    Uses the engine's encoder and pooling. The input is normalised as in Whisper: the log-mel
+    spectrogram is floored 80 dB below its maximum.
     """
 
     parts = ("encoder",)
@@ -140,9 +139,9 @@ class WhisperClassifier(SongModel):
     def __init__(self, recipe: SongRecipe, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.frozen_share = recipe.frozen_share
-        self.encoder = WhisperEncoder(EncoderShape.from_config(config))
+        self.encoder = WhisperEncoder(EncoderConfig.from_config(config))
         self.pooler = Pooler(
-            self.encoder.shape.d_model,
+            self.encoder.config.d_model,
             pooling="attention+mean",
             dropout=recipe.dropout,
             dropout_on="pooled",
@@ -151,34 +150,34 @@ class WhisperClassifier(SongModel):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (batch, samples) at 16 kHz, a multiple of 320, to (batch, N_CLASSES) logits."""
-        frames = self.encoder(log_mel(features, self.encoder.shape.num_mel_bins))
-        everything = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
-        return self.classifier(self.pooler.pool(frames, everything)).float()
+        frames = self.encoder(log_mel(features, self.encoder.config.num_mel_bins))
+        mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        return self.classifier(self.pooler.pool(frames, mask)).float()
 
     def load_pretrained(self, tensors: Mapping[Part, Mapping[str, Tensor]]) -> None:
-        """Load the encoder, and freeze of its layers, from below, the recipe's share."""
+        """Load the encoder, and freeze the recipe's share of its lower layers."""
         super().load_pretrained(tensors)
         self.encoder.load_pretrained(tensors["encoder"])
-        n_layers = self.encoder.shape.encoder_layers
+        n_layers = self.encoder.config.encoder_layers
         self.encoder.freeze_below(round(self.frozen_share * n_layers))
 
-    def shape(self) -> dict[str, int]:
+    def backbone_config(self) -> dict[str, int]:
         """Return the encoder's sizes under the names of a Transformers `config.json`."""
-        return self.encoder.shape.as_config()
+        return self.encoder.config.as_dict()
 
 
 IMAGE_NETWORKS: dict[str, type[ResNet34 | Cnn4]] = {"resnet34": ResNet34, "cnn4": Cnn4}
 
 
 def build(recipe: SongRecipe, config: Mapping[str, Any] | None = None) -> SongModel:
-    """Build a recipe's model, its weights at random, by torch's generator.
+    """Build a recipe's model with random weights from torch's global generator.
 
-    `config` holds the sizes of the backbone, as its `config.json` has them. Raises HearbackError
-    where the recipe needs them and they are not there.
+    `config` is the backbone's `config.json`. Raises HearbackError if the recipe needs it and it is
+    missing.
     """
     if recipe.architecture in IMAGE_NETWORKS:
         model = IMAGE_NETWORKS[recipe.architecture](recipe)
-        # The order in which convolutions are fastest, above all in bf16 (docs/songs.md).
+        # Fastest memory format for convolutions, above all in bf16 (docs/results/songs_speed.md).
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config is None:
         raise HearbackError(f"{recipe.name} needs its backbone's config.json")

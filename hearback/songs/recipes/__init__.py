@@ -1,0 +1,1 @@
+"""The recipes, a module each; `python -m` trains one."""

@@ -1,11 +1,12 @@
 """System 2's CNN: four convolution layers from scratch on 128 mel bands in dB.
 
-Published are the number of layers, the learning rate, "MultiStepLR", epochs, batch size, mix-up and
-which augmentations. Chosen here: the layers (`hearback.songs.models.classifiers.Cnn4`), Adam, whose usual rate it is,
-the milestones, dropout, and how often there is a mask or a reversal.
+Published: the number of layers, the learning rate, "MultiStepLR", epochs, batch size, mix-up and
+the kinds of augmentation. Chosen here: the layers' sizes (`classifiers.Cnn4` in `songs.models`),
+Adam (the learning rate is its default), the milestones, dropout, and the probabilities of masks
+and reversal.
 
-Rarer classes are drawn more often *and* count more in the loss, as published: twice the correction,
-so its probabilities lean to the rare classes.
+As published, rare classes are both sampled more often and weighted more in the loss. This corrects
+twice, so the probabilities of rare classes are too high.
 """
 
 from hearback.songs.augment import SpectrogramAugmentation
@@ -27,7 +28,7 @@ RECIPE = SongRecipe(
     mix_up=0.4,
     augment=SpectrogramAugmentation(reverse=0.5, time_masks=0.5, frequency_masks=0.5),
     class_weights=True,
-    balanced_draws=True,
+    balanced_sampling=True,
     keep="last",
     seed=1,
     data_seed=1,

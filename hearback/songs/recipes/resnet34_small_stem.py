@@ -1,13 +1,14 @@
-"""System 2's ResNet34: its first convolution 3×3 with stride 1, on 128 mel bands in dB.
+"""System 2's ResNet34: a first convolution of 3×3 with stride 1, on 128 mel bands in dB.
 
-Published are the stem, the learning rate, "ReduceLROnPlateau", epochs, batch size, mix-up and which
-augmentations. Chosen here: SGD with momentum and decay as He et al. (2015, section 3.4), whose rate
-of 0.1 for batches of 256 is about 0.006 for 16; no dropout, as theirs has none; how often there is
-a mask or a reversal; and that the rate falls after more than 2 epochs without a gain: with torch's
-usual 10 it never did in 24 epochs, and the last epoch was a matter of luck (docs/songs.md).
+Published: the stem, the learning rate, "ReduceLROnPlateau", epochs, batch size, mix-up and the
+kinds of augmentation. Chosen here: SGD with momentum and weight decay as in He et al. (2015,
+section 3.4), where a rate of 0.1 for batches of 256 corresponds to about 0.006 for 16; no dropout,
+as there; the probabilities of masks and reversal; and a patience of 2 epochs: with torch's default
+of 10 the rate never fell in 24 epochs, and the last epoch's loss was up to chance
+(docs/results/songs.md).
 
-Rarer classes are drawn more often *and* count more in the loss, as published: twice the correction,
-so its probabilities lean to the rare classes.
+As published, rare classes are both sampled more often and weighted more in the loss. This corrects
+twice, so the probabilities of rare classes are too high.
 """
 
 from hearback.songs.augment import SpectrogramAugmentation
@@ -30,9 +31,9 @@ RECIPE = SongRecipe(
     mix_up=0.4,
     augment=SpectrogramAugmentation(reverse=0.5, time_masks=0.5, frequency_masks=0.5),
     class_weights=True,
-    balanced_draws=True,
+    balanced_sampling=True,
     keep="last",
-    max_gradient_norm=100.0,  # 25 is usual at first: at 5, SGD would learn at a fifth of its rate
+    max_gradient_norm=100.0,  # early norms are about 25: clipping at 5 would slow SGD fivefold
     seed=1,
     data_seed=1,
 )

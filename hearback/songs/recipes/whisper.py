@@ -1,10 +1,10 @@
-"""Our own: Whisper tiny's encoder, pretrained on speech, on the waveform.
+"""Our own system: Whisper tiny's encoder, pretrained on speech, on the waveform.
 
-Half of the snippets are true mixtures of their class, in the place of mix-up, half of the sounds
-are played faster or slower, as others would sing, and three quarters of what came of it are cut in
-pieces that are played in another order: a speech recogniser's encoder would otherwise learn the
-words that the training sings. The classes are drawn equally often, so that there are many mixtures
-of several voices. docs/songs.md says what each of these gives.
+Half of the snippets are mixtures of two recordings of their class, instead of mix-up; half of the
+recordings are played faster or slower, to vary the voices; three quarters of the snippets are cut
+into pieces and shuffled, so that the encoder of a speech recognizer does not learn the lyrics of
+the training songs. Classes are sampled equally often, which gives many mixtures of several voices.
+docs/results/songs.md has the effect of each.
 """
 
 from hearback.songs.augment import SpectrogramAugmentation
@@ -28,7 +28,7 @@ RECIPE = SongRecipe(
     speed=0.5,
     shuffled=0.75,
     augment=SpectrogramAugmentation(time_masks=0.5, gain=0.5),
-    balanced_draws=True,
+    balanced_sampling=True,
     keep="last",
     seed=1,
     data_seed=1,

@@ -1,0 +1,1 @@
+"""Separation of the voice from the music."""

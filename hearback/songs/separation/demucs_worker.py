@@ -1,13 +1,13 @@
-"""Demucs' half of the separation `demucs`: a script for the Python that has Demucs, and no other.
+"""The worker script of the separation `demucs`, run in Demucs' own environment.
 
-    .venv-demucs/bin/python -I hearback/worker_main.py songs/demucs_worker.py \\
-        --model_dir assets/demucs --device cpu
+    .venv-demucs/bin/python -I hearback/engine/worker/main.py \\
+        hearback/songs/separation/demucs_worker.py --model_dir assets/demucs --device cpu
 
-It is served by `worker_main.py` and imports nothing of Hearback.
+It is served by `hearback/engine/worker/main.py` and imports nothing of Hearback.
 
     ready   {"sample_rate": 44100, "model": "htdemucs", "package_version": "demucs 4.1.0"}
     in      {"audio": float32 little-endian mono samples at `sample_rate`, base64}
-    out     {"audio": the voice, as long}
+    out     {"audio": the voice, with the same length}
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pathlib import Path
 from typing import Any
 
 VOICE = "vocals"
-# A weights file names its own class, and Demucs calls whatever is named there: that could be any
-# function of any module. These are the classes that Demucs itself has published models of.
+# Demucs instantiates the class that a weights file names, which could be any function of any
+# module. Only the classes of Demucs' published models are allowed.
 CLASSES = ("demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
 
 
 def check(path: Path) -> None:
-    """Raise ValueError where a weights file is not that of a plain model of Demucs."""
+    """Raise ValueError if a weights file is not of a plain Demucs model."""
     from safetensors import safe_open  # noqa: PLC0415  (only in Demucs' environment, as all below)
 
     with safe_open(str(path), framework="np") as file:
         about = file.metadata() or {}
     if about.get("klass") not in CLASSES:
-        raise ValueError(f"{path} is of {about.get('klass')}, which is none of {CLASSES}")
-    if "structure" in about:  # names classes, too
-        raise ValueError(f"{path} is quantised: choose a model that is not, such as htdemucs")
+        raise ValueError(f"{path}: class {about.get('klass')} is not one of {CLASSES}")
+    if "structure" in about:  # it names classes, too
+        raise ValueError(f"{path} is quantised: choose another model, such as htdemucs")
 
 
 class Separator:
-    """A Demucs model, or a bag of them, on a device."""
+    """A Demucs model, or a bag of models, on a device."""
 
     def __init__(self, model_dir: Path, device: str) -> None:
         import yaml  # noqa: PLC0415
@@ -56,18 +56,18 @@ class Separator:
         models = [load_safetensors_model(path) for path in weights]
         self._model = BagOfModels(models, bag.get("weights"), bag.get("segment")).eval()
         if VOICE not in self._model.sources:
-            raise ValueError(f"{recipe} separates {self._model.sources}, and not {VOICE}")
+            raise ValueError(f"{recipe} separates {self._model.sources}, not {VOICE}")
         self._torch, self._apply, self._device = torch, apply_model, device
-        self.told = {
+        self.info = {
             "sample_rate": int(self._model.samplerate),
             "model": recipe.stem,
             "package_version": f"demucs {importlib.metadata.version('demucs')}",
         }
 
     def separate(self, samples: bytearray) -> bytes:
-        """Return the voice in mono float32 samples, as long.
+        """Return the voice as mono float32 samples of the same length.
 
-        Levelled as Demucs' own command does. No random shifts: the same samples, the same voice.
+        Normalised as in Demucs' own command. No random shifts, so the result is reproducible.
         """
         mono = self._torch.frombuffer(samples, dtype=self._torch.float32)
         mean, deviation = mono.mean(), mono.std() + 1e-8
@@ -81,7 +81,7 @@ class Separator:
 def start(
     arguments: list[str],
 ) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
-    """Load the model; return what it is, and the function that separates."""
+    """Load the model; return its description, and the function that separates."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model_dir", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
@@ -91,4 +91,4 @@ def start(
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"audio": separator.separate(bytearray(base64.b64decode(request["audio"])))}
 
-    return separator.told, answer
+    return separator.info, answer

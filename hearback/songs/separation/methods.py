@@ -1,8 +1,8 @@
-"""Separation of the voice from the music: a snippet in, its voice out, one backend a class.
+"""Separation of the voice from the music, one class per method.
 
-`repet` needs no weights; `demucs` needs an environment and a folder of weights of its own. Spleeter
-(Hennequin et al. 2020), which both published systems used or meant, is no backend: its last release
-(2.4.2, April 2025) asks for TensorFlow 2.12.1 and a Python below 3.12, which is no runtime's today.
+`repet` needs no weights; `demucs` needs its own environment and a folder of weights. Spleeter
+(Hennequin et al. 2020), which both published systems used or intended to use, is not available: its
+last release (2.4.2, April 2025) requires TensorFlow 2.12.1 and Python below 3.12.
 """
 
 import argparse
@@ -27,27 +27,24 @@ from hearback.engine.worker.host import (
 )
 
 SEPARATIONS = ("none", "repet", "demucs")
-SOUND_RATE = 24_000  # Hz, of the snippets and of what is kept of them
+SOUND_RATE = 24_000  # Hz, of the snippets and their stored audio
 
 PYTHON = Path(".venv-demucs/bin/python")
 MODEL_DIR = Path("assets/demucs")
 WORKER = Path(__file__).with_name("demucs_worker.py")
-CURE = "run `make demucs`, or say where that environment's python is (--demucs_python)"
+CURE = "run `make demucs`, or pass that environment's python (--demucs_python)"
 DOWNLOAD = "hf download adefossez/HTDemucs --local-dir"
 
 
 class SeparationError(HearbackError):
-    """A separation that cannot be used, or cannot separate; the message says what to do."""
+    """A separation is unavailable or has failed; the message names the cure."""
 
 
 class Separation(Protocol):
-    """Separates voices. The same waveform gives the same voice, whatever was separated before.
-
-    Several threads may call `separate` at once.
-    """
+    """Separates voices; the result depends on the waveform only. `separate` is thread-safe."""
 
     def describe(self) -> dict[str, Any]:
-        """Return backend, version and parameters: sounds that differ in them don't mix."""
+        """Return backend, version and parameters: different values are stored separately."""
         ...
 
     def separate(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -55,14 +52,15 @@ class Separation(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what the separation holds; it separates no more."""
+        """Release all resources; the separation is unusable afterwards."""
         ...
 
 
 def open_separation(name: str, **options: Any) -> Separation:  # noqa: ANN401
-    """Open a separation of `SEPARATIONS`; `options` are its class's own.
+    """Open a separation of `SEPARATIONS`; `options` are the arguments of its class.
 
-    Raises HearbackError for another name, SeparationError where something that it needs is missing.
+    Raises HearbackError for an unknown name, SeparationError if its environment or weights are
+    missing.
     """
     if name == "none":
         return NoSeparation(**options)
@@ -70,19 +68,19 @@ def open_separation(name: str, **options: Any) -> Separation:  # noqa: ANN401
         return Repet(**options)
     if name == "demucs":
         return Demucs(**options)
-    raise HearbackError(f"no separation {name!r}: there are {', '.join(SEPARATIONS)}")
+    raise HearbackError(f"unknown separation {name!r}: choose from {', '.join(SEPARATIONS)}")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags of the separations that have any."""
+    """Declare the flags of the separations."""
     add = parser.add_argument
-    add("--demucs_python", type=Path, default=PYTHON, help="Demucs's own python")
-    add("--demucs_model", type=Path, default=MODEL_DIR, help="Demucs's weights")
-    add("--demucs_device", default="cpu", help="where Demucs runs")
+    add("--demucs_python", type=Path, default=PYTHON, help="python of Demucs' environment")
+    add("--demucs_model", type=Path, default=MODEL_DIR, help="folder of Demucs' weights")
+    add("--demucs_device", default="cpu", help="device of Demucs")
 
 
-def options_from(arguments: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401  (what has them)
-    """Gather the options of `open_separation` that `add_options` declared, by the name."""
+def options_from(arguments: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401  (a namespace)
+    """Return the options of `open_separation` by name, from the flags of `add_options`."""
     return {
         "demucs": {
             "python": arguments.demucs_python,
@@ -93,10 +91,10 @@ def options_from(arguments: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401  
 
 
 class NoSeparation:
-    """The snippet as it is."""
+    """No separation: the snippet unchanged."""
 
     def describe(self) -> dict[str, Any]:
-        """Return that nothing is done."""
+        """Return the backend's name."""
         return {"backend": "none"}
 
     def separate(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -104,29 +102,29 @@ class NoSeparation:
         return waveform
 
     def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Repet:
-    """REPET-SIM (Rafii & Pardo 2012): what comes again elsewhere in the snippet is music.
+    """REPET-SIM (Rafii & Pardo 2012): repeating parts of the snippet are music.
 
-    The music of a frame is the median of the frames most like it (Fitzgerald 2012), never more than
-    the frame; a soft mask keeps of the rest what outweighs `margin` times the music, and nothing
-    below `lowest_hz`, where nobody sings (Rafii & Pardo's own step). Else as librosa's "Vocal
-    separation" example, but for the figures: that has songs of minutes, where frames alike are at
-    least 2 s apart, and 3 s are too short for it. In so short a snippet the frames most alike are
-    those with the same note held, voice and all, so that most of the others must have a say:
-    docs/songs.md has what was measured.
+    The music of a frame is the median of its most similar frames (Fitzgerald 2012), at most the
+    frame itself. A soft mask keeps the remainder where it exceeds `margin` times the music, and
+    nothing below `lowest_hz`, where nobody sings (as in Rafii & Pardo). Otherwise as in librosa's
+    "Vocal separation" example, with other parameters: that example is for whole songs, with similar
+    frames at least 2 s apart, too long for 3 s snippets. In a short snippet the most similar frames
+    are those with the same sustained note, voice included, so most of the other frames must enter
+    the median: docs/results/songs.md has measurements.
     """
 
-    version: ClassVar = 1  # goes up when the same parameters give another voice
+    version: ClassVar = 1  # increase when the same parameters give another result
     n_fft: int = 2048  # samples, 85 ms
     hop: int = 512  # samples, 21 ms
     seconds_apart: float = 0.6
-    neighbours: int = 80  # whose median is the music
+    neighbours: int = 80  # number of similar frames in the median
     margin: float = 1.0
-    power: float = 2.0  # of the mask; the higher, the harder
+    power: float = 2.0  # of the soft mask; higher is closer to binary
     lowest_hz: float = 100.0
 
     def describe(self) -> dict[str, Any]:
@@ -134,48 +132,48 @@ class Repet:
         return {"backend": "repet", "version": self.version, **asdict(self)}
 
     def separate(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the voice, (n,); a waveform shorter than one window (85 ms) as it is."""
+        """Return the voice, (n,). A waveform shorter than one window (85 ms) is unchanged."""
         if len(waveform) < self.n_fft:
             return waveform
         spectrum = librosa.stft(waveform, n_fft=self.n_fft, hop_length=self.hop)
-        full = np.abs(spectrum)
-        music = np.minimum(full, np.median(full[:, self._alike(full)], axis=-1))
-        mask = librosa.util.softmask(full - music, self.margin * music, power=self.power)
+        magnitude = np.abs(spectrum)
+        music = np.minimum(magnitude, np.median(magnitude[:, self._similar(magnitude)], axis=-1))
+        mask = librosa.util.softmask(magnitude - music, self.margin * music, power=self.power)
         mask[: 1 + int(self.lowest_hz * self.n_fft / SOUND_RATE)] = 0
         return librosa.istft(mask * spectrum, hop_length=self.hop, length=len(waveform))
 
-    def _alike(self, full: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Return the frames most like each frame by their cosine, (frames, neighbours).
+    def _similar(self, magnitude: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Return the indices of the most similar frames by cosine, (frames, neighbours).
 
-        librosa's own `nn_filter` takes any of the `neighbours` + twice `seconds_apart` nearest, as
-        numpy's sort of equal values has it (0.10 and 0.11): another voice with another numpy.
+        librosa's `nn_filter` (0.10 and 0.11) chooses among the `neighbours` + twice `seconds_apart`
+        nearest by numpy's order of equal values, so its result depends on numpy's version.
         """
-        n_frames = full.shape[1]
-        # In a shorter snippet frames are as far apart as leaves each one to choose from.
+        n_frames = magnitude.shape[1]
+        # Reduce the distance in short snippets, so that every frame has a candidate.
         apart = min(round(self.seconds_apart * SOUND_RATE / self.hop), n_frames // 2)
         n_neighbours = min(self.neighbours, n_frames + 1 - 2 * apart)
-        frames = full.astype(np.float64)
+        frames = magnitude.astype(np.float64)
         frames /= np.maximum(np.linalg.norm(frames, axis=0), np.finfo(np.float64).tiny)
         distances = -frames.T @ frames
-        places = np.arange(n_frames)
-        distances[np.abs(places[:, None] - places) < apart] = np.inf
+        indices = np.arange(n_frames)
+        distances[np.abs(indices[:, None] - indices) < apart] = np.inf
         return np.argsort(distances, axis=1, kind="stable")[:, :n_neighbours]
 
     def close(self) -> None:
-        """Do nothing: nothing is held."""
+        """Do nothing."""
 
 
 class Demucs:
     """Hybrid Transformer Demucs (Rouard et al. 2023) in a worker process of its own environment.
 
-    Of what is kept up in 2026, Demucs 4.1.0 (MIT) is its author's own release, the first whose
-    weights are safetensors. torchaudio's HDEMUCS pipelines are an older model in a package that is
-    only maintained; demucs-infer loads pickles.
+    Demucs 4.1.0 (MIT) is its author's own release, the first with safetensors weights. Among the
+    alternatives in 2026, torchaudio's HDEMUCS pipelines are an older model in a package in
+    maintenance mode, and demucs-infer loads pickles.
 
     `python` is the environment's interpreter (`make demucs`), `model_dir` a folder as on the hub
     (one NAME.yaml and the safetensors files that it lists), `device` torch's. Nothing is
-    downloaded. A CPU's sums depend on how many threads add them up: with another OMP_NUM_THREADS
-    the voice may differ in its last bits.
+    downloaded. On a CPU the order of sums depends on the number of threads: with another
+    OMP_NUM_THREADS the voice may differ in its last bits.
     """
 
     def __init__(
@@ -216,16 +214,16 @@ class Demucs:
         }
 
     def separate(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the voice, (n,). Raises SeparationError when Demucs fails or has ended."""
+        """Return the voice, (n,). Raises SeparationError if Demucs fails or has ended."""
         mix = soxr.resample(waveform, SOUND_RATE, self._rate)
         try:
-            reply = self._worker.ask({"audio": encode_waveform(mix)})
+            reply = self._worker.request({"audio": encode_waveform(mix)})
         except WorkerError as error:
             raise SeparationError(str(error)) from error
         if "error" in reply:
             raise SeparationError(f"Demucs failed: {reply['error']}")
         voice = soxr.resample(decode_waveform(reply["audio"]), self._rate, SOUND_RATE)
-        return librosa.util.fix_length(voice, size=len(waveform))  # rounding may cost a sample
+        return librosa.util.fix_length(voice, size=len(waveform))  # rounding may drop a sample
 
     def close(self) -> None:
         """End the worker."""
@@ -233,14 +231,14 @@ class Demucs:
 
 
 def _weights(model_dir: Path) -> dict[str, str]:
-    """Return the SHA-256 of the model's files by name. Raises SeparationError where none are."""
+    """Return the SHA-256 of the model's files by name. Raises SeparationError for no model."""
     recipes = sorted(model_dir.glob("*.yaml"))
     weights = sorted(model_dir.glob("*.safetensors"))
     if len(recipes) != 1 or not weights:
         raise SeparationError(
-            f"{model_dir} has {len(recipes)} .yaml and {len(weights)} .safetensors files, and the "
+            f"{model_dir} has {len(recipes)} .yaml and {len(weights)} .safetensors files; the "
             "separation demucs needs one model: its .yaml and the .safetensors that it lists. "
-            f"Where there is a network: `{PYTHON.parent}/{DOWNLOAD} {MODEL_DIR}`, then copy the "
-            "folder; or say where it is (--demucs_model)"
+            f"With a network connection: `{PYTHON.parent}/{DOWNLOAD} {MODEL_DIR}`, then copy the "
+            "folder; or pass its path (--demucs_model)"
         )
     return {path.name: sha256_of(path) for path in [*recipes, *weights]}

@@ -1,9 +1,9 @@
 """Step 5: classify the snippets of a folder and write submission.csv; no network.
 
-    python -m hearback.songs.steps.infer --data FOLDER
+    python -m hearback.songs infer --data FOLDER
 
-FOLDER is any with audio files, also in folders of its own. Writes submission.csv (filename, label:
-0 no voice, 1 male, 2 female, 3 several) and submission_probabilities.csv beside it.
+FOLDER has audio files, also in subfolders. Writes submission.csv (filename, label: 0 no voice,
+1 male, 2 female, 3 several) and submission_probabilities.csv beside it.
 """
 
 from pathlib import Path
@@ -16,35 +16,40 @@ from hearback.songs.separation import methods
 
 
 def main() -> None:
-    """Parse and run."""
+    """Parse the command line and run."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, default=Path("data", SUBFOLDER, "test"), help="folder of the snippets")
-    add("--store", type=Path, default=Path("store", SUBFOLDER), help="sounds and features")
+    add(
+        "--store",
+        type=Path,
+        default=Path("store", SUBFOLDER),
+        help="folder of audio and features",
+    )
     add(
         "--assets", type=Path, default=Path("assets", SUBFOLDER), help="folder of the trained folds"
     )
     add("--config", type=Path, help="the ensemble (default: model_configs.json in the assets)")
-    add("--submission", type=Path, default=Path("submission.csv"), help="to write")
-    add("--device", help="cpu, cuda, … (default: a GPU where there is one)")
+    add("--submission", type=Path, default=Path("submission.csv"), help="file to write")
+    add("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     add(
         "--precision",
         choices=TRAINING_PRECISIONS,
         default="auto",
-        help="of the matrix products; auto is half where the device computes in it, else float32",
+        help="of the matrix products; auto: half precision if the device has it, else float32",
     )
     methods.add_options(parser)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     write_submission(
         InferenceOptions(
-            data=asked.data,
-            store=asked.store,
-            assets=asked.assets,
-            config=asked.config or asked.assets / "model_configs.json",
-            submission=asked.submission,
-            device=asked.device,
-            precision=asked.precision,
-            separations=methods.options_from(asked),
+            data=arguments.data,
+            store=arguments.store,
+            assets=arguments.assets,
+            config=arguments.config or arguments.assets / "model_configs.json",
+            submission=arguments.submission,
+            device=arguments.device,
+            precision=arguments.precision,
+            separations=methods.options_from(arguments),
         )
     )
 

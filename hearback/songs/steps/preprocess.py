@@ -1,11 +1,11 @@
-"""Step 1: check the labels and the snippets, separate the voices, and store the features.
+"""Step 1: check labels and snippets, separate the voices, and store the features.
 
-    python -m hearback.songs.steps.preprocess --separate none repet
+    python -m hearback.songs preprocess --separate none repet
 
-Reads data/songs/train_label.txt, manifest.csv where there is one, and the snippets in train/.
-Writes store/songs: for each separation its sound, and from that each kind of features. Run again,
-also after it was killed, it does only what is missing. Every problem is reported, not the first;
-errors end it with status 2.
+Reads data/songs/train_label.txt, manifest.csv if present, and the snippets in train/. Writes
+store/songs: for each separation its audio and the features computed from it. Can be run again, also
+after it was killed: only missing parts are computed. Every problem is reported, not only the first;
+errors give exit status 2.
 """
 
 import argparse
@@ -30,22 +30,24 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     flags = parser(__doc__)
     flags.add_argument("--data", type=Path, default=DATA, help="labels and snippets")
-    flags.add_argument("--store", type=Path, default=STORE, help="sounds and features")
+    flags.add_argument("--store", type=Path, default=STORE, help="stored audio and features")
     flags.add_argument(
         "--separate",
         nargs="+",
         choices=SEPARATIONS,
         default=["none"],
-        help="how the voice is taken out of the music, each in a store of its own",
+        help="methods that separate the voice from the music, each with its own store",
     )
     flags.add_argument(
-        "--features", nargs="+", choices=FEATURES, default=list(FEATURES), help="what models see"
+        "--features",
+        nargs="+",
+        choices=FEATURES,
+        default=list(FEATURES),
+        help="inputs of the models",
     )
     methods.add_options(flags)
-    flags.add_argument(
-        "--jobs", type=int, help="threads that compute (default: one for each processor)"
-    )
-    flags.add_argument("--strict", action="store_true", help="warnings end it with status 2 too")
+    flags.add_argument("--jobs", type=int, help="threads (default: one for each processor)")
+    flags.add_argument("--strict", action="store_true", help="exit with status 2 for warnings, too")
     args = flags.parse_args()
     if args.jobs is not None and args.jobs < 1:
         flags.error("--jobs must be 1 or more")
@@ -66,7 +68,7 @@ def main() -> int:
             opened = open_separation(name, **options.get(name, {}))
             with contextlib.closing(opened) as opened:
                 for features in dict.fromkeys(args.features):
-                    made = build_features(
+                    built = build_features(
                         snippets,
                         args.data,
                         args.store,
@@ -76,7 +78,7 @@ def main() -> int:
                         report=report,
                         workers=args.jobs,
                     )
-                    stored.append(f"{name}, {features}: {len(made)} snippets")
+                    stored.append(f"{name}, {features}: {len(built)} snippets")
     finally:
         if report.problems:
             print(report, file=sys.stderr)

@@ -1,8 +1,8 @@
-"""Step 2: train every model, seed and fold that is not yet done, then show how good they are.
+"""Step 2: train every model, seed and fold that is not done yet, then print their scores.
 
-    python -m hearback.songs.steps.train --seeds 1 2 3 4 --jobs 2
+    python -m hearback.songs train --seeds 1 2 3 4 --jobs 2
 
-A model of seed 2 is another of the same recipe, as system 1 averages 4 to 20 of them.
+Each seed is a model of its own: system 1 averages 4 to 20 models of one recipe.
 """
 
 import argparse
@@ -19,23 +19,23 @@ from hearback.songs.steps import check_models
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the flag that makes several models of a recipe, beside --seeds."""
+    """Declare the flag that trains each recipe once per separation."""
     parser.add_argument(
         "--separations",
         nargs="+",
         choices=get_args(SeparationName),
-        help="a model for each (default: that of --separate)",
+        help="train each model once per separation (default: --separate)",
     )
 
 
-def variants(arguments: argparse.Namespace, asked: SongOptions) -> Sequence[SongOptions]:
-    """Return the options of each separation."""
-    separations = arguments.separations or [asked.separate]
-    return [replace(asked, separate=separate) for separate in dict.fromkeys(separations)]
+def variants(arguments: argparse.Namespace, options: SongOptions) -> Sequence[SongOptions]:
+    """Return the options with each separation."""
+    separations = arguments.separations or [options.separate]
+    return [replace(options, separate=separate) for separate in dict.fromkeys(separations)]
 
 
 def competition() -> Competition:
-    """Return the songs' recipes and how they are trained."""
+    """Return the songs' part of the training command."""
     return Competition(
         description=__doc__ or "",
         recipes=find_recipes(),
@@ -47,5 +47,10 @@ def competition() -> Competition:
     )
 
 
+def main() -> int:
+    """Train all missing folds; return 1 if a fold is not trained."""
+    return command.main(competition())
+
+
 if __name__ == "__main__":
-    cli.run(lambda: command.main(competition()))
+    cli.run(main)

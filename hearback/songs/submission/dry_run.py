@@ -1,9 +1,9 @@
-"""A dry run of a runtime that classifies songs: what submission.zip does there.
+"""Try submission.zip in an imitation of a runtime, and check its classes and probabilities.
 
-    python -m hearback.songs.submission.dry_run --zip demo/songs/submission.zip --data demo/songs/test
+    python -m hearback.songs dry_run --zip demo/songs/submission.zip --data demo/songs/test
 
-As `hearback.engine.submission.sandbox` plays it, on some of the snippets of a folder. Classes and probabilities are
-compared, row by row, with what hearback.songs.steps.infer gives here.
+`hearback.engine.submission.sandbox` describes the dry run. It classifies some of the snippets of a
+folder. Classes and probabilities are compared row by row with those of the step infer.
 """
 
 from pathlib import Path
@@ -16,34 +16,34 @@ from hearback.engine.submission.sandbox import (
     TOLERANCE,
     DryRun,
     Sandbox,
+    add_arguments,
+    check_submission,
     copy_clips,
-    declare,
-    evenly,
+    evenly_spaced,
     run_here,
-    show,
     unpack,
 )
 from hearback.songs import SUBFOLDER
 from hearback.songs.evaluation import PROBABILITIES
-from hearback.songs.inference import beside
+from hearback.songs.inference import probabilities_path
 from hearback.songs.tables import list_snippets
 
 
-class SongPlay(DryRun[Sandbox]):
-    """A submission that says whose voice sings."""
+class SongDryRun(DryRun[Sandbox]):
+    """A dry run of the songs competition's submission."""
 
     def set_up(self, folder: Path) -> Sandbox:
-        """Unpack the zip into a new folder and put snippets beside it, evenly from all."""
-        runtime, workdir = unpack(self.archive, folder, "python -m hearback.songs.submission.pack")
+        """Unpack the zip into a new folder, with evenly spaced snippets beside it."""
+        runtime, workdir = unpack(self.archive, folder, "python -m hearback.songs submission")
         names = list_snippets(self.data)["filename"].tolist()
-        chosen = [names[place] for place in evenly(len(names), self.n_clips)]
+        chosen = [names[index] for index in evenly_spaced(len(names), self.n_clips)]
         return Sandbox(runtime, workdir, copy_clips(self.data, chosen, runtime))
 
     def compare(self, sandbox: Sandbox) -> tuple[list[str], float]:
-        """Compare classes and probabilities with those of hearback.songs.steps.infer here."""
+        """Compare classes and probabilities with those of infer in this environment."""
         folder = sandbox.workdir / "here"
         run_here(
-            ["-m", "hearback.songs.steps.infer"],
+            ["hearback.songs", "infer"],
             data=sandbox.data,
             store=folder / "store",
             assets=sandbox.runtime / "assets",
@@ -53,31 +53,33 @@ class SongPlay(DryRun[Sandbox]):
         return compare(sandbox.submission, folder / "submission.csv")
 
     def describe(self, sandbox: Sandbox) -> str:
-        """Return how many snippets there were."""
+        """Return a line with the number of snippets."""
         n_rows = len(list_snippets(sandbox.data))
         return f"{n_rows} snippets, one damaged, listed and at the class shares"
 
 
 def compare(submission: Path, expected: Path) -> tuple[list[str], float]:
-    """Compare two submissions and the probabilities beside them, row by row.
+    """Compare two submissions and their probabilities row by row.
 
-    Returns what is wrong with the first, and the largest difference of a probability. Where two
-    classes are as likely as each other, but for rounding, either will do.
+    Returns the faults of the first and the largest difference of a probability. If two classes are
+    equally likely up to rounding, either is right.
     """
     ours, theirs = (pd.read_csv(path, dtype={"filename": str}) for path in (submission, expected))
     if list(ours.columns) != ["filename", "label"]:
         return [f"header {list(ours.columns)}, not filename,label"], np.inf
     if list(ours["filename"]) != list(theirs["filename"]):
         return [f"rows of {list(ours['filename'])}, not of {list(theirs['filename'])}"], np.inf
-    tables = [pd.read_csv(beside(path))[PROBABILITIES] for path in (submission, expected)]
+    tables = [
+        pd.read_csv(probabilities_path(path))[PROBABILITIES] for path in (submission, expected)
+    ]
     difference = (tables[0] - tables[1]).abs().max(axis=1)
     likeliest = tables[1].max(axis=1)
     chosen = tables[1].to_numpy()[np.arange(len(ours)), ours["label"]]
     is_wrong = ~(difference <= TOLERANCE) | ~(likeliest - chosen <= TOLERANCE)
     faults = [
         f"{row.filename}: class {row.label}, here {expected_label}, probabilities "
-        f"{of_row:.1e} apart"
-        for row, expected_label, of_row in zip(
+        f"{row_difference:.1e} apart"
+        for row, expected_label, row_difference in zip(
             ours[is_wrong].itertuples(),
             theirs["label"][is_wrong],
             difference[is_wrong],
@@ -88,11 +90,12 @@ def compare(submission: Path, expected: Path) -> tuple[list[str], float]:
 
 
 def main() -> None:
-    """Parse and rehearse."""
-    parser = cli.parser("Play a runtime, and compare what main.py writes there.")
-    declare(parser, Path("data", SUBFOLDER, "test"))
-    asked = parser.parse_args()
-    show(SongPlay(asked.zip, asked.data, asked.clips), asked.python)
+    """Parse the command line and do a dry run."""
+    parser = cli.parser(__doc__)
+    add_arguments(parser, Path("data", SUBFOLDER, "test"))
+    arguments = parser.parse_args()
+    dry_run = SongDryRun(arguments.zip, arguments.data, arguments.clips)
+    check_submission(dry_run, arguments.python)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Classify the snippets in data/ and write submission.csv here: main.py of a submission.
+"""Classify the snippets in data/ and write submission.csv beside this file, as main.py.
 
-`python -m hearback.songs.submission.pack` packs it with what it needs; flags are those of hearback.songs.steps.infer. Before
-anything is heard every snippet gets the commonest class of the training (`hearback.engine.submission.runtime`).
+`python -m hearback.songs submission` packs it. Its flags are those of the step infer. Every snippet
+first gets the commonest class of the training, so that there is a submission even if scoring fails.
 """
 
 import csv
@@ -17,8 +17,8 @@ SUBMISSION = HERE / "submission.csv"
 
 
 def write_commonest_class() -> None:
-    """Write a submission of what no snippet needs to be heard for."""
-    from hearback.songs.tables import list_snippets  # noqa: PLC0415  (packages are the runtime's from now)
+    """Write a submission with the commonest training class for every snippet."""
+    from hearback.songs.tables import list_snippets  # noqa: PLC0415  (needs packages)
 
     shares = json.loads(CONFIG.read_text(encoding="utf-8"))["class_shares"]
     filenames = list_snippets(DATA)["filename"]
@@ -29,9 +29,9 @@ def write_commonest_class() -> None:
 
 
 def score(scratch: Path) -> None:
-    """Run hearback.songs.steps.infer, with what it writes on the way in `scratch`; it exits with its status."""
+    """Run the step infer with temporary files in `scratch`, and exit with its status."""
     runtime.set_flags(
-        "hearback.songs.steps.infer",
+        "python -m hearback.songs infer",
         data=DATA,
         store=scratch / "store",
         assets=HERE / "assets",

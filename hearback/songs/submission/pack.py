@@ -1,9 +1,10 @@
-"""submission.zip: all that a competition's runtime needs to classify data/, and nothing more.
+"""Pack submission.zip: everything that a competition's runtime needs to classify data/.
 
-    python -m hearback.songs.submission.pack
+    python -m hearback.songs submission
 
-As `hearback.engine.submission.archive` lays it out: main.py (hearback/songs/submission/main.py), the code of hearback.songs.steps.infer, the
-ensemble and its folds. `python main.py` classifies the audio files of the folder data/ beside it.
+`hearback.engine.submission.archive` describes the layout: main.py (a copy of
+hearback/songs/submission/main.py), the modules that the step infer imports, the ensemble and its
+folds. `python main.py` classifies the audio files of the folder data/ beside it.
 """
 
 from collections.abc import Iterable
@@ -12,15 +13,14 @@ from pathlib import Path
 
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
-from hearback.engine.project import PACKAGE, ROOT
 from hearback.engine.submission.archive import (
     RUNTIME,
     Faults,
+    add_arguments,
     check_weights,
-    declare,
+    common_entries,
     find_code,
     find_folds,
-    lay_out,
     listed_packages,
     write_submission,
 )
@@ -28,16 +28,15 @@ from hearback.engine.training.fold_files import FoldFiles
 from hearback.songs import SUBFOLDER
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.evaluation import ClassOutOfFold
-from hearback.songs.inference import Member, load_model, read_runnable_metadata
+from hearback.songs.inference import EnsembleFold, load_model, read_runnable_metadata
 
-SCRIPT = PACKAGE / "songs" / "steps" / "infer.py"
 MAIN = Path(__file__).with_name("main.py")
-NEEDS_AN_ENVIRONMENT = ("demucs",)  # of its own, which a runtime does not have
+OWN_ENVIRONMENT = ("demucs",)  # separations with packages that the runtime lacks
 
 
 @dataclass(frozen=True)
 class PackingOptions:
-    """What the command line says."""
+    """The command line's options."""
 
     assets: Path
     config: Path
@@ -46,46 +45,46 @@ class PackingOptions:
 
 
 def pack(options: PackingOptions) -> Path:
-    """Write the zip and return its path; HearbackError says all that is missing or wrong."""
+    """Write the zip and return its path; HearbackError lists everything missing or wrong."""
     config = SongEnsemble.load(options.config)
     faults = Faults()
-    code = find_code([MAIN, SCRIPT], ROOT, listed_packages(RUNTIME), faults)
+    code = find_code(MAIN, listed_packages(RUNTIME), faults)
     folds = find_folds(config.models_to_run, options.assets, files_of_fold, faults)
     faults.raise_if_any()
-    cure = "Run fewer models: python -m hearback.songs.steps.get_config --models"
-    entries = {**lay_out(MAIN, code, options.config), **folds}
+    cure = "Run fewer models: python -m hearback.songs get_config --models"
+    entries = {**common_entries(MAIN, code, options.config), **folds}
     write_submission(entries, options.submission, options.limit_gb, cure)
     return options.submission
 
 
 def files_of_fold(files: FoldFiles) -> Iterable[Path]:
-    """Return what hearback.songs.steps.infer reads of a fold: its weights and its metadata.
+    """Return the files of a fold that infer reads, after loading it as the runtime will.
 
-    Raises HearbackError where the runtime could not run the fold, which is loaded as it is there.
+    Raises HearbackError if the runtime cannot run it.
     """
     fold_metadata = read_runnable_metadata(files)
-    check_weights(files, fold_metadata, ClassOutOfFold.TRAIN)
-    member = Member(0, files, fold_metadata)
-    if member.recipe.separate in NEEDS_AN_ENVIRONMENT:
+    check_weights(files, fold_metadata, ClassOutOfFold.TRAIN_COMMAND)
+    fold = EnsembleFold(0, files, fold_metadata)
+    if fold.recipe.separate in OWN_ENVIRONMENT:
         raise HearbackError(
-            f"{files.metadata}: hears voices separated by {member.recipe.separate}, which needs an "
-            "environment that the runtime does not have; leave the model out with "
-            "python -m hearback.songs.steps.get_config --models"
+            f"{files.metadata}: needs the separation {fold.recipe.separate}, but the runtime lacks "
+            "its packages; leave the model out with "
+            "python -m hearback.songs get_config --models"
         )
-    load_model(member)
+    load_model(fold)
     return files.weights, files.metadata
 
 
 def main() -> None:
-    """Parse and pack."""
+    """Parse the command line and pack."""
     parser = cli.parser(__doc__)
-    declare(parser, SUBFOLDER)
+    add_arguments(parser, SUBFOLDER)
     parser.add_argument(
         "--config", type=Path, help="the ensemble (default: model_configs.json in the assets)"
     )
-    asked = parser.parse_args()
-    config = asked.config or asked.assets / "model_configs.json"
-    pack(PackingOptions(asked.assets, config, asked.submission, asked.limit_gb))
+    arguments = parser.parse_args()
+    config = arguments.config or arguments.assets / "model_configs.json"
+    pack(PackingOptions(arguments.assets, config, arguments.submission, arguments.limit_gb))
 
 
 if __name__ == "__main__":

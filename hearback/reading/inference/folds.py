@@ -1,0 +1,77 @@
+"""The trained folds of an ensemble, and which of them can share input batches."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hearback.engine.training.fold_files import FoldFiles, TrainedFold
+from hearback.engine.whisper.encoder import EncoderConfig
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.models.load import read_runnable_metadata
+from hearback.reading.recipe import Recipe
+
+
+class EnsembleFold(TrainedFold):
+    """A trained fold of the ensemble's `model`-th model."""
+
+    # By identity: metadata, a dict, cannot be hashed.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that it was trained by."""
+        return Recipe.from_dict(self.metadata["recipe"])
+
+    @cached_property
+    def encoder_config(self) -> EncoderConfig:
+        """The sizes of its encoder."""
+        return EncoderConfig.from_config(self.metadata["shape"])
+
+    @cached_property
+    def input_format(self) -> tuple[Any, ...]:
+        """All that its input batches depend on: folds of one format can share them."""
+        recipe = self.recipe
+        tokenizer, embedder = self.metadata["tokenizer"], self.metadata.get("text_embedder")
+        return (
+            recipe.pair,
+            recipe.window,
+            recipe.window_step_seconds,
+            recipe.speed_by_grade,
+            self.encoder_config.num_mel_bins,
+            tokenizer and tokenizer["sha256"],
+            embedder and embedder["sha256"],
+        )
+
+    @property
+    def n_shareable(self) -> int:
+        """Number of encoder stages, from the first, that training left equal to the backbone's.
+
+        Trained stages are unique. Looking for equal ones would hash all weights of a large encoder,
+        which takes seconds.
+        """
+        n_layers = self.encoder_config.encoder_layers
+        n_frozen = round(self.recipe.frozen_share * n_layers)
+        if n_frozen == 0:
+            return 0
+        # The convolutions too, and the final norm where all layers are frozen.
+        return 1 + n_frozen + (n_frozen == n_layers)
+
+
+def read_folds(config: EnsembleConfig, assets: Path) -> list[EnsembleFold]:
+    """Return all folds that the ensemble runs; HearbackError where one cannot be run."""
+    folds = []
+    for number, model in enumerate(config.models_to_run):
+        for fold in model.folds:
+            files = FoldFiles(assets, model.name, fold)
+            folds.append(EnsembleFold(number, files, read_runnable_metadata(files, config.voice)))
+    return folds
+
+
+def name_folds(folds: Sequence[EnsembleFold]) -> str:
+    """Return folds by model, such as "model1m fold 0 2, modeltok fold 0"."""
+    by_model: dict[str, list[str]] = {}
+    for fold in folds:
+        by_model.setdefault(fold.files.model, []).append(str(fold.files.fold))
+    return ", ".join(f"{model} fold {' '.join(numbers)}" for model, numbers in by_model.items())

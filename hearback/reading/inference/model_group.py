@@ -1,0 +1,197 @@
+"""Models of one input format that run side by side: one pass over the data for all of them.
+
+Each clip is loaded, batched and turned into a spectrogram once. Identical lower encoder layers are
+held and computed once, too.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hearback.engine.audio.log_mel import log_mel
+from hearback.engine.devices import mixed_precision
+from hearback.engine.whisper.quantize import convert_weights
+from hearback.engine.whisper.shared_layers import SharedLayers, digest_stages, unique_modules
+from hearback.reading.inference.batch_plan import PlannedBatch
+from hearback.reading.inference.folds import EnsembleFold, name_folds
+from hearback.reading.inference.memory import GB
+from hearback.reading.models.load import load_scorer
+from hearback.reading.models.scorers import Scorer
+from hearback.reading.pairs import Example, PairDataset, PairSource
+from hearback.reading.window_batches import Batch, Pair, collate, deduplicate_references
+
+# Maps a model and a batch to values of shape (clips, …).
+ScoreFn = Callable[[Scorer, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class BatchValues:
+    """What `ModelGroup.run` yields for a batch.
+
+    `indices` are the clips' positions among the rows, `values` map a model's number to (clips, …)
+    float64. `cost` is the encoders' work for the batch, in multiply-adds; `share_done` is the share
+    of the whole pass that is done after it, exactly 1 at the end.
+    """
+
+    indices: list[int]
+    values: dict[int, np.ndarray]
+    cost: float
+    share_done: float
+
+
+class ModelGroup:
+    """Models of one input format on a device, numbered in the order in which they are added."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        self.models: list[Scorer] = []
+        self.shared_layers = SharedLayers()
+        self._active: set[int] = set()
+
+    def add(self, model: Scorer, digests: Sequence[str] = ()) -> None:
+        """Move a model to the device; encoder stages of equal `digests` are shared."""
+        self._active.add(len(self.models))
+        self.models.append(model.to(self.device).eval())
+        self.shared_layers.add(model.encoder, digests)
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Leave out some models from the next batch on; the numbers of the rest stay."""
+        self.shared_layers.remove(numbers)
+        self._active.difference_update(numbers)
+
+    def clear(self) -> None:
+        """Release all models."""
+        self.models.clear()
+        self.shared_layers = SharedLayers()
+        self._active.clear()
+
+    def n_bytes(self, extra: Scorer | None = None) -> int:
+        """Return the bytes of the models' weights, and of one `extra` model's; shared ones once."""
+        return _n_bytes([*self.models, *([extra] if extra else [])])
+
+    def run(
+        self,
+        source: PairSource,
+        rows: Sequence[int] | np.ndarray,
+        planned: Sequence[PlannedBatch],
+        score_fn: ScoreFn,
+        *,
+        n_workers: int = 0,
+    ) -> Iterator[BatchValues]:
+        """Yield what `score_fn` returns for each active model, batch by batch.
+
+        Between two batches the caller may `drop` models; the pass ends early when none is left.
+        """
+        config = self.models[0].encoder.config
+        costs = np.cumsum([batch.cost(config) for batch in planned])
+        pairs_by_batch = self._load_pairs(source, rows, planned, n_workers)
+        for plan, pairs, cost in zip(planned, pairs_by_batch, costs, strict=True):
+            values = self._score(pairs, plan.n_samples, source, score_fn)
+            yield BatchValues(
+                plan.indices,
+                values,
+                cost=sum(plan.cost(self.models[n].encoder.config) for n in self._active),
+                share_done=float(cost / costs[-1]),
+            )
+            if not self._active:
+                return
+
+    def _load_pairs(
+        self,
+        source: PairSource,
+        rows: Sequence[int] | np.ndarray,
+        planned: Sequence[PlannedBatch],
+        n_workers: int,
+    ) -> Iterable[list[Pair]]:
+        """Return the pairs of each planned batch, loaded by `n_workers` processes."""
+        first = self.models[0]
+        source = source.with_speeds(first.recipe.speed_by_grade)
+        examples = [Example(int(row), source.texts[row], float(source.labels[row])) for row in rows]
+        dataset = PairDataset(
+            source,
+            examples,
+            first.recipe.pair,
+            text_tokenizer=first.text_tokenizer,
+            embedder=first.embedder,
+        )
+        return DataLoader(
+            dataset,
+            batch_sampler=[batch.indices for batch in planned],
+            collate_fn=_keep_pairs,  # as arrays: tensors would need shared memory, often scarce
+            num_workers=n_workers,
+        )
+
+    @torch.inference_mode()
+    def _score(
+        self, pairs: list[Pair], n_samples: int, source: PairSource, score_fn: ScoreFn
+    ) -> dict[int, np.ndarray]:
+        """Return the values of a batch's clips by model number, (clips, …) float64."""
+        batch = collate(pairs, n_samples)
+        batch = deduplicate_references(batch, [source.texts[pair.row] for pair in pairs])
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        batch = batch.to(self.device)
+        n_mel_bins = self.models[0].encoder.config.num_mel_bins
+        spectrograms = log_mel(batch.encoder_waveforms, n_mel_bins)
+        # Not around the loop of `run`: there, inference mode would end autocast at the first yield.
+        with mixed_precision(self.device, self.dtype):
+            values = {
+                number: score_fn(self.models[number], replace(batch, frames=frames))
+                for number, frames in self.shared_layers.encode(spectrograms)
+            }
+        # Copied only after the last model, so that a GPU does not wait between models.
+        return {number: value.double().cpu().numpy() for number, value in values.items()}
+
+
+def _keep_pairs(pairs: list[Pair]) -> list[Pair]:
+    return pairs
+
+
+def _n_bytes(models: Sequence[Scorer]) -> int:
+    n_bytes = 0
+    for module in unique_modules(models):
+        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        n_bytes += sum(tensor.nbytes for tensor in tensors)
+        # A quantized layer's packed weights are neither parameters nor buffers.
+        if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):
+            n_bytes += module.in_features * module.out_features
+    return n_bytes
+
+
+def load_model_groups(
+    folds: Iterable[EnsembleFold], device: torch.device, dtype: torch.dtype, max_bytes: float
+) -> Iterator[tuple[ModelGroup, list[EnsembleFold]]]:
+    """Yield groups of loaded folds, as many at a time as fit in `max_bytes`, at least one.
+
+    `folds` have one input format and are consumed one by one, as they are loaded. Only one group is
+    in memory at a time: it is cleared when the next one is requested.
+    """
+    group, loaded = ModelGroup(device, dtype), list[EnsembleFold]()
+    for fold in folds:
+        model = load_scorer(fold.files, fold.metadata)
+        # Digests first: after conversion, weights that differ could look equal.
+        digests = digest_stages(model.encoder, fold.n_shareable)
+        group.shared_layers.share_modules(model.encoder, digests)
+        convert_weights(model, dtype)
+        if loaded and group.n_bytes(model) > max_bytes:
+            yield group, loaded
+            group.clear()  # the caller may still hold a reference to the group
+            group, loaded = ModelGroup(device, dtype), list[EnsembleFold]()
+        if loaded:
+            model.embedder = group.models[0].embedder
+        group.add(model, digests)
+        loaded.append(fold)
+    if loaded:
+        yield group, loaded
+
+
+def describe_group(group: ModelGroup, folds: Sequence[EnsembleFold], max_bytes: float) -> str:
+    """Return a line with the folds of a group, their memory, and how much they share."""
+    computed, unshared = group.shared_layers.count_stages()
+    shared = f", {computed} encoder stages of {unshared}" if computed < unshared else ""
+    used, available = group.n_bytes() / GB, max_bytes / GB
+    return f"{name_folds(folds)}: {used:.2g} of at most {available:.2g} GB{shared}"

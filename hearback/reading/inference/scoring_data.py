@@ -1,0 +1,98 @@
+"""The test recordings: which rows the submission needs, and which of them can be scored."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hearback.engine.audio.store_builder import build_store
+from hearback.engine.data.problems import BadInput, Problem, Report
+from hearback.engine.errors import HearbackError
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.pairs import PairSource
+from hearback.reading.references import References, missing_texts
+from hearback.reading.render import UnrenderedTexts, VoiceMismatch, render_missing
+from hearback.reading.tables import metadata_path, read_metadata, read_submission_format
+from hearback.reading.voices import reopen_voice
+
+SUBMISSION_FORMAT = "submission_format.csv"
+
+
+@dataclass(frozen=True)
+class ScoringData:
+    """The recordings to score.
+
+    `order` are the filenames of the submission's rows, in order, and `tasks` their tasks by
+    filename. `usable` are the metadata of the rows that can be scored; `source` has their clips.
+    """
+
+    order: list[str]
+    tasks: dict[str, str]
+    usable: pd.DataFrame
+    source: PairSource
+
+    @property
+    def grades(self) -> np.ndarray:
+        """The grades of the usable rows, (rows,) of str."""
+        return self.usable["grade"].to_numpy(dtype=str)
+
+
+def read_scoring_data(
+    data: Path, tts_data: Path, store: Path, config: EnsembleConfig, report: Report
+) -> ScoringData:
+    """Read the test tables, decode the recordings and render missing references.
+
+    Rows that cannot be scored go into the report. Raises BadInput for a table that cannot be read,
+    and HearbackError for references in another voice than the ensemble's.
+    """
+    path = metadata_path(data, "test")
+    metadata = read_metadata(path, report)
+    if any(problem.row in (None, 1) for problem in report.errors):
+        raise BadInput(report)
+    format_path = data / SUBMISSION_FORMAT
+    order = (
+        read_submission_format(format_path, metadata, report)
+        if format_path.exists()
+        else metadata["filename"].tolist()
+    )
+    recordings = build_store(metadata, data, path, store, "test", report=report)
+    references = _prepare_references(metadata, tts_data, config, path, report)
+    faulty = {problem.row for problem in report.errors if problem.file == str(path)}
+    usable = metadata[~metadata["line"].isin(faulty)].reset_index(drop=True)
+    tasks = dict(zip(metadata["filename"], metadata["task"], strict=True))
+    return ScoringData(order, tasks, usable, PairSource(usable, references, recordings))
+
+
+def _prepare_references(
+    metadata: pd.DataFrame, folder: Path, config: EnsembleConfig, path: Path, report: Report
+) -> References:
+    """Render missing references in the ensemble's voice; report rows whose text has none then."""
+    texts = metadata["expected_text"][metadata["expected_text"] != ""]
+    failures: dict[str, str] = {}
+    if missing := missing_texts(texts, folder):
+        try:
+            with contextlib.closing(reopen_voice(config.voice)) as voice:
+                render_missing(missing, voice, folder)
+        except VoiceMismatch:
+            raise
+        except UnrenderedTexts as error:
+            failures = dict(error.failures)
+        except (
+            HearbackError,
+            OSError,
+        ) as error:  # voice not installed; read-only folder
+            failures = dict.fromkeys(missing_texts(missing, folder), str(error))
+    for row in metadata[metadata["expected_text"].isin(failures)].to_dict("records"):
+        text = row["expected_text"]
+        what = f"no reference speech for {text!r}: {failures[text]}"
+        cure = "render it before, with python preprocess.py"
+        report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"]))
+    references = References(folder)
+    if references.voice != config.voice:
+        raise HearbackError(
+            f"{folder}: its voice is {references.voice}; the ensemble was trained with "
+            f"{config.voice}. Render with that one, into another folder"
+        )
+    return references

@@ -1,0 +1,53 @@
+"""Bootstrap errors and intervals: analytic figures for independent rows, and whole groups."""
+
+import numpy as np
+import pytest
+
+from hearback.engine.evaluation import bootstrap
+
+
+def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
+    return bootstrap.bootstrap_standard_error(values, groups, np.random.default_rng(0))
+
+
+def test_the_error_of_independent_rows_is_the_analytic_one() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 400)
+    analytic = values.std(ddof=1) / np.sqrt(len(values))
+    assert standard_error(values, np.arange(400)) == pytest.approx(analytic, rel=0.1)
+
+
+def test_copies_within_a_group_do_not_lower_the_error() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 100)
+    copies, names = np.repeat(values, 4), np.repeat([f"s{number}" for number in range(100)], 4)
+    by_speaker = standard_error(copies, names)
+    # Four copies of a row are one row; treated as independent, they would halve the error.
+    assert by_speaker == pytest.approx(standard_error(values, np.arange(100)), rel=0.1)
+    assert standard_error(copies, np.arange(400)) == pytest.approx(by_speaker / 2, rel=0.1)
+
+
+def test_equal_rows_have_no_error_in_groups_of_any_size() -> None:
+    groups = np.array([0, 1, 1, 2, 2, 2, 2])
+    assert standard_error(np.full(7, 0.3), groups) == pytest.approx(0, abs=1e-12)
+
+
+def test_whole_groups_are_resampled_for_totals_of_any_shape() -> None:
+    rng = np.random.default_rng(0)
+    values, groups = rng.normal(5, 1, 60), np.arange(60) // 3
+    totals = np.stack([np.bincount(groups, values), np.bincount(groups)], axis=1)
+    # The same totals with another shape.
+    squares = totals.reshape(20, 1, 2)
+    samples = bootstrap.bootstrap(squares, lambda t: t[0, 0] / t[0, 1], np.random.default_rng(1))
+    interval = bootstrap.bootstrap_interval(values, groups, np.random.default_rng(1))
+    assert bootstrap.percentile_interval(samples) == pytest.approx(interval)
+    of_groups = values.reshape(20, 3).mean(axis=1)
+    assert samples.std() == pytest.approx(of_groups.std() / np.sqrt(20), rel=0.1)
+    constant = bootstrap.bootstrap(squares, lambda t: t[0, 1], np.random.default_rng(1))
+    assert set(constant) == {60.0}
+
+
+def test_the_interval_of_independent_rows_is_the_analytic_one() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 400)
+    low, high = bootstrap.bootstrap_interval(values, np.arange(400), np.random.default_rng(0))
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)

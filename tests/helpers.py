@@ -1,0 +1,101 @@
+"""Functions that several test files share."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.project import ROOT
+
+
+def tone(
+    hertz: float = 440.0,
+    seconds: float = 0.3,
+    sample_rate: int = SAMPLE_RATE,
+    peak: float = 0.5,
+    n_harmonics: int = 1,
+) -> np.ndarray:
+    """Return a tone, (n,) float32; `peak` is the amplitude of the fundamental."""
+    times = np.arange(round(seconds * sample_rate)) / sample_rate
+    harmonics = [
+        np.sin(2 * np.pi * number * hertz * times) / number for number in range(1, n_harmonics + 1)
+    ]
+    return (peak * np.sum(harmonics, axis=0)).astype(np.float32)
+
+
+def environment_of_scripts() -> dict[str, str]:
+    """Return the environment for commands outside the checkout: our modules, one thread."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def run_python(*arguments: object, folder: Path, status: int = 0) -> str:
+    """Run python in `folder`, check its exit status, and return its output."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env=environment_of_scripts(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, f"{arguments}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def run_script(script: object, *flags: object, folder: Path, status: int = 0) -> str:
+    """Run a script of the checkout's root with `run_python`."""
+    return run_python(ROOT / str(script), *flags, folder=folder, status=status)
+
+
+def run_main(
+    main: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    folders: tuple[str, ...],
+    *flags: str,
+) -> int:
+    """Call a step's `main` with a `--NAME folder/NAME` flag for each of `folders`, and `flags`."""
+    places = [f"--{name}={folder / name}" for name in folders]
+    monkeypatch.setattr(sys, "argv", ["step.py", *places, *flags])
+    return main()
+
+
+def reading_flags(backbone: Path, epochs: int = 1) -> list[object]:
+    """Return the flags of a short training of the reading competition."""
+    settings = ["--set", "learning_rate=0.01", "--set", "batch_size=4"]
+    flags = ["--n_folds", 3, "--backbone", backbone, "--epochs", epochs, "--preset", "small"]
+    return [*flags, *settings]
+
+
+def start_training(*flags: object, folder: Path) -> subprocess.Popen[str]:
+    """Start train.py in `folder` on a CPU, without waiting for it."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *map(str, flags), "--device", "cpu"],
+        cwd=folder,
+        env=environment_of_scripts(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(happened: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until `happened` returns a true value; fail after `seconds`."""
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.01)
+
+
+def is_running(process: int) -> bool:
+    """Return whether a process, of any parent, is running and not a zombie (Linux)."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False

@@ -1,0 +1,44 @@
+"""Broken and malicious input generated from random numbers, and the guarantees that it must meet.
+
+A family is a function that makes one input in an empty folder, passes it to the project's readers,
+and returns the outcome after the kind of input: "read", "read with a warning" or "refused". A
+broken guarantee raises: an AssertionError, or whatever exception a reader let through. Sounds are
+synthetic; nothing here is a recording of anybody.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tests.soak.fuzz.csv_tables import try_table
+from tests.soak.fuzz.filenames import try_name
+from tests.soak.fuzz.model_files import try_model
+from tests.soak.fuzz.outcomes import Family, Outcome
+from tests.soak.fuzz.recordings import try_audio
+from tests.soak.fuzz.texts import try_text
+
+FAMILIES: Mapping[str, tuple[float, Family]] = {
+    "audio": (0.5, try_audio),
+    "names": (0.12, try_name),
+    "tables": (0.2, try_table),
+    "texts": (0.06, try_text),
+    "models": (0.12, try_model),
+}
+
+
+def try_family(family: Family, rng: np.random.Generator, folder: Path) -> Outcome:
+    """Make and read an input of a family in `folder`, which is emptied first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("data", "store", "assets"):
+        (folder / name).mkdir(parents=True)
+    return family(rng, folder)
+
+
+def try_one(seed: int, number: int, folder: Path) -> Outcome:
+    """Make and read input `number` of a seed in `folder`, which is emptied first."""
+    rng = np.random.default_rng([seed, number])
+    shares = [share for share, _ in FAMILIES.values()]
+    _, family = list(FAMILIES.values())[rng.choice(len(shares), p=shares)]
+    return try_family(family, rng, folder)
