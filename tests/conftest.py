@@ -22,8 +22,6 @@ from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.render import render_missing
 from hearback.reading.tables import GRADES, TASKS
-from hearback.songs.options import SongOptions
-from tests.songs.songs_data import read_options, training_flags, write_songs
 from tests.toy import DECODER as TINY_DECODER
 from tests.toy import ENCODER as TINY
 from tests.toy import TEXTS, ToneVoice, make_backbone, spoken
@@ -135,20 +133,3 @@ def inference_options(folder: Path, **changes: Any) -> InferenceOptions:
         workers=0,
         **changes,
     )
-
-
-@pytest.fixture(scope="session")
-def songs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with song snippets in data/, and their stores in store/.
-
-    All tests share it: tests that change the data write their own (`songs_data.write_songs`).
-    """
-    folder = tmp_path_factory.mktemp("songs")
-    write_songs(folder / "data")
-    return folder
-
-
-@pytest.fixture
-def song_options(songs_folder: Path, tmp_path: Path) -> SongOptions:
-    """Options of a training on the shared snippets that writes to the test's own folder."""
-    return read_options(*training_flags(songs_folder, tmp_path))

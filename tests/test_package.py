@@ -177,6 +177,11 @@ def test_the_steps_run_outside_the_checkout(
     assert list(submission["filename"]) == list(expected["filename"])
     assert submission["score"].between(0, 1).all()
 
+    run(hearback_command, "submission", folder=folder)
+    packed = set(zipfile.ZipFile(folder / "submission.zip").namelist())
+    assert {"main.py", "hearback/reading/steps/infer.py", "assets/modeltok_0.json"} <= packed
+    assert not [name for name in packed if name.startswith(("torch", "numpy", "site-packages"))]
+
 
 @pytest.mark.slow
 def test_the_songs_run_outside_the_checkout(installed: Path, tmp_path: Path) -> None:

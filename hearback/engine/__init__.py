@@ -1,0 +1,1 @@
+"""The engine: training, evaluation, ensembles and submissions, independent of any competition."""

@@ -1,0 +1,1 @@
+"""The reading competition: did a learner say the expected text?"""

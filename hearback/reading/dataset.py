@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.store_builder import build_store
-from hearback.engine.data.folds import assign_folds
+from hearback.engine.data.folds import FoldSplit, assign_folds
 from hearback.engine.data.problems import Problem, Report
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
@@ -16,7 +16,7 @@ from hearback.reading.tables import metadata_path, read_labels, read_metadata
 
 
 @dataclass(frozen=True)
-class TrainingData:
+class TrainingData(FoldSplit):
     """A training set, split into folds.
 
     Attributes:
@@ -37,14 +37,6 @@ class TrainingData:
     def filenames(self) -> list[str]:
         """File name of each row's recording."""
         return self.source.filenames
-
-    def training_rows(self, fold: int) -> np.ndarray:
-        """Return the indices of the fold's training rows."""
-        return np.flatnonzero(self.folds != fold)
-
-    def validation_rows(self, fold: int) -> np.ndarray:
-        """Return the indices of the fold's held-out rows."""
-        return np.flatnonzero(self.folds == fold)
 
 
 def read_labelled(data: Path, report: Report) -> tuple[pd.DataFrame, np.ndarray]:

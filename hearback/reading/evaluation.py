@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from hearback.engine.data.problems import Problem, Report
-from hearback.engine.ensemble.config import is_probability
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.bootstrap import bootstrap_interval, bootstrap_standard_error
 from hearback.engine.evaluation.metrics import (
@@ -19,7 +18,12 @@ from hearback.engine.evaluation.metrics import (
     expected_calibration_error,
     row_log_loss,
 )
-from hearback.engine.evaluation.oof import OutOfFold, check_same_split, common_rows, read_tables
+from hearback.engine.evaluation.oof import (
+    BinaryOutOfFold,
+    check_same_split,
+    common_rows,
+    read_tables,
+)
 from hearback.reading.tables import (
     AGE_GROUPS,
     GRADES,
@@ -35,7 +39,7 @@ _FAMILIES = {"tokens": "token scorer", "aligned": "aligned comparison"}  # by a 
 
 
 @dataclass(frozen=True)
-class ReadingOutOfFold(OutOfFold):
+class ReadingOutOfFold(BinaryOutOfFold):
     """Out-of-fold predictions of one model, or of an ensemble, for the reading competition.
 
     `rows` has the columns filename, score (the label, 0 or 1), pred (the probability of 1), fold
@@ -44,25 +48,6 @@ class ReadingOutOfFold(OutOfFold):
 
     LABEL_COLUMN: ClassVar[str] = "score"
     TRAIN_COMMAND: ClassVar[str] = "python train.py"
-
-    @staticmethod
-    def is_base_rate(value: object) -> bool:
-        """Return whether `value` is a number from 0 to 1."""
-        return is_probability(value)
-
-    @staticmethod
-    def read_rows(file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (from JSON)
-        """Read the predictions of one fold, with `base_rate` as the column base."""
-        table = pd.read_csv(file, dtype={"filename": str, "score": float, "pred": float})
-        return table.assign(base=base_rate)
-
-    def row_losses(self) -> pd.Series:
-        """Return the log loss per row, (rows,), in nats."""
-        return row_log_loss(self.rows["score"], self.rows["pred"])
-
-    def base_losses(self) -> pd.Series:
-        """Return the log loss per row of predicting the training base rate, (rows,), in nats."""
-        return row_log_loss(self.rows["score"], self.rows["base"])
 
     @property
     def family(self) -> str:

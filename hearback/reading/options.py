@@ -50,8 +50,8 @@ class TrainingOptions(FoldOptions):
             recipe = replace(recipe, backbone=self.backbone)
         if self.window is not None:
             recipe = recipe.with_settings([f"window={self.window}"])
-        recipe = recipe.with_seed(self.seed).with_settings(self.set)
-        return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
+        adapted: Recipe = super().adapt(recipe)
+        return adapted
 
     def load_data(self) -> TrainingData:
         """Load and validate the training set."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hearback.engine.data.folds import assign_folds
+from hearback.engine.data.folds import FoldSplit, assign_folds
 from hearback.engine.data.problems import Report
 from hearback.songs.separation.methods import Separation, open_separation
 from hearback.songs.store import FeatureStore, build_features, build_sounds
@@ -20,7 +20,7 @@ TRAIN = "train"  # the stores' name
 
 
 @dataclass(frozen=True)
-class SongData:
+class SongData(FoldSplit):
     """The data of a training.
 
     `snippets` are rows of `hearback.songs.tables.read_snippets`, at most the given limit; `stored`
@@ -56,18 +56,15 @@ class SongData:
         A row with several singers is held out with the first one. The folds of the other singers
         are trained without the row.
         """
+        rows = super().training_rows(fold)
         if not self.is_grouped:
-            return np.flatnonzero(self.folds != fold)
+            return rows
         held_out = set(self.snippets["group"][self.folds == fold])
         shares_a_singer = np.array(
             [not held_out.isdisjoint(singers.split(";")) for singers in self.snippets["singers"]],
             bool,
         )
-        return np.flatnonzero((self.folds != fold) & ~shares_a_singer)
-
-    def validation_rows(self, fold: int) -> np.ndarray:
-        """Return a fold's validation rows."""
-        return np.flatnonzero(self.folds == fold)
+        return rows[~shares_a_singer[rows]]
 
     def features(self, name: str) -> FeatureStore:
         """Open the features of the separated snippets, computing missing ones."""

@@ -43,8 +43,8 @@ class ClassOutOfFold(OutOfFold):
         """Return whether `value` is a list of the classes' shares."""
         return isinstance(value, list | tuple) and are_shares(value)
 
-    @staticmethod
-    def read_rows(file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (as JSON has it)
+    @classmethod
+    def read_rows(cls, file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (as JSON has it)
         """Read the predictions of one fold, with the column base; ValueError if invalid."""
         types = {"filename": str, "label": np.int64, **dict.fromkeys(PROBABILITIES, float)}
         table = pd.read_csv(file, usecols=list(types), dtype=types)

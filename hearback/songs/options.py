@@ -47,9 +47,8 @@ class SongOptions(FoldOptions):
         """Return `recipe` with these options applied."""
         if self.backbone is not None and recipe.backbone is not None:
             recipe = replace(recipe, backbone=self.backbone)
-        recipe = recipe.with_separation(self.separate).with_seed(self.seed)
-        recipe = recipe.with_settings(self.set)
-        return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
+        adapted: SongRecipe = super().adapt(recipe.with_separation(self.separate))
+        return adapted
 
     def load_data(self) -> SongData:
         """Load and validate the training set."""

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from hearback.engine.project import SHIPPED
+from hearback import __version__
+from hearback.engine.project import PACKAGE, SHIPPED
+from hearback.engine.submission import archive as archive_module
 from hearback.engine.submission.archive import (
     RUNTIME,
     Faults,
     describe_commit,
+    describe_version,
     find_code,
     listed_packages,
     write_zip,
@@ -102,3 +105,8 @@ def test_the_version_is_the_commit_and_the_changed_files(tmp_path: Path) -> None
     (tmp_path / "c.py").write_text("3\n")
     changed = describe_commit(tmp_path, [tmp_path / "b.py", tmp_path / "c.py"])
     assert changed.splitlines()[2:] == [" M b.py", "?? c.py"]
+
+
+def test_an_installed_package_has_a_version_and_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "SHIPPED", PACKAGE / "shipped")
+    assert describe_version([]) == f"hearback {__version__}, installed\n"

@@ -11,7 +11,7 @@ from hearback.engine.devices import compute_dtype, has_native_bf16, mixed_precis
 from hearback.engine.errors import HearbackError
 from hearback.engine.whisper.quantize import convert_weights
 from hearback.reading.models.scorers import TokenScorer
-from tests.reading.test_inference import make_model
+from tests.reading.random_models import make_model
 from train_model3mapd import RECIPE as ATTENTION
 from train_modelali import RECIPE as ALIGNED
 from train_modeltok import RECIPE as TOKENS

@@ -7,10 +7,10 @@ or infer; docs/guide/new_competition.md explains it part by part.
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hearback.engine import cli
 from hearback.engine.data.batching import Tensors
-from hearback.engine.data.folds import assign_folds
+from hearback.engine.data.folds import FoldSplit, assign_folds
 from hearback.engine.data.problems import Report
 from hearback.engine.data.tables import read_table, write_table
 from hearback.engine.ensemble.config import ModelConfig, load_config
@@ -28,10 +28,9 @@ from hearback.engine.ensemble.fitting import fit, model_configs
 from hearback.engine.ensemble.stacking import Groups, StackingData, combine_predictions
 from hearback.engine.evaluation import check_models
 from hearback.engine.evaluation.fold_tables import log_loss_by_fold
-from hearback.engine.evaluation.metrics import row_log_loss
-from hearback.engine.evaluation.oof import OutOfFold, common_rows, read_tables
+from hearback.engine.evaluation.oof import BinaryOutOfFold, common_rows, read_tables
 from hearback.engine.evaluation.outliers import Outlier
-from hearback.engine.io import write_json
+from hearback.engine.io import sha256_of, write_json
 from hearback.engine.launch import command as launch
 from hearback.engine.training import command as training
 from hearback.engine.training.fold_files import FoldFiles, build_and_load, read_fold_metadata
@@ -43,14 +42,14 @@ PROGRAM = "python -m tests.engine.toy_competition"
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(FoldSplit):
     """The table: `filenames` and `folds`, (rows,), `xy`, (rows, 2), and `labels`, (rows,)."""
 
     filenames: list[str]
     xy: Tensor
     labels: Tensor
     folds: np.ndarray
-    fingerprint: str = "0" * 16  # a real one is a digest of the table
+    fingerprint: str
 
     @classmethod
     def read(cls, path: Path, n_folds: int = 2) -> "Points":
@@ -61,15 +60,9 @@ class Points:
         labels = table["label"].to_numpy(np.float32)
         xy = torch.from_numpy(table[["x", "y"]].to_numpy(np.float32))
         folds = assign_folds(table, labels, n_folds)
-        return cls(table["filename"].tolist(), xy, torch.from_numpy(labels), folds)
-
-    def training_rows(self, fold: int) -> np.ndarray:
-        """Return the rows of all other folds."""
-        return np.flatnonzero(self.folds != fold)
-
-    def validation_rows(self, fold: int) -> np.ndarray:
-        """Return the rows of the fold."""
-        return np.flatnonzero(self.folds == fold)
+        return cls(
+            table["filename"].tolist(), xy, torch.from_numpy(labels), folds, sha256_of(path)[:16]
+        )
 
 
 @dataclass(frozen=True)
@@ -110,11 +103,6 @@ class ToyOptions(FoldOptions):
     def declare(cls, parser: argparse.ArgumentParser) -> None:
         """Add the flags."""
         declare_common(parser, group_by=("filename",))
-
-    def adapt(self, recipe: ToyRecipe) -> ToyRecipe:
-        """Return the recipe with --seed, --set and --epochs applied."""
-        recipe = recipe.with_seed(self.seed).with_settings(self.set)
-        return recipe if self.epochs is None else replace(recipe, epochs=self.epochs)
 
     def load_data(self) -> Points:
         """Read the training table."""
@@ -178,29 +166,11 @@ class ToyTask(Task):
         return {"shape": {}, "base_rate": rate.item(), "base_rate_log_loss": loss}
 
 
-class ToyOutOfFold(OutOfFold):
-    """`rows` has filename, label, pred (a probability), base (the base rate) and fold."""
+class ToyOutOfFold(BinaryOutOfFold):
+    """`rows` has filename, label, pred, fold and base."""
 
     LABEL_COLUMN = "label"
     TRAIN_COMMAND = f"{PROGRAM} train"
-
-    @staticmethod
-    def is_base_rate(value: object) -> bool:
-        """Return whether `value` is a probability."""
-        return isinstance(value, float) and 0 <= value <= 1
-
-    @staticmethod
-    def read_rows(file: BinaryIO, base_rate: float) -> pd.DataFrame:
-        """Read a fold's table."""
-        return pd.read_csv(file, dtype={"filename": str}).assign(base=base_rate)
-
-    def row_losses(self) -> pd.Series:
-        """Return the log loss per row, (rows,), in nats."""
-        return row_log_loss(self.rows["label"], self.rows["pred"])
-
-    def base_losses(self) -> pd.Series:
-        """Return the log loss per row of the base rate, (rows,), in nats."""
-        return row_log_loss(self.rows["label"], self.rows["base"])
 
 
 def show(data: Path, assets: Path, models: list[str] | None = None) -> list[Outlier]:

@@ -26,14 +26,15 @@ from hearback.reading.inference.ensemble_run import predict_ensemble
 from hearback.reading.inference.predict import Predictions, collect, predict
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.models import load, scorers
-from hearback.reading.models.scorers import Scorer, build
+from hearback.reading.models.scorers import Scorer
 from hearback.reading.pairs import PairDataset, PairSource
 from hearback.reading.recipe import Recipe
 from hearback.reading.references import References
 from hearback.reading.steps import infer
 from hearback.reading.window_batches import Batch
 from hearback.reading.words import WordCalibration
-from tests.conftest import CONFIG, inference_options
+from tests.conftest import inference_options
+from tests.reading.random_models import BASE_RATES, make_model, write_fold
 from train_model2ds import RECIPE as MEAN
 from train_model3mapd import RECIPE as ATTENTION
 from train_modelali import RECIPE as ALIGNED
@@ -41,8 +42,6 @@ from train_modeltok import RECIPE as BY_GRADE
 from train_modeltokown import RECIPE as OWN
 
 TOKENS = replace(BY_GRADE, speed_by_grade=(1.0,) * 4)  # the same input format as OWN
-
-BASE_RATES = {"all": 0.4, "deletion": 0.1, "nonword_repetition": 0.25}
 
 
 @pytest.fixture
@@ -58,35 +57,6 @@ def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptio
     config = EnsembleConfig(scorers, voice, BASE_RATES, {"cross_fitted": 0.5}, n_rows=36)
     config.save(folder / "model_configs.json")
     return inference_options(folder)
-
-
-def make_model(recipe: Recipe, tokenizer: Path, seed: int = 0) -> Scorer:
-    """A model of random weights, none of them zero."""
-    torch.manual_seed(100 * seed + recipe.seed)
-    model = build(recipe, CONFIG, tokenizer)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.startswith("head."):
-                parameter.add_(0.03 * torch.randn_like(parameter))
-            if name == "decoder.embed_tokens.weight":
-                parameter.mul_(0.1)  # else every token's logit would be huge
-    return model
-
-
-def write_fold(
-    assets: Path, recipe: Recipe, fold: int, voice: dict[str, Any], tokenizer: Path
-) -> None:
-    model = make_model(recipe, tokenizer, fold)
-    oof = pd.DataFrame({"filename": [], "score": [], "pred": []})
-    fold_metadata = {
-        "recipe": recipe.as_dict(),
-        "shape": model.backbone_config(),
-        "tokenizer": load.save_tokenizer(tokenizer, assets) if model.text_tokenizer else None,
-        "voice": voice,
-    }
-    fold_files.save_fold(
-        FoldFiles(assets, recipe.name, fold), model.state_dict(), oof, fold_metadata
-    )
 
 
 def scores(options: InferenceOptions) -> pd.Series:

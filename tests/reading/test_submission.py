@@ -30,7 +30,7 @@ from hearback.reading.submission.pack import (
     unpack_wheels,
     why_no_wheels,
 )
-from tests.reading.test_inference import BASE_RATES, write_fold
+from tests.reading.random_models import BASE_RATES, write_fold
 from train_model2ds import RECIPE as MEAN
 from train_modeltok import RECIPE as TOKENS
 

@@ -119,12 +119,12 @@ def test_a_failure_is_shown_with_its_log_and_error(
     log.write_text("starts\nno space left\n")
     outcomes = [
         Outcome(Job("model1m", 1, (), log), "failed", "exit status 2"),
-        Outcome(Job("model2ds", 1, (), None, "model1m"), "not run", "it starts from …"),
+        Outcome(Job("model2ds", 1, (), None, "model1m"), "not run", "it is initialized from …"),
     ]
     command.show_outcomes(outcomes, tmp_path)
     printed = capsys.readouterr().out
     assert f"FAILED: model1m fold 1, see {log}: no space left" in printed
-    assert "not run (it starts from …)" in printed
+    assert "not run (it is initialized from …)" in printed
     assert "FAILED: model2ds" not in printed
 
 

@@ -43,7 +43,7 @@ from hearback.reading.words import (
     to_table,
 )
 from tests.conftest import TEXTS, inference_options, training_options
-from tests.reading.test_inference import BASE_RATES, write_fold
+from tests.reading.random_models import BASE_RATES, write_fold
 from train_model3mapd import RECIPE as COMPARISON
 from train_modeltok import RECIPE as TOKENS
 

@@ -17,24 +17,11 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.project import ROOT
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.inference import InferenceOptions, write_submission
-from hearback.songs.recipe import find_recipes
 from hearback.songs.separation.methods import SOUND_RATE
-from hearback.songs.training import train_fold
-from tests.songs.songs_data import read_options, snippet, training_flags
+from tests.songs.songs_data import snippet
 
 SHARES = (0.2, 0.3, 0.3, 0.2)
 COLUMNS = ["p0", "p1", "p2", "p3"]
-
-
-@pytest.fixture(scope="module")
-def trained(songs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two folds of a small model and one of it on separated voices in its assets."""
-    folder = tmp_path_factory.mktemp("trained")
-    recipe = replace(find_recipes()["cnn4"].with_epochs(1), batch_size=8)
-    for fold, flags in ((0, []), (1, []), (0, ["--separate", "repet"])):
-        options = read_options(*training_flags(songs_folder, folder), *flags)
-        train_fold(recipe, fold, options, options.load_data())
-    return folder
 
 
 @pytest.fixture

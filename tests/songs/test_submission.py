@@ -21,14 +21,13 @@ from hearback.songs.separation.methods import SOUND_RATE
 from hearback.songs.submission.dry_run import SongDryRun, compare
 from hearback.songs.submission.pack import PackingOptions, pack
 from tests.songs.songs_data import snippet
-from tests.songs.test_infer import trained  # noqa: F401  (a fixture)
 
 SHARES = (0.2, 0.3, 0.4, 0.1)
 MODELS = (ModelConfig("cnn4", (0, 1), 0.6), ModelConfig("cnn4_repet", (0,), 0.4))
 
 
 @pytest.fixture
-def options(trained: Path, tmp_path: Path) -> PackingOptions:  # noqa: F811
+def options(trained: Path, tmp_path: Path) -> PackingOptions:
     """Options to pack two folds of a model, and one of it on separated voices."""
     return PackingOptions(
         assets=trained / "assets",

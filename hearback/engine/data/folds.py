@@ -9,6 +9,20 @@ from hearback.engine.errors import HearbackError
 SEED = 42  # one split for every model, so that fold 3 means the same rows everywhere
 
 
+class FoldSplit:
+    """The rows of each fold, from `folds`, (rows,): the fold that holds out each row."""
+
+    folds: np.ndarray
+
+    def training_rows(self, fold: int) -> np.ndarray:
+        """Return the indices of the fold's training rows: those of all other folds."""
+        return np.flatnonzero(self.folds != fold)
+
+    def validation_rows(self, fold: int) -> np.ndarray:
+        """Return the indices of the fold's held-out rows."""
+        return np.flatnonzero(self.folds == fold)
+
+
 def assign_folds(
     metadata: pd.DataFrame, labels: np.ndarray, n_folds: int, group_by: str | None = None
 ) -> np.ndarray:

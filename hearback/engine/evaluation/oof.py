@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.errors import HearbackError
+from hearback.engine.evaluation.metrics import row_log_loss
 from hearback.engine.training.fold_archive import read_archive
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, read_fold_metadata
 
@@ -45,9 +46,9 @@ class OutOfFold(ABC):
     def is_base_rate(value: object) -> bool:
         """Return whether `value` is a valid `base_rate` of a fold's metadata."""
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def read_rows(file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (from JSON)
+    def read_rows(cls, file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (from JSON)
         """Read the predictions of one fold; raise ValueError if they are invalid.
 
         `base_rate` is that of the fold's metadata, for `base_losses`.
@@ -142,6 +143,33 @@ class OutOfFold(ABC):
         _check_same_fields(cls, str(assets), named, ("recipe_fingerprint", "n_folds"))
         n_folds = metadata_by_fold[folds[0]]["n_folds"]
         return cls(model, n_folds, pd.concat(tables), metadata_by_fold)
+
+
+class BinaryOutOfFold(OutOfFold):
+    """Out-of-fold probabilities of a label that is 0 or 1.
+
+    `rows` has the columns filename, `LABEL_COLUMN`, pred (the probability of 1), fold and base (the
+    mean label of the fold's training rows).
+    """
+
+    @staticmethod
+    def is_base_rate(value: object) -> bool:
+        """Return whether `value` is a number from 0 to 1."""
+        return isinstance(value, float | int) and 0 <= value <= 1
+
+    @classmethod
+    def read_rows(cls, file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (from JSON)
+        """Read the predictions of one fold, with `base_rate` as the column base."""
+        types = {"filename": str, cls.LABEL_COLUMN: float, "pred": float}
+        return pd.read_csv(file, dtype=types).assign(base=base_rate)
+
+    def row_losses(self) -> pd.Series:
+        """Return the log loss per row, (rows,), in nats."""
+        return row_log_loss(self.rows[self.LABEL_COLUMN], self.rows["pred"])
+
+    def base_losses(self) -> pd.Series:
+        """Return the log loss per row of predicting the training base rate, (rows,), in nats."""
+        return row_log_loss(self.rows[self.LABEL_COLUMN], self.rows["base"])
 
 
 Table = TypeVar("Table", bound=OutOfFold)

@@ -86,7 +86,6 @@ def run_all(
     order.prepare()
     ready: deque[Job] = deque()
     outcomes: dict[Job | None, Outcome] = {}
-    n_running = 0
     while order.is_active():
         ready.extend(order.get_ready())
         if ready and launcher.has_room:
@@ -94,11 +93,9 @@ def run_all(
             outcome = _skipped(job, outcomes.get(dependencies[job]), assets, is_done)
             if outcome is None:
                 launcher.start(job)
-                n_running += 1
                 continue
         else:
             outcome = _outcome_of(launcher.wait(), assets)
-            n_running -= 1
         outcomes[outcome.job] = outcome
         order.done(outcome.job)
         yield outcome
@@ -109,7 +106,7 @@ def _skipped(
 ) -> Outcome | None:
     """Return the outcome of a job that need not or cannot run; None if it should run."""
     if dependency is not None and dependency.outcome != "trained":
-        return Outcome(job, "not run", f"it starts from {dependency.job}: {dependency.outcome}")
+        return Outcome(job, "not run", f"it is initialized from {dependency.job}: {dependency.outcome}")
     if is_locked(job, assets):
         return Outcome(job, "locked", "another process is training it")
     if is_done(job):

@@ -219,7 +219,7 @@ def why_not_done(
     """Return the reason to train the fold, or None if it is done.
 
     `run_key` is what must not have changed: the recipe, the split, the data's fingerprint.
-    `digest_of` returns a file's SHA-256 (`KnownDigests.sha256` caches it).
+    `digest_of` returns a file's SHA-256 (`DigestCache.sha256` caches it).
     """
     if not files.metadata.exists():
         return "unfinished" if files.checkpoint.exists() else "not trained"

@@ -15,8 +15,8 @@ from hearback.engine.devices import TRAINING_PRECISIONS
 class FoldOptions(ABC):
     """Options of a training besides the recipe and the fold.
 
-    A competition derives its own and adds flags. It implements `declare`, `adapt` (apply the
-    options to a recipe) and `load_data`, and extends `run_key` where its flags change a training.
+    A competition derives its own and adds flags. It implements `declare` and `load_data`, and
+    extends `adapt` and `run_key` where its flags change a training.
     """
 
     data: Path
@@ -47,9 +47,10 @@ class FoldOptions(ABC):
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         return cls(**{**values, **lists})
 
-    @abstractmethod
     def adapt(self, recipe: Any) -> Any:  # noqa: ANN401  (a competition's own recipe)
-        """Return `recipe` with these options applied."""
+        """Return `recipe` with --seed, --set and --epochs applied; others extend this."""
+        recipe = recipe.with_seed(self.seed).with_settings(self.set)
+        return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
 
     def for_data(self) -> Self:
         """Return the options without those that change no data, as a key to loaded data."""

@@ -125,6 +125,13 @@ class FoldRecipe(Record):
         name = name_with_seed(self.name, seed)
         return replace(self, name=name, seed=seed, data_seed=seed)  # type: ignore[type-var]
 
+    def with_epochs(self, epochs: int) -> Self:
+        """Return the recipe with another number of epochs.
+
+        Recipes with a learning rate schedule override this and scale the schedule.
+        """
+        return replace(self, epochs=epochs)  # type: ignore[type-var]
+
 
 def name_with_seed(recipe: str, seed: int) -> str:
     """Return the model name of a recipe with another seed than its own, such as modeltok_s8."""

@@ -1,0 +1,1 @@
+"""The steps of the songs, as commands."""

@@ -63,7 +63,7 @@ FILES = {
     "metadata": "assets/modelx_0.json",
     "weights": "assets/modelx_0.safetensors",
     "out-of-fold table": "assets/modelx_0.oof.csv",
-    "partial": "assets/modelx_0.checkpoint",
+    "checkpoint": "assets/modelx_0.checkpoint",
     "configuration": "model_configs.json",
     "backbone's configuration": "assets/backbone/config.json",
     "backbone's weights": "assets/backbone/model.safetensors",
@@ -137,7 +137,7 @@ def read_model(target: str, folder: Path) -> None:
     if target in ("metadata", "out-of-fold table"):
         read_out_of_fold(assets)
         fold_files.why_not_done(files, RUN_KEY)
-    if target == "partial":
+    if target == "checkpoint":
         checkpoint.load_checkpoint(files.checkpoint, RUN_KEY)
     if target == "configuration":
         config = EnsembleConfig.load(folder / "model_configs.json")
