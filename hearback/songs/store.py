@@ -64,14 +64,14 @@ def build_features(
             progress=progress,
             workers=workers,
         )
-        description = separation.describe()
+        settings = separation.describe()
     kind = FEATURES[features]
     store_format = StoreFormat(
         _FEATURES_VERSION,
         kind.sample_rate,
         is_audio=False,
         shape=kind.shape,
-        parameters={"features": features, "separation": description},
+        parameters={"features": features, "separation": settings},
     )
     usable = snippets[snippets["filename"].map(sounds.__contains__).astype(bool)]
     return build_store(
@@ -79,7 +79,7 @@ def build_features(
         data,
         _table(snippets, data),
         store,
-        f"{name}_{description['backend']}_{features}",
+        f"{name}_{settings['backend']}_{features}",
         report=report,
         progress=progress,
         workers=workers,
@@ -105,9 +105,9 @@ def build_sounds(
     Each is (72000,) at 24 kHz. The arguments are those of `build_features`. A snippet that is not
     3 s long is cut or zero-padded at its end, with a warning.
     """
-    description = separation.describe()
+    settings = separation.describe()
     store_format = StoreFormat(
-        _SOUND_VERSION, SOUND_RATE, shape=(N_SAMPLES,), parameters={"separation": description}
+        _SOUND_VERSION, SOUND_RATE, shape=(N_SAMPLES,), parameters={"separation": settings}
     )
 
     def load(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -120,13 +120,13 @@ def build_sounds(
         data,
         _table(snippets, data),
         store,
-        f"{name}_{description['backend']}",
+        f"{name}_{settings['backend']}",
         report=report,
         progress=progress,
         workers=workers,
         store_format=store_format,
         load=load,
-        description=f"separation {description['backend']}",
+        description=f"separation {settings['backend']}",
     )
 
 

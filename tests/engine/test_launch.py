@@ -126,8 +126,14 @@ def test_jobs_that_depend_on_a_failed_job_are_skipped(
     ]
     outcomes = run(jobs, tmp_path)
     results = {name: (outcome.outcome, outcome.reason) for name, outcome in outcomes.items()}
-    assert results["model2ds fold 0"] == ("not run", "it is initialized from model1m fold 0: failed")
-    assert results["model3mb fold 0"] == ("not run", "it is initialized from model2ds fold 0: not run")
+    assert results["model2ds fold 0"] == (
+        "not run",
+        "it is initialized from model1m fold 0: failed",
+    )
+    assert results["model3mb fold 0"] == (
+        "not run",
+        "it is initialized from model2ds fold 0: not run",
+    )
     assert results["model2ds fold 1"] == ("trained", "")
     assert not (tmp_path / "runs" / "model2ds_0.log").exists()
 

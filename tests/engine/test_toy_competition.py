@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from hearback.engine.project import ROOT
+from tests.engine.toy_data import write_points
 
 
 def run(folder: Path, step: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -19,17 +19,6 @@ def run(folder: Path, step: str, *flags: str) -> subprocess.CompletedProcess[str
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-
-
-def write_points(path: Path, n_rows: int, seed: int) -> np.ndarray:
-    """Write a table of random points of the square; return whether each is in the circle."""
-    xy = np.random.default_rng(seed).uniform(-1, 1, (n_rows, 2))
-    inside = np.hypot(*xy.T) < 0.8
-    filenames = [f"{path.stem}{row}.txt" for row in range(n_rows)]
-    table = pd.DataFrame({"filename": filenames, "x": xy[:, 0], "y": xy[:, 1], "label": inside})
-    path.parent.mkdir(exist_ok=True)
-    table.astype({"label": int}).to_csv(path, index=False)
-    return inside
 
 
 @pytest.mark.slow

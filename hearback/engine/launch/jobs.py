@@ -106,7 +106,8 @@ def _skipped(
 ) -> Outcome | None:
     """Return the outcome of a job that need not or cannot run; None if it should run."""
     if dependency is not None and dependency.outcome != "trained":
-        return Outcome(job, "not run", f"it is initialized from {dependency.job}: {dependency.outcome}")
+        why = f"it is initialized from {dependency.job}: {dependency.outcome}"
+        return Outcome(job, "not run", why)
     if is_locked(job, assets):
         return Outcome(job, "locked", "another process is training it")
     if is_done(job):

@@ -1,0 +1,34 @@
+"""Recipes of the reading competition that train on the tiny corpus in seconds."""
+
+from dataclasses import replace
+
+from hearback.reading.augment import Augmentation
+from train_model3mapd import RECIPE
+from train_modeltok import RECIPE as TOKENS
+from train_modeltokown import RECIPE as OWN
+
+QUICK = replace(
+    RECIPE,
+    batch_size=4,
+    learning_rate=1e-2,
+    dropout=0.0,
+    epochs=2,
+    schedule_epochs=2,
+    augment_learner=Augmentation(gain=0.5, noise=0.5),
+    augment_reference=Augmentation(gain=0.5),
+)
+QUICK_TOKENS, QUICK_OWN = (
+    replace(
+        recipe,
+        batch_size=4,
+        learning_rate=1e-3,
+        head_learning_rate=1e-2,
+        dropout=0.0,
+        epochs=2,
+        schedule_epochs=2,
+        frozen_share=0.0,
+        augment_learner=Augmentation(gain=0.5, noise=0.5),
+        average_decay=0.5,
+    )
+    for recipe in (TOKENS, OWN)
+)
