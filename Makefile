@@ -41,7 +41,7 @@ demo-songs: $(VENV)/installed $(BACKBONE)
 
 test: $(VENV)/installed $(BACKBONE)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not gpu" --numprocesses auto --maxprocesses 8 --dist worksteal \
-		--cov --cov-report=term:skip-covered --cov-fail-under=85
+		--cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

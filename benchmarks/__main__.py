@@ -8,12 +8,13 @@ train_cpu    training, with augmentation                      clips/s
 infer_cpu    inference with an ensemble of three models       clips/s
 load_cpu     reading, augmentation and features, on one core  clips/s
 weights_cpu  fitting the weights of ten models                searches/s
-train_gpu    as on the CPU, for a whisper-medium with random weights, on noise as long as
-infer_gpu    speechocean762's speech; skipped without a CUDA device
+train_gpu    like train_cpu, with a random whisper-medium     clips/s
+infer_gpu    like infer_cpu, with random whisper-mediums      clips/s
 
-The baseline is the standard stack (benchmarks/baseline.py). The ratio is that of the median rates,
-its spread the lowest and highest ratio of a round. Without --data, the embedded sample in bench/ is
-used, and made if it is missing.
+The baseline is the standard stack (benchmarks/baseline.py). Each result is the ratio of the median
+rates, with the lowest and highest ratio of a round. Without --data, the CPU benchmarks use the
+embedded sample in bench/, which they write if it is missing. Those on a GPU use noise with the
+lengths of speechocean762's recordings; without a CUDA device they are skipped.
 """
 
 import argparse
@@ -92,7 +93,7 @@ def parse() -> argparse.Namespace:
 
 
 def make_setting(arguments: argparse.Namespace) -> Setting:
-    """Return the setting of the command line; make the sample if it is needed and missing."""
+    """Return the setting of the command line; write the sample if it is needed and missing."""
     folders = {name: getattr(arguments, name) for name in clips.FOLDERS}
     on_cpu = any(name.endswith("_cpu") and name != "weights_cpu" for name in arguments.only)
     if arguments.data is None:

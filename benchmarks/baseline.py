@@ -1,10 +1,10 @@
 """The standard stack, as the second place of "Goodnight Moon, Hello Early Literacy" used it.
 
-A fair reimplementation with the public libraries: the same work on the same clips with the same
-recipe as ours, without the original's wasted time (a loss in half precision that had to be
-repaired, no limit on threads).
+A fair reimplementation with public libraries: the same work on the same clips with the same recipe
+as ours, without the original's slow spots (a workaround for a loss in half precision, too many
+threads).
 
-- Clip, in every epoch and for every model: `librosa.load` of learner and reference, augmentation
+- Clips, in every epoch and for every model: `librosa.load` of learner and reference, augmentation
   with librosa's pitch shifting and time stretching and with pyworld, one waveform of 16 s, log-mel
   by `WhisperFeatureExtractor(chunk_length=16)`.
 - Model: the encoder of `transformers.WhisperModel` with 800 positions for any clip length, mean
@@ -196,7 +196,7 @@ class Training:
         positions = "embed_positions.weight"
         model.encoder.load_state_dict({**encoder, positions: encoder[positions][:N_POSITIONS]})
         self.half = device.type == "cuda"
-        if self.half:  # on a CPU memory suffices, and it would only cost time
+        if self.half:  # a CPU has enough memory, and checkpointing costs time
             model.encoder.gradient_checkpointing_enable()
         self.model = model.to(device).train()
         self.optimizer = torch.optim.AdamW(

@@ -53,7 +53,7 @@ from train_model2ds import RECIPE as SMALL_RECIPE
 N_MODELS = 3  # of the ensemble in infer_cpu and infer_gpu
 PRODUCT_SECONDS = 0.5  # of matrix products per turn
 SEARCH_SECONDS = 0.2  # of our weight search per turn
-TRAINED_NOISE = 0.01  # relative to a tensor's deviation: simulates training
+TRAINED_NOISE = 0.01  # relative to a tensor's standard deviation: simulates training
 NOT_WORSE = 1e-6  # nats of log loss: tolerance between two searches
 
 
@@ -165,7 +165,7 @@ def weights_cpu(setting: Setting) -> Outcome:
         Side("baseline", partial(search, "baseline")),
     ]
     with threads(setting.n_threads):
-        warm_up(sides[:1])  # the grid search is long enough without
+        warm_up(sides[:1])  # the grid search takes so long that it needs none
         turns = take_turns(sides, setting.n_rounds, CLOCKS[setting.clock])
     losses = {name: mean_log_loss(labels, found[name] @ predictions) for name in found}
     if losses["ours"] > losses["baseline"] + NOT_WORSE:
@@ -245,11 +245,11 @@ def compare_training(
 
         sides, workers = with_best_workers(setting, Side("ours", run_epoch), baseline_side, device)
         dtypes = (ours.run.dtype, baseline.compute_dtype(device))
-        result, mfu = in_turn(setting, sides, device, dtypes)
+        result, mfu = time_sides(setting, sides, device, dtypes)
         lines = [
             f"{clips.describe()}; {recipe.name}'s recipe on {backbone.name}, batches of "
             f"{recipe.batch_size}",
-            f"a turn of ours is all clips and the validation of one more, a turn of the baseline's "
+            f"our turn: all clips, and the validation of one more; the baseline's turn: "
             f"1/{setting.sizes.n_shares} of the clips",
             workers,
             *mfu,
@@ -259,10 +259,10 @@ def compare_training(
 
 
 def make_trainer(setting: Setting, clips: Clips, recipe: Recipe, device: torch.device) -> Trainer:
-    """Return our training on all of the clips, started.
+    """Return our started training on all of the clips.
 
-    Each epoch ends with a validation, which is not to be measured: the held-out fold is a copy of
-    the shortest clip.
+    Each epoch ends with a validation, which should not affect the timing: the held-out fold is only
+    a copy of the shortest clip.
     """
     data = select(clips.data, [*range(len(clips)), int(np.argmin(clips.pair_seconds))])
     data.folds[-1] = 0
@@ -331,7 +331,8 @@ def compare_inference(
     with threads(setting.n_threads):
         ours = Side("ours", predict, flops_per_unit=flops_per_clip(clips, recipe, backbone))
         sides, workers = with_best_workers(setting, ours, baseline_side, device)
-        result, mfu = in_turn(setting, sides, device, (dtype, baseline.compute_dtype(device)))
+        dtypes = (dtype, baseline.compute_dtype(device))
+        result, mfu = time_sides(setting, sides, device, dtypes)
         differences = np.abs(scores["ours"] - scores["baseline"])
         few = replace(clips, data=select(clips.data, range(setting.sizes.n_both_padded)))
         with silence():
@@ -378,8 +379,8 @@ def flops_per_clip(clips: Clips, recipe: Recipe, backbone: Path) -> float:
 def save_ensemble(assets: Path, recipe: Recipe, backbone: Path, clips: Clips) -> EnsembleConfig:
     """Save one fold of each of three models and return their ensemble.
 
-    Heads are random, and the backbones' weights have noise added: like trained models, they share
-    no layers that could be computed once.
+    Heads are random, and the backbones' weights have noise added: like fully trained models, they
+    have no identical layers (`SharedLayers`).
     """
     voice = clips.data.source.references.voice
     tensors = read_tensors(backbone, "encoder")
@@ -406,7 +407,7 @@ def save_ensemble(assets: Path, recipe: Recipe, backbone: Path, clips: Clips) ->
 
 
 class Loading:
-    """Our loading: augmented pairs in batches as features, with new random numbers every turn."""
+    """Our data loading: features of augmented pairs in batches, with a new seed in every turn."""
 
     def __init__(self, clips: Clips, recipe: Recipe, n_mels: int) -> None:
         self.clips, self.recipe, self.n_mels = clips, recipe, n_mels
@@ -435,7 +436,7 @@ class Loading:
 
 
 def counting(n_clips: int, run: Callable[[], list[int]]) -> Callable[[], float]:
-    """Return a turn that checks that every clip was loaded once."""
+    """Return a function that runs a turn and checks that every clip was loaded once."""
 
     def turn() -> float:
         rows = run()
@@ -483,7 +484,7 @@ def with_best_workers(
     return [ours, sides[n_workers]], f"baseline: {n_workers} loading processes, best of {counts}"
 
 
-def in_turn(
+def time_sides(
     setting: Setting, sides: list[Side], device: torch.device, dtypes: tuple[torch.dtype, ...]
 ) -> tuple[Result, list[str]]:
     """Time both sides and matrix products; return the result, and lines on FLOP/s."""

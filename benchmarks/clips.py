@@ -98,7 +98,7 @@ def select(data: TrainingData, rows: Sequence[int] | np.ndarray) -> TrainingData
 
 
 def make_sample(folder: Path) -> None:
-    """Make the missing parts of the embedded sample, its references and its store in `folder`."""
+    """Write the missing parts of the embedded sample, its references and its store in `folder`."""
     folder = folder.absolute()
     data = folder / "data"
     if not (data / "train_metadata.csv").exists():  # written last
@@ -114,7 +114,7 @@ def _run_step(*command: str) -> None:
 
 
 def make_noise(folder: Path, n_clips: int) -> None:
-    """Write `n_clips` clips of noise with references, of speechocean762's lengths.
+    """Write `n_clips` clips of noise with references, with the lengths of speechocean762.
 
     For machines without a corpus and a voice: the speed does not depend on the content of a clip.
     """

@@ -1,4 +1,4 @@
-"""Score song models when more than the singer is new: without words, or over other music.
+"""Score song models on changed sounds: without words, or over other music.
 
     python -m benchmarks.other_songs --data DATA --models whisper cnn4
 
@@ -12,8 +12,9 @@ model may have learned those instead of voices. Each fold scores its held-out ro
   fold contains, and that music alone
 
 The folds' scores are pooled, so that every row is scored by the fold that held it out. Over other
-music the class shares differ, hence the mean over classes, too (balanced accuracy). The weights of
-an ensemble, `--config`, were fitted on the unchanged rows, which makes its scores optimistic.
+music the class shares differ, so the table also has the mean over classes (balanced accuracy). The
+weights of an ensemble, `--config`, were fitted on the unchanged rows, which makes its scores
+optimistic.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,7 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import check_models, oof
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.songs import SUBFOLDER
-from hearback.songs.augment import NO_VOICE, mix, shuffle
+from hearback.songs.augment import mix, shuffle
 from hearback.songs.dataset import TRAIN, SongData, load_song_data
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.evaluation import ClassOutOfFold, confusion, recall_by_class, scores
@@ -42,7 +43,7 @@ from hearback.songs.features import FEATURES
 from hearback.songs.inference import EnsembleFold, load_model, predict
 from hearback.songs.separation.methods import SOUND_RATE, open_separation
 from hearback.songs.store import build_sounds
-from hearback.songs.tables import CLASSES
+from hearback.songs.tables import CLASSES, NO_VOICE
 
 N_PIECES = 12  # of a snippet of 3 s
 N_MIXES = 4  # of each voice, each with other music

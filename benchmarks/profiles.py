@@ -4,9 +4,7 @@ The profiler slows down Python code but not native code, so the shares have erro
 cent.
 """
 
-import contextlib
 import cProfile
-import io
 from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType
 
@@ -16,6 +14,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as PublicEncoder
 
 from benchmarks import baseline
+from benchmarks.harness import silence
 from hearback.engine.audio.log_mel import log_mel
 from hearback.engine.audio.store import Store
 from hearback.engine.whisper.encoder import EncoderLayer, WhisperEncoder
@@ -23,8 +22,7 @@ from hearback.reading.augment import Augmentation
 from hearback.reading.references import References
 from hearback.reading.window_batches import collate
 
-# No function of the table calls another one, except augmentation, whose effects are listed
-# separately.
+# The functions do not call each other, except that augmentation calls the effects listed below.
 STAGES: Mapping[str, tuple[Callable, ...]] = {
     "reading": (Store.get, References.waveform, librosa.load),
     "augmentation": (Augmentation.apply, baseline.augment),
@@ -62,7 +60,7 @@ def measure_shares(
 ) -> dict[str, float]:
     """Run once and return the share of the time in each stage that was called."""
     profiler = cProfile.Profile()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with silence():
         profiler.runcall(run)
     entries = profiler.getstats()
     total = max(entry.totaltime for entry in entries)

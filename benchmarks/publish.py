@@ -4,13 +4,14 @@
     python -m benchmarks.publish --songs --assets assets/songs --to docs/out_of_fold/songs
 
 Writes `folds.tar.xz` into the folder `--to`: each finished fold's metadata (recipe, history,
-fingerprints) and out-of-fold predictions, and with `--words` the word scores. `check_models.py
---assets FOLDER` and `--against FOLDER` read it, and so does `get_config.py`, of both competitions:
-nobody has to train a model again to check its figures, or to combine another model with it.
+fingerprints) and out-of-fold predictions, and with `--words` the word scores. The steps
+check_models and get_config of both competitions read it with `--assets FOLDER`, check_models also
+with `--against FOLDER`: no model has to be trained again to check its figures or to combine it with
+another model.
 
 Probabilities are rounded to seven significant digits of p and of 1 - p, log-odds of words to five
-decimals. Losses and gradient norms of single steps are left out, and so are the folders in the
-command that trains a fold again, which are those of one machine.
+decimals. Losses and gradient norms of single steps are left out, as are the folders in the command
+that trains a fold again.
 """
 
 import hashlib
@@ -41,16 +42,16 @@ def main() -> None:
     """Write the archive."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--songs", action="store_true", help="the songs' folds, not the reading competition's")
-    add("--assets", type=Path, help="folder of the trained folds (default: where they are trained)")
-    add("--models", nargs="+", help="only these (default: all that are trained)")
-    add("--words", action="store_true", help="with the word scores of the models that have them")
-    add("--to", type=Path, required=True, help="folder of the archive, which replaces one there")
-    asked = parser.parse_args()
-    kind = ClassOutOfFold if asked.songs else ReadingOutOfFold
-    assets = asked.assets or Path("assets", SUBFOLDER if asked.songs else "")
-    n_folds = publish(assets, asked.to, asked.models, kind, with_words=asked.words)
-    print(f"{n_folds} folds in {asked.to}")
+    add("--songs", action="store_true", help="publish the songs' folds instead of reading's")
+    add("--assets", type=Path, help="folder of the trained folds (default: the competition's)")
+    add("--models", nargs="+", help="only these models (default: all trained models)")
+    add("--words", action="store_true", help="include word scores, of models that have them")
+    add("--to", type=Path, required=True, help="folder of the archive; an old one is replaced")
+    arguments = parser.parse_args()
+    kind = ClassOutOfFold if arguments.songs else ReadingOutOfFold
+    assets = arguments.assets or Path("assets", SUBFOLDER if arguments.songs else "")
+    n_folds = publish(assets, arguments.to, arguments.models, kind, with_words=arguments.words)
+    print(f"{n_folds} folds in {arguments.to}")
 
 
 def publish(
@@ -97,7 +98,7 @@ def published_files(
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
-    """Return a table as a CSV file has it."""
+    """Return a table as the bytes of a CSV file."""
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
@@ -120,7 +121,7 @@ def rounded(probabilities: np.ndarray) -> np.ndarray:
 
 
 def without_steps(epoch: dict[str, Any]) -> dict[str, Any]:
-    """Return an epoch's metadata without its lists, which have a number for every step."""
+    """Return an epoch's record without its lists, which have a number for every step."""
     return {name: value for name, value in epoch.items() if not isinstance(value, list)}
 
 

@@ -2,14 +2,14 @@
 
     nice python -m benchmarks.scale --work scale
 
-The simulation has the size of the competition's training data, 38,095 recordings of 471 texts by
-3,000 speakers; `--test_share` of them are the test data. Most texts are one word, as in the
-competition; the number per task is a guess. A recording is one to ten seconds of noisy tone bursts
+The simulation has the size of the competition's training data: 38,095 recordings of 471 texts by
+3,000 speakers. `--test_share` of them are also the test data. As in the competition, most texts are
+one word; their number per task is a guess. A recording is one to ten seconds of noisy tone bursts
 in digital silence, a few kilobytes of FLAC. Every fiftieth is at 8 kHz, to cause warnings.
 
-Each step runs a script of the project as a user does, except training, which is replaced: the
-replacement loads and checks the training data, and writes folds of ten models with random
-predictions, and one of a tiny model with random weights for infer.py.
+Each step runs a script of the project as a user does, except training. Its replacement loads and
+checks the training data, and writes folds of ten models with random predictions, and one fold of a
+tiny model with random weights for infer.py.
 
 CPU seconds include all processes of a step (`wait4`). Memory is sampled from /proc ten times a
 second (Linux only), summed over a step's processes: private memory, and resident pages of files,
@@ -90,9 +90,8 @@ def main() -> None:
     )
     add("--test_share", type=float, default=0.1, help="share of the rows that are test data")
     add("--seed", type=int, default=0, help="random seed")
-    add(
-        "--fake_training", type=Path, help=argparse.SUPPRESS
-    )  # internal: run the replacement of training
+    # Internal: run the replacement of training.
+    add("--fake_training", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.fake_training is not None:
         fake_training(arguments.fake_training, arguments.seed)
@@ -109,7 +108,7 @@ def main() -> None:
 
 
 def simulate_texts(rng: np.random.Generator) -> pd.DataFrame:
-    """Return random expected texts, nonwords and sentences of them, with their tasks."""
+    """Return random expected texts (nonwords, and sentences of nonwords) with their tasks."""
     onsets, vowels, codas = ONSETS.split(), VOWELS.split(), CODAS.split()
 
     def word(n_syllables: int) -> str:
@@ -166,7 +165,7 @@ def simulate_recordings(folder: Path, table: pd.DataFrame, seed: int) -> None:
 
 
 def simulate_recording(seconds: float, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return bursts of a noisy tone, a third of the time, in silence, (samples,) int16."""
+    """Return tone bursts, a third of the time, in digital silence, (samples,) int16."""
     waveform = np.zeros(round(seconds * sample_rate), dtype=np.int16)
     burst = sample_rate // 10
     for start in range(0, len(waveform) - burst, 3 * burst):
@@ -388,13 +387,17 @@ def fake_training(folder: Path, seed: int) -> None:
                 "recipe": {**recipe, "name": model},
                 "recipe_fingerprint": model,
                 "data_fingerprint": data.fingerprint,
-                **{"n_folds": N_FOLDS, "group_by": None, "limit": None},
+                "n_folds": N_FOLDS,
+                "group_by": None,
+                "limit": None,
                 "base_rate": float(data.labels[~held_out].mean()),
                 "retrain_command": f"python train_{model}.py --fold {fold} --attempt 2",
                 "epochs": [{"epoch": 1, "validation_log_loss": 0.5}],
-                **{"n_validation": int(held_out.sum()), "seconds": 1.0},
+                "n_validation": int(held_out.sum()),
+                "seconds": 1.0,
                 "voice": data.source.references.voice,
-                **{"shape": shape, "tokenizer": None},
+                "shape": shape,
+                "tokenizer": None,
             }
             files = FoldFiles(folder / "assets", model, fold)
             save_fold(files, weights, table[held_out], fold_metadata)

@@ -16,13 +16,12 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.problems import Report
-from hearback.reading.dataset import read_labelled
 from hearback.reading.inference.submission import InferenceOptions
 from hearback.reading.options import TrainingOptions, add_options, options_from
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.render import render_missing
-from hearback.reading.tables import GRADES, TASKS
+from hearback.reading.tables import GRADES, TASKS, read_labelled
 from hearback.songs.options import SongOptions
 from hearback.songs.recipe import find_recipes
 from hearback.songs.training import train_fold

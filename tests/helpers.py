@@ -1,17 +1,25 @@
 """Functions that several test files share."""
 
+import contextlib
+import io
 import os
+import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.project import ROOT
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.engine.training.stall_detector import Step
+from hearback.engine.training.trainer import Trainer
 
 
 def tone(
@@ -66,6 +74,24 @@ def run_main(
     return main()
 
 
+def run_step(step: ModuleType, folder: Path, *flags: str) -> tuple[Any, str, str]:
+    """Run a step's module as the command line does, with the data and assets in `folder`.
+
+    Returns its exit status, output and errors.
+    """
+    folders = ["--data", str(folder / "data"), "--assets", str(folder / "assets")]
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        patch.setattr(sys, "argv", ["step.py", *folders, *flags])
+        runpy.run_path(str(step.__file__), run_name="__main__")
+    return ended.value.code, output.getvalue(), errors.getvalue()
+
+
 def reading_flags(backbone: Path, epochs: int = 1) -> list[object]:
     """Return the flags of a short training of the reading competition."""
     settings = ["--set", "learning_rate=0.01", "--set", "batch_size=4"]
@@ -99,3 +125,24 @@ def is_running(process: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
     except OSError:
         return False
+
+
+def results(files: FoldFiles) -> list[bytes]:
+    """Return the contents of a fold's predictions and weights."""
+    return [path.read_bytes() for path in (files.oof, files.weights)]
+
+
+@contextlib.contextmanager
+def recorded_steps(kill_at: int | None = None) -> Iterator[list[float]]:
+    """Yield the learning rate factors of all steps; raise KeyboardInterrupt at step `kill_at`."""
+    training_step, factors = Trainer.training_step, list[float]()
+
+    def recorded(self: Trainer, batch: Any, factor: float) -> Step:
+        if len(factors) == kill_at:
+            raise KeyboardInterrupt
+        factors.append(factor)
+        return training_step(self, batch, factor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "training_step", recorded)
+        yield factors

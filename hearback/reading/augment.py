@@ -2,7 +2,7 @@
 
 The effects and their ranges are those of the second-placed code of DrivenData's "Goodnight Moon,
 Hello Early Literacy Screening", with two differences: that code discarded the result of
-`warp_envelope`, and applied `cut` to the clip's start only. `change_speed` and `colour` are
+`warp_envelope`, and applied `cut` to the start of the clip only. `change_speed` and `colour` are
 additions, off by default. The effects are in `hearback.engine.audio.effects`.
 """
 

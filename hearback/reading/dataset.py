@@ -1,4 +1,4 @@
-"""The training set: table, labels, references and recordings, checked before training."""
+"""The training set: table, labels, references and recordings, validated before training."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hearback.engine.data.folds import FoldSplit, assign_folds
 from hearback.engine.data.problems import Problem, Report
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
-from hearback.reading.tables import metadata_path, read_labels, read_metadata
+from hearback.reading.tables import metadata_path, read_labelled
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,6 @@ class TrainingData(FoldSplit):
     def filenames(self) -> list[str]:
         """File name of each row's recording."""
         return self.source.filenames
-
-
-def read_labelled(data: Path, report: Report) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read the training table in the folder `data` and its labels, (rows,) float32."""
-    metadata = read_metadata(metadata_path(data, "train"), report)
-    labels = read_labels(data / "train_labels.csv", metadata, report)
-    return metadata, labels.to_numpy()
 
 
 def load_training_data(
@@ -76,8 +69,8 @@ def load_training_data(
     recordings = build_store(metadata, data, path, store, "train", report=report)
     report.raise_if_errors(strict)
     references = References(tts_data)
-    without = metadata[~metadata["expected_text"].isin(references.texts)]
-    for row in without.to_dict("records"):
+    without_reference = metadata[~metadata["expected_text"].isin(references.texts)]
+    for row in without_reference.to_dict("records"):
         what = f"no reference speech for {row['expected_text']!r} in {tts_data}"
         report.add(Problem(str(path), row["line"], what, "run python preprocess.py"))
     report.raise_if_errors()

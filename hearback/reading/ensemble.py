@@ -45,7 +45,7 @@ class Fallback:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Fallback":
-        """Return the fallback of a `dataclasses.asdict`; raise an error for invalid values."""
+        """Build a fallback from its `dataclasses.asdict`; invalid values raise an error."""
         return cls(
             {str(name): float(weight) for name, weight in values["weights"].items()},
             Calibration.from_dict(values["calibration"]),
@@ -58,11 +58,11 @@ class Fallback:
 class EnsembleConfig:
     """The ensemble that `infer.py` runs, as in `model_configs.json`.
 
-    `base_rates` are the mean training labels by task and, under "all", of all rows; they score
-    recordings that cannot be read. `log_losses`, in nats, are "cross_fitted", "fitted" (in-sample),
-    "plain_mean", and "words" (cross-fitted, of the product over words). `combine` is one of
-    `COMBINATIONS`. `words` is None if no model scores words. `fallbacks` are ensembles of some of
-    the models, for a time limit that is too short for all.
+    `base_rates` are the mean training labels by task and, under "all", of all rows; recordings that
+    cannot be read get them as scores. `log_losses`, in nats, has the keys "cross_fitted", "fitted"
+    (in-sample), "plain_mean" and "words" (cross-fitted, of the product over words). `combine` is
+    one of `COMBINATIONS`. `words` is None if no model scores words. `fallbacks` are ensembles of
+    some of the models, for a time limit that is too short for all.
     """
 
     models: tuple[ModelConfig, ...]
@@ -89,15 +89,15 @@ class EnsembleConfig:
         ensemble = WeightedEnsemble(self.combine, weights, self.calibration)
         return ensemble.predict(predictions, age_groups(grades))
 
-    def of_those_run(self, folds: Mapping[str, Sequence[int]]) -> "EnsembleConfig | None":
+    def restrict_to(self, folds: Mapping[str, Sequence[int]]) -> "EnsembleConfig | None":
         """Return the ensemble of the finished `folds`, by model; None if there is none.
 
-        If a model has no finished fold, it is the best fallback of models that have some.
+        If a model has no finished fold, the best fallback without such models is used.
         """
-        run = {name for name, of_model in folds.items() if of_model}
+        finished = {name for name, numbers in folds.items() if numbers}
         config = self
-        if not run.issuperset(model.name for model in self.models_to_run):
-            possible = [fallback for fallback in self.fallbacks if run.issuperset(fallback.weights)]
+        if not finished.issuperset(model.name for model in self.models_to_run):
+            possible = [each for each in self.fallbacks if finished.issuperset(each.weights)]
             if not possible:
                 return None
             best = min(possible, key=lambda fallback: fallback.log_loss)
@@ -155,7 +155,7 @@ def _find_value_error(config: EnsembleConfig) -> str | None:
     rates = config.base_rates
     is_dict = isinstance(rates, dict)
     if not is_dict or "all" not in rates or not all(map(is_probability, rates.values())):
-        return "its base rates are not from 0 to 1, or lack the one of all rows"
+        return "its base rates are not from 0 to 1, or lack that of all rows"
     if not isinstance(config.voice, dict):
         return "its voice is not an object"
     return None
@@ -172,7 +172,7 @@ def _find_fallback_error(config: EnsembleConfig) -> str | None:
 
 
 def stacking_data(joined: pd.DataFrame, models: Sequence[str]) -> StackingData:
-    """Return the data to fit an ensemble of `models`, columns of `joined` (`evaluation.join`)."""
+    """Return the data for fitting an ensemble of `models`, columns of `evaluation.join`'s table."""
     return StackingData(
         predictions=joined[list(models)].to_numpy().T,
         labels=joined["score"].to_numpy(),
@@ -184,7 +184,10 @@ def stacking_data(joined: pd.DataFrame, models: Sequence[str]) -> StackingData:
 def fit(
     joined: pd.DataFrame, tables: Sequence[ReadingOutOfFold], combine: str, calibration: str
 ) -> EnsembleScores:
-    """Fit the ensemble of models, columns of `joined`, and print its scores."""
+    """Fit the ensemble of the `tables`' models and print its scores.
+
+    `joined`, from `evaluation.join`, has a column of predictions for each of them.
+    """
     names = [table.model for table in tables]
     data = stacking_data(joined, names)
     scores = fitting.fit(data, names, combine, calibration)

@@ -29,9 +29,7 @@ from hearback.reading.tables import (
     GRADES,
     TASKS,
     YOUNGEST,
-    metadata_path,
-    read_labels,
-    read_metadata,
+    read_labelled,
 )
 
 BASELINE = "baseline"
@@ -64,7 +62,7 @@ def read_out_of_fold(assets: Path, models: Sequence[str] | None = None) -> list[
 
 
 def row_gains_over_base_rate(rows: pd.DataFrame, predictions: pd.Series) -> pd.Series:
-    """Return how far the log loss of `predictions` is below that of `base`, per row, in nats."""
+    """Return the log loss of `base` minus that of `predictions`, per row, in nats."""
     return row_log_loss(rows["score"], rows["base"]) - row_log_loss(rows["score"], predictions)
 
 
@@ -99,9 +97,10 @@ def compare_with(
 ) -> pd.DataFrame:
     """Compare the log loss of each model with that of the model of the same name in `others`.
 
-    A row per model and grade, on the rows that both predicted: their number, both log losses, the
-    difference, and `low` and `high` of its paired 95 % bootstrap interval by `group_unit`. Raises
-    HearbackError if no model is in both, or if their splits or data differ.
+    Returns a row per model and grade, on the rows that both predicted: `rows`, their number; `here`
+    and `there`, the log losses of `tables` and `others` in nats; `difference`; `low` and `high` of
+    its paired 95 % bootstrap interval by `group_unit`. Raises HearbackError if no model is in both,
+    or if their splits or data differ.
     """
     others_by_model = {table.model: table for table in others}
     lines = {}
@@ -129,8 +128,8 @@ def compare_with(
             }
     if not lines:
         raise HearbackError(
-            f"none of {', '.join(table.model for table in tables)} was trained there; "
-            f"there are {', '.join(others_by_model)}"
+            f"no model to compare: the other folder has {', '.join(others_by_model)}, but none of "
+            f"{', '.join(table.model for table in tables)}"
         )
     return _by_model_and_grade(lines)
 
@@ -179,7 +178,7 @@ def by_column(
 ) -> pd.DataFrame:
     """Return the log loss by a column of the metadata: a row per value, a column per model.
 
-    By grade there is a last row for the youngest grades together.
+    A table by grade ends with a row for the youngest grades together.
     """
     columns: dict[str, pd.Series] = {}
     all_rows = pd.concat([table.rows for table in tables]).drop_duplicates("filename")
@@ -193,7 +192,7 @@ def by_column(
 
 
 def auc_by_grade(tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
-    """Return the AUC by grade and of the youngest: a row per grade, a column per model."""
+    """Return the AUC by grade and of the youngest grades: a row per grade, a column per model."""
     areas = {
         table.model: pd.Series(
             {
@@ -210,7 +209,7 @@ def auc_by_grade(tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame) -> 
 
 
 def _parts(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
-    """Return the rows of each value of a column, in the usual order; by grade also the youngest."""
+    """Return the rows by value of a column; by grade, also those of the youngest grades."""
     values = {str(value): part for value, part in rows.groupby(column)}
     order = {"task": TASKS, "grade": GRADES}.get(column, tuple(values))
     parts = {value: values[value] for value in order if value in values}
@@ -252,11 +251,11 @@ def read_labelled_metadata(
 ) -> tuple[pd.DataFrame, pd.Series | None]:
     """Read the training table of the folder `data` with its labels as `score`, and the causes.
 
-    The causes, from `read_causes`, are None without a path. Raises BadInput with every problem.
+    The causes, from `read_causes`, are None without a path. Raises BadInput, which lists all
+    problems.
     """
     report = Report()
-    metadata = read_metadata(metadata_path(data, "train"), report)
-    labels = read_labels(data / "train_labels.csv", metadata, report)
+    metadata, labels = read_labelled(data, report)
     metadata = metadata.assign(score=labels)
     causes = None if causes_path is None else read_causes(causes_path, metadata, report)
     report.raise_if_errors()
@@ -273,8 +272,8 @@ def read_causes(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series
     """Read the cause of each score in `metadata` from a CSV with the columns filename and why.
 
     Causes are used for error analysis only, never for training, weights or scores. Returns `why`
-    with the index of `metadata`, "" where unknown; rows of other recordings and other columns are
-    ignored. Problems are added to `report`; only rows of score 0 need a cause.
+    with the index of `metadata`, "" where unknown. Rows of unknown recordings and further columns
+    are ignored. Problems are added to `report`; only rows of score 0 need a cause.
     """
     causes = pd.Series("", index=metadata.index, name="why")
     frame = _read_causes_file(path, report)

@@ -14,7 +14,7 @@ from hearback.reading.recipe import PRESETS, Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(FoldOptions):
-    """Options of a training besides the recipe and the fold."""
+    """Options of a training, in addition to the recipe and the fold."""
 
     tts_data: Path
     backbone: str | None
@@ -66,7 +66,7 @@ class TrainingOptions(FoldOptions):
         )
 
     def run_key(self, recipe: Recipe, data: TrainingData) -> dict[str, Any]:
-        """Return what must be equal for two trainings of a fold to be the same, as JSON."""
+        """Return the settings that identify a training of a fold, as JSON."""
         table = self.tts_data / hard_negatives.TABLE
         rendered = recipe.hard_negatives > 0 and recipe.pair != "tokens" and table.exists()
         return {

@@ -83,8 +83,8 @@ class PairSource:
     def with_speeds(self, by_grade: Sequence[float]) -> Self:
         """Return a copy of the source with the recordings resampled to another speed.
 
-        A speed below 1 makes the recording slower and its pitch and formants lower, as of a larger
-        speaker. A recording that fits in the window is not stretched beyond it.
+        A speed below 1 makes a recording slower and lowers its pitch and formants, as for a larger
+        speaker. A recording that fits in the window is not stretched beyond the window.
 
         Args:
             by_grade: the speed for each of `GRADES`; 1 is the original.
@@ -119,7 +119,7 @@ class PairSource:
 
 @dataclass(frozen=True)
 class HardNegativeText:
-    """A text that differs a little from what a recording says, with its word targets.
+    """A text that differs in a word or a sound from the spoken one, with its word targets.
 
     `said` and `complete` are as in `LabelledText`.
     """
@@ -137,8 +137,8 @@ class Example:
         row: the clip's index in the table.
         text: the expected text.
         label: 0 or 1; NaN at inference.
-        is_negative: `text` is not the row's own text but one that the clip does not say.
-        hard_negatives: texts that a token scorer also scores on the same recording.
+        is_negative: `text` is a sampled text that the clip does not say, not the row's own.
+        hard_negatives: further texts that a token scorer scores on the same recording.
     """
 
     row: int
@@ -156,7 +156,7 @@ class PairDataset(SizedDataset[Pair]):
         examples: the clips and texts to pair.
         pairing: how learner and text are compared.
         text_tokenizer: required for "tokens".
-        embedder: required for the pairings in `WITH_TEXT_EMBEDDING`; all texts are embedded here.
+        embedder: required for the pairings in `WITH_TEXT_EMBEDDING`; embeds all texts at once.
         augmentations: the reference's and the learner's; None: no augmentation.
         seeds: seeds of the augmentation. Its random numbers depend on these and the example's index
             only, not on the number of workers.

@@ -14,8 +14,9 @@ from hearback.reading.pairs import WITH_TEXT_EMBEDDING, Pairing
 
 N_RECIPES = 15  # the project's train_model*.py scripts; `find_recipes` checks the number
 
-# Speed of the recordings of KG, 1, 2 and 3 for token scorers (docs/results/youngest.md): slowed
-# down, a child's pitch and formants are closer to the adult speech that Whisper was trained on.
+# Speed of the recordings of grades KG, 1, 2 and 3 for token scorers (docs/results/youngest.md). In
+# a slower recording, a child's pitch and formants are closer to the adult speech that Whisper was
+# trained on.
 ADULT_LIKE_SPEEDS = (0.8, 0.8, 0.9, 1.0)
 
 
@@ -48,15 +49,15 @@ class Recipe(FoldRecipe):
         hard_negatives: texts that differ in a word or a sound, per correct clip and epoch.
         hard_negative_weight: weight of their loss, for token scorers.
         word_loss: weight of the words' loss, for token scorers.
-        repeats_by_grade: how often an epoch has each clip, by grade (`tables.GRADES`); every repeat
-            is augmented differently.
-        warm_start: model whose trained encoder of the same fold initialises this one.
-        frozen_share: share of encoder layers frozen, from the bottom, with the convolutions.
+        repeats_by_grade: number of times that an epoch contains each clip, by grade
+            (`tables.GRADES`); every repeat is augmented differently.
+        warm_start: name of a model; its encoder of the same fold initialises this one.
+        frozen_share: share of encoder layers to freeze, from the bottom, with the convolutions.
         batch_size: pairs per batch.
         head_learning_rate: peak learning rate of all other parameters; None: `learning_rate`.
         warmup_share: share of the schedule with linear warm-up.
         average_decay: decay per step of the exponential moving average of the weights; 0: none.
-        max_gradient_norm: the gradients' norm is clipped to this.
+        max_gradient_norm: norm that gradients are clipped to.
         adam_epsilon: epsilon of AdamW.
         adam_betas: betas of AdamW.
         speed_by_grade: speed of the recordings in validation and inference, by grade; below 1 a
@@ -179,7 +180,7 @@ def find_recipes(folder: Path = SHIPPED) -> dict[str, Recipe]:
 
     Raises:
         HearbackError: the number of scripts is not `N_RECIPES` (a missing model would be missing
-            from every table), or a script's name is not its recipe's.
+            from every table), or a script is not named after its recipe.
     """
     recipes = {}
     for script in sorted(folder.glob("train_model*.py")):

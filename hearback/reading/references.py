@@ -1,4 +1,4 @@
-"""Reference speech: one recording of every expected text, in a folder, all by the same voice.
+"""Reference speech: a folder with a recording of every expected text, all in the same voice.
 
     tts_data/
       <id>.wav         16 kHz mono, 16 bits; the id is a hash of the text
@@ -31,11 +31,11 @@ _HEADER_BYTES = 44  # of a WAV file with 16-bit samples and no extra chunks
 VoiceRecord = dict[str, str | float | int]
 
 
-class BadReferences(HearbackError, ValueError):  # noqa: N818  (named after the fault)
-    """The folder is not a folder of references, or is incomplete or damaged."""
+class BadReferencesError(HearbackError, ValueError):
+    """The folder has no references, or is incomplete or damaged."""
 
 
-class MissingReference(HearbackError, KeyError):  # noqa: N818  (named after the fault)
+class MissingReferenceError(HearbackError, KeyError):
     """A text without a reference."""
 
     __str__ = Exception.__str__  # KeyError's own puts the message in quotes
@@ -44,14 +44,16 @@ class MissingReference(HearbackError, KeyError):  # noqa: N818  (named after the
 class References:
     """The references in a folder, loaded on demand.
 
-    Raises BadReferences if the folder has no index or no voice file, or lacks a recording that its
-    index lists.
+    Raises BadReferencesError if the folder has no index or no voice file, or lacks a recording that
+    its index lists.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if not (folder / INDEX).is_file() or not (folder / VOICE).is_file():
-            raise BadReferences(f"{folder}: no references there; run `python preprocess.py` first")
+            raise BadReferencesError(
+                f"{folder}: no references there; run `python preprocess.py` first"
+            )
         self.voice: VoiceRecord = read_voice_record(folder)
         self._paths = read_index(folder)
         self._n_samples: dict[str, int] = {}
@@ -63,7 +65,7 @@ class References:
             else:
                 self._n_samples[text] = n_samples
         if broken:
-            raise BadReferences(
+            raise BadReferencesError(
                 f"{folder}: {len(broken)} of {len(self._paths)} recordings in {INDEX} are missing "
                 f"or incomplete, the first that of {broken[0]!r}; run `{self._command()}`"
             )
@@ -74,21 +76,21 @@ class References:
         return list(self._paths)
 
     def path(self, text: str) -> Path:
-        """Return the path of the reference of `text`. Raises MissingReference."""
+        """Return the path of the reference of `text`. Raises MissingReferenceError."""
         try:
             return self._paths[text]
         except KeyError:
-            raise MissingReference(
+            raise MissingReferenceError(
                 f"no reference for {text!r} in {self.folder}: run `{self._command()}`"
             ) from None
 
     def waveform(self, text: str) -> NDArray[np.float32]:
-        """Return the reference of `text`, shape (n,), 16 kHz. Raises MissingReference."""
+        """Return the reference of `text`, shape (n,), 16 kHz. Raises MissingReferenceError."""
         waveform, _ = soundfile.read(self.path(text), dtype="float32")
         return waveform
 
     def n_samples(self, text: str) -> int:
-        """Return the number of samples of the reference of `text`. Raises MissingReference."""
+        """Return the number of samples of the reference of `text`. Raises MissingReferenceError."""
         self.path(text)
         return self._n_samples[text]
 
@@ -146,14 +148,16 @@ def count_samples(path: Path) -> int | None:
 
 
 def read_index(folder: Path) -> dict[str, Path]:
-    """Return the index, text -> path; empty if there is none. Raises BadReferences."""
+    """Return the index, text -> path; empty if there is none. Raises BadReferencesError."""
     path = folder / INDEX
     if not path.is_file():
         return {}
     try:
         return _read_rows(folder, path)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise BadReferences(f"{path}: damaged ({error}); delete it and render again") from error
+        raise BadReferencesError(
+            f"{path}: damaged ({error}); delete it and render again"
+        ) from error
 
 
 def _read_rows(folder: Path, path: Path) -> dict[str, Path]:
@@ -161,12 +165,14 @@ def _read_rows(folder: Path, path: Path) -> dict[str, Path]:
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if not {"path", "text"}.issubset(reader.fieldnames or ()):
-            raise BadReferences(f"{path}: no columns path and text; delete it and render again")
+            raise BadReferencesError(
+                f"{path}: no columns path and text; delete it and render again"
+            )
         for row in reader:
             inside = contained(folder, row["path"]) if row["path"] else None
             if inside is None or not row["text"]:
                 where = f"{path}, line {reader.line_num}"
-                raise BadReferences(f"{where}: no path inside the folder, or no text")
+                raise BadReferencesError(f"{where}: no path inside the folder, or no text")
             paths[row["text"]] = inside
     return paths
 
@@ -190,12 +196,14 @@ def write_index(folder: Path, paths: Mapping[str, Path]) -> None:
 
 
 def read_voice_record(folder: Path) -> VoiceRecord:
-    """Return the content of `voice.json`. Raises BadReferences if it is damaged."""
+    """Return the content of `voice.json`. Raises BadReferencesError if it is damaged."""
     path = folder / VOICE
     try:
         record = read_json(path)
     except ValueError as error:
-        raise BadReferences(f"{path}: damaged ({error}); render into another folder") from error
+        raise BadReferencesError(
+            f"{path}: damaged ({error}); render into another folder"
+        ) from error
     if not isinstance(record, dict):
-        raise BadReferences(f"{path}: damaged (no object); render into another folder")
+        raise BadReferencesError(f"{path}: damaged (no object); render into another folder")
     return record

@@ -1,7 +1,7 @@
 """Render expected texts to a folder of references with one voice, in several processes.
 
-A recording is complete or missing, so a killed run is resumed by the next one. Each process opens
-the voice anew; the audio does not depend on the number of processes.
+A recording is either complete or missing, so the next run resumes a killed one. Each process opens
+its own copy of the voice; the audio does not depend on the number of processes.
 """
 
 import multiprocessing
@@ -28,7 +28,7 @@ from hearback.engine.io import write_json
 from hearback.reading.references import (
     INDEX,
     VOICE,
-    BadReferences,
+    BadReferencesError,
     VoiceRecord,
     count_samples,
     is_complete,
@@ -45,11 +45,11 @@ MIN_TEXTS_PER_PROCESS = 16  # with fewer, starting a process takes longer than r
 _SHOWN_CHARACTERS = 40  # of a setting in an error message
 
 
-class VoiceMismatch(HearbackError, ValueError):  # noqa: N818  (named after the fault)
-    """The folder holds references of another voice."""
+class VoiceMismatchError(HearbackError, ValueError):
+    """The folder has references in another voice."""
 
 
-class UnrenderedTexts(HearbackError):  # noqa: N818  (named after the fault)
+class UnrenderedTextsError(HearbackError):
     """Texts that the voice cannot speak; all other texts are rendered.
 
     `failures` maps each text to the reason; `n_rendered` is the number of texts rendered.
@@ -76,17 +76,17 @@ def render_missing(
     `jobs` is the maximum number of processes (default: one per processor). With two or more, the
     calling script must be importable without side effects, as `multiprocessing` requires.
 
-    Raises VoiceMismatch, before anything is written, if the folder holds another voice's
-    references; UnrenderedTexts, after all other texts are rendered, if the voice cannot speak some
-    of them; VoiceError if it can speak none any more, or if a process was killed. In each case the
-    index lists the recordings on disk.
+    Raises VoiceMismatchError, before anything is written, if the folder has references in another
+    voice; UnrenderedTextsError, after all other texts are rendered, if the voice cannot speak some
+    of them; VoiceError if the voice has failed, or if a process was killed. In each case the index
+    lists the recordings on disk.
     """
     texts_by_id = _by_id(texts)
     folder.mkdir(parents=True, exist_ok=True)
     # A second process that renders into the same folder waits here.
     with FileLock(folder / ".lock"):
         _write_or_check_voice(folder, voice)
-        for unfinished in folder.glob(".*.wav"):  # by a killed run
+        for unfinished in folder.glob(".*.wav"):  # left by a killed run
             unfinished.unlink()
         index = read_index(folder)
         # Recordings on disk count even if unlisted: a killed run has written no index.
@@ -112,7 +112,7 @@ def render_missing(
             rest = {text: path for text, path in index.items() if text not in requested}
             write_index(folder, requested | rest)
     if failures := {text: reason for text in missing if (reason := reasons[text]) is not None}:
-        raise UnrenderedTexts(failures, len(missing) - len(failures))
+        raise UnrenderedTextsError(failures, len(missing) - len(failures))
     return len(missing)
 
 
@@ -199,9 +199,14 @@ def _by_id(texts: Iterable[str]) -> dict[str, str]:
     return by_id
 
 
+def has_words(text: str) -> bool:
+    """Return whether a text contains a letter or a digit; a voice cannot speak other texts."""
+    return any(character.isalnum() for character in text)
+
+
 def _speak(text: str, voice: Voice) -> NDArray[np.float32]:
     """Return the spoken text, shape (n,), 16 kHz. Raises RenderError if it is silent."""
-    if not any(character.isalnum() for character in text):
+    if not has_words(text):
         raise RenderError("it has no letter and no digit")
     waveform = voice.render(text)
     if waveform.size == 0:
@@ -224,17 +229,17 @@ def trim_edges(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def voice_record(voice: Voice) -> VoiceRecord:
-    """Return the content of `voice.json` for references by `voice`."""
+    """Return the content of `voice.json` for references rendered with `voice`."""
     stored = {"stored_sample_rate": SAMPLE_RATE, "edge_seconds": EDGE_SECONDS}
     return {**voice.describe(), **stored}
 
 
 def _write_or_check_voice(folder: Path, voice: Voice) -> None:
-    """Write `voice.json` if there is none; raise VoiceMismatch if it is another voice's."""
+    """Write `voice.json` if it is missing; raise VoiceMismatchError if it lists another voice."""
     requested = voice_record(voice)
     if not (folder / VOICE).is_file():
         if (folder / INDEX).is_file():
-            raise BadReferences(
+            raise BadReferencesError(
                 f"{folder}: has references but no {VOICE}; render into another folder "
                 "(--tts_data), or delete this one"
             )
@@ -247,13 +252,12 @@ def _write_or_check_voice(folder: Path, voice: Voice) -> None:
             f"  {key}: {_shorten(present.get(key))} there, {_shorten(requested.get(key))} requested"
             for key in differing
         ]
-        raise VoiceMismatch(
+        raise VoiceMismatchError(
             "\n".join(
                 [
                     f"{folder}: its references are by another voice, and a project has one voice:",
                     *lines,
-                    "Request the voice that is there, or render into another folder (--tts_data), "
-                    "or delete this one.",
+                    "Use that voice, render into another folder (--tts_data), or delete this one.",
                 ]
             )
         )

@@ -1,4 +1,4 @@
-"""Sample an epoch's examples: every clip with its own text, and negatives."""
+"""Sample the examples of an epoch: every clip with its own text, and negatives."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from hearback.reading.dataset import TrainingData
 from hearback.reading.hard_negatives import (
     HardNegative,
     HardNegativeGenerator,
-    NoHardNegative,
+    NoHardNegativeError,
     read_hard_negatives,
 )
 from hearback.reading.pairs import Example, HardNegativeText
@@ -20,13 +20,13 @@ class EpochSampler:
     """Samples the epochs of one fold.
 
     Each clip appears once with its own text, or as often as `recipe.repeats_by_grade` specifies.
-    A correct clip, paired with another text, is a negative example. Two kinds are added, each a
-    multiple of the number of correct clips:
+    Negative examples pair a correct clip with another text. Two kinds are added; their numbers are
+    multiples of the number of correct clips:
 
     - `recipe.negatives`: the text of another row of the same task.
-    - `recipe.hard_negatives`: a text that differs in a word or a sound. Models that compare with
-      reference speech use those that preprocess.py rendered, as separate examples. For token
-      scorers they are generated on the fly and scored on the same recording.
+    - `recipe.hard_negatives`: a text that differs in a word or a sound. For models that compare
+      with reference speech, they are separate examples, from the texts that preprocess.py has
+      rendered. For token scorers, they are generated on the fly and scored on the same recording.
 
     Args:
         recipe: the recipe.
@@ -34,7 +34,7 @@ class EpochSampler:
         rows: (rows,), indices of the fold's training rows.
 
     Raises:
-        HearbackError: the recipe uses rendered hard negatives and there are none.
+        HearbackError: the recipe needs rendered hard negatives and there are none.
     """
 
     def __init__(self, recipe: Recipe, data: TrainingData, rows: np.ndarray) -> None:
@@ -63,7 +63,7 @@ class EpochSampler:
             if self._generator is not None:
                 try:
                     negative = self._generator.draw(texts[row], rng)
-                except NoHardNegative:
+                except NoHardNegativeError:
                     continue
                 hard_negatives.setdefault(index, []).append(hard_negative_text(negative))
             elif rendered := self._rendered.get(texts[row]):

@@ -7,23 +7,21 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from hearback.engine.data.paths import _UNSAFE_FILENAME, leads_out
+from hearback.engine.data.paths import UNSAFE_FILENAME, leads_out
 from hearback.engine.data.problems import Problem, Report, quoted
 from hearback.engine.data.tables import check_join, read_table
 
-AGE_GROUPS = {"KG and 1": ("KG", "1"), "2 and 3": ("2", "3")}
-YOUNGEST = "KG and 1"
-_GROUP_OF_GRADE = {grade: group for group, grades in AGE_GROUPS.items() for grade in grades}
-
-
 TASKS = ("deletion", "blending", "nonword_repetition", "sentence_repetition")
 GRADES = ("KG", "1", "2", "3")
+YOUNGEST = "KG and 1"
+AGE_GROUPS = {YOUNGEST: ("KG", "1"), "2 and 3": ("2", "3")}
+_GROUP_OF_GRADE = {grade: group for group, grades in AGE_GROUPS.items() for grade in grades}
 
 METADATA_COLUMNS = ("filename", "task", "expected_text", "grade")
 LABEL_COLUMNS = ("filename", "score")
 
-# Bytes of UTF-8. Whisper's decoder has 448 positions, a token has at least one byte, and no learner
-# says as much in the encoder's window of 16 s.
+# Bytes of UTF-8. A token has at least one byte, so such a text fits in the 448 positions of
+# Whisper's decoder. It is also more than a learner can say in the encoder's window of 16 s.
 LONGEST_TEXT = 400
 
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
@@ -65,7 +63,7 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
             report.add(Problem(str(path), row["line"], message, cure, severity, filename))
 
     if "filename" in present:
-        for row in frame[_matches(_UNSAFE_FILENAME, frame["filename"])].to_dict("records"):
+        for row in frame[_matches(UNSAFE_FILENAME, frame["filename"])].to_dict("records"):
             report.add(leads_out(path, row["line"], row["filename"]))
     for column, allowed in (("task", TASKS), ("grade", GRADES)):
         if column in present:
@@ -122,6 +120,13 @@ def read_labels(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series
         check_join(path, table.frame, metadata, report)
     labels = [label_of.get(filename, np.nan) for filename in metadata["filename"]]
     return pd.Series(labels, index=metadata.index, dtype=np.float32, name="score")
+
+
+def read_labelled(data: Path, report: Report) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read the training table in the folder `data` and its labels, (rows,) float32."""
+    metadata = read_metadata(metadata_path(data, "train"), report)
+    labels = read_labels(data / "train_labels.csv", metadata, report)
+    return metadata, labels.to_numpy()
 
 
 def read_submission_format(path: Path, metadata: pd.DataFrame, report: Report) -> list[str]:

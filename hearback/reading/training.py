@@ -31,11 +31,11 @@ from hearback.reading.sampler import EpochSampler
 from hearback.reading.window_batches import Batch, batch_by_window
 from hearback.reading.words import to_table
 
-N_INIT_ROWS = 1000  # clips that the pretrained initialization is fitted on, at most
+N_INIT_ROWS = 1000  # maximum number of clips to fit the pretrained initialization on
 
 
 def main(recipe: Recipe) -> None:
-    """Run a `train_model*.py`: train the fold that the command line names."""
+    """Run a `train_model*.py`: train the fold given on the command line."""
     command.main(ReadingTask, TrainingOptions, recipe, program_of(recipe))
 
 
@@ -53,7 +53,7 @@ def train_fold(
     *,
     program: Sequence[str] | None = None,
 ) -> FoldMetadata:
-    """Train one fold of `recipe`, as `engine.training.command` does."""
+    """Train one fold of `recipe`; see `hearback.engine.training.command.train_fold`."""
     return command.train_fold(
         ReadingTask,
         recipe,
@@ -80,7 +80,7 @@ class ReadingTask(Task):
         embedder = None
         if recipe.pair in WITH_TEXT_EMBEDDING and recipe.text_embedder is not None:
             embedder = TextEmbedder(pretrained.resolve(recipe.text_embedder, assets))
-            load.describe_embedder(embedder, assets)  # refuses one outside the assets
+            load.describe_embedder(embedder, assets)  # raises if it is outside the assets
         model = build(recipe, read_config(backbone), backbone / "tokenizer.json", embedder)
         model.load_pretrained({part: read_tensors(backbone, part) for part in model.parts})
         if recipe.warm_start is not None:
@@ -179,7 +179,7 @@ class ReadingTask(Task):
         return float(log_loss(labels, predictions, labels=[0, 1]))
 
     def out_of_fold(self, predictions: Mapping[str, Tensor]) -> dict[str, pd.DataFrame]:
-        """Return `oof` with label and prediction of each row, and `words` where there are any."""
+        """Return the table `oof` of labels and predictions and, with word scores, `words`."""
         rows, source = self.run.validation_rows, self.data.source
         filenames = [source.filenames[row] for row in rows]
         clips = predictions["clips"].numpy()
@@ -194,7 +194,7 @@ class ReadingTask(Task):
         return tables
 
     def describe(self, model: Scorer) -> dict[str, Any]:
-        """Return base rates, voice, shape, and the shared files that the model needs."""
+        """Return base rates, voice, backbone sizes, and the shared files that the model needs."""
         assets, tokenizer, embedder = self.run.options.assets, model.text_tokenizer, model.embedder
         base_rate = float(self.data.labels[self.run.train_rows].mean())
         constant = np.full(len(self.run.validation_rows), base_rate)
@@ -216,7 +216,7 @@ class ReadingTask(Task):
             differing.append("backbone")
         if differing:  # its training rows might include validation rows of this fold
             raise HearbackError(
-                f"{files.metadata}: {self.recipe.name} cannot start from it, it was trained with "
+                f"{files.metadata}: {self.recipe.name} cannot start from it: it was trained with "
                 f"another {', '.join(differing)}; train {files.model} again first"
             )
         encoder = load.load_scorer(files, fold_metadata).encoder

@@ -14,12 +14,12 @@ from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, WINDOW_SECONDS
 from hearback.engine.whisper.tokenizer import TokenizedText
 
 WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
-UNKNOWN = -1.0  # a word target without a label
+UNKNOWN = -1.0  # word target of a word without a label
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A tokenized text with targets for its words, as far as they are known.
+    """A tokenized text with word targets, where they are known.
 
     Attributes:
         tokenized: the text.
@@ -43,10 +43,10 @@ class Pair:
         context: (2,) float32: task and grade (`pairs.encode_context`).
         row: index in the table.
         label: 0 or 1; NaN at inference.
-        is_negative: the text was chosen because the recording does not say it.
-        reference: (samples,) float32 at 16 kHz, where it is encoded separately.
+        is_negative: the text is a sampled one that the recording does not say.
+        reference: (samples,) float32 at 16 kHz, if it is encoded separately.
         texts: for token scorers: the expected text first, then hard negatives.
-        text_embedding: (width,) float32, where the text is compared as a vector.
+        text_embedding: (width,) float32, if the text is compared as a vector.
     """
 
     waveform: np.ndarray
@@ -106,7 +106,7 @@ class Batch(Tensors):
         n_reference_frames: (batch,) int64.
         texts: the texts of token scorers.
         text_embeddings: (batch, width) float32.
-        reference_index: (batch,) int64, each clip's row in `references`, where clips share them.
+        reference_index: (batch,) int64, each clip's row in `references`, if clips share them.
         frames: (waveforms + references, frames, width), the output of the encoder for
             `encoder_waveforms`, if it was computed before.
     """
@@ -240,8 +240,8 @@ def batch_by_window(
         window: see `window_samples`.
         step_seconds: see `window_samples`.
         fill: merge the incomplete batches that remain at the end into full ones, each with its
-            longest window. Otherwise they are yielded as they are, longest window first. Training
-            uses it: a step on a few clips is as long as one on many, but noisier.
+            longest window. Training uses it, because a step on a few clips is as long as a step on
+            many, but noisier. Otherwise they are yielded unchanged, longest window first.
     """
     waiting: dict[int, list[Pair]] = {}
     for pair in pairs:
@@ -251,8 +251,8 @@ def batch_by_window(
             yield collate(waiting.pop(length), length)
     remaining = [(length, waiting[length]) for length in sorted(waiting, reverse=True)]
     if fill:
-        flat = [(length, pair) for length, of_length in remaining for pair in of_length]
+        flat = [(length, pair) for length, members in remaining for pair in members]
         chunks = [flat[at : at + batch_size] for at in range(0, len(flat), batch_size)]
         remaining = [(chunk[0][0], [pair for _, pair in chunk]) for chunk in chunks]
-    for length, of_length in remaining:
-        yield collate(of_length, length)
+    for length, members in remaining:
+        yield collate(members, length)

@@ -1,4 +1,4 @@
-"""Scores of single words: their tables, and a calibration fitted without labels of words.
+"""Word scores: their tables, and a calibration that is fitted without labels of words.
 
 A token scorer gives log-odds that each word of a text was said, and log-odds that nothing is
 missing before it, or before the end of the text. They are padded to (rows, positions, 2), the last
@@ -111,7 +111,7 @@ def has_word_scores(table: OutOfFold) -> bool:
 def read_log_odds(
     assets: Path, tables: Sequence[OutOfFold], metadata: pd.DataFrame
 ) -> dict[str, np.ndarray]:
-    """Return the out-of-fold log-odds of words, (rows, positions, 2), by model that has them.
+    """Return the out-of-fold log-odds of words, (rows, positions, 2), by model with word scores.
 
     `metadata` has the filename and expected_text of each row.
     """
@@ -150,7 +150,7 @@ class WordCalibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "WordCalibration":
-        """Return the calibration of a `dataclasses.asdict`; HearbackError for invalid values."""
+        """Build a calibration from its `dataclasses.asdict`; HearbackError for invalid values."""
         try:
             lines = [
                 Line(float(values[name]["slope"]), float(values[name]["intercept"]))
@@ -227,7 +227,7 @@ def fit_weighted(
 
 
 def cross_fit_words(log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the `noisy_and`, (rows,), of words calibrated without the row's group.
+    """Return the `noisy_and` of each row, (rows,), its words calibrated on the other groups.
 
     `groups` is (rows,). Raises HearbackError if there is only one group.
     """
@@ -246,8 +246,8 @@ def score_table(
 ) -> pd.DataFrame:
     """Return a row per word: filename, position, word, score.
 
-    The score is the probability, of (rows, positions, 2), that the word was said. A word scores low
-    also if the learner inserted another one before it.
+    The score is the probability that the word was said, from `probabilities`, (rows, positions, 2).
+    It is also low if the learner inserted a word before it.
     """
     words = _word_index(filenames, texts)
     words = words[words["word"] != ""]

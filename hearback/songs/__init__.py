@@ -1,6 +1,6 @@
 """A second competition on the same engine: who sings in a snippet of a song.
 
-Four classes (no voice, male, female, several people), scored by accuracy. The steps are run as
+Four classes (no voice, male, female, several singers), scored by accuracy. Steps run as
 `python -m hearback.songs STEP`.
 """
 

@@ -1,4 +1,4 @@
-"""Augmentation of a snippet's features and of batches; random generators are passed in.
+"""Augmentation of single snippets and of batches, with explicit random generators.
 
 Features are float32, time first: log spectrograms, (frames, bands), or waveforms, (samples,). All
 functions return the same shape and leave their input unchanged.
@@ -18,20 +18,20 @@ from hearback.engine.audio.effects import (
     scale_gain,
 )
 from hearback.engine.errors import HearbackError
-from hearback.songs.tables import CLASSES
+from hearback.songs.tables import FEMALE, MALE, NO_VOICE, SEVERAL
 
 FADE_SECONDS = 0.005  # at both ends of each shuffled piece
 
 
 @dataclass(frozen=True)
-class SpectrogramAugmentation:
-    """The probability and range of each effect.
+class Augmentation:
+    """The probability and range of each effect on a spectrogram or waveform.
 
-    `reverse`, `time_masks`, `frequency_masks` and `gain` are probabilities, by default 0. Values
-    are drawn uniformly from the ranges, ends included. The masks are those of Park et al.,
-    "SpecAugment", 2019, with widths as shares, so that they fit features of any size.
+    `reverse`, `time_masks`, `frequency_masks` and `gain` are probabilities, 0 by default. Values
+    are drawn uniformly from their ranges, bounds included. The masks follow Park et al.,
+    "SpecAugment", 2019, but their widths are shares of the features' size.
 
-    Frequency masks need spectrograms, and gain needs waveforms.
+    Frequency masks are for spectrograms only, gain for waveforms only.
     """
 
     reverse: float = 0.0
@@ -50,7 +50,7 @@ class SpectrogramAugmentation:
     gain_high: float = 1.5
 
     def __post_init__(self) -> None:
-        """Refuse invalid probabilities and ranges."""
+        """Check probabilities and ranges; raise HearbackError if one is invalid."""
         check_probabilities(self, "reverse", "time_masks", "frequency_masks", "gain")
         check_range(self.min_time_masks, self.max_time_masks)
         check_range(self.time_mask_share_low, self.time_mask_share_high, ceiling=1)
@@ -61,7 +61,7 @@ class SpectrogramAugmentation:
     def apply(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Apply each effect with its probability.
 
-        Raises HearbackError for an effect that does not apply to features of this kind.
+        Raises HearbackError for a frequency mask on a waveform or a gain on a spectrogram.
         """
         features = np.asarray(features, dtype=np.float32)
         is_waveform = features.ndim == 1
@@ -73,8 +73,8 @@ class SpectrogramAugmentation:
             raise HearbackError("augmentation: a gain is for waveforms, not for spectrograms")
         if rng.random() < self.reverse:
             features = reverse(features)
-        # A spectrogram is masked with its mean, like SpecAugment's zero-mean features: the model
-        # should read "unknown". The minimum would mean "silence", which suggests no voice.
+        # Masks are filled with the spectrogram's mean, as in SpecAugment, where features have zero
+        # mean. The minimum would look like silence and so suggest the class "no voice".
         fill = 0.0 if is_waveform else float(features.mean())
         if rng.random() < self.time_masks:
             numbers = (self.min_time_masks, self.max_time_masks)
@@ -94,8 +94,8 @@ class SpectrogramAugmentation:
 def reverse(features: np.ndarray) -> np.ndarray:
     """Play a snippet backwards.
 
-    A spectrogram has no phases, so the reversed spectrogram is that of the reversed waveform,
-    except for an offset of less than a frame.
+    Log spectrograms have no phase, so reversing one equals reversing the waveform, up to an offset
+    of less than a frame.
     """
     return features[::-1].copy()
 
@@ -105,8 +105,9 @@ def shuffle(
 ) -> np.ndarray:
     """Split a waveform, (samples,), into pieces of equal length and shuffle their order.
 
-    Pieces shorter than one or two syllables contain no words, but keep the sound of the voice. Each
-    piece fades in and out within `FADE_SECONDS`, so that joints do not click.
+    Pieces shorter than one or two syllables contain no words but keep the sound of the voice. Each
+    piece fades in and out within `FADE_SECONDS` to avoid clicks. Raises HearbackError if the pieces
+    are shorter than both fades.
     """
     pieces = np.array_split(waveform, n_pieces)
     n_fade = round(FADE_SECONDS * sample_rate)
@@ -126,15 +127,16 @@ def shuffle(
 def mix_up(
     inputs: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Apply mix-up: combine each example with another of the batch, inputs and targets alike.
+    """Apply mix-up: interpolate inputs and targets of each example with another of the batch.
 
-    Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, with one share per batch, drawn
-    from Beta(alpha, alpha), as in its authors' code. `inputs` are (batch, ...), `targets` are
-    (batch, classes) probabilities. With an `alpha` of 0 both are returned unchanged.
+    Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, with one weight per batch,
+    drawn from Beta(alpha, alpha), as in the authors' code. `inputs` are (batch, ...), `targets` are
+    (batch, classes) probabilities. With an `alpha` of 0 both are returned unchanged. Raises
+    ValueError for a negative alpha.
 
-    Mixing a man's and a woman's snippet gives half of each class. For waveforms, where both would
-    be audible, the correct label would be "several"; the published systems mixed log spectra, of
-    which the mean is no audible sound.
+    Mixing a man's and a woman's snippet gives a target of half of each class. This suits the log
+    spectra of the published systems, but not waveforms: there both voices would be audible, and the
+    correct class would be "several" (see `Mixer`).
     """
     if alpha < 0:
         raise ValueError(f"mix-up: invalid alpha {alpha}, must be 0 or more")
@@ -148,17 +150,18 @@ def mix_up(
     )
 
 
-NO_VOICE, MALE, FEMALE, SEVERAL = range(len(CLASSES))
 LEVEL_DB = 6.0  # largest level difference of two voices
 MUSIC_DB = (-12.0, 0.0)  # level of added music, relative to the snippet
 
 
 @dataclass(frozen=True)
 class Mixer:
-    """Draws pairs of training rows to mix.
+    """Draws pairs of training rows for true mixtures.
 
-    `labels` and `singers` are columns of the table, (rows,); singers are joined by ";", "" if
-    unknown.
+    Attributes:
+        rows: the training rows, (n,).
+        labels: classes of all rows of the table, (rows,).
+        singers: singers of all rows of the table, (rows,), joined by ";", "" if unknown.
     """
 
     rows: np.ndarray
@@ -166,10 +169,10 @@ class Mixer:
     singers: np.ndarray
 
     def draw(self, row: int, rng: np.random.Generator) -> tuple[int, int, float] | None:
-        """Return two rows with a sum of the same class as `row`, and the second's gain in dB.
+        """Draw two rows that have the class of `row` when mixed, and the second one's gain in dB.
 
-        For a `row` with several singers these are two rows of one singer each, not the same person;
-        otherwise `row` itself and a row without a voice. None if there are no such rows.
+        For a `row` with several singers, these are two rows of one singer each, not the same
+        person; otherwise `row` itself and a row without a voice. None if there are no such rows.
         """
         if self.labels[row] == SEVERAL:
             alone = self.rows[np.isin(self.labels[self.rows], (MALE, FEMALE))]
@@ -183,7 +186,7 @@ class Mixer:
         return (first, int(rng.choice(seconds)), gain_db) if len(seconds) else None
 
     def _has_other_singer(self, row: int, rows: np.ndarray) -> np.ndarray:
-        """Mask of `rows` that are certainly sung by another person than `row`."""
+        """Mask of `rows` known to be sung by a person other than the singer of `row`."""
         other_class = self.labels[rows] != self.labels[row]
         known = (self.singers[rows] != "") & (self.singers[row] != "")
         return other_class | (known & (self.singers[rows] != self.singers[row]))
@@ -192,7 +195,7 @@ class Mixer:
 def mix(first: np.ndarray, second: np.ndarray, gain_db: float) -> np.ndarray:
     """Add two waveforms, (samples,) float32, the second `gain_db` louder than the first.
 
-    The result has the level (root mean square) of the first.
+    The sum is scaled to the level of the first.
     """
     level = _level(first)
     second = second * (10 ** (gain_db / 20) * level / max(_level(second), 1e-9))
@@ -201,4 +204,5 @@ def mix(first: np.ndarray, second: np.ndarray, gain_db: float) -> np.ndarray:
 
 
 def _level(waveform: np.ndarray) -> float:
+    """Return the root mean square."""
     return float(np.sqrt(np.mean(np.square(waveform))))

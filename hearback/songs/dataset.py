@@ -1,4 +1,4 @@
-"""The training set: snippets, classes, features and folds, checked before training."""
+"""The training set: snippets, classes, features and folds."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,18 +16,23 @@ from hearback.songs.separation.methods import Separation, open_separation
 from hearback.songs.store import FeatureStore, build_features, build_sounds
 from hearback.songs.tables import read_snippets
 
-TRAIN = "train"  # the stores' name
+TRAIN = "train"  # name of the stores
 
 
 @dataclass(frozen=True)
 class SongData(FoldSplit):
-    """The data of a training.
+    """A training set, split into folds.
 
-    `snippets` are rows of `hearback.songs.tables.read_snippets`, at most the given limit; `stored`
-    are all rows, because a store drops recordings that its table does not list. `folds`, (rows,)
-    int64, is the fold that holds out each row. `separation` describes the separation, and
-    `separations` has the options of each separation by its name. The fingerprint depends on the
-    table, the singers and the recordings only, not on the separation.
+    Attributes:
+        snippets: the table (`tables.read_snippets`), at most the first `limit` rows.
+        stored: the whole table; a store drops recordings that its table does not list.
+        folds: (rows,) int64, the fold that holds out each row.
+        separation: description of the separation (`Separation.describe`).
+        separations: options of each separation by its name.
+        fingerprint: 16 hex digits; a digest of table and recordings, not of the separation.
+        data: folder of the labels and snippets.
+        store: folder of the stored audio and features.
+        is_grouped: whether folds hold out whole singers.
     """
 
     snippets: pd.DataFrame
@@ -42,19 +47,19 @@ class SongData(FoldSplit):
 
     @property
     def filenames(self) -> list[str]:
-        """The filename of each row."""
+        """File name of each row's snippet."""
         return self.snippets["filename"].tolist()
 
     @property
     def labels(self) -> np.ndarray:
-        """The classes, (rows,) int64."""
+        """Class of each row, (rows,) int64."""
         return self.snippets["label"].to_numpy()
 
     def training_rows(self, fold: int) -> np.ndarray:
-        """Return a fold's training rows: those without any singer of its validation rows.
+        """Return a fold's training rows: those that share no singer with its validation rows.
 
-        A row with several singers is held out with the first one. The folds of the other singers
-        are trained without the row.
+        A row with several singers is held out with its first singer. Folds that hold out one of its
+        other singers neither train nor validate on it.
         """
         rows = super().training_rows(fold)
         if not self.is_grouped:
@@ -67,7 +72,7 @@ class SongData(FoldSplit):
         return rows[~shares_a_singer[rows]]
 
     def features(self, name: str) -> FeatureStore:
-        """Open the features of the separated snippets, computing missing ones."""
+        """Compute missing features of the separated snippets, and open their store."""
         report = Report()
         with closing(_open(self.separation["backend"], self.separations)) as separation:
             features = build_features(
@@ -94,10 +99,19 @@ def load_song_data(
     limit: int | None = None,
     strict: bool = False,
 ) -> SongData:
-    """Read and check a training set, decoding recordings that are not in the store yet.
+    """Read and check a training set; decode recordings that are not in the store yet.
 
-    Raises BadInput with every problem of the tables and the snippets; with `strict` also for
-    recordings that had to be converted.
+    Args:
+        data: folder of the labels and snippets.
+        store: folder of the stored audio and features.
+        separate: name of the separation.
+        separations: options of each separation by its name.
+        n_folds: number of folds.
+        group_by: "singer" (also None), or "none" to split by row.
+        limit: use only the first rows.
+        strict: refuse recordings that have to be converted.
+
+    Raises BadInput with every problem of the tables and snippets.
     """
     report = Report()
     snippets = read_snippets(data, report)
@@ -105,8 +119,8 @@ def load_song_data(
         sounds = build_sounds(snippets, data, store, TRAIN, separation=no_separation, report=report)
     report.raise_if_errors(strict)
     separations = separations or {}
-    with closing(_open(separate, separations)) as separation:
-        separated = separation.describe()
+    with closing(_open(separate, separations)) as opened:
+        separation = opened.describe()
     if report.warnings:
         print(report)
     stored = snippets
@@ -126,7 +140,7 @@ def load_song_data(
         snippets=snippets,
         stored=stored,
         folds=folds,
-        separation=separated,
+        separation=separation,
         separations=separations,
         fingerprint=digest.hexdigest()[:16],
         data=data,

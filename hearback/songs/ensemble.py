@@ -1,4 +1,4 @@
-"""The songs competition's ensemble: its configuration, and how get_config fits it."""
+"""The ensemble of the songs competition: configuration and fitting."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,12 +26,18 @@ NO_CALIBRATION = "none"
 
 @dataclass(frozen=True)
 class SongEnsemble:
-    """The ensemble that the step infer runs, as in `model_configs.json`.
+    """The ensemble that the step infer runs; the contents of `model_configs.json`.
 
-    Each model's folds are averaged, then the models are combined by `combine`, one of
-    `COMBINATIONS`. `class_shares` are those of the labelled rows; they score snippets that cannot
-    be read. `log_losses` (nats) and `accuracies` (0 to 1) are "cross_fitted", "fitted" (in-sample)
-    and "plain_mean".
+    The folds of each model are averaged, then the models are combined.
+
+    Attributes:
+        models: the models and their weights.
+        combine: how models are combined, one of `COMBINATIONS`.
+        class_shares: shares of the classes in the labelled rows; the prediction for snippets that
+            cannot be read.
+        log_losses: in nats: "cross_fitted", "fitted" (in-sample), "plain_mean".
+        accuracies: 0 to 1, with the same keys.
+        n_rows: number of rows that the ensemble was fitted on.
     """
 
     models: tuple[ModelConfig, ...]
@@ -43,13 +49,13 @@ class SongEnsemble:
 
     @property
     def models_to_run(self) -> tuple[ModelConfig, ...]:
-        """The models with a weight."""
+        """The models with a positive weight."""
         return tuple(model for model in self.models if model.weight > 0)
 
     def predict(self, predictions: np.ndarray) -> np.ndarray:
-        """Return the ensemble's probabilities, (rows, classes), from those of `models_to_run`.
+        """Combine predictions of `models_to_run`, (models, rows, classes), to (rows, classes).
 
-        `predictions` is (models, rows, classes), the mean over each model's folds.
+        A model's predictions are the mean over its folds.
         """
         weights = np.array([model.weight for model in self.models_to_run])
         return combine_predictions(self.combine, weights, predictions)
@@ -71,9 +77,9 @@ class SongEnsemble:
 
 
 def _find_error(config: SongEnsemble) -> str | None:
-    """Return what is wrong with a configuration, or None."""
+    """Return the first error of a configuration, or None."""
     if not are_shares(config.class_shares):
-        return "its class shares are not one per class with a sum of one"
+        return "class_shares must be one number per class with a sum of one"
     weights = [model.weight for model in config.models]
     return (
         ensemble_config.find_model_error(config.models)
@@ -85,10 +91,10 @@ def _find_error(config: SongEnsemble) -> str | None:
 def fit(
     predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: list[str], combine: str
 ) -> EnsembleScores:
-    """Fit the ensemble of the models `names` and print their tables.
+    """Fit the ensemble of the models `names`, and print its tables.
 
-    `predictions` is (models, rows, classes), `labels` (rows,) class numbers, `groups` (rows,)
-    names of groups that are kept whole.
+    `predictions` is (models, rows, classes), `labels` (rows,) classes, `groups` (rows,) names of
+    cross-fitting groups.
     """
     data = StackingData.of_classes(predictions, labels, Groups.from_names(groups))
     scores = fitting.fit(data, names, combine, NO_CALIBRATION, {"accuracy": accuracy})
@@ -99,7 +105,7 @@ def fit(
 def accuracies(
     scores: EnsembleScores, predictions: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
-    """Return the ensemble's accuracies by name, as in `SongEnsemble.accuracies`."""
+    """Return the values of `SongEnsemble.accuracies`."""
     fitted = combine_predictions(scores.ensemble.combine, scores.ensemble.weights, predictions)
     return {
         "cross_fitted": accuracy(labels, scores.cross_fitted_predictions),

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions of the songs competition, and the tables that evaluate them."""
+"""Out-of-fold predictions of the songs competition, and their evaluation."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,11 +15,10 @@ from hearback.engine.evaluation.logistic import PROBABILITY_MARGIN
 from hearback.engine.evaluation.oof import OutOfFold, common_rows
 from hearback.engine.training.recipe import name_with_seed, split_seed
 from hearback.songs.separation.methods import SEPARATIONS
-from hearback.songs.tables import CLASSES, N_CLASSES
+from hearback.songs.tables import CLASSES, N_CLASSES, SEVERAL
 
 PROBABILITIES = [f"p{label}" for label in range(N_CLASSES)]
-SEVERAL = CLASSES.index("several")
-# The ensembles of the two course solutions: means over seeds of one recipe, and over two recipes.
+# Ensembles of the two published systems: the mean over seeds of a recipe, and over two recipes.
 SYSTEM_1, SYSTEM_2 = "system 1", "system 2"
 RECIPE_OF_SYSTEM_1 = "resnet34"
 RECIPES_OF_SYSTEM_2 = ("cnn4", "resnet34_small_stem")
@@ -29,10 +28,10 @@ _COLUMNS = ["filename", "label", *PROBABILITIES, "fold", "base"]
 
 @dataclass(frozen=True)
 class ClassOutOfFold(OutOfFold):
-    """Out-of-fold predictions of one model, or of an ensemble, for the songs competition.
+    """Out-of-fold predictions of a model or an ensemble.
 
-    `rows` has the columns filename, label, p0 … p3 (the probabilities of the classes), fold and
-    base (the share of the row's class among the fold's training rows).
+    `rows` has the columns filename, label, p0 … p3 (probabilities of the classes), fold, and base
+    (the share of the row's class in the fold's training rows).
     """
 
     LABEL_COLUMN: ClassVar[str] = "label"
@@ -45,7 +44,7 @@ class ClassOutOfFold(OutOfFold):
 
     @classmethod
     def read_rows(cls, file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (as JSON has it)
-        """Read the predictions of one fold, with the column base; ValueError if invalid."""
+        """Read the predictions of a fold and add the column base; ValueError if invalid."""
         types = {"filename": str, "label": np.int64, **dict.fromkeys(PROBABILITIES, float)}
         table = pd.read_csv(file, usecols=list(types), dtype=types)
         if not table["label"].between(0, N_CLASSES - 1).all():
@@ -56,7 +55,7 @@ class ClassOutOfFold(OutOfFold):
 
     @property
     def probabilities(self) -> np.ndarray:
-        """The predicted probabilities, (rows, classes)."""
+        """Predicted probabilities, (rows, classes)."""
         return self.rows[PROBABILITIES].to_numpy()
 
     def row_losses(self) -> pd.Series:
@@ -65,7 +64,7 @@ class ClassOutOfFold(OutOfFold):
         return pd.Series(losses, index=self.rows.index)
 
     def base_losses(self) -> pd.Series:
-        """Return the log loss per row of predicting the training shares, (rows,), in nats."""
+        """Return the log loss per row of the base rate, (rows,), in nats."""
         return -np.log(self.rows["base"].clip(lower=PROBABILITY_MARGIN))
 
     def fold_accuracies(self) -> pd.Series:
@@ -79,7 +78,7 @@ class ClassOutOfFold(OutOfFold):
 
 
 class ModelName(NamedTuple):
-    """The parts of a model's name: resnet34_repet_s2 is recipe resnet34, REPET, seed 2."""
+    """The parts of a model's name: resnet34_repet_s2 is resnet34, separation repet, seed 2."""
 
     recipe: str
     separation: str = "none"
@@ -92,7 +91,9 @@ class ModelName(NamedTuple):
         unseeded, seed = split_seed(model)
         match = re.fullmatch(rf"([a-z]\w*?)(?:_({separated}))?", unseeded)
         if match is None:
-            raise HearbackError(f"invalid model name {model!r}: not like recipe_repet_s2")
+            raise HearbackError(
+                f"invalid model name {model!r}: expected a name like resnet34_repet_s2"
+            )
         recipe, separation = match.groups()
         return cls(recipe, separation or "none", seed or 1)
 
@@ -103,21 +104,21 @@ class ModelName(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A number and its 95 % bootstrap interval."""
+    """A score and its 95 % bootstrap interval."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        """Return the value and its interval, with four decimals."""
+        """Format the value and its interval with four decimals."""
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 def are_shares(values: Iterable[Any]) -> bool:
-    """Return whether values are numbers from 0 to 1, one per class, with a sum of one."""
+    """Return whether `values` are one number from 0 to 1 per class with a sum of one."""
     listed = list(values)
-    # Written so that NaN fails every comparison.
+    # NaN fails each of these comparisons.
     return (
         len(listed) == N_CLASSES
         and all(isinstance(value, float | int) and 0 <= value <= 1 for value in listed)
@@ -127,12 +128,12 @@ def are_shares(values: Iterable[Any]) -> bool:
 
 def class_log_loss(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the log loss per row, (rows,), in nats; `probabilities` is (rows, classes)."""
-    of_truth = probabilities[np.arange(len(labels)), labels]
-    return -np.log(np.clip(of_truth, PROBABILITY_MARGIN, 1))
+    of_label = probabilities[np.arange(len(labels)), labels]
+    return -np.log(np.clip(of_label, PROBABILITY_MARGIN, 1))
 
 
 def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the share of rows with the true class most probable; (rows,), (rows, classes)."""
+    """Return the accuracy, 0 to 1; `labels` is (rows,), `probabilities` (rows, classes)."""
     return float((probabilities.argmax(axis=1) == labels).mean())
 
 
@@ -151,7 +152,7 @@ def _confusions(labels: np.ndarray, probabilities: np.ndarray, codes: np.ndarray
 def macro_f1(matrix: np.ndarray) -> float:
     """Return the mean F1 over classes of a confusion matrix, 0 to 1.
 
-    Classes that neither occur nor are predicted are ignored.
+    Classes without true or predicted rows are left out of the mean.
     """
     both = matrix.sum(axis=0) + matrix.sum(axis=1)
     occurs = both > 0
@@ -167,7 +168,7 @@ def recall_by_class(matrix: np.ndarray) -> np.ndarray:
 def scores(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> dict[str, Score]:
     """Return accuracy, macro F1 and log loss of (rows, classes) probabilities.
 
-    The intervals are of a bootstrap over whole `groups`, (rows,) names.
+    Intervals are from a bootstrap over `groups`, (rows,) names.
     """
     correct = (labels == probabilities.argmax(axis=1)).astype(float)
     _, codes = np.unique(groups, return_inverse=True)
@@ -183,9 +184,9 @@ def scores(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) ->
 def paired_differences(
     labels: np.ndarray, probabilities: np.ndarray, others: np.ndarray, groups: np.ndarray
 ) -> dict[str, Score]:
-    """Return accuracy and log loss of (rows, classes) probabilities minus those of `others`.
+    """Return the differences in accuracy and log loss: `probabilities` minus `others`.
 
-    The intervals are of a paired bootstrap over whole `groups`, (rows,) names.
+    Both are (rows, classes). Intervals are from a paired bootstrap over `groups`, (rows,) names.
     """
     correct, other_correct = (labels == x.argmax(axis=1) for x in (probabilities, others))
     losses, other_losses = (class_log_loss(labels, x) for x in (probabilities, others))
@@ -202,7 +203,14 @@ def _mean_score(values: np.ndarray, groups: np.ndarray) -> Score:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The plain mean of some models: its `name`, as SYSTEM_1, and their separation."""
+    """The mean of some models' predictions.
+
+    Attributes:
+        name: SYSTEM_1, SYSTEM_2, or "seeds of" a recipe.
+        separation: of its members.
+        members: predictions of the models.
+        table: the mean of these predictions.
+    """
 
     name: str
     separation: str
@@ -210,8 +218,8 @@ class Ensemble:
     table: ClassOutOfFold
 
 
-def mean_of(name: str, members: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> ClassOutOfFold:
-    """Return the mean of the models' probabilities, on the rows that all of them predicted."""
+def average(name: str, members: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> ClassOutOfFold:
+    """Return the mean of the members' probabilities, for the rows that all of them predicted."""
     rows = common_rows(members, snippets)
     mean = np.mean([member_rows[PROBABILITIES].to_numpy() for member_rows in rows], axis=0)
     table = rows[0][_COLUMNS].assign(**dict(zip(PROBABILITIES, mean.T, strict=True)))
@@ -219,9 +227,9 @@ def mean_of(name: str, members: Sequence[ClassOutOfFold], snippets: pd.DataFrame
 
 
 def published_ensembles(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> list[Ensemble]:
-    """Return the ensembles of the two course solutions, and the mean of each other recipe's seeds.
+    """Return the ensembles of the two published systems, and of each other recipe's seeds.
 
-    Ensembles whose members have no fold in common are left out.
+    Ensembles without a fold that all members have are left out.
     """
     found = []
     for separation in SEPARATIONS:
@@ -232,7 +240,7 @@ def published_ensembles(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame
             recipe = ModelName.parse(members[0].model).recipe
             seeds = f"{recipe} × {len(members)}"
             listed = " + ".join(RECIPES_OF_SYSTEM_2) if name == SYSTEM_2 else seeds
-            table = mean_of(f"{name}{separated}: {listed}", members, snippets)
+            table = average(f"{name}{separated}: {listed}", members, snippets)
             found.append(Ensemble(name, separation, members, table))
     return found
 
@@ -240,7 +248,7 @@ def published_ensembles(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame
 def _members_by_name(
     tables: Sequence[ClassOutOfFold], separation: str
 ) -> dict[str, tuple[ClassOutOfFold, ...]]:
-    """Return the members of each ensemble of one separation, by the ensemble's name."""
+    """Return the members of each ensemble with one separation, by the ensemble's name."""
     names = {ModelName.parse(table.model): table for table in tables}
     seeds: dict[str, list[ClassOutOfFold]] = {}
     for name, table in names.items():
@@ -257,10 +265,7 @@ def _members_by_name(
 
 
 def majority(snippets: pd.DataFrame) -> ClassOutOfFold:
-    """Return predictions of the classes' shares among all rows, the same for every row.
-
-    No constant prediction has a lower log loss.
-    """
+    """Return constant predictions: the classes' shares in all rows, which minimize the log loss."""
     shares = snippets["label"].value_counts(normalize=True).reindex(range(N_CLASSES), fill_value=0)
     rows = snippets[["filename", "label"]].assign(
         **dict(zip(PROBABILITIES, shares, strict=True)), fold=0, base=snippets["label"].map(shares)
@@ -269,9 +274,9 @@ def majority(snippets: pd.DataFrame) -> ClassOutOfFold:
 
 
 def summary(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per model: number of rows, `scores`, training minutes.
+    """Return a row per model: number of rows, `scores`, cross-fitted epoch, training minutes.
 
-    The cross-fitted epoch's log loss has each fold's epoch chosen on the other folds.
+    The cross-fitted epoch is the log loss with each fold's epoch chosen on the other folds.
     """
     lines = []
     for table in tables:
@@ -294,11 +299,12 @@ def summary(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> pd.Data
 def differences(
     tables: Sequence[ClassOutOfFold], ensembles: Sequence[Ensemble], snippets: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return the `paired_differences` of separated and other models, ensembles and first members.
+    """Return the `paired_differences` with and without separation, and of ensembles and members.
 
-    A row per pair, the first model minus the second.
+    A row per pair: a model or ensemble with separation minus the same without, and an ensemble
+    minus its first member.
     """
-    # Models that differ in separation only, not separated first, by recipe and seed or ensemble.
+    # By recipe and seed, or ensemble: tables that differ in separation only, unseparated first.
     same: dict[Any, list[ClassOutOfFold]] = {}
     order = {separation: i for i, separation in enumerate(SEPARATIONS)}
     for table in sorted(tables, key=lambda x: order[ModelName.parse(x.model).separation]):
@@ -337,7 +343,7 @@ def recall_table(tables: Sequence[ClassOutOfFold]) -> pd.DataFrame:
 
 
 def confusion_table(table: ClassOutOfFold) -> pd.DataFrame:
-    """Return the confusion matrices of all rows and of each fold: rows true, columns predicted."""
+    """Return confusion matrices of all rows and of each fold: rows true, columns predicted."""
     parts = {"all": table.confusion()}
     for fold, rows in table.rows.groupby("fold"):
         parts[f"fold {fold}"] = confusion(rows["label"].to_numpy(), rows[PROBABILITIES].to_numpy())
@@ -349,10 +355,10 @@ def confusion_table(table: ClassOutOfFold) -> pd.DataFrame:
 
 
 def by_known_singers(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -> pd.DataFrame:
-    """Return the recall of snippets of several singers, by whether training has one of them.
+    """Return the recall of snippets of several singers, by whether one of them is in training.
 
-    A fold holds out the first singers of its snippets, but training may have one of their other
-    singers. A row per model, two columns per case: its number of rows, and its recall.
+    A fold holds out the first singers of its snippets; their other singers may be in its training
+    rows. A row per model, two columns per case: the number of rows and the recall.
     """
     metadata_by_fold = [
         fold_metadata for table in tables for fold_metadata in table.metadata_by_fold.values()
@@ -373,10 +379,10 @@ def by_known_singers(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -
 
 
 def _has_known_singer(rows: pd.DataFrame, snippets: pd.DataFrame, is_grouped: bool) -> pd.Series:
-    """Return whether one of a row's singers is in the training rows of its fold, (rows,) bool.
+    """Return whether a row's fold was trained on one of its singers, (rows,) bool.
 
-    Training rows are those outside the fold and, if folds are grouped, without the fold's first
-    singers (`hearback.songs.dataset.SongData.training_rows`).
+    Training rows are those outside the fold; if folds are grouped, rows with a first singer of the
+    fold are left out (`hearback.songs.dataset.SongData.training_rows`).
     """
     known = pd.Series(False, index=rows.index)
     singers = dict(zip(snippets["filename"], snippets["singers"].map(_singers), strict=True))

@@ -11,15 +11,15 @@ import soxr
 from hearback.songs.separation.methods import SOUND_RATE
 from hearback.songs.tables import SECONDS
 
-N_SAMPLES = round(SECONDS * SOUND_RATE)  # of a snippet at SOUND_RATE
+N_SAMPLES = round(SECONDS * SOUND_RATE)  # of a snippet
 
-# Replaces energies of zero before the logarithm, as in python_speech_features.
+# Replaces zero energy before the logarithm, as in python_speech_features.
 _EPSILON = np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
 class Features:
-    """One kind of input: its name, its shape, and its computation."""
+    """A kind of model input: its name, shape and computation."""
 
     name: str
     shape: tuple[int, ...]
@@ -29,7 +29,7 @@ class Features:
     def compute(self, waveform: np.ndarray) -> np.ndarray:
         """Return the features, `shape` float32, of a waveform, (72000,) float32 at 24 kHz."""
         assert waveform.shape == (N_SAMPLES,), waveform.shape
-        # soxr, as in `hearback.engine.audio.decode`: no aliasing.
+        # soxr avoids aliasing, as in `hearback.engine.audio.decode`.
         resampled = soxr.resample(waveform, SOUND_RATE, self.sample_rate, quality="HQ")
         features = np.ascontiguousarray(self.from_waveform(resampled), np.float32)
         assert features.shape == self.shape, features.shape
@@ -43,7 +43,7 @@ def log_mel_40(waveform: np.ndarray) -> np.ndarray:
     winlen=0.025, winstep=0.01, nfilt=40, nfft=512, preemph=0.97)`: frames of 25 ms every 10 ms
     without a window function, the last one zero-padded; natural logarithm of the power in
     triangular filters, evenly spaced in mel (2595 log10(1 + f / 700)), with corners rounded down to
-    bins. On 50 snippets both agree within float32's rounding, 2e-6.
+    bins. On 50 snippets both implementations agree to 2e-6 (float32 rounding).
     """
     emphasised = np.append(waveform[0], waveform[1:] - 0.97 * waveform[:-1]).astype(np.float64)
     n_frames = 1 + -(-(len(waveform) - 400) // 160)

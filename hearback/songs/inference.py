@@ -1,4 +1,4 @@
-"""From `model_configs.json` to `submission.csv`, with only the packages of a runtime."""
+"""Inference: from `model_configs.json` to `submission.csv`, with the runtime's packages only."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -32,12 +32,12 @@ from hearback.songs.store import FeatureStore, build_features
 from hearback.songs.tables import CLASSES, N_CLASSES, list_snippets
 
 BATCH_SIZE = 32
-STORE = "infer"  # name of the stores, which are overwritten by the next folder that is scored
+STORE = "infer"  # name of the stores; scoring another folder overwrites them
 
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """The options of the step infer; `separations` are the options of each separation, by name."""
+    """Options of the step infer; `separations` are the options of each separation by its name."""
 
     data: Path
     store: Path
@@ -50,31 +50,31 @@ class InferenceOptions:
 
 
 class EnsembleFold(TrainedFold):
-    """A trained fold of the ensemble's `model`-th model."""
+    """A trained fold of an ensemble; `model` is the index of its model."""
 
     @property
     def recipe(self) -> SongRecipe:
-        """The recipe that it was trained by."""
+        """The recipe that the fold was trained with."""
         return SongRecipe.from_dict(self.metadata["recipe"])
 
 
-class Features(Protocol):
-    """Anything with features of snippets, such as a store."""
+class FeatureSource(Protocol):
+    """Source of features by filename, such as a store."""
 
     def get(self, filename: str) -> np.ndarray:
-        """Return the features of a snippet, float32; the shape depends on their kind."""
+        """Return the features of a snippet, float32, in the shape of their kind."""
 
 
 @torch.inference_mode()
 def predict(
     model: SongModel,
-    store: Features,
+    store: FeatureSource,
     filenames: Sequence[str],
     *,
     device: torch.device,
     dtype: torch.dtype,
 ) -> np.ndarray:
-    """Return the probabilities of the classes, (snippets, classes) float64.
+    """Return class probabilities, (snippets, classes) float64.
 
     The model is moved to the device and set to evaluation mode.
     """
@@ -90,7 +90,7 @@ def predict(
 
 
 def read_folds(config: SongEnsemble, assets: Path) -> list[EnsembleFold]:
-    """Return all folds that the ensemble runs; HearbackError where one cannot be run."""
+    """Return all folds that the ensemble runs; HearbackError if one of them cannot run."""
     folds = []
     for number, model in enumerate(config.models_to_run):
         for fold in model.folds:
@@ -100,7 +100,7 @@ def read_folds(config: SongEnsemble, assets: Path) -> list[EnsembleFold]:
 
 
 def read_runnable_metadata(files: FoldFiles) -> FoldMetadata:
-    """Read the metadata of a fold to run; HearbackError if it is missing or cannot be run."""
+    """Read the metadata of a fold to run; HearbackError if it is missing or cannot run."""
     if not files.metadata.exists():
         raise HearbackError(
             f"{files.metadata}: missing; train it with {ClassOutOfFold.TRAIN_COMMAND}, or choose "
@@ -112,21 +112,21 @@ def read_runnable_metadata(files: FoldFiles) -> FoldMetadata:
 
 
 def load_model(fold: EnsembleFold) -> SongModel:
-    """Load a finished fold's model on the CPU, in float32 and in evaluation mode."""
+    """Load a fold's trained model on the CPU, in float32 and evaluation mode."""
     return build_and_load(
         fold.files, fold.metadata, lambda: build(fold.recipe, fold.metadata["shape"])
     )
 
 
 def write_submission(options: InferenceOptions) -> None:
-    """Classify the snippets of a folder, and write a row for each of them.
+    """Classify the snippets of a folder and write the submission, with a row for every snippet.
 
-    Beside the submission (filename, label) are written the probabilities of the classes and, if
-    there are any, the problems of snippets. A snippet that cannot be scored gets the training
-    shares of the classes.
+    Writes filename and label to the submission, and beside it the class probabilities and the
+    problems of snippets, if any. A snippet that cannot be scored gets the training shares of the
+    classes.
 
-    Raises HearbackError for what concerns all snippets: none in the folder, no configuration, no
-    weights, another separation.
+    Raises HearbackError for problems of all snippets: an empty folder, a missing configuration or
+    weights, or another separation.
     """
     config = SongEnsemble.load(options.config)
     folds = read_folds(config, options.assets)
@@ -163,7 +163,7 @@ def build_feature_stores(
 ) -> Iterator[tuple[FeatureStore, list[EnsembleFold]]]:
     """Yield each feature store that the folds need, with the folds that use it.
 
-    Raises HearbackError if a separation differs from the one in training.
+    Raises HearbackError if a separation differs from that of the training.
     """
     groups: dict[str, dict[str, list[EnsembleFold]]] = {}
     for fold in folds:
@@ -192,18 +192,18 @@ def build_feature_stores(
 
 
 def write_classes(filenames: Sequence[str], probabilities: np.ndarray, submission: Path) -> None:
-    """Write the likeliest class of each snippet, and beside it the probabilities of all classes."""
-    likeliest = probabilities.argmax(axis=1)
-    write_table(pd.DataFrame({"filename": filenames, "label": likeliest}), submission)
+    """Write the most likely class of each snippet, and the class probabilities beside it."""
+    predicted = probabilities.argmax(axis=1)
+    write_table(pd.DataFrame({"filename": filenames, "label": predicted}), submission)
     table = pd.DataFrame(probabilities, columns=PROBABILITIES)
     table.insert(0, "filename", filenames)
     path = probabilities_path(submission)
     write_table(table, path)
-    counts = np.bincount(likeliest, minlength=N_CLASSES)
+    counts = np.bincount(predicted, minlength=N_CLASSES)
     found = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASSES, strict=True))
     print(f"wrote {submission} and {path}: {found}")
 
 
 def probabilities_path(submission: Path) -> Path:
-    """Return the path of the probabilities that belong to a submission."""
+    """Return the path of a submission's class probabilities."""
     return submission.with_name(f"{submission.stem}_probabilities.csv")

@@ -1,4 +1,4 @@
-"""The command-line options of the songs competition's training scripts."""
+"""Command-line options of a training."""
 
 import argparse
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from hearback.songs.separation import methods
 
 @dataclass(frozen=True, kw_only=True)
 class SongOptions(FoldOptions):
-    """Options of a training besides the recipe and the fold."""
+    """Options of a training, in addition to the recipe and the fold."""
 
     backbones: Path
     backbone: str | None
@@ -34,12 +34,15 @@ class SongOptions(FoldOptions):
             default=Path("assets"),
             help="folder of pretrained Whisper models",
         )
-        add("--backbone", help="hub id, or directory, of a Whisper (default: the recipe's)")
+        add(
+            "--backbone",
+            help="hub id, or directory in Transformers' layout (default: the recipe's)",
+        )
         add(
             "--separate",
             choices=get_args(SeparationName),
             default="none",
-            help="how voices were separated from the music, as in the preprocess step",
+            help="method that separates the voice from the music",
         )
         methods.add_options(parser)
 
@@ -64,7 +67,7 @@ class SongOptions(FoldOptions):
         )
 
     def run_key(self, recipe: SongRecipe, data: SongData) -> dict[str, Any]:
-        """Return what must be equal for two trainings of a fold to be the same, as JSON."""
+        """Return the run key as JSON: a fold counts as done only while it is unchanged."""
         return {**super().run_key(recipe, data), "separation": data.separation}
 
 

@@ -1,4 +1,4 @@
-"""Confusion matrices as a picture. Matplotlib is imported only when one is drawn."""
+"""Plots of confusion matrices. Matplotlib is optional and imported on use."""
 
 import math
 from collections.abc import Mapping
@@ -14,22 +14,22 @@ from hearback.songs.tables import CLASSES, N_CLASSES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_DARK = 0.55  # share of a row: from here on, white text is easier to read
-_PER_LINE = 3
+_DARK = 0.55  # share of the true class from which text is white
+_PER_LINE = 3  # matrices side by side
 
 
 def draw_confusions(matrices: Mapping[str, np.ndarray], path: Path) -> None:
-    """Draw confusion matrices, (true classes, predicted classes), by title into one picture.
+    """Draw confusion matrices, (true classes, predicted classes), into one picture.
 
-    A cell shows its number of rows and their share of the true class, which is also its colour. The
-    suffix of `path` selects the format. Raises HearbackError if Matplotlib is not installed or does
-    not know the format.
+    `matrices` maps titles to matrices. A cell shows its number of rows and their share of the true
+    class, which also sets its colour. The suffix of `path` selects the format. Raises HearbackError
+    if Matplotlib is not installed or does not support the format.
     """
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415  (an optional package)
     except ImportError:
         raise HearbackError(
-            "--picture needs Matplotlib, which is not installed; pip install matplotlib"
+            "--picture needs Matplotlib, which is not installed: pip install matplotlib"
         ) from None
     n_columns = min(len(matrices), _PER_LINE)
     n_lines = math.ceil(len(matrices) / n_columns)

@@ -1,4 +1,4 @@
-"""The recipe of a model: a frozen dataclass that its module in recipes/ defines."""
+"""The recipe of a model: a frozen dataclass, defined in a module of recipes/."""
 
 import importlib
 import pkgutil
@@ -8,11 +8,11 @@ from typing import Literal, Self, cast, get_args
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.recipe import FoldRecipe
 from hearback.songs import recipes as recipes_package
-from hearback.songs.augment import SpectrogramAugmentation
+from hearback.songs.augment import Augmentation
 
-N_RECIPES = 4  # modules in recipes/; another number found is an error
+N_RECIPES = 4  # modules in recipes/; `find_recipes` checks the number
 
-USUAL_PATIENCE_EPOCHS = 10  # torch's default
+DEFAULT_PATIENCE_EPOCHS = 10  # as in torch
 
 Architecture = Literal["resnet34", "cnn4", "whisper"]
 FeatureName = Literal["log_mel_40", "mel_db_128", "waveform"]
@@ -23,13 +23,23 @@ SeparationName = Literal["none", "repet", "demucs"]
 class SongRecipe(FoldRecipe):
     """A model's architecture, input, augmentation and optimisation.
 
-    `stem` is the first convolution of a ResNet; `backbone` and `frozen_share` are for Whisper.
-    `mix_up` is the alpha of mix-up's Beta distribution, 0 for none. For waveforms: `mixtures` is
-    the probability of replacing a snippet by a true mixture of its class (`augment.Mixer`), `speed`
-    of changing a snippet's speed before that, and `shuffled` of shuffling pieces of the result
-    (`augment.shuffle`). `class_weights` balances the classes in the loss, `balanced_sampling` draws
-    them equally often. With `keep` "last" a fold keeps the weights of its last epoch, a choice
-    independent of the fold's data; with "best" those of its lowest validation log loss.
+    Attributes:
+        stem: first convolution of a ResNet.
+        backbone: hub id or directory of a pretrained Whisper.
+        frozen_share: share of Whisper's encoder layers that is frozen, from below.
+        head_learning_rate: None: `learning_rate`.
+        periods: number of periods of the cosine.
+        milestones: epochs after which the learning rate is multiplied by 0.1.
+        patience_epochs: epochs without a lower validation loss that "plateau" tolerates.
+        mix_up: alpha of mix-up's Beta distribution; 0: no mix-up.
+        mixtures: probability of replacing a waveform by a true mixture of its class
+            (`augment.Mixer`).
+        speed: probability of changing a waveform's speed before it is mixed.
+        shuffled: probability of shuffling pieces of the resulting waveform (`augment.shuffle`).
+        class_weights: weight the classes in the loss inversely to their size.
+        balanced_sampling: sample the classes equally often.
+        keep: epoch whose weights are kept: "last", which is independent of the validation rows, or
+            "best", with the lowest validation log loss.
     """
 
     LATER = frozenset({"patience_epochs", "shuffled", "speed"})
@@ -49,15 +59,15 @@ class SongRecipe(FoldRecipe):
     stem: Literal["7x7 stride 2", "3x3 stride 1"] = "7x7 stride 2"
     backbone: str | None = None
     frozen_share: float = 0.0
-    head_learning_rate: float | None = None  # None: `learning_rate`
-    periods: int = 1  # of the cosine
-    milestones: tuple[int, ...] = ()  # epochs after which the rate is multiplied by 0.1
-    patience_epochs: int = USUAL_PATIENCE_EPOCHS  # of "plateau": tolerated epochs without a gain
+    head_learning_rate: float | None = None
+    periods: int = 1
+    milestones: tuple[int, ...] = ()
+    patience_epochs: int = DEFAULT_PATIENCE_EPOCHS  # of "plateau"
     mix_up: float = 0.0
     mixtures: float = 0.0
     speed: float = 0.0
     shuffled: float = 0.0
-    augment: SpectrogramAugmentation = field(default_factory=SpectrogramAugmentation)
+    augment: Augmentation = field(default_factory=Augmentation)
     class_weights: bool = False
     balanced_sampling: bool = False
     separate: SeparationName = "none"
@@ -90,12 +100,12 @@ class SongRecipe(FoldRecipe):
             "max_gradient_norm": self.max_gradient_norm > 0,
             "seed": self.seed >= 1,
         }
-        return [name for name, fine in in_range.items() if not fine]
+        return [name for name, valid in in_range.items() if not valid]
 
     def with_separation(self, separation: str) -> Self:
-        """Return the recipe for separated voices, with the separation in its name."""
+        """Return the recipe with another separation, which is part of its name."""
         if separation not in get_args(SeparationName):
-            raise HearbackError(f"separation {separation!r}: unknown name")
+            raise HearbackError(f"unknown separation {separation!r}")
         if separation == self.separate:
             return self
         separate = cast(SeparationName, separation)
@@ -118,14 +128,14 @@ class SongRecipe(FoldRecipe):
 def find_recipes() -> dict[str, SongRecipe]:
     """Return the recipes of all modules of `hearback.songs.recipes`, by name.
 
-    Raises HearbackError for an unexpected number of recipes, or a module that is not named like its
-    recipe.
+    Raises HearbackError for an unexpected number of recipes, or if a module and its recipe have
+    different names.
     """
     recipes = {}
     for module in pkgutil.iter_modules(recipes_package.__path__):
         recipe = importlib.import_module(f"{recipes_package.__name__}.{module.name}").RECIPE
         if module.name != recipe.name:
-            raise HearbackError(f"{module.name}.py holds the recipe of {recipe.name}")
+            raise HearbackError(f"{module.name}.py contains the recipe of {recipe.name}")
         recipes[recipe.name] = recipe
     if len(recipes) != N_RECIPES:
         raise HearbackError(f"songs/recipes: {len(recipes)} recipes, {N_RECIPES} expected")

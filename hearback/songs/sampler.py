@@ -1,4 +1,4 @@
-"""Sampling of an epoch's snippets, and class weights of the loss."""
+"""Sampling of an epoch's snippets, and class weights for the loss."""
 
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
@@ -11,9 +11,9 @@ def sample_epoch(
 ) -> np.ndarray:
     """Return an epoch's rows, as many as `rows`, in random order.
 
-    Each of `rows` once; if `balanced`, with replacement and every class equally likely, as torch's
-    WeightedRandomSampler with inverse class sizes. `labels` are the classes of `rows`, (rows,) int;
-    raises ValueError for another length.
+    By default each row occurs once. If `balanced`, rows are drawn with replacement and all classes
+    are equally likely, as with torch's WeightedRandomSampler and inverse class sizes as weights.
+    `labels` are the classes of `rows`, (rows,) int. Raises ValueError if lengths differ.
     """
     if labels.shape != rows.shape:
         raise ValueError(f"{len(labels)} labels for {len(rows)} rows")
@@ -27,13 +27,13 @@ def sample_epoch(
 def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Return the weight of each class in the loss, (n_classes,) float32.
 
-    Inversely proportional to the class's size, with a mean of 1 over the snippets: scikit-learn's
-    "balanced", King and Zeng (2001). Raises HearbackError for a class without snippets.
+    Inversely proportional to the class's size, with a mean of 1 over the snippets (scikit-learn's
+    "balanced"; King and Zeng, 2001). Raises HearbackError for a class without snippets.
     """
     classes = np.arange(n_classes)
     if missing := sorted(set(classes.tolist()) - set(labels.tolist())):
         raise HearbackError(
-            f"no training snippet is of class {', '.join(map(str, missing))}, so it can have no "
-            "weight; use fewer folds or more snippets"
+            f"no training snippet is of class {', '.join(map(str, missing))}, so its weight is "
+            "undefined; use fewer folds or more snippets"
         )
     return compute_class_weight("balanced", classes=classes, y=labels).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Training examples of the songs: snippets, mixed and augmented, and batches of them."""
+"""Training examples: mixed and augmented snippets, and batches of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,12 @@ PIECES = (6, 15)  # range of the number of pieces of a shuffled snippet of 3 s
 
 @dataclass(frozen=True)
 class SongBatch(Tensors):
-    """Snippets of one training step.
+    """A training batch.
 
-    `features` (batch, *feature shape) float32, `targets` (batch, classes) the shares of the
-    classes, `rows` (batch,) the snippets' rows in the table.
+    Attributes:
+        features: (batch, *feature shape) float32.
+        targets: class probabilities, (batch, classes) float32.
+        rows: rows of the snippets in the table, (batch,) int64.
     """
 
     features: Tensor
@@ -40,9 +42,9 @@ class SongBatch(Tensors):
 
 
 class SnippetDataset(SizedDataset[tuple[int, np.ndarray]]):
-    """An epoch's snippets, mixed and augmented: (row of the table, features).
+    """An epoch's mixed and augmented snippets: pairs of (row of the table, features).
 
-    Their random numbers depend on `seeds` and the index only, not on the number of workers.
+    Random numbers depend on `seeds` and the index only, not on the number of workers.
     """
 
     def __init__(
@@ -73,14 +75,14 @@ class SnippetDataset(SizedDataset[tuple[int, np.ndarray]]):
             features = mix(self._load(first, rng), self._load(second, rng), gain_db)
         else:
             features = self._load(row, rng)
-        # No random number is drawn at `shuffled` 0: older recipes keep their random numbers.
+        # Draw no random number if `shuffled` is 0, so that older recipes stay reproducible.
         if self.shuffled and rng.random() < self.shuffled:
             n_pieces = int(rng.integers(*PIECES, endpoint=True))
             features = shuffle(features, n_pieces, self.sample_rate, rng)
         return row, self.augment.apply(features, rng)
 
     def _load(self, row: int, rng: np.random.Generator) -> np.ndarray:
-        """Return a row's features, with the probability `speed` at another speed."""
+        """Load a row's features; with probability `speed`, change their speed."""
         features = self.store.get(self.filenames[row])
         if not (self.speed and rng.random() < self.speed):
             return features
@@ -94,10 +96,10 @@ def batch_snippets(
     recipe: SongRecipe,
     rng: np.random.Generator,
 ) -> Iterator[SongBatch]:
-    """Collate snippets in batches, with mix-up if the recipe has it; `labels` are all rows'."""
+    """Collate snippets in batches, with the recipe's mix-up; `labels` are those of all rows."""
     while batch := list(islice(snippets, recipe.batch_size)):
         rows = [row for row, _ in batch]
-        features = torch.from_numpy(np.stack([of_row for _, of_row in batch]))
+        features = torch.from_numpy(np.stack([values for _, values in batch]))
         targets = F.one_hot(torch.from_numpy(labels[rows]), N_CLASSES).float()
         mixed = mix_up(features, targets, recipe.mix_up, rng)
         yield SongBatch(*mixed, torch.tensor(rows))

@@ -1,9 +1,9 @@
-"""Stores of the snippets: audio after separation, and features computed from it.
+"""Stores of the snippets: separated audio, and features computed from it.
 
-Both are `hearback.engine.audio.store.Store`s. The audio after separation is 24 kHz int16, stored
-because a separation may take seconds per snippet; features are float32. In the store folder, the
-audio of the snippets "train" without separation is `train_none`, and its features "log_mel_40" are
-`train_none_log_mel_40`.
+Both are `hearback.engine.audio.store.Store`s. Separated audio is 24 kHz int16; it is stored because
+a separation may take seconds per snippet. Features are float32. In the store folder, `train_none`
+is the audio of the training snippets without separation, and `train_none_log_mel_40` its features
+"log_mel_40".
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from hearback.songs.features import FEATURES, N_SAMPLES
 from hearback.songs.separation.methods import SOUND_RATE, Separation, open_separation
 from hearback.songs.tables import SECONDS, labels_path
 
-# A store of arrays of the features' shape.
+# A store of arrays in the shape of the features.
 FeatureStore: TypeAlias = Store
 
-# Increase them when the same snippet gives other audio or features, so that existing stores are
-# built again.
+# Increase a version when the same snippet gives other audio or features: existing stores are then
+# rebuilt.
 _SOUND_VERSION = 1
 _FEATURES_VERSION = 1
 
@@ -43,12 +43,16 @@ def build_features(
     progress: bool = True,
     workers: int | None = None,
 ) -> FeatureStore:
-    """Bring the features of some snippets up to date, and open their store.
+    """Compute missing features of snippets, and open their store.
 
-    `snippets` come from `tables.read_snippets(data, ...)` or `tables.list_snippets(data)`. `name`
-    is their name in the folder `store`; `features` is one of FEATURES. A separation given by its
-    name is opened and closed here. Problems go into `report`; a snippet with an error, also a
-    silent one, has no features.
+    Args:
+        snippets: from `tables.read_snippets(data, ...)` or `tables.list_snippets(data)`.
+        data, store: folders of the snippets and of the stores.
+        name: name of the snippets in `store`.
+        features: a name in FEATURES.
+        separation: an open separation, or a name; then it is opened and closed here.
+        report: receives the problems; a snippet with an error, or a silent one, has no features.
+        progress, workers: whether to show a progress bar; number of threads.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(separation, str):
@@ -100,10 +104,10 @@ def build_sounds(
     progress: bool = True,
     workers: int | None = None,
 ) -> Store:
-    """Bring the separated audio of some snippets up to date, and open its store.
+    """Separate snippets that are not stored yet, and open the store of their audio.
 
-    Each is (72000,) at 24 kHz. The arguments are those of `build_features`. A snippet that is not
-    3 s long is cut or zero-padded at its end, with a warning.
+    A stored snippet is (72000,) at 24 kHz. Arguments are those of `build_features`. A snippet that
+    is not 3 s long is cut or zero-padded at its end, with a warning.
     """
     settings = separation.describe()
     store_format = StoreFormat(
@@ -131,7 +135,7 @@ def build_sounds(
 
 
 def fit_length(waveform: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Cut or zero-pad a waveform at 24 kHz to (72000,); return it and notes on the change."""
+    """Cut or zero-pad a waveform at 24 kHz to (72000,); return it with notes on the change."""
     n_samples = len(waveform)
     fitted = np.zeros(N_SAMPLES, np.float32)
     fitted[:n_samples] = waveform[:N_SAMPLES]
@@ -142,5 +146,5 @@ def fit_length(waveform: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _table(snippets: pd.DataFrame, data: Path) -> Path:
-    """Return the path that problems refer to: the table of labels, or a folder without labels."""
+    """Return the path that problems name: the table of labels, or a folder without labels."""
     return labels_path(data) if "label" in snippets else data

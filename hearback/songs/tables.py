@@ -1,8 +1,9 @@
 """Tables of the snippets: labels, singers, and groups for cross-validation.
 
-The data folder has `train/`, the snippets, and `train_label.txt`, without a header, with a line
-like `train_0000.ogg,3` for each snippet. With a `manifest.csv` (file, singers, music), snippets are
-grouped by singer. As in `hearback.engine.data.tables`, faults go into a report and rows stay.
+The data folder contains the snippets in `train/`, and their classes in `train_label.txt`: no
+header, and a line such as `train_0000.ogg,3` for each snippet. With a `manifest.csv` (file,
+singers, music), snippets are grouped by singer. As in `hearback.engine.data.tables`, problems are
+added to a report, and their rows are kept.
 """
 
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ from hearback.engine.errors import HearbackError
 
 CLASSES = ("no voice", "male", "female", "several")
 N_CLASSES = len(CLASSES)
+NO_VOICE, MALE, FEMALE, SEVERAL = range(N_CLASSES)
 SECONDS = 3.0  # of every snippet
 
 FOLDER = "train"  # of the labelled snippets, in the data folder
 
-# libsndfile's formats that are in use for music.
+# Formats of libsndfile that are common for music.
 SUFFIXES = frozenset(
     {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
 )
@@ -42,11 +44,11 @@ def read_snippets(data: Path, report: Report) -> pd.DataFrame:
     - filename: relative to `data`, e.g. "train/train_0000.ogg"
     - label: int64, an index of `CLASSES`; -1 if invalid
     - line: int64, line number in `train_label.txt`
-    - singers: joined by ";", "" for no singer or without a manifest
-    - group: the cross-validation group: the first singer; without a singer "music: " and the music;
-      without a manifest the filename
+    - singers: names joined by ";"; "" without a singer or without a manifest
+    - group: for cross-validation: the first singer; without a singer, "music: " and the piece of
+      music; without a manifest, the filename
 
-    Problems go into `report`; a snippet in the folder without a label is a warning.
+    Problems are added to `report`; a snippet without a label is a warning.
     """
     path = labels_path(data)
     table = read_table(path, ("filename", "label"), report, has_header=False)
@@ -76,7 +78,7 @@ def list_snippets(folder: Path) -> pd.DataFrame:
     HearbackError if the folder does not exist or has no audio files.
     """
     if not folder.is_dir():
-        raise HearbackError(f"{folder}: there is no such folder; name the one with the snippets")
+        raise HearbackError(f"{folder}: no such folder; pass the folder with the snippets")
     names = sorted(_audio_files(folder))
     if not names:
         endings = ", ".join(sorted(SUFFIXES))
@@ -93,7 +95,7 @@ def _audio_files(folder: Path) -> Iterator[str]:
 
 
 def _check_folder(data: Path, names: pd.Series, report: Report) -> None:
-    """Report snippets of the folder without a label."""
+    """Report snippets in the folder that have no label."""
     known = set(names)
     for name in sorted(_audio_files(data / FOLDER)):
         if name not in known:
@@ -108,7 +110,7 @@ def _groups(
     """Return the columns `singers` and `group` of the snippets, from the manifest at `path`."""
     if not path.is_file():
         what = "no manifest: a singer may be in training and validation, which inflates scores"
-        cure = "write it, with the columns file, singers and music"
+        cure = "add it, with the columns file, singers and music"
         report.add(Problem(str(path), None, what, cure, "warning"))
         return {"singers": [""] * len(names), "group": snippets["filename"].tolist()}
     table = read_table(path, ("file", "singers", "music"), report)
@@ -125,7 +127,7 @@ def _groups(
         fault: tuple[str, str] | None = None
         if sources and name and name not in sources:
             fault = "no row for the snippet in the manifest", f"add one to {path}"
-        elif sources and snippet["label"] > 0 and not singer_names:
+        elif sources and snippet["label"] > NO_VOICE and not singer_names:
             fault = (
                 "the manifest names no singer for a snippet with a voice",
                 f"add the name to {path}",

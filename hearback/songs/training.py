@@ -1,4 +1,4 @@
-"""The songs competition's training task: classifiers of snippets by whose voice sings."""
+"""The training task: classification of snippets by their singers."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from hearback.engine.whisper.backbone import learning_rate_groups
 from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.songs.augment import Mixer
 from hearback.songs.dataset import SongData
-from hearback.songs.evaluation import class_log_loss
+from hearback.songs.evaluation import PROBABILITIES, class_log_loss
 from hearback.songs.inference import predict
 from hearback.songs.models.classifiers import SongModel, build
 from hearback.songs.options import SongOptions
@@ -29,7 +29,7 @@ from hearback.songs.snippets import SnippetDataset, SongBatch, batch_snippets
 from hearback.songs.tables import N_CLASSES
 
 MOMENTUM = 0.9  # of SGD
-# torch's defaults of MultiStepLR and ReduceLROnPlateau; the published systems' are not known.
+# Defaults of torch's MultiStepLR and ReduceLROnPlateau; those of the published systems are unknown.
 DROP = 0.1
 MIN_IMPROVEMENT = 1e-4  # relative
 
@@ -40,7 +40,7 @@ def main(recipe: SongRecipe) -> None:
 
 
 def program_of(recipe: SongRecipe) -> tuple[str, ...]:
-    """Return Python's arguments that train a recipe of `hearback.songs.recipes`: its module."""
+    """Return the Python arguments that run a recipe's training module."""
     return ("-m", f"hearback.songs.recipes.{recipe.name}")
 
 
@@ -66,7 +66,7 @@ def train_fold(
 
 
 class SongTask(Task):
-    """Trains a `SongModel`: a logit per class of singer."""
+    """Trains a `SongModel`: a logit per class."""
 
     def __init__(self, run: FoldRun[SongRecipe, SongOptions, SongData]) -> None:
         self.run = run
@@ -78,7 +78,7 @@ class SongTask(Task):
         self.class_weights = torch.from_numpy(weights)
 
     def build_model(self) -> SongModel:
-        """Build the recipe's model; a Whisper with its backbone's pretrained weights."""
+        """Build the recipe's model, with its backbone's pretrained weights if it has one."""
         recipe = self.recipe
         if recipe.backbone is None:
             return build(recipe)
@@ -88,7 +88,7 @@ class SongTask(Task):
         return model
 
     def build_optimizer(self, model: SongModel) -> torch.optim.Optimizer:
-        """Return the recipe's optimizer over the parameters that are not frozen."""
+        """Return the recipe's optimizer for the parameters that are not frozen."""
         recipe = self.recipe
         groups = learning_rate_groups(model, recipe.learning_rate, recipe.head_learning_rate)
         if recipe.optimizer == "sgd":
@@ -99,7 +99,7 @@ class SongTask(Task):
     def learning_rate_factor(
         self, epochs_done: float, history: Sequence[Mapping[str, Any]]
     ) -> float:
-        """Return the share of the peak learning rates."""
+        """Return the learning rate as a share of its peak."""
         losses = [epoch["validation_log_loss"] for epoch in history]
         return learning_rate_factor(self.recipe, epochs_done, losses)
 
@@ -160,15 +160,14 @@ class SongTask(Task):
         return float(class_log_loss(self._labels, probabilities).mean())
 
     def out_of_fold(self, predictions: Mapping[str, Tensor]) -> dict[str, pd.DataFrame]:
-        """Return `oof` with each row's class and the probabilities of all classes."""
+        """Return the table `oof`: filename, label, and the probabilities of the classes."""
         filenames = [self.data.filenames[row] for row in self.run.validation_rows]
         table = pd.DataFrame({"filename": filenames, "label": self._labels})
-        columns = [f"p{number}" for number in range(N_CLASSES)]
         probabilities = predictions["probabilities"].numpy()
-        return {"oof": table.join(pd.DataFrame(probabilities, columns=columns))}
+        return {"oof": table.join(pd.DataFrame(probabilities, columns=PROBABILITIES))}
 
     def describe(self, model: SongModel) -> dict[str, Any]:
-        """Return the shape, and the shares of the classes in the training rows as base rate."""
+        """Return the model's shape, and the class shares of the training rows as base rate."""
         counts = np.bincount(self.data.labels[self.run.train_rows], minlength=N_CLASSES)
         shares = (counts / counts.sum()).tolist()
         constant = np.tile(shares, (len(self.run.validation_rows), 1))
@@ -182,18 +181,18 @@ class SongTask(Task):
 def learning_rate_factor(
     recipe: SongRecipe, epochs_done: float, validation_losses: Sequence[float]
 ) -> float:
-    """Return the share of the recipe's learning rate after `epochs_done` epochs.
+    """Return the learning rate after `epochs_done` epochs, as a share of the recipe's.
 
-    A function of `epochs_done` and the finished epochs' `validation_losses` alone, so that a
-    resumed training needs no scheduler state. The cosines change with every step, the others after
-    whole epochs.
+    Depends only on `epochs_done` and the `validation_losses` of finished epochs, so a resumed
+    training needs no scheduler state. Both cosine schedules change with every step, the others
+    after whole epochs.
 
-    - "cosine": half a period over all epochs, to zero (torch's CosineAnnealingLR).
-    - "cosine restarts": `periods` of these, equally long. Loshchilov and Hutter, "SGDR", 2017,
-      eq. 5, with T_mult 1 (torch's CosineAnnealingWarmRestarts).
-    - "multistep": a tenth from each milestone epoch on (torch's MultiStepLR).
-    - "plateau": a tenth after more than `patience_epochs` without a lower loss (torch's
-      ReduceLROnPlateau). As published, it uses the fold that is then reported: its scores are
+    - "cosine": half a cosine over all epochs, to zero (torch's CosineAnnealingLR).
+    - "cosine restarts": `periods` half cosines of equal length. Loshchilov and Hutter, "SGDR",
+      2017, eq. 5, with T_mult 1 (torch's CosineAnnealingWarmRestarts).
+    - "multistep": divided by 10 at each milestone epoch (torch's MultiStepLR).
+    - "plateau": divided by 10 after more than `patience_epochs` epochs without a lower validation
+      loss (torch's ReduceLROnPlateau). As published, it uses the validation rows, so scores are
       slightly optimistic.
     """
     if recipe.schedule == "cosine":
@@ -210,7 +209,7 @@ def _cosine(progress: float) -> float:
 
 
 def _count_plateaus(losses: Sequence[float], patience_epochs: int) -> int:
-    """Count the runs of more than `patience_epochs` epochs without an improvement."""
+    """Count periods of more than `patience_epochs` epochs without an improvement."""
     best, n_bad, n_plateaus = math.inf, 0, 0
     for loss in losses:
         if loss < best * (1 - MIN_IMPROVEMENT):

@@ -1,19 +1,15 @@
 """What the contract tests know of a competition: its tiny data, recipes and training task."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-import pytest
 
 from hearback.engine.training.command import MakeTask, train_fold
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.engine.training.options import FoldOptions
 from hearback.engine.training.recipe import FoldRecipe
-from hearback.engine.training.stall_detector import Step
-from hearback.engine.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -57,24 +53,3 @@ class Competition:
     def files(self, model: str | None = None, fold: int = 0) -> FoldFiles:
         """Return the files of a fold, of the default recipe's model unless `model` is given."""
         return FoldFiles(self.options.assets, model or self.recipe.name, fold)
-
-
-def results(files: FoldFiles) -> list[bytes]:
-    """Return the contents of a fold's predictions and weights."""
-    return [path.read_bytes() for path in (files.oof, files.weights)]
-
-
-@contextmanager
-def recorded_steps(kill_at: int | None = None) -> Iterator[list[float]]:
-    """Yield the learning rate factors of all steps; raise KeyboardInterrupt at step `kill_at`."""
-    training_step, factors = Trainer.training_step, list[float]()
-
-    def recorded(self: Trainer, batch: Any, factor: float) -> Step:
-        if len(factors) == kill_at:
-            raise KeyboardInterrupt
-        factors.append(factor)
-        return training_step(self, batch, factor)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "training_step", recorded)
-        yield factors

@@ -466,7 +466,7 @@ def test_metadata_of_an_older_version_is_an_error(files: FoldFiles, scorer: Scor
         key: value for key, value in read_fold_metadata(files).items() if key != "tokenizer"
     }
     with pytest.raises(
-        HearbackError, match="lacks tokenizer, as of an older version; train the fold again"
+        HearbackError, match="lacks tokenizer, as in older versions; train the fold again"
     ):
         load.load_scorer(files, fold_metadata)
 

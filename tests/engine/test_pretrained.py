@@ -107,7 +107,7 @@ def test_shard_names_with_a_path_are_rejected(tmp_path: Path, name: object) -> N
     (folder / "model-00001-of-00002.safetensors").rename(tmp_path / "outside.safetensors")
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"model.encoder.conv1.weight": name}}))
-    with pytest.raises(HearbackError, match=r"index\.json names no files beside it"):
+    with pytest.raises(HearbackError, match=r"index\.json does not map tensors to files"):
         read_tensors(folder, "encoder")
 
 

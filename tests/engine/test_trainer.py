@@ -1,7 +1,10 @@
 """The Trainer on the toy competition: construction, the loop, callbacks and resuming."""
 
+import multiprocessing
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from multiprocessing.synchronize import Event as EventOfProcesses
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +12,22 @@ import pytest
 import torch
 from torch import nn
 
-from hearback.engine import cli
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.callbacks import Callback, Checkpoints, StallDetection
 from hearback.engine.training.command import train_fold
-from hearback.engine.training.fold_files import read_fold_metadata
+from hearback.engine.training.fold_files import FoldFiles, lock_fold, read_fold_metadata
 from hearback.engine.training.stall_detector import StallError, Step
 from hearback.engine.training.task import Evaluation, FoldRun, Task
 from hearback.engine.training.trainer import Trainer
-from tests.engine.test_toy_competition import write_points
 from tests.engine.toy_competition import RECIPES, ToyOptions, ToyTask
+from tests.engine.toy_data import write_toy_data
 
 RECIPE = replace(RECIPES["small"], epochs=3)
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> ToyOptions:
-    write_points(tmp_path / "data" / "train.csv", 60, seed=0)
-    parser = cli.parser(None)
-    ToyOptions.declare(parser)
-    folders = ("data", "store", "assets", "runs")
-    flags = [part for name in folders for part in (f"--{name}", str(tmp_path / name))]
-    return ToyOptions.gather(parser.parse_args([*flags, "--n_folds", "2", "--device", "cpu"]))
+    return write_toy_data(tmp_path, n_folds=2)
 
 
 def make_run(options: ToyOptions, recipe: Any = RECIPE, **fields: Any) -> FoldRun:
@@ -174,6 +171,32 @@ def test_fold_is_trained_and_saved(options: ToyOptions) -> None:
     assert {**saved, "sha256": None} == {**metadata, "sha256": None}
     assert metadata["retrain_command"].startswith("python x.py --fold 1 ")
     assert set(saved["sha256"]) == {"weights", "oof"}
+
+
+def test_fold_is_locked_during_training(options: ToyOptions) -> None:
+    files, processes = make_run(options).files, multiprocessing.get_context("spawn")
+    started = processes.Event()
+    holder = processes.Process(target=hold, args=(files, started))
+    holder.start()
+
+    def train() -> Any:
+        return train_fold(ToyTask, RECIPE, 0, options, options.load_data(), program=("x.py",))
+
+    try:
+        assert started.wait(60)
+        with pytest.raises(HearbackError, match=f"another process trains {RECIPE.name} fold 0"):
+            train()
+        assert not files.metadata.exists()
+    finally:
+        holder.kill()  # the system frees its lock
+        holder.join()
+    assert train()["fold"] == 0
+
+
+def hold(files: FoldFiles, started: EventOfProcesses) -> None:
+    with lock_fold(files):
+        started.set()
+        time.sleep(600)
 
 
 def test_parameter_groups_need_a_peak_rate(options: ToyOptions) -> None:

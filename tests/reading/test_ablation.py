@@ -401,7 +401,7 @@ def test_an_embedder_outside_the_assets_is_rejected(
 ) -> None:
     elsewhere = write_embedder(tmp_path / "elsewhere" / "bert")
     recipe = replace(recipe_of("text cosine"), text_embedder=str(elsewhere))
-    with pytest.raises(HearbackError, match="must lie in"):
+    with pytest.raises(HearbackError, match="must be in"):
         training.train_fold(recipe, 0, options, options.load_data())
 
 

@@ -95,13 +95,10 @@ def test_an_inserted_block_is_found(rng: np.random.Generator) -> None:
     assert features["longest_reference_only"] <= 3
 
 
-def test_a_replaced_block_is_the_divergence(rng: np.random.Generator) -> None:
+def test_a_replaced_block_has_the_highest_cost(rng: np.random.Generator) -> None:
     reference = frames(rng, 100)
     learner = torch.cat([reference[:10], reference[10:70], frames(rng, 15), reference[85:]])
     path = AlignmentHead(WIDTH).alignment_path(learner, reference)
-    in_reference, in_learner = path.divergence(15 / FRAMES_PER_SECOND)
-    assert in_reference == pytest.approx(70 / FRAMES_PER_SECOND, abs=0.05)
-    assert in_learner == pytest.approx(70 / FRAMES_PER_SECOND, abs=0.05)
     replaced = path.cost_between(70 / FRAMES_PER_SECOND, 85 / FRAMES_PER_SECOND)
     assert replaced > 5 * path.cost_between(0, 60 / FRAMES_PER_SECOND)
 

@@ -254,11 +254,11 @@ def test_noise_has_the_specified_level(pink: bool) -> None:
 def test_reverberation_follows_the_sound_and_decays() -> None:
     click = np.zeros(16_000)
     click[1000] = 1.0
-    heard = reverberate(click, 0.3, 10, np.random.default_rng(0))
-    assert len(heard) == len(click)
-    assert np.abs(heard[:1000]).max() < 1e-9
-    assert heard[1000] == pytest.approx(1.0)
-    echo = heard[1001:]
+    wet = reverberate(click, 0.3, 10, np.random.default_rng(0))
+    assert len(wet) == len(click)
+    assert np.abs(wet[:1000]).max() < 1e-9
+    assert wet[1000] == pytest.approx(1.0)
+    echo = wet[1001:]
     assert 10 * np.log10(np.sum(echo**2)) == pytest.approx(-10, abs=0.1)
     energy = np.sum(echo[: 16_000 // 20] ** 2)
     assert energy > 10 * np.sum(echo[3 * 16_000 // 20 : 4 * 16_000 // 20] ** 2)

@@ -18,7 +18,7 @@ from hearback.reading import tables
 from hearback.reading.corpora import speechocean762, speechocean762_files
 from hearback.reading.corpora.speechocean762 import build, label
 from hearback.reading.corpora.speechocean762_files import KALDI_TABLES, open_corpus
-from hearback.reading.corpora.speechocean762_lexicon import Lexicon, edit_distance
+from hearback.reading.corpora.speechocean762_lexicon import Lexicon
 from hearback.reading.corpora.speechocean762_tables import Utterance, read_corpus
 
 LEXICON = """\
@@ -215,9 +215,12 @@ def test_near_words_are_similar_and_no_homophones() -> None:
     ("first", "second", "distance"),
     [("", "", 0), ("abc", "abc", 0), ("abc", "abd", 1), ("abc", "bc", 1), ("ab", "xabyz", 3)],
 )
-def test_edit_distance(first: str, second: str, distance: int) -> None:
-    assert edit_distance(tuple(first), tuple(second)) == distance
-    assert edit_distance(tuple(second), tuple(first)) == distance
+def test_the_distance_of_words_is_that_of_their_sounds(
+    first: str, second: str, distance: int
+) -> None:
+    words = Lexicon({"first": [tuple(first)], "second": [tuple(second)]})
+    assert words.distance("first", "second") == distance
+    assert words.distance("second", "first") == distance
 
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:

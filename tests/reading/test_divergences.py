@@ -135,6 +135,6 @@ def test_an_ensemble_without_an_aligned_model_is_refused_before_anything_starts(
 ) -> None:
     files = FoldFiles(options.assets, "modelali", 0)
     files.metadata.write_text(files.metadata.read_text().replace('"aligned"', '"joined"'))
-    with pytest.raises(HearbackError, match="divergences needs one: python train"):
+    with pytest.raises(HearbackError, match="divergences needs: python train"):
         write_submission(options)
     assert not options.submission.exists()

@@ -311,5 +311,5 @@ def test_models_without_common_rows_cannot_be_joined(tmp_path: Path) -> None:
     write_folds(tmp_path, "model1m", make_predictions(2), folds=[0])
     write_folds(tmp_path, "model2ds", make_predictions(1), folds=[1])
     tables = evaluation.read_out_of_fold(tmp_path)
-    with pytest.raises(HearbackError, match="no row was predicted out of fold by every model"):
+    with pytest.raises(HearbackError, match="the models have no row in common"):
         evaluation.join(tables, make_metadata().drop(columns="score"))

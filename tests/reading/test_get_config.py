@@ -1,11 +1,7 @@
 """The step get_config on fabricated folds."""
 
-import contextlib
 import functools
-import io
 import re
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +24,7 @@ from hearback.reading import words
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.steps import get_config
 from hearback.reading.tables import age_groups
+from tests.helpers import run_step
 from tests.reading.fabricated_folds import (
     VOICE,
     make_causes,
@@ -50,20 +47,9 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def run_script(folder: Path, *flags: str) -> tuple[Any, str, str]:
-    """Run the script as the command line does; return its status, output and errors."""
-    folders = ["--data", str(folder / "data"), "--assets", str(folder / "assets")]
+def run_get_config(folder: Path, *flags: str) -> tuple[Any, str, str]:
     config = ["--config", str(folder / "model_configs.json")]
-    output, errors = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(output),
-        contextlib.redirect_stderr(errors),
-        pytest.raises(SystemExit) as ended,
-    ):
-        patch.setattr(sys, "argv", ["get_config.py", *folders, *config, *flags])
-        runpy.run_path(str(Path(get_config.__file__)), run_name="__main__")
-    return ended.value.code, output.getvalue(), errors.getvalue()
+    return run_step(get_config, folder, *config, *flags)
 
 
 @pytest.fixture
@@ -73,15 +59,15 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(folder: Path) -> Any:
-    """Run the script in the test's folder."""
-    return functools.partial(run_script, folder)
+    """Run the step in the test's folder."""
+    return functools.partial(run_get_config, folder)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder where the script has run without flags, and what it printed."""
     folder = make_folder(tmp_path_factory.mktemp("finished"))
-    status, output, _ = run_script(folder)
+    status, output, _ = run_get_config(folder)
     assert status is None
     return folder, output
 
@@ -254,20 +240,6 @@ def test_without_speakers_single_rows_are_held_out(tmp_path: Path, run: Any) -> 
     assert "cross-fitted over filenames" in output
 
 
-def test_only_rows_that_every_model_predicted_are_used(folder: Path, run: Any) -> None:
-    write_folds(folder / "assets", "model2ds", make_predictions(1, seed=9), folds=[0, 2])
-    _, output, _ = run()
-    assert output.startswith("64 rows that every model predicted out of fold, of 96\n")
-    config = load(folder)
-    assert {model.name: model.folds for model in config.models}["model2ds"] == (0, 2)
-    assert config.n_rows == 64
-
-
-def test_a_chosen_model_alone_has_all_the_weight(folder: Path, run: Any) -> None:
-    run("--models", "model3mapd", "--combine", "probabilities")
-    assert [(model.name, model.weight) for model in load(folder).models] == [("model3mapd", 1)]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -370,15 +342,6 @@ def test_changed_or_missing_word_scores_are_refused(folder: Path, run: Any) -> N
     assert "modeltok: folds [1] lack word scores; train them again" in errors
 
 
-def test_without_folds_the_error_has_the_command(tmp_path: Path, run: Any) -> None:
-    for file in (tmp_path / "assets").iterdir():
-        file.unlink()
-    status, _, errors = run()
-    assert status == 2
-    assert "python train.py" in errors
-    assert not (tmp_path / "model_configs.json").exists()
-
-
 def write_timed_folds(folder: Path) -> None:
     """Write the three models again, with folds that take 1, 10 and 100 s."""
     for place, (model, predictions) in enumerate(MODELS.items()):
@@ -444,7 +407,7 @@ def test_words_are_calibrated_for_each_fallback(folder: Path, run: Any) -> None:
 
 def test_without_times_there_are_no_fallbacks(finished: tuple[Path, str]) -> None:
     folder, output = finished
-    assert "the step infer has no --time_limit" in output
+    assert "infer cannot use --time_limit" in output
     assert load(folder).fallbacks == ()
 
 

@@ -13,7 +13,7 @@ from hearback.reading.hard_negatives import (
     KIND_SHARES,
     HardNegative,
     HardNegativeGenerator,
-    NoHardNegative,
+    NoHardNegativeError,
     generate_hard_negatives,
     hibari_pronounce,
     phonemes_only,
@@ -215,10 +215,10 @@ def test_the_order_of_the_texts_does_not_matter(g2p: Callable[[str], str]) -> No
 def test_several_sound_different_and_share_a_prefix(g2p: Callable[[str], str]) -> None:
     generator = HardNegativeGenerator([*TEXTS, "hair", "hare", "bear", "bare", "there"], g2p)
     for text in [*TEXTS, "there"]:
-        five = generator.several(text, 5, rng())
+        five = generator.draw_several(text, 5, rng())
         assert len({phonemes_only(g2p(n.text)) for n in five}) == 5
-        assert generator.several(text, 2, rng()) == five[:2]
-    assert generator.several("there", 0, rng()) == ()
+        assert generator.draw_several(text, 2, rng()) == five[:2]
+    assert generator.draw_several("there", 0, rng()) == ()
 
 
 def test_texts_without_hard_negatives() -> None:
@@ -226,9 +226,9 @@ def test_texts_without_hard_negatives() -> None:
         ["3"], spell_digits := lambda text: text.replace("3", "three")
     )
     for text in ("3", "", "?!"):
-        with pytest.raises(NoHardNegative, match="no hard negative"):
+        with pytest.raises(NoHardNegativeError, match="no hard negative"):
             generator.draw(text, rng())
-        assert generator.several(text, 2, rng()) == ()
+        assert generator.draw_several(text, 2, rng()) == ()
     negative = HardNegativeGenerator(["3", "cat"], spell_digits).draw("3", rng())
     assert negative.kind == "insert"
 

@@ -430,7 +430,8 @@ def test_models_that_do_not_fit_in_memory_together_run_in_sequence_with_the_same
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     together = run_ensemble(ensemble, source, assets)
-    assert "modeltok fold 0 1, modeltokown fold 0 1, modeltok2 fold 0 1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "modeltok folds 0 1, modeltokown folds 0 1, modeltok2 folds 0 1" in printed
     fetched = count(monkeypatch, PairDataset, "__getitem__")
     n_parameters = sum(p.numel() for p in make_model(MEAN, source_tokenizer(assets)).parameters())
     in_sequence = run_ensemble(ensemble, source, assets, memory_gb=2.5 * 4 * n_parameters / 1e9)

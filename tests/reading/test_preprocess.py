@@ -12,8 +12,8 @@ from hearback.engine.audio.store import Store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.errors import HearbackError
 from hearback.reading.hard_negatives import read_hard_negatives
-from hearback.reading.references import BadReferences, References
-from hearback.reading.render import VoiceMismatch, render_missing
+from hearback.reading.references import BadReferencesError, References
+from hearback.reading.render import VoiceMismatchError, render_missing
 from hearback.reading.steps import preprocess
 from hearback.reading.voices import RenderError, VoiceError
 from tests.helpers import run_main, run_script, tone
@@ -151,7 +151,7 @@ def test_another_voice_is_refused_after_the_report(
     make_split(tmp_path / "data", "train", ["the cat", ""])
     run(tmp_path, monkeypatch)
     capsys.readouterr()
-    with pytest.raises(VoiceMismatch, match="speed"):
+    with pytest.raises(VoiceMismatchError, match="speed"):
         run(tmp_path, monkeypatch, "--speed", "1.0")
     assert "empty expected_text" in capsys.readouterr().err
 
@@ -168,7 +168,7 @@ def test_an_unavailable_voice_is_an_error_after_the_report(
         run(tmp_path, monkeypatch)
     assert "empty expected_text" in capsys.readouterr().err
     assert len(Store(tmp_path / "store", "train")) == 2
-    with pytest.raises(BadReferences):
+    with pytest.raises(BadReferencesError):
         References(tmp_path / "tts_data")
 
 

@@ -20,15 +20,15 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.project import ROOT
 from hearback.reading import render as render_module
 from hearback.reading.references import (
-    BadReferences,
-    MissingReference,
+    BadReferencesError,
+    MissingReferenceError,
     References,
     missing_texts,
     reference_id,
 )
 from hearback.reading.render import (
-    UnrenderedTexts,
-    VoiceMismatch,
+    UnrenderedTextsError,
+    VoiceMismatchError,
     render_missing,
     trim_edges,
     voice_record,
@@ -147,7 +147,7 @@ def test_a_truncated_file_is_incomplete(tmp_path: Path, n_bytes: int) -> None:
     path = tmp_path / f"{reference_id('a')}.wav"
     whole = path.read_bytes()
     path.write_bytes(whole[:n_bytes])
-    with pytest.raises(BadReferences, match=r"1 of 3 .*'a'; run `python preprocess\.py"):
+    with pytest.raises(BadReferencesError, match=r"1 of 3 .*'a'; run `python preprocess\.py"):
         References(tmp_path)
     assert render(TEXTS, tmp_path) == 1
     assert path.read_bytes() == whole
@@ -233,7 +233,7 @@ def test_the_number_of_processes_does_not_change_files_or_report(tmp_path: Path)
     failures = []
     for jobs in (1, 2):
         voice = Logging(tmp_path / f"log{jobs}", fail=["hush", "shh"])
-        with pytest.raises(UnrenderedTexts) as caught:
+        with pytest.raises(UnrenderedTextsError) as caught:
             render(texts, tmp_path / str(jobs), voice, jobs)
         assert caught.value.n_rendered == len(MANY)
         failures.append(list(caught.value.failures.items()))
@@ -369,7 +369,7 @@ def test_another_voice_is_refused_and_nothing_touched(tmp_path: Path) -> None:
     render(TEXTS, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     other = Tones(speed=1.0)
-    with pytest.raises(VoiceMismatch, match=r"speed: 0\.7 there, 1\.0 requested") as caught:
+    with pytest.raises(VoiceMismatchError, match=r"speed: 0\.7 there, 1\.0 requested") as caught:
         render(["the dog"], tmp_path, other)
     assert "another folder" in str(caught.value)
     assert "backend" not in str(caught.value)
@@ -380,9 +380,9 @@ def test_another_voice_is_refused_and_nothing_touched(tmp_path: Path) -> None:
 def test_references_without_a_voice_file_are_refused(tmp_path: Path) -> None:
     render(TEXTS, tmp_path)
     (tmp_path / "voice.json").unlink()
-    with pytest.raises(BadReferences, match=r"voice\.json"):
+    with pytest.raises(BadReferencesError, match=r"voice\.json"):
         render(TEXTS, tmp_path)
-    with pytest.raises(BadReferences, match=r"preprocess\.py"):
+    with pytest.raises(BadReferencesError, match=r"preprocess\.py"):
         References(tmp_path)
 
 
@@ -390,14 +390,14 @@ def test_references_without_a_voice_file_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_voice_is_refused(tmp_path: Path, content: str) -> None:
     render(TEXTS, tmp_path)
     (tmp_path / "voice.json").write_text(content)
-    with pytest.raises(BadReferences, match="damaged"):
+    with pytest.raises(BadReferencesError, match="damaged"):
         References(tmp_path)
-    with pytest.raises(BadReferences, match="damaged"):
+    with pytest.raises(BadReferencesError, match="damaged"):
         render(TEXTS, tmp_path)
 
 
 def test_unspeakable_texts_are_reported_together(tmp_path: Path) -> None:
-    with pytest.raises(UnrenderedTexts) as caught:
+    with pytest.raises(UnrenderedTextsError) as caught:
         render(["hush", *TEXTS, "?!", "shh"], tmp_path, Tones(fail=["hush", "shh"]))
     assert caught.value.failures == {
         "hush": "a cold",
@@ -417,7 +417,7 @@ def test_empty_silent_or_invalid_audio_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: list[float], why: str
 ) -> None:
     monkeypatch.setattr(Tones, "render", lambda *_: np.array(samples, dtype=np.float32))
-    with pytest.raises(UnrenderedTexts, match=why):
+    with pytest.raises(UnrenderedTextsError, match=why):
         render(["a"], tmp_path)
     assert not list(tmp_path.glob("*.wav"))
 
@@ -448,16 +448,16 @@ def test_a_missing_text_is_named_with_the_command_that_renders_it(tmp_path: Path
     references = References(tmp_path)
     command = f"`python preprocess.py --tts_data {tmp_path} --voice tones --speed 0.7`"
     for ask in (references.waveform, references.n_samples):
-        with pytest.raises(MissingReference) as caught:
+        with pytest.raises(MissingReferenceError) as caught:
             ask("the dog")
         assert "'the dog'" in str(caught.value)
         assert command in str(caught.value)
-    with pytest.raises(MissingReference):
+    with pytest.raises(MissingReferenceError):
         references.fingerprint(["the dog"])
 
 
 def test_a_missing_folder_is_reported_with_its_cure(tmp_path: Path) -> None:
-    with pytest.raises(BadReferences, match=r"run `python preprocess\.py`"):
+    with pytest.raises(BadReferencesError, match=r"run `python preprocess\.py`"):
         References(tmp_path / "tts_data")
 
 
@@ -501,14 +501,14 @@ def test_ids_are_pinned() -> None:
 def test_an_index_with_paths_outside_the_folder_is_refused(tmp_path: Path, row: str) -> None:
     render([], tmp_path)
     (tmp_path / "data_paths.csv").write_text(f"path,text\n{row}\n")
-    with pytest.raises(BadReferences, match="line 2"):
+    with pytest.raises(BadReferencesError, match="line 2"):
         References(tmp_path)
 
 
 def test_an_index_without_its_columns_is_refused(tmp_path: Path) -> None:
     render([], tmp_path)
     (tmp_path / "data_paths.csv").write_text("file,words\na.wav,a\n")
-    with pytest.raises(BadReferences, match="no columns path and text"):
+    with pytest.raises(BadReferencesError, match="no columns path and text"):
         References(tmp_path)
 
 
@@ -517,5 +517,7 @@ def test_a_damaged_index_is_reported_with_its_cure(tmp_path: Path, damage: bytes
     render(TEXTS, tmp_path)
     index = tmp_path / "data_paths.csv"
     index.write_bytes(index.read_bytes() + damage)
-    with pytest.raises(BadReferences, match=r"data_paths\.csv: damaged .* delete it and render"):
+    with pytest.raises(
+        BadReferencesError, match=r"data_paths\.csv: damaged .* delete it and render"
+    ):
         References(tmp_path)

@@ -87,7 +87,7 @@ def test_the_chosen_folds_and_their_shared_files_are_packed(
     for name in ("evil.pth", "modeltok_0.pkl", "modeltok_0.pt", "pytorch_model.bin"):
         (options.assets / name).write_bytes(pickle.dumps(Poison()))
     (options.assets / "modeltok_2.checkpoint").write_bytes(b"under way")
-    (options.tts_data / "hard_negatives.csv").write_text("text,near_miss\n")
+    (options.tts_data / "hard_negatives.csv").write_text("text,hard_negative\n")
     packed = names(pack(replace(options, time_limit="1h50m")))
     folds = {name for name in packed if name.startswith("assets/")}
     (tokenizer,) = (name for name in folds if "tokenizer" in name)

@@ -476,5 +476,5 @@ def test_the_real_script_by_the_real_clock_writes_every_row(options: InferenceOp
 
 
 def test_divergences_and_a_time_limit_exclude_each_other(options: InferenceOptions) -> None:
-    with pytest.raises(HearbackError, match="--divergences takes a pass of its own"):
+    with pytest.raises(HearbackError, match="--divergences needs another pass"):
         write_submission(replace(options, divergences=Path("divergences.csv"), time_limit=60.0))

@@ -155,7 +155,7 @@ def test_an_unlikely_token_lowers_its_own_word_and_no_other(position: int) -> No
     assert moved["misses"] > 0
     for name in (*FEATURES[:4], "log-odds that every word was said"):
         assert moved[name] < 0, name
-    for name in ("end's log-probability", "end's evidence", "log tokens", "log seconds a token"):
+    for name in ("end's log-probability", "end's evidence", "log tokens", "log seconds per token"):
         assert moved[name] == 0, name
 
 
@@ -213,7 +213,7 @@ def test_context_and_seconds_are_features() -> None:
     assert features.shape == (1, len(FEATURES) + 2)
     named = dict(zip(FEATURES, features[0].tolist(), strict=False))
     assert named["log tokens"] == pytest.approx(np.log(3))
-    assert named["log seconds a token"] == pytest.approx(np.log(2))
+    assert named["log seconds per token"] == pytest.approx(np.log(2))
     torch.testing.assert_close(features[:, len(FEATURES) :], context)
 
 

@@ -2,7 +2,7 @@
 
     python -m tests.soak.soak_input --n 10000 --seed 0
 
-Each input (`tests.soak.fuzz`) is made and read in a monitored process, with limits on time and
+Each input (`tests.soak.fuzz`) is written and read in a monitored process, with limits on time and
 memory, and an audit hook (PEP 578) that records opened files, unpickling, execution and
 connections. Prints a table, and exits with status 1 if an input raised anything but a clear error,
 hung, killed the process, exceeded the memory limit, opened a file outside its folder, or ran code.
@@ -50,7 +50,7 @@ FORBIDDEN = (
 
 @dataclass(frozen=True)
 class Trial:
-    """The result of one input; `fault` is the guarantee that it broke."""
+    """The result of one input; `fault` describes a broken guarantee."""
 
     number: int
     kind: str
@@ -93,7 +93,7 @@ def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--n", type=int, default=10_000, help="number of inputs")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
-    parser.add_argument("--only", type=int, help="make and read only this input, in this process")
+    parser.add_argument("--only", type=int, help="write and read only this input, in this process")
     parser.add_argument("--jobs", type=int, default=count_processors(), help="number of processes")
     options = parser.parse_args()
     if options.only is not None:

@@ -298,8 +298,8 @@ def enter_namespace(arguments: Sequence[str]) -> None:
     own = [str(unshare), "--user", "--map-root-user", "--mount"]
     if unshare is None or subprocess.run([*own, "true"], check=False).returncode:
         raise HearbackError(
-            "--parts disk: cannot create a mount namespace here (needs unshare of util-linux and "
-            "the permission); leave out this part, and report that it was not run"
+            "--parts disk: cannot create a mount namespace here (it needs util-linux's unshare, "
+            "and permission); leave out this part, and report that it was not run"
         )
     os.environ["HEARBACK_SOAK_NAMESPACE"] = "1"
     os.execv(unshare, [*own, sys.executable, *arguments])
@@ -321,9 +321,9 @@ def main() -> int:
     arguments.work.mkdir(parents=True)
     work = arguments.work.resolve()
     n_lost = 0
-    for part, step, lost, what in disturb(run_undisturbed(work, STEPS), arguments, work):
+    for part, step, lost, summary in disturb(run_undisturbed(work, STEPS), arguments, work):
         n_lost += lost
-        tqdm.write(f"{part:6} {step:15} {'LOST' if lost else 'kept':5} {what}")
+        tqdm.write(f"{part:6} {step:15} {'LOST' if lost else 'kept':5} {summary}")
     if n_lost:
         return 1
     shutil.rmtree(arguments.work)

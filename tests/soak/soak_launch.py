@@ -1,4 +1,4 @@
-"""Soak test: stop train.py, and kill workers of a Ray cluster, at random times; lose nothing.
+"""Soak test: stop train.py, and kill workers of a Ray cluster, at random times; check the results.
 
     python -m tests.soak.soak_launch --n 40 --seed 0
 
@@ -96,7 +96,7 @@ def predictions(folder: Path) -> dict[str, str]:
 
 
 def make_setup(work: Path, rng: np.random.Generator) -> Setup:
-    """Make the folders, and train undisturbed on a copy of them."""
+    """Write the folders, and train undisturbed on a copy of them."""
     before, folder = work / "before", work / "undisturbed"
     toy.make_corpus(before, N_CLIPS, rng)
     toy.make_backbone(before / "backbone")
@@ -236,11 +236,11 @@ def main() -> int:
     n_lost = 0
     for part in arguments.parts:
         try:
-            what = "kept  " + PARTS[part](setup, work, arguments.n // len(arguments.parts), rng)
+            summary = "kept  " + PARTS[part](setup, work, arguments.n // len(arguments.parts), rng)
         except LostError as error:
             n_lost += 1
-            what = f"LOST  {error}"
-        tqdm.write(f"{part:8} {what}")
+            summary = f"LOST  {error}"
+        tqdm.write(f"{part:8} {summary}")
     if n_lost:
         return 1
     shutil.rmtree(arguments.work)

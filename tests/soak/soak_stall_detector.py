@@ -8,9 +8,9 @@ healthy  trainings on toy data (`tests.toy`): every family of recipes, with seve
 stalls   each of `tests.soak.stalls` in the first attempt at a fold, `--n_stalls` times: the stall
          detector must report the reason, and the second attempt must finish.
 
-`margin` is `StallDetector.margin`, the smallest distance from the bounds: below 1 for 20 steps in a
-row, a training would be stopped. The exit status is 1 if a healthy training was stopped or a stall
-was not detected.
+`margin` is `StallDetector.margin`, the smallest distance from the bounds; a training is stopped if
+the distance is below 1 for 20 steps in a row. The exit status is 1 if a healthy training was
+stopped or a stall was not detected.
 """
 
 import argparse
@@ -65,8 +65,8 @@ class ToySetup:
     options: TrainingOptions
     data: TrainingData
 
-    def into(self, name: str, precision: str) -> TrainingOptions:
-        """Return options with an empty folder of that name as assets."""
+    def options_for(self, name: str, precision: str) -> TrainingOptions:
+        """Return options with an own folder of assets, `name`."""
         assets = self.folder / "assets" / name
         return replace(self.options, assets=assets, precision=precision)
 
@@ -103,11 +103,11 @@ def main() -> int:
 def make_setup(folder: Path, seed: int) -> ToySetup:
     """Write toy data: clips, references, hard negatives and a backbone."""
     toy.make_corpus(folder, N_CLIPS, np.random.default_rng(seed))
-    near = {
+    negatives = {
         text: (HardNegative(other, "neighbour", (0,)),)
         for text, other in zip(toy.TEXTS, [*toy.TEXTS[1:], toy.TEXTS[0]], strict=True)
     }
-    write_hard_negatives(near, folder / "tts_data")
+    write_hard_negatives(negatives, folder / "tts_data")
     parser = cli.parser(None)
     add_options(parser)
     names = ("data", "tts_data", "store", "runs")
@@ -147,7 +147,7 @@ def train_healthy(setup: ToySetup, arguments: argparse.Namespace) -> Iterator[tu
     with tqdm(total=n_settings * N_FOLDS, desc="healthy", file=sys.stderr) as bar:
         for number, kind in enumerate(islice(cycle(kinds), n_settings)):
             recipe = small(kind[0], kind[1], arguments.seed + number)
-            options = setup.into(f"healthy_{number}", kind[2])
+            options = setup.options_for(f"healthy_{number}", kind[2])
             results = found.setdefault(recipe.name, [])
             for fold in range(N_FOLDS):
                 results.append((count_stalls(setup, recipe, fold, options), math.inf))
@@ -203,18 +203,18 @@ def train_stalled(setup: ToySetup, arguments: argparse.Namespace) -> Iterator[tu
             steps = []
             for number in range(arguments.n_stalls):
                 recipe = small(RECIPES[number % len(RECIPES)], RATES[0], arguments.seed + number)
-                options = setup.into(f"{name}_{number}", stall.precision)
+                options = setup.options_for(f"{name}_{number}", stall.precision)
                 steps.append(steps_until_detected(setup, recipe, stall, options))
                 bar.update()
             yield line_of(name, steps)
         for name, source, after in (
-            ("constant logits, others have learned", "other folds there had", 0),
+            ("constant logits, others have learned", "other folds at this step had", 0),
             ("constant logits after 30 steps, first fold", "its first 20 steps had", 30),
         ):
             steps = []
             for number in range(arguments.n_stalls):
                 recipe = small(LEARNING, 1e-3, arguments.seed + number)
-                options = setup.into(f"{name}_{number}", "float32")
+                options = setup.options_for(f"{name}_{number}", "float32")
                 if not after:
                     for fold in (1, 2):
                         setup.train(recipe, fold, options)

@@ -28,7 +28,7 @@ class Stall:
 
 @contextmanager
 def injected(fault: Fault, attempts: Collection[int], after: int = 0) -> Iterator[list[int]]:
-    """Inject a fault in these attempts, after so many steps of each that this process takes.
+    """Inject a fault in these attempts, from step `after` of each on (counted in this process).
 
     Yields a list of the attempt of each step, which grows with every step.
     """

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hearback.songs.augment import SpectrogramAugmentation
+from hearback.songs.augment import Augmentation
 from hearback.songs.recipes.cnn4 import RECIPE as CNN4
 
 NARROW_WIDTHS = (4, 4, 8, 8)  # of the CNN's layers, in place of CNN4_WIDTHS
@@ -14,7 +14,7 @@ QUICK = replace(
     mix_up=0.0,
     class_weights=False,
     balanced_sampling=False,
-    augment=SpectrogramAugmentation(),
+    augment=Augmentation(),
 )
 PLATEAU = replace(
     QUICK,

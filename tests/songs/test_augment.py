@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hearback.engine.errors import HearbackError
-from hearback.songs.augment import FADE_SECONDS, SpectrogramAugmentation, mix_up, reverse, shuffle
+from hearback.songs.augment import FADE_SECONDS, Augmentation, mix_up, reverse, shuffle
 
 HOP = 512
 N_CLASSES = 4
@@ -44,12 +44,12 @@ def swept(n_samples: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def test_nothing_happens_by_default(spectrogram: np.ndarray, rng: np.random.Generator) -> None:
-    assert np.array_equal(SpectrogramAugmentation().apply(spectrogram, rng), spectrogram)
+    assert np.array_equal(Augmentation().apply(spectrogram, rng), spectrogram)
 
 
 def test_augmentation_is_reproducible_and_leaves_the_input(spectrogram: np.ndarray) -> None:
     before = spectrogram.copy()
-    augmentation = SpectrogramAugmentation(reverse=0.5, time_masks=0.5, frequency_masks=0.5)
+    augmentation = Augmentation(reverse=0.5, time_masks=0.5, frequency_masks=0.5)
     for seed in range(8):
         one, same = (augmentation.apply(spectrogram, np.random.default_rng(seed)) for _ in "ab")
         assert np.array_equal(one, same)
@@ -60,8 +60,8 @@ def test_augmentation_is_reproducible_and_leaves_the_input(spectrogram: np.ndarr
 
 
 def test_augmentations_round_trip_as_json() -> None:
-    augmentation = SpectrogramAugmentation(reverse=0.5, time_masks=1.0, max_time_masks=3)
-    assert SpectrogramAugmentation(**json.loads(json.dumps(asdict(augmentation)))) == augmentation
+    augmentation = Augmentation(reverse=0.5, time_masks=1.0, max_time_masks=3)
+    assert Augmentation(**json.loads(json.dumps(asdict(augmentation)))) == augmentation
 
 
 def test_the_reversed_waveform_has_the_reversed_spectrogram(rng: np.random.Generator) -> None:
@@ -91,7 +91,7 @@ def test_a_mask_sets_an_interval_of_one_axis_to_the_mean(
         f"{effect.removesuffix('s')}_share_low": 0.1,
         f"{effect.removesuffix('s')}_share_high": 0.2,
     }
-    augmentation = SpectrogramAugmentation(**singular)
+    augmentation = Augmentation(**singular)
     length = spectrogram.shape[axis]
     starts = set()
     for _ in range(40):
@@ -110,7 +110,7 @@ def test_a_mask_sets_an_interval_of_one_axis_to_the_mean(
 def test_the_number_of_masks_is_in_its_range(
     spectrogram: np.ndarray, rng: np.random.Generator
 ) -> None:
-    augmentation = SpectrogramAugmentation(
+    augmentation = Augmentation(
         time_masks=1.0, max_time_masks=3, time_mask_share_low=0.02, time_mask_share_high=0.02
     )
     seen = set()
@@ -123,7 +123,7 @@ def test_the_number_of_masks_is_in_its_range(
 def test_a_waveform_is_masked_with_silence_and_reversed(
     waveform: np.ndarray, rng: np.random.Generator
 ) -> None:
-    augmentation = SpectrogramAugmentation(
+    augmentation = Augmentation(
         reverse=1.0, time_masks=1.0, time_mask_share_low=0.1, time_mask_share_high=0.1
     )
     changed = augmentation.apply(waveform, rng)
@@ -135,14 +135,14 @@ def test_a_waveform_is_masked_with_silence_and_reversed(
 def test_the_gain_of_a_waveform_is_in_its_range(
     waveform: np.ndarray, rng: np.random.Generator
 ) -> None:
-    augmentation = SpectrogramAugmentation(gain=1.0, gain_low=0.5, gain_high=2.0)
+    augmentation = Augmentation(gain=1.0, gain_low=0.5, gain_high=2.0)
     factors = [augmentation.apply(waveform, rng)[0] / waveform[0] for _ in range(60)]
     assert 0.5 <= min(factors) < 0.8
     assert 1.7 < max(factors) <= 2.0
 
 
 def test_effects_have_their_probability(waveform: np.ndarray, rng: np.random.Generator) -> None:
-    augmentation = SpectrogramAugmentation(reverse=0.25)
+    augmentation = Augmentation(reverse=0.25)
     short = waveform[:10]
     n_reversed = sum(augmentation.apply(short, rng)[0] != short[0] for _ in range(1000))
     assert 200 < n_reversed < 300
@@ -152,9 +152,9 @@ def test_effects_for_other_features_are_refused(
     spectrogram: np.ndarray, waveform: np.ndarray, rng: np.random.Generator
 ) -> None:
     with pytest.raises(HearbackError, match="frequency masks"):
-        SpectrogramAugmentation(frequency_masks=0.5).apply(waveform, rng)
+        Augmentation(frequency_masks=0.5).apply(waveform, rng)
     with pytest.raises(HearbackError, match="gain"):
-        SpectrogramAugmentation(gain=0.5).apply(spectrogram, rng)
+        Augmentation(gain=0.5).apply(spectrogram, rng)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_effects_for_other_features_are_refused(
 )
 def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(HearbackError, match="augmentation"):
-        SpectrogramAugmentation(**wrong)
+        Augmentation(**wrong)
 
 
 def test_shuffling_permutes_all_pieces(rng: np.random.Generator) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hearback.songs.augment import FEMALE, MALE, NO_VOICE, SEVERAL, Mixer, mix
+from hearback.songs.augment import Mixer, mix
+from hearback.songs.tables import FEMALE, MALE, NO_VOICE, SEVERAL
 
 LABELS = np.array([NO_VOICE] * 3 + [MALE] * 4 + [FEMALE] * 4 + [SEVERAL] * 3)
 SINGERS = np.array(

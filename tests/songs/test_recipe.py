@@ -9,8 +9,8 @@ import pytest
 from hearback.engine.errors import HearbackError
 from hearback.songs import recipe as recipe_module
 from hearback.songs import recipes
-from hearback.songs.augment import SpectrogramAugmentation
-from hearback.songs.recipe import N_RECIPES, USUAL_PATIENCE_EPOCHS, SongRecipe, find_recipes
+from hearback.songs.augment import Augmentation
+from hearback.songs.recipe import DEFAULT_PATIENCE_EPOCHS, N_RECIPES, SongRecipe, find_recipes
 
 RECIPES = find_recipes()
 CNN4, RESNET34, WHISPER = (RECIPES[name] for name in ("cnn4", "resnet34", "whisper"))
@@ -62,7 +62,7 @@ def test_a_missing_recipe_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_module_with_the_recipe_of_another_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hearback.songs.recipes.cnn4.RECIPE", RESNET34)
-    with pytest.raises(HearbackError, match=r"cnn4\.py holds the recipe of resnet34"):
+    with pytest.raises(HearbackError, match=r"cnn4\.py contains the recipe of resnet34"):
         find_recipes()
 
 
@@ -101,7 +101,7 @@ def test_recipes_round_trip_as_json(recipe: SongRecipe) -> None:
 
 
 def test_the_default_patience_is_not_in_the_fingerprint() -> None:
-    patient = replace(SMALL_STEM, patience_epochs=USUAL_PATIENCE_EPOCHS)
+    patient = replace(SMALL_STEM, patience_epochs=DEFAULT_PATIENCE_EPOCHS)
     assert "patience_epochs" not in patient.as_dict()
     assert SMALL_STEM.as_dict()["patience_epochs"] == 2
     assert SongRecipe.from_dict(SMALL_STEM.as_dict()).patience_epochs == 2
@@ -114,7 +114,7 @@ def test_patience_scales_with_the_epochs(epochs: int, patience: int) -> None:
 
 
 def test_the_augmentation_is_in_the_fingerprint() -> None:
-    masked = replace(CNN4, augment=SpectrogramAugmentation(reverse=0.4))
+    masked = replace(CNN4, augment=Augmentation(reverse=0.4))
     assert masked.fingerprint != CNN4.fingerprint
 
 

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
-from hearback.songs.recipe import USUAL_PATIENCE_EPOCHS
+from hearback.songs.recipe import DEFAULT_PATIENCE_EPOCHS
 from hearback.songs.training import learning_rate_factor
 
 STEPS_PER_EPOCH = 7
@@ -83,7 +83,7 @@ NOISY = 1 + np.random.default_rng(0).normal(0, 0.1, 60)
 WITH_NAN = np.where(np.arange(60) % 5 == 2, np.nan, 1.0)
 
 
-@pytest.mark.parametrize("patience", [0, 2, USUAL_PATIENCE_EPOCHS])
+@pytest.mark.parametrize("patience", [0, 2, DEFAULT_PATIENCE_EPOCHS])
 @pytest.mark.parametrize("losses", [FALLING, WITH_PLATEAUS, ALMOST_CONSTANT, NOISY, WITH_NAN])
 def test_plateau_equals_torch_per_epoch(losses: np.ndarray, patience: int) -> None:
     recipe = make_recipe("plateau", epochs=60, patience_epochs=patience)
@@ -98,7 +98,7 @@ def test_plateau_equals_torch_per_epoch(losses: np.ndarray, patience: int) -> No
 
 def test_default_patience_equals_torch() -> None:
     scheduler = ReduceLROnPlateau(make_optimizer())
-    assert scheduler.patience == USUAL_PATIENCE_EPOCHS
+    assert scheduler.patience == DEFAULT_PATIENCE_EPOCHS
 
 
 def test_plateaus_lower_the_rate() -> None:

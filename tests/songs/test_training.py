@@ -1,7 +1,6 @@
 """Training of a fold of the songs competition: its files, its metadata, resuming."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from torch import Tensor
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.logistic import PROBABILITY_MARGIN
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata, why_not_done
-from hearback.engine.training.stall_detector import Step
 from hearback.engine.training.task import Evaluation, FoldRun
 from hearback.engine.training.trainer import Trainer
-from hearback.songs.augment import Mixer, SpectrogramAugmentation
+from hearback.songs.augment import Augmentation, Mixer
 from hearback.songs.inference import EnsembleFold, load_model, predict
 from hearback.songs.models.classifiers import build
 from hearback.songs.options import SongOptions
@@ -29,43 +27,17 @@ from hearback.songs.recipes.cnn4 import RECIPE as CNN4
 from hearback.songs.recipes.resnet34 import RECIPE as RESNET34
 from hearback.songs.recipes.whisper import RECIPE as WHISPER
 from hearback.songs.snippets import SnippetDataset, SongBatch
-from hearback.songs.steps.check_models import read_command
 from hearback.songs.training import SongTask, train_fold
+from tests.helpers import recorded_steps, results
+from tests.songs.quick_recipes import MIXED, NARROW_WIDTHS, PLATEAU, QUICK, RECIPES
 from tests.songs.songs_data import read_options, training_flags
-
-QUICK = replace(
-    CNN4.with_epochs(2),
-    features="log_mel_40",
-    batch_size=8,
-    mix_up=0.0,
-    class_weights=False,
-    balanced_sampling=False,
-    augment=SpectrogramAugmentation(),
-)
-PLATEAU = replace(
-    QUICK,
-    optimizer="sgd",
-    schedule="plateau",
-    milestones=(),
-    learning_rate=1e-2,
-    keep="best",
-    average_decay=0.5,
-    augment=CNN4.augment,
-)
-MIXED = replace(
-    QUICK, mix_up=0.4, class_weights=True, balanced_sampling=True, augment=CNN4.augment, dropout=0.3
-)
-RESTARTS = replace(
-    MIXED, optimizer="adamw", weight_decay=0.1, schedule="cosine restarts", periods=2, milestones=()
-)
-RECIPES = {"sgd": PLATEAU, "adam": MIXED, "adamw": RESTARTS}
 
 
 @pytest.fixture(autouse=True)
 def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the CNN narrow, and so fast, except with the fixture `full_width`."""
     if "full_width" not in request.fixturenames:
-        monkeypatch.setattr("hearback.songs.models.classifiers.CNN4_WIDTHS", (4, 4, 8, 8))
+        monkeypatch.setattr("hearback.songs.models.classifiers.CNN4_WIDTHS", NARROW_WIDTHS)
 
 
 @pytest.fixture
@@ -88,26 +60,6 @@ def make_trainer(options: SongOptions, recipe: SongRecipe) -> Trainer:
 
 def files_of(options: SongOptions, recipe: SongRecipe = QUICK, fold: int = 0) -> FoldFiles:
     return FoldFiles(options.assets, options.adapt(recipe).name, fold)
-
-
-def results(files: FoldFiles) -> list[bytes]:
-    return [path.read_bytes() for path in (files.oof, files.weights)]
-
-
-@contextmanager
-def recorded_steps(kill_at: int | None = None) -> Iterator[list[float]]:
-    """Yield the learning rate factors of all steps; raise KeyboardInterrupt at step `kill_at`."""
-    training_step, factors = Trainer.training_step, list[float]()
-
-    def recorded(self: Trainer, batch: SongBatch, factor: float) -> Step:
-        if len(factors) == kill_at:
-            raise KeyboardInterrupt
-        factors.append(factor)
-        return training_step(self, batch, factor)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "training_step", recorded)
-        yield factors
 
 
 def test_fold_writes_weights_metadata_and_probabilities(song_options: SongOptions) -> None:
@@ -205,71 +157,6 @@ def test_training_loss_falls(song_options: SongOptions) -> None:
     losses = [epoch["train_log_loss"] for epoch in fold_metadata["epochs"]]
     assert losses[-1] < 0.5 * losses[0]
     assert fold_metadata["log_loss"] < fold_metadata["base_rate_log_loss"]
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_training_is_deterministic(song_options: SongOptions, name: str) -> None:
-    recipe = RECIPES[name]
-    train(song_options, recipe)
-    first = results(files_of(song_options, recipe))
-    torch.manual_seed(77)  # the process's own random numbers do not matter
-    train(song_options, recipe)
-    assert results(files_of(song_options, recipe)) == first
-
-
-def test_another_seed_is_another_model(song_options: SongOptions) -> None:
-    train(song_options)
-    fold_metadata = train(replace(song_options, seed=2))
-    assert fold_metadata["model"] == "cnn4_s2"
-    assert (fold_metadata["recipe"]["seed"], fold_metadata["recipe"]["data_seed"]) == (2, 2)
-    other = files_of(replace(song_options, seed=2))
-    assert other.oof.name == "cnn4_s2_0.oof.csv"
-    assert other.oof.read_bytes() != files_of(song_options).oof.read_bytes()
-
-
-def test_metadata_has_a_command_to_retrain(song_options: SongOptions) -> None:
-    options = replace(song_options, seed=3, epochs=1, set=("dropout=0.1",))
-    fold_metadata = train(options)
-    words = fold_metadata["retrain_command"].split()
-    assert words[:3] == ["python", "-m", "hearback.songs.recipes.cnn4"] and words[-2:] == [
-        "--attempt",
-        "2",
-    ]
-    command, arguments = read_command("cnn4_s3", words)
-    assert command == words[1:] and (arguments.fold, arguments.attempt) == (0, 2)
-    assert SongOptions.gather(arguments) == options
-
-
-@pytest.mark.slow
-def test_predictions_do_not_depend_on_the_number_of_workers(song_options: SongOptions) -> None:
-    train(song_options, MIXED)
-    first = results(files_of(song_options, MIXED))
-    train(replace(song_options, workers=2), MIXED)
-    assert results(files_of(song_options, MIXED)) == first
-
-
-@pytest.mark.parametrize(
-    ("name", "n_steps"),  # of 4 per epoch: within the first, after it, within the second
-    [("sgd", 2), ("sgd", 4), ("sgd", 6), ("adam", 6), ("adamw", 2), ("adamw", 6)],
-)
-def test_resumed_training_is_bit_exact(song_options: SongOptions, name: str, n_steps: int) -> None:
-    recipe = RECIPES[name]
-    files = files_of(song_options, recipe)
-    with recorded_steps() as factors:
-        train(song_options, recipe)
-    uninterrupted = results(files)
-    for path in (files.metadata, files.oof, files.weights):
-        path.unlink()
-
-    save_each_step = replace(song_options, checkpoint_minutes=0)
-    with recorded_steps(kill_at=n_steps) as first, pytest.raises(KeyboardInterrupt):
-        train(save_each_step, recipe)
-    assert files.checkpoint.exists()
-    torch.manual_seed(n_steps)  # another process starts with other random numbers
-    with recorded_steps() as rest:
-        train(save_each_step, recipe)
-    assert [*first, *rest] == factors and (len(first), len(factors)) == (n_steps, 8)
-    assert results(files) == uninterrupted
 
 
 def test_checkpoints_have_batch_norm_statistics(song_options: SongOptions) -> None:
@@ -418,7 +305,7 @@ def snippets(songs_folder: Path) -> Callable[..., SnippetDataset]:
     data = read_options(*training_flags(songs_folder, songs_folder)).load_data()
     store, rows = data.features("waveform"), data.training_rows(0)
     mixer = Mixer(rows, data.labels, data.snippets["singers"].to_numpy(dtype=str))
-    recipe = replace(WHISPER, mixtures=0, speed=0, shuffled=0, augment=SpectrogramAugmentation())
+    recipe = replace(WHISPER, mixtures=0, speed=0, shuffled=0, augment=Augmentation())
 
     def make_dataset(**changes: Any) -> SnippetDataset:
         changed = replace(recipe, **changes)
@@ -503,11 +390,8 @@ def test_resnet_is_trained(song_options: SongOptions) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_folds": 1}, "at least 2 folds"),
         ({"n_folds": 13}, "12 singers cannot make 13 folds"),
-        ({"device": "cuda:7"}, "--device cuda:7"),
         ({"set": ("features=waveform",)}, "features is waveform"),
-        ({"seed": 0}, "seed is 0"),
     ],
 )
 def test_invalid_options_are_errors(
@@ -522,18 +406,13 @@ def test_missing_backbone_is_an_error(song_options: SongOptions) -> None:
         train(replace(song_options, backbone="no/such-backbone"), WHISPER)
 
 
-def test_run_key_has_what_changes_a_training(song_options: SongOptions) -> None:
+def test_run_key_has_the_separation_and_the_recipe_s_settings(song_options: SongOptions) -> None:
     data = song_options.load_data()
-
-    def run_key(**changes: Any) -> dict[str, Any]:
-        options = replace(song_options, **changes)
-        return options.run_key(options.adapt(CNN4), data)
-
-    for change in ({"seed": 2}, {"group_by": "none"}, {"limit": 30}, {"set": ("mix_up=0",)}):
-        assert run_key(**change) != run_key()
-    assert run_key(workers=2, runs=Path("elsewhere")) == run_key()
+    run_key = song_options.run_key(song_options.adapt(CNN4), data)
+    without_mix_up = replace(song_options, set=("mix_up=0",))
+    assert without_mix_up.run_key(without_mix_up.adapt(CNN4), data) != run_key
     separated = replace(data, separation={"backend": "repet"})
-    assert song_options.run_key(song_options.adapt(CNN4), separated) != run_key()
+    assert song_options.run_key(song_options.adapt(CNN4), separated) != run_key
 
 
 def test_options_survive_as_flags(song_options: SongOptions) -> None:

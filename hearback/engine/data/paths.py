@@ -9,7 +9,7 @@ from hearback.engine.data.problems import Problem
 
 # Refused in a filename: a root or a drive, a backslash (a separator on Windows only, so the table
 # would be ambiguous), a `..` folder, a control character.
-_UNSAFE_FILENAME = re.compile(r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)|[\x00-\x1f\x7f]")
+UNSAFE_FILENAME = re.compile(r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)|[\x00-\x1f\x7f]")
 
 
 def contained(folder: Path, filename: str) -> Path | None:
@@ -30,7 +30,7 @@ def containing(folder: Path) -> Callable[[str], Path | None]:
     resolved: dict[Path, Path] = {}
 
     def path_of(filename: str) -> Path | None:
-        if _UNSAFE_FILENAME.search(filename):
+        if UNSAFE_FILENAME.search(filename):
             return None
         path = root / filename
         try:

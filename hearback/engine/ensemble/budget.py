@@ -1,17 +1,17 @@
 """Choice of models and folds to run within a time limit.
 
-`plan_folds` chooses ahead of time, for get_config. `plan_remaining` chooses during inference among
-the fallbacks: ensembles of some of the models, fitted by get_config (`choose_fallbacks`).
+`plan_folds` chooses in get_config, before inference. `plan_remaining` chooses during inference
+among the fallbacks: ensembles of some of the models, fitted by get_config (`choose_fallbacks`).
 
-Out-of-fold predictions show which models are worth their time, but not what a second fold of a
-model adds. Each prediction comes from the one fold that did not train on its row, so every log loss
+Out-of-fold predictions show which models are worth their time, but not the gain of a second fold of
+a model: each prediction is made by the one fold that did not train on its row, so every log loss
 here is that of one fold per model. The mean of several folds is usually better (Breiman 1996,
-"Bagging Predictors"), but half of the folds get the same figure as all of them.
+"Bagging Predictors").
 
-So models are chosen by their gain, with one fold each. The remaining time goes to further folds
-under the assumption that folds vary equally in all models: the mean of k folds has 1/k of the
-variance of one, and the ensemble gets it times the square of the model's weight. Seconds are
-measured in the validations during training; another machine needs other times.
+Models are therefore chosen by their gain, with one fold each. The remaining time goes to further
+folds, assuming that folds vary equally in all models: the mean of k folds has 1/k of the variance
+of one, and the ensemble's variance has that times the square of the model's weight. Seconds are
+measured in the validations during training, and differ between machines.
 """
 
 import re
@@ -207,8 +207,8 @@ def choose_fallbacks(
 ) -> list[ModelSubset]:
     """Return ensembles of some of the models, for inference that runs out of time, best last.
 
-    They are each model alone, so that any first model has its own calibration, and the steps of the
-    greedy selections by gain per second and by gain. The ensemble of all models is not included.
+    They are each model alone, with its own calibration, and the steps of the greedy selections by
+    gain per second and by gain. The ensemble of all models is not included.
     """
     fits = _SubsetFits(data, combine, calibration)
     n_models = len(seconds)
@@ -227,10 +227,10 @@ def plan_remaining(
 ) -> np.ndarray | None:
     """Return the final number of folds of each model, (models,), with `left` seconds left.
 
-    `fold_seconds` are the seconds that each fold of each model still takes, ascending; zero for
+    `fold_seconds` are the remaining seconds of each fold of each model, ascending; zero for
     finished folds. `fallbacks` are the weights, (models,), and log loss of ensembles of some of the
-    models. If all folds fit, all are run. Otherwise the best ensemble of which one fold per model
-    fits is run, with further folds by `allocate_folds`. None if there is no such ensemble.
+    models. All folds are run if they fit. Otherwise it is the best ensemble that fits with one fold
+    per model, with further folds by `allocate_folds`. None if there is no such ensemble.
     """
     if sum(map(sum, fold_seconds)) <= left:
         return np.array([len(folds) for folds in fold_seconds])
@@ -250,9 +250,10 @@ def allocate_folds(
 ) -> np.ndarray:
     """Return the number of folds of each model, (models,), within `limit` seconds.
 
-    Every model with a weight gets one fold. Then the fold is added that lowers the variance of the
-    weighted sum most per second, if folds vary equally in all models: for a model with k folds by
-    weight² (1/k - 1/(k + 1)). `fold_seconds` are the seconds of each model's folds, in order.
+    Every model with a weight gets one fold. Then folds are added, each time the one that lowers the
+    variance of the weighted sum most per second, assuming that folds vary equally in all models:
+    for a model with k folds by weight² (1/k - 1/(k + 1)). `fold_seconds` are the seconds of each
+    model's folds, in order.
     """
     n_folds = (weights > 0).astype(int)
     left = limit - sum(

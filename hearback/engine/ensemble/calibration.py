@@ -99,7 +99,9 @@ class Calibration:
             raise HearbackError(f"the calibration {self.kind!r} lacks the line {ALL_ROWS!r}")
         numbers = [number for line in self.lines.values() for number in asdict(line).values()]
         if not all(map(math.isfinite, numbers)) or any(x.slope < 0 for x in self.lines.values()):
-            raise HearbackError("a calibration's slopes and intercepts are finite, slopes from 0")
+            raise HearbackError(
+                "a calibration's slopes and intercepts must be finite, and no slope negative"
+            )
         if self.kind == "isotonic":
             before, after = np.array(self.points or ((math.nan, math.nan),)).T
             # Written so that NaN fails every comparison.
@@ -109,7 +111,7 @@ class Calibration:
                 and (after >= 0).all()
                 and (after <= 1).all()
             ):
-                raise HearbackError("an isotonic calibration's points do not rise from 0 to 1")
+                raise HearbackError("an isotonic calibration's points must rise within 0 to 1")
 
 
 def fit_calibration(

@@ -64,7 +64,7 @@ def load_config(
 
 
 def find_model_error(models: Sequence[ModelConfig]) -> str | None:
-    """Return what is wrong with the names or folds of models, or None."""
+    """Return the error in the models' names or folds, or None."""
     for model in models:
         # Names become file names in the assets; a path would lead out of that folder.
         if not isinstance(model.name, str) or not re.fullmatch(r"\w[\w.-]*", model.name):
@@ -75,21 +75,21 @@ def find_model_error(models: Sequence[ModelConfig]) -> str | None:
 
 
 def find_combination_error(combine: object) -> str | None:
-    """Return what is wrong with the name of a combination, or None."""
+    """Return the error in the name of a combination, or None."""
     if combine not in COMBINATIONS:
-        return f"unknown combination {combine!r}, not one of {', '.join(COMBINATIONS)}"
+        return f"unknown combination {combine!r}: use {', '.join(COMBINATIONS)}"
     return None
 
 
 def find_weight_error(combine: str, weights: Sequence[float]) -> str | None:
-    """Return what is wrong with the models' weights for a combination, or None."""
+    """Return the error in the models' weights for a combination, or None."""
     values = np.array(weights)
     # Written so that NaN fails every comparison.
     if combine == "probabilities":
         if not ((values >= 0).all() and abs(values.sum() - 1) <= 1e-6):
-            return "the models' weights are not shares that sum to one"
+            return "the models' weights must be non-negative and sum to one"
     elif not (len(values) and ((values >= 0) & (values < np.inf)).all()):
-        return "the models' weights are not finite numbers from 0"
+        return "the models' weights must be finite and non-negative"
     return None
 
 

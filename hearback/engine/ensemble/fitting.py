@@ -106,10 +106,10 @@ def choose_folds(
     print(
         f"\nWithin {budget.show_duration(limit)}, {n_clips} clips\n{cli.as_text(models)}\n\n"
         f"{cli.as_text(compared)}\n"
-        "These log losses are of one fold per model: out-of-fold predictions cannot show what\n"
-        "further folds add, so half of the folds look as good as all. Models are chosen by their\n"
-        "gain (in-sample, slightly optimistic); the remaining time goes to further folds, by the\n"
-        "weights and seconds of their models."
+        "These log losses are of one fold per model: out-of-fold predictions cannot show the gain\n"
+        "of further folds, so half of the folds look as good as all. Models are chosen by their\n"
+        "gain (in-sample, slightly optimistic), further folds by the weight and time of their\n"
+        "model."
     )
     return {
         table.model: tuple(table.metadata_by_fold)[:n]
@@ -146,7 +146,7 @@ def fit_fallbacks(
     seconds = [model.seconds_per_clip for model in models]
     known = [value for value in seconds if value is not None]
     if len(known) < len(seconds):
-        print("\nThe time per clip of some model is unknown: the step infer has no --time_limit")
+        print("\nThe time per clip of some model is unknown: infer cannot use --time_limit")
         return []
     found = [
         (

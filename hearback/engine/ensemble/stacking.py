@@ -71,7 +71,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class StackingData:
-    """Out-of-fold `predictions`, (models, rows, …), and what an ensemble is fitted to.
+    """Out-of-fold `predictions`, (models, rows, …), with labels and groups.
 
     `labels`, (rows,), are 0 or 1, or class numbers; `groups` are kept whole in every split;
     `calibration_groups`, (rows,) str, are those of `Calibration.apply` ("" for none).
@@ -236,10 +236,11 @@ def _fit_class_weights(
     precision: np.ndarray,
     start: np.ndarray,
 ) -> np.ndarray:
-    """Do what `fit_logistic` does, for non-negative weights of (models, rows, classes).
+    """Fit non-negative weights, (models,), to (models, rows, classes) log-probabilities.
 
-    This is McFadden's conditional logit (1974, "Conditional Logit Analysis of Qualitative Choice
-    Behavior"): the classes share the coefficients. It is convex as well.
+    The counterpart of `fit_logistic` for classes: McFadden's conditional logit (1974, "Conditional
+    Logit Analysis of Qualitative Choice Behavior"), in which classes share the coefficients. The
+    problem is convex.
     """
     n_models, n_rows, _ = logits.shape
     # Relative to the true class, to which the loss compares every class.

@@ -18,13 +18,13 @@ from hearback.engine.evaluation.oof import OutOfFold
 from hearback.engine.evaluation.outliers import Outlier, find_outliers
 from hearback.engine.launch.processes import with_project_path
 
-# Maps a model and the words of its command to the arguments for Python and the parsed flags.
+# Maps a model and its split retrain command to Python's arguments and the parsed flags.
 # Raises HearbackError if the command is not a training of this model by this project.
 ReadCommand = Callable[[str, Sequence[str]], tuple[list[str], argparse.Namespace]]
 
 
 def add_flags(parser: argparse.ArgumentParser, subfolder: str = "") -> None:
-    """Add the flags of check_models; `subfolder` is the competition's, of data and assets."""
+    """Add the flags of check_models; data and assets are in `subfolder` by default."""
     add_folder_flags(parser, subfolder)
     parser.add_argument("--retrain", action="store_true", help="retrain the folds that stand out")
 
@@ -81,7 +81,7 @@ def print_outliers(tables: Sequence[OutOfFold]) -> list[Outlier]:
 def retrain(
     outliers: Sequence[Outlier], data: Path, assets: Path, read_command: ReadCommand
 ) -> None:
-    """Retrain folds with the commands of their metadata, and print which of them fail.
+    """Retrain folds with the commands in their metadata, and print failures.
 
     Raises HearbackError, before anything is run, if `retrain_arguments` rejects a command.
     """
@@ -97,8 +97,8 @@ def retrain_arguments(
 ) -> list[str]:
     """Return the command line that retrains an outlier, beginning with this Python.
 
-    Metadata may have been downloaded, so its command is not trusted: it must be a training of this
-    project, of this fold, with known flags and these folders. Raises HearbackError for any other.
+    Metadata may have been downloaded, so its command is not trusted: it must train this fold with a
+    script of this project, known flags and these folders. Raises HearbackError otherwise.
     """
     try:
         arguments, flags = read_command(outlier.model, shlex.split(outlier.command))

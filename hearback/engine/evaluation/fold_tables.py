@@ -52,7 +52,7 @@ def attempts(assets: Path, tables: Sequence[OutOfFold]) -> pd.DataFrame:
 
 
 def _attempts_of(files: FoldFiles, metadata: FoldMetadata | None) -> list[dict[str, Any]]:
-    """Return the attempts of a finished fold from its metadata, else from its partial file."""
+    """Return a fold's attempts: of a finished one from its metadata, else from its checkpoint."""
     if metadata is not None:
         # Baselines and older versions record no attempts.
         return metadata.get("attempts", [])

@@ -26,7 +26,7 @@ _REQUIRED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "ret
 class OutOfFold(ABC):
     """Out-of-fold predictions of one model, or of an ensemble.
 
-    A competition subclasses it to define what a prediction is, how it is read and what its loss is.
+    A competition's subclass defines its predictions: how they are read, and their loss.
 
     `n_folds` counts all folds of the cross-validation, trained or not. `rows` has a row per
     prediction, with the columns filename, fold, the label, and those of `read_rows`.
@@ -107,8 +107,8 @@ class OutOfFold(ABC):
     def join_rows(cls, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         """Join predicted `rows` with the columns of the training `table`, on filename.
 
-        Raises HearbackError if `table` lacks a row or, where it has labels, has another label: it
-        has then changed since the training.
+        Raises HearbackError if `table` has changed since the training: it lacks a row or, if it
+        has labels, has another one.
         """
         labels = {cls.LABEL_COLUMN: "current label"} if cls.LABEL_COLUMN in table else {}
         joined = rows.merge(
@@ -197,8 +197,9 @@ def read_tables(
 ) -> list[Table]:
     """Read the out-of-fold predictions of `models`, or of all models in the folder `assets`.
 
-    `kind` is the competition's class. Raises HearbackError if there are none, if a file does not
-    match its metadata, or if the trainings differ in split or data, or within a model in recipe.
+    `kind` is the competition's class. Raises HearbackError if there are no folds, if a file does
+    not match its metadata, if folds differ in split or data, or if a model's folds differ in
+    recipe.
     """
     found = trained_folds(assets)
     if models is not None:
@@ -292,8 +293,8 @@ def common_rows(tables: Sequence[OutOfFold], table: pd.DataFrame) -> list[pd.Dat
     common = set[str].intersection(*(set(rows["filename"]) for rows in joined))
     if not common:
         raise HearbackError(
-            "no row was predicted out of fold by every model: "
-            "train the same folds of each, or choose with --models"
+            "the models have no row in common: train the same folds of each, or select models with "
+            "--models"
         )
     in_order = table.loc[table["filename"].isin(common), ["filename"]]
     return [in_order.merge(rows, on="filename", validate="one_to_one") for rows in joined]

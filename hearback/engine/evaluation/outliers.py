@@ -40,10 +40,10 @@ def outlier_reasons(table: OutOfFold) -> dict[int, str]:
 
 
 def stall_reasons(table: OutOfFold) -> dict[int, str]:
-    """Return, by fold number, why training would have stopped a fold compared with its siblings.
+    """Return, by fold number, the stall that the detector finds compared with the sibling folds.
 
-    Training compares with the folds that are finished by then. Here every fold is compared with all
-    the others, including those trained later or at the same time.
+    Training compares a fold only with folds that are finished at the time. Here each fold is
+    compared with all of its siblings.
     """
     epochs_by_fold = {fold: metadata["epochs"] for fold, metadata in table.metadata_by_fold.items()}
     curves = {fold: Curve.of(epochs) for fold, epochs in epochs_by_fold.items()}
@@ -61,7 +61,7 @@ def high_loss_reasons(table: OutOfFold) -> dict[int, str]:
     The rule compares gains over the base rate, so that it fits any level of loss. A fold stands out
     if its gain is below the siblings' median by more than three of their robust standard deviations
     (or three of its own standard errors, if larger) and by more than a tenth of that median. With
-    siblings at 0.22 to 0.24 and a base rate of 0.69, this begins at 0.28.
+    siblings at 0.22 to 0.24 and a base rate of 0.69, a log loss above 0.28 stands out.
     """
     row_gains = table.row_gains()
     gains = table.fold_gains()

@@ -1,4 +1,4 @@
-"""submission.zip of any competition: everything that its runtime needs, and nothing more.
+"""submission.zip of any competition: the files that its runtime needs, and no others.
 
     main.py              the script that the runtime runs
     hearback/            the modules that it imports, found by following its imports
@@ -6,10 +6,10 @@
     assets/              the folds that it runs, their metadata, and the files that they share
     VERSION              the commit, and the packed modules that differ from it
 
-and what a competition adds. Equal inputs give equal bytes: names are sorted, all entries have one
-time and mode, weights are stored and the rest is deflated (on two machines, if their zlib is the
-same). A file is packed only if the configuration, metadata or an index names it, never because it
-lies in a folder.
+A competition adds its own entries. Equal inputs give equal bytes with the same version of zlib:
+names are sorted, all entries have the same time and mode, weights are stored and the rest is
+deflated. A file is packed only if the configuration, metadata or an index names it, never because
+it is in a folder.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from modulefinder import Module, ModuleFinder
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from hearback import __version__
 from hearback.engine.data.paths import contained
@@ -65,8 +65,8 @@ def listed_packages(requirements: Path) -> dict[str, str]:
 class _PackageFinder(ModuleFinder):
     """Follows imports within one package; every other import is recorded as missing.
 
-    An installed package lies beside many other packages: these must not be packed, and whether the
-    runtime has them is decided by its list.
+    An installed package is in the same folder as many other packages. These must not be packed, and
+    whether the runtime has them is decided by its list.
     """
 
     def __init__(self, package: Path) -> None:
@@ -206,13 +206,13 @@ def write_zip(entries: Mapping[str, Content], path: Path) -> None:
             info.external_attr = MODE << 16
             stored = name.endswith(STORED)
             info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+            # The size is needed in advance: above 2 GiB an entry has a larger header.
             if isinstance(content, bytes):
                 info.file_size = len(content)
-                source = BytesIO(content)
+                source: BinaryIO = BytesIO(content)
             else:
-                # Needed in advance: above 2 GiB an entry has a larger header.
                 info.file_size = content.stat().st_size
-                source = content.open("rb")  # type: ignore[assignment]
+                source = content.open("rb")
             with source, archive.open(info, "w") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
 

@@ -1,9 +1,8 @@
-"""What main.py of any competition's submission does in the runtime.
+"""The common part of every submission's main.py, which runs in the competition's runtime.
 
-A submission without scores (base rates, the commonest class) is written first, so that there is one
-even if scoring fails; a failure ends with its own exit status. Nothing is installed and the network
-is not used. This module imports no third-party package: none can fail to load before that
-submission is written.
+A default submission (base rates, the most frequent class) is written first, so that one exists even
+if scoring fails. Nothing is installed, and the network is not used. This module imports only the
+standard library: a third-party package that fails to load cannot prevent the default submission.
 """
 
 import csv
@@ -19,9 +18,9 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_T
 
 
 def run(here: Path, write_default: Callable[[], None], score: Callable[[Path], None]) -> None:
-    """Write a submission by `write_default`, then by `score`, which gets a temporary folder.
+    """Call `write_default`, then `score` with a temporary folder; both write the submission.
 
-    `here` is the folder of main.py. Apart from the submission it may be read-only.
+    `here` is the folder of main.py; everything in it except the submission may be read-only.
     """
     print((here / "VERSION").read_text(encoding="utf-8"), flush=True)
     os.environ.update(OFFLINE)
@@ -30,11 +29,11 @@ def run(here: Path, write_default: Callable[[], None], score: Callable[[Path], N
     try:
         write_default()
     except (OSError, KeyError, ValueError, AttributeError, csv.Error, HearbackError) as error:
-        # Scoring checks its input itself, with better messages.
+        # Go on: `score` checks the same input, with better messages.
         print(f"the default submission could not be written ({error!r})", file=sys.stderr)
     scored = False
     with tempfile.TemporaryDirectory(prefix="hearback-") as scratch:
-        # Compiled code of librosa and torch goes there too: their own folders may be read-only.
+        # Caches of compiled code of librosa and torch: their default folders may be read-only.
         for name in ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
             os.environ[name] = str(Path(scratch, name.lower()))
         try:
@@ -48,7 +47,7 @@ def run(here: Path, write_default: Callable[[], None], score: Callable[[Path], N
 
 
 def set_flags(program: str, packed: Iterable[str] = (), **paths: Path) -> None:
-    """Set `sys.argv` to `program` with flags for `paths`, the `packed` flags and main.py's own."""
+    """Set `sys.argv`: `program`, flags for `paths`, the flags in the zip, then main.py's own."""
     sys.argv = [program, *flags_of(paths), *packed, *sys.argv[1:]]
 
 

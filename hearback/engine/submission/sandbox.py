@@ -1,13 +1,13 @@
 """A sandbox that imitates a competition's runtime: a dry run of submission.zip.
 
-The zip is unpacked into an empty folder. data/ beside it has some recordings, read-only, one of
-them damaged. `python main.py` runs there in an environment with only `requirements/runtime.txt`,
-without a network, the project's files or this process's environment variables. Its submission is
-compared with the project's own scores of the same recordings. A competition defines a `DryRun`:
-`hearback.reading.submission.dry_run`, `hearback.songs.submission.dry_run`.
+The zip is unpacked into an empty folder, with some recordings in its data/, read-only, one of them
+damaged. `python main.py` runs there in an environment with only `requirements/runtime.txt`, without
+a network, the project's files or this process's environment variables. Its submission is compared
+with the project's own scores of the same recordings. A competition subclasses `DryRun`.
 
-A namespace of its own (`unshare`) blocks the network where the machine allows it. In any case each
-process loads `hearback.engine.submission.sandbox_guard`, which refuses sockets and project files.
+If the machine allows it, namespaces (`unshare`) block the network and writes to data/. In any case
+each process loads `hearback.engine.submission.sandbox_guard`, which refuses sockets and project
+files.
 """
 
 import argparse
@@ -38,7 +38,7 @@ GUARD = Path(__file__).with_name("sandbox_guard.py")
 ARITHMETIC = ("--device", "cpu", "--precision", "float32")  # the same in both environments
 TOLERANCE = 1e-4  # of a probability
 INTACT_BYTES = 30  # of the damaged recording
-# A namespace without a network, in which data/ is mounted read-only; then the command.
+# Start a command in namespaces without a network and with data/ mounted read-only.
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--net", "--mount")
 MOUNT = 'mount --bind data data && mount -o remount,bind,ro data && exec "$@"'
 LIST_PACKAGES = (
@@ -49,7 +49,7 @@ LIST_PACKAGES = (
 
 @dataclass(frozen=True)
 class Sandbox:
-    """The folders of a dry run: `runtime` has main.py, `workdir` what the runtime does not see.
+    """The folders of a dry run: `runtime` contains main.py, `workdir` the dry run's own files.
 
     `damaged` is the filename of the damaged recording.
     """
@@ -163,7 +163,7 @@ def can_unshare() -> bool:
 
 
 def run_main(sandbox: Sandbox, python: Path, *, namespace: bool) -> None:
-    """Run main.py as the runtime does; HearbackError if it fails or does something not allowed."""
+    """Run main.py as the runtime does; raise HearbackError if it fails or violates a rule."""
     command: list[str | Path] = [python.absolute(), "main.py", *ARITHMETIC]
     if namespace:
         command = [*NAMESPACE, "sh", "-c", MOUNT, "sh", *command]

@@ -1,4 +1,4 @@
-"""Python's sitecustomize.py in a dry run: it refuses the network and the project's own files.
+"""sitecustomize.py of a dry run: blocks the network and the project's own files.
 
 `hearback.engine.submission.sandbox` copies it to a folder on PYTHONPATH, so that every process of
 the dry run imports it first. Each refusal is also logged, because the caller may catch the error.
@@ -42,11 +42,11 @@ def refused(event: str, arguments: tuple[object, ...]) -> str | None:
 
 def guard(event: str, arguments: tuple[object, ...]) -> None:
     """Refuse and log an audited event that is not allowed."""
-    if what := refused(event, arguments):
+    if description := refused(event, arguments):
         descriptor = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(descriptor, f"{what}\n".encode())
+        os.write(descriptor, f"{description}\n".encode())
         os.close(descriptor)
-        raise PermissionError(f"not in the competition's runtime: {what}")
+        raise PermissionError(f"not in the competition's runtime: {description}")
 
 
 sys.addaudithook(guard)

@@ -1,4 +1,4 @@
-"""What happens beside the training loop: stall detection, progress, TensorBoard, checkpoints."""
+"""Callbacks of the training loop: stall detection, progress bar, TensorBoard, checkpoints."""
 
 import time
 from collections.abc import Mapping
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Hooks that a `Trainer` calls; those that a subclass does not override do nothing."""
+    """Hooks that a `Trainer` calls; by default they do nothing."""
 
     def on_start(self, trainer: "Trainer") -> None:
-        """The model is initialized, or resumed from a checkpoint."""
+        """Called when the model has been initialized, or resumed from a checkpoint."""
 
     def on_epoch_start(self, trainer: "Trainer", n_examples: int) -> None:
-        """An epoch of `n_examples` begins, or is resumed."""
+        """Called when an epoch of `n_examples` begins, or is resumed."""
 
     def on_step(self, trainer: "Trainer", step: Step) -> None:
-        """A step was taken and counted in `trainer.state`."""
+        """Called after a step, which `trainer.state` already includes."""
 
     def on_epoch_end(self, trainer: "Trainer", record: Mapping[str, Any]) -> None:
-        """An epoch was validated; `record` is the last of the history."""
+        """Called after an epoch's validation; `record` is the last of the history."""
 
     def close(self) -> None:
-        """Training has ended, for whatever reason."""
+        """Called when training has ended, normally or by an exception."""
 
 
 class StallDetection(Callback):
     """Raises StallError as soon as the training has stalled."""
 
     def on_start(self, trainer: "Trainer") -> None:
-        """Compare with the model's other folds, and replay the steps before a resume."""
+        """Read the curves of the model's other folds, and replay the steps before a resume."""
         run, state = trainer.run, trainer.state
         siblings = sibling_metadata(run.files, run.run_key).values()
         curves = [Curve.of(fold_metadata["epochs"]) for fold_metadata in siblings]
@@ -66,7 +66,7 @@ class ProgressBar(Callback):
     """A bar of the epoch's examples, and a line of results after each epoch."""
 
     def __init__(self) -> None:
-        self.bar: tqdm | None = None  # type: ignore[type-arg]
+        self.bar: tqdm | None = None
         self.n_examples = 0
 
     def on_epoch_start(self, trainer: "Trainer", n_examples: int) -> None:
@@ -105,7 +105,7 @@ class ProgressBar(Callback):
 
 
 def describe_validation(record: Mapping[str, Any]) -> str:
-    """Return an epoch's validation metrics in words, the log loss first."""
+    """Return an epoch's validation metrics as text, the log loss first."""
     prefix, loss = "validation_", "validation_log_loss"
     others = [
         f", {name.removeprefix(prefix).replace('_', ' ')} {value:.4f}"
@@ -138,7 +138,7 @@ class TensorBoard(Callback):
 
 
 class Checkpoints(Callback):
-    """A checkpoint after every epoch, and within one when the last is `minutes` old."""
+    """A checkpoint after every epoch, and within epochs every `minutes`."""
 
     def __init__(self, minutes: float) -> None:
         self.seconds = 60 * minutes

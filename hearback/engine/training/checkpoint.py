@@ -1,7 +1,7 @@
-"""Checkpoints of a training that has not finished: one safetensors file of tensors and JSON notes.
+"""Checkpoints of unfinished trainings: one safetensors file with tensors and JSON notes.
 
-Reading one runs no code. Writing one replaces the last atomically, so a killed process leaves a
-whole file behind.
+Reading one runs no code. Writing one replaces the last atomically, so that a killed process never
+leaves a partial file.
 """
 
 import json
@@ -20,12 +20,12 @@ from torch import Tensor
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write, open_file
 
-# Batch normalization's statistics stay as they are: a variance may exceed fp16's range.
+# Batch normalization's statistics are not converted: a variance may exceed fp16's range.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def in_half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy a model's weights to the CPU in fp16, batch normalization's statistics unchanged."""
+def to_fp16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy weights to the CPU in fp16, except batch normalization's statistics (unchanged)."""
     return {
         name: tensor.to("cpu", None if name.endswith(_STATISTICS) else torch.float16, copy=True)
         for name, tensor in weights.items()
@@ -41,7 +41,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[st
 def save_tensors(
     path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file atomically. Raises OSError, with its number, where that fails."""
+    """Write a safetensors file atomically. Raises OSError, with its errno, on failure."""
     with atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
@@ -55,7 +55,7 @@ def save_tensors(
 def load_checkpoint(
     path: Path, run_key: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Read the tensors and notes of a checkpoint; None where there is none with this `run_key`.
+    """Read the tensors and notes of a checkpoint; None if there is none with this `run_key`.
 
     Raises HearbackError for a damaged file.
     """
@@ -65,8 +65,8 @@ def load_checkpoint(
     if notes["run_key"] != dict(run_key):
         return None
     with _open_checkpoint(path) as file:
-        # safe_open's handle has keys() but is no mapping.
-        return {name: file.get_tensor(name) for name in file.keys()}, notes  # noqa: SIM118
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}, notes
 
 
 def read_notes(path: Path) -> dict[str, Any]:
@@ -91,12 +91,12 @@ def _open_checkpoint(path: Path) -> Iterator[safe_open]:
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with names that begin with `prefix` and a dot."""
+    """Return the tensors with `prefix` and a dot before their names."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors that `with_prefix` named, under their own names."""
+    """Return the tensors that `with_prefix` renamed, under their original names."""
     start = f"{prefix}."
     return {
         name.removeprefix(start): tensor
@@ -118,22 +118,22 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Load the state that `optimizer_tensors` flattened.
 
-    Each moment gets its parameter's memory layout, which files do not keep: a fused optimizer on a
-    CPU assumes that the two agree and would otherwise combine the wrong elements.
+    Each moment gets its parameter's memory layout, which files do not store: a fused optimizer on a
+    CPU assumes equal layouts and would otherwise combine the wrong elements.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        parameter = parameters[int(index)]
+        parameter, value = parameters[int(index)], tensor
         if tensor.shape == parameter.shape:  # a moment, not a step count
-            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)  # noqa: PLW2901
-        state.setdefault(int(index), {})[name] = tensor
+            value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+        state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Return the state of torch's random numbers on the device, by the device's type."""
+    """Return the state of torch's generator on the device, by the device's type."""
     if device.type == "cuda":
         return {"cuda": torch.cuda.get_rng_state(device)}
     return {"cpu": torch.get_rng_state()}

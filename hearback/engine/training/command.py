@@ -1,4 +1,4 @@
-"""Train a fold from the command line: attempts until one does not stall, then the fold's files."""
+"""Train a fold from the command line: repeat stalled attempts, then write the fold's files."""
 
 import platform
 import shlex
@@ -22,7 +22,7 @@ from hearback.engine.training.stall_detector import StallError
 from hearback.engine.training.task import FoldData, FoldRun, Task
 from hearback.engine.training.trainer import Trainer
 
-MAX_ATTEMPTS = 3  # at a fold, before it is reported as an error
+MAX_ATTEMPTS = 3  # per fold and command
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "librosa", "safetensors")
 
 MakeTask = Callable[[FoldRun[Any, Any, Any]], Task]
@@ -31,9 +31,9 @@ MakeTask = Callable[[FoldRun[Any, Any, Any]], Task]
 def main(
     make_task: MakeTask, options_type: type[FoldOptions], recipe: FoldRecipe, program: Sequence[str]
 ) -> None:
-    """Run a training script: train the fold that the command line names.
+    """Run a training script: parse the command line and train its fold.
 
-    `program` are Python's arguments that run the script, for the metadata's `retrain_command`.
+    `program` is the script's command line after `python`, for the metadata's `retrain_command`.
     """
 
     def train() -> None:
@@ -73,14 +73,14 @@ def train_fold(
     program: Sequence[str],
     attempt: int = 1,
 ) -> FoldMetadata:
-    """Train one fold of `recipe` as `options` adapt it, write its files and return its metadata.
+    """Train one fold of `recipe` with `options`, write its files and return its metadata.
 
     Each attempt has its own random numbers. If one stalls (`stall_detector`), the next follows, up
     to `MAX_ATTEMPTS` from `attempt` on; the metadata records each. A killed training resumes from
-    its last checkpoint, in the same attempt. Raises HearbackError where the fold, the backbone or
-    the device does not exist, another process trains this fold, or all attempts stalled.
+    its last checkpoint, in the same attempt. Raises HearbackError if the fold, the backbone or the
+    device does not exist, another process trains this fold, or all attempts stalled.
     """
-    if options.seed == recipe.seed:  # the same model: `retrain_command` needs no --seed
+    if options.seed == recipe.seed:  # keep it out of `retrain_command`: it changes nothing
         options = replace(options, seed=None)
     run: FoldRun[Any, Any, Any] = FoldRun(options.adapt(recipe), fold, options, data, attempt)
     with fold_files.lock_fold(run.files):
@@ -90,7 +90,7 @@ def train_fold(
         numbers = range(attempt, attempt + MAX_ATTEMPTS)
         for number in numbers:
             if number in stalled:
-                continue  # before this process was killed; it would stall again
+                continue  # in a killed process; it would stall again
             past_attempts = tuple(past for past in earlier if past["attempt"] != number)
             run = replace(run, attempt=number, earlier=past_attempts)
             trainer = Trainer(make_task(run), run)
@@ -118,7 +118,7 @@ def mark_stalled(trainer: Trainer, reason: str) -> list[dict[str, Any]]:
 def _describe_stalls(
     run: FoldRun[Any, Any, Any], attempts: Sequence[dict[str, Any]], numbers: range
 ) -> str:
-    """Return why each of the attempts stalled, and what to try."""
+    """Return the error message: why each attempt stalled, and advice."""
     reasons = [
         f"  attempt {past['attempt']}: {past['reason']}"
         for past in attempts
@@ -126,11 +126,11 @@ def _describe_stalls(
     ]
     return "\n".join(
         [
-            f"{run.title}: {len(reasons)} attempts stalled, none is left",
+            f"{run.title}: {len(reasons)} attempts stalled, the maximum",
             *reasons,
             f"Try other random numbers with --attempt {numbers[-1] + 1}. If the reasons are alike, "
-            "look for a common cause first: a lower learning rate (--set learning_rate=…), "
-            "--precision float32, the recordings named above.",
+            "first try a lower learning rate (--set learning_rate=…) or --precision float32, and "
+            "check the recordings named above.",
             f"{run.files.checkpoint} records these attempts; delete it to repeat them.",
         ]
     )
@@ -147,7 +147,7 @@ def save_fold(trainer: Trainer, program: Sequence[str]) -> FoldMetadata:
 
 
 def describe_fold(trainer: Trainer, program: Sequence[str]) -> FoldMetadata:
-    """Return the metadata of a fold that `trainer` has finished."""
+    """Return the metadata of a finished fold."""
     run, state = trainer.run, trainer.state
     best = state.best(run.recipe.keep)
     return {

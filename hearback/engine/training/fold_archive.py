@@ -1,4 +1,4 @@
-"""Finished folds without weights in one compressed file, the form in which they are published.
+"""Finished folds without weights in one compressed file, for publication.
 
 `folds.tar.xz` in a folder of assets holds the metadata and tables of folds (`.json`, `.oof.csv`,
 `.words.csv`). `FoldFiles.read` falls back to it for files that are not in the folder itself.

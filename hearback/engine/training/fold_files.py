@@ -1,11 +1,10 @@
 """The files of a trained fold, and whether they are complete and current.
 
 A finished fold has `<model>_<fold>.safetensors` (weights, fp16), `.oof.csv` (out-of-fold
-predictions), perhaps further tables such as `.words.csv`, and `.json` (the fold metadata). The
+predictions), optional further tables such as `.words.csv`, and `.json` (the fold metadata). The
 metadata is written last and holds the SHA-256 of the others: a fold is done when its metadata
 exists and the digests match. A fold in training has a `.checkpoint` instead. Folds may share files
-that are named for their content, such as `tokenizer_<digest>.json`. Reading any of them runs no
-code.
+in the same folder, such as a tokenizer (`SharedFile`). Reading any of them runs no code.
 """
 
 import glob
@@ -25,14 +24,11 @@ from torch import Tensor, nn
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import open_file, parse_json, sha256_of, write_json
-from hearback.engine.training.checkpoint import in_half, read_notes, save_tensors
+from hearback.engine.training.checkpoint import read_notes, save_tensors, to_fp16
 from hearback.engine.training.fold_archive import read_archive
 
 FoldMetadata = dict[str, Any]
 M = TypeVar("M", bound=nn.Module)
-
-# Files that several folds share: the metadata's key, and where it names the file.
-_SHARED_FILES = (("tokenizer", "file"), ("text_embedder", "directory"))
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class FoldFiles:
         return self.table("oof")
 
     def table(self, name: str) -> Path:
-        """The best epoch's table of that name."""
+        """Return the path of a table of the best epoch."""
         return self._path(f".{name}.csv")
 
     @property
@@ -73,7 +69,7 @@ class FoldFiles:
     def read(self, path: Path) -> bytes:
         """Read one of these files, from the folder or else from its `fold_archive`.
 
-        Raises OSError where neither has it.
+        Raises OSError if it is in neither.
         """
         try:
             with open_file(path) as file:
@@ -83,6 +79,29 @@ class FoldFiles:
             if path.name not in archived:
                 raise
             return archived[path.name]
+
+
+@dataclass(frozen=True)
+class SharedFile:
+    """A file or directory in the assets that folds share.
+
+    In the fold metadata it is an object with `file` or `directory`, its name, and `sha256`, the
+    digest of the file, or of the directory's main file.
+    """
+
+    name: str
+    sha256: str
+    is_directory: bool
+
+
+def shared_files(fold_metadata: FoldMetadata) -> dict[str, SharedFile]:
+    """Return the shared files that a fold needs, by their keys in the metadata."""
+    return {
+        key: SharedFile(value[kind], value["sha256"], kind == "directory")
+        for key, value in fold_metadata.items()
+        for kind in ("file", "directory")
+        if isinstance(value, dict) and kind in value
+    }
 
 
 @dataclass(frozen=True)
@@ -96,9 +115,9 @@ class TrainedFold:
 
 @contextmanager
 def lock_fold(files: FoldFiles) -> Iterator[None]:
-    """Keep other processes from training the same fold; the system frees a killed process's lock.
+    """Lock a fold against training by other processes; the system frees a killed process's lock.
 
-    Raises HearbackError where another process holds the lock.
+    Raises HearbackError if another process holds the lock.
     """
     files.assets.mkdir(parents=True, exist_ok=True)
     path = files.assets / f".{files.model}_{files.fold}.lock"
@@ -124,7 +143,7 @@ def save_fold(
 
     `oof` are the out-of-fold predictions, `further_tables` other tables by name.
     """
-    half = {name: tensor.contiguous() for name, tensor in in_half(weights).items()}
+    half = {name: tensor.contiguous() for name, tensor in to_fp16(weights).items()}
     tables = {"oof": oof, **(further_tables or {})}
     # Delete old metadata first: it must not validate new files.
     files.metadata.unlink(missing_ok=True)
@@ -140,7 +159,7 @@ def save_fold(
 
 
 def read_fold_metadata(files: FoldFiles) -> FoldMetadata:
-    """Read a finished fold's metadata; raise HearbackError where it is missing or damaged."""
+    """Read a finished fold's metadata; raise HearbackError if it is missing or damaged."""
     try:
         fold_metadata = parse_json(files.read(files.metadata))
     except FileNotFoundError:
@@ -151,28 +170,29 @@ def read_fold_metadata(files: FoldFiles) -> FoldMetadata:
         raise HearbackError(
             f"{files.metadata}: not readable JSON ({error}); delete it and train the fold again"
         ) from None
-    if fault := _find_fault(fold_metadata):
-        raise HearbackError(f"{files.metadata}: {fault}; delete it and train the fold again")
+    if error_found := _find_error(fold_metadata):
+        raise HearbackError(f"{files.metadata}: {error_found}; delete it and train the fold again")
     return fold_metadata
 
 
-def _find_fault(fold_metadata: Any) -> str | None:  # noqa: ANN401  (any JSON)
-    """Return why this is not the metadata of a fold, or None."""
+def _find_error(fold_metadata: object) -> str | None:
+    """Return the error in a JSON value that should be a fold's metadata, or None."""
     if not isinstance(fold_metadata, dict):
         return "not the metadata of a fold"
-    for name in ("recipe", "shape", "tokenizer", "text_embedder", "sha256"):
+    for name in ("recipe", "shape", "sha256"):
         if not isinstance(fold_metadata.get(name) or {}, dict):
             return f"its {name} is {str(fold_metadata[name])[:80]!r}"
-    # A bare name lies beside the metadata; a path would lead out of the assets.
-    for name, place in _SHARED_FILES:
-        if shared := fold_metadata.get(name):
-            named, digest = shared.get(place), shared.get("sha256")
-            texts = isinstance(named, str) and isinstance(digest, str)
-            if not texts or Path(named).name != named or named == "..":
-                return f"it names no {name} beside it"
+    for name, value in fold_metadata.items():
+        for kind in ("file", "directory"):
+            if isinstance(value, dict) and kind in value:
+                shared, digest = value[kind], value.get("sha256")
+                are_texts = isinstance(shared, str) and isinstance(digest, str)
+                # A bare name is in the assets; a path could lead out of them.
+                if not are_texts or Path(shared).name != shared or shared == "..":
+                    return f"its {name[:80]} is not a {kind} beside it with a digest"
     for name in fold_metadata.get("sha256") or {}:
         if re.fullmatch(r"[a-z_]+", name) is None:
-            return f"it has a digest of {name[:80]!r}, which no fold has"
+            return f"it has a digest of {name[:80]!r}, not of a fold's file"
     return None
 
 
@@ -193,7 +213,7 @@ def sibling_metadata(files: FoldFiles, run_key: Mapping[str, Any]) -> dict[int, 
 
 
 def checkpoint_attempts(files: FoldFiles, run_key: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the earlier attempts that a checkpoint with the same `run_key` records.
+    """Return the earlier attempts in a checkpoint with the same `run_key`.
 
     Raises HearbackError for a damaged checkpoint.
     """
@@ -202,7 +222,7 @@ def checkpoint_attempts(files: FoldFiles, run_key: Mapping[str, Any]) -> list[di
 
 
 def finished_attempts(files: FoldFiles, run_key: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the attempts that a finished fold with the same `run_key` records."""
+    """Return the attempts in the metadata of a finished fold with the same `run_key`."""
     fold_metadata = read_fold_metadata(files) if files.metadata.exists() else {}
     return fold_metadata.get("attempts", []) if _has_run_key(fold_metadata, run_key) else []
 
@@ -218,8 +238,8 @@ def why_not_done(
 ) -> str | None:
     """Return the reason to train the fold, or None if it is done.
 
-    `run_key` is what must not have changed: the recipe, the split, the data's fingerprint.
-    `digest_of` returns a file's SHA-256 (`DigestCache.sha256` caches it).
+    `run_key` is the current one (`FoldOptions.run_key`), to compare with the metadata. `digest_of`
+    returns a file's SHA-256 (`DigestCache.sha256` caches it).
     """
     if not files.metadata.exists():
         return "unfinished" if files.checkpoint.exists() else "not trained"
@@ -240,7 +260,7 @@ def why_not_done(
 def _find_mismatch(
     files: FoldFiles, fold_metadata: FoldMetadata, digest_of: Callable[[Path], str]
 ) -> str | None:
-    """Return which file is missing or does not match its digest, or None."""
+    """Return an error if a file is missing or does not match its digest, else None."""
     digests = fold_metadata.get("sha256") or {}
     if "oof" not in digests:
         return "its metadata has no digests of its files"
@@ -248,9 +268,11 @@ def _find_mismatch(
         (files.weights if name == "weights" else files.table(name), digest)
         for name, digest in digests.items()
     ]
-    for name, place in _SHARED_FILES:
-        if place == "file" and (shared := fold_metadata.get(name)):
-            expected.append((files.assets / shared[place], shared["sha256"]))
+    expected += [
+        (files.assets / shared.name, shared.sha256)
+        for shared in shared_files(fold_metadata).values()
+        if not shared.is_directory
+    ]
     for path, digest in expected:
         if not path.exists():
             return f"{path.name} is missing"
@@ -262,10 +284,10 @@ def _find_mismatch(
 def check_version(
     files: FoldFiles, fold_metadata: FoldMetadata, keys: Sequence[str] = ("recipe", "shape")
 ) -> None:
-    """Raise HearbackError where metadata lacks `keys`, which the model is built from."""
-    if lacking := [key for key in keys if key not in fold_metadata]:
+    """Raise HearbackError if metadata lacks `keys`, which building the model needs."""
+    if missing := [key for key in keys if key not in fold_metadata]:
         raise HearbackError(
-            f"{files.metadata}: lacks {', '.join(lacking)}, as of an older version; train the fold "
+            f"{files.metadata}: lacks {', '.join(missing)}, as in older versions; train the fold "
             "again"
         )
 
@@ -275,11 +297,11 @@ def build_and_load(
 ) -> M:
     """Build a finished fold's model and load its weights; return it in evaluation mode.
 
-    Raises HearbackError where no model can be built, or the weights are another model's.
+    Raises HearbackError if no model can be built from the metadata, or the weights do not fit it.
     """
     n_bytes = files.weights.stat().st_size if files.weights.exists() else 0
     # Sizes in metadata are never trusted for allocation.
-    if n_bytes < _least_bytes(fold_metadata["shape"]):
+    if n_bytes < _min_bytes(fold_metadata["shape"]):
         what = f"{n_bytes} bytes, too few for the sizes in {files.metadata.name}"
         raise HearbackError(f"{files.weights}: not this model's weights ({what})")
     try:
@@ -295,7 +317,7 @@ def build_and_load(
     return model.eval()
 
 
-# What building a model raises for sizes and recipes that no training writes.
+# Errors of building a model from damaged metadata.
 _BUILD_ERRORS = (
     OSError,
     TypeError,
@@ -307,8 +329,11 @@ _BUILD_ERRORS = (
 )
 
 
-def _least_bytes(shape: Mapping[str, Any]) -> int:
-    """Return the fp16 size of the largest matrix of a model of this shape, in bytes."""
+def _min_bytes(shape: Mapping[str, Any]) -> int:
+    """Return the fp16 size of the largest matrix of a model of this shape, in bytes; 0 if unknown.
+
+    Every model has more weights than that. `d_model` is the width of a transformer.
+    """
     try:
         return 2 * int(shape["d_model"]) * max(map(int, shape.values()))
     except (KeyError, TypeError, ValueError):

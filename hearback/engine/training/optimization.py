@@ -32,7 +32,7 @@ class Update:
 class Optimization:
     """A model with its optimizer, gradient scaler and averaged weights.
 
-    Raises HearbackError where a parameter group has no `peak_lr`.
+    Raises HearbackError if a parameter group has no `peak_lr`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Optimization:
         return self.model if self.average is None else self.average.module
 
     def reset_average(self) -> None:
-        """Let the running average start from the model's present weights."""
+        """Restart the running average at the model's current weights."""
         if self.average is not None:
             self.average.module.load_state_dict(self.model.state_dict())
 
@@ -87,7 +87,7 @@ class Optimization:
         can_move = factor >= LOWEST_FACTOR_THAT_MOVES
         return Update(
             gradient_norm=norm.item(),
-            applied=self.scaler.get_scale() >= scale,  # lowered where the scaler skipped the step
+            applied=self.scaler.get_scale() >= scale,  # the scaler lowers it if it skips the step
             moved=not torch.equal(before, torch.cat(self._watched)) if can_move else None,
         )
 
@@ -101,7 +101,7 @@ class Optimization:
         }
 
     def load(self, tensors: Mapping[str, Tensor], scaler: dict[str, Any]) -> None:
-        """Load what `tensors` returned, and the state of the scaler."""
+        """Load the result of `tensors`, and the state of the scaler."""
         self.model.load_state_dict(without_prefix("model", tensors))
         load_optimizer_tensors(self.optimizer, without_prefix("optimizer", tensors))
         if self.average is not None:

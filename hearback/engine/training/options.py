@@ -15,8 +15,8 @@ from hearback.engine.devices import TRAINING_PRECISIONS
 class FoldOptions(ABC):
     """Options of a training besides the recipe and the fold.
 
-    A competition derives its own and adds flags. It implements `declare` and `load_data`, and
-    extends `adapt` and `run_key` where its flags change a training.
+    A competition's subclass adds flags. It implements `declare` and `load_data`, and extends
+    `adapt` and `run_key` if its flags change the training.
     """
 
     data: Path
@@ -48,12 +48,12 @@ class FoldOptions(ABC):
         return cls(**{**values, **lists})
 
     def adapt(self, recipe: Any) -> Any:  # noqa: ANN401  (a competition's own recipe)
-        """Return `recipe` with --seed, --set and --epochs applied; others extend this."""
+        """Return `recipe` with --seed, --set and --epochs applied."""
         recipe = recipe.with_seed(self.seed).with_settings(self.set)
         return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
 
     def for_data(self) -> Self:
-        """Return the options without those that change no data, as a key to loaded data."""
+        """Return the options without those that do not affect the data, as a key to loaded data."""
         return replace(self, seed=None)
 
     @abstractmethod
@@ -61,9 +61,9 @@ class FoldOptions(ABC):
         """Load and validate the training set."""
 
     def run_key(self, recipe: Any, data: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return what must be equal for two trainings of a fold to be the same, as JSON.
+        """Return the JSON values that identify a training: recipe, split and data.
 
-        `recipe` is the one that `adapt` returned.
+        Trainings of a fold with equal keys are the same. `recipe` is the result of `adapt`.
         """
         return {
             "recipe": recipe.as_dict(),
@@ -81,9 +81,8 @@ class FoldOptions(ABC):
         defaults = vars(self.gather(parser.parse_args([])))
         flags: list[str] = []
         for name, value in vars(self).items():
-            if (
-                value == defaults[name] and name != "n_folds"
-            ):  # fold numbers mean nothing without it
+            # Always with --n_folds: the fold's number depends on it.
+            if value == defaults[name] and name != "n_folds":
                 continue
             if isinstance(value, tuple):
                 flags += [part for item in value for part in (f"--{name}", item)]
@@ -99,8 +98,8 @@ def declare_common(
 ) -> None:
     """Add the flags of `FoldOptions` to a parser.
 
-    The default folders are data, store, assets and runs, or a `subfolder` of each. `group_by` are
-    the columns by which rows may be grouped into folds.
+    The default folders are data, store, assets and runs, or a `subfolder` of each. `group_by` lists
+    the columns by which rows can be grouped into folds.
     """
     add = parser.add_argument
     add("--data", type=Path, default=Path("data", subfolder), help="tables and recordings")

@@ -15,9 +15,9 @@ from hearback.engine.errors import HearbackError
 class Record:
     """Base of frozen dataclasses whose fields are validated and converted to JSON.
 
-    `KIND` is the word for it in messages; `name` is the one field that a setting may not change.
-    `LATER` names fields that were added after models had been trained without them: `as_dict`
-    omits them at their defaults, so that the fingerprints of those models stay valid.
+    `KIND` is the record's name in messages. `with_settings` changes any field except `name`.
+    `LATER` lists fields that were added after models had been trained without them: `as_dict` omits
+    them at their defaults, so that the fingerprints of those models stay valid.
     """
 
     KIND: ClassVar[str] = "recipe"
@@ -55,7 +55,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build a record from what `as_dict` returned.
+        """Build a record from the result of `as_dict`.
 
         Raises HearbackError for unknown or missing fields and invalid values.
         """
@@ -101,22 +101,21 @@ class Record:
 
 
 class FoldRecipe(Record):
-    """The fields that training needs; a competition's recipe derives from this and adds its own."""
+    """Base of a competition's recipe: the fields that training needs."""
 
     epochs: int
     batch_size: int
     max_gradient_norm: float
-    average_decay: float  # per step, of the running average of the weights; 0: no average
+    average_decay: float  # of the weights' running average, per step; 0: no average
     seed: int
     data_seed: int
-    warm_start: str | None = None  # the model to initialize from: the same fold of it
+    warm_start: str | None = None  # model whose same fold initializes this one
     keep: Literal["best", "last"] = "best"  # the epoch to save: lowest validation log loss, or last
 
     def with_seed(self, seed: int | None) -> Self:
         """Return the recipe with another seed, and a name that includes it.
 
-        Its own seed, or None, returns the recipe unchanged. Raises HearbackError for a seed below
-        1.
+        Unchanged if `seed` is None or the recipe's own. Raises HearbackError for a seed below 1.
         """
         if seed is None or seed == self.seed:
             return self

@@ -1,19 +1,20 @@
 """Detect trainings that have stopped learning.
 
-About 2 % of the competition's trainings stalled: gradients far below those of other folds at the
-same step, and a constant loss, whatever the seed; its author watched for them by eye. Here every
-step is checked. Fatal signs count at once, or after a few steps in a row: numbers that are not
-finite, steps that fp16 skips, zero gradients, parameters that do not move. Small gradients are
-compared with the same recipe's finished folds at the same step, or, without any, with the
-training's own first steps; they count only together with a high loss, both smoothed, and for
-`PATIENCE` steps in a row.
+In one published solution about 2 % of the trainings of Whisper encoders stalled, with any seed:
+their gradients were far below those of other folds at the same step, and the loss was constant.
+
+Every step is checked. Fatal signs count at once, or after a few steps in a row: numbers that are
+not finite, steps that fp16 skips, zero gradients, parameters that do not move. Small gradients
+count only together with a high loss, both smoothed, and for `PATIENCE` steps in a row. Both are
+compared with the same recipe's finished folds at the same step, or, if there are none, with the
+training's own first steps.
 
 The thresholds for small gradients come from 90 healthy trainings of three model families on
-speechocean762 and on the embedded sample. The median gradient norm of a window was never below 0.38
-of the other folds' minimum (0.29 with a single other fold). Relative to the training's own start it
+speechocean762 and on synthetic speech. The median gradient norm of a window was never below 0.38 of
+the other folds' minimum (0.29 with a single other fold). Relative to the training's own start it
 fell to 0.012 in three trainings, late, when the loss was already low, and stayed above 0.17
-otherwise. Single steps fall to a thousandth: batches of a rare window length are small, or all
-their examples easy.
+otherwise. Single steps can fall to a thousandth, in batches that are small or have only easy
+examples.
 """
 
 import math
@@ -31,8 +32,8 @@ SHARE_OF_SIBLINGS = 0.1  # of the other folds' smallest gradient norm: an order 
 SHARE_OF_START = 0.01  # of the initial norm, which also falls in healthy trainings: two orders
 LOSS_ABOVE_SIBLINGS = 0.05  # nats above the other folds' highest; less may be chance
 SHARE_OF_STARTING_LOSS = 0.9  # a loss below this share of the initial one has improved
-FEW = 5  # steps in a row that cannot be chance
-ZERO_NORM = 1e-6  # Adam's epsilon in the competition: smaller gradients hardly move a weight
+FEW = 5  # steps in a row with a fatal sign; not by chance
+ZERO_NORM = 1e-6  # like Adam's usual epsilon: smaller gradients hardly move a weight
 LEARNED_LOSS = 0.01  # nats; below, zero gradients are normal
 # GradScaler starts at 2^16 and halves its scale at each overflow: after 20 in a row, gradients
 # overflow even at a scale of 1/8.
@@ -113,8 +114,8 @@ class StallDetector:
     """Checks the steps of one attempt at a fold; `siblings` are the recipe's finished folds.
 
     It draws no random numbers and changes no parameter: healthy trainings are the same with and
-    without it. `margin` is the smallest distance so far from the bounds on small gradients; a stall
-    is reported when it stays below 1 for `PATIENCE` steps.
+    without it. `margin` is the smallest `_distance` from the bounds so far; a stall is reported
+    when the distance is below 1 for `PATIENCE` steps in a row.
     """
 
     def __init__(self, siblings: Sequence[Curve] = ()) -> None:
@@ -146,7 +147,7 @@ class StallDetector:
         return reason and f"epoch {step.epoch}, step {self._number}: {reason}"
 
     def _find_fatal(self, step: Step) -> str | None:
-        """Return the sign that training cannot recover from, or None."""
+        """Return the step's fatal sign, or None."""
         norm, loss = self.norms[-1], self.losses[-1]
         if not math.isfinite(loss):
             source = f", from the logits of {', '.join(step.broken)}" if step.broken else ""
@@ -162,7 +163,7 @@ class StallDetector:
         return None
 
     def _find_low_gradients(self) -> str | None:
-        """Return the numbers where gradients were small and the loss high for long, or None."""
+        """Return the reason if gradients are small and the loss high for `PATIENCE` steps."""
         baseline = self._baseline()
         if baseline is None:
             return None
@@ -186,7 +187,7 @@ class StallDetector:
                 *(curve.at(self._epoch, self._number) for curve in self.siblings), strict=True
             )
             return Baseline(
-                "other folds there" if len(self.siblings) > 1 else "the other fold there",
+                f"the other fold{'s' if len(self.siblings) > 1 else ''} at this step",
                 norms=(min(norms), max(norms)),
                 losses=(min(losses), max(losses)),
                 norm_bound=SHARE_OF_SIBLINGS * min(norms),
@@ -202,7 +203,7 @@ class StallDetector:
         )
 
     def _count(self, name: str, happened: bool) -> int:
-        """Return for how many steps in a row something has happened, up to this one."""
+        """Return the number of consecutive steps, up to this one, in which `name` happened."""
         self._in_a_row[name] = self._in_a_row[name] + 1 if happened else 0
         return self._in_a_row[name]
 

@@ -1,4 +1,4 @@
-"""How far a training has come: finished epochs, the current one, and the best so far."""
+"""The progress of a training: finished epochs, the current epoch, and the best results so far."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from hearback.engine.training.stall_detector import significant
 
 @dataclass
 class EpochProgress:
-    """The steps taken in the current epoch: mean loss and gradient norm of each."""
+    """The steps of the current epoch: mean loss and gradient norm of each."""
 
     n_examples: int = 0
     loss_sum: float = 0.0  # over these examples
@@ -45,7 +45,7 @@ class EpochProgress:
         }
 
     def record(self, epoch: int) -> dict[str, Any]:
-        """Return the record of a finished epoch, still without its validation."""
+        """Return the record of a finished epoch, without validation metrics."""
         applied = [norm for norm in self.gradient_norms if math.isfinite(norm)]
         return {
             "epoch": epoch,
@@ -65,7 +65,7 @@ def _for_json(numbers: Sequence[float]) -> list[float | None]:
 class TrainingState:
     """Finished epochs, the progress of the current one, and the best epoch's results.
 
-    `random` is torch's random state where a checkpoint was taken within an epoch.
+    `random` is the state of torch's generator, if a checkpoint within an epoch was loaded.
     """
 
     epoch: int = 0
@@ -82,7 +82,7 @@ class TrainingState:
         return min(self.history, key=lambda epoch: epoch["validation_log_loss"])
 
     def end_epoch(self) -> dict[str, Any]:
-        """Count the current epoch as finished; return its record, still without its validation."""
+        """Count the current epoch as finished; return its record, without validation metrics."""
         self.epoch += 1
         record = self.progress.record(self.epoch)
         self.progress = EpochProgress()
@@ -123,7 +123,7 @@ class TrainingState:
         }
 
     def notes(self) -> dict[str, Any]:
-        """Return all that is not a tensor, for a checkpoint."""
+        """Return the rest of the state as JSON values, for a checkpoint."""
         return {"epoch": self.epoch, "progress": asdict(self.progress), "history": self.history}
 
     @classmethod
@@ -138,6 +138,6 @@ class TrainingState:
             history=notes["history"],
             best_weights=without_prefix("best", tensors),
             best_predictions=without_prefix("predictions", tensors),
-            # Each epoch is seeded at its start, so only a checkpoint within one needs it.
+            # Epochs are seeded at their start: only a checkpoint within one needs the state.
             random=without_prefix("random", tensors) if progress.losses else {},
         )

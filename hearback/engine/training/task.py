@@ -1,10 +1,23 @@
-"""What a competition writes to train its models: a `Task`, handed to a `Trainer`.
+"""The interface between a competition and the training loop: a `Task`, handed to a `Trainer`.
 
-A whole task, of digits from their pictures:
+A task that classifies 8 × 8 images of digits:
+
+    @dataclass(frozen=True)
+    class DigitsBatch(Tensors):
+        images: Tensor  # (batch, 64)
+        labels: Tensor  # (batch,), 0 to 9
+        rows: Tensor
+
+        def __len__(self) -> int:
+            return len(self.rows)
 
     class DigitsTask(Task):
         def __init__(self, run: FoldRun) -> None:
             self.run = run
+
+        def make_batch(self, rows):
+            data, rows = self.run.data, torch.as_tensor(rows)
+            return DigitsBatch(data.images[rows], data.labels[rows], rows)
 
         def build_model(self):
             return nn.Linear(64, 10)
@@ -16,11 +29,11 @@ A whole task, of digits from their pictures:
         def epoch_batches(self, model, epochs):
             for epoch in epochs:
                 rng = np.random.default_rng(self.run.seeds(epoch))
-                rows = rng.permutation(self.run.train_rows)
-                yield len(rows), map(self.make_batch, batched(rows, self.run.recipe.batch_size))
+                rows = torch.as_tensor(rng.permutation(self.run.train_rows))
+                yield len(rows), map(self.make_batch, rows.split(self.run.recipe.batch_size))
 
         def compute_logits(self, model, batch):
-            return model(batch.images), torch.zeros(())
+            return model(batch.images).float(), torch.zeros((), device=self.run.device)
 
         def compute_loss(self, logits, batch):
             return F.cross_entropy(logits, batch.labels, reduction="sum")
@@ -29,15 +42,20 @@ A whole task, of digits from their pictures:
             batch = self.make_batch(self.run.validation_rows).to(self.run.device)
             log_probs = model(batch.images).log_softmax(1)
             loss = F.nll_loss(log_probs, batch.labels).item()
-            return Evaluation({"validation_log_loss": loss}, {"log_probs": log_probs.cpu()})
+            return Evaluation({"validation_log_loss": loss}, {"log_probs": log_probs})
 
         def out_of_fold(self, predictions):
-            return {"oof": make_table(self.run, predictions["log_probs"])}
+            filenames = [self.run.data.filenames[row] for row in self.run.validation_rows]
+            columns = [f"p{digit}" for digit in range(10)]
+            table = pd.DataFrame(predictions["log_probs"].exp().numpy(), columns=columns)
+            return {"oof": table.assign(filename=filenames)}
 
         def describe(self, model):
-            return {"shape": {"d_model": 64}, "base_rate": 0.1, "base_rate_log_loss": 2.303}
+            return {"shape": {}, "base_rate": 0.1, "base_rate_log_loss": math.log(10)}
 
-`command.main(DigitsTask, DigitsOptions, RECIPE, program=...)` is then its training script.
+`command.main(DigitsTask, DigitsOptions, RECIPE, program)` runs its training script, with a subclass
+of `FoldOptions` that loads the data and an instance of a subclass of `FoldRecipe`.
+`tests/engine/toy_competition.py` is a complete competition.
 """
 
 from abc import abstractmethod
@@ -100,10 +118,10 @@ DataT = TypeVar("DataT", bound=FoldData)
 
 @dataclass(frozen=True)
 class FoldRun(Generic[RecipeT, OptionsT, DataT]):
-    """One attempt at training one fold: recipe, options and data, and what follows from them.
+    """One attempt at training one fold: recipe, options, data, and values derived from them.
 
-    `recipe` is the one that `options.adapt` returned; `earlier` holds the records of earlier
-    attempts. Raises HearbackError for a fold or an attempt out of range.
+    `recipe` is the result of `options.adapt`; `earlier` holds the records of earlier attempts.
+    Raises HearbackError for a fold or an attempt out of range.
     """
 
     recipe: RecipeT
@@ -135,7 +153,7 @@ class FoldRun(Generic[RecipeT, OptionsT, DataT]):
 
     @cached_property
     def run_key(self) -> dict[str, Any]:
-        """What must be equal for two trainings of the fold to be the same."""
+        """The values that identify a training of the fold (`FoldOptions.run_key`)."""
         return self.options.run_key(self.recipe, self.data)
 
     @property
@@ -150,7 +168,7 @@ class FoldRun(Generic[RecipeT, OptionsT, DataT]):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the matrix products."""
+        """The data type of matrix products."""
         return compute_dtype(self.device, self.options.precision)
 
     @property
@@ -170,7 +188,7 @@ class FoldRun(Generic[RecipeT, OptionsT, DataT]):
         return self.data.validation_rows(self.fold)
 
     def seeds(self, epoch: int) -> tuple[int, int, int]:
-        """Return seeds of the sampling and augmentation of an epoch, counted from 0."""
+        """Return the seeds of an epoch's sampling and augmentation; `epoch` counts from 0."""
         return (self.recipe.data_seed, self.attempt, epoch)
 
 
@@ -178,8 +196,8 @@ class FoldRun(Generic[RecipeT, OptionsT, DataT]):
 class Evaluation:
     """A model's results on the validation rows.
 
-    `metrics` are added to the epoch's record; `validation_log_loss` must be among them.
-    `predictions` are tensors by name. Checkpoints keep those of the best epoch.
+    `metrics` are added to the epoch's record; the key `validation_log_loss` is required.
+    `predictions` are tensors by name. Those of the best epoch are kept in checkpoints.
     """
 
     metrics: dict[str, float]
@@ -187,23 +205,23 @@ class Evaluation:
 
 
 Model: TypeAlias = Any  # the task's own nn.Module
-OwnBatch: TypeAlias = Any  # the task's own Batch
+TaskBatch: TypeAlias = Any  # the task's own Batch
 
 
 class Task(Protocol):
     """A competition's models, batches, loss and metrics for one `FoldRun`.
 
-    Each method must return the same for the same arguments: a killed training calls it again.
-    `initialize` and `learning_rate_factor` have defaults for classes that derive from this one.
+    Methods must be deterministic: a resumed training calls them again with the same arguments.
+    Subclasses inherit defaults of `initialize` and `learning_rate_factor`.
     """
 
     @abstractmethod
     def build_model(self) -> nn.Module:
-        """Return the untrained model. Torch's random numbers are seeded before."""
+        """Return the untrained model. Torch's global generator is seeded before the call."""
 
     @abstractmethod
     def build_optimizer(self, model: Model) -> torch.optim.Optimizer:
-        """Return the model's optimizer; each parameter group has its peak rate as `peak_lr`."""
+        """Return the optimizer. Each parameter group has its peak learning rate as `peak_lr`."""
 
     def initialize(self, model: Model) -> bool:
         """Fit the untrained model to the training rows; return whether anything was fitted.
@@ -215,28 +233,29 @@ class Task(Protocol):
     def learning_rate_factor(
         self, epochs_done: float, history: Sequence[Mapping[str, Any]]
     ) -> float:
-        """Return the share of the peak learning rates, from 0 to 1, for the next step.
+        """Return the factor on the peak learning rates for the next step, from 0 to 1.
 
-        `history` holds the records of the finished epochs.
+        `epochs_done` includes the finished part of the current epoch; `history` holds the records
+        of the finished epochs.
         """
         return 1.0
 
     @abstractmethod
     def epoch_batches(self, model: Model, epochs: range) -> Iterator[tuple[int, Iterator[Batch]]]:
-        """Yield the number of examples and the batches of each epoch, counted from 0.
+        """Yield the number of examples and the batches of each epoch; epochs count from 0.
 
-        Must not draw from torch's global random numbers: `FoldRun.seeds` gives an epoch's own.
+        Must not use torch's global generator: seed a new one with `FoldRun.seeds`.
         """
 
     @abstractmethod
-    def compute_logits(self, model: Model, batch: OwnBatch) -> tuple[Tensor, Tensor]:
+    def compute_logits(self, model: Model, batch: TaskBatch) -> tuple[Tensor, Tensor]:
         """Return the logits, (batch, …) float32, and a scalar auxiliary loss summed over the batch.
 
         Runs in mixed precision.
         """
 
     @abstractmethod
-    def compute_loss(self, logits: Tensor, batch: OwnBatch) -> Tensor:
+    def compute_loss(self, logits: Tensor, batch: TaskBatch) -> Tensor:
         """Return the loss summed over the batch, (), in nats. Runs outside mixed precision."""
 
     @abstractmethod
@@ -248,12 +267,14 @@ class Task(Protocol):
 
     @abstractmethod
     def out_of_fold(self, predictions: Mapping[str, Tensor]) -> dict[str, pd.DataFrame]:
-        """Return the tables of an evaluation's predictions: `oof`, and further ones by name."""
+        """Return tables of an evaluation's predictions by name; the key `oof` is required."""
 
     @abstractmethod
     def describe(self, model: Model) -> dict[str, Any]:
         """Return the competition's part of the fold metadata.
 
-        `shape` (sizes to build the model from), `base_rate` (what the training rows alone predict)
-        and `base_rate_log_loss` (its log loss on the validation rows) must be among it.
+        Required keys: `shape` (sizes to build the model from), `base_rate` (the constant prediction
+        of the training rows' labels) and `base_rate_log_loss` (its log loss on the validation
+        rows). An object with `file` or `directory` (a name in the assets) and `sha256` describes a
+        file that folds share.
         """

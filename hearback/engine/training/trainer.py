@@ -1,7 +1,7 @@
 """The training loop of one fold, for any competition.
 
-A `Task` knows the models, batches and losses; callbacks watch for stalls, show progress and save
-checkpoints; `command` makes the attempts and writes the results.
+A `Task` provides model, batches and loss. Callbacks detect stalls, show progress and save
+checkpoints. `command` repeats stalled attempts and writes the results.
 """
 
 import math
@@ -25,11 +25,10 @@ from hearback.engine.training.task import Batch, FoldRun, Task
 
 
 class Trainer:
-    """Trains one attempt at a fold. Constructing one builds the model and trains nothing.
+    """Trains a fold once. The constructor builds the model; `fit` trains it.
 
-    `model` and `optimizer` are the task's, `state` is how far the training has come. A training
-    that was killed resumes from its last checkpoint and ends with the same bits as one that was
-    not.
+    `model` and `optimizer` are the task's, `state` is the progress. A killed training resumes from
+    its last checkpoint, and its results equal those of an uninterrupted one bit by bit.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Trainer:
     def fit(self) -> None:
         """Train to the last epoch; `state` then holds the best weights and predictions.
 
-        Raises StallError where the training has stalled.
+        Raises StallError if the training stalls.
         """
         try:
             self.start()
@@ -68,14 +67,14 @@ class Trainer:
             self.close()
 
     def start(self) -> None:
-        """Resume from the last checkpoint, or else initialize the model as the task does."""
+        """Resume from the last checkpoint; if there is none, initialize the model."""
         if not self.resume():
             self.initialize()
         for callback in self.callbacks:
             callback.on_start(self)
 
     def train_epoch(self, n_examples: int, batches: Iterator[Batch]) -> None:
-        """Train on an epoch's batches, or on those that remain of it after a resume."""
+        """Train on an epoch's batches; after a resume, on the remaining ones."""
         progress = self.state.progress
         # Seeded epoch by epoch: a resumed epoch repeats the random numbers of an uninterrupted one.
         self._seed(self.state.epoch + 1)
@@ -85,7 +84,7 @@ class Trainer:
         started = time.monotonic() - progress.seconds
         checkpoint.restore_random_state(self.state.random, self.run.device)
         self.state.random = {}
-        # The batches before a resume are loaded again: they decide how later ones are filled.
+        # After a resume, earlier batches are loaded again: later ones depend on them.
         for batch in islice(batches, len(progress.losses), None):
             epochs_done = self.state.epoch + progress.n_examples / n_examples
             factor = self.task.learning_rate_factor(epochs_done, self.state.history)
@@ -104,7 +103,7 @@ class Trainer:
         with mixed_precision(run.device, run.dtype):
             logits, auxiliary = self.task.compute_logits(self.model, batch)
         losses = self.task.compute_loss(logits, batch)
-        # Divided by the full batch size: each example has the same weight in a smaller last batch.
+        # Divide by the full batch size: an example has the same weight in a smaller last batch.
         update = self.optimization.step((losses + auxiliary) / run.recipe.batch_size, factor)
         loss, total = losses.item() / len(batch), (losses + auxiliary).item()
         broken = [] if math.isfinite(total) else batch.rows[~finite_rows(logits)].tolist()
@@ -118,13 +117,13 @@ class Trainer:
         )
 
     def evaluate_epoch(self) -> None:
-        """End the current epoch: validate it, and keep its weights if they are the best."""
+        """End the current epoch: evaluate the model, and keep its weights if they are the best."""
         record = self._evaluate(self.state.end_epoch())
         for callback in self.callbacks:
             callback.on_epoch_end(self, record)
 
     def _evaluate(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Complete an epoch's record with its validation, and add it to the history."""
+        """Evaluate the model, and add the epoch's completed record to the history."""
         started = time.monotonic()
         with torch.no_grad():
             evaluation = self.task.evaluate(self.eval_model.eval())
@@ -135,11 +134,11 @@ class Trainer:
             self.state.best_predictions = {
                 name: tensor.cpu() for name, tensor in evaluation.predictions.items()
             }
-            self.state.best_weights = checkpoint.in_half(self.eval_model.state_dict())
+            self.state.best_weights = checkpoint.to_fp16(self.eval_model.state_dict())
         return record
 
     def initialize(self) -> None:
-        """Fit the untrained model, where the task does that, and evaluate it as epoch 0."""
+        """Call `Task.initialize`; if it fits the model, evaluate that as epoch 0."""
         started = time.monotonic()
         if self.task.initialize(self.model):
             self.optimization.reset_average()
@@ -162,7 +161,7 @@ class Trainer:
         return True
 
     def save_checkpoint(self) -> None:
-        """Write all that `resume` needs, replacing the last checkpoint."""
+        """Replace the last checkpoint by the current state."""
         random = checkpoint.random_state(self.run.device)
         checkpoint.save_checkpoint(
             self.run.files.checkpoint,
@@ -185,7 +184,7 @@ class Trainer:
             callback.close()
 
     def _seed(self, stage: int) -> None:
-        """Seed torch for a stage: 0 for the first weights, then 1 for epoch 1, and so on."""
+        """Seed torch's global generator: stage 0 builds the model, stage n is epoch n."""
         sequence = np.random.SeedSequence((self.run.recipe.seed, self.run.attempt, stage))
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 

@@ -1,4 +1,4 @@
-"""Base class of models with a pretrained backbone, and their optimizer parameter groups."""
+"""Base class of models with a pretrained backbone, and parameter groups for their optimizer."""
 
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +10,7 @@ Part = Literal["encoder", "decoder"]
 class BackboneModel(nn.Module):
     """A module with a pretrained backbone.
 
-    `parts` lists the backbone's submodules by attribute name.
+    `parts` lists the attribute names of the backbone's submodules.
     """
 
     parts: ClassVar[tuple[Part, ...]] = ()

@@ -290,7 +290,7 @@ def convert(source: Path, target: Path) -> bool:
     Raises:
         HearbackError: `source` is damaged, not a Whisper, or of an unknown layout.
     """
-    import torch  # noqa: PLC0415  (reading needs no torch)
+    import torch  # noqa: PLC0415  (the rest of the module needs no torch)
     from safetensors.torch import save_file  # noqa: PLC0415
 
     stored = read_variables(source / "model.bin")

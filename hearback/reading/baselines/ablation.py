@@ -1,13 +1,13 @@
-"""An ablation of the comparison: five ways to combine a learner's recording and the text.
+"""An ablation: five ways to compare a learner's recording with the expected text.
 
     python -m hearback.reading.baselines.ablation --backbone assets/whisper-tiny.en --folds 0
 
-text_classifier    a classifier on the concatenated vectors of the text, by a text embedder, and of
-                   the learner, by the encoder
+text_classifier    a classifier on two vectors: the text's, from a text embedder, and the learner's,
+                   from the encoder
 text_cosine        the cosine of these two vectors
-speech_classifier  a classifier on the encoder's vectors of the reference speech and of the learner
+speech_classifier  a classifier on the encoder's vectors of reference speech and learner
 speech_cosine      the cosine of these two vectors
-joined             reference and learner in one waveform: the winner's comparison
+joined             reference and learner in one waveform, as the competition's winner did
 
 The five recipes differ only in `pair`. In the competition their log losses were 0.32, 0.30, 0.28,
 0.26 and 0.24, in this order. The text embedder must be in the assets:
@@ -39,11 +39,10 @@ BASE = replace(
     text_embedder="sentence-transformers/all-MiniLM-L6-v2",
 )
 RECIPES = {
-    name: replace(BASE, name=f"model_ablation_{name}", pair=pair)
+    (name := pair.replace(" ", "_")): replace(BASE, name=f"model_ablation_{name}", pair=pair)
     for pair in COMPARISON_PAIRINGS
-    for name in (pair.replace(" ", "_"),)
 }
-IN_THE_COMPETITION = dict(zip(RECIPES, (0.32, 0.30, 0.28, 0.26, 0.24), strict=True))
+COMPETITION_LOG_LOSSES = dict(zip(RECIPES, (0.32, 0.30, 0.28, 0.26, 0.24), strict=True))
 
 
 def main() -> None:
@@ -95,23 +94,25 @@ def tables(assets: Path, data: TrainingData) -> dict[str, pd.DataFrame]:
         raise HearbackError(f"{assets}: no finished fold of the ablation")
     variants = evaluation.read_out_of_fold(assets, list(models))
     summary = evaluation.summary(variants, metadata)
-    in_the_competition = [IN_THE_COMPETITION[models[name]] for name in summary.index]
-    summary.insert(2, "in the competition", in_the_competition)
+    published = [COMPETITION_LOG_LOSSES[models[name]] for name in summary.index]
+    summary.insert(2, "in the competition", published)
     return {
         "Variants": summary,
-        "Each variant against the previous one": steps(variants, metadata),
+        "Each variant against the previous one": gains_over_previous(variants, metadata),
         "Log loss per grade": evaluation.by_column(variants, metadata, "grade"),
         "Log loss per task": evaluation.by_column(variants, metadata, "task"),
     }
 
 
-def steps(variants: Sequence[evaluation.ReadingOutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
+def gains_over_previous(
+    variants: Sequence[evaluation.ReadingOutOfFold], metadata: pd.DataFrame
+) -> pd.DataFrame:
     """Return the gain in log loss of each variant over the previous one, on their common rows."""
     rows = evaluation.join(variants, metadata)
     error_name = f"± (by {evaluation.group_unit(rows)})"
     lines = []
     for previous, variant in pairwise(variants):
-        # The previous variant takes the place of the base rate.
+        # `base` is the reference of the gain: here the previous variant, not the base rate.
         against = rows.assign(base=rows[previous.model])
         gain, error = evaluation.gain_with_error(against, rows[variant.model])
         lines.append({"model": variant.model, "rows": len(rows), "gain": gain, error_name: error})

@@ -28,8 +28,8 @@ SPEECH_DB = 30.0  # frames this far below the clip's loudest are not speech
 class EarlyStoppedTrees(BaseEstimator):
     """Gradient-boosted trees with early stopping on other groups' log loss.
 
-    One ensemble of trees for each of five grouped splits of the training rows, stopped by the rows
-    held out in it; the probability is their mean, so every row is used for training.
+    There is one ensemble of trees for each of five grouped splits of the training rows. The rows
+    that a split holds out stop its training. The probability is the mean of the five.
     """
 
     def fit(self, features: pd.DataFrame, labels: np.ndarray, *, groups: np.ndarray) -> Self:

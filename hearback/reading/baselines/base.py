@@ -1,4 +1,4 @@
-"""What every baseline shares: its options, inputs and estimators, and the context features."""
+"""Shared parts of the baselines: options, inputs, estimators and context features."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
+from sklearn.base import TransformerMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
@@ -22,7 +23,7 @@ N_INNER_FOLDS = 5  # of the training rows
 
 @dataclass(frozen=True)
 class BaselineOptions:
-    """The options of the command line."""
+    """The command line's options."""
 
     data: Path
     tts_data: Path
@@ -49,9 +50,9 @@ class Estimator(Protocol):
 
 @dataclass(frozen=True)
 class Inputs:
-    """A baseline's features, a row per clip, and the seconds that all of them took to compute.
+    """A baseline's features, a row per clip, and the seconds that computing them took.
 
-    `settings` are further values that the predictions depend on, such as a backbone.
+    `settings` are other values that the predictions depend on, such as a backbone.
     """
 
     features: pd.DataFrame
@@ -85,8 +86,8 @@ def inner_folds() -> StratifiedGroupKFold:
     return StratifiedGroupKFold(N_INNER_FOLDS, shuffle=True, random_state=SEED)
 
 
-def logistic_regression(features: Any) -> GridSearchCV:  # noqa: ANN401  (scikit-learn has no type)
-    """Return a logistic regression on transformed `features`; its penalty is chosen by group."""
+def logistic_regression(features: TransformerMixin) -> GridSearchCV:
+    """Return a logistic regression on the output of `features`; inner folds select its penalty."""
     pipeline = make_pipeline(features, LogisticRegression(max_iter=5000))
     penalties = {"logisticregression__C": INVERSE_PENALTIES}
     return GridSearchCV(pipeline, penalties, scoring="neg_log_loss", cv=inner_folds())

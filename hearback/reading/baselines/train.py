@@ -1,18 +1,18 @@
-"""Score the same clips with simple baselines, on the same folds, for the same tables.
+"""Score the training clips with simple baselines, on the same folds as the models.
 
     python -m hearback.reading.baselines.train --data data --backbone assets/whisper-tiny.en
 
 base        the mean label of the training rows
-text        no audio: n-grams of the expected text and its length, logistic regression
-transcript  edits between Whisper's greedy transcript and the text, logistic regression (an improved
-            version of the competition's own example)
-acoustic    the sound of the recording (MFCC, energy, pitch, spectrum, pace), boosted trees (the
-            competition's benchmark, where it reached about 0.6)
+text        no audio: logistic regression on n-grams of the expected text and its length
+transcript  logistic regression on the edits between Whisper's greedy transcript and the text (an
+            improved version of the competition's example)
+acoustic    boosted trees on the sound of the recording: MFCC, energy, pitch, spectrum, pace (the
+            competition's benchmark, which reached about 0.6)
 
-All but the first also use task and grade, as our models do; none uses the speaker. Hyperparameters
-(a penalty, a number of trees) are chosen inside the training rows, with whole speakers held out.
-Each fold has two files beside the models': `model_baseline_<name>_<fold>.oof.csv` and `.json`, for
-check_models.py and get_config.py. There are no weights, so infer.py cannot run a baseline.
+All but the first also use task and grade, as the models do; none uses the speaker. Hyperparameters
+(a penalty, a number of trees) are selected within the training rows, with whole speakers held out.
+Each fold has two files in the assets, `model_baseline_<name>_<fold>.oof.csv` and `.json`, which
+check_models.py reads. There are no weights, so infer.py cannot run a baseline.
 """
 
 import hashlib
@@ -83,14 +83,18 @@ def make_parser() -> cli.Parser:
     add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
     add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
     add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
-    add("--assets", type=Path, default=Path("assets"), help="folder of the folds, to write to")
-    add("--backbone", default="assets/whisper-tiny.en", help="the Whisper that transcribes")
+    add("--assets", type=Path, default=Path("assets"), help="folder to write the folds to")
+    add(
+        "--backbone",
+        default="assets/whisper-tiny.en",
+        help="Whisper that transcribes the recordings",
+    )
     add(
         "--baselines",
         nargs="+",
         choices=tuple(BASELINES),
         default=list(BASELINES),
-        help="only these baselines",
+        help="baselines to score (default: all)",
     )
     add("--n_folds", type=int, default=6, help="number of cross-validation folds")
     add(
@@ -98,13 +102,13 @@ def make_parser() -> cli.Parser:
         choices=("speaker", "expected_text", "none"),
         help="column of rows held out together (default: speaker, if there is such a column)",
     )
-    add("--limit", type=int, help="use only the first rows of the table, for a quick look")
-    add("--device", help="cpu, cuda, … (default: a GPU if available)")
+    add("--limit", type=int, help="use only the first LIMIT rows of the table")
+    add("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     add(
         "--precision",
         choices=TRAINING_PRECISIONS,
         default="auto",
-        help="of the transcriber; auto is half on a GPU, float32 on a CPU",
+        help="of the transcriber; auto: half precision on a GPU, float32 on a CPU",
     )
     return parser
 
@@ -143,7 +147,7 @@ def score_baseline(name: str, data: TrainingData, options: BaselineOptions) -> l
 
 
 def inner_group(metadata: pd.DataFrame, options: BaselineOptions) -> str:
-    """Return the column of groups that inner splits keep together."""
+    """Return the column of the groups that are not split in inner folds."""
     if options.group_by in (None, "none"):
         return group_unit(metadata)
     return str(options.group_by)
@@ -159,10 +163,10 @@ def make_metadata(
     predictions: np.ndarray,
     seconds: float,
 ) -> FoldMetadata:
-    """Return a fold's metadata: the fields of the tables, and all inputs of the predictions.
+    """Return a fold's metadata: the fields that the evaluation reads, and all inputs of the fit.
 
-    Its single epoch is the fit itself: nothing was selected on the held-out rows. `voice` belongs
-    to the references in the data's fingerprint; no baseline uses them.
+    It has a single epoch, the fit: nothing was selected on the held-out rows. `voice` is that of
+    the references in the data's fingerprint; no baseline uses it.
     """
     held_out = data.folds == fold
     labels = data.labels[held_out]

@@ -19,7 +19,7 @@ from hearback.reading.dataset import TrainingData
 
 
 def transcript_inputs(data: TrainingData, options: BaselineOptions) -> Inputs:
-    """Transcribe the recordings missing in the cache, and return the edit features of all."""
+    """Transcribe the recordings missing in the cache; return the edit features of all."""
     directory = pretrained.resolve(options.backbone, options.assets)
     transcriber = transcripts.Transcriber(
         directory, choose_device(options.device), options.precision

@@ -25,7 +25,7 @@ from hearback.engine.io import read_json, sha256_of
 from hearback.reading.dataset import TrainingData
 
 BATCH_SIZE = 16
-MAX_TOKENS = 128  # several times the longest text; beyond it, Whisper repeats itself
+MAX_TOKENS = 128  # several times the longest text; a longer transcript repeats itself
 COLUMNS = ("filename", "audio", "transcript", "seconds")
 
 
@@ -58,7 +58,7 @@ class Transcriber:
                 "python -m hearback.engine.whisper.pretrained"
             ) from None
         self.model = model.eval()
-        self.model.to(device)  # type: ignore[arg-type]  # a decorator hides the method's type
+        self.model.to(device)
         # The checkpoint's own settings define greedy search, suppressed tokens (no speech marks, no
         # sound effects) and the prompt.
         self.model.generation_config.max_length = MAX_TOKENS
@@ -88,8 +88,8 @@ class Transcriber:
 class TranscriptCache:
     """Transcripts by recording, in a CSV that is rewritten atomically after every batch.
 
-    Keys are the filename and the digest of the samples, so a changed recording is transcribed
-    again. `seconds` is the time that a transcript took.
+    Keys are the filename and a digest of the samples, so a changed recording is transcribed again.
+    `seconds` is the time that transcribing it took.
     """
 
     def __init__(self, path: Path) -> None:

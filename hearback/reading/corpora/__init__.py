@@ -1,8 +1,8 @@
 """Public corpora, and an embedded sample, in the competition's layout.
 
-`python -m hearback.reading.corpora.sample` and `….speechocean762` are commands that write a corpus.
-This module holds the parts that they share: the tables of a corpus, and the check that one corpus
-never overwrites another.
+The commands `python -m hearback.reading.corpora.sample` and `….speechocean762` write a corpus. This
+module has their shared parts: writing the tables, and the check that a corpus does not overwrite
+another one.
 """
 
 import re
@@ -29,8 +29,8 @@ def remove_tables(folder: Path, filename: re.Pattern[str]) -> None:
     """Remove the tables of an earlier build of the same corpus from `folder`.
 
     Call it before the first recording is written: a killed build must not leave tables of other
-    recordings. `filename` matches the corpus's filenames. Raises HearbackError, and removes
-    nothing, if a table lists any other file: it belongs to another corpus.
+    recordings. `filename` matches the corpus's filenames. If a table lists any other file, it
+    belongs to another corpus: HearbackError is raised and nothing is removed.
     """
     found = [path for name in TABLES if (path := folder / name).exists()]
     foreign = [path for path in found if not _lists_only(path, filename)]
@@ -44,7 +44,7 @@ def remove_tables(folder: Path, filename: re.Pattern[str]) -> None:
 
 
 def _lists_only(path: Path, filename: re.Pattern[str]) -> bool:
-    """Return whether this is a table of recordings, and `filename` matches each of them."""
+    """Return whether this is a table of recordings that all match `filename`."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError):  # pandas' parser and decoding errors are ValueErrors

@@ -5,11 +5,11 @@
 A synthetic voice (hibari) speaks word lists (`sample_items`) and is transformed into different
 learners (`sample_audio`), who differ in pitch, vocal tract, pace and room; noise and level vary by
 clip. About half of the clips contain the expected text. The rest contain another word
-(`substitute`), lack a word or a part (`omit`), or have one sound changed (`swap`): the columns
-`said` and `how` of provenance.csv. Training and test half share no learners.
+(`substitute`), lack a word or a part (`omit`), or have one sound changed (`swap`); see the columns
+`said` and `how` of provenance.csv. The training and the test half have different learners.
 
-For trying out the steps only: scores on it are no measure of scores on children. The same seed
-gives the same bytes, on the same machine and versions.
+The sample is only for trying out the steps: scores on it do not predict scores on children. The
+same seed gives the same bytes, with the same machine and versions.
 """
 
 import re
@@ -84,7 +84,7 @@ def _plan_half(
     rounds = -(-n // len(items))
     deck = [items[i] for _ in range(rounds) for i in rng.permutation(len(items))][:n]
     pairs = [(item, learners[i % len(learners)]) for i, item in enumerate(deck)]
-    # Gumbel-max trick: the largest sums of log odds and noise are drawn in proportion to the odds.
+    # Gumbel-top-k trick: the largest sums of log odds and noise are a sample weighted by the odds.
     noise = rng.gumbel(size=n)
     clips = []
     for task in TASKS:
@@ -165,7 +165,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path, help="folder to write to, such as data/")
     parser.add_argument("--n_train", type=int, default=N_TRAIN, help="number of training clips")
     parser.add_argument("--n_test", type=int, default=N_TEST, help="number of test clips")
-    parser.add_argument("--speakers", type=int, default=N_SPEAKERS, help="number of all speakers")
+    parser.add_argument(
+        "--speakers", type=int, default=N_SPEAKERS, help="number of speakers, of both halves"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     options = parser.parse_args(arguments)
     rows = build(options.data, options.n_train, options.n_test, options.speakers, options.seed)

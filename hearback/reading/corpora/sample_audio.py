@@ -1,6 +1,6 @@
-"""How the embedded sample sounds: a voice transformed into a learner, a room and noise.
+"""The audio of the embedded sample: a voice transformed into a learner's, with a room and noise.
 
-The voice is transformed with WORLD (Morise et al. 2016), by way of pyworld.
+The voice is transformed with WORLD (Morise et al. 2016), through pyworld.
 """
 
 from dataclasses import dataclass

@@ -5,8 +5,8 @@
 The corpus: 5,000 English sentences, read by 250 people whose mother tongue is Mandarin, half of
 them children; five experts scored every word (Zhang et al. 2021, arXiv 2104.01378; CC BY 4.0).
 CORPUS is a checkout of github.com/jimbozhang/speechocean762 or OpenSLR 101's archive
-(speechocean762.tar.gz). Its word scores (`accuracy` in resource/scores.json) range from 0 to 10 and
-are the five experts' median: 7 or more is at most an accent, 3 or less another word, or no word.
+(speechocean762.tar.gz). Its word scores (`accuracy` in resource/scores.json) are the median of the
+five experts, from 0 to 10: 7 or more is at most an accent, 3 or less is another word, or no word.
 
 Categories of recordings (`why` in provenance.csv; `worst` is the score of the worst word):
 

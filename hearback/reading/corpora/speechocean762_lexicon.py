@@ -3,28 +3,19 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from rapidfuzz.distance import Levenshtein
+
 from hearback.engine.data.problems import Problem, Report
 from hearback.reading.corpora.speechocean762_files import LEXICON, Corpus
 from hearback.reading.corpora.speechocean762_tables import CURE_INCOMPLETE, Utterance, read_text
-
-
-def edit_distance(first: tuple[str, ...], second: tuple[str, ...]) -> int:
-    """Return the Levenshtein distance of two sequences of phonemes."""
-    previous = list(range(len(second) + 1))
-    for i, sound in enumerate(first, 1):
-        row = [i]
-        for j, other in enumerate(second, 1):
-            row.append(min(previous[j] + 1, row[-1] + 1, previous[j - 1] + (sound != other)))
-        previous = row
-    return previous[-1]
 
 
 @dataclass
 class Lexicon:
     """The corpus's vocabulary with pronunciations.
 
-    `pronunciations` maps each word to its variants, sequences of phonemes without stress, or of
-    letters.
+    `pronunciations` maps each word to its variants: sequences of phonemes without stress, or of
+    letters if the corpus has no lexicon.
     """
 
     pronunciations: dict[str, list[tuple[str, ...]]]
@@ -33,7 +24,7 @@ class Lexicon:
     def distance(self, first: str, second: str) -> int:
         """Return the smallest edit distance between two words' variants; 0 for homophones."""
         return min(
-            edit_distance(a, b)
+            Levenshtein.distance(a, b)
             for a in self.pronunciations[first]
             for b in self.pronunciations[second]
         )
@@ -41,7 +32,7 @@ class Lexicon:
     def near(self, word: str) -> list[str]:
         """Return the most similar words without homophones, at most half of `word`'s sounds apart.
 
-        For words of one sound the limit is one. Empty if `word` is not in the lexicon.
+        Words of one sound may be one sound apart. Empty if `word` is not in the lexicon.
         """
         if word not in self._near:
             self._near[word] = self._find_near(word)
@@ -64,7 +55,7 @@ class Lexicon:
 def read_lexicon(corpus: Corpus, utterances: Iterable[Utterance], report: Report) -> Lexicon:
     """Read the pronunciations of the corpus's words.
 
-    Without resource/lexicon.txt, similarity is that of spelling, with a warning in the report.
+    Without resource/lexicon.txt, words are compared by spelling, and the report gets a warning.
     """
     words = sorted({word for each in utterances for word in each.text.split()})
     if corpus.read(LEXICON) is None:

@@ -87,7 +87,7 @@ def _look_up(
     faults: list[Fault],
     who_is: str = "",
 ) -> str:
-    """Return the key's value, or an empty string, with a fault if a non-empty table lacks it."""
+    """Return the key's value, or "" and a fault if it is missing in a table that has rows."""
     if key and table and key not in table:
         faults.append((f"{who_is}not in {path}", CURE_INCOMPLETE))
     return table.get(key, (0, ""))[1]

@@ -13,7 +13,7 @@ inference does not import this package, nor its dependencies.
 from hearback.reading.hard_negatives.generator import (
     KIND_SHARES,
     HardNegativeGenerator,
-    NoHardNegative,
+    NoHardNegativeError,
     generate_hard_negatives,
 )
 from hearback.reading.hard_negatives.pronunciation import hibari_pronounce, phonemes_only
@@ -32,7 +32,7 @@ __all__ = [
     "HardNegative",
     "HardNegativeGenerator",
     "Kind",
-    "NoHardNegative",
+    "NoHardNegativeError",
     "generate_hard_negatives",
     "hibari_pronounce",
     "phonemes_only",

@@ -20,11 +20,11 @@ from hearback.reading.voices.base import seed_of
 
 KIND_SHARES: Mapping[Kind, float] = {"substitute": 0.5, "omit": 0.25, "insert": 0.25}
 CACHE_SIZE = 1 << 16  # texts and words with cached phonemes
-_MAX_ATTEMPTS = 10  # per kind, before the next one is tried
+_MAX_ATTEMPTS = 10  # per kind, before the next kind is tried
 _CORE = re.compile(r"[^\W_](?:.*[^\W_])?")  # a word without surrounding punctuation
 
 
-class NoHardNegative(HearbackError, ValueError):  # noqa: N818  (named after the fault)
+class NoHardNegativeError(HearbackError, ValueError):
     """A text without a hard negative."""
 
 
@@ -33,9 +33,9 @@ class HardNegativeGenerator:
 
     In texts of several words, one word is replaced by a similar-sounding one, removed, or added
     ("substitute", "omit", "insert"; `KIND_SHARES`). A text of one word is replaced by a similar
-    one-word text ("neighbour"), or one sound of it is changed, dropped or added ("respell"): always
-    if it has no neighbours, else with the probability of one more neighbour. If it has no letters
-    ("3"), a word is added. A hard negative never sounds like its original.
+    one-word text ("neighbour"), or one of its sounds is changed, dropped or added ("respell"). With
+    n neighbours, respelling has a probability of 1 / (n + 1). If the text has no letters ("3"), a
+    word is added. A hard negative never sounds like its original.
 
     `pronounce` maps a text to phonemes, one character each (default: hibari's g2p). Results depend
     on the random numbers and on the set of `texts`, not on their order.
@@ -43,19 +43,19 @@ class HardNegativeGenerator:
 
     def __init__(self, texts: Iterable[str], pronounce: Callable[[str], str] | None = None) -> None:
         pronounce = pronounce or hibari_pronounce()
-        # Half of the requests are repeated, and a sentence takes a millisecond.
+        # Cached: half of the requests are repeated, and a sentence takes a millisecond.
         self._clean = functools.lru_cache(CACHE_SIZE)(lambda text: phonemes_only(pronounce(text)))
         known = [text.split() for text in texts]
         self._vocabulary = self._similar(word for words in known for word in words)
         self._singles = self._similar(words[0] for words in known if len(words) == 1)
 
     def draw(self, text: str, rng: np.random.Generator) -> HardNegative:
-        """Return a random hard negative of `text`, known or not. Raises NoHardNegative."""
+        """Return a random hard negative of `text`, known or not. Raises NoHardNegativeError."""
         words = text.split()
         spoken = [at for at, word in enumerate(words) if self._phonemes(word)]
         if spoken:
             original = self._clean(text)
-            make = {
+            draw_by_kind = {
                 "substitute": self._substitute,
                 "omit": self._omit,
                 "insert": self._insert,
@@ -64,16 +64,18 @@ class HardNegativeGenerator:
             }
             for kind in self._kinds(words, spoken, rng):
                 for _ in range(_MAX_ATTEMPTS):
-                    negative = make[kind](words, spoken, rng)
+                    negative = draw_by_kind[kind](words, spoken, rng)
                     # "read" may sound like "red", depending on its neighbours.
                     if negative is not None and self._clean(negative.text) != original:
                         return negative
-        raise NoHardNegative(f"no hard negative of {text!r}: it has no word that could be changed")
+        raise NoHardNegativeError(
+            f"no hard negative of {text!r}: it has no word that could be changed"
+        )
 
-    def several(self, text: str, n: int, rng: np.random.Generator) -> tuple[HardNegative, ...]:
+    def draw_several(self, text: str, n: int, rng: np.random.Generator) -> tuple[HardNegative, ...]:
         """Return up to `n` hard negatives of `text` that sound different.
 
-        A larger `n` only appends to the result. Empty where `draw` raises.
+        A larger `n` only appends to the result. Empty if `draw` raises.
         """
         found: dict[str, HardNegative] = {}
         for _ in range(_MAX_ATTEMPTS * n):
@@ -81,7 +83,7 @@ class HardNegativeGenerator:
                 break
             try:
                 negative = self.draw(text, rng)
-            except NoHardNegative:
+            except NoHardNegativeError:
                 break
             found.setdefault(self._clean(negative.text), negative)
         return tuple(found.values())
@@ -145,7 +147,7 @@ class HardNegativeGenerator:
             distance = Levenshtein.distance(phonemes, self._phonemes(spelling))
             if distance == 1:
                 return _replace(words, at, spelling, "respell")
-            if distance > 1 and fallback is None:  # e.g. a vowel that changes the one before it
+            if distance > 1 and fallback is None:  # e.g. a vowel that changes the vowel before it
                 fallback = _replace(words, at, spelling, "respell")
         return fallback
 
@@ -180,7 +182,7 @@ def generate_hard_negatives(
     known = sorted(set(texts))
     generator = HardNegativeGenerator(known, pronounce)
     return {
-        text: generator.several(text, n, np.random.default_rng([seed, seed_of(text)]))
+        text: generator.draw_several(text, n, np.random.default_rng([seed, seed_of(text)]))
         for text in known
     }
 

@@ -1,4 +1,4 @@
-"""How texts sound: phonemes by hibari's grapheme-to-phoneme rules, and similar-sounding words."""
+"""Pronunciations by hibari's grapheme-to-phoneme rules, and similar-sounding words."""
 
 import functools
 import importlib
@@ -11,11 +11,11 @@ from rapidfuzz.process import cdist
 
 from hearback.engine.errors import HearbackError
 
-MAX_DISTANCE = 0.5  # beyond it, with more than half of its phonemes changed, a word is not similar
-N_NEAREST = 20  # similar words to choose from, plus those as near as the last
-TEMPERATURE = 0.1  # 0.1 farther makes a word 1/e as likely
+MAX_DISTANCE = 0.5  # normalized: at most half of the phonemes of a similar word are changed
+N_NEAREST = 20  # number of similar words to choose from, plus ties with the last
+TEMPERATURE = 0.1  # of the softmax over negative distances
 
-# Stress and length are no phonemes; a flap is a t; reduced vowels are merged.
+# Drop stress and length; map a flap to t; merge reduced vowels.
 _NORMALIZED = str.maketrans(
     {"ˈ": None, "ˌ": None, "ː": None, "T": "t", "ᵊ": "ə", "ɐ": "ə", "ᵻ": "ɪ"}
 )

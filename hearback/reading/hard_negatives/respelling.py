@@ -1,4 +1,4 @@
-"""Respell a word so that one of its sounds is changed, dropped or added."""
+"""Spellings of a word with one sound changed, dropped or added."""
 
 import re
 from collections.abc import Iterator, Sequence

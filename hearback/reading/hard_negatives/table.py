@@ -1,4 +1,4 @@
-"""A hard negative, and the table of them beside the references.
+"""Hard negatives, and their table in the folder of the references.
 
 tts_data/hard_negatives.csv
   text, hard_negative, kind, wrong (positions, space-separated), gap (empty for none)
@@ -56,7 +56,7 @@ def read_hard_negatives(folder: Path) -> dict[str, tuple[HardNegative, ...]]:
     Raises HearbackError, with the cure, if the table is missing or damaged.
     """
     path = folder / TABLE
-    cure = f"`python preprocess.py --tts_data {folder} --hard_negatives 2` makes it"
+    cure = f"`python preprocess.py --tts_data {folder} --hard_negatives 2` writes it"
     if not path.is_file():
         raise HearbackError(f"{path}: no hard negatives there; {cure}")
     found: dict[str, list[HardNegative]] = {}

@@ -13,7 +13,7 @@ from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import window_samples
 
 # Seconds of windows in a batch, by device type. A CPU is fastest while a batch's frames stay in its
-# cache; a GPU needs more of them to be busy.
+# cache; a GPU needs larger batches to be fully used.
 BATCH_SECONDS = {"cpu": 32.0, "cuda": 512.0}
 
 
@@ -47,8 +47,8 @@ def plan_batches(
 ) -> list[PlannedBatch]:
     """Return batches of at most `seconds` of windows, each of at least one clip, longest first.
 
-    Longest first, so that a batch that does not fit in memory fails at once and the last batches
-    are short. Clips of one text are adjacent: a batch encodes each reference once.
+    With the longest first, a batch that does not fit in memory fails at once, and the last batches
+    are short. Clips of one text are adjacent, because a batch encodes each reference once.
     """
     source = source.with_speeds(recipe.speed_by_grade)
     by_window: dict[int, list[int]] = {}

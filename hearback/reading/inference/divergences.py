@@ -3,10 +3,10 @@
     divergences.csv
       filename, position, word, start, end, cost, diverges
 
-One line for each word of each text: its place in the recording, in seconds, according to the
-alignment, the mean cosine distance there (0 to 2), and `diverges`, 1 for the word with the largest
-distance. It helps to explain a surprising score. docs/results/aligned_comparison.md reports how
-often that word is the wrong one.
+One line for each word of each text: its start and end in the recording, in seconds, according to
+the alignment; `cost`, the mean cosine distance there (0 to 2); and `diverges`, 1 for the word with
+the largest distance. The table helps to explain a surprising score. How often that word is the
+wrong one: docs/results/aligned_comparison.md.
 """
 
 from collections.abc import Sequence
@@ -35,14 +35,14 @@ COLUMNS = ["filename", "position", "word", "start", "end", "cost", "diverges"]
 def choose_fold(config: EnsembleConfig, assets: Path) -> FoldFiles:
     """Return the first fold of the ensemble's aligned model with the largest weight.
 
-    Raises HearbackError where the ensemble has no aligned model.
+    Raises HearbackError if the ensemble has no aligned model.
     """
     for model in sorted(config.models, key=lambda model: -model.weight):
         files = FoldFiles(assets, model.name, model.folds[0])
         if read_fold_metadata(files)["recipe"]["pair"] == "aligned":
             return files
     raise HearbackError(
-        "none of the ensemble's models is an aligned one; --divergences needs one: "
+        "the ensemble has no aligned model, which --divergences needs: "
         "python train.py --models modelali, then python get_config.py"
     )
 

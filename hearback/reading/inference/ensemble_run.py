@@ -11,7 +11,7 @@ import torch
 from hearback.engine.ensemble.budget import show_duration
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.batch_plan import PlannedBatch, batch_seconds, plan_batches
-from hearback.reading.inference.folds import EnsembleFold, read_folds
+from hearback.reading.inference.folds import EnsembleFold, name_folds, read_folds
 from hearback.reading.inference.memory import memory_for_models
 from hearback.reading.inference.model_group import describe_group, load_model_groups
 from hearback.reading.inference.predict import Predictions, count_positions, score_with_words
@@ -28,9 +28,10 @@ Plans = dict[tuple[Any, ...], list[PlannedBatch]]  # by the folds' input format
 class EnsembleRun:
     """The result of `predict_ensemble`.
 
-    `config` is the ensemble of the finished folds, None where no fold was finished in time.
-    `is_scored`, (rows,) bool, is the mask of clips with scores: all, or those that the first fold
-    reached. `left_out` are lines about folds that were not run or not used, with the reason.
+    `config` is the ensemble of the finished folds; None if no fold was finished in time.
+    `is_scored`, (rows,) bool, is the mask of clips with scores: all clips, or those that the
+    unfinished first fold scored. `left_out` has lines about folds that were not run or not used,
+    with the reason.
     """
 
     config: EnsembleConfig | None
@@ -53,10 +54,10 @@ def predict_ensemble(
 ) -> EnsembleRun:
     """Score all clips with the ensemble's folds, or with those that fit before the deadline.
 
-    A model's scores are the mean of its folds'. Word log-odds are the mean over the models that
-    score words, by weight. `grades` are those of the metadata, (rows,). Folds of one input format
-    share a pass over the data, as many as fit in half of the device's free memory or in
-    `memory_gb`. With `torch.int8` as `dtype`, matrix products are quantized.
+    A model's scores are the mean of its folds' scores. Word log-odds are the weighted mean over the
+    models that score words. `grades` are those of the metadata, (rows,). Folds of one input format
+    share a pass over the data, as many as fit in `memory_gb` (default: half of the device's free
+    memory). With `torch.int8` as `dtype`, matrix products are quantized.
     """
     deadline = deadline or Deadline()
     rows = np.arange(len(source))
@@ -110,7 +111,7 @@ def _combine(
     folds: list[EnsembleFold],
     grades: np.ndarray,
 ) -> EnsembleRun:
-    """Return the scores of the finished folds, or of the first one as far as it came."""
+    """Return the scores of the finished folds; without any, those of the unfinished first fold."""
     if combined := sums.combine(grades):
         finished, predictions = combined
         is_scored = np.ones(len(grades), bool)
@@ -134,17 +135,12 @@ def _describe_left_out(
         done = [fold for fold in of_model if fold in schedule.done]
         if done and finished and model.name not in used:
             yield (
-                f"{_name(done)}: run but not used: no fallback combines it with the other models "
-                "that were run"
+                f"{name_folds(done)}: run but not used: no fallback combines it with the other "
+                "models that were run"
             )
         shares = {f: schedule.stopped.get(f, 0.0) for f in of_model if f not in done}
         for share in sorted(set(shares.values()), key=lambda share: (share == 0, share)):
             stopped = [fold for fold in shares if shares[fold] == share]
             reason = f"stopped at {share:.0%} of the clips" if share else "not run"
-            seconds = show_duration(schedule.seconds_per_fold[number])
-            yield f"{_name(stopped)}: {reason}, for lack of time; a fold takes about {seconds} here"
-
-
-def _name(folds: list[EnsembleFold]) -> str:
-    numbers = [str(fold.files.fold) for fold in folds]
-    return f"{folds[0].files.model} fold{'s' * (len(folds) > 1)} {' '.join(numbers)}"
+            duration = f"a fold takes about {show_duration(schedule.seconds_per_fold[number])} here"
+            yield f"{name_folds(stopped)}: {reason}, for lack of time; {duration}"

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hearback.engine.training.fold_files import FoldFiles, TrainedFold
+from hearback.engine.training.fold_files import FoldFiles, TrainedFold, shared_files
 from hearback.engine.whisper.encoder import EncoderConfig
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.models.load import read_runnable_metadata
@@ -21,7 +21,7 @@ class EnsembleFold(TrainedFold):
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe that it was trained by."""
+        """The recipe that it was trained with."""
         return Recipe.from_dict(self.metadata["recipe"])
 
     @cached_property
@@ -31,25 +31,23 @@ class EnsembleFold(TrainedFold):
 
     @cached_property
     def input_format(self) -> tuple[Any, ...]:
-        """All that its input batches depend on: folds of one format can share them."""
+        """Everything that its input batches depend on: folds of one format can share them."""
         recipe = self.recipe
-        tokenizer, embedder = self.metadata["tokenizer"], self.metadata.get("text_embedder")
         return (
             recipe.pair,
             recipe.window,
             recipe.window_step_seconds,
             recipe.speed_by_grade,
             self.encoder_config.num_mel_bins,
-            tokenizer and tokenizer["sha256"],
-            embedder and embedder["sha256"],
+            *sorted((key, file.sha256) for key, file in shared_files(self.metadata).items()),
         )
 
     @property
     def n_shareable(self) -> int:
-        """Number of encoder stages, from the first, that training left equal to the backbone's.
+        """Number of encoder stages, from the first, that training left unchanged.
 
-        Trained stages are unique. Looking for equal ones would hash all weights of a large encoder,
-        which takes seconds.
+        Trained stages are unique, so they are not compared: hashing all weights of a large encoder
+        takes seconds.
         """
         n_layers = self.encoder_config.encoder_layers
         n_frozen = round(self.recipe.frozen_share * n_layers)
@@ -60,7 +58,7 @@ class EnsembleFold(TrainedFold):
 
 
 def read_folds(config: EnsembleConfig, assets: Path) -> list[EnsembleFold]:
-    """Return all folds that the ensemble runs; HearbackError where one cannot be run."""
+    """Return all folds that the ensemble runs; HearbackError if one of them cannot run."""
     folds = []
     for number, model in enumerate(config.models_to_run):
         for fold in model.folds:
@@ -70,8 +68,11 @@ def read_folds(config: EnsembleConfig, assets: Path) -> list[EnsembleFold]:
 
 
 def name_folds(folds: Sequence[EnsembleFold]) -> str:
-    """Return folds by model, such as "model1m fold 0 2, modeltok fold 0"."""
+    """Return the folds by model, such as "model1m folds 0 2, modeltok fold 0"."""
     by_model: dict[str, list[str]] = {}
     for fold in folds:
         by_model.setdefault(fold.files.model, []).append(str(fold.files.fold))
-    return ", ".join(f"{model} fold {' '.join(numbers)}" for model, numbers in by_model.items())
+    return ", ".join(
+        f"{model} {'fold' if len(numbers) == 1 else 'folds'} {' '.join(numbers)}"
+        for model, numbers in by_model.items()
+    )

@@ -1,4 +1,4 @@
-"""How much memory loaded models may use."""
+"""The memory budget for loaded models."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ _MEMORY = Path("/proc/meminfo")
 def memory_for_models(device: torch.device, memory_gb: float | None) -> float:
     """Return the memory budget for loaded models, in bytes; by default half of the free memory.
 
-    Raises HearbackError where the free memory is unknown or `memory_gb` is not positive.
+    Raises HearbackError if the free memory is unknown or `memory_gb` is not positive.
     """
     if memory_gb is not None:
         if not memory_gb > 0:
@@ -29,7 +29,7 @@ def memory_for_models(device: torch.device, memory_gb: float | None) -> float:
 
 
 def _free_memory() -> float:
-    """Return the free main memory in bytes, or the total where only that is known."""
+    """Return the free main memory in bytes, or the total if only that is known."""
     if not _MEMORY.exists():  # not Linux
         if not hasattr(os, "sysconf"):
             raise HearbackError("the size of the memory is unknown on this system: set --memory_gb")

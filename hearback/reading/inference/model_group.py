@@ -1,7 +1,7 @@
 """Models of one input format that run side by side: one pass over the data for all of them.
 
 Each clip is loaded, batched and turned into a spectrogram once. Identical lower encoder layers are
-held and computed once, too.
+also stored and computed once.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -30,11 +30,11 @@ ScoreFn = Callable[[Scorer, Batch], Tensor]
 
 @dataclass(frozen=True)
 class BatchValues:
-    """What `ModelGroup.run` yields for a batch.
+    """The scores of a batch, as `ModelGroup.run` yields them.
 
     `indices` are the clips' positions among the rows, `values` map a model's number to (clips, …)
     float64. `cost` is the encoders' work for the batch, in multiply-adds; `share_done` is the share
-    of the whole pass that is done after it, exactly 1 at the end.
+    of the pass that is done after this batch, exactly 1 at the end.
     """
 
     indices: list[int]
@@ -59,7 +59,7 @@ class ModelGroup:
         self.shared_layers.add(model.encoder, digests)
 
     def drop(self, numbers: Collection[int]) -> None:
-        """Leave out some models from the next batch on; the numbers of the rest stay."""
+        """Skip some models from the next batch on; the numbers of the remaining ones stay."""
         self.shared_layers.remove(numbers)
         self._active.difference_update(numbers)
 
@@ -70,7 +70,7 @@ class ModelGroup:
         self._active.clear()
 
     def n_bytes(self, extra: Scorer | None = None) -> int:
-        """Return the bytes of the models' weights, and of one `extra` model's; shared ones once."""
+        """Return the bytes of all weights, also of an `extra` model; shared ones count once."""
         return _n_bytes([*self.models, *([extra] if extra else [])])
 
     def run(

@@ -1,6 +1,6 @@
 """Predictions of one model: probabilities of clips, and log-odds of words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,23 +22,11 @@ class Predictions:
 
     `clips` are the probabilities that the learner said the text, (rows,) float64. `words` are the
     log-odds of the texts' words, (rows, positions, 2), laid out as in `hearback.reading.words`;
-    None where the model scores no words.
+    None if the model scores no words.
     """
 
     clips: np.ndarray
     words: np.ndarray | None
-
-    def as_tensors(self) -> dict[str, Tensor]:
-        """Return the predictions as tensors by name, for a checkpoint."""
-        words = {} if self.words is None else {"predictions.words": torch.from_numpy(self.words)}
-        return {"predictions.clips": torch.from_numpy(self.clips), **words}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Predictions":
-        """Return the predictions from `as_tensors`; further tensors are ignored."""
-        words = tensors.get("predictions.words")
-        clips = tensors["predictions.clips"].numpy()
-        return cls(clips, None if words is None else words.numpy())
 
 
 def predict(
@@ -83,7 +71,7 @@ def collect(
     """Return `score_fn` of each row's clip with its own text, (rows, …) float64.
 
     `score_fn` maps the model and a batch to (batch, …). Every clip has a window of its own length,
-    so its values depend neither on the rest of its batch nor on its place in the table. The model
+    so its values depend neither on its batch nor on its position in the table. The model
     is moved to the device and set to evaluation mode.
     """
     group = ModelGroup(device, dtype)
@@ -106,7 +94,7 @@ def count_positions(source: PairSource, rows: Sequence[int] | np.ndarray) -> int
 def score_with_words(n_positions: int) -> ScoreFn:
     """Return a function from batches to clip probabilities and, flattened, word log-odds.
 
-    Its values are (batch, 1 + 2 n_positions), or (batch, 1) where the model scores no words.
+    Its values are (batch, 1 + 2 n_positions), or (batch, 1) if the model scores no words.
     """
 
     def score(model: Scorer, batch: Batch) -> Tensor:

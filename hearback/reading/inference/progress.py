@@ -11,8 +11,8 @@ ESTIMATE_AFTER_SECONDS = 60.0
 class Progress:
     """A bar that counts scores, and an estimate of the time left, printed once after a minute.
 
-    The estimate is based on `cost`, in any unit of the caller's: long windows come first, so an
-    estimate by the number of clips would be too long.
+    The estimate is based on `cost`, in any unit: long windows come first, so an estimate by the
+    number of clips would be too long.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Progress:
 
 
 def estimate(seconds: float, share: float) -> str:
-    """Return a line on the time left, when a `share` of the whole took so many seconds."""
+    """Return a line with the time left, after `seconds` for a `share` of the work."""
     left = seconds * (1 - share) / share
     if left < 90:
         about = f"{left:.0f} s"

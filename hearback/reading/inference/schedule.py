@@ -2,14 +2,14 @@
 
 Without a limit all folds run, those of one input format side by side.
 
-Within a limit the order is: first the one fold that gains most per second, so that a complete
+Within a limit the order is: first the single fold that gains most per second, so that a complete
 submission exists as early as possible; then the first folds of the other models that fit; then
 further folds. A fold counts only if it has scored all clips, so that every clip has scores of the
-same folds. When time runs short during a pass, the folds worth least stop and the rest continue.
+same folds. When time runs short during a pass, the least valuable folds stop and the rest continue.
 
-The duration of a fold is what training measured, until the model has run here. Models that have not
-run yet are scaled by the ratio of the durations here and in training of those that have. Which
-folds are worth running is decided by `hearback.engine.ensemble.budget.plan_remaining`.
+A fold is expected to take as long as its model took here. If the model has not run yet, that is the
+duration that training measured, scaled by the ratio of both durations over the models that have
+run. `hearback.engine.ensemble.budget.plan_remaining` decides which folds are worth running.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,10 +32,11 @@ MIN_SECONDS = 1e-6  # of a fold: a coarse clock may measure zero
 
 @dataclass
 class _Pass:
-    """The pass under way: the folds that run side by side, and their speed.
+    """The current pass over the data: the folds that run side by side, and their speed.
 
-    `expected` are the seconds that each running fold should take for all clips. `rate` is how many
-    seconds have passed per expected second; `share_done` is of the pass's work.
+    `expected` are the seconds that each running fold is expected to take for all clips. `rate` is
+    the number of seconds that have passed per expected second; `share_done` is the share of the
+    pass's work that is done.
     """
 
     expected: dict[EnsembleFold, float]
@@ -56,8 +57,9 @@ class _Pass:
 class FoldSchedule:
     """Decides during inference which folds of the ensemble run until the deadline.
 
-    The caller loops over `next_folds`, loads those that `still_planned` yields, and for each pass
-    over the data calls `start`, `update` after every batch, and `finish`.
+    The caller repeats `next_folds` until it is empty, and loads the folds that `still_planned`
+    yields. For each pass over the data it calls `start`, then `update` after every batch, then
+    `finish`.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class FoldSchedule:
     ) -> None:
         """Prepare to run `folds` on `n_rows` clips.
 
-        Raises HearbackError where the deadline is finite and the configuration lacks durations or
+        Raises HearbackError if the deadline is finite and the configuration lacks durations or
         fallbacks.
         """
         if not deadline.is_infinite:
@@ -90,11 +92,11 @@ class FoldSchedule:
         self._load_started = 0.0
         self._is_over = False
         self.done: set[EnsembleFold] = set()
-        # Folds that will not run (again), by the share of the clips that they had scored.
+        # Folds that will not run (again), with the share of the clips that they had scored.
         self.stopped: dict[EnsembleFold, float] = {}
 
     def next_folds(self) -> list[EnsembleFold]:
-        """Return the folds to run next, all of one input format; empty where nothing more fits."""
+        """Return the folds to run next, all of one input format; empty if nothing more fits."""
         self._load_started = self._deadline.clock()
         if self._deadline.is_infinite:
             waiting = self._waiting()
@@ -144,9 +146,9 @@ class FoldSchedule:
             return []
         if self._deadline.left() <= batch_seconds:  # the next batch would be late
             self._planned.difference_update(running.expected)
-            self._is_over = not self.done
+            self._is_over = not self.done  # even the first fold was too slow
         elif not self.done or share_done < MIN_SHARE_TO_REVISE:
-            return []  # without the first fold there is no ensemble: it runs while there is time
+            return []  # the first fold runs to the end if it can: without it there is no ensemble
         else:
             self._revise()
         stopping = [fold for fold in running.expected if fold not in self._planned]
@@ -208,7 +210,7 @@ class FoldSchedule:
         return {f for folds, n in zip(by_model, n_folds, strict=True) for f in folds[:n]}
 
     def _gain_rate(self, fold: EnsembleFold) -> float:
-        """Return how much the fold's model alone gains on the base rate, in nats per second."""
+        """Return the gain of the fold's model alone over the base rate, in nats per second."""
         base_loss = float(entr(self._base_rate) + entr(1 - self._base_rate))
         for weights, loss in self._ensembles:
             if np.flatnonzero(weights).tolist() == [fold.model]:

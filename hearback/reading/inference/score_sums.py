@@ -1,4 +1,4 @@
-"""Scores of many folds added up to those of the ensemble."""
+"""Sum the scores of the folds into those of the ensemble."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from hearback.reading.inference.predict import Predictions
 class ScoreSums:
     """Sums over each model's folds of clip probabilities and word log-odds.
 
-    A fold's scores are kept apart until the fold is finished, as an unfinished one does not count.
+    A fold's scores are added only when it has scored all clips.
     """
 
     def __init__(self, config: EnsembleConfig, n_rows: int, n_positions: int) -> None:
@@ -25,7 +25,7 @@ class ScoreSums:
         self._words: dict[str, np.ndarray] = {}
         calibrations = [config.words, *(fallback.words for fallback in config.fallbacks)]
         self._scores_words = any(calibration is not None for calibration in calibrations)
-        # The last fold that was dropped, and its clips' scores, (rows,), NaN where it has none.
+        # The fold that was dropped last, and its scores, (rows,); NaN for clips without a score.
         self._dropped: tuple[EnsembleFold, np.ndarray] | None = None
 
     def add(self, fold: EnsembleFold, indices: list[int], values: np.ndarray) -> None:
@@ -42,7 +42,7 @@ class ScoreSums:
             self._dropped = fold, self._running.pop(fold)[:, 0]
 
     def finish(self, folds: Iterable[EnsembleFold]) -> None:
-        """Count folds that have scored all clips."""
+        """Add the scores of folds that have scored all clips."""
         for fold in folds:
             model = fold.files.model
             self._folds[model].append(fold.files.fold)
@@ -57,7 +57,7 @@ class ScoreSums:
 
         `grades` are those of the metadata, (rows,).
         """
-        config = self._config.of_those_run(self._folds)
+        config = self._config.restrict_to(self._folds)
         if config is None:
             return None
         means = [self._clips[model.name] / len(model.folds) for model in config.models_to_run]
@@ -83,7 +83,7 @@ class ScoreSums:
         if self._dropped is None:
             return clips
         fold, scores = self._dropped
-        config = self._config.of_those_run({fold.files.model: [fold.files.fold]})
+        config = self._config.restrict_to({fold.files.model: [fold.files.fold]})
         if config is not None:
             is_scored = ~np.isnan(scores)
             clips[is_scored] = config.predict(scores[None, is_scored], grades[is_scored])

@@ -1,4 +1,4 @@
-"""The test recordings: which rows the submission needs, and which of them can be scored."""
+"""The test data: the rows that the submission needs, and those that can be scored."""
 
 import contextlib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hearback.engine.errors import HearbackError
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References, missing_texts
-from hearback.reading.render import UnrenderedTexts, VoiceMismatch, render_missing
+from hearback.reading.render import UnrenderedTextsError, VoiceMismatchError, render_missing
 from hearback.reading.tables import metadata_path, read_metadata, read_submission_format
 from hearback.reading.voices import reopen_voice
 
@@ -44,8 +44,8 @@ def read_scoring_data(
 ) -> ScoringData:
     """Read the test tables, decode the recordings and render missing references.
 
-    Rows that cannot be scored go into the report. Raises BadInput for a table that cannot be read,
-    and HearbackError for references in another voice than the ensemble's.
+    Rows that cannot be scored are added to the report. Raises BadInput if a table cannot be read,
+    and HearbackError if the references are in another voice than the ensemble's.
     """
     path = metadata_path(data, "test")
     metadata = read_metadata(path, report)
@@ -68,31 +68,28 @@ def read_scoring_data(
 def _prepare_references(
     metadata: pd.DataFrame, folder: Path, config: EnsembleConfig, path: Path, report: Report
 ) -> References:
-    """Render missing references in the ensemble's voice; report rows whose text has none then."""
+    """Render missing references in the ensemble's voice; report rows that remain without one."""
     texts = metadata["expected_text"][metadata["expected_text"] != ""]
     failures: dict[str, str] = {}
     if missing := missing_texts(texts, folder):
         try:
             with contextlib.closing(reopen_voice(config.voice)) as voice:
                 render_missing(missing, voice, folder)
-        except VoiceMismatch:
+        except VoiceMismatchError:
             raise
-        except UnrenderedTexts as error:
+        except UnrenderedTextsError as error:
             failures = dict(error.failures)
-        except (
-            HearbackError,
-            OSError,
-        ) as error:  # voice not installed; read-only folder
+        except (HearbackError, OSError) as error:  # voice not installed; read-only folder
             failures = dict.fromkeys(missing_texts(missing, folder), str(error))
     for row in metadata[metadata["expected_text"].isin(failures)].to_dict("records"):
         text = row["expected_text"]
         what = f"no reference speech for {text!r}: {failures[text]}"
-        cure = "render it before, with python preprocess.py"
+        cure = "render it first, with python preprocess.py"
         report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"]))
     references = References(folder)
     if references.voice != config.voice:
         raise HearbackError(
             f"{folder}: its voice is {references.voice}; the ensemble was trained with "
-            f"{config.voice}. Render with that one, into another folder"
+            f"{config.voice}. Render with that voice into another folder"
         )
     return references

@@ -1,4 +1,4 @@
-"""From `model_configs.json` to `submission.csv`, with only the packages of a runtime."""
+"""From `model_configs.json` to `submission.csv`, with only the packages of the runtime."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ FOLDS = "submission_folds.json"
 class InferenceOptions:
     """The options of `infer.py`.
 
-    `memory_gb` is the memory budget for loaded models, in GB (None: half of what is free).
+    `memory_gb` is the memory budget for loaded models, in GB (None: half of the free memory).
     `words` and `divergences` are files for the word scores and divergences (None: not written).
     `time_limit` is in seconds from the start of the process (None: no limit).
     """
@@ -54,14 +54,14 @@ def write_submission(options: InferenceOptions) -> None:
     A row that cannot be scored gets the training base rate of its task and is listed in a warning
     and in `submission_problems.csv` beside the submission. With `options.time_limit`, folds that do
     not fit are left out and listed there too; `submission_folds.json` is the configuration of the
-    folds that were run, which as --config gives the same scores without a limit.
+    folds that were run. Passed as --config, it gives the same scores without a limit.
 
-    Raises HearbackError or BadInput for what concerns all rows: no table, no configuration, no
-    weights, another voice.
+    Raises HearbackError or BadInput for problems of all rows: a missing table, configuration or
+    weights, or another voice.
     """
     config = EnsembleConfig.load(options.config)
     _check_options(options, config)
-    aligned = None if options.divergences is None else choose_fold(config, options.assets)
+    aligned_fold = None if options.divergences is None else choose_fold(config, options.assets)
     device = choose_device(options.device)
     dtype = compute_dtype(device, options.precision)
     report = Report()
@@ -73,13 +73,13 @@ def write_submission(options: InferenceOptions) -> None:
     scored = _write_scores(options.submission, config, run, data)
     if options.words is not None:
         _write_word_scores(options.words, run.config or config, run, data, scored)
-    if options.divergences is not None and aligned is not None:
-        write_divergences(options.divergences, aligned, data.source, scored, device)
+    if options.divergences is not None and aligned_fold is not None:
+        write_divergences(options.divergences, aligned_fold, data.source, scored, device)
     write_problems(report, options.submission)
 
 
 def _check_options(options: InferenceOptions, config: EnsembleConfig) -> None:
-    """Raise HearbackError for options that the ensemble or each other rule out."""
+    """Raise HearbackError for options that conflict with the ensemble or with each other."""
     if options.words is not None and config.words is None:
         raise HearbackError(
             f"{options.config}: none of its models scores words; --words needs a token scorer: "
@@ -87,8 +87,8 @@ def _check_options(options: InferenceOptions, config: EnsembleConfig) -> None:
         )
     if options.divergences is not None and options.time_limit is not None:
         raise HearbackError(
-            "--divergences takes a pass of its own after the scores, which --time_limit does not "
-            "count: run it again without the limit"
+            "--divergences needs another pass after the scores, which --time_limit does not "
+            "include: run it without the limit"
         )
 
 
@@ -100,7 +100,7 @@ def _score(
     dtype: torch.dtype,
 ) -> EnsembleRun:
     """Score the usable rows with the ensemble, within the time limit if there is one."""
-    limit = options.time_limit if len(data.source) else None
+    limit = options.time_limit if len(data.source) else None  # no clips, nothing to schedule
     return predict_ensemble(
         config,
         data.source,
@@ -176,7 +176,7 @@ def _write_word_scores(
     words = run.predictions.words
     n_missing = len(data.order) - len(scored)
     if scored and words is None:
-        path.unlink(missing_ok=True)  # one of an earlier run would mislead
+        path.unlink(missing_ok=True)  # delete the file of an earlier run: it has other scores
         print(f"{path} is NOT WRITTEN: no time was left for a model that scores words")
     else:
         assert config.words is not None

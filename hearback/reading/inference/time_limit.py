@@ -1,4 +1,4 @@
-"""The time limit of inference: how many seconds are left for scoring.
+"""The time limit of inference: the seconds that are left for scoring.
 
 A limit counts from the start of the process, so that imports, decoding and rendering count too.
 """
@@ -12,17 +12,17 @@ from pathlib import Path
 from hearback.engine.errors import HearbackError
 from hearback.reading.ensemble import EnsembleConfig
 
-# Reserved for what follows the scores: writing tables and ending the process.
+# Reserved for the time after scoring: writing tables and ending the process.
 MARGIN_SECONDS = 2.0
 MARGIN_SHARE = 0.02  # of the limit
-MARGIN_OF_START = 0.1  # of the time before scoring: a machine that was slow then is slow afterwards
+MARGIN_OF_START = 0.1  # of the time before scoring: a slow start suggests a slow end
 _STAT = Path("/proc/self/stat")
 _START_TICKS_FIELD = 19  # of those after the process's name (man 5 proc)
 _imported = time.monotonic()
 
 
 def seconds_since_start() -> float:
-    """Return the age of this process in seconds; since import where the system lacks it."""
+    """Return the age of this process in seconds; if unknown, the time since this import."""
     since_import = time.monotonic() - _imported
     if not (_STAT.exists() and hasattr(time, "CLOCK_BOOTTIME")):
         return since_import
@@ -37,7 +37,7 @@ class Deadline:
     def __init__(
         self, limit: float = inf, clock: Callable[[], float] = seconds_since_start
     ) -> None:
-        """Create it when scoring begins; `clock` returns the seconds since the process started."""
+        """Start scoring; `clock` returns the seconds since the process started."""
         self.clock = clock
         margin = MARGIN_SECONDS + MARGIN_SHARE * limit + MARGIN_OF_START * clock()
         self._end = inf if isinf(limit) else limit - margin
@@ -53,9 +53,9 @@ class Deadline:
 
 
 def check_can_schedule(config: EnsembleConfig) -> None:
-    """Raise HearbackError where the configuration lacks what scheduling within a limit needs.
+    """Raise HearbackError if the configuration is incomplete for scheduling within a limit.
 
-    That is the seconds per clip of each model, and fallbacks where there are several models.
+    Required are the seconds per clip of each model and, with several models, fallbacks.
     """
     models = config.models_to_run
     is_timed = all(model.seconds_per_clip for model in models)

@@ -1,10 +1,10 @@
 """Align two sequences of frames by dynamic time warping, and describe the path.
 
 Dynamic time warping (DTW; Sakoe & Chiba, "Dynamic programming algorithm optimization for spoken
-word recognition", IEEE Trans. ASSP 26, 1978) matches each frame of the learner to one of the
-reference. A replaced word is a stretch of high cost; an omitted one, a stretch of the reference
-matched to a few frames of the learner; an inserted one, the reverse. The features of a path follow
-Lee & Glass, "A comparison-based approach to mispronunciation detection", SLT 2012.
+word recognition", IEEE Trans. ASSP 26, 1978) matches each frame of the learner to a frame of the
+reference. A replaced word has a high cost. Where a word is omitted, many frames of the reference
+match a few frames of the learner; where a word is inserted, the reverse. The features of a path
+follow Lee & Glass, "A comparison-based approach to mispronunciation detection", SLT 2012.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hearback.engine.whisper.encoder import FRAMES_PER_SECOND, SAMPLES_PER_FRAME
 
-DIAGONAL_WEIGHT = 2.0  # a step in both directions counts twice (Sakoe & Chiba's symmetric form)
+DIAGONAL_WEIGHT = 2.0  # a diagonal step counts twice (Sakoe & Chiba's symmetric form)
 SPEED_FRAMES = (8, 15, 30)  # spans, in frames, over which the local speed is measured
 SILENCE_DB = -40.0  # relative to the reference's loudest frame: quieter frames are silence
 
@@ -65,19 +65,6 @@ class AlignmentPath:
         last = np.searchsorted(self.reference, int(np.ceil(end * FRAMES_PER_SECOND)))
         frames = self.learner[min(first, len(self.learner) - 1) : max(last, first + 1)]
         return frames[0] / FRAMES_PER_SECOND, (frames[-1] + 1) / FRAMES_PER_SECOND
-
-    def divergence(self, seconds: float = 0.3) -> tuple[float, float]:
-        """Find the interval with the highest mean cost, `seconds` long in the reference.
-
-        Returns:
-            Its start, in seconds of the reference and of the learner.
-        """
-        counts = np.bincount(self.reference)
-        costs = np.bincount(self.reference, self.costs) / counts
-        width = min(len(costs), max(1, round(seconds * FRAMES_PER_SECOND)))
-        start = int(np.convolve(costs, np.ones(width) / width, "valid").argmax())
-        learner = int(self.learner[np.searchsorted(self.reference, start)])
-        return start / FRAMES_PER_SECOND, learner / FRAMES_PER_SECOND
 
 
 @numba.njit(nogil=True)
@@ -185,9 +172,9 @@ def _longest_run(flags: NDArray[np.bool_]) -> int:
 def word_spans(reference: NDArray[np.float32], text: str) -> list[tuple[float, float]]:
     """Estimate the interval of each word in its rendered reference.
 
-    Voices do not report word timings, so this is a rough estimate, too coarse to cut words out: the
-    time that is not silent is divided in proportion to each word's letters and digits plus one
-    (short words take longer than their number of letters suggests).
+    Voices do not report word timings. This estimate divides the time that is not silent in
+    proportion to each word's letters and digits plus one (short words take longer than their number
+    of letters suggests). It is too coarse to cut words out.
 
     Args:
         reference: (samples,) at 16 kHz.

@@ -1,8 +1,8 @@
-"""A head on the alignment of learner and reference: how well they agree, as one logit.
+"""A head on the alignment of learner and reference: one logit that they say the same.
 
 Both are encoded by the same encoder, so that similar sounds have similar frames. Dynamic time
-warping aligns them (`hearback.reading.models.alignment`); the costs along the path are pooled into
-features for a linear classifier.
+warping aligns the frames (`hearback.reading.models.alignment`); the costs along the path are pooled
+into features for a linear classifier.
 """
 
 import torch
@@ -15,7 +15,7 @@ from hearback.reading.models.alignment import PATH_FEATURES, AlignmentPath, dtw,
 SEGMENT_FRAMES = (5, 10, 25)  # 0.1, 0.2, 0.5 s: the worst sound, syllable, word
 HIGH_QUANTILE = 0.9
 TEMPERATURE = 0.1  # of the softmax over frames in the "surprise" features
-# A dimension with a smaller standard deviation counts as constant. Whisper's are about 0.1 to 3.
+# A dimension with a smaller standard deviation counts as constant; Whisper's are about 0.1 to 3.
 SMALLEST_STD = 1e-3
 
 SERIES = tuple(
@@ -30,10 +30,10 @@ FEATURES = (*(f"{series}_{how}" for series in SERIES for how in POOLED), *PATH_F
 class AlignmentHead(nn.Module):
     """Scores whether learner and reference say the same: one logit.
 
-    Frames are projected (initially the identity), z-scored per dimension over the clip (which
+    Frames are projected (initially by the identity), z-scored per dimension over the clip (which
     removes voice and room), compared by cosine distance and aligned. `FEATURES` of the path and its
-    costs are the inputs of a linear layer, which can be initialised as a logistic regression. The
-    costs have gradients, the choice of the path has none.
+    costs are the inputs of a linear layer, which can be initialised as a logistic regression.
+    Gradients flow through the costs, not through the choice of the path.
 
     Args:
         width: width of the frames.

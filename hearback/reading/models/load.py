@@ -1,7 +1,7 @@
-"""Load trained scorers, and copy what they need beside their weights.
+"""Load trained scorers, and keep the files that they need beside their weights.
 
-Token scorers need their backbone's tokenizer, copied to `tokenizer_<digest>.json` in the assets;
-models with text vectors need a text embedder's directory in the assets.
+Token scorers need their backbone's tokenizer, copied to `tokenizer_<digest>.json` in the assets.
+Models with text embeddings need the directory of a text embedder in the assets.
 """
 
 import shutil
@@ -17,13 +17,14 @@ from hearback.engine.training.fold_files import (
     build_and_load,
     check_version,
     read_fold_metadata,
+    shared_files,
 )
 from hearback.engine.training.recipe import split_seed
 from hearback.reading.models.scorers import Scorer, build
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.recipe import Recipe
 
-METADATA_KEYS = ("recipe", "shape", "tokenizer")  # what `load_scorer` needs
+METADATA_KEYS = ("recipe", "shape", "tokenizer")  # required by `load_scorer`
 
 
 def training_command(files: FoldFiles) -> str:
@@ -49,7 +50,7 @@ def describe_embedder(embedder: TextEmbedder, assets: Path) -> dict[str, str]:
     """
     directory = embedder.directory
     if directory.parent.resolve() != assets.resolve():
-        raise HearbackError(f"{directory}: a text embedder must lie in {assets}; copy it there")
+        raise HearbackError(f"{directory}: a text embedder must be in {assets}; copy it there")
     return {"directory": directory.name, "sha256": sha256_of(embedder.weights_path)}
 
 
@@ -75,15 +76,15 @@ def read_runnable_metadata(files: FoldFiles, voice: Mapping[str, Any]) -> FoldMe
 def load_scorer(files: FoldFiles, fold_metadata: FoldMetadata) -> Scorer:
     """Load a finished fold's model on the CPU, in float32 and evaluation mode."""
     check_version(files, fold_metadata, METADATA_KEYS)
-    tokenizer = None
-    if kept := fold_metadata["tokenizer"]:
-        tokenizer = files.assets / kept["file"]
-        if not tokenizer.exists() or sha256_of(tokenizer) != kept["sha256"]:
+    shared = shared_files(fold_metadata)
+    tokenizer = embedder = None
+    if kept := shared.get("tokenizer"):
+        tokenizer = files.assets / kept.name
+        if not tokenizer.exists() or sha256_of(tokenizer) != kept.sha256:
             raise HearbackError(f"{tokenizer}: missing, or not the one named in {files.metadata}")
-    embedder = None
-    if used := fold_metadata.get("text_embedder"):  # older metadata has no such key
-        embedder = TextEmbedder(files.assets / used["directory"])
-        if sha256_of(embedder.weights_path) != used["sha256"]:
+    if used := shared.get("text_embedder"):
+        embedder = TextEmbedder(files.assets / used.name)
+        if sha256_of(embedder.weights_path) != used.sha256:
             raise HearbackError(f"{embedder.directory}: not the one named in {files.metadata}")
     return build_and_load(
         files,

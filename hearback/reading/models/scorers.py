@@ -1,4 +1,4 @@
-"""The models: one class per way to compare the learner with the expected text."""
+"""The models: a class for each way to compare the learner with the expected text."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -33,8 +33,8 @@ ALIGNMENT_HIDDEN = 64  # width of the alignment head's correction network
 class Scorer(BackboneModel, ABC):
     """Maps batches to logits that the learners said the texts.
 
-    Models return logits, not probabilities: in half precision, the sigmoid of a confident mistake
-    rounds to 0 or 1 and its log loss is infinite.
+    Models return logits, not probabilities: in half precision, the sigmoid of a large logit rounds
+    to 0 or 1, and the log loss of a confident mistake would be infinite.
 
     Attributes:
         recipe: the model's recipe.
@@ -51,8 +51,8 @@ class Scorer(BackboneModel, ABC):
         self.text_tokenizer: TextTokenizer | None = None
         self.embedder: TextEmbedder | None = None
         self.encoder = WhisperEncoder(EncoderConfig.from_config(config))
-        # Sampled negatives raise the share of incorrect texts in training, which must not lower the
-        # scores of real ones: this bias absorbs the shift and is not applied at inference.
+        # Sampled negatives raise the share of incorrect texts in training. This bias absorbs the
+        # shift, so that it does not lower the scores of real texts; inference does not apply it.
         self.negative_bias = nn.Parameter(torch.zeros(()))
 
     @abstractmethod
@@ -73,7 +73,7 @@ class Scorer(BackboneModel, ABC):
         return logits, torch.zeros((), device=logits.device)
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
-        """Return features for `init_from_pretrained`, (batch, features), or None without any."""
+        """Return the features for `init_from_pretrained`, (batch, features), or None."""
         return None
 
     def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
@@ -280,7 +280,7 @@ class TokenScorer(Scorer):
         )
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
-        """Return the features of `TokenHead`, (texts, features), or None without that head."""
+        """Return the features of `TokenHead`, (texts, features), or None without a `TokenHead`."""
         return None if self.head is None else self.score_texts(batch)[1]
 
     def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:

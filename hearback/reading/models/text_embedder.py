@@ -25,7 +25,7 @@ class TextEmbedder:
 
     `modules.json` and the pooling's `config.json`, written by sentence-transformers, specify the
     pooling over tokens, mean (all-MiniLM-L6-v2) or first token (bge-large-en-v1.5), and whether
-    vectors are normalised to length 1. Reimers & Gurevych, "Sentence-BERT", EMNLP 2019, section 3.
+    vectors are normalised to length 1 (Reimers & Gurevych, "Sentence-BERT", EMNLP 2019, section 3).
     Embeddings are cached by text.
     """
 
@@ -40,7 +40,7 @@ class TextEmbedder:
         from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415  (few models need it)
         from transformers.utils import logging  # noqa: PLC0415
 
-        logging.disable_progress_bar()  # it loads in a second
+        logging.disable_progress_bar()  # loading takes a second
         try:
             # Explicit: by default Transformers asks at the terminal whether to run remote code.
             options = {"local_files_only": True, "trust_remote_code": False}

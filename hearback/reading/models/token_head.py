@@ -25,7 +25,7 @@ FEATURES = (
     "end's evidence",
     "log-odds that every word was said",
     "log tokens",
-    "log seconds a token",
+    "log seconds per token",
 )
 
 

@@ -1,7 +1,7 @@
 """Show the out-of-fold log loss of the trained models, and the folds to train again.
 
-The exit status is 1 if a fold stands out, else 0. --retrain trains those folds again with the
-commands shown, and then shows the tables again.
+The exit status is 1 if a fold stands out, else 0. --retrain runs the training commands shown for
+these folds, then shows the tables again.
 """
 
 import argparse
@@ -26,7 +26,9 @@ def main() -> int:
     """Print the tables; return 1 if a fold stands out, else 0."""
     parser = cli.parser(__doc__)
     check_models.add_flags(parser)
-    parser.add_argument("--causes", type=Path, help="CSV of filename and why: print AUC by cause")
+    parser.add_argument(
+        "--causes", type=Path, help="CSV with the columns filename and why: print the AUC by cause"
+    )
     parser.add_argument(
         "--compare_with",
         "--against",
@@ -77,7 +79,7 @@ def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.
         ):
             program = ["-m", ABLATION, "--variants", variant]
         case _:
-            raise HearbackError(f"neither python {script} nor python -m {ABLATION} of this model")
+            raise HearbackError(f"neither python {script} nor python -m {ABLATION} for this model")
     parsed = check_models.read_training_flags(flags, options.add_options)
     trained = recipe if parsed.seed is None else name_with_seed(recipe, parsed.seed)
     if trained != model:

@@ -4,8 +4,8 @@ Choose the combination and the calibration beforehand (--combine, --calibration)
 of cross-fitted log losses: the best of ten is slightly optimistic. The defaults are the best on
 real learners (docs/results/ensemble.md).
 
---time_limit selects models and folds that fit into it. Ensembles of some of the models are fitted
-as well, as fallbacks for the --time_limit of infer.py.
+--time_limit chooses models and folds that fit within it. Ensembles of some of the models are also
+fitted, as fallbacks for the --time_limit of infer.py.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def _parse_flags() -> argparse.Namespace:
         default="platt_by_group",
         help="calibration of the ensemble's scores",
     )
-    add("--causes", type=Path, help="CSV of filename and why: print the AUC by cause")
+    add("--causes", type=Path, help="CSV with the columns filename and why: print the AUC by cause")
     add(
         "--time_limit",
         type=budget.parse_duration,
@@ -78,7 +78,11 @@ def _parse_flags() -> argparse.Namespace:
         "are those of the training machine, so leave a margin for another machine, for decoding "
         "and for starting",
     )
-    add("--rows", type=int, help="clips to score within it (default: the number of training rows)")
+    add(
+        "--rows",
+        type=int,
+        help="clips to score within the time limit (default: the number of training rows)",
+    )
     flags = parser.parse_args()
     if flags.rows is not None and (flags.rows < 1 or flags.time_limit is None):
         parser.error("--rows needs --time_limit and must be at least 1")
@@ -97,7 +101,7 @@ def _read_models(assets: Path, models: Sequence[str] | None) -> list[ReadingOutO
 
 
 def _common_voice(tables: Sequence[ReadingOutOfFold]) -> dict[str, Any]:
-    """Return the voice of the reference speech; raise HearbackError if the folds differ in it."""
+    """Return the voice of the reference speech; HearbackError if it differs between folds."""
     voices = [metadata["voice"] for table in tables for metadata in table.metadata_by_fold.values()]
     if any(voice != voices[0] for voice in voices):
         raise HearbackError("the folds were trained with different voices; train them again")
@@ -111,7 +115,7 @@ def _choose_folds(
     *,
     n_clips: int,
 ) -> tuple[list[ReadingOutOfFold], dict[str, tuple[int, ...]] | None]:
-    """Return the models to use and their folds (None: all), within --time_limit if there is one."""
+    """Return the models to use and their folds (None: all), chosen within --time_limit if set."""
     if flags.time_limit is None:
         return tables, None
     folds = fitting.choose_folds(

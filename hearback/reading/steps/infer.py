@@ -9,11 +9,11 @@ from hearback.reading.inference.divergences import TABLE as DIVERGENCES
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.words import TABLE as WORDS
 
-BESIDE = Path()  # a flag without a path: the file is beside the submission
+BESIDE = Path()  # value of a flag without a path: a file beside the submission
 
 
 def main() -> None:
-    """Parse the command line and run."""
+    """Parse the command line and write the submission."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
@@ -38,7 +38,7 @@ def main() -> None:
     add(
         "--memory_gb",
         type=float,
-        help="memory budget for loaded models, in GB (default: half of what is free)",
+        help="memory budget for loaded models, in GB (default: half of the free memory)",
     )
     add("--workers", type=int, default=0, help="processes that load recordings")
     add(

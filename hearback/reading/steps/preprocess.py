@@ -2,12 +2,12 @@
 
     python preprocess.py
 
-Reads those of data/train_metadata.csv, train_labels.csv, test_metadata.csv and
-submission_format.csv that exist, and their recordings. Writes the recordings at 16 kHz to store/,
-and to tts_data/ the references, the references of hard negatives of the training texts
-(--hard_negatives) and their table, hard_negatives.csv. Can be run again, also after it was killed:
-only missing parts are computed. Every problem is reported, not only the first; problems of the
-training data give exit status 2, those of the test data are warnings.
+Reads train_metadata.csv, train_labels.csv, test_metadata.csv and submission_format.csv in data/, as
+far as they exist, and their recordings. Writes the recordings at 16 kHz to store/. Writes the
+references to tts_data/, with references for hard negatives of the training texts (--hard_negatives)
+and their table, hard_negatives.csv. Can be run again, even after it was killed: only missing parts
+are computed. Every problem is reported, not only the first. Problems of the training data give exit
+status 2; those of the test data are warnings.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from hearback.reading.hard_negatives import (
     write_hard_negatives,
 )
 from hearback.reading.references import References
-from hearback.reading.render import UnrenderedTexts, render_missing
+from hearback.reading.render import UnrenderedTextsError, has_words, render_missing
 from hearback.reading.tables import (
     metadata_path,
     read_labels,
@@ -45,7 +45,7 @@ N_HARD_NEGATIVES = 2  # per text, so that epochs differ
 
 @dataclass(frozen=True)
 class Split:
-    """The training or test data, and their problems."""
+    """The training or test table, the number of its stored recordings, and its problems."""
 
     table: Path
     metadata: pd.DataFrame
@@ -53,7 +53,7 @@ class Split:
     report: Report
 
 
-def arguments() -> argparse.Namespace:
+def parse_flags() -> argparse.Namespace:
     """Parse the command line."""
     flags = parser(__doc__)
     flags.add_argument("--data", type=Path, default=Path("data"), help="tables and recordings")
@@ -65,7 +65,10 @@ def arguments() -> argparse.Namespace:
     flags.add_argument("--speed", type=float, default=SPEED, help="1 is the voice's normal speed")
     flags.add_argument("--hibari_voice", default=HIBARI_VOICE, help="hibari's voice")
     flags.add_argument(
-        "--melo_python", type=Path, default=PYTHON, help="python of MeloTTS's environment"
+        "--melo_python",
+        type=Path,
+        default=PYTHON,
+        help="Python interpreter of MeloTTS's environment",
     )
     flags.add_argument(
         "--melo_model", type=Path, default=MODEL_DIR, help="folder of MeloTTS's files"
@@ -127,8 +130,8 @@ def save_hard_negatives(
 ) -> None:
     """Write the table of the hard negatives with a reference, and print their number."""
     rendered = {
-        text: [negative for negative in several if negative.text in references]
-        for text, several in hard_negatives.items()
+        text: [negative for negative in negatives if negative.text in references]
+        for text, negatives in hard_negatives.items()
     }
     write_hard_negatives(rendered, folder)
     n_drawn, n_rendered = (sum(map(len, table.values())) for table in (hard_negatives, rendered))
@@ -149,22 +152,18 @@ def render(splits: Iterable[Split], hard_negatives: Iterable[str], args: argpars
     texts = [text for split in splits for text in split.metadata["expected_text"]]
     voice = open_voice(args.voice, args.speed, **options[args.voice])
     try:
+        # The check of the table has reported texts without words.
         all_texts = [*filter(has_words, texts), *hard_negatives]
         return render_missing(all_texts, voice, args.tts_data, jobs=args.jobs)
-    except UnrenderedTexts as error:
+    except UnrenderedTextsError as error:
         for split in splits:
-            split.report.extend(unrendered(split, error.failures))
+            split.report.extend(find_unrendered(split, error.failures))
         return error.n_rendered
     finally:
         voice.close()
 
 
-def has_words(text: str) -> bool:
-    """Return whether a text has words; if not, the check of the table has reported it."""
-    return any(character.isalnum() for character in text)
-
-
-def unrendered(split: Split, failures: Mapping[str, str]) -> Iterable[Problem]:
+def find_unrendered(split: Split, failures: Mapping[str, str]) -> Iterable[Problem]:
     """Yield a problem for each row with a text that the voice failed to render."""
     for row in split.metadata.itertuples():
         if row.expected_text in failures:
@@ -173,7 +172,7 @@ def unrendered(split: Split, failures: Mapping[str, str]) -> Iterable[Problem]:
             yield Problem(str(split.table), row.line, what, cure, filename=row.filename)
 
 
-def whole_report(train: Split | None, test: Split | None) -> Report:
+def join_reports(train: Split | None, test: Split | None) -> Report:
     """Join the reports. Errors in single test rows become warnings: infer.py handles them."""
     report = Report(train.report.problems if train else [])
     for problem in test.report.problems if test else []:
@@ -184,7 +183,7 @@ def whole_report(train: Split | None, test: Split | None) -> Report:
 
 def main() -> int:
     """Run step 1; return 0, or 2 if there are errors."""
-    args = arguments()
+    args = parse_flags()
     train, test = read_split("train", args), read_split("test", args)
     splits = [split for split in (train, test) if split]
     if not splits:
@@ -194,10 +193,10 @@ def main() -> int:
         )
     try:
         hard_negatives = hard_negatives_of(train, args)
-        more = [each.text for several in hard_negatives.values() for each in several]
-        n_rendered = render(splits, more, args)
+        negative_texts = [each.text for negatives in hard_negatives.values() for each in negatives]
+        n_rendered = render(splits, negative_texts, args)
     finally:
-        report = whole_report(train, test)
+        report = join_reports(train, test)
         if report.problems:
             print(report, file=sys.stderr)
     references = References(args.tts_data)

@@ -1,1 +1,1 @@
-"""submission.zip of the reading competition: packing, main.py and a dry run."""
+"""The reading competition's submission.zip: packing, main.py and a dry run."""

@@ -2,9 +2,9 @@
 
     python -m hearback.reading.submission.dry_run --zip demo/submission.zip --data demo/data
 
-`hearback.engine.submission.sandbox` describes the dry run. It scores some of the test recordings,
-some of them with a text that has no reference. The submission is compared row by row with the
-format and with the scores of infer.py.
+`hearback.engine.submission.sandbox` describes the dry run. It scores some of the test recordings; a
+few of them get a text that has no reference. The submission is compared row by row with the format
+and with the scores of infer.py.
 """
 
 import csv
@@ -29,7 +29,7 @@ from hearback.engine.submission.sandbox import (
     unpack,
 )
 
-# Texts that are in no corpus: they must be rendered, not scored well.
+# Texts that are in no corpus. They only have to be rendered; their scores do not matter.
 UNKNOWN_TEXTS = ("seven otters hid my kite", "plonkervidge", "a wug in a tin boat")
 
 
@@ -65,7 +65,7 @@ class ReadingDryRun(DryRun[ReadingSandbox]):
         damaged = copy_clips(self.data, names, runtime)
         sandbox = ReadingSandbox(runtime, workdir, damaged, tuple(names[: len(texts)]))
         metadata.to_csv(sandbox.data / "test_metadata.csv", index=False)
-        # In another order than the metadata.
+        # In another order than the metadata: the submission must follow the format.
         metadata[["filename"]][::-1].assign(score=0.0).to_csv(
             sandbox.submission_format, index=False
         )

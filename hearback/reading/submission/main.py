@@ -1,8 +1,9 @@
 """Score data/ and write submission.csv beside this file: main.py of the competition's submission.
 
-`python -m hearback.reading.submission.pack` packs it. Its flags are those of infer.py, and override
-the packed ones. Every row first gets the base rate of its task, so that there is a submission even
-if scoring fails. Importing this file has no effect: processes that render texts import it again.
+`python -m hearback.reading.submission.pack` packs it. It takes the flags of infer.py, which
+override the packed ones. Every row first gets the base rate of its task, so that there is a
+submission even if scoring fails. Importing this file has no effect, because processes that render
+texts import it.
 """
 
 import csv

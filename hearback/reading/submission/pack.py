@@ -4,12 +4,12 @@
 
 `hearback.engine.submission.archive` describes the layout: main.py (a copy of
 hearback/reading/submission/main.py), the modules that infer.py imports, the ensemble and its folds
-with the tokenizers that they share. In addition there are
+with the tokenizers that they share. It also contains
 
     infer_flags.json     flags that main.py passes to infer.py
     tts_data/            the reference speech and its voice
-    packages/            wheels for rendering unknown texts; unpacked, because compiled modules
-                         cannot be imported from a zip
+    packages/            packages for rendering unknown texts, as unpacked wheels (compiled modules
+                         cannot be imported from a zip)
 """
 
 import fnmatch
@@ -40,7 +40,7 @@ from hearback.engine.submission.archive import (
     within,
     write_submission,
 )
-from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, shared_files
 from hearback.engine.whisper.pretrained import HUB_FILES
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.time_limit import check_can_schedule
@@ -103,7 +103,7 @@ def pack(options: PackingOptions) -> Path:
 
 
 def check_time_limit(config: EnsembleConfig, options: PackingOptions, faults: Faults) -> list[str]:
-    """Return infer.py's flags for the time limit; none where there is no limit."""
+    """Return infer.py's flags for the time limit; none without a limit."""
     if options.time_limit is None:
         return []
     try:
@@ -130,18 +130,19 @@ def files_to_pack(files: FoldFiles, config: EnsembleConfig) -> Iterator[Path]:
 def files_of_fold(files: FoldFiles, fold_metadata: FoldMetadata) -> Iterator[Path]:
     """Yield the files of a fold that infer.py reads: weights, metadata, and shared files."""
     yield from (files.weights, files.metadata)
-    if tokenizer := fold_metadata["tokenizer"]:
-        yield files.assets / tokenizer["file"]
-    if embedder := fold_metadata.get("text_embedder"):
-        folder = files.assets / embedder["directory"]
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder).as_posix()
+    for shared in shared_files(fold_metadata).values():
+        place = files.assets / shared.name
+        if not shared.is_directory:
+            yield place
+            continue
+        for path in sorted(place.rglob("*")):
+            name = path.relative_to(place).as_posix()
             if any(fnmatch.fnmatchcase(name, pattern) for pattern in HUB_FILES):
                 yield path
 
 
 def find_references(config: EnsembleConfig, folder: Path, faults: Faults) -> dict[str, Path]:
-    """Return the references, their index and their voice, by their names in the zip."""
+    """Return the paths of the references, their index and their voice, by name in the zip."""
     try:
         references = References(folder)
         if references.voice != config.voice:
@@ -159,7 +160,7 @@ def find_references(config: EnsembleConfig, folder: Path, faults: Faults) -> dic
 
 
 def why_no_wheels(voice: Mapping[str, str | float | int]) -> str | None:
-    """Return why no wheel can render this voice in the runtime, or None if one can."""
+    """Return why the runtime cannot render this voice, or None if it can."""
     pinned = f"hibari-tts {listed_packages(VOICE_WHEELS)['hibari-tts']}"
     if voice.get("backend") != "hibari":
         return f"the voice is {voice.get('backend')}, which needs an environment of its own"

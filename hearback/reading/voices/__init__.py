@@ -1,7 +1,7 @@
 """Text-to-speech voices for the reference speech, one module per backend.
 
 A project has one fixed voice. `Voice.describe` is saved beside the references (`voice.json`), and
-references by another voice are refused.
+references in another voice are refused.
 """
 
 from collections.abc import Mapping
@@ -36,8 +36,8 @@ def open_voice(backend: str, speed: float = SPEED, **options: Any) -> Voice:  # 
 def reopen_voice(record: Mapping[str, str | float | int], **options: Any) -> Voice:  # noqa: ANN401
     """Open the voice of a `voice.json` record.
 
-    Its weights are compared when it renders: `render_missing` refuses another voice. `options`
-    depend on the machine, such as the path of MeloTTS's python.
+    Its weights are not compared here: `render_missing` refuses another voice. `options` are
+    settings that depend on the machine, such as the path of MeloTTS's Python.
     """
     backend = str(record.get("backend"))
     if backend == "hibari":

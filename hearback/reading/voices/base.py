@@ -14,13 +14,13 @@ class VoiceError(HearbackError):
 
 
 class RenderError(HearbackError):
-    """The voice cannot speak this text, for the reason in the message."""
+    """The voice cannot speak this text; the message has the reason."""
 
 
 class Voice(Protocol):
-    """Renders texts. A text's waveform does not depend on the texts rendered before.
+    """Renders texts. A waveform does not depend on the texts rendered before it.
 
-    Pickling keeps only the settings, so another process opens the voice anew.
+    Pickling keeps only the settings: another process opens its own copy of the voice.
     """
 
     sample_rate: int  # of `render`'s waveforms, in Hz

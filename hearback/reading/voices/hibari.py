@@ -23,7 +23,7 @@ class HibariVoice:
     """A voice of the package `hibari`.
 
     `voice` is a name in `hibari.voices.VOICES`. Only "heart" comes with the package; the file of
-    any other must be in hibari's cache folder already, as nothing is downloaded.
+    another voice must be in hibari's cache folder, because nothing is downloaded.
     """
 
     def __init__(self, speed: float, voice: str = VOICE) -> None:
@@ -45,7 +45,7 @@ class HibariVoice:
             model = Path(voices.voice_path(voice, download_missing=False))
         except FileNotFoundError as error:
             raise VoiceError(
-                f"hibari's voice {voice!r} is not on this machine, and nothing is downloaded here: "
+                f"hibari's voice {voice!r} is not on this machine, and nothing is downloaded: "
                 f"put its file at {error}, or use {VOICE!r}, which comes with the package"
             ) from error
         # One thread: with more, the order of summation varies, and so does the waveform.

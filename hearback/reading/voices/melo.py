@@ -1,8 +1,8 @@
-"""Melo: MeloTTS's EN_NEWEST, the competition's voice, run in an environment of its own.
+"""Melo: MeloTTS's EN_NEWEST, the competition's voice, run in its own environment.
 
-MeloTTS (MIT, https://github.com/myshell-ai/MeloTTS) pins packages that conflict with ours, so
-`melo_worker.py` runs on the Python of that environment (`make melo`), as a
-`hearback.engine.worker.host.Worker`. docs/guide/melo.md lists the files it needs.
+MeloTTS (MIT, https://github.com/myshell-ai/MeloTTS) pins packages that conflict with those of
+Hearback, so `melo_worker.py` runs on the Python of another environment (`make melo`), as a
+`hearback.engine.worker.host.Worker`. docs/guide/melo.md lists the files that it needs.
 """
 
 import functools
@@ -22,8 +22,8 @@ PYTHON = Path(".venv-melo/bin/python")
 MODEL_DIR = Path("assets/tts_model")
 WORKER = Path(__file__).with_name("melo_worker.py")
 CURE = "run `make melo`, or give the path of that environment's python (--melo_python)"
-# All files below MODEL_DIR that an offline machine needs; the paths of a line are alternatives. The
-# names are those that MeloTTS, transformers and g2p_en request.
+# The files in MODEL_DIR that an offline machine needs, under the names that MeloTTS, transformers
+# and g2p_en request. The paths in one tuple are alternatives.
 FILES = (
     ("config.json",),
     ("checkpoint.pth",),

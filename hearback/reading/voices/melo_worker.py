@@ -3,8 +3,8 @@
     .venv-melo/bin/python -I hearback/engine/worker/main.py \\
         hearback/reading/voices/melo_worker.py --model_dir assets/tts_model --speed 0.7
 
-`hearback/engine/worker/main.py` serves it. It imports nothing of Hearback and runs on Python 3.9 to
-3.12.
+`hearback/engine/worker/main.py` calls `start`, and passes it the requests. This script imports
+nothing from Hearback and runs on Python 3.9 to 3.12.
 
     ready   {"sample_rate": 44100, "voice": ..., "package_version": ..., "weights": ...}
     in      {"text": "the cat", "seed": 7}
@@ -30,14 +30,14 @@ ENGLISH_BERT = "bert-base-uncased"
 def skip_other_languages() -> None:
     """Make transformers load only the English tokenizer.
 
-    On import, MeloTTS loads five more (Japanese, Korean, Chinese, French, Spanish) that English
-    never uses; an offline machine would need a folder for each.
+    On import, MeloTTS loads five other tokenizers (Japanese, Korean, Chinese, French, Spanish) that
+    English never uses; an offline machine would need a folder for each.
     """
     from transformers import AutoTokenizer  # noqa: PLC0415  (slow, and only in MeloTTS's environment)
 
     load = AutoTokenizer.from_pretrained
 
-    def load_english(name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+    def load_english(name: str, *args: object, **options: object) -> object:
         return load(name, *args, **options) if name == ENGLISH_BERT else None
 
     AutoTokenizer.from_pretrained = load_english  # type: ignore[method-assign,assignment]

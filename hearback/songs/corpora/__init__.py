@@ -1,1 +1,1 @@
-"""Data sets for the songs."""
+"""Corpora: a synthetic sample."""

@@ -1,4 +1,4 @@
-"""Make a synthetic sample: song snippets in the layout of the real data.
+"""Make a synthetic sample of song snippets, in the layout of the real data.
 
     python -m hearback.songs sample demo/songs --snippets 96 --seed 0
 
@@ -6,10 +6,10 @@ Everything is synthesized by this module. Voices follow the source-filter model:
 (Klatt & Klatt 1990, KLGLOTT88) with vibrato and jitter, filtered by the formants of sung vowels
 (Peterson & Barney 1952, men's means), scaled by the length of each singer's vocal tract. Music is
 plucked chords (Karplus & Strong 1983), bass and drums. The pitch ranges of men and women overlap,
-so that pitch alone does not separate them. `test/` has other singers and other music.
+so pitch alone does not separate the classes. Singers and music of `test/` are not in `train/`.
 
-The sample is for trying the steps; scores on it do not predict those on real singing. The same seed
-gives the same bytes on the same machine and versions.
+The sample is for trying the steps; scores on it do not predict scores on real singing. The same
+seed gives the same bytes with the same machine and package versions.
 """
 
 import re
@@ -30,7 +30,7 @@ from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write
 from hearback.songs.separation.methods import SOUND_RATE
-from hearback.songs.tables import CLASSES, SECONDS
+from hearback.songs.tables import CLASSES, FEMALE, MALE, SECONDS, SEVERAL
 
 N_SAMPLES = round(SECONDS * SOUND_RATE)
 N_SNIPPETS = 96  # for training; the test set has a quarter as many
@@ -38,10 +38,10 @@ SHARES = (0.15, 0.35, 0.35, 0.15)  # of the classes, as in the real data
 N_SINGERS = {"train": 6, "test": 2}  # of each sex
 N_TRACKS = {"train": 12, "test": 4}
 SAMPLE_NAME = re.compile(r"(train|test)_[0-9]{4}\.wav")
-NO_MUSIC = 0.07  # share of the snippets with a voice
+NO_MUSIC = 0.07  # share of snippets without music, of those with a voice
 
-# Formants in Hz of a man's vowels in heed, head, hod, hawed and who'd; the last two hardly differ
-# between vowels.
+# Men's formants in Hz for the vowels in heed, head, hod, hawed and who'd. The last two formants are
+# the same for all vowels.
 VOWELS = (
     (270, 2290, 3010, 3300, 3850),
     (530, 1840, 2480, 3300, 3850),
@@ -74,7 +74,7 @@ class Singer:
 
 @dataclass(frozen=True)
 class Track:
-    """A piece of music that snippets are cut from."""
+    """A piece of music from which snippets are cut."""
 
     name: str
     seed: tuple[int, ...]
@@ -101,7 +101,7 @@ def make_singer(sex: str, name: str, rng: np.random.Generator) -> Singer:
 
 
 def make_melody(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a melody: note onsets, in samples, and pitches, in semitones."""
+    """Draw a melody: note onsets in samples, and pitches in semitones."""
     onsets = np.cumsum(rng.uniform(0.3, 0.9, size=16)) * SOUND_RATE
     onsets = np.concatenate([[0], onsets[onsets < N_SAMPLES - 0.25 * SOUND_RATE]]).astype(int)
     steps = np.cumsum(rng.integers(-2, 3, size=len(onsets))) + rng.integers(len(SCALE))
@@ -130,7 +130,7 @@ def sing(
 
 
 def _glottis(singer: Singer, semitones: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the glottal source, (n,), with the pitch of each sample in semitones."""
+    """Return the glottal source, (n,); `semitones`, (n,), is the pitch of each sample."""
     times = np.arange(len(semitones)) / SOUND_RATE
     vibrato = np.sin(2 * np.pi * (singer.vibrato_rate * times + rng.uniform()))
     glide = _smooth(semitones.astype(float), 0.05) + singer.vibrato_cents / 100 * vibrato
@@ -159,6 +159,7 @@ def _smooth(values: np.ndarray, seconds: float) -> np.ndarray:
 
 
 def _level(waveform: np.ndarray) -> np.ndarray:
+    """Scale a waveform to RMS 1."""
     return waveform / np.sqrt(np.mean(waveform**2))
 
 
@@ -183,6 +184,7 @@ def render_music(rng: np.random.Generator) -> np.ndarray:
 
 
 def _add(music: np.ndarray, sound: np.ndarray, start: float) -> None:
+    """Add a sound to the music in place, at `start` seconds; cut it at the end."""
     first = int(start * SOUND_RATE)
     room = music[first : first + len(sound)]
     room += sound[: len(room)]
@@ -204,6 +206,7 @@ def _pluck(
 
 
 def _bass(frequency: float, seconds: float) -> np.ndarray:
+    """Return a decaying tone of four harmonics, (n,)."""
     times = np.arange(int(seconds * SOUND_RATE)) / SOUND_RATE
     harmonics = np.arange(1, 5)[:, None]
     tone = (np.sin(2 * np.pi * frequency * harmonics * times) / harmonics**1.5).sum(axis=0)
@@ -211,7 +214,7 @@ def _bass(frequency: float, seconds: float) -> np.ndarray:
 
 
 def _drum(beat: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a bass drum on even beats and a snare on odd ones, (n,)."""
+    """Return a bass drum on even beats, a snare on odd beats, (n,)."""
     times = np.arange(int(0.25 * SOUND_RATE)) / SOUND_RATE
     noise = rng.normal(size=len(times))
     if beat % 2:
@@ -245,7 +248,7 @@ class Snippet:
 
 
 def plan(half: str, n: int, seed: int) -> list[Snippet]:
-    """Choose label, singers and music of `n` snippets of a half, "train" or "test"."""
+    """Choose class, singers and music of `n` snippets of a half, "train" or "test"."""
     rng = np.random.default_rng([seed, len(half)])
     singers = {
         sex: [make_singer(sex, f"{half} {sex} {i + 1}", rng) for i in range(N_SINGERS[half])]
@@ -257,9 +260,9 @@ def plan(half: str, n: int, seed: int) -> list[Snippet]:
     for label, count in enumerate(_round_shares(n)):
         for i in range(count):
             chosen: tuple[Singer, ...] = ()
-            if label in (1, 2):  # round robin: all sing about equally often
-                chosen = (singers["man" if label == 1 else "woman"][i % N_SINGERS[half]],)
-            elif label == 3:
+            if label in (MALE, FEMALE):  # round robin: all sing about equally often
+                chosen = (singers["man" if label == MALE else "woman"][i % N_SINGERS[half]],)
+            elif label == SEVERAL:
                 size = 3 if rng.uniform() < 0.2 else 2
                 indices = rng.choice(len(everyone), size=size, replace=False)
                 chosen = tuple(everyone[index] for index in indices)
@@ -281,8 +284,8 @@ def _round_shares(n: int) -> list[int]:
 def build(folder: Path, n_snippets: int = N_SNIPPETS, seed: int = 0) -> pd.DataFrame:
     """Make the sample in `folder`; return a row per snippet: half, file, label, singers, music.
 
-    Writes train/ and train_label.txt, manifest.csv (of the training half), test/ and
-    test_label.txt. Raises HearbackError if `folder` has other snippets.
+    Writes train/ with train_label.txt and manifest.csv, and test/ with test_label.txt. Raises
+    HearbackError if `folder` contains other snippets.
     """
     _remove_previous(folder)
     rows = []
@@ -291,7 +294,7 @@ def build(folder: Path, n_snippets: int = N_SNIPPETS, seed: int = 0) -> pd.DataF
         for half, snippets in halves.items():
             (folder / half).mkdir(parents=True, exist_ok=True)
             for i, snippet in enumerate(snippets):
-                # Each snippet has its own generator, independent of the other snippets.
+                # One generator per snippet: a snippet does not depend on those before it.
                 rng = np.random.default_rng([seed, len(half), 1, i])
                 name = f"{half}_{i:04d}.wav"
                 write_wav(folder / half / name, snippet.render(rng), SOUND_RATE)
@@ -310,28 +313,28 @@ def build(folder: Path, n_snippets: int = N_SNIPPETS, seed: int = 0) -> pd.DataF
 
 
 def _remove_previous(folder: Path) -> None:
-    """Remove an earlier sample. Raises HearbackError, removing nothing, for other snippets."""
+    """Remove an earlier sample; remove nothing and raise HearbackError for other snippets."""
     tables = [folder / name for name in ("train_label.txt", "test_label.txt", "manifest.csv")]
     sounds = [path for half in N_SINGERS for path in (folder / half).glob("*")]
     foreign = [path for path in sounds if not SAMPLE_NAME.fullmatch(path.name)]
     if foreign or (not sounds and any(path.exists() for path in tables)):
         raise HearbackError(
-            f"{folder} has other snippets ({(foreign or tables)[0]}), which are not overwritten: "
-            "choose another folder, or move them away first"
+            f"{folder} contains other snippets ({(foreign or tables)[0]}), which are not "
+            "overwritten: choose another folder, or move them away first"
         )
-    for path in [*tables, *sounds]:  # tables first: they must not list missing files
+    for path in [*tables, *sounds]:  # tables first: they must never list missing files
         path.unlink(missing_ok=True)
 
 
 def _snippet_count(text: str) -> int:
-    """Parse the number of snippets; fewer than 40 lack a class in the test half or a fold."""
+    """Parse the number of snippets; with fewer than 40 a fold or test/ may lack a class."""
     if not text.isdecimal() or not 40 <= int(text) <= 9999:
-        raise ArgumentTypeError(f"{text!r}: 40 to 9999 snippets")
+        raise ArgumentTypeError(f"invalid value {text!r}: expected 40 to 9999 snippets")
     return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make the sample and print its classes."""
+    """Make the sample and print its class counts."""
     parser = cli.parser(__doc__)
     parser.add_argument("folder", type=Path, help="the folder to fill, such as demo/songs")
     parser.add_argument(

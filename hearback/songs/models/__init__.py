@@ -1,1 +1,1 @@
-"""The models of the songs: classifiers of a snippet."""
+"""Models: classifiers of a snippet."""

@@ -1,4 +1,4 @@
-"""The classifiers: from spectrograms or waveforms of snippets to one logit per class."""
+"""Classifiers of spectrograms or waveforms, with one logit per class."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ CNN4_WIDTHS = (32, 64, 128, 256)
 class SongModel(BackboneModel, ABC):
     """Maps a batch of features to float32 logits, (batch, N_CLASSES).
 
-    Models trained from scratch have no `parts` of a backbone.
+    `parts` names the parts of the backbone; models trained from scratch have none.
     """
 
     @abstractmethod
@@ -33,30 +33,30 @@ class SongModel(BackboneModel, ABC):
         """Map (batch, *shape of the features) to (batch, N_CLASSES) float32 logits."""
 
     def load_pretrained(self, tensors: Mapping[Part, Mapping[str, Tensor]]) -> None:
-        """Load the backbone's parts, and freeze the recipe's share of them."""
+        """Load the backbone's parts; raise HearbackError if `tensors` has other parts."""
         if set(tensors) != set(self.parts):
             raise HearbackError(
-                f"a {type(self).__name__} takes the pretrained parts {list(self.parts)}, "
+                f"a {type(self).__name__} needs the pretrained parts {list(self.parts)}, "
                 f"not {sorted(tensors)}"
             )
 
     def backbone_config(self) -> dict[str, int]:
-        """Return the backbone's sizes under the names of a Transformers `config.json`."""
+        """Return the backbone's sizes, named as in a Transformers `config.json`."""
         return {}
 
 
 class SpectrogramModel(SongModel):
     """An image network on spectrograms, (batch, frames, bands), as images of one channel.
 
-    The published systems' input normalisation is unknown. Here inputs are z-scored with a single
-    mean and deviation of the training data, by a batch normalisation without parameters. Z-scoring
-    each snippet would hide its level, which is informative: after a separation, a snippet without a
-    voice is nearly silent.
+    The published systems' input normalisation is unknown. Here inputs are z-scored with one mean
+    and standard deviation of the training data, by a batch normalisation without parameters.
+    Z-scoring each snippet would remove its level, which is informative: after separation, a snippet
+    without a voice is nearly silent.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        # No momentum (cumulative average): unlike activations, inputs do not drift.
+        # Cumulative average instead of momentum: unlike activations, inputs do not drift.
         self.normalise = nn.BatchNorm2d(1, affine=False, momentum=None)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(width, N_CLASSES)
@@ -74,9 +74,9 @@ class SpectrogramModel(SongModel):
 class ResNet34(SpectrogramModel):
     """ResNet-34, trained from scratch.
 
-    He et al., "Deep Residual Learning for Image Recognition", 2015, table 1 and section 4.1, with
-    its initialisation, and its strides in the first convolution of a block. The stem "3x3 stride 1"
-    replaces the first convolution only; the max-pooling after it stays.
+    He et al., "Deep Residual Learning for Image Recognition", 2015, table 1 and section 4.1,
+    including the initialisation and the strides in the first convolution of a block. The stem
+    "3x3 stride 1" replaces the first convolution only; the max-pooling after it stays.
     """
 
     def __init__(self, recipe: SongRecipe) -> None:
@@ -103,11 +103,11 @@ class ResNet34(SpectrogramModel):
 
 
 class Cnn4(SpectrogramModel):
-    """Four convolution layers, from scratch.
+    """Four convolution layers, trained from scratch.
 
-    Only their number is published. Here each is 3×3, as in Simonyan and Zisserman (2015), followed
-    by batch normalisation, ReLU and a max-pooling that halves frames and bands; the width doubles
-    with each layer. Global average pooling before the classifier allows any number of frames.
+    Only the number of layers is published. Here each convolution is 3×3, as in Simonyan and
+    Zisserman (2015), followed by batch normalisation, ReLU and 2×2 max-pooling; the width doubles
+    with each layer. Global average pooling allows any number of frames.
     """
 
     def __init__(self, recipe: SongRecipe) -> None:
@@ -128,10 +128,10 @@ class Cnn4(SpectrogramModel):
 
 
 class WhisperClassifier(SongModel):
-    """A pretrained Whisper encoder on the waveform, pooled to a linear layer.
+    """A pretrained Whisper encoder on the waveform, with pooling and a linear layer.
 
-    Uses the engine's encoder and pooling. The input is normalised as in Whisper: the log-mel
-    spectrogram is floored 80 dB below its maximum.
+    The input is normalised as in Whisper: the log-mel spectrogram is floored 80 dB below its
+    maximum.
     """
 
     parts = ("encoder",)
@@ -162,7 +162,7 @@ class WhisperClassifier(SongModel):
         self.encoder.freeze_below(round(self.frozen_share * n_layers))
 
     def backbone_config(self) -> dict[str, int]:
-        """Return the encoder's sizes under the names of a Transformers `config.json`."""
+        """Return the encoder's sizes, named as in a Transformers `config.json`."""
         return self.encoder.config.as_dict()
 
 
@@ -172,12 +172,12 @@ IMAGE_NETWORKS: dict[str, type[ResNet34 | Cnn4]] = {"resnet34": ResNet34, "cnn4"
 def build(recipe: SongRecipe, config: Mapping[str, Any] | None = None) -> SongModel:
     """Build a recipe's model with random weights from torch's global generator.
 
-    `config` is the backbone's `config.json`. Raises HearbackError if the recipe needs it and it is
-    missing.
+    `config` is the content of the backbone's `config.json`. Raises HearbackError if the recipe has
+    a backbone and `config` is None.
     """
     if recipe.architecture in IMAGE_NETWORKS:
         model = IMAGE_NETWORKS[recipe.architecture](recipe)
-        # Fastest memory format for convolutions, above all in bf16 (docs/results/songs_speed.md).
+        # The fastest memory format for cnn4, above all in bf16 (docs/results/songs_speed.md).
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config is None:
         raise HearbackError(f"{recipe.name} needs its backbone's config.json")

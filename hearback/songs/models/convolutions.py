@@ -1,10 +1,10 @@
-"""3×3 convolutions of small images as matrix products, which are faster on CPUs.
+"""3×3 convolutions of small images as matrix products, faster on CPUs.
 
 Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document
 Processing", 2006 (section 3.1): each position's receptive field is unrolled into a row (im2col),
 and all rows are multiplied with the kernels at once. For 10 × 2 positions, as in the last stage of
-a ResNet-34 here, oneDNN's convolution takes about twice as long in bfloat16, forward and backward;
-for larger images it is faster (docs/results/songs.md).
+a ResNet-34 here, this is about three times as fast as oneDNN's convolution in bfloat16, forward and
+backward; for large images it is slower (docs/results/songs_speed.md).
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ KERNEL = (3, 3)
 class UnrolledConv2d(nn.Conv2d):
     """A 3×3 convolution with stride 1 and padding 1 that unrolls small images on a CPU.
 
-    It has the same parameters and names as the convolution that it replaces, and the same result up
-    to rounding. Images of more than `max_positions` are not unrolled.
+    Has the same parameters and names as the convolution that it replaces, and the same result up to
+    rounding. Images with more than `max_positions` positions are not unrolled.
     """
 
     max_positions: int
@@ -31,7 +31,7 @@ class UnrolledConv2d(nn.Conv2d):
     def replacing(
         cls, convolution: nn.Conv2d, max_positions: int = MAX_POSITIONS
     ) -> "UnrolledConv2d":
-        """Share a convolution's weight. Raises ValueError for an unsupported convolution."""
+        """Build a layer that shares a convolution's weight; ValueError if it is unsupported."""
         if not can_unroll(convolution):
             raise ValueError(f"{convolution}: not a 3×3 convolution with stride 1 and padding 1")
         n_in, n_out = convolution.in_channels, convolution.out_channels
@@ -54,7 +54,7 @@ class UnrolledConv2d(nn.Conv2d):
 
 
 def can_unroll(convolution: nn.Conv2d) -> bool:
-    """Return whether `UnrolledConv2d` can replace a convolution."""
+    """Return whether `UnrolledConv2d` supports a convolution."""
     return (
         convolution.kernel_size == KERNEL
         and convolution.stride == convolution.padding == convolution.dilation == (1, 1)
@@ -88,9 +88,9 @@ class _UnrolledProduct(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         input_gradient = weight_gradient = None
         if ctx.needs_input_grad[0]:
-            # Also a convolution: of the gradient, with mirrored and transposed kernels.
-            mirrored = weight.flip(2, 3).transpose(0, 1)
-            input_gradient = _roll(_unroll(gradient) @ _as_columns(mirrored), ctx.size)
+            # The input gradient is a convolution of `gradient` with flipped, transposed kernels.
+            flipped = weight.flip(2, 3).transpose(0, 1)
+            input_gradient = _roll(_unroll(gradient) @ _as_columns(flipped), ctx.size)
         if ctx.needs_input_grad[1]:
             flat = gradient.permute(0, 2, 3, 1).reshape(-1, len(weight))
             weight_gradient = (flat.T @ rows).view(len(weight), *KERNEL, -1).permute(0, 3, 1, 2)

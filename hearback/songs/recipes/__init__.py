@@ -1,1 +1,1 @@
-"""The recipes, a module each; `python -m` trains one."""
+"""Recipes, one module each: `python -m hearback.songs.recipes.NAME` trains a fold."""

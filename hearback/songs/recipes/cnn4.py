@@ -1,15 +1,15 @@
-"""System 2's CNN: four convolution layers from scratch on 128 mel bands in dB.
+"""System 2's CNN: four convolution layers, trained from scratch on 128 mel bands in dB.
 
 Published: the number of layers, the learning rate, "MultiStepLR", epochs, batch size, mix-up and
-the kinds of augmentation. Chosen here: the layers' sizes (`classifiers.Cnn4` in `songs.models`),
-Adam (the learning rate is its default), the milestones, dropout, and the probabilities of masks
-and reversal.
+the kinds of augmentation. Chosen here: the layers (`hearback.songs.models.classifiers.Cnn4`), Adam
+(the published learning rate is its default), the milestones, dropout, and the probabilities of
+masks and reversal.
 
 As published, rare classes are both sampled more often and weighted more in the loss. This corrects
-twice, so the probabilities of rare classes are too high.
+for their rarity twice, so their probabilities are too high.
 """
 
-from hearback.songs.augment import SpectrogramAugmentation
+from hearback.songs.augment import Augmentation
 from hearback.songs.recipe import SongRecipe
 from hearback.songs.training import main
 
@@ -26,7 +26,7 @@ RECIPE = SongRecipe(
     schedule="multistep",
     milestones=(15, 25),
     mix_up=0.4,
-    augment=SpectrogramAugmentation(reverse=0.5, time_masks=0.5, frequency_masks=0.5),
+    augment=Augmentation(reverse=0.5, time_masks=0.5, frequency_masks=0.5),
     class_weights=True,
     balanced_sampling=True,
     keep="last",

@@ -1,7 +1,7 @@
-"""System 1: a ResNet34 from scratch on 40 log-mel bands, with mix-up and warm restarts.
+"""System 1: a ResNet-34, trained from scratch on 40 log-mel bands, with mix-up and warm restarts.
 
-Chosen here, as it is not published: mix-up's alpha, 0.2, within the range of 0.1 to 0.4 that Zhang
-et al. (2018, section 3.1) found best for images.
+Mix-up's alpha is not published. 0.2 is within the range of 0.1 to 0.4 that Zhang et al. (2018,
+section 3.1) found best for images.
 """
 
 from hearback.songs.recipe import SongRecipe

@@ -1,17 +1,17 @@
-"""System 2's ResNet34: a first convolution of 3×3 with stride 1, on 128 mel bands in dB.
+"""System 2's ResNet-34, with a first convolution of 3×3 and stride 1, on 128 mel bands in dB.
 
 Published: the stem, the learning rate, "ReduceLROnPlateau", epochs, batch size, mix-up and the
 kinds of augmentation. Chosen here: SGD with momentum and weight decay as in He et al. (2015,
 section 3.4), where a rate of 0.1 for batches of 256 corresponds to about 0.006 for 16; no dropout,
-as there; the probabilities of masks and reversal; and a patience of 2 epochs: with torch's default
-of 10 the rate never fell in 24 epochs, and the last epoch's loss was up to chance
+as there; the probabilities of masks and reversal; and a patience of 2 epochs. With torch's default
+of 10 the rate never fell in 24 epochs, and the last epoch's loss was random
 (docs/results/songs.md).
 
 As published, rare classes are both sampled more often and weighted more in the loss. This corrects
-twice, so the probabilities of rare classes are too high.
+for their rarity twice, so their probabilities are too high.
 """
 
-from hearback.songs.augment import SpectrogramAugmentation
+from hearback.songs.augment import Augmentation
 from hearback.songs.recipe import SongRecipe
 from hearback.songs.training import main
 
@@ -29,7 +29,7 @@ RECIPE = SongRecipe(
     schedule="plateau",
     patience_epochs=2,
     mix_up=0.4,
-    augment=SpectrogramAugmentation(reverse=0.5, time_masks=0.5, frequency_masks=0.5),
+    augment=Augmentation(reverse=0.5, time_masks=0.5, frequency_masks=0.5),
     class_weights=True,
     balanced_sampling=True,
     keep="last",

@@ -1,13 +1,13 @@
-"""Our own system: Whisper tiny's encoder, pretrained on speech, on the waveform.
+"""Our own system: the encoder of Whisper tiny.en, pretrained on speech, on the waveform.
 
-Half of the snippets are mixtures of two recordings of their class, instead of mix-up; half of the
-recordings are played faster or slower, to vary the voices; three quarters of the snippets are cut
-into pieces and shuffled, so that the encoder of a speech recognizer does not learn the lyrics of
-the training songs. Classes are sampled equally often, which gives many mixtures of several voices.
-docs/results/songs.md has the effect of each.
+Half of the snippets are replaced by true mixtures of their class. Half of the recordings are played
+faster or slower, to vary the voices. Three quarters of the snippets are cut into pieces and
+shuffled, so that the encoder does not learn the words of the training songs. Classes are sampled
+equally often, which gives many mixtures of several voices. docs/results/songs.md shows the effect
+of each.
 """
 
-from hearback.songs.augment import SpectrogramAugmentation
+from hearback.songs.augment import Augmentation
 from hearback.songs.recipe import SongRecipe
 from hearback.songs.training import main
 
@@ -27,7 +27,7 @@ RECIPE = SongRecipe(
     mixtures=0.5,
     speed=0.5,
     shuffled=0.75,
-    augment=SpectrogramAugmentation(time_masks=0.5, gain=0.5),
+    augment=Augmentation(time_masks=0.5, gain=0.5),
     balanced_sampling=True,
     keep="last",
     seed=1,

@@ -1,13 +1,13 @@
-"""The worker script of the separation `demucs`, run in Demucs' own environment.
+"""Worker script of the separation `demucs`, run in Demucs' own environment.
 
     .venv-demucs/bin/python -I hearback/engine/worker/main.py \\
         hearback/songs/separation/demucs_worker.py --model_dir assets/demucs --device cpu
 
-It is served by `hearback/engine/worker/main.py` and imports nothing of Hearback.
+`hearback/engine/worker/main.py` runs it. It imports nothing of Hearback. Messages:
 
     ready   {"sample_rate": 44100, "model": "htdemucs", "package_version": "demucs 4.1.0"}
     in      {"audio": float32 little-endian mono samples at `sample_rate`, base64}
-    out     {"audio": the voice, with the same length}
+    out     {"audio": the voice, in the same format and length}
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from pathlib import Path
 from typing import Any
 
 VOICE = "vocals"
-# Demucs instantiates the class that a weights file names, which could be any function of any
-# module. Only the classes of Demucs' published models are allowed.
+# Demucs calls the class named in a weights file, which could be any function of any module. Only
+# the classes of Demucs' published models are allowed.
 CLASSES = ("demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
 
 
 def check(path: Path) -> None:
-    """Raise ValueError if a weights file is not of a plain Demucs model."""
+    """Raise ValueError if a weights file is not that of an unquantised Demucs model."""
     from safetensors import safe_open  # noqa: PLC0415  (only in Demucs' environment, as all below)
 
     with safe_open(str(path), framework="np") as file:
         about = file.metadata() or {}
     if about.get("klass") not in CLASSES:
         raise ValueError(f"{path}: class {about.get('klass')} is not one of {CLASSES}")
-    if "structure" in about:  # it names classes, too
+    if "structure" in about:  # names further classes
         raise ValueError(f"{path} is quantised: choose another model, such as htdemucs")
 
 
@@ -67,7 +67,7 @@ class Separator:
     def separate(self, samples: bytearray) -> bytes:
         """Return the voice as mono float32 samples of the same length.
 
-        Normalised as in Demucs' own command. No random shifts, so the result is reproducible.
+        Normalised as by the demucs command, but without random shifts, to be reproducible.
         """
         mono = self._torch.frombuffer(samples, dtype=self._torch.float32)
         mean, deviation = mono.mean(), mono.std() + 1e-8
@@ -81,7 +81,7 @@ class Separator:
 def start(
     arguments: list[str],
 ) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
-    """Load the model; return its description, and the function that separates."""
+    """Load the model; return its description and the function that answers requests."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model_dir", type=Path, required=True)
     parser.add_argument("--device", default="cpu")

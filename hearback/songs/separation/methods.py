@@ -1,7 +1,7 @@
-"""Separation of the voice from the music, one class per method.
+"""Separation of the voice from the music, with one class per method.
 
 `repet` needs no weights; `demucs` needs its own environment and a folder of weights. Spleeter
-(Hennequin et al. 2020), which both published systems used or intended to use, is not available: its
+(Hennequin et al. 2020), which both published systems used or planned to use, is not supported: its
 last release (2.4.2, April 2025) requires TensorFlow 2.12.1 and Python below 3.12.
 """
 
@@ -37,14 +37,14 @@ DOWNLOAD = "hf download adefossez/HTDemucs --local-dir"
 
 
 class SeparationError(HearbackError):
-    """A separation is unavailable or has failed; the message names the cure."""
+    """A separation is unavailable or has failed."""
 
 
 class Separation(Protocol):
-    """Separates voices; the result depends on the waveform only. `separate` is thread-safe."""
+    """A separation; results depend on the waveform only. `separate` is thread-safe."""
 
     def describe(self) -> dict[str, Any]:
-        """Return backend, version and parameters: different values are stored separately."""
+        """Return backend, version and parameters; stores of other values are rebuilt."""
         ...
 
     def separate(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -57,7 +57,7 @@ class Separation(Protocol):
 
 
 def open_separation(name: str, **options: Any) -> Separation:  # noqa: ANN401
-    """Open a separation of `SEPARATIONS`; `options` are the arguments of its class.
+    """Open a separation by its name in `SEPARATIONS`; `options` are the arguments of its class.
 
     Raises HearbackError for an unknown name, SeparationError if its environment or weights are
     missing.
@@ -109,19 +109,19 @@ class NoSeparation:
 class Repet:
     """REPET-SIM (Rafii & Pardo 2012): repeating parts of the snippet are music.
 
-    The music of a frame is the median of its most similar frames (Fitzgerald 2012), at most the
-    frame itself. A soft mask keeps the remainder where it exceeds `margin` times the music, and
-    nothing below `lowest_hz`, where nobody sings (as in Rafii & Pardo). Otherwise as in librosa's
-    "Vocal separation" example, with other parameters: that example is for whole songs, with similar
-    frames at least 2 s apart, too long for 3 s snippets. In a short snippet the most similar frames
-    are those with the same sustained note, voice included, so most of the other frames must enter
-    the median: docs/results/songs.md has measurements.
+    The music in a frame is estimated as the median of its most similar frames (Fitzgerald 2012), at
+    most the frame itself. A soft mask keeps the remainder where it exceeds `margin` times the
+    music, and nothing below `lowest_hz`, where nobody sings (as in Rafii & Pardo). This follows
+    librosa's "Vocal separation" example, but with other parameters: the example is for whole songs,
+    and its similar frames are at least 2 s apart, too far for snippets of 3 s. In a short snippet
+    the most similar frames contain the same sustained note, voice included, so the median needs
+    most of the other frames (measured in docs/results/songs.md).
     """
 
-    version: ClassVar = 1  # increase when the same parameters give another result
+    version: ClassVar = 1  # increase when results change with the same parameters
     n_fft: int = 2048  # samples, 85 ms
     hop: int = 512  # samples, 21 ms
-    seconds_apart: float = 0.6
+    seconds_apart: float = 0.6  # minimum distance of similar frames
     neighbours: int = 80  # number of similar frames in the median
     margin: float = 1.0
     power: float = 2.0  # of the soft mask; higher is closer to binary
@@ -132,21 +132,23 @@ class Repet:
         return {"backend": "repet", "version": self.version, **asdict(self)}
 
     def separate(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the voice, (n,). A waveform shorter than one window (85 ms) is unchanged."""
+        """Return the voice, (n,); waveforms shorter than a window (85 ms) are unchanged."""
         if len(waveform) < self.n_fft:
             return waveform
         spectrum = librosa.stft(waveform, n_fft=self.n_fft, hop_length=self.hop)
         magnitude = np.abs(spectrum)
-        music = np.minimum(magnitude, np.median(magnitude[:, self._similar(magnitude)], axis=-1))
+        music = np.minimum(
+            magnitude, np.median(magnitude[:, self._similar_frames(magnitude)], axis=-1)
+        )
         mask = librosa.util.softmask(magnitude - music, self.margin * music, power=self.power)
         mask[: 1 + int(self.lowest_hz * self.n_fft / SOUND_RATE)] = 0
         return librosa.istft(mask * spectrum, hop_length=self.hop, length=len(waveform))
 
-    def _similar(self, magnitude: NDArray[np.float32]) -> NDArray[np.intp]:
+    def _similar_frames(self, magnitude: NDArray[np.float32]) -> NDArray[np.intp]:
         """Return the indices of the most similar frames by cosine, (frames, neighbours).
 
-        librosa's `nn_filter` (0.10 and 0.11) chooses among the `neighbours` + twice `seconds_apart`
-        nearest by numpy's order of equal values, so its result depends on numpy's version.
+        librosa's `nn_filter` (0.10 and 0.11) is not used: it breaks ties in numpy's sorting order,
+        so its result depends on numpy's version.
         """
         n_frames = magnitude.shape[1]
         # Reduce the distance in short snippets, so that every frame has a candidate.
@@ -164,16 +166,16 @@ class Repet:
 
 
 class Demucs:
-    """Hybrid Transformer Demucs (Rouard et al. 2023) in a worker process of its own environment.
+    """Hybrid Transformer Demucs (Rouard et al. 2023), in a worker process in its own environment.
 
-    Demucs 4.1.0 (MIT) is its author's own release, the first with safetensors weights. Among the
-    alternatives in 2026, torchaudio's HDEMUCS pipelines are an older model in a package in
-    maintenance mode, and demucs-infer loads pickles.
+    Demucs 4.1.0 (MIT) is its author's release and the first with safetensors weights. Alternatives
+    in 2026: torchaudio's HDEMUCS pipelines are an older model in a package in maintenance mode, and
+    demucs-infer loads pickles.
 
     `python` is the environment's interpreter (`make demucs`), `model_dir` a folder as on the hub
-    (one NAME.yaml and the safetensors files that it lists), `device` torch's. Nothing is
-    downloaded. On a CPU the order of sums depends on the number of threads: with another
-    OMP_NUM_THREADS the voice may differ in its last bits.
+    (one NAME.yaml and the safetensors files that it lists), `device` a torch device. Nothing is
+    downloaded. On a CPU the order of summation depends on the number of threads, so the last bits
+    may differ with another OMP_NUM_THREADS.
     """
 
     def __init__(
@@ -214,7 +216,7 @@ class Demucs:
         }
 
     def separate(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the voice, (n,). Raises SeparationError if Demucs fails or has ended."""
+        """Return the voice, (n,); raise SeparationError if Demucs fails or has ended."""
         mix = soxr.resample(waveform, SOUND_RATE, self._rate)
         try:
             reply = self._worker.request({"audio": encode_waveform(mix)})
@@ -223,7 +225,7 @@ class Demucs:
         if "error" in reply:
             raise SeparationError(f"Demucs failed: {reply['error']}")
         voice = soxr.resample(decode_waveform(reply["audio"]), self._rate, SOUND_RATE)
-        return librosa.util.fix_length(voice, size=len(waveform))  # rounding may drop a sample
+        return librosa.util.fix_length(voice, size=len(waveform))  # resampling rounds the length
 
     def close(self) -> None:
         """End the worker."""
@@ -231,7 +233,7 @@ class Demucs:
 
 
 def _weights(model_dir: Path) -> dict[str, str]:
-    """Return the SHA-256 of the model's files by name. Raises SeparationError for no model."""
+    """Return the SHA-256 of the model's files by name; SeparationError if they are missing."""
     recipes = sorted(model_dir.glob("*.yaml"))
     weights = sorted(model_dir.glob("*.safetensors"))
     if len(recipes) != 1 or not weights:

@@ -1,1 +1,1 @@
-"""The steps of the songs, as commands."""
+"""The five steps, as commands."""

@@ -1,8 +1,8 @@
 """Show the out-of-fold scores of the trained models, and the folds to train again.
 
 The exit status is 1 if a fold stands out, else 0. --retrain trains those folds again with the
-commands shown, and then shows the tables again. The ensembles of the two course solutions are shown
-as well, as far as their models are trained.
+commands shown, and then shows the tables again. The tables include the ensembles of the two
+published systems if their models are trained.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def show(
         "Accuracy per fold": evaluation.accuracy_by_fold(all_tables),
         "Log loss per fold": fold_tables.log_loss_by_fold(all_tables),
         "Recall per class": evaluation.recall_table(all_tables),
-        "Recall of several singers, by whether training has one of them": (
+        "Recall of several singers, by whether one of them is in training": (
             evaluation.by_known_singers(all_tables, snippets)
         ),
     }

@@ -2,7 +2,7 @@
 
 The weights minimise the log loss. Choose the combination beforehand (--combine), not from the table
 of cross-fitted log losses: the better of two is slightly optimistic. The default, logits, is the
-best of the reading competition.
+best one for the reading competition (docs/results/ensemble.md).
 """
 
 import argparse
@@ -79,7 +79,7 @@ def _parse_flags() -> argparse.Namespace:
 def _published(
     tables: list[ClassOutOfFold], filenames: pd.Series, snippets: pd.DataFrame
 ) -> dict[str, np.ndarray]:
-    """Return the course solutions' probabilities, (rows, classes), for `filenames`, by ensemble."""
+    """Return the published ensembles' (rows, classes) probabilities for `filenames`, by name."""
     return {
         published.table.model: published.table.rows.set_index("filename")
         .loc[filenames, PROBABILITIES]
@@ -91,9 +91,9 @@ def _published(
 def _print_scores(
     labels: np.ndarray, groups: np.ndarray, models: Mapping[str, np.ndarray], *, in_sample: float
 ) -> None:
-    """Print the scores of models and ensembles, and the weighted ensemble's differences to them.
+    """Print the scores of models and ensembles, and the weighted ensemble's differences from them.
 
-    `models` has (rows, classes) probabilities by name.
+    `models` maps names to (rows, classes) probabilities.
     """
     scores = {name: evaluation.scores(labels, x, groups) for name, x in models.items()}
     print(f"\nScores ([2.5, 97.5 %] of a bootstrap over singers)\n{_as_text(scores)}")

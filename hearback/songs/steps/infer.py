@@ -1,9 +1,9 @@
-"""Step 5: classify the snippets of a folder and write submission.csv; no network.
+"""Classify the snippets of a folder with the ensemble and write submission.csv.
 
     python -m hearback.songs infer --data FOLDER
 
-FOLDER has audio files, also in subfolders. Writes submission.csv (filename, label: 0 no voice,
-1 male, 2 female, 3 several) and submission_probabilities.csv beside it.
+FOLDER contains audio files, also in subfolders. Writes submission.csv (filename and label: 0 no
+voice, 1 male, 2 female, 3 several) and beside it submission_probabilities.csv. Uses no network.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ def main() -> None:
         "--store",
         type=Path,
         default=Path("store", SUBFOLDER),
-        help="folder of audio and features",
+        help="folder of the stored audio and features",
     )
     add(
         "--assets", type=Path, default=Path("assets", SUBFOLDER), help="folder of the trained folds"

@@ -2,8 +2,8 @@
 
     python -m hearback.songs preprocess --separate none repet
 
-Reads data/songs/train_label.txt, manifest.csv if present, and the snippets in train/. Writes
-store/songs: for each separation its audio and the features computed from it. Can be run again, also
+Reads data/songs/train_label.txt, manifest.csv if present, and the snippets in train/. Writes the
+audio of each separation, and the features computed from it, to store/songs. Can be run again, also
 after it was killed: only missing parts are computed. Every problem is reported, not only the first;
 errors give exit status 2.
 """

@@ -2,7 +2,7 @@
 
     python -m hearback.songs train --seeds 1 2 3 4 --jobs 2
 
-Each seed is a model of its own: system 1 averages 4 to 20 models of one recipe.
+Each seed is a separate model. System 1 averages 4 to 20 seeds of one recipe.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from hearback.songs.steps import check_models
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Declare the flag that trains each recipe once per separation."""
+    """Add the flag --separations."""
     parser.add_argument(
         "--separations",
         nargs="+",
@@ -29,13 +29,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def variants(arguments: argparse.Namespace, options: SongOptions) -> Sequence[SongOptions]:
-    """Return the options with each separation."""
+    """Return a copy of the options for each separation."""
     separations = arguments.separations or [options.separate]
     return [replace(options, separate=separate) for separate in dict.fromkeys(separations)]
 
 
 def competition() -> Competition:
-    """Return the songs' part of the training command."""
+    """Return the songs competition's part of the training command."""
     return Competition(
         description=__doc__ or "",
         recipes=find_recipes(),

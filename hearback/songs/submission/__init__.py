@@ -1,1 +1,1 @@
-"""submission.zip of the songs competition: packing, main.py and a dry run."""
+"""submission.zip: packing, its main.py, and a dry run."""

@@ -1,9 +1,9 @@
-"""Try submission.zip in an imitation of a runtime, and check its classes and probabilities.
+"""Run submission.zip in a sandbox like a competition's runtime, and check its results.
 
     python -m hearback.songs dry_run --zip demo/songs/submission.zip --data demo/songs/test
 
-`hearback.engine.submission.sandbox` describes the dry run. It classifies some of the snippets of a
-folder. Classes and probabilities are compared row by row with those of the step infer.
+`hearback.engine.submission.sandbox` describes the dry run. Classifies some of a folder's snippets,
+and compares classes and probabilities row by row with those of the step infer.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ class SongDryRun(DryRun[Sandbox]):
     """A dry run of the songs competition's submission."""
 
     def set_up(self, folder: Path) -> Sandbox:
-        """Unpack the zip into a new folder, with evenly spaced snippets beside it."""
+        """Unpack the zip into a new folder; copy evenly spaced snippets to its data folder."""
         runtime, workdir = unpack(self.archive, folder, "python -m hearback.songs submission")
         names = list_snippets(self.data)["filename"].tolist()
         chosen = [names[index] for index in evenly_spaced(len(names), self.n_clips)]
@@ -61,8 +61,8 @@ class SongDryRun(DryRun[Sandbox]):
 def compare(submission: Path, expected: Path) -> tuple[list[str], float]:
     """Compare two submissions and their probabilities row by row.
 
-    Returns the faults of the first and the largest difference of a probability. If two classes are
-    equally likely up to rounding, either is right.
+    Returns the faults of `submission` and the largest difference of a probability. If two classes
+    are equally likely up to rounding, both are correct.
     """
     ours, theirs = (pd.read_csv(path, dtype={"filename": str}) for path in (submission, expected))
     if list(ours.columns) != ["filename", "label"]:
@@ -90,7 +90,7 @@ def compare(submission: Path, expected: Path) -> tuple[list[str], float]:
 
 
 def main() -> None:
-    """Parse the command line and do a dry run."""
+    """Parse the command line and run."""
     parser = cli.parser(__doc__)
     add_arguments(parser, Path("data", SUBFOLDER, "test"))
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Classify the snippets in data/ and write submission.csv beside this file, as main.py.
+"""main.py of submission.zip: classify the snippets in data/ and write submission.csv beside it.
 
-`python -m hearback.songs submission` packs it. Its flags are those of the step infer. Every snippet
-first gets the commonest class of the training, so that there is a submission even if scoring fails.
+`python -m hearback.songs submission` packs it. Its flags are those of the step infer. First every
+snippet gets the most common training class, so that a submission exists even if scoring fails.
 """
 
 import csv
@@ -16,8 +16,8 @@ CONFIG = HERE / "model_configs.json"
 SUBMISSION = HERE / "submission.csv"
 
 
-def write_commonest_class() -> None:
-    """Write a submission with the commonest training class for every snippet."""
+def write_most_common_class() -> None:
+    """Write a submission with the most common training class for every snippet."""
     from hearback.songs.tables import list_snippets  # noqa: PLC0415  (needs packages)
 
     shares = json.loads(CONFIG.read_text(encoding="utf-8"))["class_shares"]
@@ -45,4 +45,4 @@ def score(scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(HERE, write_commonest_class, score)
+    runtime.run(HERE, write_most_common_class, score)

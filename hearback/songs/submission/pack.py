@@ -1,4 +1,4 @@
-"""Pack submission.zip: everything that a competition's runtime needs to classify data/.
+"""Pack submission.zip: everything that the competition's runtime needs to classify data/.
 
     python -m hearback.songs submission
 
@@ -31,7 +31,7 @@ from hearback.songs.evaluation import ClassOutOfFold
 from hearback.songs.inference import EnsembleFold, load_model, read_runnable_metadata
 
 MAIN = Path(__file__).with_name("main.py")
-OWN_ENVIRONMENT = ("demucs",)  # separations with packages that the runtime lacks
+OWN_ENVIRONMENT = ("demucs",)  # separations that need an environment of their own
 
 
 @dataclass(frozen=True)

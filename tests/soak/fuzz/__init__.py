@@ -1,9 +1,9 @@
-"""Broken and malicious input generated from random numbers, and the guarantees that it must meet.
+"""Random broken and malicious input, and the guarantees of the project's readers.
 
-A family is a function that makes one input in an empty folder, passes it to the project's readers,
-and returns the outcome after the kind of input: "read", "read with a warning" or "refused". A
-broken guarantee raises: an AssertionError, or whatever exception a reader let through. Sounds are
-synthetic; nothing here is a recording of anybody.
+A family is a function that writes one input into an empty folder, passes it to the readers, and
+returns the kind of input and its result: "read", "read with a warning" or "refused". A broken
+guarantee raises an AssertionError, or the exception that a reader did not handle. All sounds are
+synthetic.
 """
 
 import shutil
@@ -29,7 +29,7 @@ FAMILIES: Mapping[str, tuple[float, Family]] = {
 
 
 def try_family(family: Family, rng: np.random.Generator, folder: Path) -> Outcome:
-    """Make and read an input of a family in `folder`, which is emptied first."""
+    """Write and read an input of a family in `folder`, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("data", "store", "assets"):
         (folder / name).mkdir(parents=True)
@@ -37,7 +37,7 @@ def try_family(family: Family, rng: np.random.Generator, folder: Path) -> Outcom
 
 
 def try_one(seed: int, number: int, folder: Path) -> Outcome:
-    """Make and read input `number` of a seed in `folder`, which is emptied first."""
+    """Write and read input `number` of a seed in `folder`, which is emptied first."""
     rng = np.random.default_rng([seed, number])
     shares = [share for share, _ in FAMILIES.values()]
     _, family = list(FAMILIES.values())[rng.choice(len(shares), p=shares)]

@@ -1,4 +1,4 @@
-"""What a fuzz input may end in, and the checks on every report and message."""
+"""The possible results of a fuzz input, and the checks on every report and message."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -68,13 +68,13 @@ def try_text(rng: np.random.Generator, folder: Path) -> Outcome:
         inside = set(encoded.tokens[len(tokenizer.prompt) : -1].tolist())
         assert not inside & {*tokenizer.prompt, tokenizer.end}, f"special tokens in {text!r}"
         assert set(encoded.word_ids.tolist()) == set(range(len(text.split()) + 1)), f"{text!r}"
-    made = generate_hard_negatives(texts, 2, int(rng.integers(100)), spell)
-    made = {text: negatives for text, negatives in made.items() if negatives}
-    for negatives in made.values():
+    generated = generate_hard_negatives(texts, 2, int(rng.integers(100)), spell)
+    by_text = {text: negatives for text, negatives in generated.items() if negatives}
+    for negatives in by_text.values():
         for negative in negatives:
-            assert all(0 <= at < len(negative.text.split()) for at in negative.wrong)
-    write_hard_negatives(made, folder)
-    assert read_hard_negatives(folder) == made
+            assert all(0 <= word < len(negative.text.split()) for word in negative.wrong)
+    write_hard_negatives(by_text, folder)
+    assert read_hard_negatives(folder) == by_text
     table = folder / "hard_negatives.csv"
     damage = DAMAGES[rng.integers(len(DAMAGES))]
     table.write_bytes(damage(table.read_bytes(), rng))
