@@ -20,14 +20,16 @@ from hearback.engine.errors import HearbackError
 DISK_CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable"),
+    **dict.fromkeys((errno.EEXIST, errno.EISDIR), "move it away"),
+    errno.ENOTDIR: "use a path below a folder",
 }
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show defaults, except None and False."""
+    """Show defaults, except None, False and lists, which the help describes in words."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
+        if action.default in (None, False) or isinstance(action.default, (list, tuple)):
             return action.help
         return super()._get_help_string(action)
 
@@ -42,6 +44,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401  (argparse's own)
         settings.setdefault("allow_abbrev", False)
         settings.setdefault("formatter_class", _Formatter)
+        if _is_module():
+            settings.setdefault("prog", " ".join(program()))
         super().__init__(*args, **settings)
 
     def parse_known_args(  # type: ignore[override]  # typeshed has overloads of it
@@ -155,6 +159,36 @@ def _summary(module: str) -> str:
         return ""
     source = Path(spec.origin).read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def argument_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return `parse` as an argparse type: the text of its ValueError becomes the usage error."""
+
+    def convert(text: str) -> Any:  # noqa: ANN401  (any type of argument)
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def int_of_at_least(minimum: int) -> Callable[[str], int]:
+    """Return an argparse type for whole numbers of at least `minimum`, which is 0 or more."""
+
+    def parse(text: str) -> int:
+        if not text.strip().isdecimal() or int(text) < minimum:
+            raise ValueError(f"not a whole number of at least {minimum}: {text!r}")
+        return int(text)
+
+    return argument_type(parse)
+
+
+def _is_module() -> bool:
+    """Return whether this process runs a module of this package, as in `python -m hearback`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    package = __name__.partition(".")[0]
+    return bool(_program) or (spec is not None and spec.name.partition(".")[0] == package)
 
 
 def program() -> list[str]:

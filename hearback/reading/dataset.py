@@ -86,6 +86,8 @@ def load_training_data(
         metadata=metadata,
         source=PairSource(metadata, references, recordings, labels),
         labels=labels,
-        folds=assign_folds(metadata, labels, n_folds, group_by),
+        folds=assign_folds(
+            metadata, labels, n_folds, group_by, default_group="speaker", stratify_by="task"
+        ),
         fingerprint=digest.hexdigest()[:16],
     )

@@ -208,12 +208,13 @@ def _print_scores(joined: pd.DataFrame, scores: EnsembleScores, settings: str) -
     cross_fitted = scores.cross_fitted_predictions
     loss, (low, high) = evaluation.log_loss_with_interval(joined, cross_fitted)
     gain, error = evaluation.gain_with_error(joined, pd.Series(cross_fitted))
+    side = "below" if gain >= 0 else "above"
     print(
         f"\n{'plain mean':<20} log loss {scores.plain_mean:.4f}\n"
         f"{'weighted ensemble':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
         f"(2.5 to 97.5 % of a bootstrap over {unit}s;\n"
         f"{'':<20} {settings}: cross-fitted over {unit}s)\n"
-        f"{'':<20} {gain:.4f} ± {error:.4f} (by {unit}) below the base rate\n"
+        f"{'':<20} {abs(gain):.4f} ± {error:.4f} (by {unit}) {side} the base rate\n"
         f"{'in-sample':<20} log loss {scores.fitted:.4f}   (optimistic: not the score)"
     )
     _print_lines(scores.ensemble.calibration.lines)

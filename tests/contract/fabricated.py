@@ -128,7 +128,6 @@ def make_songs() -> Fabricated:
 
 
 READING, SONGS = make_reading(), make_songs()
-EACH = {each.name: each for each in (READING, SONGS)}
 
 
 def name_of(value: object) -> str | None:

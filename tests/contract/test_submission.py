@@ -28,6 +28,7 @@ class Packing:
     Attributes:
         folds: names of the packed folds.
         needed, not_needed: names of modules in the competition's room.
+        others: entries of the archive that only this competition has.
         train_command: the command to train the first of `folds`.
     """
 
@@ -37,6 +38,7 @@ class Packing:
     folds: tuple[str, str, str]
     needed: tuple[str, ...]
     not_needed: tuple[str, ...]
+    others: tuple[str, ...]
     train_command: str
 
     def files(self, number: int) -> FoldFiles:
@@ -68,6 +70,7 @@ def reading(make_corpus: Callable[..., Path], tokenizer: Path) -> Packing:
             "submission/pack",
             "steps/train",
         ),
+        others=("infer_flags.json", "tts_data"),
         train_command="python train_modeltok.py --fold 0",
     )
 
@@ -84,6 +87,7 @@ def songs(trained: Path, tmp_path: Path) -> Packing:
         folds=("cnn4_0", "cnn4_1", "cnn4_repet_0"),
         needed=("steps/infer", "separation/methods"),
         not_needed=("training", "submission/pack", "submission/dry_run", "corpora/sample"),
+        others=(),
         train_command="python -m hearback.songs train",
     )
 
@@ -119,7 +123,8 @@ def test_the_chosen_folds_and_nothing_else_of_the_assets_are_packed(packing: Pac
     assert folds == {
         f"assets/{fold}.{suffix}" for fold in packing.folds for suffix in ("json", "safetensors")
     }
-    assert {"main.py", "model_configs.json", "VERSION"} < packed
+    entries = {"hearback", "assets", "main.py", "model_configs.json", "VERSION", *packing.others}
+    assert {name.split("/")[0] for name in packed} == entries
 
 
 def test_equal_inputs_give_equal_bytes(packing: Packing) -> None:

@@ -74,7 +74,7 @@ def test_another_seed_is_another_model(competition: Competition) -> None:
     ids=["reading", "songs"],
 )
 def test_metadata_has_a_command_to_retrain(competition: Competition, read_command: Any) -> None:
-    changes = {"seed": 3, "epochs": 1, "set": ("dropout=0.1",)}
+    changes: dict[str, Any] = {"seed": 3, "epochs": 1, "set": ("dropout=0.1",)}
     words = competition.train(**changes)["retrain_command"].split()
     assert words[: 1 + len(competition.program)] == ["python", *competition.program]
     assert words[-2:] == ["--attempt", "2"]
@@ -155,7 +155,7 @@ def test_resumed_training_is_bit_exact(competition: Competition, recipe: str, n_
 def test_changed_recipe_is_not_done(competition: Competition) -> None:
     competition.train()
     options, data = competition.options, competition.options.load_data()
-    changed = options.adapt(replace(competition.recipe, max_gradient_norm=7.0))
+    changed = options.adapt(competition.recipe.with_settings(["max_gradient_norm=7.0"]))
     reason = why_not_done(competition.files(), options.run_key(changed, data))
     assert reason == "its recipe changed since (max_gradient_norm)"
     other = {**options.run_key(options.adapt(competition.recipe), data), "data_fingerprint": "x"}
@@ -344,5 +344,5 @@ def test_retrained_fold_records_earlier_attempts(competition: Competition) -> No
     for _ in range(2):
         again = competition.train(attempt=2)
         assert [past["attempt"] for past in again["attempts"]] == [1, 2]
-    other = competition.train(replace(competition.recipe, seed=5))
+    other = competition.train(competition.recipe.with_settings(["seed=5"]))
     assert [past["attempt"] for past in other["attempts"]] == [1]

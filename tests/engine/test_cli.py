@@ -54,6 +54,46 @@ def test_help_shows_defaults_except_none() -> None:
     assert "None" not in text
 
 
+def test_help_shows_no_python_lists() -> None:
+    steps = parser(None)
+    steps.add_argument("--set", action="append", default=[], help="change a field")
+    steps.add_argument("--kinds", nargs="+", default=("a", "b"), help="only these (default: all)")
+    text = " ".join(steps.format_help().split())
+    assert "change a field" in text
+    assert "(default: all)" in text
+    assert "[]" not in text
+    assert "('a'" not in text
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("hearback.reading.baselines.train", "python -m hearback.reading.baselines.train"),
+        ("pytest", "steps.py"),
+    ],
+)
+def test_usage_names_a_module_as_it_is_run(
+    module: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = SimpleNamespace(__spec__=SimpleNamespace(name=module))
+    monkeypatch.setitem(sys.modules, "__main__", main)  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/steps.py"])
+    assert parser(None).prog == expected
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", ""])
+def test_limits_below_one_are_refused_in_words(
+    value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = parser(None)
+    steps.add_argument("--limit", type=cli.int_of_at_least(1))
+    assert steps.parse_args(["--limit", "3"]).limit == 3
+    with pytest.raises(SystemExit) as stopped:
+        steps.parse_args([f"--limit={value}"])
+    assert stopped.value.code == 2
+    assert f"--limit: not a whole number of at least 1: {value!r}" in capsys.readouterr().err
+
+
 def bad_input() -> BadInput:
     return BadInput(Report([Problem("train.csv", 3, "no grade", "add it")]))
 
@@ -75,7 +115,13 @@ def test_errors_that_the_user_can_fix_have_no_traceback(
 
 
 @pytest.mark.parametrize(
-    ("code", "cure"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "make it writable")]
+    ("code", "cure"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EROFS, "make it writable"),
+        (errno.EISDIR, "move it away"),
+        (errno.ENOTDIR, "use a path below a folder"),
+    ],
 )
 def test_disk_errors_name_the_cure(
     code: int, cure: str, capsys: pytest.CaptureFixture[str]

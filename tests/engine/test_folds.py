@@ -26,7 +26,14 @@ def make_table(n_rows: int = 360, n_speakers: int = 30) -> pd.DataFrame:
 
 
 def split(table: pd.DataFrame, n_folds: int = 6, group_by: str | None = None) -> np.ndarray:
-    return assign_folds(table.drop(columns="score"), table["score"].to_numpy(), n_folds, group_by)
+    return assign_folds(
+        table.drop(columns="score"),
+        table["score"].to_numpy(),
+        n_folds,
+        group_by,
+        default_group="speaker",
+        stratify_by="task",
+    )
 
 
 @pytest.mark.parametrize(

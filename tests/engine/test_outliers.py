@@ -83,7 +83,9 @@ def test_a_fold_that_stalled_compared_with_later_siblings_stands_out(
     found = outlier_reasons(table)
     assert list(found) == ([0] if stalled else [])
     if stalled:
-        assert found[0].startswith("epoch 1, step 60: gradient norm 0.01 and loss 0.690, other ")
+        assert found[0].startswith(
+            "epoch 1, step 60: gradient norm 0.01 and loss 0.690, the other "
+        )
 
 
 def test_a_stalled_fold_of_high_loss_has_both_reasons() -> None:

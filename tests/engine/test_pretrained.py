@@ -1,5 +1,6 @@
 """Resolving, downloading, converting and reading pretrained models."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -195,6 +196,22 @@ def test_resolve_names_the_command_that_downloads_a_missing_model(
 def test_resolve_rejects_an_unknown_bare_name(tmp_path: Path) -> None:
     with pytest.raises(HearbackError, match="no backbone wisper"):
         pretrained.resolve("wisper", tmp_path)
+
+
+def test_a_missing_directory_of_the_assets_is_not_looked_up_on_the_hub(
+    tmp_path: Path, hub: list[tuple[str, str | None]]
+) -> None:
+    with pytest.raises(HearbackError, match=r"nothing: neither a directory.*Check the name"):
+        pretrained.resolve(str(tmp_path / "nothing"), tmp_path)
+    relative = f"{tmp_path.name}/nothing"  # relative, it looks like a hub id
+    with contextlib.chdir(tmp_path.parent), pytest.raises(HearbackError, match="Check the name"):
+        pretrained.resolve(relative, Path(tmp_path.name))
+    with (
+        contextlib.chdir(tmp_path.parent),
+        pytest.raises(HearbackError, match=r"pretrained whisper-tiny\.en"),
+    ):
+        pretrained.resolve(f"{tmp_path.name}/whisper-tiny.en", Path(tmp_path.name))
+    assert hub == []
 
 
 def test_resolve_names_the_conversion_command_for_a_faster_whisper_directory(

@@ -67,5 +67,5 @@ def test_an_empty_batch_gives_empty_results() -> None:
 
 def test_an_embedding_that_requires_a_gradient_is_rejected() -> None:
     hidden, embedding, targets = inputs()
-    with pytest.raises(ValueError, match="not frozen"):
+    with pytest.raises(ValueError, match="must be frozen"):
         token_log_probs(hidden, embedding.requires_grad_(), targets)

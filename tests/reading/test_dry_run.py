@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,13 @@ from hearback.engine.submission.sandbox import (
 from hearback.reading.submission import dry_run
 from hearback.reading.submission.dry_run import ReadingDryRun, compare
 from hearback.reading.submission.pack import PackingOptions, pack
-from tests.reading.test_submission import names, options  # noqa: F401  (a fixture)
+from tests.reading.inference_data import write_submission_data
+
+
+@pytest.fixture
+def options(make_corpus: Callable[..., Path], tokenizer: Path) -> PackingOptions:
+    """Options to pack three folds and six references."""
+    return write_submission_data(make_corpus(n_train=6), tokenizer)
 
 
 @pytest.fixture
@@ -124,8 +131,12 @@ def test_an_environment_of_other_packages_is_refused() -> None:
         check_environment(Path(sys.executable))
     assert "pytest" in str(raised.value)
     assert "where requirements/runtime.txt has none" in str(raised.value)
-    with pytest.raises(HearbackError, match="make test-submission"):
+    with pytest.raises(HearbackError, match="make test-submission") as raised:
         check_environment(Path("no/python"))
+    assert "no/python: No such file or directory" in str(raised.value)
+    assert "Errno" not in str(raised.value)
+    with pytest.raises(HearbackError, match="cannot list its packages: exit status 1"):
+        check_environment(Path("/bin/false"))
 
 
 def test_the_sandbox_has_unknown_texts_and_a_damaged_recording(
@@ -152,7 +163,7 @@ def test_the_sandbox_has_unknown_texts_and_a_damaged_recording(
 
 @pytest.mark.slow
 def test_a_toy_submission_passes_a_dry_run(
-    options: PackingOptions,  # noqa: F811
+    options: PackingOptions,
     make_corpus: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -167,11 +178,12 @@ def test_a_toy_submission_passes_a_dry_run(
 
 @pytest.mark.slow
 def test_a_failed_scoring_leaves_base_rates_and_is_reported(
-    options: PackingOptions,  # noqa: F811
+    options: PackingOptions,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    assert "main.py" in names(pack(options))
+    with zipfile.ZipFile(pack(options)) as archive:
+        assert "main.py" in archive.namelist()
     toy = ReadingDryRun(options.submission, options.config.parent / "data", 6)
     set_up = toy.set_up(tmp_path / "sandbox")
     (set_up.runtime / "assets" / "modeltok_1.safetensors").write_bytes(b"cut short")

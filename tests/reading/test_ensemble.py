@@ -124,7 +124,8 @@ def with_fallback(**weights: float) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (as_json()[:-20], "not an ensemble's configuration"),
+        (as_json()[:-20], r"not an ensemble's configuration \(no JSON: [A-Z]"),
+        ("{}", r"not an ensemble's configuration \(no field [a-z]+\)"),
         (with_fallback(model3mb=1.0), "a fallback has a weight for model3mb, not among its"),
         (
             with_fallback(model1m=0.5),

@@ -29,11 +29,10 @@ from hearback.reading.models import load, scorers
 from hearback.reading.models.scorers import Scorer
 from hearback.reading.pairs import PairDataset, PairSource
 from hearback.reading.recipe import Recipe
-from hearback.reading.references import References
 from hearback.reading.steps import infer
 from hearback.reading.window_batches import Batch
 from hearback.reading.words import WordCalibration
-from tests.conftest import inference_options
+from tests.reading.inference_data import CPU, write_ensemble
 from tests.reading.random_models import BASE_RATES, make_model, write_fold
 from train_model2ds import RECIPE as MEAN
 from train_model3mapd import RECIPE as ATTENTION
@@ -47,16 +46,7 @@ TOKENS = replace(BY_GRADE, speed_by_grade=(1.0,) * 4)  # the same input format a
 @pytest.fixture
 def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptions:
     """Options to run models of two folds, with random weights, on a test set of six clips."""
-    folder = make_corpus()
-    voice = References(folder / "tts_data").voice
-    weights = {MEAN: 0.25, ATTENTION: 0.25, TOKENS: 0.5}
-    for recipe in weights:
-        for fold in (0, 1):
-            write_fold(folder / "assets", recipe, fold, voice, tokenizer)
-    scorers = tuple(ModelConfig(recipe.name, (0, 1), w) for recipe, w in weights.items())
-    config = EnsembleConfig(scorers, voice, BASE_RATES, {"cross_fitted": 0.5}, n_rows=36)
-    config.save(folder / "model_configs.json")
-    return inference_options(folder)
+    return write_ensemble(make_corpus(), tokenizer)
 
 
 def scores(options: InferenceOptions) -> pd.Series:
@@ -83,22 +73,6 @@ def test_without_a_format_the_order_is_the_metadatas(options: InferenceOptions) 
     write_submission(options)
     metadata = pd.read_csv(options.data / "test_metadata.csv")
     assert list(scores(options).index) == list(metadata["filename"])
-
-
-def test_the_score_is_the_weighted_mean_of_the_models_mean_over_folds(
-    options: InferenceOptions,
-) -> None:
-    write_submission(options)
-    together = scores(options)
-    config = EnsembleConfig.load(options.config)
-    expected = pd.Series(0.0, index=together.index)
-    for model in config.models:
-        for fold in model.folds:
-            alone = replace(config, models=(ModelConfig(model.name, (fold,), 1.0),))
-            alone.save(options.config)
-            write_submission(options)
-            expected += model.weight / len(model.folds) * scores(options)
-    pd.testing.assert_series_equal(together, expected, atol=1e-9, check_names=False)
 
 
 def test_a_clips_score_does_not_depend_on_its_place_in_the_table(options: InferenceOptions) -> None:
@@ -165,16 +139,6 @@ def test_a_text_that_cannot_be_rendered_does_not_lose_the_submission(
     assert "a text never rendered" in problems(options)["what"][0]
 
 
-def test_problems_of_an_earlier_run_do_not_stay(options: InferenceOptions) -> None:
-    whole = (options.data / "test000.wav").read_bytes()
-    (options.data / "test000.wav").write_bytes(b"broken")
-    write_submission(options)
-    assert options.submission.with_name(tables.PROBLEMS).exists()
-    (options.data / "test000.wav").write_bytes(whole)
-    write_submission(options)
-    assert not options.submission.with_name(tables.PROBLEMS).exists()
-
-
 def test_a_missing_column_is_an_error(options: InferenceOptions) -> None:
     table = options.data / "test_metadata.csv"
     pd.read_csv(table).drop(columns="grade").to_csv(table, index=False)
@@ -187,14 +151,6 @@ def test_another_voice_than_in_training_is_refused(options: InferenceOptions) ->
     config = EnsembleConfig.load(options.config)
     replace(config, voice={**config.voice, "speed": 1.0}).save(options.config)
     with pytest.raises(HearbackError, match="voice"):
-        write_submission(options)
-
-
-def test_a_missing_fold_is_an_error_with_the_command_that_trains_it(
-    options: InferenceOptions,
-) -> None:
-    FoldFiles(options.assets, ATTENTION.name, 1).metadata.unlink()
-    with pytest.raises(HearbackError, match=r"python train_model3mapd\.py --fold 1"):
         write_submission(options)
 
 
@@ -218,7 +174,6 @@ def source(make_source: Callable[[int], PairSource]) -> PairSource:
     return make_source(12)
 
 
-CPU: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}
 FAMILIES = (ATTENTION, ALIGNED, TOKENS, OWN)
 
 

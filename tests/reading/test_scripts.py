@@ -1,13 +1,16 @@
 """The scripts, each in its own process, in order."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pytest
 
 from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
+from hearback.reading.steps import get_config, infer, train
 from tests.helpers import reading_flags, run_script
 from tests.toy import TEXTS
 
@@ -120,3 +123,27 @@ def test_flags_may_have_dashes(make_corpus: Callable[..., Path], backbone: Path)
         "train_model2ds.py", "--fold", 0, *flags, *reading_flags(backbone)[2:], folder=folder
     )
     assert (folder / "assets" / "model2ds_0.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "message"),
+    [
+        (get_config, ["--time_limit", "5x"], "not a duration such as 2h, 1h30m or 5400s: '5x'"),
+        (infer, ["--time_limit", "5x"], "not a duration such as 2h, 1h30m or 5400s: '5x'"),
+        (infer, ["--workers=-1"], "--workers: not a whole number of at least 0: '-1'"),
+        (train, ["--workers=-1"], "--workers: not a whole number of at least 0: '-1'"),
+        (train, ["--limit", "0"], "--limit: not a whole number of at least 1: '0'"),
+    ],
+)
+def test_invalid_flags_are_explained(
+    module: ModuleType,
+    flags: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["step", *flags])
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

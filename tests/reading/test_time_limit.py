@@ -37,8 +37,8 @@ from hearback.reading.references import References
 from hearback.reading.window_batches import Batch
 from hearback.reading.words import WordCalibration
 from tests.conftest import inference_options
+from tests.reading.inference_data import CPU
 from tests.reading.random_models import BASE_RATES, write_fold
-from tests.reading.test_inference import CPU
 from train_model2ds import RECIPE as JOINED
 from train_modelali import RECIPE as ALIGNED
 from train_modeltok import RECIPE as TOKENS

@@ -75,7 +75,7 @@ def test_each_seed_has_a_plan(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--jobs 0", "--jobs: at least 1"),
+        ("--jobs 0", "--jobs: it must be at least 1"),
         ("--gpus 1,2", "--gpus 1,2: torch sees 2 GPUs here, counted from 0"),
         ("--gpus 0,0", "--gpus 0,0: list each once"),
         ("--gpus 0,1 --jobs 1", "--gpus 0,1 --jobs 1: a GPU would be idle"),
@@ -85,8 +85,8 @@ def test_each_seed_has_a_plan(
         ("--address auto", "--address: only with --launcher ray"),
         ("--gpu_share 0.5", "--gpu_share: only with --launcher ray"),
         ("--cpus_per_fold 2", "--cpus_per_fold: only with --launcher ray"),
-        ("--launcher ray --gpu_share 1.5", "--gpu_share 1.5: from 0 to 1"),
-        ("--launcher ray --cpus_per_fold 0", "--cpus_per_fold 0: more than 0"),
+        ("--launcher ray --gpu_share 1.5", "--gpu_share 1.5: it must be from 0 to 1"),
+        ("--launcher ray --cpus_per_fold 0", "--cpus_per_fold 0: it must be above 0"),
     ],
 )
 def test_contradictory_flags_are_refused(

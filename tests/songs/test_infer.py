@@ -7,49 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from hearback.engine.audio.wav import write_wav
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
 from hearback.engine.project import ROOT
-from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.inference import InferenceOptions, write_submission
-from hearback.songs.separation.methods import SOUND_RATE
-from tests.songs.songs_data import snippet
+from tests.songs.inference_data import SHARES, write_config, write_unseen
 
-SHARES = (0.2, 0.3, 0.3, 0.2)
 COLUMNS = ["p0", "p1", "p2", "p3"]
 
 
 @pytest.fixture
 def options(trained: Path, tmp_path: Path) -> InferenceOptions:
     """Options of two folds on a folder with good and bad snippets."""
-    unseen = tmp_path / "unseen"
-    for number in (3, 11, 22, 33):
-        write_wav(unseen / f"album/{number}.wav", snippet(number), SOUND_RATE)
-    write_wav(unseen / "long.flac.wav", np.tile(snippet(12), 2), SOUND_RATE)
-    (unseen / "broken.ogg").write_bytes(b"OggS and no more")
-    write_wav(unseen / "silent.wav", np.zeros(72_000, np.float32), SOUND_RATE)
-    config = write_config(tmp_path, [ModelConfig("cnn4", (0, 1), 1.0)])
-    return InferenceOptions(
-        data=unseen,
-        store=tmp_path / "store",
-        assets=trained / "assets",
-        config=config,
-        submission=tmp_path / "submission.csv",
-        device="cpu",
-        precision="float32",
-        separations={},
-    )
-
-
-def write_config(folder: Path, models: list[ModelConfig]) -> Path:
-    path = folder / "model_configs.json"
-    SongEnsemble(tuple(models), "probabilities", SHARES, {}, {}, 40).save(path)
-    return path
+    return write_unseen(tmp_path, trained)
 
 
 def read(options: InferenceOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -68,20 +41,6 @@ def test_every_snippet_of_a_folder_gets_a_class(options: InferenceOptions) -> No
     assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1)
 
 
-def test_the_probabilities_are_the_mean_of_the_folds(
-    options: InferenceOptions, tmp_path: Path
-) -> None:
-    write_submission(options)
-    both = read(options)[1].loc[["album/11.wav", "album/3.wav"]]
-    alone = []
-    for fold in (0, 1):
-        config = write_config(tmp_path, [ModelConfig("cnn4", (fold,), 1.0)])
-        write_submission(replace(options, config=config))
-        alone.append(read(options)[1].loc[both.index])
-    assert not np.allclose(alone[0], alone[1])
-    assert both.to_numpy() == pytest.approx(sum(alone).to_numpy() / 2, abs=1e-6)
-
-
 def test_unscorable_snippets_get_the_class_shares_and_are_reported(
     options: InferenceOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,29 +55,6 @@ def test_unscorable_snippets_get_the_class_shares_and_are_reported(
     assert cures["broken.ogg"] == "put a good recording there, or remove it"  # a folder has no rows
     assert "6.00 s long instead of 3 s" in by_name["long.flac.wav"]
     assert "7 snippets, 2 of them at the class shares" in capsys.readouterr().out
-
-
-def test_models_on_separated_and_original_voices_are_combined(
-    options: InferenceOptions, tmp_path: Path
-) -> None:
-    models = [ModelConfig("cnn4", (0,), 0.5), ModelConfig("cnn4_repet", (0,), 0.5)]
-    parts = []
-    for chosen in ([models[0]], [models[1]]):
-        config = write_config(tmp_path, [replace(chosen[0], weight=1.0)])
-        write_submission(replace(options, config=config))
-        parts.append(read(options)[1])
-    write_submission(replace(options, config=write_config(tmp_path, models)))
-    combined = read(options)[1].drop(["broken.ogg", "silent.wav"])
-    expected = (parts[0] + parts[1]).loc[combined.index] / 2
-    assert combined.to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-6)
-
-
-def test_a_missing_fold_is_an_error_with_the_training_command(
-    options: InferenceOptions, tmp_path: Path
-) -> None:
-    config = write_config(tmp_path, [ModelConfig("cnn4", (0, 2), 1.0)])
-    with pytest.raises(HearbackError, match=r"cnn4_2\.json: missing; .*songs train"):
-        write_submission(replace(options, config=config))
 
 
 def test_another_separation_than_in_training_is_refused(

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,29 +10,21 @@ import pandas as pd
 import pytest
 
 from hearback.engine.audio.wav import write_wav
-from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import sha256_of, write_json
+from hearback.engine.io import write_json
 from hearback.engine.submission import sandbox
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.separation.methods import SOUND_RATE
 from hearback.songs.submission.dry_run import SongDryRun, compare
 from hearback.songs.submission.pack import PackingOptions, pack
+from tests.songs.inference_data import SHARES, packing_options
 from tests.songs.songs_data import snippet
-
-SHARES = (0.2, 0.3, 0.4, 0.1)
-MODELS = (ModelConfig("cnn4", (0, 1), 0.6), ModelConfig("cnn4_repet", (0,), 0.4))
 
 
 @pytest.fixture
 def options(trained: Path, tmp_path: Path) -> PackingOptions:
     """Options to pack two folds of a model, and one of it on separated voices."""
-    return PackingOptions(
-        assets=trained / "assets",
-        config=write_config(tmp_path, (*MODELS, ModelConfig("whisper", (0,), 0.0))),
-        submission=tmp_path / "submission.zip",
-    )
+    return packing_options(tmp_path, trained)
 
 
 @pytest.fixture
@@ -45,67 +36,12 @@ def snippets(tmp_path: Path) -> Path:
     return tmp_path / "snippets"
 
 
-def write_config(folder: Path, models: tuple[ModelConfig, ...]) -> Path:
-    path = folder / "model_configs.json"
-    SongEnsemble(models, "probabilities", SHARES, {}, {}, 40).save(path)
-    return path
-
-
-def names(path: Path) -> set[str]:
-    with zipfile.ZipFile(path) as archive:
-        return set(archive.namelist())
-
-
 def copied(options: PackingOptions, folder: Path) -> PackingOptions:
     """The same on a copy of the folds, for a test that damages them."""
     folder.mkdir()
     for path in options.assets.glob("cnn4*_?.*"):
         (folder / path.name).write_bytes(path.read_bytes())
     return replace(options, assets=folder)
-
-
-def test_the_chosen_folds_are_packed_with_their_code_and_nothing_else(
-    options: PackingOptions,
-) -> None:
-    packed = names(pack(options))
-    code = {name for name in packed if name.endswith(".py")} - {"main.py"}
-    # No module of the reading competition, nor one of training.
-    assert {name.split("/")[1] for name in code} == {"__init__.py", "engine", "songs"}
-    assert {
-        *("hearback/__init__.py", "hearback/engine/submission/runtime.py"),
-        *("hearback/songs/steps/infer.py", "hearback/songs/separation/methods.py"),
-    } < code
-    for not_needed in (
-        *("songs/training", "songs/submission/pack", "songs/submission/dry_run"),
-        *("songs/corpora/sample", "engine/submission/archive", "engine/training/trainer"),
-    ):
-        assert f"hearback/{not_needed}.py" not in code
-    assert packed - code == {
-        *("main.py", "model_configs.json", "VERSION"),
-        *("assets/cnn4_0.json", "assets/cnn4_0.safetensors"),
-        *("assets/cnn4_1.json", "assets/cnn4_1.safetensors"),
-        *("assets/cnn4_repet_0.json", "assets/cnn4_repet_0.safetensors"),
-    }
-
-
-def test_all_faults_are_reported_at_once(options: PackingOptions, tmp_path: Path) -> None:
-    options = copied(options, tmp_path / "assets")
-    FoldFiles(options.assets, "cnn4", 0).metadata.unlink()
-    FoldFiles(options.assets, "cnn4", 1).weights.unlink()
-    with FoldFiles(options.assets, "cnn4_repet", 0).weights.open("ab") as file:
-        file.write(b"more")
-    with pytest.raises(HearbackError) as raised:
-        pack(options)
-    message = str(raised.value)
-    assert "cnn4_0.json: missing; train it with python -m hearback.songs train" in message
-    assert (
-        "cnn4_1.safetensors: not there; copy it here, or train it with python -m hearback.songs"
-        in message
-    )
-    assert (
-        "cnn4_repet_0.safetensors: its digest differs from the one in cnn4_repet_0.json" in message
-    )
-    assert not options.submission.exists()
 
 
 def test_a_model_that_needs_demucs_is_refused(options: PackingOptions, tmp_path: Path) -> None:
@@ -116,19 +52,6 @@ def test_a_model_that_needs_demucs_is_refused(options: PackingOptions, tmp_path:
     write_json(files.metadata, fold_metadata)
     with pytest.raises(HearbackError, match="demucs, but the runtime lacks its packages"):
         pack(options)
-
-
-def test_a_zip_above_the_limit_is_not_written(options: PackingOptions) -> None:
-    with pytest.raises(
-        HearbackError, match=r"not written\. Run fewer models: python -m hearback\.songs get_config"
-    ):
-        pack(replace(options, limit_gb=1e-6))
-    assert not options.submission.exists()
-
-
-def test_equal_inputs_give_equal_bytes(options: PackingOptions, tmp_path: Path) -> None:
-    again = replace(copied(options, tmp_path / "assets"), submission=tmp_path / "again.zip")
-    assert sha256_of(pack(options)) == sha256_of(pack(again))
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Decode a recording, check it, and convert it to mono at one sample rate.
 
-A recording that cannot be used (missing, unreadable, silent, ...) is an error. A recording in
-another layout (stereo, 8 kHz, 44.1 kHz, ...) is converted, a long one is cut, and a note says so.
+An unusable recording (missing, unreadable, silent, ...) is an error. A recording in another layout
+(stereo, 8 kHz, 44.1 kHz, ...) is converted, and a long one is cut; notes describe such changes.
 Header sizes are never trusted for allocation.
 """
 

@@ -96,12 +96,11 @@ def n_samples_at_speed(n_samples: int, rate: float) -> int:
 class EnvelopeChange:
     """A random change of a voice's spectral envelope over time and frequency, in nats of power.
 
-    It follows the competition's second-placed code, which added 0.8 · N(0, 1) - 0.3 to every value
-    of the power envelope of WORLD (Morise et al., 2016) but discarded the result. As powers of a
-    voice are far below 1, that would have left only noise. Here the same numbers are added to the
-    *logarithm* of the power, which keeps the expected power: e^(mean + std²/2) = e^0.02. Envelopes
-    are smooth, so the numbers are sampled at knots, every 0.1 s and 16 over the mel scale, and
-    interpolated.
+    A published recipe adds 0.8 · N(0, 1) - 0.3 to every value of the power envelope of WORLD
+    (Morise et al., 2016). As powers of a voice are far below 1, that would leave only noise. Here
+    the same numbers are added to the *logarithm* of the power, which keeps the expected power:
+    e^(mean + std²/2) = e^0.02. Envelopes are smooth, so the numbers are sampled at knots, every
+    0.1 s and 16 over the mel scale, and interpolated.
 
     Attributes:
         at_knots: (knots over time, KNOTS_OVER_FREQUENCY), normally distributed with mean 0.

@@ -118,7 +118,7 @@ class StoreWriter:
             header = json.loads(line)
             data_path = self._folder / Path(header.pop("data")).name
             if header != self._header:
-                return  # another version's
+                return  # of another version
             if self._previous is not None and data_path != self._data_path:
                 return  # the index is newer, and its data file a copy
             self._data_path, self._journal_bytes = data_path, len(line)

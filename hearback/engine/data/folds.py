@@ -24,28 +24,36 @@ class FoldSplit:
 
 
 def assign_folds(
-    metadata: pd.DataFrame, labels: np.ndarray, n_folds: int, group_by: str | None = None
+    metadata: pd.DataFrame,
+    labels: np.ndarray,
+    n_folds: int,
+    group_by: str | None = None,
+    *,
+    default_group: str | None = None,
+    stratify_by: str | None = None,
 ) -> np.ndarray:
     """Return each row's fold, (rows,), int64 in 0 … n_folds - 1.
 
-    Rows with the same value in the column `group_by` are in the same fold; "none" disables
-    grouping. None groups by "speaker" if the metadata has that column, since a speaker in both
-    training and validation inflates the score; otherwise rows are not grouped. Folds are stratified
-    by label (and by task if rows are not grouped). The split depends on the rows' filenames, not on
-    their order. Raises HearbackError if there are fewer groups than folds, or if every label has
-    fewer rows than folds.
+    Rows with the same value in the column `group_by` are in the same fold: a speaker in both
+    training and validation, for example, inflates the score. "none" disables grouping; None means
+    `default_group` if the metadata has that column, otherwise no grouping. Folds are stratified by
+    label; ungrouped rows also by the column `stratify_by`, if there is one. The split depends on
+    the rows' filenames, not on their order. Raises HearbackError if there are fewer groups than
+    folds, or if every label has fewer rows than folds.
     """
     if n_folds < 2:
         raise HearbackError(f"--n_folds {n_folds}: out-of-fold scores need at least 2 folds")
     if group_by is None:
-        group_by = "speaker" if "speaker" in metadata else "none"
+        group_by = default_group if default_group in metadata else None
+    if group_by is None:
+        group_by = "none"
     order = np.argsort(metadata["filename"].to_numpy(dtype=str), kind="stable")
     ordered = metadata.iloc[order]
     targets = np.asarray(labels)[order].astype(int)
     if group_by == "none":
         strata = targets.astype(str)
-        if "task" in ordered:
-            strata = ordered["task"].str.cat(strata, sep=" ").to_numpy(dtype=str)
+        if stratify_by in ordered:
+            strata = ordered[stratify_by].str.cat(strata, sep=" ").to_numpy(dtype=str)
         n_groups, groups = len(ordered), None
         splitter = StratifiedKFold(n_folds, shuffle=True, random_state=SEED)
     else:

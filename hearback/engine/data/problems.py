@@ -42,7 +42,7 @@ class Report:
     """The problems of one run, in the order in which they were found, without duplicates."""
 
     def __init__(self, problems: Iterable[Problem] = ()) -> None:
-        # A dict is an ordered set: two checks may come upon the same fault.
+        # A dict is an ordered set: two checks may find the same fault.
         self._problems: dict[Problem, None] = dict.fromkeys(problems)
 
     def add(self, problem: Problem) -> None:
@@ -60,12 +60,12 @@ class Report:
 
     @property
     def errors(self) -> list[Problem]:
-        """What training refuses."""
+        """The problems of severity "error": training refuses input that has any."""
         return [problem for problem in self._problems if problem.severity == "error"]
 
     @property
     def warnings(self) -> list[Problem]:
-        """What was dealt with and should be known."""
+        """The problems of severity "warning", which were handled automatically."""
         return [problem for problem in self._problems if problem.severity == "warning"]
 
     def raise_if_errors(self, strict: bool = False) -> None:
@@ -99,7 +99,7 @@ class Report:
 
 
 class BadInput(HearbackError, ValueError):  # noqa: N818  (the error is the input's)
-    """The input has problems: those in `report`, which is also the message."""
+    """The input has problems; `report` contains them and is the message."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(report)

@@ -27,6 +27,8 @@ LARGEST_TABLE = 64 * 1024 * 1024
 # take hours if every line opens one.
 _MAX_ROW_LINES = 100
 
+MISSING_CURE = "put it there, or name the folder that has it (--data)"
+
 _MAX_COLUMNS_LISTED = 20  # in a message
 
 
@@ -173,7 +175,7 @@ def _text(path: Path, report: Report) -> str | None:
         with open_file(path) as file:
             content = file.read(LARGEST_TABLE + 1)
     except FileNotFoundError:
-        report.add(Problem(str(path), None, "there is no such file", "put it there"))
+        report.add(Problem(str(path), None, "there is no such file", MISSING_CURE))
         return None
     except OSError as error:
         what = f"the file cannot be read: {error.strerror}"

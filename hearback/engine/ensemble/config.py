@@ -1,5 +1,6 @@
 """Configuration of an ensemble (model_configs.json): the parts that all competitions share."""
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,11 +57,18 @@ def load_config(
         raise HearbackError(f"{path}: no such file; write it with {command}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, HearbackError) as error:
         raise HearbackError(
-            f"{path}: not an ensemble's configuration ({error!r}); write it again with {command}"
+            f"{path}: not an ensemble's configuration ({_in_words(error)}); write it again with "
+            f"{command}"
         ) from None
     if error_found := find_error(config):
         raise HearbackError(f"{path}: {error_found}; write it again with {command}")
     return config
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"no field {error.args[0]}"
+    return f"no JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def find_model_error(models: Sequence[ModelConfig]) -> str | None:

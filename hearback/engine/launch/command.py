@@ -40,10 +40,9 @@ class Competition:
     """A competition's part of the training command.
 
     `recipes` are its recipes by name; `program` returns the arguments of python that train one.
-    `declare` adds flags to those of `options`; `variants` maps the parsed flags and options to all
-    options that every recipe is trained with. `folders` are the names of the options that are
-    folders which a cluster's machines must share. `show(data, assets, models)` prints the scores of
-    the trained models.
+    `declare` adds flags to those of `options`; `variants` maps the parsed flags and options to the
+    options with which each recipe is trained. `folders` names the options whose folders a cluster's
+    machines must share. `show(data, assets, models)` prints the scores of the trained models.
     """
 
     description: str
@@ -104,7 +103,7 @@ def main(competition: Competition) -> int:
     except HearbackError as error:
         if not missing:
             raise
-        print(error, file=sys.stderr)  # there may be no trained model at all
+        print(error, file=sys.stderr)  # perhaps no model is trained
     return 1 if missing else 0
 
 
@@ -164,7 +163,7 @@ def read_arguments(competition: Competition) -> argparse.Namespace:
     competition.declare(parser)
     arguments = parser.parse_args()
     if arguments.jobs is not None and arguments.jobs < 1:
-        raise HearbackError("--jobs: at least 1")
+        raise HearbackError("--jobs: it must be at least 1")
     LAUNCHERS[arguments.launcher](arguments)
     return arguments
 
@@ -190,11 +189,11 @@ def complete_ray_flags(arguments: argparse.Namespace) -> None:
     if arguments.gpu_share is None:
         arguments.gpu_share = 0.0 if arguments.device == "cpu" else 1.0
     if not 0 <= arguments.gpu_share <= 1:
-        raise HearbackError(f"--gpu_share {arguments.gpu_share:g}: from 0 to 1")
+        raise HearbackError(f"--gpu_share {arguments.gpu_share:g}: it must be from 0 to 1")
     if arguments.cpus_per_fold is None:
         arguments.cpus_per_fold = 1.0
     if arguments.cpus_per_fold <= 0:
-        raise HearbackError(f"--cpus_per_fold {arguments.cpus_per_fold:g}: more than 0")
+        raise HearbackError(f"--cpus_per_fold {arguments.cpus_per_fold:g}: it must be above 0")
     if arguments.gpu_share:
         arguments.device = require_cuda(arguments.device)
 

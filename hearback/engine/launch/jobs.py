@@ -77,7 +77,7 @@ def run_all(
     """Run the jobs, each after the job it depends on; yield their outcomes.
 
     A job is skipped if the job it depends on was not trained, if another process is training its
-    fold, or if `is_done` returns True when its turn comes: another process has trained it.
+    fold, or if another process has trained it in the meantime (`is_done`).
     """
     by_fold = {(job.model, job.fold): job for job in jobs}
     dependencies = {job: by_fold.get((job.after or "", job.fold)) for job in jobs}

@@ -107,8 +107,17 @@ def check_environment(python: Path) -> str:
         done = subprocess.run(
             [python, "-I", "-c", LIST_PACKAGES], capture_output=True, text=True, check=True
         )
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise HearbackError(f"{python}: {error}; build it with make test-submission") from None
+    except OSError as error:
+        raise HearbackError(
+            f"{python}: {error.strerror}; make test-submission builds this environment of Python "
+            "3.12, or name another one's interpreter with --python"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
+        raise HearbackError(
+            f"{python} cannot list its packages: {lines[-1]}; delete its folder and run make "
+            "test-submission"
+        ) from None
     version, found = json.loads(done.stdout)
     installed = {name.lower().replace("_", "-"): release for name, release in found.items()}
     pins = listed_packages(RUNTIME)

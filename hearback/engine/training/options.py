@@ -112,9 +112,11 @@ def declare_common(
         choices=(*group_by, "none"),
         help=f"keep rows with the same value in one fold (default: {group_by[0]}, where known)",
     )
-    add("--limit", type=int, help="use only the first LIMIT rows of the table")
+    add("--limit", type=cli.int_of_at_least(1), help="use only the first LIMIT rows of the table")
     add("--device", help="cpu, cuda, cuda:1, … (default: a GPU if there is one)")
-    add("--workers", type=int, help="data loading processes (default: by device)")
+    add(
+        "--workers", type=cli.int_of_at_least(0), help="data loading processes (default: by device)"
+    )
     add("--epochs", type=int, help="number of epochs (default: the recipe's)")
     add("--seed", type=int, help="train the model NAME_sSEED (default: the recipe's seed)")
     add(

@@ -61,7 +61,9 @@ class Record:
         """
         hints = cls._hints()
         if unknown := sorted(set(values) - set(hints)):
-            raise HearbackError(f"a {cls.KIND} has no field {', '.join(unknown)}")
+            raise HearbackError(
+                f"a {cls.KIND} has no field {', '.join(unknown)}; it has {', '.join(sorted(hints))}"
+            )
         typed = dict(values)
         try:
             for name, value in values.items():

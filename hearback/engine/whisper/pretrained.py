@@ -69,7 +69,7 @@ def resolve(backbone: str, assets: Path) -> Path:
     published = path.name in PUBLISHED
     name = path.name if published else backbone
     command = f"python -m hearback.engine.whisper.pretrained {name}"
-    if not _is_hub_id(backbone):
+    if not _is_hub_id(backbone) or path.parent.resolve() == assets.resolve():
         cure = f"Download it with: {command}" if published else "Check the name."
         raise HearbackError(
             f"no backbone {backbone}: neither a directory, nor in {assets}, nor a hub id "

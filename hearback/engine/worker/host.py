@@ -36,7 +36,7 @@ def find_interpreter(name: str, python: Path, cure: str) -> Path:
     python = python.absolute()
     if not python.is_file():
         raise WorkerError(
-            f"{name} needs an environment of its own, and there is no {python}: {cure}"
+            f"{name} needs its own Python environment, and there is no {python}: {cure}"
         )
     return python
 

@@ -102,7 +102,7 @@ def make_parser() -> cli.Parser:
         choices=("speaker", "expected_text", "none"),
         help="column of rows held out together (default: speaker, if there is such a column)",
     )
-    add("--limit", type=int, help="use only the first LIMIT rows of the table")
+    add("--limit", type=cli.int_of_at_least(1), help="use only the first LIMIT rows of the table")
     add("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     add(
         "--precision",

@@ -73,7 +73,7 @@ def _parse_flags() -> argparse.Namespace:
     add("--causes", type=Path, help="CSV with the columns filename and why: print the AUC by cause")
     add(
         "--time_limit",
-        type=budget.parse_duration,
+        type=cli.argument_type(budget.parse_duration),
         help="time limit of inference (2h, 1h30m, 45m): choose models and folds that fit; times "
         "are those of the training machine, so leave a margin for another machine, for decoding "
         "and for starting",

@@ -40,10 +40,15 @@ def main() -> None:
         type=float,
         help="memory budget for loaded models, in GB (default: half of the free memory)",
     )
-    add("--workers", type=int, default=0, help="processes that load recordings")
+    add(
+        "--workers",
+        type=cli.int_of_at_least(0),
+        default=0,
+        help="processes that load recordings",
+    )
     add(
         "--time_limit",
-        type=parse_duration,
+        type=cli.argument_type(parse_duration),
         help="limit from the start of the process (2h, 1h30m, 45m): run the folds that lower the "
         "log loss most for their time, and list the folds that are left out",
     )

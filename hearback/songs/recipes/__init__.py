@@ -1,1 +1,1 @@
-"""Recipes, one module each: `python -m hearback.songs.recipes.NAME` trains a fold."""
+"""Recipes, one module each: `python -m hearback.songs.recipes.cnn4 --fold 0` trains a fold."""

@@ -4,7 +4,7 @@ Published: the stem, the learning rate, "ReduceLROnPlateau", epochs, batch size,
 kinds of augmentation. Chosen here: SGD with momentum and weight decay as in He et al. (2015,
 section 3.4), where a rate of 0.1 for batches of 256 corresponds to about 0.006 for 16; no dropout,
 as there; the probabilities of masks and reversal; and a patience of 2 epochs. With torch's default
-of 10 the rate never fell in 24 epochs, and the last epoch's loss was random
+of 10 the rate never fell in 24 epochs, and the last epoch's score depended on chance
 (docs/results/songs.md).
 
 As published, rare classes are both sampled more often and weighted more in the loss. This corrects

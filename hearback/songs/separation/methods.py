@@ -44,7 +44,7 @@ class Separation(Protocol):
     """A separation; results depend on the waveform only. `separate` is thread-safe."""
 
     def describe(self) -> dict[str, Any]:
-        """Return backend, version and parameters; stores of other values are rebuilt."""
+        """Return backend, version and parameters; a store with other values is rebuilt."""
         ...
 
     def separate(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
