@@ -75,7 +75,7 @@ class Clips:
 def load(folder: Path, tts_data: Path, store: Path, n_clips: int) -> Clips:
     """Return `n_clips` random clips of the training data in `folder`, with a fixed seed.
 
-    Raises BadInput for data with problems, HearbackError if there are fewer clips.
+    Raises BadInputError for data with problems, HearbackError if there are fewer clips.
     """
     data = load_training_data(folder, tts_data, store, n_folds=2, group_by="none")
     if len(data.labels) < n_clips:

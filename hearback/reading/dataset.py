@@ -61,7 +61,7 @@ def load_training_data(
         strict: warnings, such as recordings that had to be converted, are errors.
 
     Raises:
-        BadInput: lists every problem of the tables and recordings, and texts without a reference.
+        BadInputError: every problem of the tables and recordings, and texts without a reference.
     """
     report = Report()
     path = metadata_path(data, "train")

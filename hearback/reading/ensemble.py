@@ -15,7 +15,6 @@ from hearback.engine.ensemble.config import (
     find_combination_error,
     find_model_error,
     find_weight_error,
-    is_probability,
     load_config,
 )
 from hearback.engine.ensemble.stacking import (
@@ -24,6 +23,7 @@ from hearback.engine.ensemble.stacking import (
     StackingData,
     WeightedEnsemble,
 )
+from hearback.engine.evaluation.metrics import is_probability
 from hearback.engine.io import write_json
 from hearback.reading import evaluation, words
 from hearback.reading.evaluation import ReadingOutOfFold

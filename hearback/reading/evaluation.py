@@ -251,7 +251,7 @@ def read_labelled_metadata(
 ) -> tuple[pd.DataFrame, pd.Series | None]:
     """Read the training table of the folder `data` with its labels as `score`, and the causes.
 
-    The causes, from `read_causes`, are None without a path. Raises BadInput, which lists all
+    The causes, from `read_causes`, are None without a path. Raises BadInputError, which lists all
     problems.
     """
     report = Report()

@@ -111,7 +111,7 @@ def load_song_data(
         limit: use only the first rows.
         strict: refuse recordings that have to be converted.
 
-    Raises BadInput with every problem of the tables and snippets.
+    Raises BadInputError with every problem of the tables and snippets.
     """
     report = Report()
     snippets = read_snippets(data, report)

@@ -24,8 +24,8 @@ import soundfile
 
 from hearback.engine.audio import decode as decode_module
 from hearback.engine.audio import store_builder
-from hearback.engine.audio.decode import SAMPLE_RATE, UnreadableAudio, decode
-from hearback.engine.audio.store import BadStore, NotInStore, Store
+from hearback.engine.audio.decode import SAMPLE_RATE, UnreadableAudioError, decode
+from hearback.engine.audio.store import BadStoreError, NotInStoreError, Store
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.audio.store_format import StoreFormat
 from hearback.engine.audio.wav import to_int16, write_wav
@@ -153,7 +153,7 @@ def with_one(value: float) -> np.ndarray:
     ],
 )
 def test_unusable_recordings_are_refused(tmp_path: Path, samples: np.ndarray, why: str) -> None:
-    with pytest.raises(UnreadableAudio, match=why):
+    with pytest.raises(UnreadableAudioError, match=why):
         decode(floats(tmp_path / "a.wav", samples))
 
 
@@ -224,7 +224,7 @@ def test_impossible_sample_rates_are_refused(tmp_path: Path, sample_rate: int) -
     content = bytearray(path.read_bytes())
     content[24:28] = sample_rate.to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(UnreadableAudio):
+    with pytest.raises(UnreadableAudioError):
         decode(path)
 
 
@@ -238,7 +238,7 @@ def test_header_sizes_are_never_trusted_for_allocation(tmp_path: Path, n_told: i
     path.write_bytes(content)
 
     def refuse() -> None:
-        with pytest.raises(UnreadableAudio):
+        with pytest.raises(UnreadableAudioError):
             decode(path)
 
     assert most_memory(refuse) < 20e6
@@ -261,7 +261,7 @@ def test_no_other_file_is_opened(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         decoding = pool.submit(decode, tmp_path / "a.wav")
         try:
-            with pytest.raises(UnreadableAudio, match="Format not recognised"):
+            with pytest.raises(UnreadableAudioError, match="Format not recognised"):
                 decoding.result(timeout=30)
         finally:
             with contextlib.suppress(OSError):  # nobody waits
@@ -273,28 +273,28 @@ def test_a_name_in_another_unicode_form_is_mentioned(tmp_path: Path) -> None:
     write_wav(tmp_path / apart, tone(), SAMPLE_RATE)
     if (tmp_path / composed).exists():
         pytest.skip("the file system knows both as one name")
-    with pytest.raises(UnreadableAudio, match=r"^is missing; .* another Unicode form, NFD$"):
+    with pytest.raises(UnreadableAudioError, match=r"^is missing; .* another Unicode form, NFD$"):
         decode(tmp_path / composed)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.ogg", "a.flac", "a.raw", "a"])
 def test_files_without_audio_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    with pytest.raises(UnreadableAudio, match=r"^is missing$"):
+    with pytest.raises(UnreadableAudioError, match=r"^is missing$"):
         decode(path)
     path.touch()
-    with pytest.raises(UnreadableAudio, match=r"^is empty: 0 bytes$"):
+    with pytest.raises(UnreadableAudioError, match=r"^is empty: 0 bytes$"):
         decode(path)
     path.write_text("<html>404: not found</html>\n" * 20)
-    with pytest.raises(UnreadableAudio, match=r"^is unreadable: "):
+    with pytest.raises(UnreadableAudioError, match=r"^is unreadable: "):
         decode(path)
 
 
 def test_folders_and_pipes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableAudio, match="not a file"):
+    with pytest.raises(UnreadableAudioError, match="not a file"):
         decode(tmp_path)
     os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(UnreadableAudio, match="not a file"):
+    with pytest.raises(UnreadableAudioError, match="not a file"):
         decode(tmp_path / "pipe.wav")
 
 
@@ -302,7 +302,7 @@ def test_a_truncated_opus_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.ogg"
     soundfile.write(path, tone(seconds=2.0), SAMPLE_RATE, format="OGG", subtype="OPUS")
     path.write_bytes(path.read_bytes()[:150])
-    with pytest.raises(UnreadableAudio):
+    with pytest.raises(UnreadableAudioError):
         decode(path)
 
 
@@ -404,7 +404,7 @@ def test_missing_recordings_raise_not_in_store(build: Callable[..., Store]) -> N
     assert "b.wav" not in store
     with pytest.raises(KeyError):
         store.get("b.wav")
-    with pytest.raises(NotInStore, match=r"^'b\.wav' is not in "):
+    with pytest.raises(NotInStoreError, match=r"^'b\.wav' is not in "):
         store.n_samples("b.wav")
 
 
@@ -573,7 +573,7 @@ def test_an_open_store_outlives_a_rebuild(build: Callable[..., Store]) -> None:
 
 
 def test_a_missing_store_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(BadStore, match="build it first"):
+    with pytest.raises(BadStoreError, match="build it first"):
         Store(tmp_path, "train")
 
 
@@ -651,7 +651,7 @@ def test_damage_is_detected_and_repaired_by_a_build(
 ) -> None:
     fingerprint = build("a.wav", "b.wav").fingerprint()
     damage(tmp_path / "store")
-    with pytest.raises(BadStore, match="build"):
+    with pytest.raises(BadStoreError, match="build"):
         Store(tmp_path / "store", "train")
     assert build("a.wav", "b.wav").fingerprint() == fingerprint
     assert len(list((tmp_path / "store").glob("*.pcm"))) == 1
@@ -732,7 +732,7 @@ def test_a_killed_build_keeps_the_previous_store_and_can_be_resumed(
     if previous:
         assert Store(tmp_path / "store", "train").fingerprint() == before
     else:
-        with pytest.raises(BadStore):
+        with pytest.raises(BadStoreError):
             Store(tmp_path / "store", "train")
 
     new = [name for name in TEN if name not in previous]
@@ -941,7 +941,7 @@ def test_a_store_of_another_format_is_refused_and_built_again(
         replace(PEAKS, shape=(3, 2)),
         replace(PEAKS, parameters={"window": [1, {"of": "troughs"}]}),
     ):
-        with pytest.raises(BadStore, match="build it again"):
+        with pytest.raises(BadStoreError, match="build it again"):
             Store(tmp_path / "store", "train", other)
     build_peaks("a.wav", load=counting)
     assert calls == []
@@ -963,7 +963,7 @@ def test_an_entry_of_the_wrong_size_is_damage(
 ) -> None:
     build_peaks("a.wav", "b.wav")
     change_entry(n_samples=5)(tmp_path / "store")
-    with pytest.raises(BadStore, match="damaged"):
+    with pytest.raises(BadStoreError, match="damaged"):
         Store(tmp_path / "store", "train", PEAKS)
     assert len(build_peaks("a.wav", "b.wav")) == 2
 

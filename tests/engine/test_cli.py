@@ -11,7 +11,7 @@ import pytest
 
 from hearback.engine import cli
 from hearback.engine.cli import parser, run
-from hearback.engine.data.problems import BadInput, Problem, Report
+from hearback.engine.data.problems import BadInputError, Problem, Report
 from hearback.engine.errors import HearbackError
 
 
@@ -94,8 +94,8 @@ def test_limits_below_one_are_refused_in_words(
     assert f"--limit: not a whole number of at least 1: {value!r}" in capsys.readouterr().err
 
 
-def bad_input() -> BadInput:
-    return BadInput(Report([Problem("train.csv", 3, "no grade", "add it")]))
+def bad_input() -> BadInputError:
+    return BadInputError(Report([Problem("train.csv", 3, "no grade", "add it")]))
 
 
 @pytest.mark.parametrize("error", [HearbackError("no grade: add it"), bad_input()])

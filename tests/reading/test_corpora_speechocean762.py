@@ -311,7 +311,7 @@ def test_every_problem_is_in_one_report(tmp_path: Path) -> None:
     edit(root / "train" / "spk2gender", "0003\tm\n", "")
     edit(root / "test" / "wav.scp", "WAVE/SPEAKER1001/100100000.WAV", "../../etc/passwd")
     edit(root / "test" / "utt2spk", "100100001 1001", "100100001")
-    with pytest.raises(problems.BadInput) as caught:
+    with pytest.raises(problems.BadInputError) as caught:
         build(root, tmp_path / "data")
     found = {(problem.filename, problem.what) for problem in caught.value.report.errors}
     for name, what in (
@@ -342,7 +342,7 @@ def test_a_missing_table_is_one_problem_not_one_per_recording(tmp_path: Path) ->
     root = write_corpus(tmp_path / "corpus", per_speaker=1)
     (root / "resource" / "scores.json").unlink()
     (root / "test" / "text").write_text("")
-    with pytest.raises(problems.BadInput) as caught:
+    with pytest.raises(problems.BadInputError) as caught:
         build(root, tmp_path / "data")
     assert {(p.file, p.what) for p in caught.value.report.errors} == {
         ("resource/scores.json", "missing"),
@@ -354,7 +354,7 @@ def test_a_recording_in_both_halves_is_a_problem(tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "corpus", per_speaker=1)
     for table in KALDI_TABLES:
         (root / "test" / table).write_text((root / "train" / table).read_text())
-    with pytest.raises(problems.BadInput, match=r"in train/wav\.scp too"):
+    with pytest.raises(problems.BadInputError, match=r"in train/wav\.scp too"):
         build(root, tmp_path / "data")
 
 
@@ -381,7 +381,7 @@ def test_an_invalid_corpus_is_reported(tmp_path: Path) -> None:
         ("text.tar.gz", "not a complete tar archive"),
         ("empty", "missing"),
     ):
-        with pytest.raises(problems.BadInput, match=what):
+        with pytest.raises(problems.BadInputError, match=what):
             build(tmp_path / name, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 

@@ -13,7 +13,7 @@ import torch
 from hearback.engine import devices
 from hearback.engine.audio.effects import change_speed
 from hearback.engine.data import tables
-from hearback.engine.data.problems import BadInput
+from hearback.engine.data.problems import BadInputError
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
@@ -142,7 +142,7 @@ def test_a_text_that_cannot_be_rendered_does_not_lose_the_submission(
 def test_a_missing_column_is_an_error(options: InferenceOptions) -> None:
     table = options.data / "test_metadata.csv"
     pd.read_csv(table).drop(columns="grade").to_csv(table, index=False)
-    with pytest.raises(BadInput, match="'grade' is missing"):
+    with pytest.raises(BadInputError, match="'grade' is missing"):
         write_submission(options)
     assert not options.submission.exists()
 

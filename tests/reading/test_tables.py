@@ -9,7 +9,7 @@ import pytest
 
 from hearback.engine.data import tables
 from hearback.engine.data.paths import contained, leads_out
-from hearback.engine.data.problems import BadInput, Problem, Report, quoted
+from hearback.engine.data.problems import BadInputError, Problem, Report, quoted
 from hearback.engine.data.tables import write_table
 from hearback.reading.tables import (
     GRADES,
@@ -429,9 +429,9 @@ def test_errors_raise_and_warnings_only_when_strict() -> None:
     error = Problem("a.csv", 3, "silent", "remove it")
     Report().raise_if_errors(strict=True)
     Report([warning]).raise_if_errors()
-    with pytest.raises(BadInput, match="stereo"):
+    with pytest.raises(BadInputError, match="stereo"):
         Report([warning]).raise_if_errors(strict=True)
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(BadInputError) as caught:
         Report([warning, error]).raise_if_errors()
     assert caught.value.report.errors == [error]
     assert str(caught.value) == str(Report([warning, error]))

@@ -10,7 +10,7 @@ import torch
 
 from hearback.engine import cli
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.data.problems import BadInput
+from hearback.engine.data.problems import BadInputError
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import (
     FoldFiles,
@@ -113,7 +113,7 @@ def test_all_bad_rows_are_reported(options: TrainingOptions) -> None:
     (options.data / "train005.wav").unlink()
     metadata = options.data / "train_metadata.csv"
     metadata.write_text(metadata.read_text().replace("7.wav,sentence_rep", "7.wav,word_rep"))
-    with pytest.raises(BadInput) as refusal:
+    with pytest.raises(BadInputError) as refusal:
         options.load_data()
     for part in ("train003.wav", "train005.wav", "train007.wav", "unknown task"):
         assert part in str(refusal.value)
@@ -124,7 +124,7 @@ def test_text_without_reference_is_reported(
 ) -> None:
     metadata = options.data / "train_metadata.csv"
     metadata.write_text(metadata.read_text().replace("a red hat", "a blue hat"))
-    with pytest.raises(BadInput, match=r"(?s)'a blue hat'.*python preprocess\.py"):
+    with pytest.raises(BadInputError, match=r"(?s)'a blue hat'.*python preprocess\.py"):
         options.load_data()
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from hearback.engine.data.problems import BadInput
+from hearback.engine.data.problems import BadInputError
 from hearback.engine.errors import HearbackError
 from hearback.songs.dataset import SongData, load_song_data
 from hearback.songs.separation.methods import open_separation
@@ -175,7 +175,7 @@ def test_every_problem_is_reported_at_once(folder: Path) -> None:
     manifest = data / "manifest.csv"
     rows = [row for row in manifest.read_text().splitlines() if not row.startswith("09.wav")]
     manifest.write_text("\n".join(rows))
-    with pytest.raises(BadInput) as refusal:
+    with pytest.raises(BadInputError) as refusal:
         load(folder)
     for message in ("03.wav", "05.wav", "07.wav", "the class is '4'", "09.wav", "no row for the"):
         assert message in str(refusal.value)
@@ -186,7 +186,7 @@ def test_strict_refuses_converted_recordings(folder: Path) -> None:
     sound, rate = soundfile.read(path)
     soundfile.write(path, np.stack([sound, sound], axis=1), rate)
     load(folder)
-    with pytest.raises(BadInput, match=r"2 channels, averaged\n *line 1 \('train/00\.wav'\)"):
+    with pytest.raises(BadInputError, match=r"2 channels, averaged\n *line 1 \('train/00\.wav'\)"):
         load(folder, strict=True)
 
 

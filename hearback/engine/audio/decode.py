@@ -61,7 +61,7 @@ class Recording:
     notes: tuple[str, ...]  # e.g. "2 channels, averaged", "44.1 kHz, resampled to 16 kHz"
 
 
-class UnreadableAudio(HearbackError, ValueError):  # noqa: N818  (the fault is the audio's)
+class UnreadableAudioError(HearbackError, ValueError):
     """A recording that cannot be used; the message completes a sentence about it."""
 
 
@@ -69,7 +69,7 @@ def decode(path: Path, sample_rate: int = SAMPLE_RATE) -> Recording:
     """Decode an audio file in any format of libsndfile (WAV, FLAC, MP3, Ogg Opus, ...).
 
     Only the first `KEPT_SECONDS` are read. Channels are averaged, and the result is resampled to
-    `sample_rate` in Hz. Raises UnreadableAudio if the file is missing or unreadable, or if its
+    `sample_rate` in Hz. Raises UnreadableAudioError if the file is missing or unreadable, or if its
     content cannot be speech: no samples, NaN or infinite samples, too short, silent, far over full
     scale, or an impossible sample rate. Opens no other file than this one.
     """
@@ -88,9 +88,9 @@ def _read(path: Path) -> tuple[np.ndarray, int, list[str]]:
     """Return an audio file's first seconds, (n,) float32 mono, its sample rate, and notes."""
     try:
         if not path.is_file():
-            raise UnreadableAudio("is not a file" if path.exists() else _missing(path))
+            raise UnreadableAudioError("is not a file" if path.exists() else _missing(path))
         if path.stat().st_size == 0:
-            raise UnreadableAudio("is empty: 0 bytes")
+            raise UnreadableAudioError("is empty: 0 bytes")
         # Opened here: given a name, libsndfile also opens related files (a Mac's resource forks,
         # "._a.wav"), follows links with such names, and interprets some suffixes.
         with open_file(path) as content:
@@ -101,9 +101,9 @@ def _read(path: Path) -> tuple[np.ndarray, int, list[str]]:
     except (OSError, soundfile.SoundFileError) as error:
         # str(OSError) contains the path, which the report already names.
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
-        raise UnreadableAudio(f"is unreadable: {reason}") from error
+        raise UnreadableAudioError(f"is unreadable: {reason}") from error
     if len(mono) < MIN_SECONDS * file.samplerate:
-        raise UnreadableAudio(f"is shorter than {MIN_SECONDS:g} s")
+        raise UnreadableAudioError(f"is shorter than {MIN_SECONDS:g} s")
     return mono, file.samplerate, notes
 
 
@@ -120,7 +120,7 @@ def _first_seconds(file: soundfile.SoundFile) -> tuple[np.ndarray, list[str]]:
     """Return the mean of the channels, (n,) float32, at most `KEPT_SECONDS` long, and notes."""
     sample_rate, n_channels = file.samplerate, file.channels
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
-        raise UnreadableAudio(f"has an invalid sample rate: {sample_rate} Hz")
+        raise UnreadableAudioError(f"has an invalid sample rate: {sample_rate} Hz")
     n_wanted = min(file.frames, round(KEPT_SECONDS * sample_rate))
     blocks = [np.zeros(0, np.float32)]
     n_read = 0
@@ -130,12 +130,12 @@ def _first_seconds(file: soundfile.SoundFile) -> tuple[np.ndarray, list[str]]:
         if len(block) == 0:
             break
         if not np.isfinite(block).all():
-            raise UnreadableAudio("has NaN or infinite samples")
+            raise UnreadableAudioError("has NaN or infinite samples")
         with np.errstate(over="ignore"):  # _check_level refuses infinite means
             blocks.append(block.mean(axis=1))
         n_read += len(block)
     if n_read == 0:
-        raise UnreadableAudio("is empty: no samples")
+        raise UnreadableAudioError("is empty: no samples")
     notes = []
     missing = _BYTES_MISSING.search(file.extra_info)
     if n_read < n_wanted or (missing and int(missing[1]) > int(missing[2])):
@@ -151,10 +151,10 @@ def _first_seconds(file: soundfile.SoundFile) -> tuple[np.ndarray, list[str]]:
 def _check_level(mono: np.ndarray) -> None:
     # Half the range, not the maximum: a constant offset is silence.
     if (mono.max() - mono.min()) / 2 < 10 ** (SILENCE_DBFS / 20):
-        raise UnreadableAudio(f"is silent: its peak is below {SILENCE_DBFS:g} dBFS")
+        raise UnreadableAudioError(f"is silent: its peak is below {SILENCE_DBFS:g} dBFS")
     peak = np.abs(mono).max()
     if peak > MAX_PEAK:
-        raise UnreadableAudio(f"has a peak of {peak:.3g} times full scale")
+        raise UnreadableAudioError(f"has a peak of {peak:.3g} times full scale")
 
 
 def _resampling(own_rate: int, sample_rate: int) -> str:

@@ -13,11 +13,11 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.io import read_json
 
 
-class BadStore(HearbackError):  # noqa: N818  (the fault is the store's)
+class BadStoreError(HearbackError):
     """A store that is missing, incomplete, or of another version."""
 
 
-class NotInStore(HearbackError, KeyError):  # noqa: N818  (named like KeyError's meaning)
+class NotInStoreError(HearbackError, KeyError):
     """A recording that the store does not contain."""
 
     __str__ = Exception.__str__  # KeyError's own puts the message in quotes
@@ -31,8 +31,8 @@ class Store:
     written last and atomically. Data that it describes are never overwritten, only appended to, so
     a build that is killed leaves the previous store intact. Any number of processes may open it.
 
-    `Store(folder, name)` opens a store that `build_store` made. Raises BadStore if it is missing,
-    incomplete, or of another version or format.
+    `Store(folder, name)` opens a store that `build_store` made. Raises BadStoreError if it is
+    missing, incomplete, or of another version or format.
     """
 
     def __init__(self, folder: Path, name: str, store_format: StoreFormat = SPEECH) -> None:
@@ -40,7 +40,7 @@ class Store:
         self._format = store_format
         index_path = folder / f"{name}.json"
         if not index_path.is_file():
-            raise BadStore(f"{index_path}: there is no such store; build it first")
+            raise BadStoreError(f"{index_path}: there is no such store; build it first")
         self._entries, self.data_path, self.n_data = _read_index(index_path, store_format)
         # An empty file cannot be mapped.
         self._data: np.ndarray = np.zeros(0, store_format.dtype)
@@ -48,12 +48,12 @@ class Store:
             self._data = np.memmap(self.data_path, store_format.dtype, "r", shape=(self.n_data,))
 
     def get(self, filename: str) -> np.ndarray:
-        """Return a recording's waveform, (n,), or its features, float32. Raises NotInStore."""
+        """Return a recording's waveform, (n,), or its features, float32. Raises NotInStoreError."""
         entry = self._entry(filename)
         return self._format.unpack(self._data[entry.offset : entry.end])
 
     def n_samples(self, filename: str) -> int:
-        """Return the number of stored values of a recording. Raises NotInStore."""
+        """Return the number of stored values of a recording. Raises NotInStoreError."""
         return self._entry(filename).n_samples
 
     def fingerprint(self) -> str:
@@ -85,7 +85,7 @@ class Store:
             return self._entries[filename]
         except KeyError:
             why = "its file has an error, or the table of this store does not list it"
-            raise NotInStore(f"{filename!r} is not in {self.data_path}: {why}") from None
+            raise NotInStoreError(f"{filename!r} is not in {self.data_path}: {why}") from None
 
 
 def _read_index(
@@ -96,7 +96,7 @@ def _read_index(
         index = read_json(index_path)
         header = {key: index[key] for key in store_format.header}
         if header != store_format.header:
-            raise BadStore(f"{index_path}: of another version ({header}); build it again")
+            raise BadStoreError(f"{index_path}: of another version ({header}); build it again")
         entries = {name: StoreEntry(**entry) for name, entry in index["recordings"].items()}
         n_data = index["n_samples"]
         if store_format.shape is not None:
@@ -112,8 +112,8 @@ def _read_index(
         n_bytes, n_bytes_needed = data_path.stat().st_size, n_data * store_format.dtype.itemsize
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise BadStore(f"{index_path}: damaged ({what}); build the store again") from error
+        raise BadStoreError(f"{index_path}: damaged ({what}); build the store again") from error
     if n_bytes < n_bytes_needed:  # additional bytes are those of an unfinished build
         what = f"{n_bytes} bytes, its index needs {n_bytes_needed}"
-        raise BadStore(f"{data_path}: {what}; build the store again")
+        raise BadStoreError(f"{data_path}: {what}; build the store again")
     return entries, data_path, n_data

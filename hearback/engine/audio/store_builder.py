@@ -15,15 +15,15 @@ import pandas as pd
 from filelock import FileLock
 from tqdm import tqdm
 
-from hearback.engine.audio.decode import UnreadableAudio, decode
-from hearback.engine.audio.store import BadStore, Store
+from hearback.engine.audio.decode import UnreadableAudioError, decode
+from hearback.engine.audio.store import BadStoreError, Store
 from hearback.engine.audio.store_format import SPEECH, StoreEntry, StoreFormat
 from hearback.engine.audio.store_writer import StoreWriter
 from hearback.engine.data.paths import containing, leads_out
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.devices import count_processors
 
-# A recording's filename and path -> its array, and notes. Raises UnreadableAudio.
+# A recording's filename and path -> its array, and notes. Raises UnreadableAudioError.
 Load = Callable[[str, Path], tuple[np.ndarray, tuple[str, ...]]]
 
 
@@ -67,7 +67,7 @@ def build_store(
     # A second process that builds the same store waits here, and then finds it up to date.
     with FileLock(store_folder / f".{name}.lock"):
         previous: Store | None = None
-        with contextlib.suppress(BadStore):  # it can be built again from the recordings
+        with contextlib.suppress(BadStoreError):  # it can be built again from the recordings
             previous = Store(store_folder, name, store_format)
         writer = StoreWriter(store_folder, name, store_format, previous)
         current = {source.filename for source in sources if _is_current(source, writer.entries)}
@@ -134,17 +134,17 @@ class _Decoder:
                 ahead.extend(islice(submitted, 1))
                 decoded = future.result()
                 bar.update()
-                if isinstance(decoded, UnreadableAudio):
+                if isinstance(decoded, UnreadableAudioError):
                     _report_error(source, decoded, table_path, report)
                     continue
                 notes = decoded.entry.notes
                 _report_notes(source, notes, self.store_format, table_path, report)
                 yield source, decoded
 
-    def _decode(self, source: _Source) -> _Decoded | UnreadableAudio:
+    def _decode(self, source: _Source) -> _Decoded | UnreadableAudioError:
         try:
             values, notes = self.load(source.filename, source.path)
-        except UnreadableAudio as error:
+        except UnreadableAudioError as error:
             return error
         samples = self.store_format.pack(values)
         digest = hashlib.sha256(samples.data).hexdigest()
@@ -181,7 +181,7 @@ def _is_current(source: _Source, stored: Mapping[str, StoreEntry]) -> bool:
 
 
 def _report_error(
-    source: _Source, error: UnreadableAudio, table_path: Path, report: Report
+    source: _Source, error: UnreadableAudioError, table_path: Path, report: Report
 ) -> None:
     wrong = "it" if table_path.is_dir() else "the row"  # a listed folder has no rows
     cure = f"put a good recording there, or remove {wrong}"

@@ -69,9 +69,9 @@ class Report:
         return [problem for problem in self._problems if problem.severity == "warning"]
 
     def raise_if_errors(self, strict: bool = False) -> None:
-        """Raise BadInput with the whole report if it has errors, or if `strict`, warnings."""
+        """Raise BadInputError with the whole report if it has errors, or if `strict`, warnings."""
         if self.errors or (strict and self.warnings):
-            raise BadInput(self)
+            raise BadInputError(self)
 
     def frame(self) -> pd.DataFrame:
         """Return the problems as a table, with one column for each field of Problem."""
@@ -98,7 +98,7 @@ class Report:
         return "\n".join(lines)
 
 
-class BadInput(HearbackError, ValueError):  # noqa: N818  (the error is the input's)
+class BadInputError(HearbackError, ValueError):
     """The input has problems; `report` contains them and is the message."""
 
     def __init__(self, report: Report) -> None:

@@ -99,8 +99,3 @@ def find_weight_error(combine: str, weights: Sequence[float]) -> str | None:
     elif not (len(values) and ((values >= 0) & (values < np.inf)).all()):
         return "the models' weights must be finite and non-negative"
     return None
-
-
-def is_probability(value: object) -> bool:
-    """Return whether a value is a number from 0 to 1."""
-    return isinstance(value, float | int) and 0 <= value <= 1

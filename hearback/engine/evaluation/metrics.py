@@ -10,6 +10,11 @@ N_BINS = 10  # of equal mass, for the expected calibration error
 MIN_ROWS_PER_BIN = 10
 
 
+def is_probability(value: object) -> bool:
+    """Return whether a value is a number from 0 to 1."""
+    return isinstance(value, float | int) and 0 <= value <= 1
+
+
 def row_log_loss(labels: pd.Series, predictions: pd.Series) -> pd.Series:
     """Return the log loss per row, (rows,), in nats; probabilities are clipped."""
     clipped = predictions.clip(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation.metrics import row_log_loss
+from hearback.engine.evaluation.metrics import is_probability, row_log_loss
 from hearback.engine.training.fold_archive import read_archive
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, read_fold_metadata
 
@@ -155,7 +155,7 @@ class BinaryOutOfFold(OutOfFold):
     @staticmethod
     def is_base_rate(value: object) -> bool:
         """Return whether `value` is a number from 0 to 1."""
-        return isinstance(value, float | int) and 0 <= value <= 1
+        return is_probability(value)
 
     @classmethod
     def read_rows(cls, file: BinaryIO, base_rate: Any) -> pd.DataFrame:  # noqa: ANN401  (from JSON)

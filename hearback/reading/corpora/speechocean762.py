@@ -84,8 +84,8 @@ def label(utterances: list[Utterance], lexicon: Lexicon, rng: np.random.Generato
 def build(path: Path, folder: Path, seed: int = 0) -> pd.DataFrame:
     """Write the corpus at `path` to `folder` in the competition's layout; return `label`'s rows.
 
-    Recordings already there with the right size are not copied again. Raises BadInput with every
-    problem of the corpus, before anything is written, and HearbackError if `folder` contains
+    Recordings already there with the right size are not copied again. Raises BadInputError with
+    every problem of the corpus, before anything is written, and HearbackError if `folder` contains
     another corpus.
     """
     corpus, report = open_corpus(path), Report()

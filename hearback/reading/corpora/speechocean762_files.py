@@ -130,7 +130,7 @@ def _write(stream: IO[bytes], target: Path) -> None:
 
 
 def open_corpus(path: Path) -> Corpus:
-    """Open a checkout (a folder) or an archive (a file). Raises BadInput if it is neither."""
+    """Open a checkout (a folder) or an archive (a file). Raises BadInputError if it is neither."""
     if path.is_dir():
         return Checkout(path)
     report = Report()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.store_builder import build_store
-from hearback.engine.data.problems import BadInput, Problem, Report
+from hearback.engine.data.problems import BadInputError, Problem, Report
 from hearback.engine.errors import HearbackError
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.pairs import PairSource
@@ -44,13 +44,13 @@ def read_scoring_data(
 ) -> ScoringData:
     """Read the test tables, decode the recordings and render missing references.
 
-    Rows that cannot be scored are added to the report. Raises BadInput if a table cannot be read,
-    and HearbackError if the references are in another voice than the ensemble's.
+    Rows that cannot be scored are added to the report. Raises BadInputError if a table cannot
+    be read, and HearbackError if the references are in another voice than the ensemble's.
     """
     path = metadata_path(data, "test")
     metadata = read_metadata(path, report)
     if any(problem.row in (None, 1) for problem in report.errors):
-        raise BadInput(report)
+        raise BadInputError(report)
     format_path = data / SUBMISSION_FORMAT
     order = (
         read_submission_format(format_path, metadata, report)

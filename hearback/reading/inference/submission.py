@@ -56,8 +56,8 @@ def write_submission(options: InferenceOptions) -> None:
     not fit are left out and listed there too; `submission_folds.json` is the configuration of the
     folds that were run. Passed as --config, it gives the same scores without a limit.
 
-    Raises HearbackError or BadInput for problems of all rows: a missing table, configuration or
-    weights, or another voice.
+    Raises HearbackError or BadInputError for problems of all rows: a missing table,
+    configuration or weights, or another voice.
     """
     config = EnsembleConfig.load(options.config)
     _check_options(options, config)
