@@ -25,7 +25,7 @@ from hearback.reading.tables import GRADES, TASKS, read_labelled
 from hearback.songs.options import SongOptions
 from hearback.songs.recipe import find_recipes
 from hearback.songs.training import train_fold
-from tests.songs.songs_data import read_options, training_flags, write_songs
+from tests.songs.songs_data import N_SNIPPETS, read_options, training_flags, write_songs
 from tests.toy import DECODER as TINY_DECODER
 from tests.toy import ENCODER as TINY
 from tests.toy import TEXTS, ToneVoice, make_backbone, spoken
@@ -161,7 +161,12 @@ def trained(songs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A folder with two folds of a small model, and one on separated voices, in its assets."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = replace(find_recipes()["cnn4"].with_epochs(1), batch_size=8)
-    for fold, flags in ((0, []), (1, []), (0, ["--separate", "repet"])):
-        options = read_options(*training_flags(songs_folder, folder), *flags)
+    for fold in (0, 1):
+        options = read_options(*training_flags(songs_folder, folder))
         train_fold(recipe, fold, options, options.load_data())
+    few = tmp_path_factory.mktemp("few")  # separation takes long
+    write_songs(few / "data", numbers=range(0, N_SNIPPETS, 3))
+    unweighted = replace(recipe, class_weights=False, balanced_sampling=False)
+    options = read_options(*training_flags(few, folder), "--separate", "repet", "--n_folds", 2)
+    train_fold(unweighted, 0, options, options.load_data())
     return folder

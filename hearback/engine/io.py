@@ -12,6 +12,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from hearback.engine.errors import HearbackError
+
 
 class DigestCache:
     """SHA-256 digests of files, cached in a JSON file.
@@ -96,6 +98,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Create the folder of an output file; call it before long work.
+
+    Raises HearbackError if the folder cannot be created or written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise HearbackError(
+            f"{path}: cannot be written ({error.strerror}); choose a path in a writable folder"
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (any JSON type)

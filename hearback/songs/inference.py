@@ -15,6 +15,7 @@ from hearback.engine.data.problems import Report
 from hearback.engine.data.tables import write_problems, write_table
 from hearback.engine.devices import choose_device, compute_dtype, mixed_precision
 from hearback.engine.errors import HearbackError
+from hearback.engine.io import check_writable
 from hearback.engine.training.fold_files import (
     FoldFiles,
     FoldMetadata,
@@ -129,6 +130,7 @@ def write_submission(options: InferenceOptions) -> None:
     weights, or another separation.
     """
     config = SongEnsemble.load(options.config)
+    check_writable(options.submission)
     folds = read_folds(config, options.assets)
     device = choose_device(options.device)
     dtype = compute_dtype(device, options.precision)

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from hearback.engine.io import atomic_write, open_file, read_json, sha256_of, write_json
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import (
+    atomic_write,
+    check_writable,
+    open_file,
+    read_json,
+    sha256_of,
+    write_json,
+)
 from hearback.engine.project import ROOT
 
 
@@ -117,3 +125,15 @@ def test_names_of_maximal_length_are_written(tmp_path: Path) -> None:
     write_json(path, [])
     assert read_json(path) == []
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_below_a_file_is_an_error_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    output = tmp_path / "file" / "submission.csv"
+    with pytest.raises(HearbackError, match="submission.csv: cannot be written"):
+        check_writable(output)
+
+
+def test_the_folder_of_an_output_is_created_and_left_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "submission.csv")
+    assert list((tmp_path / "new").iterdir()) == []

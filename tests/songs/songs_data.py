@@ -1,5 +1,6 @@
 """Snippets with tones as voices and noise as music, and options of a training on them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,19 @@ def snippet(number: int) -> np.ndarray:
     return sound.astype(np.float32)
 
 
-def write_songs(data: Path, *, manifest: bool = True) -> Path:
-    """Write a data folder of `N_SNIPPETS` snippets, and return it."""
-    for number in range(N_SNIPPETS):
+def write_songs(
+    data: Path, *, manifest: bool = True, numbers: Sequence[int] = range(N_SNIPPETS)
+) -> Path:
+    """Write a data folder of the snippets `numbers`, and return it."""
+    for number in numbers:
         write_wav(data / "train" / f"{number:02}.wav", snippet(number), SOUND_RATE)
-    names = [f"{number:02}.wav" for number in range(N_SNIPPETS)]
-    labels = "".join(
-        f"{name},{label_of(singers)}\n" for name, singers in zip(names, SINGERS, strict=True)
-    )
+    names = [f"{number:02}.wav" for number in numbers]
+    singers = [SINGERS[number] for number in numbers]
+    labels = "".join(f"{name},{label_of(who)}\n" for name, who in zip(names, singers, strict=True))
     (data / "train_label.txt").write_text(labels)
     if manifest:
-        table = pd.DataFrame({"file": names, "singers": [";".join(who) for who in SINGERS]})
-        table["music"] = [f"tune{number % 4}" for number in range(N_SNIPPETS)]
+        table = pd.DataFrame({"file": names, "singers": [";".join(who) for who in singers]})
+        table["music"] = [f"tune{number % 4}" for number in numbers]
         table.to_csv(data / "manifest.csv", index=False)
     return data
 

@@ -192,6 +192,10 @@ def load_model_groups(
 def describe_group(group: ModelGroup, folds: Sequence[EnsembleFold], max_bytes: float) -> str:
     """Return a line with the folds of a group, their memory, and how much they share."""
     computed, unshared = group.shared_layers.count_stages()
-    shared = f", {computed} encoder stages of {unshared}" if computed < unshared else ""
+    shared = (
+        f"; {computed} of {unshared} encoder stages computed, the others shared"
+        if computed < unshared
+        else ""
+    )
     used, available = group.n_bytes() / GB, max_bytes / GB
-    return f"{name_folds(folds)}: {used:.2g} of at most {available:.2g} GB{shared}"
+    return f"{name_folds(folds)}: weights of {used:.2g} GB, limit {available:.2g} GB{shared}"

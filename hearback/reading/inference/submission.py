@@ -13,6 +13,7 @@ from hearback.engine.data.tables import write_problems, write_table
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.ensemble.budget import show_duration
 from hearback.engine.errors import HearbackError
+from hearback.engine.io import check_writable
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.divergences import choose_fold, write_divergences
 from hearback.reading.inference.ensemble_run import EnsembleRun, predict_ensemble
@@ -61,6 +62,9 @@ def write_submission(options: InferenceOptions) -> None:
     """
     config = EnsembleConfig.load(options.config)
     _check_options(options, config)
+    for output in (options.submission, options.words, options.divergences):
+        if output is not None:
+            check_writable(output)
     aligned_fold = None if options.divergences is None else choose_fold(config, options.assets)
     device = choose_device(options.device)
     dtype = compute_dtype(device, options.precision)

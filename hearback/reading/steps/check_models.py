@@ -1,4 +1,4 @@
-"""Show the out-of-fold log loss of the trained models, and the folds to train again.
+"""Step 3: show the out-of-fold log loss of the trained models, and the folds to train again.
 
 The exit status is 1 if a fold stands out, else 0. --retrain runs the training commands shown for
 these folds, then shows the tables again.

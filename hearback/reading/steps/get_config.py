@@ -1,4 +1,4 @@
-"""Fit the ensemble on out-of-fold predictions and write model_configs.json.
+"""Step 4: fit the ensemble on out-of-fold predictions and write model_configs.json.
 
 Choose the combination and the calibration beforehand (--combine, --calibration), not from the table
 of cross-fitted log losses: the best of ten is slightly optimistic. The defaults are the best on

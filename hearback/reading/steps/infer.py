@@ -1,4 +1,4 @@
-"""Score the test recordings with the ensemble and write submission.csv."""
+"""Step 5: score the test recordings with the ensemble and write submission.csv."""
 
 from pathlib import Path
 

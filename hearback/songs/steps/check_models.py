@@ -1,4 +1,4 @@
-"""Show the out-of-fold scores of the trained models, and the folds to train again.
+"""Step 3: show the out-of-fold scores of the trained models, and the folds to train again.
 
 The exit status is 1 if a fold stands out, else 0. --retrain trains those folds again with the
 commands shown, and then shows the tables again. The tables include the ensembles of the two

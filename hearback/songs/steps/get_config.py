@@ -1,4 +1,4 @@
-"""Fit the ensemble on out-of-fold predictions and write model_configs.json.
+"""Step 4: fit the ensemble on out-of-fold predictions and write model_configs.json.
 
 The weights minimise the log loss. Choose the combination beforehand (--combine), not from the table
 of cross-fitted log losses: the better of two is slightly optimistic. The default, logits, is the

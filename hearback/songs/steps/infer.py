@@ -1,4 +1,4 @@
-"""Classify the snippets of a folder with the ensemble and write submission.csv.
+"""Step 5: classify the snippets of a folder with the ensemble and write submission.csv.
 
     python -m hearback.songs infer --data FOLDER
 
