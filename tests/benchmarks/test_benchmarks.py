@@ -373,6 +373,7 @@ def of_noise(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sett
     yield setting
 
 
+@pytest.mark.slow
 def test_noise_has_the_lengths_of_speech(of_noise: Setting, tmp_path: Path) -> None:
     sizes = replace(SIZES, n_gpu=60)
     made, folder = cases.medium_inputs(replace(of_noise, sizes=sizes))

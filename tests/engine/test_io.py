@@ -130,7 +130,7 @@ def test_names_of_maximal_length_are_written(tmp_path: Path) -> None:
 def test_an_output_below_a_file_is_an_error_before_anything_is_done(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     output = tmp_path / "file" / "submission.csv"
-    with pytest.raises(HearbackError, match="submission.csv: cannot be written"):
+    with pytest.raises(HearbackError, match=r"submission.csv: cannot be written"):
         check_writable(output)
 
 
