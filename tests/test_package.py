@@ -96,7 +96,6 @@ def test_every_pinned_package_has_a_range_that_admits_it() -> None:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built without a download."""
-    pytest.importorskip("hatchling")
     folder = tmp_path_factory.mktemp("wheel")
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT)
     (path,) = folder.glob("hearback-*.whl")
@@ -121,8 +120,8 @@ def pip(*arguments: object) -> None:
     subprocess.run([*program, *map(str, arguments)], check=True)
 
 
-def run(program: Path, *arguments: object, folder: Path) -> str:
-    """Run a command in `folder`, without the checkout in reach, and return what it printed."""
+def run(program: Path, *arguments: object, folder: Path, status: int = 0) -> str:
+    """Run a command in `folder`, without the checkout in reach; return its output and errors."""
     environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
     done = subprocess.run(
         [program, *map(str, arguments)],
@@ -132,8 +131,8 @@ def run(program: Path, *arguments: object, folder: Path) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert done.returncode == status, f"{arguments}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + (done.stderr if status else "")
 
 
 @pytest.mark.slow
@@ -166,6 +165,9 @@ def test_the_steps_run_outside_the_checkout(
         for text, other in zip(TEXTS, [*TEXTS[1:], TEXTS[0]], strict=True)
     }
     write_hard_negatives(near, folder / "tts_data")
+    # Messages name the installed command, not a script that is not there.
+    refused = run(hearback_command, "get_config", folder=folder, status=2)
+    assert "train some with hearback train" in refused
     flags = ["--n_folds", 3, "--backbone", backbone, "--epochs", 1, "--device", "cpu"]
     flags += ["--models", "modeltok", "--set", "batch_size=4"]
     assert "modeltok fold 2" in run(hearback_command, "train", *flags, folder=folder)

@@ -7,4 +7,5 @@ ROOT = PACKAGE.parent  # the checkout, or site-packages
 
 # The wheel carries the files of the checkout's root that steps read (recipes, requirements) in
 # hearback/shipped/; a checkout has them at its root.
-SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else ROOT
+IS_INSTALLED = (PACKAGE / "shipped").is_dir()
+SHIPPED = PACKAGE / "shipped" if IS_INSTALLED else ROOT

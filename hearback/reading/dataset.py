@@ -10,6 +10,7 @@ import pandas as pd
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.data.folds import FoldSplit, assign_folds
 from hearback.engine.data.problems import Problem, Report
+from hearback.reading import step_command
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.tables import metadata_path, read_labelled
@@ -72,7 +73,7 @@ def load_training_data(
     without_reference = metadata[~metadata["expected_text"].isin(references.texts)]
     for row in without_reference.to_dict("records"):
         what = f"no reference speech for {row['expected_text']!r} in {tts_data}"
-        report.add(Problem(str(path), row["line"], what, "run python preprocess.py"))
+        report.add(Problem(str(path), row["line"], what, f"run {step_command('preprocess')}"))
     report.raise_if_errors()
     if report.warnings:
         print(report)

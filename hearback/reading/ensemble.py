@@ -25,7 +25,7 @@ from hearback.engine.ensemble.stacking import (
 )
 from hearback.engine.evaluation.metrics import is_probability
 from hearback.engine.io import write_json
-from hearback.reading import evaluation, words
+from hearback.reading import evaluation, step_command, words
 from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.tables import age_groups
 from hearback.reading.words import WordCalibration
@@ -121,7 +121,7 @@ class EnsembleConfig:
     @classmethod
     def load(cls, path: Path) -> "EnsembleConfig":
         """Read a configuration; raise HearbackError with the cause if it is invalid."""
-        return load_config(path, cls._from_values, _find_error, "python get_config.py")
+        return load_config(path, cls._from_values, _find_error, step_command("get_config"))
 
     @classmethod
     def _from_values(cls, values: Mapping[str, Any]) -> "EnsembleConfig":

@@ -24,6 +24,7 @@ from hearback.engine.evaluation.oof import (
     common_rows,
     read_tables,
 )
+from hearback.reading import step_command
 from hearback.reading.tables import (
     AGE_GROUPS,
     GRADES,
@@ -45,7 +46,7 @@ class ReadingOutOfFold(BinaryOutOfFold):
     """
 
     LABEL_COLUMN: ClassVar[str] = "score"
-    TRAIN_COMMAND: ClassVar[str] = "python train.py"
+    TRAIN_COMMAND: ClassVar[str] = step_command("train")
 
     @property
     def family(self) -> str:

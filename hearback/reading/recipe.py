@@ -67,7 +67,7 @@ class Recipe(FoldRecipe):
         window_step_seconds: see `window_batches.window_samples`.
     """
 
-    LATER = frozenset({"text_embedder", "repeats_by_grade", "speed_by_grade"})
+    OMITTED_AT_DEFAULT = frozenset({"text_embedder", "repeats_by_grade", "speed_by_grade"})
 
     name: str
     backbone: str

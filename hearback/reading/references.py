@@ -23,6 +23,7 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.data.paths import contained
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write, read_json, sha256_of
+from hearback.reading import step_command
 
 INDEX = "data_paths.csv"
 VOICE = "voice.json"
@@ -52,7 +53,7 @@ class References:
         self.folder = folder
         if not (folder / INDEX).is_file() or not (folder / VOICE).is_file():
             raise BadReferencesError(
-                f"{folder}: no references there; run `python preprocess.py` first"
+                f"{folder}: no references there; run `{step_command('preprocess')}` first"
             )
         self.voice: VoiceRecord = read_voice_record(folder)
         self._paths = read_index(folder)
@@ -114,7 +115,8 @@ class References:
 
     def _command(self) -> str:
         backend, speed = self.voice.get("backend"), self.voice.get("speed")
-        return f"python preprocess.py --tts_data {self.folder} --voice {backend} --speed {speed}"
+        command = step_command("preprocess")
+        return f"{command} --tts_data {self.folder} --voice {backend} --speed {speed}"
 
 
 def reference_id(text: str) -> str:

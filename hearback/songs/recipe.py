@@ -42,7 +42,7 @@ class SongRecipe(FoldRecipe):
             "best", with the lowest validation log loss.
     """
 
-    LATER = frozenset({"patience_epochs", "shuffled", "speed"})
+    OMITTED_AT_DEFAULT = frozenset({"patience_epochs", "shuffled", "speed"})
 
     name: str
     architecture: Architecture

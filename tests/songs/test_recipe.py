@@ -97,7 +97,7 @@ def test_recipes_round_trip_as_json(recipe: SongRecipe) -> None:
     again = SongRecipe.from_dict(recipe.as_dict())
     assert again == recipe and again.fingerprint == recipe.fingerprint
     names = {field.name for field in fields(recipe)}
-    assert {*recipe.as_dict()} | SongRecipe.LATER == names
+    assert {*recipe.as_dict()} | SongRecipe.OMITTED_AT_DEFAULT == names
 
 
 def test_the_default_patience_is_not_in_the_fingerprint() -> None:

@@ -16,12 +16,12 @@ class Record:
     """Base of frozen dataclasses whose fields are validated and converted to JSON.
 
     `KIND` is the record's name in messages. `with_settings` changes any field except `name`.
-    `LATER` lists fields that were added after models had been trained without them: `as_dict` omits
-    them at their defaults, so that the fingerprints of those models stay valid.
+    `OMITTED_AT_DEFAULT` lists fields that were added after models had been trained without them:
+    `as_dict` omits them at their defaults, so that the fingerprints of those models stay valid.
     """
 
     KIND: ClassVar[str] = "recipe"
-    LATER: ClassVar[frozenset[str]] = frozenset()
+    OMITTED_AT_DEFAULT: ClassVar[frozenset[str]] = frozenset()
     name: str
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class Record:
         """Return the fields as JSON types."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
         for field in fields(self):  # type: ignore[arg-type]
-            if field.name in self.LATER and getattr(self, field.name) == field.default:
+            if field.name in self.OMITTED_AT_DEFAULT and getattr(self, field.name) == field.default:
                 del values[field.name]
         return values
 

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write
+from hearback.reading import step_command
 
 Kind = Literal["substitute", "omit", "insert", "neighbour", "respell"]
 
@@ -56,7 +57,7 @@ def read_hard_negatives(folder: Path) -> dict[str, tuple[HardNegative, ...]]:
     Raises HearbackError, with the cure, if the table is missing or damaged.
     """
     path = folder / TABLE
-    cure = f"`python preprocess.py --tts_data {folder} --hard_negatives 2` writes it"
+    cure = f"`{step_command('preprocess')} --tts_data {folder} --hard_negatives 2` writes it"
     if not path.is_file():
         raise HearbackError(f"{path}: no hard negatives there; {cure}")
     found: dict[str, list[HardNegative]] = {}

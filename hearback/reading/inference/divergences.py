@@ -21,6 +21,7 @@ from tqdm import tqdm
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
+from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.models.alignment import AlignmentPath, word_spans
 from hearback.reading.models.load import load_scorer
@@ -43,7 +44,7 @@ def choose_fold(config: EnsembleConfig, assets: Path) -> FoldFiles:
             return files
     raise HearbackError(
         "the ensemble has no aligned model, which --divergences needs: "
-        "python train.py --models modelali, then python get_config.py"
+        f"{step_command('train')} --models modelali, then {step_command('get_config')}"
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.data.problems import BadInputError, Problem, Report
 from hearback.engine.errors import HearbackError
+from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References, missing_texts
@@ -84,7 +85,7 @@ def _prepare_references(
     for row in metadata[metadata["expected_text"].isin(failures)].to_dict("records"):
         text = row["expected_text"]
         what = f"no reference speech for {text!r}: {failures[text]}"
-        cure = "render it first, with python preprocess.py"
+        cure = f"render it first, with {step_command('preprocess')}"
         report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"]))
     references = References(folder)
     if references.voice != config.voice:

@@ -14,6 +14,7 @@ from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.ensemble.budget import show_duration
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import check_writable
+from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.divergences import choose_fold, write_divergences
 from hearback.reading.inference.ensemble_run import EnsembleRun, predict_ensemble
@@ -87,7 +88,7 @@ def _check_options(options: InferenceOptions, config: EnsembleConfig) -> None:
     if options.words is not None and config.words is None:
         raise HearbackError(
             f"{options.config}: none of its models scores words; --words needs a token scorer: "
-            "python train.py --models modeltok, then python get_config.py"
+            f"{step_command('train')} --models modeltok, then {step_command('get_config')}"
         )
     if options.divergences is not None and options.time_limit is not None:
         raise HearbackError(
@@ -130,7 +131,8 @@ def _report_time_limit(
     table = str(metadata_path(options.data, "test"))
     for row in data.usable[~run.is_scored].to_dict("records"):
         what = f"not scored: no fold was finished within the time limit of {limit}"
-        cure = "raise --time_limit, or use a faster model: python get_config.py --time_limit"
+        command = f"{step_command('get_config')} --time_limit"
+        cure = f"raise --time_limit, or use a faster model: {command}"
         report.add(Problem(table, row["line"], what, cure, filename=row["filename"]))
 
 

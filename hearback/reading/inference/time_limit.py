@@ -10,6 +10,7 @@ from math import inf, isinf
 from pathlib import Path
 
 from hearback.engine.errors import HearbackError
+from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig
 
 # Reserved for the time after scoring: writing tables and ending the process.
@@ -63,5 +64,5 @@ def check_can_schedule(config: EnsembleConfig) -> None:
         raise HearbackError(
             "the ensemble's configuration lacks the models' seconds per clip or the fallbacks for "
             "subsets of its models, so --time_limit cannot choose; write it again with "
-            "python get_config.py (if they are still missing, train the models again)"
+            f"{step_command('get_config')} (if they are still missing, train the models again)"
         )

@@ -20,6 +20,7 @@ from hearback.engine.training.fold_files import (
     shared_files,
 )
 from hearback.engine.training.recipe import split_seed
+from hearback.reading import step_command
 from hearback.reading.models.scorers import Scorer, build
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.recipe import Recipe
@@ -65,7 +66,7 @@ def read_runnable_metadata(files: FoldFiles, voice: Mapping[str, Any]) -> FoldMe
     if "baseline" in fold_metadata:
         raise HearbackError(
             f"{files.metadata}: {files.model} is a baseline without weights; remove it from the "
-            "configuration with python get_config.py"
+            f"configuration with {step_command('get_config')}"
         )
     if fold_metadata.get("voice") != voice:
         raise HearbackError(f"{files.metadata}: trained with another voice than {dict(voice)}")

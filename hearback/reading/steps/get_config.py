@@ -21,7 +21,7 @@ from hearback.engine.ensemble import budget, fitting
 from hearback.engine.ensemble.calibration import KINDS
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import check_models, fold_tables
-from hearback.reading import ensemble, evaluation, words
+from hearback.reading import ensemble, evaluation, step_command, words
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.evaluation import BASELINE, ReadingOutOfFold
 
@@ -96,7 +96,7 @@ def _read_models(assets: Path, models: Sequence[str] | None) -> list[ReadingOutO
     if baselines := [table.model for table in tables if table.family == BASELINE]:
         print(f"left out, because they are baselines: {', '.join(baselines)}")
     if not kept:
-        raise HearbackError(f"{assets}: baselines only; train a model with python train.py")
+        raise HearbackError(f"{assets}: baselines only; train a model with {step_command('train')}")
     return kept
 
 

@@ -42,6 +42,7 @@ from hearback.engine.submission.archive import (
 )
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, shared_files
 from hearback.engine.whisper.pretrained import HUB_FILES
+from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.time_limit import check_can_schedule
 from hearback.reading.models.load import load_scorer, read_runnable_metadata, training_command
@@ -97,7 +98,8 @@ def pack(options: PackingOptions) -> Path:
         **references,
         **packages,
     }
-    cure = "Run fewer folds: python get_config.py --time_limit chooses the most valuable ones"
+    command = f"{step_command('get_config')} --time_limit"
+    cure = f"Run fewer folds: {command} chooses the most valuable ones"
     write_submission(entries, options.submission, options.limit_gb, cure)
     return options.submission
 
