@@ -42,7 +42,7 @@ from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.ensemble_run import predict_ensemble
 from hearback.reading.models.scorers import build
-from hearback.reading.options import TrainingOptions, add_options, options_from
+from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import Example, PairDataset
 from hearback.reading.recipe import Recipe
 from hearback.reading.training import ReadingTask
@@ -286,7 +286,7 @@ def run_epochs(trainer: Trainer) -> Iterator[None]:
 def training_options(setting: Setting, clips: Clips, device: torch.device) -> TrainingOptions:
     """Return the options of a train_model*.py command."""
     parser = cli.parser(None)
-    add_options(parser)
+    TrainingOptions.declare(parser)
     flags = {
         "data": clips.folder,
         "tts_data": clips.tts_data,
@@ -297,7 +297,7 @@ def training_options(setting: Setting, clips: Clips, device: torch.device) -> Tr
         "precision": setting.precision,
     }
     given = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    return options_from(parser.parse_args(given))
+    return TrainingOptions.gather(parser.parse_args(given))
 
 
 def compare_inference(

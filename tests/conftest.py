@@ -17,7 +17,7 @@ from hearback.engine.audio.store_builder import build_store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.problems import Report
 from hearback.reading.inference.submission import InferenceOptions
-from hearback.reading.options import TrainingOptions, add_options, options_from
+from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.render import render_missing
@@ -99,12 +99,12 @@ def make_source(make_corpus: Callable[..., Path]) -> Callable[[int], PairSource]
 def training_options(folder: Path, backbone: Path) -> TrainingOptions:
     """Return options of a training on the corpus in `folder`."""
     parser = cli.parser(None)
-    add_options(parser)
+    TrainingOptions.declare(parser)
     names = ("data", "tts_data", "store", "assets", "runs")
     folders = [part for name in names for part in (f"--{name}", str(folder / name))]
     flags = [*folders, "--n_folds", "3", "--device", "cpu", "--backbone", str(backbone)]
     flags += ["--precision", "float32"]  # same results on every machine
-    return options_from(parser.parse_args(flags))
+    return TrainingOptions.gather(parser.parse_args(flags))
 
 
 @pytest.fixture

@@ -73,13 +73,3 @@ class TrainingOptions(FoldOptions):
             **super().run_key(recipe, data),
             "hard_negatives": sha256_of(table)[:16] if rendered else None,
         }
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `TrainingOptions` to a parser."""
-    TrainingOptions.declare(parser)
-
-
-def options_from(arguments: argparse.Namespace) -> TrainingOptions:
-    """Build the options from parsed arguments."""
-    return TrainingOptions.gather(arguments)

@@ -69,13 +69,3 @@ class SongOptions(FoldOptions):
     def run_key(self, recipe: SongRecipe, data: SongData) -> dict[str, Any]:
         """Return the run key as JSON: a fold counts as done only while it is unchanged."""
         return {**super().run_key(recipe, data), "separation": data.separation}
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `SongOptions` to a parser."""
-    SongOptions.declare(parser)
-
-
-def options_from(arguments: argparse.Namespace) -> SongOptions:
-    """Build the options from parsed arguments."""
-    return SongOptions.gather(arguments)

@@ -30,7 +30,7 @@ from hearback.reading.inference.predict import predict
 from hearback.reading.models import load
 from hearback.reading.models.scorers import EmbeddingScorer, JoinedScorer, Scorer, build
 from hearback.reading.models.text_embedder import TextEmbedder
-from hearback.reading.options import TrainingOptions, add_options, options_from
+from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import WITH_TEXT_EMBEDDING, Example, PairDataset, Pairing
 from hearback.reading.recipe import COMPARISON_PAIRINGS, Recipe
 from hearback.reading.sampler import EpochSampler
@@ -123,8 +123,8 @@ def options(make_corpus: Callable[..., Path], backbone: Path, embedder: TextEmbe
     (folder / "assets").mkdir()
     (folder / "assets" / "tiny-bert").symlink_to(embedder.directory)
     parser = cli.parser(None)
-    add_options(parser)
-    return options_from(parser.parse_args(flags_of(folder, backbone)))
+    TrainingOptions.declare(parser)
+    return TrainingOptions.gather(parser.parse_args(flags_of(folder, backbone)))
 
 
 def flags_of(folder: Path, backbone: Path) -> list[str]:

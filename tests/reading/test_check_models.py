@@ -16,7 +16,7 @@ from hearback.engine import cli
 from hearback.engine.evaluation import check_models as engine_step
 from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata, save_fold
-from hearback.reading.options import add_options, options_from
+from hearback.reading.options import TrainingOptions
 from hearback.reading.steps import check_models
 from hearback.reading.training import train_fold
 from tests.helpers import run_step
@@ -216,11 +216,11 @@ def test_retrain_trains(
 ) -> None:
     folder = make_corpus()
     parser = cli.parser(None)
-    add_options(parser)
+    TrainingOptions.declare(parser)
     names = ("data", "tts_data", "store", "assets", "runs")
     flags = [part for name in names for part in (f"--{name}", str(folder / name))]
     flags += ["--backbone", str(backbone), "--n_folds", "3", "--epochs", "1", "--device", "cpu"]
-    options = options_from(parser.parse_args([*flags, "--set", "batch_size=4"]))
+    options = TrainingOptions.gather(parser.parse_args([*flags, "--set", "batch_size=4"]))
     data = options.load_data()
     fold_metadata = train_fold(RECIPE, 1, options, data)
     for fold in range(3):  # fold 1 with the loss of the base rate

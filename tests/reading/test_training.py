@@ -24,7 +24,7 @@ from hearback.reading import training
 from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
 from hearback.reading.models import load
 from hearback.reading.models.scorers import JoinedScorer, TokenScorer
-from hearback.reading.options import TrainingOptions, add_options, options_from
+from hearback.reading.options import TrainingOptions
 from hearback.reading.recipe import Recipe
 from hearback.reading.render import render_missing
 from hearback.reading.window_batches import Batch
@@ -296,8 +296,8 @@ def test_saved_weights_are_the_running_average(
 def test_options_survive_as_flags(options: TrainingOptions) -> None:
     changed = replace(options, limit=20, set=("dropout=0.1", "window=fixed"), strict=True)
     parser = cli.parser(None)
-    add_options(parser)
-    assert options_from(parser.parse_args(changed.as_flags())) == changed
+    TrainingOptions.declare(parser)
+    assert TrainingOptions.gather(parser.parse_args(changed.as_flags())) == changed
 
 
 def test_warm_start_loads_the_encoder_of_the_same_fold(options: TrainingOptions) -> None:

@@ -36,7 +36,7 @@ from hearback.engine.training.stall_detector import Curve, StallDetector
 from hearback.reading.augment import LIGHT
 from hearback.reading.dataset import TrainingData
 from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
-from hearback.reading.options import TrainingOptions, add_options, options_from
+from hearback.reading.options import TrainingOptions
 from hearback.reading.recipe import Recipe
 from hearback.reading.training import train_fold
 from tests import toy
@@ -109,12 +109,12 @@ def make_setup(folder: Path, seed: int) -> ToySetup:
     }
     write_hard_negatives(negatives, folder / "tts_data")
     parser = cli.parser(None)
-    add_options(parser)
+    TrainingOptions.declare(parser)
     names = ("data", "tts_data", "store", "runs")
     flags = [part for name in names for part in (f"--{name}", str(folder / name))]
     backbone = toy.make_backbone(folder / "backbone")
     flags += ["--backbone", str(backbone), "--n_folds", str(N_FOLDS), "--device", "cpu"]
-    options = options_from(parser.parse_args(flags))
+    options = TrainingOptions.gather(parser.parse_args(flags))
     return ToySetup(folder, options, options.load_data())
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from hearback.engine import cli
 from hearback.engine.audio.wav import write_wav
 from hearback.songs.features import N_SAMPLES
-from hearback.songs.options import SongOptions, add_options, options_from
+from hearback.songs.options import SongOptions
 from hearback.songs.separation.methods import SOUND_RATE
 
 MEN, WOMEN = ("m0", "m1", "m2", "m3"), ("f0", "f1", "f2", "f3")
@@ -73,8 +73,8 @@ def training_flags(songs: Path, folder: Path) -> list[str]:
 def read_options(*flags: Any) -> SongOptions:
     """Parse flags as the command line does."""
     parser = cli.parser(None)
-    add_options(parser)
-    return options_from(parser.parse_args(list(map(str, flags))))
+    SongOptions.declare(parser)
+    return SongOptions.gather(parser.parse_args(list(map(str, flags))))
 
 
 class Halved:

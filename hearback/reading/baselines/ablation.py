@@ -28,7 +28,7 @@ from hearback.engine.evaluation import oof
 from hearback.engine.training.fold_files import FoldFiles, why_not_done
 from hearback.reading import evaluation
 from hearback.reading.dataset import TrainingData
-from hearback.reading.options import TrainingOptions, add_options, options_from
+from hearback.reading.options import TrainingOptions
 from hearback.reading.recipe import COMPARISON_PAIRINGS, find_recipes
 from hearback.reading.training import train_fold
 
@@ -59,9 +59,9 @@ def main() -> None:
     parser.add_argument(
         "--attempt", type=int, default=1, help="2, 3, …: retrain with other random numbers"
     )
-    add_options(parser)
+    TrainingOptions.declare(parser)
     arguments = parser.parse_args()
-    options = options_from(arguments)
+    options = TrainingOptions.gather(arguments)
     data = options.load_data()
     train(arguments, options, data)
     for title, frame in tables(options.assets, data).items():

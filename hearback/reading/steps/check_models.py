@@ -17,7 +17,8 @@ from hearback.engine.evaluation import check_models, fold_tables
 from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.project import SHIPPED
 from hearback.engine.training.recipe import name_with_seed, split_seed
-from hearback.reading import evaluation, options
+from hearback.reading import evaluation
+from hearback.reading.options import TrainingOptions
 
 ABLATION = "hearback.reading.baselines.ablation"
 
@@ -80,7 +81,7 @@ def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.
             program = ["-m", ABLATION, "--variants", variant]
         case _:
             raise HearbackError(f"neither python {script} nor python -m {ABLATION} for this model")
-    parsed = check_models.read_training_flags(flags, options.add_options)
+    parsed = check_models.read_training_flags(flags, TrainingOptions.declare)
     trained = recipe if parsed.seed is None else name_with_seed(recipe, parsed.seed)
     if trained != model:
         raise HearbackError(f"it trains {trained}")

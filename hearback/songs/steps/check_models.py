@@ -18,8 +18,9 @@ from hearback.engine.evaluation import check_models, fold_tables
 from hearback.engine.evaluation.oof import read_tables
 from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.project import PACKAGE
-from hearback.songs import SUBFOLDER, evaluation, options, pictures
+from hearback.songs import SUBFOLDER, evaluation, pictures
 from hearback.songs.evaluation import ClassOutOfFold, ModelName
+from hearback.songs.options import SongOptions
 from hearback.songs.tables import read_snippets
 
 
@@ -80,7 +81,7 @@ def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.
     module = f"hearback.songs.recipes.{name.recipe}"
     match words:
         case ["python", "-m", first, *flags] if first == module and _is_recipe(name.recipe):
-            parsed = check_models.read_training_flags(flags, options.add_options)
+            parsed = check_models.read_training_flags(flags, SongOptions.declare)
         case _:
             raise HearbackError(f"not python -m {module}")
     trained = ModelName(name.recipe, parsed.separate, parsed.seed or 1)
