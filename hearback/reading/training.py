@@ -18,7 +18,8 @@ from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.engine.training.task import Evaluation, FoldRun, Task
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.backbone import learning_rate_groups
-from hearback.engine.whisper.weights import read_config, read_tensors
+from hearback.engine.whisper.weights import load_backbone, read_config
+from hearback.reading import text_normalizer
 from hearback.reading.dataset import TrainingData
 from hearback.reading.inference.predict import collect, predict
 from hearback.reading.models import load
@@ -82,7 +83,7 @@ class ReadingTask(Task):
             embedder = TextEmbedder(pretrained.resolve(recipe.text_embedder, assets))
             load.describe_embedder(embedder, assets)  # raises if it is outside the assets
         model = build(recipe, read_config(backbone), backbone / "tokenizer.json", embedder)
-        model.load_pretrained({part: read_tensors(backbone, part) for part in model.parts})
+        load_backbone(model, backbone)
         if recipe.warm_start is not None:
             self._load_encoder(model, FoldFiles(assets, recipe.warm_start, self.run.fold))
         return model
@@ -194,7 +195,7 @@ class ReadingTask(Task):
         return tables
 
     def describe(self, model: Scorer) -> dict[str, Any]:
-        """Return base rates, voice, backbone sizes, and the shared files that the model needs."""
+        """Return the metadata of the data and of the model, with the shared files that it needs."""
         assets, tokenizer, embedder = self.run.options.assets, model.text_tokenizer, model.embedder
         base_rate = float(self.data.labels[self.run.train_rows].mean())
         constant = np.full(len(self.run.validation_rows), base_rate)
@@ -202,6 +203,7 @@ class ReadingTask(Task):
             "base_rate": base_rate,
             "base_rate_log_loss": self._log_loss(constant),
             "voice": self.data.source.references.voice,
+            "text_normalizer": text_normalizer.VERSION,
             "shape": model.backbone_config(),
             "tokenizer": load.save_tokenizer(tokenizer.path, assets) if tokenizer else None,
             "text_embedder": load.describe_embedder(embedder, assets) if embedder else None,

@@ -29,6 +29,7 @@ from hearback.engine.ensemble.calibration import Line
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.oof import OutOfFold
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
+from hearback.reading.text_normalizer import written_words
 
 SAID, COMPLETE = 0, 1
 TABLE = "word_scores.csv"
@@ -242,9 +243,15 @@ def cross_fit_words(log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray
 
 
 def score_table(
-    filenames: Sequence[str], texts: Sequence[str], probabilities: np.ndarray
+    filenames: Sequence[str],
+    texts: Sequence[str],
+    probabilities: np.ndarray,
+    written_texts: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return a row per word: filename, position, word, score.
+    """Return a row per word: filename, position, word, written, score.
+
+    `written` is the part of the row's written text that the word comes from; `written_texts` are
+    by default the `texts` themselves.
 
     The score is the probability that the word was said, from `probabilities`, (rows, positions, 2).
     It is also low if the learner inserted a word before it.
@@ -252,4 +259,5 @@ def score_table(
     words = _word_index(filenames, texts)
     words = words[words["word"] != ""]
     scores = probabilities[words["row"], words["position"], SAID]
-    return words[_KEY].assign(score=scores).reset_index(drop=True)
+    table = words[_KEY].assign(written=written_words(written_texts or texts), score=scores)
+    return table.reset_index(drop=True)

@@ -20,7 +20,7 @@ from hearback.engine.training.fold_files import (
     shared_files,
 )
 from hearback.engine.training.recipe import split_seed
-from hearback.reading import step_command
+from hearback.reading import step_command, text_normalizer
 from hearback.reading.models.scorers import Scorer, build
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.recipe import Recipe
@@ -58,7 +58,8 @@ def describe_embedder(embedder: TextEmbedder, assets: Path) -> dict[str, str]:
 def read_runnable_metadata(files: FoldFiles, voice: Mapping[str, Any]) -> FoldMetadata:
     """Read the metadata of a fold that an ensemble with references in `voice` can run.
 
-    Raises HearbackError for a baseline, another voice, or an older version's metadata.
+    Raises HearbackError for a baseline, another voice, another text normalizer, or an older
+    version's metadata.
     """
     if not files.metadata.exists():
         raise HearbackError(f"{files.metadata}: missing; train it with {training_command(files)}")
@@ -71,6 +72,14 @@ def read_runnable_metadata(files: FoldFiles, voice: Mapping[str, Any]) -> FoldMe
     if fold_metadata.get("voice") != voice:
         raise HearbackError(f"{files.metadata}: trained with another voice than {dict(voice)}")
     check_version(files, fold_metadata, METADATA_KEYS)
+    # Folds of older versions have none: they were trained on texts as written.
+    normalizer = fold_metadata.get("text_normalizer", text_normalizer.VERSION)
+    if normalizer != text_normalizer.VERSION:
+        raise HearbackError(
+            f"{files.metadata}: trained on texts of another normalizer ({normalizer}; this version "
+            f"has {text_normalizer.VERSION}); use the hearback that trained it, or train the fold "
+            f"again with {training_command(files)}"
+        )
     return fold_metadata
 
 

@@ -8,8 +8,8 @@ with the tokenizers that they share. It also contains
 
     infer_flags.json     flags that main.py passes to infer.py
     tts_data/            the reference speech and its voice
-    packages/            packages for rendering unknown texts, as unpacked wheels (compiled modules
-                         cannot be imported from a zip)
+    packages/            packages for normalizing texts, and those for rendering unknown texts, as
+                         unpacked wheels (compiled modules cannot be imported from a zip)
 """
 
 import fnmatch
@@ -40,6 +40,7 @@ from hearback.engine.submission.archive import (
     within,
     write_submission,
 )
+from hearback.engine.submission.carried import carried_packages
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, shared_files
 from hearback.engine.whisper.pretrained import HUB_FILES
 from hearback.reading import step_command
@@ -52,6 +53,8 @@ from hearback.reading.voices.hibari import VOICE
 
 MAIN = Path(__file__).with_name("main.py")
 VOICE_WHEELS = SHIPPED / "requirements" / "voice.txt"
+# What `hearback.reading.text_normalizer` needs; ftfy imports wcwidth.
+CARRIED = ("ftfy", "num2words", "wcwidth")
 PYTHON = "3.12"
 PLATFORM = "manylinux_2_28_x86_64"
 
@@ -73,7 +76,7 @@ def pack(options: PackingOptions) -> Path:
     """Write the zip and return its path; HearbackError lists everything missing or wrong."""
     config = EnsembleConfig.load(options.config)
     faults = Faults()
-    code = find_code(MAIN, listed_packages(RUNTIME), faults)
+    code = find_code(MAIN, (*listed_packages(RUNTIME), *CARRIED), faults)
     folds = find_folds(
         config.models_to_run,
         options.assets,
@@ -82,14 +85,14 @@ def pack(options: PackingOptions) -> Path:
     )
     references = find_references(config, options.tts_data, faults)
     flags = check_time_limit(config, options, faults)
-    packages: Entries = {}
+    packages = carried_packages(CARRIED, faults)
     if why_not := why_no_wheels(config.voice):
         print(
             f"WARNING: {why_not}, so the runtime cannot render texts: rows with a text that is not "
             f"in {options.tts_data} will get the base rate of their task"
         )
     elif not faults:  # a download may take a while
-        packages = unpack_wheels(get_wheels(VOICE_WHEELS, options.wheels))
+        packages |= unpack_wheels(get_wheels(VOICE_WHEELS, options.wheels))
     faults.raise_if_any()
     entries: Entries = {
         **common_entries(MAIN, code, options.config),

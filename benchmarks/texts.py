@@ -1,0 +1,135 @@
+"""Score a token scorer's held-out rows with their texts written in other ways.
+
+    python -m benchmarks.texts --data DATA --models modeltok
+
+Texts in curly apostrophes, in capitals, in quotes and so on, with and without the text normalizer:
+without it, a text is scored as it is written. The first table has the rows whose text has an
+apostrophe, the second one --rows rows chosen at random.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
+
+from hearback.engine import cli
+from hearback.engine.devices import choose_device, compute_dtype
+from hearback.engine.errors import HearbackError
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.reading import evaluation
+from hearback.reading.dataset import TrainingData, load_training_data
+from hearback.reading.evaluation import ReadingOutOfFold
+from hearback.reading.inference.predict import predict
+from hearback.reading.models.load import load_scorer
+from hearback.reading.models.scorers import Scorer
+from hearback.reading.pairs import WITHOUT_REFERENCE, PairSource
+from hearback.reading.text_normalizer import normalize_text
+
+Write = Callable[[str], str]
+
+
+def curl(text: str) -> str:
+    """Return a text with curly apostrophes."""
+    return text.replace("'", "\u2019")
+
+
+APOSTROPHE_FORMS: dict[str, Write] = {
+    "curly apostrophes": curl,
+    "mojibake": lambda text: curl(text).encode().decode("cp1252"),
+    "HTML entities": lambda text: text.replace("'", "&#39;"),
+}
+FORMS: dict[str, Write] = {
+    "plain": lambda text: text,
+    "capitals": str.upper,
+    "quotes": lambda text: f'"{text}"',
+    "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
+    "soft hyphens": lambda text: " ".join(f"{w[:2]}\u00ad{w[2:]}" for w in text.split()),
+}
+
+
+def main() -> None:
+    """Score the folds' rows in each form, and print the tables."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
+    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
+    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
+    add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
+    add("--models", nargs="+", help="default: all trained models")
+    add("--rows", type=cli.int_of_at_least(1), default=300, help="rows of the second table")
+    add("--seed", type=cli.int_of_at_least(0), default=0, help="chooses these rows")
+    add("--device", help="cpu, cuda, … (default: a GPU if available)")
+    arguments = parser.parse_args()
+    for table in evaluation.read_out_of_fold(arguments.assets, arguments.models):
+        compare(table, arguments)
+
+
+def compare(table: ReadingOutOfFold, arguments: argparse.Namespace) -> None:
+    """Print the tables of one model's first fold."""
+    fold, fold_metadata = next(iter(table.metadata_by_fold.items()))
+    if fold_metadata["recipe"]["pair"] not in WITHOUT_REFERENCE:
+        raise HearbackError(f"{table.model} needs references of all forms: choose a token scorer")
+    split = [fold_metadata[name] for name in ("n_folds", "group_by", "limit")]
+    data = load_training_data(
+        arguments.data,
+        arguments.tts_data,
+        arguments.store,
+        n_folds=split[0],
+        group_by=split[1],
+        limit=split[2],
+    )
+    model = load_scorer(FoldFiles(arguments.assets, table.model, fold), fold_metadata)
+    held_out = np.flatnonzero(data.folds == fold)
+    texts = data.metadata["expected_text"]
+    with_apostrophe = held_out[texts[held_out].str.contains("'").to_numpy()]
+    rng = np.random.default_rng(arguments.seed)
+    chosen = rng.choice(held_out, min(arguments.rows, len(held_out)), replace=False)
+    device = choose_device(arguments.device)
+    for name, rows, forms in (
+        ("texts with an apostrophe", with_apostrophe, FORMS | APOSTROPHE_FORMS),
+        ("texts", chosen, FORMS),
+    ):
+        scores = score_forms(model, data, rows, forms, device)
+        print(f"{table.model} fold {fold}: {len(rows)} {name}\n{scores.to_string(index=False)}\n")
+
+
+def score_forms(
+    model: Scorer,
+    data: TrainingData,
+    rows: np.ndarray,
+    forms: Mapping[str, Write],
+    device: torch.device,
+) -> pd.DataFrame:
+    """Return a line per form: AUC and log loss of its texts as written, and normalized."""
+    metadata, labels = data.metadata.iloc[rows], data.labels[rows]
+    lines = []
+    for form, write in forms.items():
+        written = metadata["expected_text"].map(write)
+        line: dict[str, str | float] = {"written with": form}
+        for name, texts in (
+            ("as written", written),
+            ("normalized", written.map(lambda text: normalize_text(text).text)),
+        ):
+            source = PairSource(
+                metadata.assign(expected_text=texts), data.source.references, data.source.store
+            )
+            predictions = predict(
+                model,
+                source,
+                np.arange(len(rows)),
+                device=device,
+                dtype=compute_dtype(device, "float32"),
+                progress=f"{form}, {name}",
+            ).clips
+            line[f"AUC, {name}"] = round(roc_auc_score(labels, predictions), 4)
+            line[f"log loss, {name}"] = round(log_loss(labels, predictions), 4)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,216 @@
+"""Normalize expected texts to the words that a reader says.
+
+One form of a text is used by training, references, word scores and inference: lower-case words with
+apostrophes, separated by single spaces, such as "it's three o'clock". A text in this form is
+returned as it is. Everything else is changed to it where it has one meaning, and refused where it
+has several:
+
+- Encoding faults, HTML entities, curly apostrophes, ligatures, letters apart from their accents:
+  ftfy (https://ftfy.readthedocs.io) repairs what is certain.
+- Numbers: num2words (https://github.com/savoirfairelinux/num2words) spells them out.
+- Capitals, punctuation, invisible characters and emoji: no reader says them.
+"""
+
+import html
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+
+from hearback.engine.data.problems import quoted
+from hearback.engine.errors import HearbackError
+from hearback.reading.spoken_forms import ELISIONS, AmbiguousTextError, spoken_words
+
+# Recorded in a fold's metadata. Increase it when `normalize_text` returns another text than before.
+VERSION = 1
+
+_PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)*(?: [a-z]+(?:'[a-z]+)*)*")
+_APOSTROPHES = str.maketrans(dict.fromkeys("´`ʹʼ′‘’‛＇", "'"))
+_STRAIGHT_QUOTES = str.maketrans(dict.fromkeys("“”„‟", '"'))
+_PUNCTUATION = ',.;:!?"“”„«»()[]{}…'
+_DASHES = re.compile(r"[‐‑‒–—―−]|--+")
+_MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
+_LOOKALIKE_SCRIPTS = ("CYRILLIC", "GREEK")
+
+_VULGAR_FRACTIONS = str.maketrans({"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"})
+# An apostrophe that was lost to a question mark.
+_LOST_APOSTROPHE = re.compile(r"[^\W\d_]\?[^\W\d_]")
+
+# Kinds of changes, for the report.
+ENCODING = "wrongly decoded characters"
+ENTITIES = "HTML entities"
+APOSTROPHES = "curly apostrophes"
+CHARACTERS = "invisible or composed characters"
+PUNCTUATION = "punctuation"
+SPOKEN = "numbers, symbols and abbreviations"
+CAPITALS = "capital letters"
+
+_MAX_EXAMPLES = 3
+CHANGED_CURE = (
+    "scored as changed, and outputs keep the text as written; where learners say something else, "
+    "write the words that they say"
+)
+
+
+class UnspeakableTextError(HearbackError, ValueError):
+    """A text that is empty, too long, or can be read in several ways; `cure` says what to do."""
+
+    def __init__(
+        self, what: str, cure: str = "write the words that the learner was asked to say"
+    ) -> None:
+        super().__init__(what)
+        self.cure = cure
+
+
+@dataclass(frozen=True)
+class NormalizedText:
+    """A text as the words that a reader says.
+
+    Attributes:
+        text: the words, separated by single spaces; "" if there are none.
+        written: for each word the part of the written text that it comes from: for each of "five
+            dollars" it is "$5".
+        changes: the kinds of changes, in the order in which they were made.
+        is_suspicious: characters may have been decoded wrongly, but the right ones are unknown.
+    """
+
+    text: str
+    written: tuple[str, ...]
+    changes: tuple[str, ...] = ()
+    is_suspicious: bool = False
+
+
+@lru_cache(maxsize=65_536)
+def normalize_text(text: str) -> NormalizedText:
+    """Return a text as the words that a reader says. Raises UnspeakableTextError."""
+    if _PLAIN.fullmatch(text):
+        return NormalizedText(text, tuple(text.split()))
+    return _Normalizer(text).normalize()
+
+
+def describe_changes(changed: Sequence[tuple[str, NormalizedText]], n_texts: int) -> str:
+    """Return how many of `n_texts` texts were changed and how, with three examples.
+
+    `changed` are the changed texts as written, and as the words that a reader says.
+    """
+    counts = Counter(change for _, normalized in changed for change in normalized.changes)
+    kinds = ", ".join(f"{change} in {count}" for change, count in counts.most_common())
+    examples = {written: normalized.text for written, normalized in changed}
+    shown = "; ".join(
+        f"{quoted(written)} -> {quoted(text)}"
+        for written, text in islice(examples.items(), _MAX_EXAMPLES)
+    )
+    return f"{len(changed)} of {n_texts} expected texts were changed ({kinds}), such as {shown}"
+
+
+def written_words(texts: Sequence[str]) -> list[str]:
+    """Return the part of its written text that each word of the `texts` comes from, in order."""
+    return [part for text in texts for part in normalize_text(text).written]
+
+
+@dataclass
+class _Normalizer:
+    """Normalizes one text, and collects the kinds of changes."""
+
+    text: str
+    changes: dict[str, None] = field(default_factory=dict)
+
+    def normalize(self) -> NormalizedText:
+        repaired = self._repair(self.text)
+        if _MARKUP.search(repaired):
+            raise UnspeakableTextError(f"{quoted(self.text)} has markup, such as <b>")
+        words: list[str] = []
+        written: list[str] = []
+        for chunk, as_written in self._separate(repaired):
+            spoken = self._words(chunk)
+            words += spoken
+            written += [as_written] * len(spoken)
+        text = " ".join(words)
+        is_same = text == " ".join(self.text.split())
+        self._note(PUNCTUATION, not is_same and not self.changes)
+        return NormalizedText(text, tuple(written), tuple(self.changes), _is_suspicious(repaired))
+
+    def _repair(self, text: str) -> str:
+        """Repair characters: encoding, entities, apostrophes, composed letters, invisible ones."""
+        # Imported here: reading plain texts needs no ftfy.
+        import ftfy  # noqa: PLC0415
+
+        decoded = ftfy.fix_encoding(text)
+        self._note(ENCODING, decoded != text)
+        # Twice: "&amp;#39;".
+        unescaped = html.unescape(html.unescape(decoded))
+        self._note(ENTITIES, unescaped != decoded)
+        uncurled = unescaped.translate(_APOSTROPHES)
+        self._note(APOSTROPHES, uncurled != unescaped)
+        fixed = ftfy.fix_text(uncurled, unescape_html=False).translate(_VULGAR_FRACTIONS)
+        visible = "".join(
+            " " if unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc") else character
+            for character in fixed
+            # Cf: soft hyphens, zero-width spaces, directions.
+            if unicodedata.category(character) != "Cf" and not _is_selector(character)
+        )
+        # Not split(), which splits at the spaces that are replaced.
+        spaces = re.compile(r"[ \t\r\n]+")
+        plain = spaces.sub(" ", uncurled.translate(_STRAIGHT_QUOTES))
+        self._note(CHARACTERS, spaces.sub(" ", visible) != plain)
+        return visible
+
+    def _note(self, change: str, is_changed: bool) -> None:
+        if is_changed:
+            self.changes[change] = None
+
+    def _separate(self, repaired: str) -> Iterator[tuple[str, str]]:
+        """Yield the parts between spaces and dashes, without punctuation, and as written."""
+        parts, written = repaired.split(), self.text.split()
+        if len(parts) != len(written):
+            written = parts
+        is_quoting = False
+        for part, as_written in zip(parts, written, strict=True):
+            for piece in _DASHES.sub(" ", part).split():
+                core = piece.strip(_PUNCTUATION)
+                if core.startswith("'") and core.lower() not in ELISIONS:
+                    is_quoting = True
+                    core = core.lstrip("'")
+                if core.endswith("'") and (is_quoting or core.endswith("''")):
+                    is_quoting = False
+                    core = core.rstrip("'")
+                if core:
+                    # Abbreviations keep their last full stop: "Mr.", "a.m.".
+                    rest = piece[piece.find(core) + len(core) :]
+                    yield core + "." if rest.startswith(".") else core, as_written
+
+    def _words(self, chunk: str) -> list[str]:
+        """Return the words of a part of the text, in lower case."""
+        try:
+            spoken = spoken_words(chunk)
+        except AmbiguousTextError as error:
+            raise UnspeakableTextError(f"{quoted(chunk)} {error}") from None
+        words = [word.lower() for word in spoken.words]
+        for word in words:
+            self._check_script(word)
+        self._note(SPOKEN, spoken.is_spelled_out)
+        self._note(PUNCTUATION, not spoken.is_spelled_out and chunk != " ".join(spoken.words))
+        self._note(CAPITALS, words != list(spoken.words))
+        return words
+
+    def _check_script(self, word: str) -> None:
+        """Refuse words that mix Latin letters with others that look alike."""
+        names = [unicodedata.name(letter, "") for letter in word if letter.isalpha()]
+        is_latin = any(name.startswith("LATIN") for name in names)
+        if is_latin and any(name.startswith(_LOOKALIKE_SCRIPTS) for name in names):
+            raise UnspeakableTextError(f"{quoted(word)} mixes Latin letters with similar ones")
+
+
+def _is_suspicious(text: str) -> bool:
+    """Return whether characters may have been decoded wrongly, or an apostrophe became "?"."""
+    from ftfy.badness import is_bad  # noqa: PLC0415
+
+    return is_bad(text) or _LOST_APOSTROPHE.search(text) is not None
+
+
+def _is_selector(character: str) -> bool:
+    """Return whether a character only selects the form of the previous one, as in emoji."""
+    return "\ufe00" <= character <= "\ufe0f" or character == "\u20e3"
