@@ -2,19 +2,45 @@
 
 An unusable recording (missing, unreadable, silent, ...) is an error. A recording in another layout
 (stereo, 8 kHz, 44.1 kHz, ...) is converted, and a long one is cut; notes describe such changes.
-Header sizes are never trusted for allocation.
+What is read is all there is, or a note says what is not. Header sizes are never trusted for
+allocation.
 """
 
 import re
 import threading
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
+from hearback.engine.audio.containers import (
+    PLACEHOLDER_SIZE,
+    Part,
+    find_parts,
+    mended,
+    mp4_is_cut,
+)
+from hearback.engine.audio.file_kinds import (
+    HEAD_BYTES,
+    FileKind,
+    other_codec,
+    unreadable_by_libsndfile,
+)
+from hearback.engine.audio.mixdown import Mixdown, NotFiniteError, mix
+from hearback.engine.audio.other_decoders import (
+    AvModule,
+    OtherDecoderError,
+    converted_by_ffmpeg,
+    find_ffmpeg,
+    load_av,
+    open_with_av,
+)
+from hearback.engine.data.problems import count_noun
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import open_file
 
@@ -41,13 +67,21 @@ MAX_PEAK = 4.0
 
 # Increase it when decode() returns other samples or refuses other recordings than before, so that
 # existing stores are built again.
-VERSION = 2
+VERSION = 3
 
 # Samples of all channels per read, 64 MB as float32: a usual clip is read at once.
 _BLOCK_SAMPLES = 1 << 24
 
 # libsndfile's log line for a WAV, AIFF or AU header with more bytes than the file has.
 _BYTES_MISSING = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
+
+# An MP3's first frame is a delay of the decoder, and its last may be padding: a recording this much
+# shorter than its frames is whole.
+_PADDING_SECONDS = 0.2
+
+# Of libsndfile: the format, or its encoding, is none that it knows.
+_UNKNOWN_FORMAT = (1, 4)
+_CURE_CUT = "copy the recording again: it is damaged, or its end is missing"
 
 # libsndfile keeps the error of a failed open in a global, which other threads' opens overwrite.
 _opening = threading.Lock()
@@ -62,18 +96,42 @@ class Recording:
 
 
 class UnreadableAudioError(HearbackError, ValueError):
-    """A recording that cannot be used; the message completes a sentence about it."""
+    """A recording that cannot be used; the message completes a sentence about it.
+
+    `cure` tells what to do, where that is known from what is in the file.
+    """
+
+    def __init__(self, what: str, cure: str | None = None) -> None:
+        super().__init__(what)
+        self.cure = cure
+
+
+@dataclass
+class _Sound:
+    """What has been decoded of a file."""
+
+    mono: np.ndarray  # (n,), float32
+    sample_rate: int
+    seconds: float  # of all there is, as far as it is known
+    notes: list[str] = field(default_factory=list)
 
 
 def decode(path: Path, sample_rate: int = SAMPLE_RATE) -> Recording:
     """Decode an audio file in any format of libsndfile (WAV, FLAC, MP3, Ogg Opus, ...).
 
-    Only the first `KEPT_SECONDS` are read. Channels are averaged, and the result is resampled to
-    `sample_rate` in Hz. Raises UnreadableAudioError if the file is missing or unreadable, or if its
-    content cannot be speech: no samples, NaN or infinite samples, too short, silent, far over full
-    scale, or an impossible sample rate. Opens no other file than this one.
+    Other formats (M4A, WebM, AMR, ...) are decoded where PyAV, or the command ffmpeg, is there.
+    Only the first `KEPT_SECONDS` are read. Channels are averaged, or if they cancel each other, one
+    is used; and the result is resampled to `sample_rate` in Hz. Recordings that were appended to
+    each other in one file are joined.
+
+    Raises UnreadableAudioError if the file is missing or unreadable, or if its content cannot be
+    speech: no samples, NaN or infinite samples, too short, silent, far over full scale, or an
+    impossible sample rate. Opens no other file than this one.
     """
-    mono, own_rate, notes = _read(path)
+    sound = _read(path)
+    mono, own_rate, notes = sound.mono, sound.sample_rate, sound.notes
+    if len(mono) < MIN_SECONDS * own_rate:
+        raise UnreadableAudioError(f"is shorter than {MIN_SECONDS:g} s")
     _check_level(mono)
     if own_rate != sample_rate:
         # soxr's filter ends just below the lower of the two Nyquist frequencies; linear
@@ -84,27 +142,33 @@ def decode(path: Path, sample_rate: int = SAMPLE_RATE) -> Recording:
     return Recording(mono, tuple(notes))
 
 
-def _read(path: Path) -> tuple[np.ndarray, int, list[str]]:
-    """Return an audio file's first seconds, (n,) float32 mono, its sample rate, and notes."""
+def _read(path: Path) -> _Sound:
+    """Return an audio file's first seconds."""
     try:
         if not path.is_file():
             raise UnreadableAudioError("is not a file" if path.exists() else _missing(path))
-        if path.stat().st_size == 0:
+        n_bytes = path.stat().st_size
+        if n_bytes == 0:
             raise UnreadableAudioError("is empty: 0 bytes")
         # Opened here: given a name, libsndfile also opens related files (a Mac's resource forks,
         # "._a.wav"), follows links with such names, and interprets some suffixes.
         with open_file(path) as content:
-            with _opening:
-                file = soundfile.SoundFile(content)
-            with file:
-                mono, notes = _first_seconds(file)
+            head = content.read(HEAD_BYTES)
+            kind = unreadable_by_libsndfile(head)
+            if kind is not None:
+                return _read_other(path, content, kind)
+            try:
+                return _read_parts(find_parts(content, n_bytes, KEPT_SECONDS))
+            except soundfile.LibsndfileError as error:
+                kind = other_codec(head)
+                # A chunk that describes an unknown codec is "malformed" in its words.
+                if kind and (error.code in _UNKNOWN_FORMAT or "fmt " in error.error_string):
+                    return _read_other(path, content, kind)
+                raise
     except (OSError, soundfile.SoundFileError) as error:
         # str(OSError) contains the path, which the report already names.
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         raise UnreadableAudioError(f"is unreadable: {reason}") from error
-    if len(mono) < MIN_SECONDS * file.samplerate:
-        raise UnreadableAudioError(f"is shorter than {MIN_SECONDS:g} s")
-    return mono, file.samplerate, notes
 
 
 def _missing(path: Path) -> str:
@@ -116,36 +180,203 @@ def _missing(path: Path) -> str:
     return "is missing"
 
 
-def _first_seconds(file: soundfile.SoundFile) -> tuple[np.ndarray, list[str]]:
-    """Return the mean of the channels, (n,) float32, at most `KEPT_SECONDS` long, and notes."""
-    sample_rate, n_channels = file.samplerate, file.channels
-    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
-        raise UnreadableAudioError(f"has an invalid sample rate: {sample_rate} Hz")
-    n_wanted = min(file.frames, round(KEPT_SECONDS * sample_rate))
-    blocks = [np.zeros(0, np.float32)]
+def _read_parts(parts: list[Part]) -> _Sound:
+    """Return the first seconds of a file's parts, one after the other."""
+    sound: _Sound | None = None
     n_read = 0
-    while n_read < n_wanted:
-        n_asked = min(n_wanted - n_read, max(1, _BLOCK_SAMPLES // n_channels))
-        block = file.read(n_asked, dtype="float32", always_2d=True)
-        if len(block) == 0:
+    for part in parts:
+        if sound is not None and sound.seconds > KEPT_SECONDS:
             break
-        if not np.isfinite(block).all():
-            raise UnreadableAudioError("has NaN or infinite samples")
-        with np.errstate(over="ignore"):  # _check_level refuses infinite means
-            blocks.append(block.mean(axis=1))
-        n_read += len(block)
+        try:
+            try:
+                found = _read_part(part)
+            except soundfile.LibsndfileError:
+                other = mended(part)
+                if other is None:
+                    raise
+                found = _read_part(other)
+        except (soundfile.LibsndfileError, UnreadableAudioError) as error:
+            if sound is None:
+                raise
+            reason = getattr(error, "error_string", None) or error
+            sound.notes.append(f"recording {n_read + 1} of {len(parts)} in the file: {reason}")
+            continue
+        finally:
+            n_read += 1
+        sound = found if sound is None else _join(sound, found)
+    assert sound is not None
+    if len(parts) > 1:
+        sound.notes.insert(0, f"{len(parts)} recordings one after the other in the file, joined")
+    return _cut_to_kept(sound, is_more=n_read < len(parts))
+
+
+def _join(first: _Sound, second: _Sound) -> _Sound:
+    """Return a sound at the first one's sample rate."""
+    mono = second.mono
+    if second.sample_rate != first.sample_rate:
+        mono = soxr.resample(mono, second.sample_rate, first.sample_rate, quality="HQ")
+    notes = [*first.notes, *(note for note in second.notes if note not in first.notes)]
+    mono = np.concatenate([first.mono, mono])
+    return _Sound(mono, first.sample_rate, first.seconds + second.seconds, notes)
+
+
+def _cut_to_kept(sound: _Sound, is_more: bool = False) -> _Sound:
+    n_kept = round(KEPT_SECONDS * sound.sample_rate)
+    if is_more or sound.seconds * sound.sample_rate > n_kept + 0.5:
+        more = "more than " if is_more else ""
+        note = f"{more}{sound.seconds:.0f} s long, only the first {KEPT_SECONDS:g} s are kept"
+        sound.notes.insert(0, note)
+    sound.mono = sound.mono[:n_kept]
+    return sound
+
+
+class _Seekable:
+    """A file for libsndfile, which seeks in front of the beginning of damaged files.
+
+    An exception in its callback would be printed with a traceback, and go no further.
+    """
+
+    def __init__(self, content: BinaryIO) -> None:
+        self.read, self.tell, self._seek = content.read, content.tell, content.seek
+        self.readinto = content.readinto  # type: ignore[attr-defined]
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move the position; leave it where that is impossible."""
+        try:
+            return self._seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return self.tell()
+
+
+def _open(content: BinaryIO) -> soundfile.SoundFile:
+    content.seek(0)
+    with _opening:
+        return soundfile.SoundFile(_Seekable(content))
+
+
+def _read_part(part: Part) -> _Sound:
+    """Return the first seconds of a part, and notes."""
+    with _open(part.content) as file:
+        sample_rate, n_frames = file.samplerate, file.frames
+        _check_rate(sample_rate)
+        n_wanted = min(n_frames, round(KEPT_SECONDS * sample_rate))
+        mixdown = _mix(_blocks(file, n_wanted), file.channels)
+        missing = _BYTES_MISSING.search(file.extra_info)
+    n_read = len(mixdown.mono)
     if n_read == 0:
         raise UnreadableAudioError("is empty: no samples")
+    if mixdown.better_channel is not None:
+        with _open(part.content) as file:
+            mono = _mix(_blocks(file, n_wanted), file.channels, mixdown.better_channel).mono
+        mixdown.mono = mono
+    is_short = n_read < n_wanted and not part.is_estimated
+    if missing and int(missing[2]) < int(missing[1]) < PLACEHOLDER_SIZE:
+        is_short = True
+    cut = part.cut or ("its header announces more" if is_short else None)
     notes = []
-    missing = _BYTES_MISSING.search(file.extra_info)
-    if n_read < n_wanted or (missing and int(missing[1]) > int(missing[2])):
-        notes.append(f"breaks off after {n_read / sample_rate:.2f} s: its header announces more")
-    elif n_wanted < file.frames:
-        seconds = file.frames / sample_rate
-        notes.append(f"{seconds:.0f} s long, only the first {KEPT_SECONDS:g} s are kept")
-    if n_channels > 1:
-        notes.append(f"{n_channels} channels, averaged")
-    return np.concatenate(blocks), notes
+    seconds = part.seconds or n_frames / sample_rate
+    if n_read < n_frames:
+        seconds = max(seconds, n_read / sample_rate) if n_read == n_wanted else n_read / sample_rate
+    if cut and n_read < round(KEPT_SECONDS * sample_rate):
+        notes.append(f"breaks off after {n_read / sample_rate:.2f} s: {cut}")
+    return _Sound(mixdown.mono, sample_rate, seconds, [*notes, *part.notes, *_channels(mixdown)])
+
+
+def _blocks(file: soundfile.SoundFile, n_wanted: int) -> Iterator[np.ndarray]:
+    """Yield the first samples of a file, (n, channels) float32."""
+    n_read = 0
+    while n_read < n_wanted:
+        n_asked = min(n_wanted - n_read, max(1, _BLOCK_SAMPLES // file.channels))
+        block = file.read(n_asked, dtype="float32", always_2d=True)
+        if len(block) == 0:
+            return
+        yield block
+        n_read += len(block)
+
+
+def _mix(blocks: Iterator[np.ndarray], n_channels: int, channel: int | None = None) -> Mixdown:
+    try:
+        return mix(blocks, n_channels, channel)
+    except NotFiniteError:
+        raise UnreadableAudioError("has NaN or infinite samples") from None
+
+
+def _channels(mixdown: Mixdown) -> list[str]:
+    """Return the notes on a recording's channels."""
+    n_channels = mixdown.n_channels
+    if n_channels == 1:
+        return []
+    if mixdown.better_channel is not None:
+        used = mixdown.better_channel + 1
+        return [f"{n_channels} channels that cancel each other, only channel {used} is used"]
+    silent = f" ({mixdown.n_silent} of them silent)" if mixdown.n_silent else ""
+    return [f"{n_channels} channels, averaged{silent}"]
+
+
+def _read_other(path: Path, content: BinaryIO, kind: FileKind) -> _Sound:
+    """Return the first seconds of a file that libsndfile does not read."""
+    if kind.demuxer is None:
+        raise UnreadableAudioError(f"is {kind.name}", kind.cure)
+    av, ffmpeg = load_av(), find_ffmpeg()
+    try:
+        if av is not None:
+            return _read_with_av(av, content, kind.demuxer)
+        if ffmpeg is not None:
+            with converted_by_ffmpeg(ffmpeg, path, kind.demuxer, KEPT_SECONDS + 1) as (wav, said):
+                sound = _read_parts([Part(wav)])
+            if said:
+                sound.notes.insert(0, f"ffmpeg complains: {said}")
+            return sound
+    except OtherDecoderError as error:
+        raise UnreadableAudioError(
+            f"is {kind.name} that is unreadable: {error}", _CURE_CUT
+        ) from error
+    suffix = path.suffix
+    new = "NAME.wav" if suffix.lower() != ".wav" else "NAME_16k.wav"
+    cure = (
+        "install PyAV (`pip install av`) or ffmpeg here; or convert it, "
+        f"`ffmpeg -i NAME{suffix} -ar 16000 -ac 1 {new}`, and name the new file"
+    )
+    raise UnreadableAudioError(f"is {kind.name}, which needs PyAV or ffmpeg", cure)
+
+
+def _read_with_av(av: AvModule, content: BinaryIO, demuxer: str) -> _Sound:
+    with open_with_av(av, content, demuxer) as other:
+        sample_rate, n_tracks = other.sample_rate, other.n_tracks
+        _check_rate(sample_rate)
+        n_wanted = round(KEPT_SECONDS * sample_rate)
+        mixdown = _mix(_first(other.blocks, n_wanted + 1), other.n_channels)
+        told, n_damaged = other.seconds, len(other.damaged)
+    if mixdown.better_channel is not None:
+        with open_with_av(av, content, demuxer) as other:
+            blocks = _first(other.blocks, n_wanted + 1)
+            mixdown.mono = _mix(blocks, other.n_channels, mixdown.better_channel).mono
+    seconds = len(mixdown.mono) / sample_rate
+    notes = _channels(mixdown)
+    if n_tracks > 1:
+        notes.append(f"{n_tracks} sound tracks, only the first is used")
+    if told is not None and seconds < min(told, KEPT_SECONDS) - _PADDING_SECONDS:
+        notes.insert(0, f"breaks off after {seconds:.2f} s: its header announces more")
+    elif demuxer == "mov" and seconds < KEPT_SECONDS and mp4_is_cut(content, content.seek(0, 2)):
+        notes.insert(0, f"breaks off after {seconds:.2f} s: the end of the file is missing")
+    elif n_damaged:
+        notes.append(f"{count_noun(n_damaged, 'damaged packet')} left out")
+    is_more = len(mixdown.mono) > n_wanted
+    if is_more and told is not None:
+        return _cut_to_kept(_Sound(mixdown.mono, sample_rate, max(told, seconds), notes))
+    return _cut_to_kept(_Sound(mixdown.mono, sample_rate, seconds, notes), is_more)
+
+
+def _first(blocks: Iterator[np.ndarray], n_samples: int) -> Iterator[np.ndarray]:
+    """Yield blocks up to a number of samples."""
+    while n_samples > 0 and (block := next(blocks, None)) is not None:
+        yield block[:n_samples]
+        n_samples -= len(block)
+
+
+def _check_rate(sample_rate: int) -> None:
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise UnreadableAudioError(f"has an invalid sample rate: {sample_rate} Hz")
 
 
 def _check_level(mono: np.ndarray) -> None:

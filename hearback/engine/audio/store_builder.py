@@ -12,16 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from tqdm import tqdm
 
 from hearback.engine.audio.decode import UnreadableAudioError, decode
 from hearback.engine.audio.store import BadStoreError, Store
 from hearback.engine.audio.store_format import SPEECH, StoreEntry, StoreFormat
 from hearback.engine.audio.store_writer import StoreWriter
-from hearback.engine.data.paths import containing, leads_out
-from hearback.engine.data.problems import Problem, Report
+from hearback.engine.data.filenames import find_files
+from hearback.engine.data.paths import leads_out
+from hearback.engine.data.problems import Problem, Report, quoted
+from hearback.engine.data.tables import respelled
 from hearback.engine.devices import count_processors
+from hearback.engine.locks import ReadOnlyFolderError, write_lock
 
 # A recording's filename and path -> its array, and notes. Raises UnreadableAudioError.
 Load = Callable[[str, Path], tuple[np.ndarray, tuple[str, ...]]]
@@ -62,31 +64,24 @@ def build_store(
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"a store's name is letters, digits, '_' and '-', not {name!r}")
-    sources = _find_sources(metadata, data_folder, table_path, report)
-    store_folder.mkdir(parents=True, exist_ok=True)
-    # A second process that builds the same store waits here, and then finds it up to date.
-    with FileLock(store_folder / f".{name}.lock"):
-        previous: Store | None = None
-        with contextlib.suppress(BadStoreError):  # it can be built again from the recordings
-            previous = Store(store_folder, name, store_format)
-        writer = StoreWriter(store_folder, name, store_format, previous)
-        current = {source.filename for source in sources if _is_current(source, writer.entries)}
-        for source in sources:
-            if source.filename in current:
-                notes = writer.entries[source.filename].notes
-                _report_notes(source, notes, store_format, table_path, report)
-        missing = [source for source in sources if source.filename not in current]
-        with contextlib.closing(writer):
-            decoder = _Decoder(
-                store_format, load, description if progress and missing else None, workers
-            )
-            # A recording with an error is tried again each time.
-            for source, decoded in decoder.decode_all(missing, table_path, report):
-                writer.add(source.filename, decoded.samples, decoded.entry)
-                current.add(source.filename)
-            if not writer.finish(current) and previous is not None:
-                return previous
-        return Store(store_folder, name, store_format)
+    sources = _find_sources(metadata, data_folder, table_path, store_format, report)
+    build = _Build(sources, store_folder, name, store_format, load, table_path, report)
+    complete = build.complete_store()
+    if complete is not None:
+        return complete
+    cure = (
+        f"its store of {name} is not complete, or of files of another size or time: choose a "
+        "writable folder with --store"
+    )
+    try:
+        # A second process that builds the same store waits here, and then finds it up to date.
+        with write_lock(store_folder / f".{name}.lock", cure):
+            return build.update(description if progress else None, workers)
+    except ReadOnlyFolderError:
+        unwritten = build.store_without_unreadable()
+        if unwritten is None:
+            raise
+        return unwritten
 
 
 @dataclass(frozen=True)
@@ -98,6 +93,7 @@ class _Source:
     path: Path
     size: int  # bytes; 0 if the file is missing
     mtime_ns: int
+    nearest: tuple[str, ...] = ()  # names that look like a missing one
 
 
 @dataclass(frozen=True)
@@ -152,25 +148,117 @@ class _Decoder:
         return _Decoded(entry, samples)
 
 
+@dataclass(frozen=True)
+class _Build:
+    """A store to open or to bring up to date with its sources."""
+
+    sources: Sequence[_Source]
+    folder: Path
+    name: str
+    store_format: StoreFormat
+    load: Load
+    table_path: Path
+    report: Report
+
+    def complete_store(self) -> Store | None:
+        """Open a store that has all recordings and no others; None if it must be written to."""
+        if (self.folder / f".{self.name}.journal").exists():  # of a build that was killed
+            return None
+        store = self._open()
+        if store is None or len(store) != len(self.sources) or self._missing(store.entries):
+            return None
+        self._report_stored(store.entries)
+        return store
+
+    def update(self, description: str | None, workers: int | None) -> Store:
+        """Decode what is missing, drop what is not listed, and open the store."""
+        previous = self._open()
+        writer = StoreWriter(self.folder, self.name, self.store_format, previous)
+        self._report_stored(writer.entries)
+        missing = self._missing(writer.entries)
+        current = {source.filename for source in self.sources} - {each.filename for each in missing}
+        with contextlib.closing(writer):
+            decoder = _Decoder(
+                self.store_format, self.load, description if missing else None, workers
+            )
+            # A recording with an error is tried again each time.
+            for source, decoded in decoder.decode_all(missing, self.table_path, self.report):
+                writer.add(source.filename, decoded.samples, decoded.entry)
+                current.add(source.filename)
+            if not writer.finish(current) and previous is not None:
+                return previous
+        return Store(self.folder, self.name, self.store_format)
+
+    def store_without_unreadable(self) -> Store | None:
+        """Open a store that lacks only recordings with errors, which are reported.
+
+        None if it must be written to.
+        """
+        store = self._open()
+        if store is None or not store.entries.keys() <= {each.filename for each in self.sources}:
+            return None
+        missing = self._missing(store.entries)
+        if any(source.filename in store for source in missing):  # it has their older versions
+            return None
+        errors = []
+        for source in missing:
+            try:
+                self.load(source.filename, source.path)
+            except UnreadableAudioError as error:
+                errors.append((source, error))
+            else:
+                return None
+        self._report_stored(store.entries)
+        for source, unreadable in errors:
+            _report_error(source, unreadable, self.table_path, self.report)
+        return store
+
+    def _open(self) -> Store | None:
+        """Open the store; None if it is missing or bad: it is built from the recordings."""
+        try:
+            return Store(self.folder, self.name, self.store_format)
+        except BadStoreError:
+            return None
+
+    def _missing(self, stored: Mapping[str, StoreEntry]) -> list[_Source]:
+        return [source for source in self.sources if not _is_current(source, stored)]
+
+    def _report_stored(self, stored: Mapping[str, StoreEntry]) -> None:
+        """Report the notes of recordings that are not decoded again."""
+        for source in self.sources:
+            if _is_current(source, stored):
+                notes = stored[source.filename].notes
+                _report_notes(source, notes, self.store_format, self.table_path, self.report)
+
+
 def _find_sources(
-    metadata: pd.DataFrame, data_folder: Path, table_path: Path, report: Report
+    metadata: pd.DataFrame,
+    data_folder: Path,
+    table_path: Path,
+    store_format: StoreFormat,
+    report: Report,
 ) -> list[_Source]:
-    """Return the file of each metadata row; report names that lead out of the folder."""
-    sources: dict[str, _Source] = {}
-    path_of = containing(data_folder)
+    """Return the file of each metadata row, also of one that is spelled otherwise.
+
+    Reports those, and names that lead out of the folder.
+    """
+    lines: dict[str, int] = {}
     for filename, line in zip(metadata["filename"], metadata["line"].tolist(), strict=True):
-        if not filename or filename in sources:
-            continue  # read_metadata reports both
-        path = path_of(filename)
-        if path is None:
-            report.add(leads_out(table_path, line, filename))
+        if filename:  # read_metadata reports empty and duplicated ones
+            lines.setdefault(filename, line)
+    found, match_of = find_files(data_folder, lines)
+    # Arrays that are computed from another store's have its filenames, and it has reported them.
+    if match_of and store_format.is_audio:
+        report.add(respelled(table_path, match_of, "than their files"))
+    sources = []
+    for filename, file in found.items():
+        if file.path is None:
+            report.add(leads_out(table_path, lines[filename], filename))
             continue
-        size = mtime_ns = 0
-        with contextlib.suppress(OSError):  # decoding reports the reason
-            stat = path.stat()
-            size, mtime_ns = stat.st_size, stat.st_mtime_ns
-        sources[filename] = _Source(filename, line, path, size, mtime_ns)
-    return list(sources.values())
+        sources.append(
+            _Source(filename, lines[filename], file.path, file.size, file.mtime_ns, file.nearest)
+        )
+    return sources
 
 
 def _is_current(source: _Source, stored: Mapping[str, StoreEntry]) -> bool:
@@ -184,7 +272,10 @@ def _report_error(
     source: _Source, error: UnreadableAudioError, table_path: Path, report: Report
 ) -> None:
     wrong = "it" if table_path.is_dir() else "the row"  # a listed folder has no rows
-    cure = f"put a good recording there, or remove {wrong}"
+    cure = f"{error.cure or 'put a good recording there'}, or remove {wrong}"
+    if source.nearest:
+        names = " and ".join(map(quoted, source.nearest))
+        cure = f"{names} {'is' if len(source.nearest) == 1 else 'are'} there; {cure}"
     what, filename = f"the recording {error}", source.filename
     report.add(Problem(str(table_path), source.line, what, cure, filename=filename))
 

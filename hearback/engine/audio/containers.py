@@ -1,0 +1,378 @@
+"""Which recordings are in a file, one after the other, and what their headers should say.
+
+libsndfile reads the first of several streams, and trusts some lengths that nobody wrote: a recorder
+that appends, an encoder that writes into a pipe and a recorder that was killed leave such files. It
+gets each stream as a file of its own, with a true header. Most files are what they seem, and are
+read as they are.
+"""
+
+import io
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import BinaryIO
+
+from hearback.engine.audio.flac import flac_starts, mended_flac
+from hearback.engine.audio.mpeg import MpegStream, find_streams
+
+# Sizes that a program writes when it does not know the size (yet): 0xFFFFFFFF, 0x7FFFF000, ...
+# A recording of 2 GB that breaks off is cut to its first seconds in any case.
+PLACEHOLDER_SIZE = 0x7FFF_0000
+
+_MOST_PAGES = 100_000  # of an Ogg file that are looked at
+_MOST_CHUNKS = 1000  # of a WAV file, too
+_MP3_IN_WAV = 0x55
+_AUDIO_IN_OGG = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stream of a file, as libsndfile should read it."""
+
+    content: BinaryIO
+    # Why it is known to break off, after "breaks off after 1.20 s: ".
+    cut: str | None = None
+    notes: tuple[str, ...] = ()
+    # In s, where the file's header does not tell it. 0: by the header.
+    seconds: float = 0.0
+    # Its header's length is an estimate: a shorter recording is no sign that it breaks off.
+    is_estimated: bool = False
+
+
+class _Pieces(io.RawIOBase):
+    """Bytes, and spans (start, end) of a file, read as one file."""
+
+    def __init__(self, content: BinaryIO, pieces: Sequence[bytes | tuple[int, int]]) -> None:
+        self._content = content
+        self._pieces: list[tuple[int, int, bytes | int]] = []  # start, end, bytes or their offset
+        self._size = self._position = 0
+        for piece in pieces:
+            n_bytes = len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+            source = piece if isinstance(piece, bytes) else piece[0]
+            self._pieces.append((self._size, self._size + n_bytes, source))
+            self._size += n_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(base + offset, 0)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        for start, end, source in self._pieces:
+            if start <= self._position < end:
+                skipped, n_bytes = self._position - start, min(end - self._position, len(view))
+                if isinstance(source, bytes):
+                    data = source[skipped : skipped + n_bytes]
+                else:
+                    self._content.seek(source + skipped)
+                    data = self._content.read(n_bytes)
+                view[: len(data)] = data
+                self._position += len(data)
+                return len(data)
+        return 0
+
+
+def _joined(content: BinaryIO, *pieces: bytes | tuple[int, int]) -> BinaryIO:
+    # Buffered: libsndfile reads headers a few bytes at a time.
+    return io.BufferedReader(_Pieces(content, pieces), 1 << 16)  # type: ignore[return-value]
+
+
+def find_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Part]:
+    """Return the streams of a file of `n_bytes`, at least those of its first `kept_seconds`."""
+    content.seek(0)
+    head = content.read(12)
+    if head[:4] == b"OggS":
+        parts = _ogg_parts(content, n_bytes)
+    elif head[:4] == b"fLaC":
+        starts = [*flac_starts(content), n_bytes]
+        spans = list(pairwise(starts))
+        whole = len(spans) == 1
+        parts = [Part(content)] if whole else [Part(_joined(content, span)) for span in spans]
+    elif head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        parts = _wav_parts(content, n_bytes, kept_seconds)
+    elif head[:4] in _ENDS:
+        parts = _appended(content, n_bytes, head[:4])
+    elif head[:4] == b"caff":
+        parts = _caf_parts(content, n_bytes)
+    elif head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
+        parts = _mp3_parts(content, n_bytes, kept_seconds)
+    else:
+        parts = []
+    content.seek(0)
+    return parts or [Part(content)]
+
+
+def mended(part: Part) -> Part | None:
+    """Return a part that libsndfile refuses with another header; None if nothing is known."""
+    found = mended_flac(part.content)
+    if found is None:
+        return None
+    head, start, end, cut = found
+    return replace(part, content=_joined(part.content, head, (start, end)), cut=cut)
+
+
+# MP3
+
+
+def _mp3_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Part]:
+    """Return the parts of an MP3; none if it is none."""
+    found = find_streams(content, n_bytes, kept_seconds + 1)
+    if found is None or not found.streams:
+        return []
+    if len(found.streams) == 1 and not found.n_junk:
+        (stream,) = found.streams
+        # With one bit rate, libsndfile's estimate is right.
+        is_told = stream.n_frames_told is not None
+        if (is_told and not stream.n_missing) or (len(stream.bit_rates) == 1 and not is_told):
+            return [Part(content, _mp3_cut(stream), is_estimated=not is_told)]
+    parts = [_mp3_part(content, stream) for stream in found.streams]
+    if not found.is_whole:
+        # At the rate of what was looked at; it is longer than what is kept in any case.
+        walked = sum(stream.n_samples / stream.first.sample_rate for stream in found.streams)
+        seconds = walked * n_bytes / found.streams[-1].spans[-1][1]
+        parts[-1] = replace(parts[-1], seconds=seconds, cut=None)
+    return parts
+
+
+def _mp3_part(content: BinaryIO, stream: MpegStream) -> Part:
+    pieces: list[bytes | tuple[int, int]] = [*stream.spans]
+    if stream.n_frames_told is None:
+        pieces.insert(0, stream.xing_frame())
+    elif stream.n_missing and stream.size_at is not None:
+        # libmpg123 writes a line to stderr for a size that is not true.
+        (start, end), at = stream.spans[0], stream.size_at
+        n_bytes = sum(span[1] - span[0] for span in stream.spans)
+        pieces[:1] = [(start, at), n_bytes.to_bytes(4, "big"), (at + 4, end)]
+    return Part(_joined(content, *pieces), _mp3_cut(stream), is_estimated=True)
+
+
+def _mp3_cut(stream: MpegStream) -> str | None:
+    if stream.n_missing:
+        return "its header announces more"
+    return "its last frame is cut" if stream.is_cut else None
+
+
+# Ogg
+
+
+@dataclass
+class _Link:
+    """One of the streams of an Ogg file that are one after the other."""
+
+    start: int
+    end: int = 0
+    serial: bytes | None = None  # of its audio
+    is_ended: bool = False
+
+
+def _ogg_parts(content: BinaryIO, n_bytes: int) -> list[Part]:
+    links: list[_Link] = []
+    in_front = False  # among the first pages of the streams that are interleaved in a link
+    end = position = 0
+    for position, end, flags, serial, payload in _ogg_pages(content, n_bytes):
+        begins = bool(flags & 2)
+        if not links or (begins and not in_front):
+            links.append(_Link(position))
+        in_front, link = begins, links[-1]
+        if begins and (link.serial is None or payload.startswith(_AUDIO_IN_OGG)):
+            link.serial = serial
+        link.end = end
+        # A last page whose end is missing is lost.
+        link.is_ended |= bool(flags & 4) and serial == link.serial and end <= n_bytes
+    is_whole = end >= n_bytes
+    if not is_whole and links:
+        links[-1].end = n_bytes
+        links[-1].is_ended = links[-1].is_ended or position > _MOST_PAGES
+    parts = []
+    for link in links:
+        cut = None if link.is_ended else "the end of its stream is missing"
+        whole = len(links) == 1
+        span = content if whole else _joined(content, (link.start, min(link.end, n_bytes)))
+        parts.append(Part(span, cut))
+    return parts
+
+
+def _ogg_pages(content: BinaryIO, n_bytes: int) -> Iterator[tuple[int, int, int, bytes, bytes]]:
+    """Yield (start, end, flags, serial number, first bytes of the payload) of each page."""
+    position = 0
+    for _ in range(_MOST_PAGES):
+        content.seek(position)
+        header = content.read(27 + 255 + 8)
+        if header[:4] != b"OggS" or len(header) < 28:
+            return
+        body = 27 + header[26]
+        end = position + body + sum(header[27:body])
+        yield position, end, header[5], header[14:18], header[body : body + 8]
+        position = end
+
+
+# WAV, and what is like it
+
+
+# First bytes of other files that tell their own size -> where it ends, from their first bytes.
+_ENDS: dict[bytes, Callable[[bytes], int]] = {
+    b"FORM": lambda head: 8 + int.from_bytes(head[4:8], "big"),
+    b".snd": lambda head: int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big"),
+    b"riff": lambda head: int.from_bytes(head[16:24], "little"),
+    b"RF64": lambda head: 8 + int.from_bytes(head[20:28], "little"),
+}
+
+
+def _appended(content: BinaryIO, n_bytes: int, magic: bytes) -> list[Part]:
+    """Return the parts of a file that may hold several recordings, and says how long each is."""
+    starts, end = [0], 0
+    while len(starts) < _MOST_CHUNKS:
+        content.seek(starts[-1])
+        end = starts[-1] + _ENDS[magic](content.read(28))
+        if end <= starts[-1] or end > n_bytes:  # also beyond what a file can be sought to
+            break
+        content.seek(end + end % 2)
+        if content.read(4) != magic:
+            break
+        starts.append(end + end % 2)
+    spans = list(pairwise([*starts, n_bytes]))
+    parts = [Part(_joined(content, span)) for span in spans] if len(spans) > 1 else [Part(content)]
+    # libsndfile tells of the others. A few bytes may be missing of a size that was rounded up.
+    if magic in (b"riff", b"RF64") and n_bytes + 16 < end < PLACEHOLDER_SIZE:
+        parts[-1] = replace(parts[-1], cut="its header announces more")
+    return parts
+
+
+def _wav_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Part]:
+    """Return the parts of a WAV; none if its chunks are odd (libsndfile knows how to read many)."""
+    parts: list[Part] = []
+    start = 0
+    while start < n_bytes and len(parts) < _MOST_CHUNKS:
+        content.seek(start)
+        head = content.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            break
+        size = int.from_bytes(head[4:8], "little")
+        end = start + 8 + size + size % 2
+        content.seek(end)
+        appended = content.read(12)
+        if appended[:4] != b"RIFF" or appended[8:] != b"WAVE":
+            end = n_bytes
+        parts += _wav_part(content, start, end, n_bytes, kept_seconds)
+        start = end
+    return parts
+
+
+def _wav_part(
+    content: BinaryIO, start: int, end: int, n_bytes: int, kept_seconds: float
+) -> list[Part]:
+    """Return the parts of a span of a file that holds a WAV: one, but for MP3 in a WAV."""
+    plain = Part(content if (start, end) == (0, n_bytes) else _joined(content, (start, end)))
+    found = _find_data(content, start + 12, end)
+    if found is None:
+        return [plain]
+    first, size, rate, encoding = found
+    behind = min(first + size + size % 2, end)
+    if encoding == _MP3_IN_WAV:
+        mp3 = _joined(content, (first, behind))
+        return _mp3_parts(mp3, behind - first, kept_seconds) or [plain]
+    is_sound = end - (behind if size else first) > rate / 20  # and not a few bytes
+    if not rate or not is_sound or _are_chunks(content, behind if size else first, end):
+        return [plain]
+    if size:
+        note = f"{(end - behind) / rate:.2f} s behind what its header announces are not read"
+        return [replace(plain, notes=(note,))]
+    told = struct.pack("<I", min(end - first, 0xFFFF_FFFF - 64))
+    whole = struct.pack("<I", min(end - start - 8, 0xFFFF_FFFF - 64))
+    pieces = (start, start + 4), whole, (start + 8, first - 4), told, (first, end)
+    note = "its header says that it has no samples: all behind the header are read"
+    return [Part(_joined(content, *pieces), notes=(note,))]
+
+
+def _find_data(content: BinaryIO, position: int, end: int) -> tuple[int, int, int, int] | None:
+    """Return a WAV's first sample, in bytes, their size as told, bytes per second, and encoding.
+
+    None if its chunks are odd.
+    """
+    rate = encoding = 0
+    for _ in range(_MOST_CHUNKS):
+        content.seek(position)
+        header = content.read(24)
+        if len(header) < 8 or position + 8 > end:
+            return None
+        name, size = header[:4], int.from_bytes(header[4:8], "little")
+        if name == b"data":
+            return position + 8, size, rate, encoding
+        if name == b"fmt " and len(header) >= 20:
+            encoding = int.from_bytes(header[8:10], "little")
+            rate = int.from_bytes(header[16:20], "little")
+        position += 8 + size + size % 2
+    return None
+
+
+def _are_chunks(content: BinaryIO, start: int, end: int) -> bool:
+    """Return whether a span of a WAV holds chunks, rather than samples."""
+    position = start
+    for _ in range(_MOST_CHUNKS):
+        content.seek(position)
+        header = content.read(8)
+        if not all(32 <= byte < 127 for byte in header[:4]):
+            # What is behind a few chunks may be filled with zeros.
+            return position > start
+        size = int.from_bytes(header[4:], "little")
+        position += 8 + size + size % 2
+        if position >= end - 8:
+            return position <= end + 1
+    return True
+
+
+def _caf_parts(content: BinaryIO, n_bytes: int) -> list[Part]:
+    """Return the parts of a CAF; its last data may have the size -1, which is "up to the end"."""
+    starts, position = [0], 8
+    for _ in range(_MOST_CHUNKS):
+        content.seek(position)
+        header = content.read(12)
+        if header[:4] == b"caff":
+            starts.append(position)
+            position += 8
+            continue
+        size = int.from_bytes(header[4:], "big", signed=True)
+        if header[:4] == b"data" and size == -1:
+            told = struct.pack(">q", n_bytes - position - 12)
+            pieces = (starts[-1], position + 4), told, (position + 12, n_bytes)
+            spans = list(pairwise(starts))
+            return [
+                *(Part(_joined(content, span)) for span in spans),
+                Part(_joined(content, *pieces)),
+            ]
+        if len(header) < 12 or size < 0:
+            break
+        position += 12 + size
+    spans = list(pairwise([*starts, n_bytes]))
+    return [Part(_joined(content, span)) for span in spans] if len(spans) > 1 else []
+
+
+# MP4
+
+
+def mp4_is_cut(content: BinaryIO, n_bytes: int) -> bool:
+    """Return whether the last of an MP4's boxes goes beyond the end of the file."""
+    position = 0
+    for _ in range(_MOST_PAGES):
+        content.seek(position)
+        header = content.read(16)
+        size = int.from_bytes(header[:4], "big")
+        if size == 1 and len(header) == 16:
+            size = int.from_bytes(header[8:], "big")
+        if len(header) < 8 or size < 8:  # 0: up to the end
+            return False
+        position += size
+        if position >= n_bytes:
+            return position > n_bytes
+    return False

@@ -1,0 +1,192 @@
+"""Tell what a file is from its first bytes: a recording of some format, or something else.
+
+libsndfile's "Format not recognised" is the same for a phone's recording, a web page and a Git LFS
+pointer, and each has another cure.
+"""
+
+import re
+from dataclasses import dataclass
+
+# Bytes to look at. A web page's or a pointer's kind is clear from fewer.
+HEAD_BYTES = 4096
+
+_CURE_UNPACK = "unpack it, and put the recordings that are in it there"
+_CURE_DOWNLOAD = "download or copy the recording again; what the file says may tell what went wrong"
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What a file is. Its `name` completes "is ..."."""
+
+    name: str
+    demuxer: str | None = None  # FFmpeg's name of the format, for recordings
+    cure: str | None = None  # for what is no recording
+
+
+_AVI = FileKind("an AVI video", "avi")
+_MPEG_TS = FileKind("an MPEG transport stream", "mpegts")
+
+# Formats of recordings that libsndfile does not read, by their first bytes.
+_RECORDINGS = (
+    (b"\x1aE\xdf\xa3", FileKind("a WebM or Matroska file", "matroska")),
+    (b"#!AMR", FileKind("an AMR file", "amr")),
+    (b"0&\xb2u\x8ef\xcf\x11", FileKind("a WMA file (Windows Media)", "asf")),
+    (b".RMF", FileKind("a RealMedia file", "rm")),
+    (b"FLV", FileKind("a Flash video", "flv")),
+    (b"MAC ", FileKind("a Monkey's Audio file", "ape")),
+    (b"wvpk", FileKind("a WavPack file", "wv")),
+    (b"TTA1", FileKind("a True Audio file", "tta")),
+    (b"MPCK", FileKind("a Musepack file", "mpc8")),
+    (b"MP+", FileKind("a Musepack file", "mpc")),
+    (b"\x0bw", FileKind("an AC-3 file", "ac3")),
+    (b"\0\0\x01\xba", FileKind("an MPEG video", "mpeg")),
+    (b"\x02#!SILK", FileKind("a SILK file (a voice message)")),
+    (b"#!SILK", FileKind("a SILK file (a voice message)")),
+)
+
+# What is no recording.
+_OTHERS = (
+    (b"PK\x03\x04", FileKind("a ZIP archive", cure=_CURE_UNPACK)),
+    (b"\x1f\x8b", FileKind("a gzip archive", cure=_CURE_UNPACK)),
+    (b"BZh", FileKind("a bzip2 archive", cure=_CURE_UNPACK)),
+    (b"\xfd7zXZ", FileKind("an xz archive", cure=_CURE_UNPACK)),
+    (b"(\xb5/\xfd", FileKind("a Zstandard archive", cure=_CURE_UNPACK)),
+    (b"7z\xbc\xaf", FileKind("a 7-Zip archive", cure=_CURE_UNPACK)),
+    (b"Rar!", FileKind("a RAR archive", cure=_CURE_UNPACK)),
+    (b"%PDF", FileKind("a PDF file")),
+    (b"\x89PNG", FileKind("a picture (PNG)")),
+    (b"\xff\xd8\xff", FileKind("a picture (JPEG)")),
+    (b"GIF8", FileKind("a picture (GIF)")),
+    (b"MThd", FileKind("a MIDI file: notes, no sound")),
+    (b"\x93NUMPY", FileKind("an array of NumPy")),
+    (b"SQLite format 3", FileKind("an SQLite database")),
+    (
+        b"\0\x05\x16\x07",
+        FileKind(
+            "a Mac's metadata file (AppleDouble), not the recording",
+            cure="name the recording itself, whose name has no '._' in front",
+        ),
+    ),
+)
+
+_LFS = FileKind(
+    "a Git LFS pointer, not the recording",
+    cure="run `git lfs pull` in the folder of the data",
+)
+_ANNEX = FileKind(
+    "a git-annex pointer, not the recording",
+    cure="run `git annex get .` in the folder of the data",
+)
+_HTML = FileKind("a web page (HTML), not a recording", cure=_CURE_DOWNLOAD)
+_XML = FileKind("an XML file, not a recording", cure=_CURE_DOWNLOAD)
+_JSON = FileKind("a JSON file, not a recording", cure=_CURE_DOWNLOAD)
+_PLAYLIST = FileKind(
+    "a playlist, not a recording", cure="put the recording that it names there, as one file"
+)
+_BASE64 = FileKind(
+    "a recording as base64 text", cure="decode it: remove what is before a comma, then `base64 -d`"
+)
+_ZEROS = FileKind(
+    "no recording: its first bytes are zeros",
+    cure="copy it again: a copy that stopped, or a recorder that was killed, leaves such files",
+)
+
+# Base64 of "RIFF", "OggS", "ID3", "fLaC", WebM's and MP4's first bytes.
+_BASE64_STARTS = re.compile(rb"(data:(audio|video)/|UklGR|T2dnUw|SUQz|ZkxhQ|GkXfo|AAAA[GHI])")
+_BRANDS = (
+    (b"M4", "an M4A file (MPEG-4)"),
+    (b"3g", "a 3GP file"),
+    (b"qt", "a QuickTime file"),
+)
+_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"skip", b"free")
+
+# Containers that libsndfile reads, but not with every codec that may be in them.
+_CONTAINERS = (
+    (b"RIFF", FileKind("a WAV file", "wav")),
+    (b"caff", FileKind("a CAF file", "caf")),
+    (b"OggS", FileKind("an Ogg file", "ogg")),
+    (b"FORM", FileKind("an AIFF file", "aiff")),
+    (b".snd", FileKind("an AU file", "au")),
+)
+
+
+def unreadable_by_libsndfile(head: bytes) -> FileKind | None:
+    """Return a file's kind if libsndfile does not read it; None if it may. `head` begins it."""
+    if head[:4] in (b"fLaC", b"OggS") or (head[:4] == b"RIFF" and head[8:12] == b"WAVE"):
+        return None
+    for magic, kind in (*_RECORDINGS, *_OTHERS):
+        if head.startswith(magic):
+            return kind
+    return _kind_inside(head) or _text_kind(head.lstrip(b"\xef\xbb\xbf \t\r\n"))
+
+
+def _kind_inside(head: bytes) -> FileKind | None:
+    """Return the kind of a file whose mark is not at its beginning, or is a pattern."""
+    if head[4:8] in _ATOMS:
+        names = [name for brand, name in _BRANDS if head[8:].startswith(brand)]
+        return FileKind(names[0] if names else "an MP4 file", "mov")
+    is_tagged_aac = head[:3] == b"ID3" and _is_adts(head[_id3_bytes(head) :])
+    patterns = (
+        (head[:4] == b"RIFF" and head[8:12] == b"AVI ", _AVI),
+        (is_tagged_aac or _is_adts(head), FileKind("an AAC file (ADTS)", "aac")),
+        (head[:1] == b"V" and head[1:2] >= b"\xe0", FileKind("an AAC file (LOAS)", "loas")),
+        (head[:1] == head[188:189] == head[376:377] == b"G", _MPEG_TS),
+        (head[257:262] == b"ustar", FileKind("a tar archive", cure=_CURE_UNPACK)),
+        (len(head) >= 64 and not any(head), _ZEROS),
+    )
+    return next((kind for is_it, kind in patterns if is_it), None)
+
+
+def other_codec(head: bytes) -> FileKind | None:
+    """Return the kind of a file whose container libsndfile reads, but perhaps not its codec."""
+    return next((kind for magic, kind in _CONTAINERS if head.startswith(magic)), None)
+
+
+def _is_adts(data: bytes) -> bool:
+    """Return whether data begins with the header of an AAC frame."""
+    if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+        return False
+    rate, length = data[2] >> 2 & 15, (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5
+    return rate < 13 and length >= 7
+
+
+def _id3_bytes(head: bytes) -> int:
+    """Return the length of a file's ID3v2 tag, in bytes."""
+    size = 0
+    for byte in head[6:10]:
+        size = size << 7 | byte & 0x7F
+    return 10 + size
+
+
+def _text_kind(start: bytes) -> FileKind | None:
+    """Return the kind of a text; None if it is none."""
+    lower = start[:1000].lower()
+    is_page = lower.startswith((b"<!doctype", b"<head", b"<html", b"<script", b"<meta"))
+    starts = (
+        (start.startswith(b"version https://git-lfs"), _LFS),
+        (b"/annex/objects/" in start[:300], _ANNEX),
+        (_BASE64_STARTS.match(start), _BASE64),
+        (is_page or (lower.startswith(b"<") and b"<html" in lower), _HTML),
+        (lower.startswith((b"<?xml", b"<error")), _XML),
+        (lower.startswith((b"#extm3u", b"[playlist]")), _PLAYLIST),
+        (start[:1] in (b"{", b"[") and _is_text(start), _JSON),
+    )
+    kind = next((kind for is_it, kind in starts if is_it), None)
+    if kind is not None or not _is_text(start):
+        return kind
+    words = " ".join(start[:60].decode("utf-8", "replace").split())
+    return FileKind(f"a text, not a recording: it begins {words[:40]!r}", cure=_CURE_DOWNLOAD)
+
+
+def _is_text(start: bytes) -> bool:
+    """Return whether bytes are printable text in UTF-8."""
+    # A format of libsndfile that begins with letters (NIST, MAT5, PAF, ...) has zeros behind them.
+    if start.startswith((b"NIST", b"PVF1")):  # recordings whose header is a text
+        return False
+    if len(start) < 4 or any(byte < 9 or 13 < byte < 32 or byte == 127 for byte in start):
+        return False
+    try:
+        start[: max(len(start) - 4, 1)].decode()
+    except UnicodeDecodeError as error:
+        return error.start >= len(start) - 8  # a character that is cut
+    return True

@@ -1,0 +1,162 @@
+"""Decode what libsndfile does not read, with PyAV or the command ffmpeg, where one is there.
+
+Both are optional: infer runs where neither is. The format is always named, never guessed: FFmpeg
+would follow a playlist to other files and addresses.
+"""
+
+import contextlib
+import importlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+
+# PyAV has types, but may not be installed.
+AvModule: TypeAlias = Any
+AvContainer: TypeAlias = Any
+AvStream: TypeAlias = Any
+AvFrame: TypeAlias = Any
+
+# A file that takes longer than this for its first seconds is no recording.
+_MOST_SECONDS = 120.0
+_MOST_BYTES = 1 << 29  # of the WAV that ffmpeg writes
+# Packets in a row without a sound: a file that was made to last.
+_MOST_PACKETS = 200_000
+
+
+class OtherDecoderError(Exception):
+    """Why PyAV or ffmpeg did not decode a file."""
+
+
+@dataclass
+class OtherSound:
+    """A sound as PyAV decodes it."""
+
+    sample_rate: int
+    n_channels: int
+    seconds: float | None  # of all of it, if its header tells
+    n_tracks: int
+    blocks: Iterator[np.ndarray]  # (n, channels), float32
+    damaged: list[None] = field(default_factory=list)  # an item for each packet that was skipped
+
+
+def load_av() -> AvModule | None:
+    """Return PyAV's module; None if it is not installed, or does not load here."""
+    # Named at run time: infer's packages do not contain it.
+    try:
+        return importlib.import_module("av")
+    except (ImportError, OSError):
+        return None
+
+
+def find_ffmpeg() -> str | None:
+    """Return the path of the command ffmpeg; None if there is none."""
+    return shutil.which("ffmpeg")
+
+
+@contextlib.contextmanager
+def open_with_av(av: AvModule, content: BinaryIO, demuxer: str) -> Iterator[OtherSound]:
+    """Yield the first sound track of a file. Raises OtherDecoderError."""
+    content.seek(0)
+    try:
+        with av.open(content, format=demuxer, metadata_errors="replace") as container:
+            tracks = container.streams.audio
+            if not tracks:
+                raise OtherDecoderError("it has no sound track")
+            damaged: list[None] = []
+            frames = _frames(av, container, tracks[0], damaged)
+            first = next(frames, None)
+            if first is None:
+                raise OtherDecoderError("it has no samples")
+            yield OtherSound(
+                first.sample_rate,
+                len(first.layout.channels),
+                _duration(av, container, tracks[0], demuxer),
+                len(tracks),
+                _blocks(first, frames),
+                damaged,
+            )
+    except (av.FFmpegError, EOFError, ValueError) as error:
+        raise OtherDecoderError(getattr(error, "strerror", None) or str(error)) from error
+
+
+def _duration(av: AvModule, container: AvContainer, track: AvStream, demuxer: str) -> float | None:
+    """Return a track's length in s as its header tells it; elsewhere FFmpeg only estimates it."""
+    if demuxer == "mov" and track.duration:
+        return float(track.duration * track.time_base)
+    if demuxer == "matroska" and container.duration and not container.streams.video:
+        return container.duration / av.time_base
+    return None
+
+
+def _frames(
+    av: AvModule, container: AvContainer, track: AvStream, damaged: list[None]
+) -> Iterator[AvFrame]:
+    """Yield a track's frames; a damaged packet is skipped, as players do."""
+    n_silent = 0
+    for packet in container.demux(track):
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            damaged.append(None)
+            frames = []
+        n_silent = 0 if frames else n_silent + 1
+        if n_silent > _MOST_PACKETS:
+            raise OtherDecoderError(f"it has no sound in {_MOST_PACKETS} packets")
+        yield from frames
+
+
+def _blocks(first: AvFrame, rest: Iterator[AvFrame]) -> Iterator[np.ndarray]:
+    shape = first.sample_rate, len(first.layout.channels)
+    yield _samples(first)
+    for frame in rest:
+        if (frame.sample_rate, len(frame.layout.channels)) != shape:
+            raise OtherDecoderError("its sample rate or channels change in the middle")
+        yield _samples(frame)
+
+
+def _samples(frame: AvFrame) -> np.ndarray:
+    """Return a frame's samples, (n, channels) float32, full scale is 1.0."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, len(frame.layout.channels)).T
+    if samples.dtype.kind == "u":
+        return ((samples.T.astype(np.float32) - 128) / 128).astype(np.float32)
+    scale = np.iinfo(samples.dtype).max + 1.0 if samples.dtype.kind == "i" else 1.0
+    return np.ascontiguousarray(samples.T / scale, dtype=np.float32)
+
+
+@contextlib.contextmanager
+def converted_by_ffmpeg(
+    ffmpeg: str, path: Path, demuxer: str, seconds: float
+) -> Iterator[tuple[BinaryIO, str]]:
+    """Yield the first `seconds` of a file's first sound track, and what ffmpeg complained of.
+
+    The sound is a WAV in a temporary folder. Raises OtherDecoderError.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "sound.wav"
+        command = [
+            *(ffmpeg, "-v", "error", "-nostdin", "-protocol_whitelist", "file"),
+            *("-f", demuxer, "-i", f"file:{path.absolute()}", "-map", "0:a:0", "-vn"),
+            *("-t", f"{seconds:g}", "-c:a", "pcm_f32le", "-fs", str(_MOST_BYTES), f"file:{wav}"),
+        ]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, timeout=_MOST_SECONDS, check=False, text=True
+            )
+        except subprocess.TimeoutExpired as error:
+            raise OtherDecoderError(f"ffmpeg took over {_MOST_SECONDS:g} s") from error
+        except OSError as error:
+            raise OtherDecoderError(f"ffmpeg does not run: {error.strerror}") from error
+        lines = done.stderr.replace(str(path.absolute()), path.name).strip().splitlines()
+        complaint = lines[-1][-120:] if lines else ""
+        if not wav.is_file() or not wav.stat().st_size:
+            raise OtherDecoderError(f"ffmpeg: {complaint or f'status {done.returncode}'}")
+        with wav.open("rb") as content:
+            yield content, complaint

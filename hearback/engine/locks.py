@@ -1,0 +1,44 @@
+"""Locks of folders that several processes write to."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from hearback.engine.errors import HearbackError
+
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class ReadOnlyFolderError(HearbackError):
+    """A folder that cannot be written to."""
+
+
+@contextmanager
+def write_lock(path: Path, cure: str, *, timeout: float = -1) -> Iterator[None]:
+    """Hold the lock file `path`, whose folder is created; the system frees a killed process's lock.
+
+    Args:
+        path: the lock file, in the folder that will be written to.
+        cure: what to do if the folder cannot be written to.
+        timeout: seconds to wait for another process; by default without an end.
+
+    Raises:
+        ReadOnlyFolderError: the folder cannot be written to, or its disk has no locks.
+        Timeout: another process holds the lock.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path).acquire(timeout=timeout)
+    except OSError as error:
+        if error.errno not in READ_ONLY or isinstance(error, TimeoutError):
+            raise
+        raise ReadOnlyFolderError(
+            f"{path.parent}: cannot be written to ({error.strerror}); {cure}"
+        ) from None
+    except NotImplementedError:
+        raise ReadOnlyFolderError(f"{path.parent}: its disk has no file locks; {cure}") from None
+    with lock:
+        yield
