@@ -7,9 +7,17 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from hearback.engine.data.filenames import portable
 from hearback.engine.data.paths import UNSAFE_FILENAME, leads_out
 from hearback.engine.data.problems import Problem, Report, quoted
 from hearback.engine.data.tables import check_join, read_table
+from hearback.reading.text_normalizer import (
+    CHANGED_CURE,
+    NormalizedText,
+    UnspeakableTextError,
+    describe_changes,
+    normalize_text,
+)
 
 TASKS = ("deletion", "blending", "nonword_repetition", "sentence_repetition")
 GRADES = ("KG", "1", "2", "3")
@@ -19,12 +27,43 @@ _GROUP_OF_GRADE = {grade: group for group, grades in AGE_GROUPS.items() for grad
 
 METADATA_COLUMNS = ("filename", "task", "expected_text", "grade")
 LABEL_COLUMNS = ("filename", "score")
+LABELS = {0: "0", 1: "1"}  # with their names in messages
+
+# Other names of the columns, most likely first: an error suggests to rename them.
+SYNONYMS = {
+    "filename": (
+        *("file", "path", "audio", "clip", "recording", "wav", "audio_file", "audio_path"),
+        *("audio_filename", "audio_filepath", "file_path", "clip_path", "wav_path", "name", "id"),
+    ),
+    "task": ("task_type", "task_name", "type", "exercise", "category"),
+    "expected_text": (
+        *("text", "sentence", "transcript", "prompt", "transcription", "expected", "target_text"),
+        *("reference_text", "reference", "phrase", "word", "words", "utterance", "target"),
+    ),
+    "grade": ("level", "grade_level", "school_year", "class", "year"),
+    "score": ("label", "class", "target", "correct", "is_correct", "labels", "y"),
+}
+
+# How tables write a grade: K, Kindergarten, 1st, First, Grade 1, 1st grade, G1, and a
+# spreadsheet's 1.0.
+_NAMES_OF_GRADES = {
+    "KG": r"kg?|kinder|kindergarten",
+    "1": r"1(?:[.,]0+)?|1st|one|first",
+    "2": r"2(?:[.,]0+)?|2nd|two|second",
+    "3": r"3(?:[.,]0+)?|3rd|three|third",
+}
+_GRADE_PATTERNS = {
+    grade: re.compile(rf"(?:(?:grade|gr|g)[\s._-]*)?(?:{names})(?:[\s._-]*(?:grade|gr))?\.?")
+    for grade, names in _NAMES_OF_GRADES.items()
+}
 
 # Bytes of UTF-8. A token has at least one byte, so such a text fits in the 448 positions of
 # Whisper's decoder. It is also more than a learner can say in the encoder's window of 16 s.
 LONGEST_TEXT = 400
 
-_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+_FILL_IN = "fill in the text that the learner was asked to say"
+_TOO_LONG = "expected_text is too long to be said in 16 s"
+_SPLIT = f"at most {LONGEST_TEXT} bytes; split the recording"
 
 
 def age_groups(grades: np.ndarray) -> np.ndarray:
@@ -45,12 +84,14 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
         report: receives the problems.
 
     Returns:
-        A row per row of the file, including those with problems, so that inference can continue:
-        the string columns `filename`, `task`, `expected_text`, `grade` and, if present, `speaker`,
-        all stripped, and the int column `line`. Missing columns and texts longer than
-        `LONGEST_TEXT` are empty strings. Other columns are dropped.
+        A row per row of the file, including those with problems, so that inference can continue.
+        String columns, stripped: `filename` (as in the file), `task` and `grade` (one of `TASKS`
+        and `GRADES`, or as in the file if unknown), `expected_text` (as the words that a reader
+        says: `text_normalizer`), `written_text` (as in the file) and, if present, `speaker`; and
+        the int column `line`. Missing columns, texts longer than `LONGEST_TEXT` and texts that can
+        be read in several ways are empty strings. Other columns are dropped.
     """
-    table = read_table(path, METADATA_COLUMNS, report, optional=("speaker",))
+    table = read_table(path, METADATA_COLUMNS, report, optional=("speaker",), synonyms=SYNONYMS)
     frame, present = table.frame, table.columns
 
     def add(
@@ -63,25 +104,18 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
             report.add(Problem(str(path), row["line"], message, cure, severity, filename))
 
     if "filename" in present:
-        for row in frame[_matches(UNSAFE_FILENAME, frame["filename"])].to_dict("records"):
+        names = frame["filename"].map(portable)
+        for row in frame[_matches(UNSAFE_FILENAME, names)].to_dict("records"):
             report.add(leads_out(path, row["line"], row["filename"]))
-    for column, allowed in (("task", TASKS), ("grade", GRADES)):
+    for column, allowed, parse in (("task", TASKS, _task), ("grade", GRADES, _grade)):
         if column in present:
+            values = {value: parse(value) for value in frame[column].unique()}
+            frame[column] = frame[column].map(values).astype(str)
             what = f"unknown {column} {{{column}}}"
             add(~frame[column].isin(allowed), what, f"use one of {', '.join(allowed)}")
+    frame["written_text"] = frame["expected_text"]
     if "expected_text" in present:
-        texts = frame["expected_text"]
-        fill_in = "fill in the text that the learner was asked to say"
-        add(texts == "", "empty expected_text", fill_in)
-        too_long = texts.str.encode("utf-8").str.len() > LONGEST_TEXT
-        add(
-            too_long,
-            "expected_text is too long to be said in 16 s",
-            f"at most {LONGEST_TEXT} bytes; split the recording",
-        )
-        wordless = (texts != "") & ~_matches(_LETTER_OR_DIGIT, texts)
-        add(wordless, "expected_text {expected_text} has no letter and no digit", fill_in)
-        frame["expected_text"] = texts.where(~too_long, "")
+        frame["expected_text"] = _spoken_texts(path, frame, table.fits, report)
     if "speaker" in frame:
         add(
             frame["speaker"] == "",
@@ -90,6 +124,11 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
             "warning",
         )
     return frame
+
+
+def labels_path(data: Path) -> Path:
+    """Return the path of the training labels in the folder `data`."""
+    return data / "train_labels.csv"
 
 
 def read_labels(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series:
@@ -104,7 +143,7 @@ def read_labels(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series
         `score`, float32, with the index of `metadata`: 0, 1, or NaN if the label is missing or
         invalid. The first of several rows for a recording counts.
     """
-    table = read_table(path, LABEL_COLUMNS, report)
+    table = read_table(path, LABEL_COLUMNS, report, synonyms=SYNONYMS)
     frame = table.frame
     label_of: dict[str, float] = {}
     if table.columns.issuperset(LABEL_COLUMNS):
@@ -112,12 +151,12 @@ def read_labels(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series
         values = {score: _label(score) for score in frame["score"].unique()}
         for row in frame[frame["score"].map(values).isna()].to_dict("records"):
             what = f"the label is {quoted(row['score'])}"
-            cure = "a label is 1 (the learner said the expected text) or 0"
+            cure = "a label is 1 (the learner said the expected text) or 0, or true or false"
             filename = row["filename"] or None
             report.add(Problem(str(path), row["line"], what, cure, filename=filename))
+        match_of = check_join(path, table.frame, metadata, report)
         for filename, score in zip(frame["filename"], frame["score"], strict=True):
-            label_of.setdefault(filename, values[score])
-        check_join(path, table.frame, metadata, report)
+            label_of.setdefault(match_of.get(filename, filename), values[score])
     labels = [label_of.get(filename, np.nan) for filename in metadata["filename"]]
     return pd.Series(labels, index=metadata.index, dtype=np.float32, name="score")
 
@@ -125,7 +164,7 @@ def read_labels(path: Path, metadata: pd.DataFrame, report: Report) -> pd.Series
 def read_labelled(data: Path, report: Report) -> tuple[pd.DataFrame, np.ndarray]:
     """Read the training table in the folder `data` and its labels, (rows,) float32."""
     metadata = read_metadata(metadata_path(data, "train"), report)
-    labels = read_labels(data / "train_labels.csv", metadata, report)
+    labels = read_labels(labels_path(data), metadata, report)
     return metadata, labels.to_numpy()
 
 
@@ -141,12 +180,65 @@ def read_submission_format(path: Path, metadata: pd.DataFrame, report: Report) -
         report: receives the problems.
 
     Returns:
-        The filenames, without empty ones.
+        The filenames as written, without empty ones. `match_names` gives the metadata's filename
+        of one that is spelled otherwise there.
     """
-    table = read_table(path, ("filename",), report)
+    table = read_table(path, ("filename",), report, synonyms=SYNONYMS)
     if "filename" in table.columns:
         check_join(path, table.frame, metadata, report, unlisted="warning")
     return [filename for filename in table.frame["filename"] if filename]
+
+
+def _spoken_texts(path: Path, frame: pd.DataFrame, fits: pd.Series, report: Report) -> pd.Series:
+    """Return the texts of `written_text` as the words that a reader says, "" for invalid ones.
+
+    Reports each invalid text, and once for the file how many were changed, with three examples.
+    """
+    spoken: list[str] = []
+    changed: list[tuple[str, NormalizedText]] = []
+    columns = (frame["filename"], frame["line"].tolist(), frame["written_text"], fits)
+    for filename, line, written, row_fits in zip(*columns, strict=True):
+        try:
+            normalized = _normalize(written)
+        except UnspeakableTextError as error:
+            spoken.append("")
+            # Rows with too few or too many fields are reported elsewhere.
+            if row_fits:
+                problem = Problem(
+                    str(path), line, str(error), error.cure, filename=filename or None
+                )
+                report.add(problem)
+            continue
+        spoken.append(normalized.text)
+        if normalized.changes and row_fits:
+            changed.append((written, normalized))
+        if normalized.is_suspicious and row_fits:
+            what = f"expected_text {quoted(written)} may have wrongly decoded characters"
+            cure = "compare it with its source, and save the table as UTF-8"
+            report.add(Problem(str(path), line, what, cure, "warning", filename or None))
+    if changed:
+        report.add(
+            Problem(str(path), None, describe_changes(changed, len(frame)), CHANGED_CURE, "warning")
+        )
+    return pd.Series(spoken, index=frame.index, dtype=str)
+
+
+def _normalize(written: str) -> NormalizedText:
+    """Return a text as the words that a reader says. Raises UnspeakableTextError."""
+    if not written:
+        raise UnspeakableTextError("empty expected_text", _FILL_IN)
+    if len(written.encode()) > LONGEST_TEXT:
+        raise UnspeakableTextError(_TOO_LONG, _SPLIT)
+    try:
+        normalized = normalize_text(written)
+    except UnspeakableTextError as error:
+        raise UnspeakableTextError(f"expected_text: {error}", error.cure) from None
+    if not normalized.text:
+        what = f"expected_text {quoted(written)} has no letter and no digit"
+        raise UnspeakableTextError(what, _FILL_IN)
+    if len(normalized.text.encode()) > LONGEST_TEXT:
+        raise UnspeakableTextError(_TOO_LONG, _SPLIT)
+    return normalized
 
 
 def _matches(pattern: re.Pattern[str], texts: pd.Series) -> pd.Series:
@@ -155,10 +247,25 @@ def _matches(pattern: re.Pattern[str], texts: pd.Series) -> pd.Series:
     return pd.Series(found, index=texts.index, dtype=bool)
 
 
+def _task(value: str) -> str:
+    """Return the task that is written in another way ("Sentence Repetition"), or the value."""
+    task = re.sub(r"[\W_]+", "", value.casefold())
+    return next((known for known in TASKS if known.replace("_", "") == task), value)
+
+
+def _grade(value: str) -> str:
+    """Return the grade that is written in another way ("1st grade"), or the value."""
+    written = " ".join(value.casefold().split())
+    matches = [grade for grade, names in _GRADE_PATTERNS.items() if names.fullmatch(written)]
+    return matches[0] if matches else value
+
+
 def _label(score: str) -> float:
-    """Return 0.0 or 1.0, or NaN for any other text."""
+    """Return 0.0 or 1.0, or NaN for any other text; a comma may stand for the decimal point."""
+    if (word := score.casefold()) in ("true", "false"):
+        return float(word == "true")
     try:
-        value = float(score)
+        value = float(score.replace(",", ".", 1))
     except ValueError:
         return np.nan
     return value if value in (0.0, 1.0) else np.nan

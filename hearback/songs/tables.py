@@ -6,29 +6,47 @@ singers, music), snippets are grouped by singer. As in `hearback.engine.data.tab
 added to a report, and their rows are kept.
 """
 
-from collections.abc import Iterator
+import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from hearback.engine.data.filenames import match_names
 from hearback.engine.data.problems import Problem, Report, quoted
-from hearback.engine.data.tables import read_table
+from hearback.engine.data.tables import read_table, respelled
 from hearback.engine.errors import HearbackError
 
 CLASSES = ("no voice", "male", "female", "several")
 N_CLASSES = len(CLASSES)
+LABELS = {label: f"{label} ({name})" for label, name in enumerate(CLASSES)}  # in messages
 NO_VOICE, MALE, FEMALE, SEVERAL = range(N_CLASSES)
 SECONDS = 3.0  # of every snippet
 
 FOLDER = "train"  # of the labelled snippets, in the data folder
 
-# Formats of libsndfile that are common for music.
-SUFFIXES = frozenset(
-    {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
+# Files that are certainly no recordings. A file with any other suffix, or without one, may be one.
+_NO_RECORDING = re.compile(
+    r"(readme|licen[cs]e|notice|version|makefile"
+    r"|.*\.(csv|tsv|txt|json|jsonl|md|rst|xml|ya?ml|toml|ini|cfg|log|html?|pdf|docx?|odt|xlsx?|ods"
+    r"|png|jpe?g|gif|svg|bmp|tiff?|zip|tar|gz|tgz|bz2|xz|7z|rar|py|ipynb|sh|np[yz]|pt|safetensors"
+    r"|lock|db|cue|m3u8?|pls|lrc|srt|nfo|md5|sha1|sha256|textgrid))",
+    re.IGNORECASE,
 )
+_MAX_SKIPPED_LISTED = 10
 
 _NO_LABEL = -1
+
+# Other names of the tables' columns: an error suggests to rename them.
+_SYNONYMS = {
+    "filename": ("file", "path", "audio", "clip", "snippet"),
+    "label": ("class", "target", "score"),
+    "file": ("filename", "path", "audio", "clip", "snippet"),
+    "singers": ("singer", "artists", "artist", "speaker"),
+    "music": ("piece", "song", "track", "work"),
+}
 
 
 def labels_path(data: Path) -> Path:
@@ -51,8 +69,10 @@ def read_snippets(data: Path, report: Report) -> pd.DataFrame:
     Problems are added to `report`; a snippet without a label is a warning.
     """
     path = labels_path(data)
-    table = read_table(path, ("filename", "label"), report, has_header=False)
+    table = read_table(path, ("filename", "label"), report, has_header=False, synonyms=_SYNONYMS)
     frame = table.frame
+    # A spreadsheet's 3.0, and 3,0 where commas are decimal.
+    frame["label"] = frame["label"].str.replace(r"^([0-9])[.,]0+$", r"\1", regex=True)
     names = frame["filename"]
     labels = {str(label): label for label in range(N_CLASSES)}
     classes = ", ".join(f"{label} {name}" for label, name in enumerate(CLASSES))
@@ -71,37 +91,97 @@ def read_snippets(data: Path, report: Report) -> pd.DataFrame:
     return snippets.assign(**_groups(data / "manifest.csv", path, names, snippets, report))
 
 
-def list_snippets(folder: Path) -> pd.DataFrame:
-    """List the audio files of a folder and its subfolders, recognized by their suffix.
+@dataclass(frozen=True)
+class FolderListing:
+    """The files of a folder and its subfolders, relative to it, with '/', sorted.
 
-    Returns the columns filename, relative to `folder` and sorted, and line, int64, 1, 2, … Raises
-    HearbackError if the folder does not exist or has no audio files.
+    Attributes:
+        recordings: every file that may be a recording, also without a suffix or with one that
+            nothing is known of. A name that is not UTF-8 has U+FFFD for each wrong byte.
+        skipped: hidden files and files that are certainly no recordings, by their suffix or name;
+            hidden folders and links to folders, with "/" at the end.
+    """
+
+    recordings: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+    def describe_skipped(self) -> str:
+        """Return a line that names the skipped files; "" if there are none."""
+        if not self.skipped:
+            return ""
+        listed = ", ".join(map(quoted, self.skipped[:_MAX_SKIPPED_LISTED]))
+        n_more = len(self.skipped) - _MAX_SKIPPED_LISTED
+        more = f" and {n_more} more" if n_more > 0 else ""
+        return f"skipped, for they are no recordings: {listed}{more}"
+
+
+def list_folder(folder: Path) -> FolderListing:
+    """List a folder and its subfolders. Links to folders are not followed.
+
+    Raises HearbackError if there is no such folder, or one in it cannot be read.
     """
     if not folder.is_dir():
         raise HearbackError(f"{folder}: no such folder; pass the folder with the snippets")
-    names = sorted(_audio_files(folder))
-    if not names:
-        endings = ", ".join(sorted(SUFFIXES))
-        raise HearbackError(f"{folder}: no audio files; put the snippets there ({endings})")
+
+    def refuse(error: OSError) -> None:
+        raise HearbackError(
+            f"{error.filename}: cannot be listed: {error.strerror}; make it readable, or move it "
+            "elsewhere"
+        ) from None
+
+    recordings: list[str] = []
+    skipped: list[str] = []
+    for root, subfolders, names in os.walk(folder, onerror=refuse):
+        inside = Path(root).relative_to(folder)
+        for name in [*subfolders]:
+            if _is_hidden(name) or (Path(root) / name).is_symlink():
+                subfolders.remove(name)
+                skipped.append(f"{_utf8(inside / name)}/")
+        for name in names:
+            listed = recordings if _may_be_recording(name) else skipped
+            listed.append(_utf8(inside / name))
+    return FolderListing(tuple(sorted(recordings)), tuple(sorted(skipped)))
+
+
+def list_snippets(folder: Path) -> pd.DataFrame:
+    """List every file of a folder and its subfolders that may be a recording (`list_folder`).
+
+    Returns the columns filename, relative to `folder` and sorted, and line, int64, 1, 2, … Raises
+    HearbackError if the folder does not exist or has no such files.
+    """
+    listing = list_folder(folder)
+    if not listing.recordings:
+        what = f"{folder}: no audio files; put the snippets there (.flac, .mp3, .ogg, .wav, …)"
+        raise HearbackError("; ".join(filter(None, (what, listing.describe_skipped()))))
+    names = list(listing.recordings)
     lines = np.arange(1, len(names) + 1, dtype=np.int64)
     return pd.DataFrame({"filename": names, "line": lines}).astype({"filename": str})
 
 
-def _audio_files(folder: Path) -> Iterator[str]:
-    for path in folder.rglob("*"):
-        # macOS and atomic_write() create files with names that start with a dot.
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            yield path.relative_to(folder).as_posix()
+def _may_be_recording(name: str) -> bool:
+    return not _is_hidden(name) and not _NO_RECORDING.fullmatch(name)
+
+
+def _is_hidden(name: str) -> bool:
+    # macOS and atomic_write() create files with names that start with a dot.
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _utf8(path: Path) -> str:
+    """Return a relative path, with '/', as UTF-8 can write it."""
+    return os.fsencode(path.as_posix()).decode("utf-8", errors="replace")
 
 
 def _check_folder(data: Path, names: pd.Series, report: Report) -> None:
     """Report snippets in the folder that have no label."""
-    known = set(names)
-    for name in sorted(_audio_files(data / FOLDER)):
+    folder = data / FOLDER
+    there = list_folder(folder).recordings if folder.is_dir() else ()
+    known = {*names, *match_names(names, there).values()}
+    for name in there:
         if name not in known:
             what = "a snippet without a label, left out"
             cure = f"add its line to {labels_path(data).name}, or remove the file"
-            report.add(Problem(str(data / FOLDER), None, what, cure, "warning", name))
+            report.add(Problem(str(folder), None, what, cure, "warning", name))
 
 
 def _groups(
@@ -113,13 +193,17 @@ def _groups(
         cure = "add it, with the columns file, singers and music"
         report.add(Problem(str(path), None, what, cure, "warning"))
         return {"singers": [""] * len(names), "group": snippets["filename"].tolist()}
-    table = read_table(path, ("file", "singers", "music"), report)
+    table = read_table(path, ("file", "singers", "music"), report, synonyms=_SYNONYMS)
     sources = {
         row["file"]: (_singers(row["singers"]), row["music"])
         for row in table.frame[table.fits].to_dict("records")
     }
+    match_of = match_names(names, sources)
+    if match_of:
+        report.add(respelled(labels, match_of, "than in the manifest"))
     singers, groups = [], []
-    for name, snippet in zip(names, snippets.to_dict("records"), strict=True):
+    for written, snippet in zip(names, snippets.to_dict("records"), strict=True):
+        name = match_of.get(written, written)
         singer_names, music = sources.get(name, ("", ""))
         singers.append(singer_names)
         first, _, _ = singer_names.partition(";")
@@ -133,7 +217,7 @@ def _groups(
                 f"add the name to {path}",
             )
         if fault:
-            report.add(Problem(str(labels), snippet["line"], *fault, filename=name))
+            report.add(Problem(str(labels), snippet["line"], *fault, filename=written))
     return {"singers": singers, "group": groups}
 
 

@@ -1,9 +1,13 @@
-"""Cross-validation splits."""
+"""Cross-validation splits, and whether every fold has what a model needs to learn from."""
+
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from hearback.engine.data.problems import Problem, count_noun
 from hearback.engine.errors import HearbackError
 
 SEED = 42  # one split for every model, so that fold 3 means the same rows everywhere
@@ -31,6 +35,7 @@ def assign_folds(
     *,
     default_group: str | None = None,
     stratify_by: str | None = None,
+    groupings: Sequence[str] = (),
 ) -> np.ndarray:
     """Return each row's fold, (rows,), int64 in 0 … n_folds - 1.
 
@@ -38,8 +43,9 @@ def assign_folds(
     training and validation, for example, inflates the score. "none" disables grouping; None means
     `default_group` if the metadata has that column, otherwise no grouping. Folds are stratified by
     label; ungrouped rows also by the column `stratify_by`, if there is one. The split depends on
-    the rows' filenames, not on their order. Raises HearbackError if there are fewer groups than
-    folds, or if every label has fewer rows than folds.
+    the rows' filenames, not on their order. `groupings` are the columns that a message offers for
+    --group_by. Raises HearbackError if there are fewer groups than folds, or if every label has
+    fewer rows than folds.
     """
     if n_folds < 2:
         raise HearbackError(f"--n_folds {n_folds}: out-of-fold scores need at least 2 folds")
@@ -64,16 +70,109 @@ def assign_folds(
         n_groups = len(np.unique(groups))
         splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=SEED)
     if n_groups < n_folds:
+        counted = count_noun(n_groups, "row" if group_by == "none" else group_by)
+        cure = _cure_of_few_groups(n_groups, group_by, groupings)
+        raise HearbackError(f"{counted} cannot make {n_folds} folds: {cure}")
+    largest = int(np.unique(strata, return_counts=True)[1].max())
+    if largest < n_folds:
+        cure = f"choose at most {largest} with --n_folds" if largest > 1 else "add rows"
         raise HearbackError(
-            f"{n_groups} {group_by if group_by != 'none' else 'row'}s cannot make {n_folds} folds: "
-            "choose fewer with --n_folds"
-        )
-    if np.unique(strata, return_counts=True)[1].max() < n_folds:
-        raise HearbackError(
-            f"{len(ordered)} rows are too few to spread each label over {n_folds} folds: "
-            "choose fewer with --n_folds"
+            f"{count_noun(len(ordered), 'row')} are too few to spread each label over {n_folds} "
+            f"folds: {cure}"
         )
     folds = np.empty(len(ordered), dtype=np.int64)
-    for fold, (_, validation) in enumerate(splitter.split(ordered, strata, groups)):
+    with warnings.catch_warnings():  # find_lopsided_folds says it in the terms of the data
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        splits = list(splitter.split(ordered, strata, groups))
+    for fold, (_, validation) in enumerate(splits):
         folds[order[validation]] = fold
     return folds
+
+
+def _cure_of_few_groups(n_groups: int, group_by: str, groupings: Sequence[str]) -> str:
+    """Return the flags that make a split possible."""
+    cures = [f"choose fewer with --n_folds, at least 2 (here 2 to {n_groups})"]
+    if n_groups == 2:
+        cures = ["choose 2 with --n_folds"]
+    elif n_groups < 2:
+        cures = []
+    if group_by == "none":
+        return cures[0] if cures else "out-of-fold scores need at least 2 rows; add some"
+    others = [f"--group_by {each}" for each in groupings if each != group_by]
+    others.append(
+        f"--group_by none (rows of one {group_by} are then in training and validation, which "
+        "inflates scores)"
+    )
+    return " or ".join([*cures, *others])
+
+
+def find_single_class(
+    labels: np.ndarray, classes: Mapping[int, str], file: str, limit: int | None = None
+) -> list[Problem]:
+    """Return the error of a table whose rows all have one label; [] if they have several.
+
+    `labels` is (rows,), NaN or another value for an invalid one. `classes` are the names of the
+    labels. With `limit`, only that many rows are used.
+    """
+    labels = labels[:limit]
+    counts = _count(labels, classes)
+    present = [label for label, n in counts.items() if n]
+    if len(present) != 1 or counts[present[0]] != len(labels):
+        return []
+    (label,) = present
+    rows = f"all {len(labels)} rows have" if len(labels) > 1 else "the only row has"
+    what = f"{rows} the label {classes[label]}, so a model cannot learn to tell labels apart"
+    cure = "add rows with another label"
+    if limit is not None:
+        cure = f"raise --limit {limit} until rows of another label are used"
+    return [Problem(file, None, what, cure)]
+
+
+def find_lopsided_folds(
+    split: FoldSplit, labels: np.ndarray, classes: Mapping[int, str], n_folds: int, file: str
+) -> list[Problem]:
+    """Return warnings of labels and folds that have too few rows to learn or to validate.
+
+    Arguments are as in `find_single_class`.
+    """
+    problems = []
+
+    def warn(what: str, cure: str) -> None:
+        problems.append(Problem(file, None, what, cure, "warning"))
+
+    for label, n_rows in _count(labels, classes).items():
+        if n_rows == 0:
+            warn(f"no row has the label {classes[label]}", "models never predict it; add rows")
+        elif n_rows < n_folds:
+            have = f"only {count_noun(n_rows, 'row')} {'has' if n_rows == 1 else 'have'}"
+            cure = f"add rows with it, or use at most {n_rows} folds with --n_folds"
+            if n_rows < 2:
+                cure = "add rows with it"
+            warn(f"{have} the label {classes[label]}, for {n_folds} folds", cure)
+    cure = "add rows of the other labels, use fewer folds (--n_folds), or another --group_by"
+    for kind, rows_of in (
+        ("training", split.training_rows),
+        ("validation", split.validation_rows),
+    ):
+        by_fold = {fold: labels[rows_of(fold)] for fold in range(n_folds)}
+        empty = [fold for fold, found in by_fold.items() if not len(found)]
+        single = [fold for fold, found in by_fold.items() if len(np.unique(found)) == 1]
+        if empty:
+            warn(f"{_name_folds(empty)}: no {kind} rows", cure)
+        if single:
+            effect = (
+                "its model learns nothing"
+                if kind == "training"
+                else "its score says little, and choosing its best epoch by it even less"
+            )
+            warn(f"{_name_folds(single)}: all {kind} rows have one label; {effect}", cure)
+    return problems
+
+
+def _count(labels: np.ndarray, classes: Mapping[int, str]) -> dict[int, int]:
+    """Return the number of rows of each label."""
+    return {label: int(np.count_nonzero(labels == label)) for label in classes}
+
+
+def _name_folds(folds: Sequence[int]) -> str:
+    return f"{'fold' if len(folds) == 1 else 'folds'} {', '.join(map(str, folds))}"

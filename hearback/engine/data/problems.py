@@ -53,6 +53,10 @@ class Report:
         """Add several problems."""
         self._problems.update(dict.fromkeys(problems))
 
+    def discard(self, problem: Problem) -> None:
+        """Remove a problem, if it is there: another one says more."""
+        self._problems.pop(problem, None)
+
     @property
     def problems(self) -> list[Problem]:
         """All problems, errors and warnings."""
@@ -62,6 +66,15 @@ class Report:
     def errors(self) -> list[Problem]:
         """The problems of severity "error": training refuses input that has any."""
         return [problem for problem in self._problems if problem.severity == "error"]
+
+    @property
+    def table_errors(self) -> list[Problem]:
+        """The errors of whole tables: a missing file or column, rather than a row."""
+        return [
+            problem
+            for problem in self.errors
+            if problem.filename is None and problem.row in (None, 1)
+        ]
 
     @property
     def warnings(self) -> list[Problem]:

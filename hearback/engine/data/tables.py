@@ -6,30 +6,23 @@ Nothing here raises for the content of a file: each fault becomes a `Problem` in
 import csv
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from hearback.engine.data.csv_reader import Row, choose_separator, read_rows, read_text
+from hearback.engine.data.filenames import match_names, nearest_names, portable
 from hearback.engine.data.problems import Problem, Report, count_noun, quoted
-from hearback.engine.io import atomic_write, open_file
+from hearback.engine.io import atomic_write
 
 PROBLEMS = "submission_problems.csv"  # beside a submission
 
-# Bytes. A table of 38,095 recordings has 3 MB; a larger file is probably no table, and would need
-# up to 16 times its size in memory.
-LARGEST_TABLE = 64 * 1024 * 1024
-
-# Lines of a file that one row may span: searching the rest of the file for the end of a quote would
-# take hours if every line opens one.
-_MAX_ROW_LINES = 100
-
-MISSING_CURE = "put it there, or name the folder that has it (--data)"
-
 _MAX_COLUMNS_LISTED = 20  # in a message
+_MAX_SUGGESTIONS = 20  # rows of a table whose message names the nearest name
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
@@ -59,7 +52,7 @@ class Table:
     """The requested columns of a CSV file, all strings, and the int column `line`."""
 
     frame: pd.DataFrame
-    fits: pd.Series  # bool: the row has as many fields as the header, and is valid UTF-8
+    fits: pd.Series  # bool: the row has as many fields as the header, and is valid text
     columns: frozenset[str]  # the requested columns that the file has
 
 
@@ -70,157 +63,170 @@ def read_table(
     optional: Sequence[str] = (),
     *,
     has_header: bool = True,
+    synonyms: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """Read a CSV file and make the checks that do not depend on the meaning of its columns.
 
     Without a header, the columns are the `required` ones in their order. The first of them is the
-    recording's filename and must be unique. Problems go into `report`.
+    recording's filename and must be unique. Names of columns are compared without case, spaces and
+    punctuation: "Expected Text" is expected_text. `synonyms` are other names of a column, which an
+    error suggests to rename. Problems go into `report`. If a required column is missing, its rows
+    are not checked.
     """
-    # pandas' reader would convert grades to numbers and the words "null" and "nan" to NaN, stop at
-    # the first row with too many fields, and not report line numbers.
-    rows = list(_rows(path, report, required, has_header))
-    names = list(required)
-    if has_header:
-        header, *rows = rows or [_Row(1, [])]
-        names = header.fields
-        if names:
-            _check_header(path, header, required, report)
-            if not rows:
-                report.add(Problem(str(path), None, "no rows below the header", "add the rows"))
-    columns: dict[str, list[str]] = {}
+    columns = _Columns(path, required, optional, synonyms or {}, report)
+    header, rows = _read(columns, has_header)
+    names = list(required) if header is None else columns.understand(header)
+    if header is not None and header.fields and not rows:
+        report.add(Problem(str(path), None, "no rows below the header", "add the rows"))
+    texts: dict[str, list[str]] = {}
     for name in (*required, *optional):
         if name in names:
             at = names.index(name)
-            columns[name] = [row.fields[at] if at < len(row.fields) else "" for row in rows]
+            texts[name] = [row.fields[at] if at < len(row.fields) else "" for row in rows]
         elif name in required:
-            columns[name] = [""] * len(rows)
+            texts[name] = [""] * len(rows)
     name_of_row = required[0]
-    expected = f"where {'the header' if has_header else 'a row'} has {len(names)}"
-    faults = [_fault(row, len(names), expected) for row in rows]
-    for row, fault, filename in zip(rows, faults, columns[name_of_row], strict=True):
-        if fault is not None:
-            report.add(Problem(str(path), row.line, *fault, filename=filename or None))
+    n_named = _count_named(names)
+    expected = f"where {'a row' if header is None else 'the header'} has {n_named}"
+    faults = [_fault(row, n_named, len(names), expected) for row in rows]
     lines = np.array([row.line for row in rows], dtype=np.int64)
-    frame = pd.DataFrame(columns, dtype=str).assign(line=lines)
+    frame = pd.DataFrame(texts, dtype=str).assign(line=lines)
+    if columns.has_all(names):
+        for row, fault, filename in zip(rows, faults, texts[name_of_row], strict=True):
+            if fault is not None:
+                report.add(Problem(str(path), row.line, *fault, filename=filename or None))
     if name_of_row in names:
         _check_filenames(path, frame.rename(columns={name_of_row: "filename"}), report)
     fits = pd.Series([fault is None for fault in faults], index=frame.index, dtype=bool)
-    return Table(frame, fits, frozenset(columns).intersection(names))
+    return Table(frame, fits, frozenset(texts).intersection(names))
+
+
+def _read(columns: "_Columns", has_header: bool) -> tuple[Row | None, list[Row]]:
+    """Return the header, None if there is none, and the rows below it."""
+    path, report = columns.path, columns.report
+    text = read_text(path, report)
+    rows: list[Row] = []
+    if text is not None:
+        n_columns = None if has_header else len(columns.required)
+        start, separator = choose_separator(text, columns.count, n_columns)
+        rows = list(read_rows(text, start, separator))
+        if not rows:
+            cure = f"a line for each row: {','.join(columns.required)}"
+            if has_header:
+                cure = "its first line must name the columns"
+            report.add(Problem(str(path), None, "the file is empty", cure))
+        if text.is_damaged:
+            rows = [_with_encoding(row, text.encoding) for row in rows]
+    # A table that needs no header may still have one.
+    if not has_header and not (rows and columns.has_all(columns.recognize(rows[0].fields))):
+        return None, rows
+    header, *rows = rows or [Row(1, [])]
+    again = [row for row in rows if row.fields == header.fields]
+    if again:
+        rows = [row for row in rows if row.fields != header.fields]
+        where = ", ".join(str(row.line) for row in again[:3])
+        what = f"the header again, left out: {count_noun(len(again), 'line')} ({where}"
+        what += ", …)" if len(again) > 3 else ")"
+        cure = "if tables were joined, check that all of their columns are in the same order"
+        report.add(Problem(str(path), None, what, cure, "warning"))
+    return header, rows
+
+
+def _with_encoding(row: Row, encoding: str) -> Row:
+    """Return the row with a fault if it has characters that are not in the file's encoding."""
+    if row.fault is None and any("\ufffd" in field for field in row.fields):
+        return Row(row.line, row.fields, f"not {encoding}")
+    return row
 
 
 @dataclass(frozen=True)
-class _Row:
-    line: int
-    fields: list[str]  # stripped
-    fault: str | None = None  # the CSV error
+class _Columns:
+    """The columns that a table must or may have, and how its header is understood."""
+
+    path: Path
+    required: Sequence[str]
+    optional: Sequence[str]
+    synonyms: Mapping[str, Sequence[str]]
+    report: Report
+
+    def recognize(self, header: Sequence[str]) -> list[str]:
+        """Return the header with columns' names in place of their other spellings."""
+        # A column that is there in the right spelling is meant, whatever others look like it.
+        own = {_key(name): name for name in (*self.required, *self.optional) if name not in header}
+        return [own.get(_key(name), name) for name in header]
+
+    def count(self, header: Sequence[str]) -> int:
+        """Return how many columns or synonyms of them a header names, for the separator's choice.
+
+        A required column counts more than all others together.
+        """
+        names = set(self.recognize([name.strip() for name in header]))
+        n_required = len(names.intersection(self.required))
+        others = {_key(name) for listed in self.synonyms.values() for name in listed}
+        others.update(map(_key, self.optional))
+        return 100 * n_required + min(99, len(others.intersection(map(_key, names))))
+
+    def has_all(self, names: Sequence[str]) -> bool:
+        """Return whether all required columns are there."""
+        return set(self.required).issubset(names)
+
+    def understand(self, header: Row) -> list[str]:
+        """Return the recognized names of the header's fields, and report what is wrong."""
+        names = self.recognize(header.fields)
+        if not names:  # an empty file has been reported
+            return names
+        if (fault := _fault(header, 0, len(names), "")) is not None:
+            self.report.add(Problem(str(self.path), header.line, *fault))
+        listed = [quoted(name) for name in header.fields[:_MAX_COLUMNS_LISTED]]
+        if n_more := len(names) - len(listed):
+            listed.append(f"and {n_more} more")
+        there = f"the columns that are there: {', '.join(listed)}"
+        for name in self.required:
+            if name not in names:
+                what = f"the column {name!r} is missing"
+                cure = self._suggest(name, names) + there
+                self.report.add(Problem(str(self.path), None, what, cure))
+        for name in (*self.required, *self.optional):
+            if names.count(name) > 1:
+                what = f"the column {name!r} is there {names.count(name)} times"
+                self.report.add(Problem(str(self.path), None, what, "keep one of them"))
+        return names
+
+    def _suggest(self, column: str, names: Sequence[str]) -> str:
+        """Return the sentence that suggests which column to rename, or ""."""
+        keys = {_key(name): name for name in names}
+        taken = {*self.required, *self.optional}
+        for synonym in self.synonyms.get(column, ()):
+            found = keys.get(_key(synonym))
+            if found is not None and found not in taken:
+                return f"{quoted(found)} is there: rename it to {column}; "
+        return ""
 
 
-def _rows(path: Path, report: Report, columns: Sequence[str], has_header: bool) -> Iterator[_Row]:
-    """Yield the header and the rows of a CSV file that are not blank, with their line numbers."""
-    text = _text(path, report)
-    if text is None:
-        return
-    # Unlike editors, splitlines() also splits at form feeds and other characters.
-    lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
-    start = n_rows = 0
-    while start < len(lines):
-        source = _Lines(lines, start)
-        try:
-            for cells in csv.reader(source, strict=True):
-                stripped = [cell.strip() for cell in cells]
-                if any(stripped):
-                    n_rows += 1
-                    yield _Row(source.row + 1, stripped)
-                source.row = source.next
-            break
-        except csv.Error as error:
-            # A stray quote swallows the following lines. Skip this line, not the rest of the file.
-            n_rows += 1
-            guessed = [cell.strip().strip('"') for cell in lines[source.row].split(",")]
-            yield _Row(source.row + 1, guessed, fault=str(error))
-            start = source.row + 1
-    if n_rows == 0:
-        cure = f"a line for each row: {','.join(columns)}"
-        if has_header:
-            cure = "its first line must name the columns"
-        report.add(Problem(str(path), None, "the file is empty", cure))
+def _key(column: str) -> str:
+    """Return the letters and digits of a column's name, in lower case."""
+    return re.sub(r"[\W_]+", "", column.casefold())
 
 
-class _Lines:
-    """The lines from `row` on, for a csv reader; raises csv.Error if one row spans too many.
+def _count_named(names: Sequence[str]) -> int:
+    """Return the number of columns up to the last one with a name."""
+    return max((at + 1 for at, name in enumerate(names) if name), default=0)
 
-    `next` is the index of the next line. The consumer marks the end of a row by moving `row`.
+
+def _fault(row: Row, n_named: int, n_columns: int, expected: str) -> tuple[str, str] | None:
+    """Return a row's fault and its cure, independent of the meaning of its columns, or None.
+
+    A row has `n_named` fields, or up to `n_columns`; empty ones may follow.
     """
-
-    def __init__(self, lines: Sequence[str], row: int) -> None:
-        self.row = self.next = row
-        self._lines = lines
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> str:
-        if self.next == len(self._lines):
-            raise StopIteration
-        if self.next == self.row + _MAX_ROW_LINES:
-            raise csv.Error(f"a quote is open for {_MAX_ROW_LINES} lines")
-        self.next += 1
-        return self._lines[self.next - 1]
-
-
-def _text(path: Path, report: Report) -> str | None:
-    """Return the file's text without a byte order mark, or None if it is not text."""
-    save_as = "save it as CSV in UTF-8"
-    try:
-        with open_file(path) as file:
-            content = file.read(LARGEST_TABLE + 1)
-    except FileNotFoundError:
-        report.add(Problem(str(path), None, "there is no such file", MISSING_CURE))
-        return None
-    except OSError as error:
-        what = f"the file cannot be read: {error.strerror}"
-        report.add(Problem(str(path), None, what, "make it a readable CSV file"))
-        return None
-    if len(content) > LARGEST_TABLE:
-        what = f"the file is larger than {LARGEST_TABLE >> 20} MB"
-        report.add(Problem(str(path), None, what, "it is no table of recordings, or split it"))
-        return None
-    if b"\0" in content.partition(b"\n")[0]:  # UTF-16, a spreadsheet, an archive
-        report.add(Problem(str(path), None, "the file is not UTF-8 text", save_as))
-        return None
-    # Spreadsheets write a byte order mark. Invalid UTF-8 becomes U+FFFD, and rows with it are
-    # reported.
-    return content.decode("utf-8-sig", errors="replace")
-
-
-def _check_header(path: Path, header: _Row, required: Sequence[str], report: Report) -> None:
-    names = header.fields
-    if (fault := _fault(header, len(names), "")) is not None:
-        report.add(Problem(str(path), header.line, *fault))
-    listed = [quoted(name) for name in names[:_MAX_COLUMNS_LISTED]]
-    if n_more := len(names) - len(listed):
-        listed.append(f"and {n_more} more")
-    cure = f"the columns that are there: {', '.join(listed)}"
-    if len(names) == 1 and re.search(r"[;\t]", names[0]):
-        cure += "; separate columns with commas"
-    for name in required:
-        if name not in names:
-            report.add(Problem(str(path), None, f"the column {name!r} is missing", cure))
-        elif names.count(name) > 1:
-            what = f"the column {name!r} is there {names.count(name)} times"
-            report.add(Problem(str(path), None, what, "keep one of them"))
-
-
-def _fault(row: _Row, n_columns: int, expected: str) -> tuple[str, str] | None:
-    """Return a row's fault and its cure, independent of the meaning of its columns, or None."""
     if row.fault is not None:
+        if row.fault.startswith("not "):
+            return row.fault, "save the file as CSV in UTF-8"
         cure = 'close each quote; write a quote inside quotes as ""; shorten what is too long'
         return f"not CSV: {row.fault}", cure
-    if len(row.fields) != n_columns:
+    # Spreadsheets add empty fields to the end of a line, or leave them away.
+    if len(row.fields) < n_named or any(row.fields[n_columns:]):
         what = f"{count_noun(len(row.fields), 'field')} {expected}"
         return what, "put text that has a comma in double quotes"
-    if any("\ufffd" in field for field in row.fields):
-        return "not UTF-8", "save the file as CSV in UTF-8"
     if any("\0" in field for field in row.fields):
         return "not text: a zero byte", "write the row again"
     return None
@@ -233,7 +239,7 @@ def _check_filenames(path: Path, frame: pd.DataFrame, report: Report) -> None:
         if not filename:
             report.add(Problem(str(path), line, "empty filename", "name the recording"))
             continue
-        first = first_line.setdefault(posixpath.normpath(filename), line)
+        first = first_line.setdefault(posixpath.normpath(portable(filename)), line)
         if first != line:
             what = f"duplicated filename, first on line {first}"
             report.add(Problem(str(path), line, what, "keep one row", filename=filename))
@@ -245,17 +251,43 @@ def check_join(
     metadata: pd.DataFrame,
     report: Report,
     unlisted: Literal["error", "warning"] = "error",
-) -> None:
-    """Report the filenames that are only in the table or only in the metadata."""
+) -> dict[str, str]:
+    """Report the filenames that are only in the table or only in the metadata.
+
+    Returns the metadata's filename for each one that the table spells otherwise, where there is one
+    that fits (`match_names`); these are a warning.
+    """
     known, listed = metadata["filename"], frame["filename"]
     # A table that could not be read at all has been reported already.
     if (known == "").all() or (listed == "").all():
-        return
-    for row in frame[~listed.isin(known) & (listed != "")].to_dict("records"):
+        return {}
+    match_of = match_names(listed, known)
+    if match_of:
+        report.add(respelled(path, match_of, "than in the metadata"))
+    joined = listed.map(lambda name: match_of.get(name, name))
+    alone = frame[~joined.isin(known) & (listed != "")]
+    unmatched = [name for name in known[~known.isin(joined)] if name]
+    for at, row in enumerate(alone.to_dict("records")):
         what = "the filename has no row in the metadata"
         cure = "remove the row here, or add one to the metadata"
+        if at < _MAX_SUGGESTIONS and (near := nearest_names(row["filename"], unmatched)):
+            cure += f"; {' and '.join(map(quoted, near))} {'is' if len(near) == 1 else 'are'} there"
         report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"]))
-    for filename in known[~known.isin(listed) & (known != "")]:
+    for filename in unmatched:
         what = "no row for a recording of the metadata"
         cure = "add the row here, or remove the one of the metadata"
         report.add(Problem(str(path), None, what, cure, unlisted, filename))
+    return match_of
+
+
+def respelled(path: Path, match_of: Mapping[str, str], than: str) -> Problem:
+    """Return the warning that filenames of the table at `path` are spelled otherwise `than` …"""
+    shown = [f"{quoted(name)} is {quoted(match)}" for name, match in list(match_of.items())[:3]]
+    more = ", …" if len(match_of) > len(shown) else ""
+    verb = "is" if len(match_of) == 1 else "are"
+    what = (
+        f"{count_noun(len(match_of), 'filename')} {verb} spelled otherwise {than}: "
+        f"{', '.join(shown)}{more}"
+    )
+    cure = "used, because only these fit; to be certain, spell them alike"
+    return Problem(str(path), None, what, cure, "warning")
