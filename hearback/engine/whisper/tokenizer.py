@@ -1,5 +1,7 @@
 """Tokenize expected texts for a Whisper decoder: prompt, text tokens, end of text."""
 
+import contextlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from hearback.engine.errors import HearbackError
+from hearback.engine.io import read_json
 
 START, END = "<|startoftranscript|>", "<|endoftext|>"
 # The prompt of a multilingual Whisper also names the language and the task.
@@ -45,7 +48,8 @@ class TextTokenizer:
         """
         if not path.is_file():
             raise HearbackError(
-                f"{path}: file not found; the decoder needs its backbone's tokenizer"
+                f"{path}: file not found; the decoder needs its backbone's tokenizer. "
+                f"{_missing_cure(path)}"
             )
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
@@ -84,3 +88,23 @@ class TextTokenizer:
             tokens=np.array([*tokens, self.end], dtype=np.int64),
             word_ids=np.array([*word_ids, n_words], dtype=np.int64),
         )
+
+
+# Vocabulary sizes of openai's models -> one that has the tokenizer.
+_SAME_TOKENIZER = {51864: "whisper-tiny.en", 51865: "whisper-tiny", 51866: "whisper-large-v3"}
+
+
+def _missing_cure(path: Path) -> str:
+    """Return how to get a tokenizer.json that is missing."""
+    if all((path.parent / name).is_file() for name in ("vocab.json", "merges.txt")):
+        code = (
+            "import sys; from transformers import WhisperTokenizerFast as Fast; "
+            "Fast.from_pretrained(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
+        )
+        command = shlex.join(["python", "-c", code, str(path.parent), str(path)])
+        return f"Make it from the vocab.json and merges.txt there: {command}"
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+        name = _SAME_TOKENIZER.get(read_json(path.parent / "config.json").get("vocab_size"))
+        if name is not None:
+            return f"Copy that of https://huggingface.co/openai/{name}, which has this vocabulary"
+    return "Copy that of the model which the backbone was fine-tuned from"

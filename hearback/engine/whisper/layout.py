@@ -1,0 +1,94 @@
+"""The files of a model's directory in Transformers' layout, and what other layouts need."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import read_json
+
+_N_SHOWN = 3  # tensors or files in an error message
+_SAVE = "WhisperForConditionalGeneration.from_pretrained(…).save_pretrained(…)"
+
+
+def check_layout(directory: Path) -> None:
+    """Raise HearbackError unless the directory has a config.json and safetensors weights."""
+    has_weights = (directory / "model.safetensors").is_file()
+    if (directory / "model.bin").is_file() and not has_weights:
+        raise HearbackError(
+            f"{directory} is a faster-whisper directory. Convert it first: "
+            f"python -m hearback.engine.whisper.pretrained {directory} --name NAME"
+        )
+    adapter = next(directory.glob("adapter_model.*"), None)
+    if adapter is not None and not has_weights:
+        raise HearbackError(
+            f"{directory} holds a PEFT adapter only ({adapter.name}). Merge it into its base "
+            "first: PeftModel.from_pretrained(base, …).merge_and_unload().save_pretrained(…)"
+        )
+    snapshots = sorted(directory.glob("snapshots/*/config.json"))
+    if snapshots:
+        raise HearbackError(
+            f"{directory} is a folder of the hub's cache: use {snapshots[-1].parent}"
+        )
+    if not (directory / "config.json").is_file():
+        checkpoint = next(directory.glob("*.pt"), None)
+        if checkpoint is not None:
+            raise HearbackError(openai_checkpoint(checkpoint))
+        raise HearbackError(f"{directory} has no config.json: not a model in Transformers' layout")
+    weight_files(directory)
+
+
+def openai_checkpoint(path: Path) -> str:
+    """Return the message that a file is no directory of a model, with the cure."""
+    if path.suffix == ".pt":
+        return (
+            f"{path} is a checkpoint of openai-whisper: a pickle, which can run code, without a "
+            "config.json. Take the same model from the hub (openai/whisper-"
+            f"{path.stem}), or convert your own with Transformers' convert_openai_to_hf.py"
+        )
+    return f"{path} is a file: a backbone is the folder that has its config.json and weights"
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """List the safetensors files of a model: a single file or all shards."""
+    single = directory / "model.safetensors"
+    if single.is_file():
+        return [single]
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        shards = [directory / name for name in _shard_names(index)]
+        if missing := [path.name for path in shards if not path.is_file()]:
+            raise HearbackError(f"{directory} lacks {', '.join(missing)}, named in {index.name}")
+        return shards
+    if any(directory.glob("pytorch_model*.bin")):
+        raise HearbackError(
+            f"{directory} has its weights as a pickle only (pytorch_model.bin), which can run "
+            f"code. Save it as safetensors on a machine where you trust it: {_SAVE}"
+        )
+    others = sorted(path.name for path in directory.glob("*.safetensors"))
+    if others:
+        raise HearbackError(
+            f"{directory} has no model.safetensors, but {shown_tensors(others)}: rename it, or "
+            f"save the model again: {_SAVE}"
+        )
+    raise HearbackError(f"{directory} has no model.safetensors")
+
+
+def _shard_names(index: Path) -> list[str]:
+    """Return the file names in an index of sharded weights."""
+    try:
+        value = read_json(index)
+    except (OSError, ValueError) as error:
+        raise HearbackError(f"{index} cannot be read ({error}). Download it again.") from None
+    weight_map = value.get("weight_map") if isinstance(value, dict) else None
+    names: list[Any] = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
+    # Plain file names only: a path could lead out of the directory.
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise HearbackError(f"{index} does not map tensors to files beside it. Download it again.")
+    return sorted(set(names))
+
+
+def shown_tensors(names: Sequence[str]) -> str:
+    """Return up to three names, and the number of all if there are more."""
+    shown = ", ".join(name[:100] for name in names[:_N_SHOWN]) or "nothing"
+    return f"{shown}, … ({len(names)} in all)" if len(names) > _N_SHOWN else shown
