@@ -1,6 +1,7 @@
 """Functions that several test files share."""
 
 import contextlib
+import errno
 import io
 import os
 import runpy
@@ -146,3 +147,37 @@ def recorded_steps(kill_at: int | None = None) -> Iterator[list[float]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "training_step", recorded)
         yield factors
+
+
+def make_read_only(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, number: int = errno.EROFS
+) -> None:
+    """Refuse all writing below `folder`, as a read-only mount does, also to root."""
+
+    def refuse(name: str, is_write: Callable[..., bool]) -> None:
+        original = getattr(os, name)
+
+        def guarded(path: Any, *args: Any, **kwargs: Any) -> Any:
+            below = isinstance(path, str | os.PathLike) and Path(path).is_relative_to(folder)
+            if below and is_write(*args, **kwargs):
+                raise OSError(number, os.strerror(number), str(path))
+            return original(path, *args, **kwargs)
+
+        monkeypatch.setattr(os, name, guarded)
+
+    def for_writing(flags: int = 0, *_: Any, **__: Any) -> bool:
+        return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+
+    refuse("open", for_writing)
+    for name in ("mkdir", "unlink", "rename", "replace", "truncate", "utime", "chmod"):
+        refuse(name, lambda *_, **__: True)
+    original_open = io.open
+
+    def guarded_open(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        below = isinstance(file, str | os.PathLike) and Path(file).is_relative_to(folder)
+        if below and set(mode) & set("wax+"):
+            raise OSError(number, os.strerror(number), str(file))
+        return original_open(file, mode, *args, **kwargs)
+
+    monkeypatch.setattr(io, "open", guarded_open)
+    monkeypatch.setattr("builtins.open", guarded_open)

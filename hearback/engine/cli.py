@@ -6,11 +6,14 @@ import errno
 import importlib
 import importlib.util
 import io
+import math
+import os
+import select
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import pandas as pd
 
@@ -23,6 +26,7 @@ DISK_CURES = {
     **dict.fromkeys((errno.EEXIST, errno.EISDIR), "move it away"),
     errno.ENOTDIR: "use a path below a folder",
 }
+SIGPIPE_STATUS = 128 + 13  # of a process that a closed pipe ends
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -78,32 +82,84 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
     Errors that the user can fix (a `HearbackError`, a full disk) are printed on standard error
     without a traceback, with status 2; any other exception is a bug and keeps its traceback. Ctrl-C
-    exits with 130, as shells expect. Characters that the terminal's encoding lacks are printed as
-    escapes, so that a text in a warning never ends a step.
+    exits with 130, and output that nothing reads any more (`| head`) with 141, as shells expect.
+    Characters that the terminal's encoding lacks are printed as escapes, so that a text in a
+    warning never ends a step.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     _silence_disk_errors_of_threads()
     try:
+        try:
+            status = _status_of(main)
+        except SystemExit:  # of argparse, which has printed the help or an error
+            _flush()
+            raise
+    except BrokenPipeError:
+        if not _drop_closed_outputs():  # another pipe, such as one to a worker
+            raise
+        status = SIGPIPE_STATUS
+    sys.exit(status)
+
+
+def _status_of(main: Callable[[], int | None]) -> int | None:
+    """Run a step; return its status, or that of the error that is printed."""
+    try:
         status = main()
+        _flush()
+        return status
     except HearbackError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        return 2
     except OSError as error:
         cure = _cure_of_disk(error)
-        if cure is None:
+        if cure is None:  # a closed pipe, too
             raise
         print(
             f"{error.filename or 'the disk'}: {error.strerror}; {cure} and run the same command "
             "again: earlier files and finished work are kept",
             file=sys.stderr,
         )
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(status)
+        return 130
+
+
+def _flush() -> None:
+    """Write what is buffered, so that a closed pipe is noticed here and not at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _drop_closed_outputs() -> bool:
+    """Discard what is still written to outputs that nothing reads; return whether there are any.
+
+    Python flushes standard output at exit, and would print the error of a closed pipe again.
+    """
+    closed = [stream for stream in (sys.stdout, sys.stderr) if _is_closed(stream)]
+    for stream in closed:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+    return bool(closed)
+
+
+def _is_closed(stream: TextIO | None) -> bool:
+    """Return whether a stream is a pipe whose other end is closed."""
+    try:
+        descriptor = stream.fileno() if stream is not None else -1
+    except (OSError, ValueError):  # not a file, as in tests
+        return False
+    if descriptor < 0:
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return stream is sys.stdout
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _cure_of_disk(error: BaseException | None) -> str | None:
@@ -139,17 +195,21 @@ def run_steps(program: str, steps: Mapping[str, str]) -> NoReturn:
     program = " ".join(_program) or program
     step = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if step in ("-h", "--help"):
-        print(f"usage: {program} STEP [flags]\n\nsteps (STEP --help lists their flags):")
-        width = max(map(len, steps))
-        for name, module in steps.items():
-            print(f"  {name:{width}}  {_summary(module)}")
-        sys.exit(0)
+        run(lambda: _print_steps(program, steps))
     if step not in steps:
         print(f"{program}: no step {step!r}; choose from {', '.join(steps)}", file=sys.stderr)
         sys.exit(2)
     _program[:] = [*program.split(), step]
     sys.argv = [" ".join(_program), *sys.argv[2:]]
     run(lambda: importlib.import_module(steps[step]).main())
+
+
+def _print_steps(program: str, steps: Mapping[str, str]) -> int:
+    print(f"usage: {program} STEP [flags]\n\nsteps (STEP --help lists their flags):")
+    width = max(map(len, steps))
+    for name, module in steps.items():
+        print(f"  {name:{width}}  {_summary(module)}")
+    return 0
 
 
 def _summary(module: str) -> str:
@@ -180,6 +240,21 @@ def int_of_at_least(minimum: int) -> Callable[[str], int]:
         if not text.strip().isdecimal() or int(text) < minimum:
             raise ValueError(f"not a whole number of at least {minimum}: {text!r}")
         return int(text)
+
+    return argument_type(parse)
+
+
+def number_of_at_least(minimum: float) -> Callable[[str], float]:
+    """Return an argparse type for finite numbers of at least `minimum`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not minimum <= value < math.inf:  # NaN fails, too
+            raise ValueError(f"not a number of at least {minimum:g}: {text!r}")
+        return value
 
     return argument_type(parse)
 

@@ -48,7 +48,11 @@ class DigestCache:
         """Write the digests computed or used so far, and cached ones of files that still exist."""
         existing = {path: entry for path, entry in self._cached.items() if Path(path).exists()}
         if (digests := {**existing, **self._current}) != self._cached:
-            write_json(self._path, digests)
+            try:
+                write_json(self._path, digests)
+            except OSError as error:  # without a cache, digests are computed again
+                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                    raise
 
 
 def _state(path: Path) -> list[int]:

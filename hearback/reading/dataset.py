@@ -8,12 +8,19 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.store_builder import build_store
-from hearback.engine.data.folds import FoldSplit, assign_folds
+from hearback.engine.data.folds import (
+    FoldSplit,
+    assign_folds,
+    find_lopsided_folds,
+    find_single_class,
+)
 from hearback.engine.data.problems import Problem, Report
 from hearback.reading import step_command
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
-from hearback.reading.tables import metadata_path, read_labelled
+from hearback.reading.tables import LABELS, labels_path, metadata_path, read_labelled
+
+GROUPINGS = ("speaker", "expected_text")  # columns by which rows can be grouped into folds
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,9 @@ def load_training_data(
     report = Report()
     path = metadata_path(data, "train")
     metadata, labels = read_labelled(data, report)
+    report.extend(find_single_class(labels, LABELS, str(labels_path(data)), limit))
+    if report.table_errors:
+        report.raise_if_errors()  # before anything is decoded
     recordings = build_store(metadata, data, path, store, "train", report=report)
     report.raise_if_errors(strict)
     references = References(tts_data)
@@ -79,16 +89,28 @@ def load_training_data(
         print(report)
     if limit is not None:
         metadata, labels = metadata.iloc[:limit].reset_index(drop=True), labels[:limit]
-    table = metadata.drop(columns="line").assign(score=labels).sort_values("filename")
+    table = (
+        metadata.drop(columns=["line", "written_text"]).assign(score=labels).sort_values("filename")
+    )
     digest = hashlib.sha256(table.to_csv(index=False).encode())
     digest.update(recordings.fingerprint().encode())
     digest.update(references.fingerprint(metadata["expected_text"]).encode())
-    return TrainingData(
+    training_data = TrainingData(
         metadata=metadata,
         source=PairSource(metadata, references, recordings, labels),
         labels=labels,
         folds=assign_folds(
-            metadata, labels, n_folds, group_by, default_group="speaker", stratify_by="task"
+            metadata,
+            labels,
+            n_folds,
+            group_by,
+            default_group="speaker",
+            stratify_by="task",
+            groupings=GROUPINGS,
         ),
         fingerprint=digest.hexdigest()[:16],
     )
+    lopsided = find_lopsided_folds(training_data, labels, LABELS, n_folds, str(labels_path(data)))
+    if lopsided:
+        print(Report(lopsided))
+    return training_data

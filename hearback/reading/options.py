@@ -8,7 +8,7 @@ from typing import Any
 from hearback.engine.io import sha256_of
 from hearback.engine.training.options import FoldOptions, declare_common
 from hearback.reading import hard_negatives
-from hearback.reading.dataset import TrainingData, load_training_data
+from hearback.reading.dataset import GROUPINGS, TrainingData, load_training_data
 from hearback.reading.recipe import PRESETS, Recipe
 
 
@@ -24,7 +24,7 @@ class TrainingOptions(FoldOptions):
     @classmethod
     def declare(cls, parser: argparse.ArgumentParser) -> None:
         """Add the flags of these options to a parser."""
-        declare_common(parser, group_by=("speaker", "expected_text"))
+        declare_common(parser, group_by=GROUPINGS)
         add = parser.add_argument
         add("--tts_data", type=Path, default=Path("tts_data"), help="reference speech")
         add(

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import soxr
-from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -25,6 +24,7 @@ from hearback.engine.audio.wav import write_wav
 from hearback.engine.devices import count_processors
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import write_json
+from hearback.engine.locks import write_lock
 from hearback.reading.references import (
     INDEX,
     VOICE,
@@ -82,9 +82,11 @@ def render_missing(
     lists the recordings on disk.
     """
     texts_by_id = _by_id(texts)
-    folder.mkdir(parents=True, exist_ok=True)
+    if _has_all(texts_by_id, voice, folder):  # nothing to write, perhaps on a read-only disk
+        return 0
+    cure = "some texts have no complete reference there: choose a writable folder with --tts_data"
     # A second process that renders into the same folder waits here.
-    with FileLock(folder / ".lock"):
+    with write_lock(folder / ".lock", cure):
         _write_or_check_voice(folder, voice)
         for unfinished in folder.glob(".*.wav"):  # left by a killed run
             unfinished.unlink()
@@ -114,6 +116,23 @@ def render_missing(
     if failures := {text: reason for text in missing if (reason := reasons[text]) is not None}:
         raise UnrenderedTextsError(failures, len(missing) - len(failures))
     return len(missing)
+
+
+def _has_all(texts_by_id: Mapping[str, str], voice: Voice, folder: Path) -> bool:
+    """Return whether a folder has the references of all texts, and nothing is left to write.
+
+    Raises VoiceMismatchError if they are in another voice.
+    """
+    if not (folder / VOICE).is_file() or not (folder / INDEX).is_file():
+        return False
+    _write_or_check_voice(folder, voice)
+    index, texts = read_index(folder), list(texts_by_id.values())
+    # The requested texts come first in an index, and a killed run leaves unfinished recordings.
+    return (
+        list(index)[: len(texts)] == texts
+        and all(is_complete(text, index) for text in index)
+        and not any(folder.glob(".*.wav"))
+    )
 
 
 def _n_processes(missing: Mapping[str, Path], jobs: int | None) -> int:

@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hearback.engine.data.folds import FoldSplit, assign_folds
+from hearback.engine.data.folds import (
+    FoldSplit,
+    assign_folds,
+    find_lopsided_folds,
+    find_single_class,
+)
 from hearback.engine.data.problems import Report
 from hearback.songs.separation.methods import Separation, open_separation
 from hearback.songs.store import FeatureStore, build_features, build_sounds
-from hearback.songs.tables import read_snippets
+from hearback.songs.tables import LABELS, labels_path, read_snippets
 
 TRAIN = "train"  # name of the stores
+GROUPINGS = ("singer",)  # columns by which rows can be grouped into folds
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,10 @@ def load_song_data(
     """
     report = Report()
     snippets = read_snippets(data, report)
+    labels = snippets["label"].to_numpy()
+    report.extend(find_single_class(labels, LABELS, str(labels_path(data)), limit))
+    if report.table_errors:
+        report.raise_if_errors()  # before anything is decoded
     with closing(open_separation("none")) as no_separation:
         sounds = build_sounds(snippets, data, store, TRAIN, separation=no_separation, report=report)
     report.raise_if_errors(strict)
@@ -135,8 +145,9 @@ def load_song_data(
         snippets["label"].to_numpy(),
         n_folds,
         group_by,
+        groupings=GROUPINGS,
     )
-    return SongData(
+    song_data = SongData(
         snippets=snippets,
         stored=stored,
         folds=folds,
@@ -147,6 +158,12 @@ def load_song_data(
         store=store,
         is_grouped=group_by != "none",
     )
+    lopsided = find_lopsided_folds(
+        song_data, song_data.labels, LABELS, n_folds, str(labels_path(data))
+    )
+    if lopsided:
+        print(Report(lopsided))
+    return song_data
 
 
 def _open(name: str, separations: Mapping[str, Mapping[str, Any]]) -> Separation:

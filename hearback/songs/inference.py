@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from hearback.engine.data.problems import Report
+from hearback.engine.data.problems import Problem, Report
 from hearback.engine.data.tables import write_problems, write_table
 from hearback.engine.devices import choose_device, compute_dtype, mixed_precision
+from hearback.engine.ensemble.prior import prior_on_failure
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import check_writable
 from hearback.engine.training.fold_files import (
@@ -24,13 +25,13 @@ from hearback.engine.training.fold_files import (
     check_version,
     read_fold_metadata,
 )
-from hearback.songs.ensemble import SongEnsemble
+from hearback.songs.ensemble import COMMAND, SongEnsemble
 from hearback.songs.evaluation import PROBABILITIES, ClassOutOfFold
 from hearback.songs.models.classifiers import SongModel, build
 from hearback.songs.recipe import SongRecipe
 from hearback.songs.separation.methods import open_separation
 from hearback.songs.store import FeatureStore, build_features
-from hearback.songs.tables import CLASSES, N_CLASSES, list_snippets
+from hearback.songs.tables import CLASSES, N_CLASSES, list_folder, list_snippets
 
 BATCH_SIZE = 32
 STORE = "infer"  # name of the stores; scoring another folder overwrites them
@@ -127,17 +128,55 @@ def write_submission(options: InferenceOptions) -> None:
     classes.
 
     Raises HearbackError for problems of all snippets: an empty folder, a missing configuration or
-    weights, or another separation.
+    weights, or another separation. If the models cannot score, and no submission is there, one of
+    the class shares is written first. So does a configuration without a model that has a weight.
     """
     config = SongEnsemble.load(options.config)
     check_writable(options.submission)
-    folds = read_folds(config, options.assets)
     device = choose_device(options.device)
     dtype = compute_dtype(device, options.precision)
     report = Report()
     snippets = list_snippets(options.data)
+    if skipped := list_folder(options.data).describe_skipped():
+        print(skipped)
     filenames = snippets["filename"].tolist()
+    probabilities = np.tile(np.array(config.class_shares), (len(filenames), 1))
+    is_scored = np.zeros(len(filenames), bool)
+    with prior_on_failure(
+        options.submission, lambda: write_classes(filenames, probabilities, options.submission)
+    ):
+        if config.models_to_run:
+            scored, is_scored = _score(
+                options, config, snippets, report, device=device, dtype=dtype
+            )
+        else:
+            scored = probabilities[is_scored]
+            report.add(_no_models(options.config))
+        probabilities[is_scored] = scored
+        write_classes(filenames, probabilities, options.submission)
+    print(f"{len(filenames)} snippets, {np.count_nonzero(~is_scored)} of them at the class shares")
+    write_problems(report, options.submission)
 
+
+def _no_models(config: Path) -> Problem:
+    print(f"NO MODEL of {config} has a weight: every snippet has the class shares")
+    what = "no model has a weight, so nothing was scored: every snippet has the class shares"
+    cure = f"train models that beat the class shares, then {COMMAND}"
+    return Problem(str(config), None, what, cure)
+
+
+def _score(
+    options: InferenceOptions,
+    config: SongEnsemble,
+    snippets: pd.DataFrame,
+    report: Report,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ensemble's (scored, classes) probabilities, and the mask of scored snippets."""
+    folds = read_folds(config, options.assets)
+    filenames = snippets["filename"].tolist()
     predictions = np.zeros((len(config.models_to_run), len(filenames), N_CLASSES))
     is_scored = np.zeros(len(filenames), bool)
     with tqdm(total=len(folds), desc="inference", unit="fold") as progress:
@@ -149,12 +188,7 @@ def write_submission(options: InferenceOptions) -> None:
                 scores = predict(load_model(fold), store, names, device=device, dtype=dtype)
                 predictions[fold.model, is_scored] += scores / n_folds
                 progress.update()
-    probabilities = np.tile(np.array(config.class_shares), (len(filenames), 1))
-    if is_scored.any():
-        probabilities[is_scored] = config.predict(predictions[:, is_scored])
-    write_classes(filenames, probabilities, options.submission)
-    print(f"{len(filenames)} snippets, {np.count_nonzero(~is_scored)} of them at the class shares")
-    write_problems(report, options.submission)
+    return config.predict(predictions[:, is_scored]), is_scored
 
 
 def build_feature_stores(

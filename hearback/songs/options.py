@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from hearback.engine.training.options import FoldOptions, declare_common
 from hearback.songs import SUBFOLDER
-from hearback.songs.dataset import SongData, load_song_data
+from hearback.songs.dataset import GROUPINGS, SongData, load_song_data
 from hearback.songs.recipe import SeparationName, SongRecipe
 from hearback.songs.separation import methods
 
@@ -26,7 +26,7 @@ class SongOptions(FoldOptions):
     @classmethod
     def declare(cls, parser: argparse.ArgumentParser) -> None:
         """Add the flags of these options to a parser."""
-        declare_common(parser, subfolder=SUBFOLDER, group_by=("singer",))
+        declare_common(parser, subfolder=SUBFOLDER, group_by=GROUPINGS)
         add = parser.add_argument
         add(
             "--backbones",

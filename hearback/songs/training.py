@@ -16,7 +16,7 @@ from hearback.engine.training.fold_files import FoldMetadata
 from hearback.engine.training.task import Evaluation, FoldRun, Task
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.backbone import learning_rate_groups
-from hearback.engine.whisper.weights import read_config, read_tensors
+from hearback.engine.whisper.weights import load_backbone, read_config
 from hearback.songs.augment import Mixer
 from hearback.songs.dataset import SongData
 from hearback.songs.evaluation import PROBABILITIES, class_log_loss
@@ -84,7 +84,7 @@ class SongTask(Task):
             return build(recipe)
         backbone = pretrained.resolve(recipe.backbone, self.run.options.backbones)
         model = build(recipe, read_config(backbone))
-        model.load_pretrained({part: read_tensors(backbone, part) for part in model.parts})
+        load_backbone(model, backbone)
         return model
 
     def build_optimizer(self, model: SongModel) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 """The step infer in every competition: every recording gets a line of the submission."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,8 +152,68 @@ def test_an_unreadable_recording_gets_the_prior_and_is_listed(
     assert broken not in set(kept["filename"])
 
 
-def test_a_missing_fold_is_an_error_with_the_command_that_trains_it(inference: Inference) -> None:
+def test_a_missing_fold_is_an_error_with_the_command_that_trains_it(
+    inference: Inference, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = inference.models[0]
     with pytest.raises(HearbackError, match=rf"{first.name}_7\.json.*{inference.train_command}"):
         inference.run([ModelConfig(first.name, (0, 7), 1.0)])
-    assert not inference.options.submission.exists()
+    # The submission is there all the same.
+    check_is_prior(inference)
+    assert "SCORING FAILED: all rows of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [HearbackError("damaged"), RuntimeError("out of memory")])
+def test_any_failure_of_the_models_leaves_a_submission_of_priors(
+    inference: Inference, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    for module in (reading_submission, songs_inference):
+        monkeypatch.setattr(module, "read_folds", fail)
+    with pytest.raises(type(error), match=str(error)):
+        inference.run()
+    check_is_prior(inference)
+
+
+def test_a_failure_keeps_the_submission_of_an_earlier_run(
+    inference: Inference, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inference.run()
+    before = inference.options.submission.read_bytes()
+    with pytest.raises(HearbackError, match="_7"):
+        inference.run([ModelConfig(inference.models[0].name, (7,), 1.0)])
+    assert inference.options.submission.read_bytes() == before
+    assert "is left as it was" in capsys.readouterr().err
+
+
+def test_a_configuration_without_a_model_gives_priors_and_says_so(
+    inference: Inference, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = inference.options.config
+    inference.run()
+    values = json.loads(config.read_text())
+    for model in values["models"]:
+        model["weight"] = 0.0
+    config.write_text(json.dumps({**values, "combine": "logits"}))
+    inference.write_submission(inference.options)
+    check_is_prior(inference)
+    assert f"NO MODEL of {config} has a weight" in capsys.readouterr().out
+    listed = pd.read_csv(inference.problems())
+    assert listed["what"].str.contains("no model has a weight, so nothing was scored").any()
+
+
+def test_without_any_recording_all_rows_have_the_prior(inference: Inference) -> None:
+    for name in inference.scorable:
+        (inference.options.data / name).write_bytes(b"broken")
+    inference.run()
+    check_is_prior(inference)
+
+
+def check_is_prior(inference: Inference) -> None:
+    """Check that every row has base rates, that of the first recording being `prior`."""
+    submission = pd.read_csv(inference.options.submission)
+    assert submission["filename"].tolist() == inference.filenames
+    found = inference.probabilities().loc[inference.scorable[0]].tolist()
+    assert found == pytest.approx(inference.prior)

@@ -1,6 +1,7 @@
 """The submission.zip of every competition: only what is needed, checked before it is written."""
 
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -70,7 +71,7 @@ def reading(make_corpus: Callable[..., Path], tokenizer: Path) -> Packing:
             "submission/pack",
             "steps/train",
         ),
-        others=("infer_flags.json", "tts_data"),
+        others=("infer_flags.json", "tts_data", "packages"),
         train_command="python train_modeltok.py --fold 0",
     )
 
@@ -101,7 +102,7 @@ def packing(request: pytest.FixtureRequest) -> Packing:
 
 
 def test_only_the_code_that_infer_needs_is_packed(packing: Packing) -> None:
-    code = {name for name in packing.packed() if name.endswith(".py")} - {"main.py"}
+    code = {name for name in packing.packed() if re.fullmatch(r"hearback/.*\.py", name)}
     # No module of another competition.
     assert {name.split("/")[1] for name in code} == {"__init__.py", "engine", packing.name}
     room = f"hearback/{packing.name}"

@@ -32,7 +32,9 @@ def test_durations_are_parsed(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", " ", "h", "2 hours", "-1h", "1h-3m", "30m1h", "nan", "1e3"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "h", "2 hours", "-1h", "1h-3m", "30m1h", "nan", "1e3", "0s", "0h0m"]
+)
 def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="2h, 1h30m"):
         parse_duration(text)

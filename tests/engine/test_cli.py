@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from hearback.engine import cli
 from hearback.engine.cli import parser, run
 from hearback.engine.data.problems import BadInputError, Problem, Report
 from hearback.engine.errors import HearbackError
+from hearback.engine.project import ROOT
+from tests.helpers import environment_of_scripts
 
 
 @pytest.mark.parametrize(
@@ -166,6 +169,59 @@ def test_a_broken_pipe_is_not_a_disk_error() -> None:
 
     with pytest.raises(BrokenPipeError):
         run(main)
+
+
+PRINTING = """
+from hearback.engine import cli
+def main():
+    print("a line\\n" * {n_lines})
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        # One line is written at exit, the others before.
+        pytest.param(("-c", PRINTING.format(n_lines=1)), id="one line"),
+        pytest.param(("-c", PRINTING.format(n_lines=100_000)), id="more than a pipe holds"),
+        pytest.param(("-m", "hearback", "--help"), id="steps"),
+        pytest.param(("-m", "hearback", "songs"), id="steps of a step"),
+        pytest.param(("-m", "hearback", "check_models", "--help"), id="help of a step"),
+        pytest.param((str(ROOT / "check_models.py"), "--help"), id="help of a script"),
+    ],
+)
+def test_output_that_nothing_reads_ends_quietly(arguments: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command, environment = [sys.executable, *arguments], environment_of_scripts()
+    try:
+        done = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, env=environment, check=False
+        )
+    finally:
+        os.close(writing)
+    assert done.stderr == b""
+    # argparse ignores errors of a help that is longer than the buffer.
+    assert done.returncode in ({0, 141} if "--help" in arguments[2:] + arguments[1:2] else {141})
+
+
+@pytest.mark.parametrize(
+    ("value", "is_accepted"),
+    [("0", True), ("0.5", True), ("-1", False), ("nan", False), ("inf", False), ("x", False)],
+)
+def test_numbers_below_the_least_are_refused_in_words(
+    value: str, is_accepted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = parser(None)
+    steps.add_argument("--minutes", type=cli.number_of_at_least(0))
+    if is_accepted:
+        assert steps.parse_args([f"--minutes={value}"]).minutes == float(value)
+        return
+    with pytest.raises(SystemExit) as stopped:
+        steps.parse_args([f"--minutes={value}"])
+    assert stopped.value.code == 2
+    assert f"--minutes: not a number of at least 0: {value!r}" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder as TheirDecoder
 
+from hearback.engine.errors import HearbackError
 from hearback.engine.project import ROOT
 from hearback.engine.whisper.decoder import DecoderConfig, WhisperDecoder
 from hearback.engine.whisper.weights import read_config, read_tensors
@@ -117,3 +118,8 @@ def test_only_embeddings_have_no_gradient() -> None:
 def test_a_config_is_unchanged_by_its_dict() -> None:
     config = {**TINY_DECODER.as_dict(), "encoder_layers": 9, "model_type": "whisper"}
     assert DecoderConfig.from_config(config) == TINY_DECODER
+
+
+def test_a_configuration_without_a_decoder_is_an_error() -> None:
+    with pytest.raises(HearbackError, match=r"has no decoder_layers: this model needs a whole"):
+        DecoderConfig.from_config({"d_model": 2})

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hearback.engine import devices, malloc
+from hearback.engine.errors import HearbackError
 from hearback.engine.launch.processes import ROOT
 
 PLAIN = {name: value for name, value in os.environ.items() if not malloc.configures_malloc(name)}
@@ -108,3 +109,50 @@ def test_other_systems_are_unchanged(
     assert not malloc.keep_freed_memory()
     assert not getattr(library, "calls", [])
     assert devices.choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mps", "this machine has no mps: use cpu"),
+        ("gpu", "this machine has no GPU that torch can use: use cpu"),
+        ("cuda", "this machine has no GPU that torch can use: use cpu"),
+        ("cuda:7", "this machine has no GPU that torch can use: use cpu"),
+        ("meta", "it computes nothing; there is no such device: use cpu"),
+        ("foo", "there is no such device: use cpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_an_error_with_its_cure(
+    monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    def missing(*_: object, device: torch.device) -> torch.Tensor:
+        raise RuntimeError("a page\nof internals")
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if name != "meta":
+        monkeypatch.setattr(torch, "empty", missing)
+    with pytest.raises(HearbackError) as refusal:
+        devices.choose_device(name)
+    assert str(refusal.value) == f"--device {name}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu", "a GPU's name is cuda, or cuda:1 for the second: use cuda"),
+        ("cuda:7", r"this machine has 2 GPU\(s\), cuda:0 to cuda:1: use one of them, or cpu"),
+        ("mps", "this machine has no mps: use cuda or cpu"),
+    ],
+)
+def test_a_machine_with_gpus_names_them(
+    monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    def missing(*_: object, device: torch.device) -> torch.Tensor:
+        raise RuntimeError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", missing)
+    with pytest.raises(HearbackError, match=message):
+        devices.choose_device(name)

@@ -82,7 +82,15 @@ def test_the_split_depends_on_the_filenames_and_not_on_their_order(group_by: str
             "expected_text",
             "2 expected_texts cannot make 3 folds",
         ),
-        (make_table(n_rows=4), 5, "none", "4 rows cannot make 5 folds"),
+        (make_table(n_rows=4), 5, "none", "4 rows cannot make 5 folds.*--n_folds"),
+        (make_table(n_rows=1), 2, "none", "1 row cannot make 2 folds: .*add some"),
+        (make_table(n_speakers=1), 2, None, "1 speaker cannot make 2 folds: --group_by none"),
+        (
+            make_table(n_speakers=2),
+            6,
+            None,
+            "2 speakers cannot make 6 folds: choose 2 with --n_folds or --group_by none",
+        ),
         (
             make_table().drop(columns="speaker"),
             6,
@@ -90,7 +98,13 @@ def test_the_split_depends_on_the_filenames_and_not_on_their_order(group_by: str
             "folds by speaker: the metadata has no such column",
         ),
         # Three rows per label, fewer than folds.
-        (make_table(n_rows=6, n_speakers=6), 6, None, "6 rows are too few .* 6 folds.*--n_folds"),
+        (
+            make_table(n_rows=6, n_speakers=6),
+            6,
+            None,
+            "6 rows .* too few .* 6 folds.*3 with --n_folds",
+        ),
+        (make_table(n_rows=2, n_speakers=2), 2, None, "2 rows are too few .* 2 folds: add rows"),
     ],
 )
 def test_impossible_splits_are_errors(

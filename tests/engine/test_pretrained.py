@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
 from hearback.engine.whisper import ctranslate2, pretrained
-from hearback.engine.whisper.weights import read_config, read_tensors
+from hearback.engine.whisper.backbone import Part
+from hearback.engine.whisper.weights import load_backbone, read_config, read_tensors
 from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel, Wheel
 
 ENCODER = {
@@ -27,11 +28,25 @@ ENCODER = {
     "layers.0.fc1.bias": torch.tensor([0.5, -1.0]),
 }
 
+CONFIG = {
+    "model_type": "whisper",
+    "d_model": 2,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 1,
+    "encoder_ffn_dim": 2,
+    "num_mel_bins": 2,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 1,
+    "decoder_ffn_dim": 2,
+    "vocab_size": 9,
+    "max_target_positions": 4,
+}
+
 
 def write_whisper(folder: Path, prefix: str = "model.encoder.") -> Path:
     """Write a directory in Transformers' layout with ENCODER's tensors and one more."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": "whisper", "d_model": 2}))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     tensors = {f"{prefix}{name}": values.half() for name, values in ENCODER.items()}
     decoder = f"{prefix.replace('encoder', 'decoder')}layer_norm.weight"
     save_file(tensors | {decoder: torch.ones(2)}, folder / "model.safetensors")
@@ -303,7 +318,7 @@ def two_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedMode
 def test_download_joins_the_wheels_without_a_hub(tmp_path: Path) -> None:
     lines: list[str] = []
     folder = pretrained.download_model("whisper-split", tmp_path / "assets", lines.append)
-    assert read_config(folder)["d_model"] == "onetwo"
+    assert json.loads((folder / "config.json").read_text())["d_model"] == "onetwo"
     assert "the hub did not provide openai/whisper-split" in lines[0]
     origin = json.loads((folder / "origin.json").read_text())
     assert origin["from"] == "split-one 1.0, split-two 1.0"
@@ -436,3 +451,141 @@ def test_the_converted_model_transcribes_clean_english(
     transcribe: Transcribe, sentence: str
 ) -> None:
     assert transcribe(sentence) == sentence
+
+
+def write_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    """Write a Whisper's directory with these tensors."""
+    write_whisper(folder)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "module.model.encoder.",
+        "_orig_mod.model.encoder.",
+        "base_model.model.model.encoder.",
+        "whisper.encoder.",
+        "",
+    ],
+)
+def test_prefixes_of_wrappers_are_read(tmp_path: Path, prefix: str) -> None:
+    folder = write_tensors(tmp_path / "a", {f"{prefix}{name}": v for name, v in ENCODER.items()})
+    tensors = read_tensors(folder, "encoder")
+    assert tensors.keys() == ENCODER.keys()
+    assert all(torch.equal(values, ENCODER[name]) for name, values in tensors.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_half_and_double_precision_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    stored = {f"model.encoder.{name}": values.to(dtype) for name, values in ENCODER.items()}
+    tensors = read_tensors(write_tensors(tmp_path / "a", stored), "encoder")
+    assert all(torch.equal(values, ENCODER[name]) for name, values in tensors.items())
+    assert {values.dtype for values in tensors.values()} == {torch.float32}
+
+
+ONE = torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "part", "message"),
+    [
+        (
+            {"base_model.model.model.encoder.layers.0.self_attn.q_proj.lora_A.weight": ONE},
+            "encoder",
+            r"adapter that is not merged \(.*lora_A\.weight\)\. Merge it first: .*merge_and_unload",
+        ),
+        ({"encoder.conv1.weight": ONE}, "decoder", "no tensors of a decoder: it holds an encoder"),
+        ({"net.encoder.conv1.weight": ONE}, "encoder", "theirs start with 'net.' .*net.encoder"),
+        (
+            {f"head.{number}": ONE.clone() for number in range(5)},
+            "encoder",
+            r"no tensors of an encoder: it holds head\.0, head\.1, head\.2, … \(5 in all\)",
+        ),
+        (
+            {"encoder.conv1.weight": torch.tensor([1.0, float("nan")])},
+            "encoder",
+            r"model\.safetensors: encoder\.conv1\.weight holds NaN or infinity in 1 of 2 values",
+        ),
+        ({"encoder.conv1.weight": ONE * float("inf")}, "encoder", "NaN or infinity in 2 of 2"),
+        ({"encoder.conv1.weight": ONE.to(torch.int8)}, "encoder", "stored as I8: quantized"),
+        ({"encoder.a": ONE, "model.encoder.a": ONE.clone()}, "encoder", "two tensors are the enc"),
+        ({"encoder.embed_positions.weight": torch.ones(500, 2)}, "encoder", "500 pos.* need 800"),
+    ],
+)
+def test_unusable_weights_are_named_with_their_cure(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], part: Part, message: str
+) -> None:
+    folder = write_tensors(tmp_path / "a", tensors)
+    with pytest.raises(HearbackError, match=message) as refusal:
+        read_tensors(folder, part)
+    assert str(folder) in str(refusal.value)
+
+
+def test_large_finite_weights_are_read(tmp_path: Path) -> None:
+    folder = write_tensors(tmp_path / "a", {"encoder.conv1.weight": ONE * 3e38})
+    assert torch.equal(read_tensors(folder, "encoder")["conv1.weight"], ONE * 3e38)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_source_positions": 500}, r"max_source_positions is 500, .* 16 s need 800"),
+        ({"d_model": "2"}, "d_model is '2', not a whole number"),
+        ({"d_model": [2]}, "d_model is .*not a whole number"),
+        ({"vocab_size": True}, "vocab_size is 'True', not a whole number"),
+        ({"encoder_layers": 0}, "encoder_layers is '0', not a whole number"),
+        ({"encoder_layers": None}, "encoder_layers is missing"),
+        ({"encoder_attention_heads": 3}, "d_model of 2 is no multiple of its 3 encoder_att"),
+    ],
+)
+def test_unusable_sizes_name_the_file_and_the_value(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    folder = write_whisper(tmp_path / "a")
+    (folder / "config.json").write_text(json.dumps(CONFIG | change))
+    with pytest.raises(HearbackError, match=rf"config\.json: its {message}"):
+        read_config(folder)
+
+
+def test_weights_that_do_not_fit_the_configuration_are_an_error(tmp_path: Path) -> None:
+    class Model:
+        parts: tuple[Part, ...] = ("encoder",)
+
+        def load_pretrained(self, tensors: object) -> None:
+            torch.nn.Linear(2, 2).load_state_dict({"weight": torch.ones(3, 3)})
+
+    with pytest.raises(HearbackError, match=r"do not fit its config\.json \(.*size mismatch"):
+        load_backbone(Model(), write_whisper(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["adapter_model.safetensors", "adapter_config.json"], "PEFT adapter only.*merge_and_un"),
+        (["tiny.pt"], "tiny.pt is a checkpoint of openai-whisper.*openai/whisper-tiny"),
+        (["snapshots/abc/config.json"], "hub's cache: use .*snapshots/abc"),
+        (["config.json", "model.fp16.safetensors"], "but model.fp16.safetensors: rename it"),
+        (["model.bin"], "faster-whisper directory. Convert it first"),
+        (["config.json", "pytorch_model.bin"], "pickle only.*save_pretrained"),
+    ],
+)
+def test_other_layouts_are_named_with_their_cure(
+    tmp_path: Path, files: list[str], message: str
+) -> None:
+    for name in files:
+        path = tmp_path / "mine" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    with pytest.raises(HearbackError, match=message):
+        pretrained.resolve(str(tmp_path / "mine"), tmp_path / "assets")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("tiny.pt", "openai/whisper-tiny"), ("a.bin", "is a file")]
+)
+def test_a_file_is_no_backbone(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(HearbackError, match=message):
+        pretrained.resolve(str(tmp_path / name), tmp_path / "assets")

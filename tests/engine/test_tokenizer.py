@@ -1,6 +1,9 @@
 """Tokenizing expected texts for the decoder."""
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,3 +161,36 @@ def test_special_tokens_spelled_in_a_text_are_plain_text(
         text_tokenizer.end,
     }
     assert set(tokenized.word_ids) == set(range(len(text.split()) + 1))
+
+
+def test_a_missing_tokenizer_can_be_made_from_the_slow_one_s_files(
+    tmp_path: Path, tokenizer: Path
+) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    model = json.loads(tokenizer.read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    new = [token for token in SPECIAL_TOKENS if token not in model["vocab"]]
+    added = {token: len(model["vocab"]) + number for number, token in enumerate(new)}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    with pytest.raises(HearbackError) as refusal:
+        TextTokenizer(folder / "tokenizer.json")
+    command = shlex.split(str(refusal.value).partition("merges.txt there: ")[2])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    assert TextTokenizer(folder / "tokenizer.json").prompt
+
+
+@pytest.mark.parametrize(
+    ("config", "cure"),
+    [
+        ('{"vocab_size": 51866}', "https://huggingface.co/openai/whisper-large-v3,"),
+        ("[]", "which the backbone was fine-tuned from"),
+    ],
+)
+def test_a_missing_tokenizer_is_named_by_its_vocabulary(
+    tmp_path: Path, config: str, cure: str
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(HearbackError, match=cure):
+        TextTokenizer(tmp_path / "tokenizer.json")

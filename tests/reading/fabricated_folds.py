@@ -24,7 +24,7 @@ def make_metadata() -> pd.DataFrame:
         {
             "filename": [f"{number:03}.wav" for number in numbers],
             "task": [TASKS[number // 3 % 4] for number in numbers],
-            "expected_text": [f"text {number // 3 % 12}" for number in numbers],
+            "expected_text": [f"text {'abcdefghijkl'[number // 3 % 12]}" for number in numbers],
             "grade": [GRADES[number // 24] for number in numbers],
             "speaker": [f"s{number % 24}" for number in numbers],
             "score": (numbers * 7 % 5 < 3).astype(float),

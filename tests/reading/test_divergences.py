@@ -1,6 +1,7 @@
 """Where the learner diverges from the reference: the table, and what infer.py writes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.problems import Report
+from hearback.engine.data.tables import PROBLEMS
 from hearback.engine.ensemble.config import ModelConfig
-from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles, save_fold
 from hearback.engine.whisper.weights import read_tensors
 from hearback.reading.augment import Augmentation
@@ -26,6 +27,8 @@ from hearback.reading.recipe import Recipe
 from hearback.reading.references import References
 from hearback.reading.tables import read_metadata
 from tests.conftest import CONFIG, inference_options, spoken
+from tests.reading.random_models import write_fold
+from train_model2ds import RECIPE as MEAN
 
 RECIPE = Recipe(
     name="modelali",
@@ -130,11 +133,21 @@ def test_infer_writes_every_word_in_the_submissions_order(options: InferenceOpti
     assert (table.groupby("filename")["diverges"].sum() == 1).all()
 
 
-def test_an_ensemble_without_an_aligned_model_is_refused_before_anything_starts(
-    options: InferenceOptions,
+def test_without_an_aligned_model_all_but_the_divergences_is_written(
+    options: InferenceOptions, tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = FoldFiles(options.assets, "modelali", 0)
-    files.metadata.write_text(files.metadata.read_text().replace('"aligned"', '"joined"'))
-    with pytest.raises(HearbackError, match="divergences needs: python train"):
-        write_submission(options)
-    assert not options.submission.exists()
+    config = EnsembleConfig.load(options.config)
+    write_fold(options.assets, MEAN, 0, config.voice, tokenizer)
+    # A model without a weight that is not there, as in a submission's zip.
+    models = (ModelConfig(MEAN.name, (0,), 1.0), ModelConfig("modelali2", (0,), 0.0))
+    replace(config, models=models).save(options.config)
+    assert options.divergences is not None
+    options.divergences.write_text("of an earlier run")
+    write_submission(options)
+    assert len(pd.read_csv(options.submission)) == 6
+    assert not options.divergences.exists()
+    printed = capsys.readouterr().out
+    assert f"{options.divergences} is NOT WRITTEN: the ensemble has no aligned model" in printed
+    listed = pd.read_csv(options.submission.with_name(PROBLEMS))
+    assert listed["severity"].tolist() == ["warning"]
+    assert "train.py --models modelali" in listed["cure"][0]

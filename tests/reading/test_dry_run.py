@@ -6,9 +6,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from hearback.engine.audio.wav import write_wav
 from hearback.engine.errors import HearbackError
 from hearback.engine.project import ROOT
 from hearback.engine.submission import sandbox
@@ -22,6 +24,7 @@ from hearback.engine.submission.sandbox import (
 from hearback.reading.submission import dry_run
 from hearback.reading.submission.dry_run import ReadingDryRun, compare
 from hearback.reading.submission.pack import PackingOptions, pack
+from tests.helpers import tone
 from tests.reading.inference_data import write_submission_data
 
 
@@ -144,7 +147,7 @@ def test_the_sandbox_has_unknown_texts_and_a_damaged_recording(
 ) -> None:
     folder = make_corpus(n_test=12)
     index = (folder / "tts_data" / "data_paths.csv").read_bytes()
-    entries = {"tts_data/data_paths.csv": index, "packages/speech.py": b""}
+    entries = {"tts_data/data_paths.csv": index, "packages/hibari/__init__.py": b""}
     write_zip(entries, tmp_path / "a.zip")
     set_up = ReadingDryRun(tmp_path / "a.zip", folder / "data", 6).set_up(tmp_path / "sandbox")
     metadata = pd.read_csv(set_up.data / "test_metadata.csv")
@@ -169,6 +172,10 @@ def test_a_toy_submission_passes_a_dry_run(
 ) -> None:
     pack(options)
     data = make_corpus(n_train=6, n_test=8) / "data"
+    # One is converted, and one is not scored: its speech is after the window.
+    write_wav(data / "test002.wav", tone(sample_rate=8_000), 8_000)
+    late = np.concatenate([1e-3 * tone(seconds=17.0), tone(seconds=2.0)])
+    write_wav(data / "test003.wav", late, 16_000)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     python = Path(sys.executable)
     rows, seconds = run_dry_run(ReadingDryRun(options.submission, data, 8), python, namespace=False)

@@ -14,10 +14,17 @@ from hearback.reading.tables import LONGEST_TEXT, read_labels, read_metadata, re
 from tests.soak.fuzz import try_family
 from tests.soak.fuzz.audio_files import encoded
 from tests.soak.fuzz.csv_tables import HEADER, try_table
-from tests.soak.fuzz.filenames import CONTENTS, put_link_inside, put_recording, try_name
+from tests.soak.fuzz.filenames import (
+    CONTENTS,
+    put_link_inside,
+    put_other_unicode_form,
+    put_recording,
+    try_name,
+)
 from tests.soak.fuzz.outcomes import REFUSED, Family, check_report
 from tests.soak.fuzz.recordings import store_one, try_audio
 from tests.soak.fuzz.texts import try_text
+from tests.soak.fuzz.world import try_world_recording, try_world_table, try_world_text
 
 # The same examples in every run, none stored: each fault found gets a test of its own.
 SAME = settings(
@@ -29,7 +36,10 @@ SAME = settings(
 SEEDS = st.integers(0, 2**32)
 
 
-@pytest.mark.parametrize("family", [try_audio, try_name, try_table])
+@pytest.mark.parametrize(
+    "family",
+    [try_audio, try_name, try_table, try_world_recording, try_world_table, try_world_text],
+)
 @settings(SAME, max_examples=40)
 @given(seed=SEEDS)
 def test_every_input_is_read_or_refused_with_a_clear_error(
@@ -71,7 +81,7 @@ def test_texts_are_read_exactly(tmp_path: Path, texts: list[str]) -> None:
         writer.writerow(HEADER)
         writer.writerows([f"{n}.wav", "deletion", text, "1"] for n, text in enumerate(texts))
     metadata = read_metadata(path, Report())
-    assert metadata["expected_text"].tolist() == [text.strip() for text in texts]
+    assert metadata["written_text"].tolist() == [text.strip() for text in texts]
     assert all(len(text.encode()) <= LONGEST_TEXT for text in texts)
 
 
@@ -83,5 +93,5 @@ def test_only_recordings_inside_the_data_folder_are_read(
         (tmp_path / folder).mkdir()
     (tmp_path / "outside" / "secret.wav").write_bytes(encoded(0, 0))
     put(tmp_path / "data" / "clüp.wav", tmp_path / "outside")
-    inside = put in (put_recording, put_link_inside)
+    inside = put in (put_recording, put_link_inside, put_other_unicode_form)
     assert (store_one(tmp_path, "clüp.wav") != REFUSED) == inside

@@ -119,6 +119,37 @@ def test_a_row_of_the_format_that_the_metadata_lacks_is_not_lost(options: Infere
     assert "stranger.wav" in set(problems(options)["filename"])
 
 
+def test_a_format_with_other_spellings_is_scored_and_kept_as_written(
+    options: InferenceOptions,
+) -> None:
+    write_submission(options)
+    before = scores(options)
+    path = options.data / "submission_format.csv"
+    path.write_text(path.read_text().replace(".wav", ".WAV").replace("test000.WAV", "test000"))
+    write_submission(options)
+    after = scores(options)
+    written = [
+        name.replace(".wav", ".WAV").replace("test000.WAV", "test000") for name in before.index
+    ]
+    assert after.index.tolist() == written
+    np.testing.assert_allclose(after.to_numpy(), before.to_numpy(), atol=1e-5)
+    (warning,) = problems(options).to_dict("records")
+    assert warning["severity"] == "warning"
+    assert "spelled otherwise than in the metadata: 'test" in warning["what"]
+
+
+def test_a_format_that_cannot_be_read_does_not_lose_the_submission(
+    options: InferenceOptions,
+) -> None:
+    write_submission(options)
+    before = scores(options)
+    path = options.data / "submission_format.csv"
+    path.write_text(path.read_text().replace("filename", "path"))
+    write_submission(options)
+    pd.testing.assert_series_equal(scores(options).sort_index(), before.sort_index())
+    assert problems(options)["what"].tolist() == ["the column 'filename' is missing"]
+
+
 def test_a_stereo_recording_is_scored_and_listed(options: InferenceOptions) -> None:
     import soundfile
 
@@ -166,7 +197,7 @@ def test_a_missing_tokenizer_is_an_error_that_names_it(options: InferenceOptions
     kept.unlink()
     with pytest.raises(HearbackError, match=kept.name):
         write_submission(options)
-    assert not options.submission.exists()
+    assert len(scores(options)) == 6  # base rates
 
 
 @pytest.fixture

@@ -139,10 +139,49 @@ def test_bad_test_rows_are_warnings(
     assert run(tmp_path, monkeypatch, "--strict") == 2
 
 
+def test_recordings_that_the_models_do_not_hear_whole_are_warnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    make_split(data, "train", ["the cat", "the hen", "hush"])
+    make_split(data, "test", ["the dog", "the pig", "the fox"])
+    late = np.concatenate([1e-3 * tone(seconds=17.0), tone(seconds=2.0)])
+    for name in ("train0", "train2", "test0"):
+        write_wav(data / f"{name}.wav", late, 16_000)
+    write_wav(data / "test1.wav", np.concatenate([tone(), 1e-3 * tone(seconds=20.0)]), 16_000)
+    write_wav(data / "test2.wav", tone(seconds=15.9), 16_000)  # a reference has 0.3 s
+    (data / "train_labels.csv").write_text("filename,score\ntrain0.wav,1\ntrain1.wav,1\n")
+    assert run(tmp_path, monkeypatch) == 2  # for "hush"
+    report = capsys.readouterr().err
+    assert "no reference for 'hush'" in report
+    line = (
+        "  warning: 19.0 s long; after its reference of 0.3 s, models that join the two hear the "
+    )
+    assert report.count(f"{line}first 15.7 s: 0.0 of 2.0 s of speech") == 2
+    assert "line 2 ('train0.wav')" in report and "line 2 ('test0.wav')" in report
+    assert "test1.wav" not in report
+    assert "15.9 s long; after its reference of 0.3 s, models that join the two hear" in report
+    assert len(Store(tmp_path / "store", "train")) == 3
+
+
 def test_an_invalid_test_table_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_split(tmp_path / "data", "train", ["the cat"])
     (tmp_path / "data/test_metadata.csv").write_text("filename,task,grade\na.wav,blending,KG\n")
     assert run(tmp_path, monkeypatch) == 2
+
+
+def test_a_missing_column_is_said_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_split(tmp_path / "data", "train", ["the cat"])
+    make_split(tmp_path / "data", "test", ["the dog"])
+    table = tmp_path / "data" / "test_metadata.csv"
+    table.write_text(table.read_text().replace("expected_text", "sentence"))
+    assert run(tmp_path, monkeypatch) == 2
+    report = capsys.readouterr().err
+    assert "the column 'expected_text' is missing" in report
+    assert "'sentence' is there: rename it to expected_text" in report
+    assert not (tmp_path / "store").exists()
 
 
 def test_another_voice_is_refused_after_the_report(

@@ -17,8 +17,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from hearback.engine.errors import HearbackError
+from hearback.engine.locks import ReadOnlyFolderError
 from hearback.engine.project import ROOT
 from hearback.reading import render as render_module
+from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
 from hearback.reading.references import (
     BadReferencesError,
     MissingReferenceError,
@@ -34,6 +36,7 @@ from hearback.reading.render import (
     voice_record,
 )
 from hearback.reading.voices import RenderError, VoiceError
+from tests.helpers import make_read_only
 
 TEXTS = ["the cat sat", "koovnorb", "a"]
 
@@ -521,3 +524,32 @@ def test_a_damaged_index_is_reported_with_its_cure(tmp_path: Path, damage: bytes
         BadReferencesError, match=r"data_paths\.csv: damaged .* delete it and render"
     ):
         References(tmp_path)
+
+
+def test_complete_references_are_used_on_a_read_only_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render(TEXTS, tmp_path)
+    (tmp_path / ".lock").unlink(missing_ok=True)
+    before = contents(tmp_path)
+    make_read_only(monkeypatch, tmp_path)
+    voice = Tones()
+    assert render(TEXTS, tmp_path, voice) == 0
+    assert not voice.said and contents(tmp_path) == before
+    with pytest.raises(ReadOnlyFolderError) as refusal:
+        render([*TEXTS, "one more"], tmp_path)
+    assert str(refusal.value) == (
+        f"{tmp_path}: cannot be written to (Read-only file system); some texts have no complete "
+        "reference there: choose a writable folder with --tts_data"
+    )
+
+
+def test_an_unchanged_table_of_hard_negatives_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    negatives = {"the cat": [HardNegative("the bat", "substitute", (1,))]}
+    write_hard_negatives(negatives, tmp_path)
+    make_read_only(monkeypatch, tmp_path)
+    write_hard_negatives(negatives, tmp_path)
+    with pytest.raises(OSError, match="Read-only"):
+        write_hard_negatives({}, tmp_path)

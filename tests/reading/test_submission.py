@@ -19,6 +19,7 @@ from hearback.reading.references import References
 from hearback.reading.submission import main
 from hearback.reading.submission import pack as pack_module
 from hearback.reading.submission.pack import (
+    CARRIED,
     PackingOptions,
     files_of_fold,
     files_to_pack,
@@ -81,7 +82,9 @@ def test_the_chosen_folds_and_their_shared_files_are_packed(
     assert len(references) == 2 + len(References(options.tts_data))
     code = {name for name in packed if name.startswith("hearback/")}
     others = {"main.py", "infer_flags.json", "model_configs.json", "VERSION"}
-    assert set(packed) == folds | references | code | others
+    packages = {name for name in packed if name.startswith("packages/")}
+    assert {f"packages/{name}/__init__.py" for name in CARRIED} < packages
+    assert set(packed) == folds | references | code | others | packages
     with zipfile.ZipFile(options.submission) as archive:
         assert json.loads(archive.read("infer_flags.json")) == ["--time_limit", "1h50m"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hearback.engine.data import tables
+from hearback.engine.data import csv_reader
 from hearback.engine.data.paths import contained, leads_out
 from hearback.engine.data.problems import BadInputError, Problem, Report, quoted
 from hearback.engine.data.tables import write_table
@@ -21,6 +21,7 @@ from hearback.reading.tables import (
 )
 
 HEADER = "filename,task,expected_text,grade\n"
+COLUMNS = ["filename", "task", "expected_text", "grade", "line", "written_text"]
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -52,11 +53,11 @@ def test_metadata_is_strings_and_line_numbers(tmp_path: Path) -> None:
     frame, report = metadata_of(
         tmp_path, HEADER + 'a.wav,deletion,cat,1\n\n b.wav ,blending,"said ""no"", twice",KG\n'
     )
-    assert not report.problems
-    assert list(frame.columns) == ["filename", "task", "expected_text", "grade", "line"]
+    assert not report.errors
+    assert list(frame.columns) == COLUMNS
     assert frame["grade"].tolist() == ["1", "KG"]
     assert frame["filename"].tolist() == ["a.wav", "b.wav"]
-    assert frame["expected_text"].tolist() == ["cat", 'said "no", twice']
+    assert frame["written_text"].tolist() == ["cat", 'said "no", twice']
     assert frame["line"].tolist() == [2, 4]
 
 
@@ -65,8 +66,8 @@ def test_words_that_look_like_numbers_or_missing_values_stay_words(
     tmp_path: Path, word: str
 ) -> None:
     frame, report = metadata_of(tmp_path, f"{HEADER}a.wav,nonword_repetition,{word},2\n")
-    assert not report.problems
-    assert frame["expected_text"].tolist() == [word]
+    assert not report.errors
+    assert frame["written_text"].tolist() == [word]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -97,6 +98,7 @@ def test_columns_can_be_in_any_order_with_other_columns(tmp_path: Path) -> None:
             "grade": "KG",
             "speaker": "ann",
             "line": 2,
+            "written_text": "cat",
         }
     ]
 
@@ -155,10 +157,57 @@ def test_missing_columns_are_named_with_the_existing_ones(tmp_path: Path) -> Non
     assert frame[["filename", "task", "grade"]].to_numpy().tolist() == [["", "deletion", ""]]
 
 
-def test_a_table_with_semicolons_gets_a_hint_about_commas(tmp_path: Path) -> None:
-    _, report = metadata_of(tmp_path, HEADER.replace(",", ";") + "a.wav;deletion;cat;1\n")
-    assert len(report.errors) == 4
-    assert "commas" in report.errors[0].cure
+def test_a_similar_column_is_suggested(tmp_path: Path) -> None:
+    _, report = metadata_of(tmp_path, "path,task,sentence,level\na.wav,deletion,cat,1\n")
+    cures = {problem.what: problem.cure for problem in report.problems}
+    assert cures == {
+        f"the column {column!r} is missing": (
+            f"{name!r} is there: rename it to {column}; "
+            "the columns that are there: 'path', 'task', 'sentence', 'level'"
+        )
+        for column, name in (
+            ("filename", "path"),
+            ("expected_text", "sentence"),
+            ("grade", "level"),
+        )
+    }
+    for name in ("label", "class", "target"):
+        _, report = labels_of(tmp_path, f"filename,{name}\na.wav,1\n")
+        (problem,) = report.problems
+        assert problem.cure.startswith(f"{name!r} is there: rename it to score")
+
+
+@pytest.mark.parametrize(
+    ("written", "grade"),
+    [
+        *[(name, "KG") for name in ("K", "k", "kg", "Kindergarten", "Grade K")],
+        *[(name, "1") for name in ("1.0", "1,0", "1st", "First", "Grade 1", "G1", "1st grade")],
+        *[(name, "2") for name in ("2.0", "grade 2", "2nd", "second", "GRADE-2")],
+        *[(name, "3") for name in ("3.0", "G3", "3rd", "Third Grade", "gr. 3")],
+    ],
+)
+def test_a_grade_with_one_meaning_is_read(tmp_path: Path, written: str, grade: str) -> None:
+    frame, report = metadata_of(tmp_path, f'{HEADER}a.wav,deletion,cat,"{written}"\n')
+    assert not report.problems
+    assert frame["grade"].tolist() == [grade]
+
+
+@pytest.mark.parametrize(
+    "written", ["0", "4", "-1", "1.5", "10", "pre-K", "Year 1", "1-2", "", "12"]
+)
+def test_a_grade_without_a_certain_meaning_is_an_error(tmp_path: Path, written: str) -> None:
+    frame, report = metadata_of(tmp_path, f"{HEADER}a.wav,deletion,cat,{written}\n")
+    assert problems_of(report) == [(2, f"unknown grade {written!r}", "a.wav")]
+    assert frame["grade"].tolist() == [written]
+
+
+@pytest.mark.parametrize(
+    "written", ["Sentence Repetition", "sentence-repetition", "SENTENCE_REPETITION"]
+)
+def test_a_task_is_read_without_case_spaces_and_hyphens(tmp_path: Path, written: str) -> None:
+    frame, report = metadata_of(tmp_path, f"{HEADER}a.wav,{written},cat,1\n")
+    assert not report.problems
+    assert frame["task"].tolist() == ["sentence_repetition"]
 
 
 def test_a_duplicated_column_is_an_error(tmp_path: Path) -> None:
@@ -170,7 +219,6 @@ def test_a_stray_quote_in_the_header_is_an_error(tmp_path: Path) -> None:
     _, report = metadata_of(tmp_path, '\nfilename,task,"expected" text,grade\na.wav,deletion,b,1\n')
     assert [(problem.row, problem.what[:7]) for problem in report.problems] == [
         (2, "not CSV"),
-        (None, "the col"),
     ]
 
 
@@ -187,13 +235,14 @@ def test_empty_speakers_are_a_warning(tmp_path: Path) -> None:
         ("", "the file is empty"),
         ("\n \n,,,\n", "the file is empty"),
         (HEADER, "no rows below the header"),
-        (HEADER.encode("utf-16"), "the file is not UTF-8 text"),
+        (HEADER.encode("utf-16"), "no rows below the header"),
+        (b"\x01\0\xff\0\n", "the file is not UTF-8 text"),
     ],
 )
 def test_a_file_without_rows_is_an_error(tmp_path: Path, content: str | bytes, what: str) -> None:
     frame, report = metadata_of(tmp_path, content)
     assert len(frame) == 0
-    assert list(frame.columns) == ["filename", "task", "expected_text", "grade", "line"]
+    assert list(frame.columns) == COLUMNS
     assert problems_of(report) == [(None, what, None)]
 
 
@@ -289,7 +338,46 @@ def test_unreadable_metadata_causes_no_problems_in_the_labels(tmp_path: Path) ->
     assert [problem.what for problem in report.problems] == ["the file is empty"]
 
 
+@pytest.mark.parametrize(
+    ("written", "label"),
+    [("1,0", 1.0), ("0,0", 0.0), ("TRUE", 1.0), ("true", 1.0), ("False", 0.0), ("1.00", 1.0)],
+)
+def test_a_label_with_one_meaning_is_read(tmp_path: Path, written: str, label: float) -> None:
+    labels, report = labels_of(tmp_path, f"filename;score\na.wav;{written}\nb.wav;0\nc.wav;1\n")
+    assert not report.problems
+    assert labels.tolist() == [label, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["b", "B.WAV", "./b.wav", ".\\b.wav", "B"])
+def test_labels_join_names_that_are_spelled_otherwise(tmp_path: Path, name: str) -> None:
+    labels, report = labels_of(tmp_path, f"filename,score\na.wav,1\n{name},0\nc.wav,1\n")
+    (problem,) = report.problems
+    assert (problem.severity, problem.row) == ("warning", None)
+    assert problem.what == (
+        f"1 filename is spelled otherwise than in the metadata: {name!r} is 'b.wav'"
+    )
+    assert labels.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_labels_do_not_join_names_that_compete(tmp_path: Path) -> None:
+    labels, report = labels_of(tmp_path, "filename,score\na.wav,1\nb,0\nB.wav,1\nc.wav,1\n")
+    assert [(problem.row, problem.cure) for problem in report.errors[:2]] == [
+        (line, "remove the row here, or add one to the metadata; 'b.wav' is there")
+        for line in (3, 4)
+    ]
+    assert labels.isna().tolist() == [False, True, False]
+
+
 # Submission format
+
+
+def test_a_submission_format_keeps_names_as_written(tmp_path: Path) -> None:
+    metadata, report = metadata_of(tmp_path, HEADER + "a.wav,deletion,x,1\nb.wav,deletion,y,1\n")
+    path = write(tmp_path / "format.csv", "filename,score\nB,0\na.WAV,0\n")
+    assert read_submission_format(path, metadata, report) == ["B", "a.WAV"]
+    (problem,) = report.problems
+    assert problem.severity == "warning"
+    assert "2 filenames are spelled otherwise" in problem.what
 
 
 def test_a_submission_format_defines_the_order(tmp_path: Path) -> None:
@@ -513,8 +601,8 @@ def test_the_search_for_a_closing_quote_is_limited_to_some_lines(tmp_path: Path)
 def test_a_text_can_span_many_lines(tmp_path: Path) -> None:
     text = "\n".join(["a"] * 99)
     frame, report = metadata_of(tmp_path, f'{HEADER}a.wav,deletion,"{text}",1\n')
-    assert not report.problems
-    assert frame["expected_text"].tolist() == [text]
+    assert not report.errors
+    assert frame["written_text"].tolist() == [text]
 
 
 def test_a_zero_byte_affects_one_row(tmp_path: Path) -> None:
@@ -558,7 +646,7 @@ def test_a_file_that_is_too_large_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = HEADER + "a.wav,deletion,cat,1\n"
-    monkeypatch.setattr(tables, "LARGEST_TABLE", len(content))
+    monkeypatch.setattr(csv_reader, "LARGEST_TABLE", len(content))
     assert not metadata_of(tmp_path, content)[1].errors
     frame, report = metadata_of(tmp_path, content + "\n")
     assert len(frame) == 0

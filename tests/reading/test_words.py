@@ -224,7 +224,7 @@ def test_an_invalid_calibration_is_refused(changes: dict[str, Any]) -> None:
 def test_scores_are_of_words_without_text_ends() -> None:
     probabilities = expit(make_log_odds(SPOKEN))
     table = score_table(FILENAMES, SPOKEN, probabilities)
-    assert list(table.columns) == ["filename", "position", "word", "score"]
+    assert list(table.columns) == ["filename", "position", "word", "written", "score"]
     assert list(table["word"]) == ["the", "NA", "null,", '"x"', "7", "koovnorb"]
     assert list(table["position"]) == [0, 1, 0, 1, 2, 0]
     np.testing.assert_array_equal(
@@ -342,7 +342,7 @@ def test_every_word_has_a_score_in_submission_order(options: InferenceOptions) -
     table = word_scores(options)
     order = pd.read_csv(options.data / "submission_format.csv")["filename"]
     texts = pd.read_csv(options.data / "test_metadata.csv").set_index("filename")["expected_text"]
-    assert list(table.columns) == ["filename", "position", "word", "score"]
+    assert list(table.columns) == ["filename", "position", "word", "written", "score"]
     assert list(zip(table["filename"], table["position"], table["word"], strict=True)) == [
         (name, position, word)
         for name in order
@@ -409,16 +409,25 @@ def test_without_any_row_that_can_be_scored_the_table_is_empty(options: Inferenc
         recording.write_bytes(b"broken")
     write_submission(options)
     assert word_scores(options).empty
-    assert list(word_scores(options).columns) == ["filename", "position", "word", "score"]
+    assert list(word_scores(options).columns) == [
+        "filename",
+        "position",
+        "word",
+        "written",
+        "score",
+    ]
 
 
-def test_an_ensemble_without_word_scores_is_refused_at_the_start(
-    options: InferenceOptions,
+def test_without_a_model_that_scores_words_the_submission_is_written(
+    options: InferenceOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replace(EnsembleConfig.load(options.config), words=None).save(options.config)
-    with pytest.raises(HearbackError, match=r"--words .* train\.py --models modeltok"):
-        write_submission(options)
-    assert not options.store.exists()
+    write_submission(options)
+    assert len(pd.read_csv(options.submission)) == 6
+    assert options.words is not None and not options.words.exists()
+    shown = capsys.readouterr().out
+    assert f"{options.words} is NOT WRITTEN: the ensemble has no model that scores words" in shown
+    assert "-> python train.py --models modeltok, then python get_config.py" in shown
 
 
 @pytest.mark.parametrize(

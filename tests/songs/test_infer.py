@@ -57,6 +57,34 @@ def test_unscorable_snippets_get_the_class_shares_and_are_reported(
     assert "7 snippets, 2 of them at the class shares" in capsys.readouterr().out
 
 
+def test_every_file_that_may_be_a_recording_has_a_row_and_the_others_are_named(
+    options: InferenceOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_submission(options)
+    before = read(options)[1]
+    capsys.readouterr()
+    odd = ["a.m4a", "album/no suffix", "b.webm", "c.wma", "d.mp4", "Émile.XYZ"]
+    for name in odd:
+        (options.data / name).write_bytes(b"\x01 no audio that any decoder reads")
+    good = options.data / "album/3.wav"
+    (options.data / "album/3").write_bytes(good.read_bytes())
+    (options.data / "album/3.WAV").write_bytes(good.read_bytes())
+    for name in ("notes.txt", ".DS_Store"):
+        (options.data / name).touch()
+    write_submission(options)
+    submission, probabilities = read(options)
+    added = [*odd, "album/3", "album/3.WAV"]
+    assert submission["filename"].tolist() == sorted([*before.index, *added])
+    for name in odd:
+        assert probabilities.loc[name].tolist() == pytest.approx(SHARES)
+    for name in ("album/3", "album/3.WAV"):
+        assert probabilities.loc[name].tolist() == before.loc["album/3.wav"].tolist()
+    problems = pd.read_csv(options.submission.with_name("submission_problems.csv"))
+    assert set(odd) < set(problems["filename"][problems["severity"] == "error"])
+    printed = capsys.readouterr().out
+    assert printed.count("skipped, for they are no recordings: '.DS_Store', 'notes.txt'\n") == 1
+
+
 def test_another_separation_than_in_training_is_refused(
     options: InferenceOptions, tmp_path: Path
 ) -> None:

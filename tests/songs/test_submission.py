@@ -60,9 +60,14 @@ def test_the_submission_passes_a_dry_run(
 ) -> None:
     pack(options)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # A snippet that must be cut, one without a suffix, one that nothing decodes, and no snippet.
+    write_wav(snippets / "album/11.wav", np.tile(snippet(11), 2), SOUND_RATE)
+    (snippets / "album/22").write_bytes((snippets / "album/22.wav").read_bytes())
+    (snippets / "album/song.wma").write_bytes(b"\x01 no audio that any decoder reads")
+    (snippets / "notes.txt").touch()
     dry_run = SongDryRun(options.submission, snippets, 9)
     snippets_line, scores_line = sandbox.run_dry_run(dry_run, Path(sys.executable), namespace=False)
-    assert snippets_line == "5 snippets, one damaged, listed and at the class shares"
+    assert snippets_line == "7 snippets, one damaged, listed and at the class shares"
     assert "its scores equal this environment's" in scores_line
 
 

@@ -1,6 +1,8 @@
 """The tables of the songs: labels, singers and groups."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ import pytest
 
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
-from hearback.songs.tables import list_snippets, read_snippets
+from hearback.songs.tables import list_folder, list_snippets, read_snippets
 
 MANIFEST = "file,split,singers,music,licence\n"
 
@@ -119,9 +121,122 @@ def test_subfolders_are_listed_too(tmp_path: Path) -> None:
     }
 
 
+MAY_BE_RECORDINGS = (
+    "3gp.3gp",
+    "B.WAV",
+    "c.m4a",
+    "d.webm",
+    "e.wma",
+    "f.mp4",
+    "g.AMR",
+    "no_suffix",
+    "song.mp3",
+    "song.wav",
+    "unknown.xyz",
+    "with a space.aac",
+    "été/naïve ñ.ogg",
+)
+NO_RECORDINGS = (
+    ".DS_Store",
+    "._song.wav",
+    "Makefile",
+    "README",
+    "a.lock",
+    "cover.JPG",
+    "label.csv",
+    "notes.txt",
+    "old.zip",
+    "été/a.json",
+    "été/b.md",
+)
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_every_file_that_may_be_a_recording_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path, *MAY_BE_RECORDINGS, *NO_RECORDINGS, ".git/objects/ab", "__MACOSX/._x.wav")
+    assert tuple(list_snippets(tmp_path)["filename"]) == MAY_BE_RECORDINGS
+    listing = list_folder(tmp_path)
+    assert listing.recordings == MAY_BE_RECORDINGS
+    assert listing.skipped == tuple(sorted((*NO_RECORDINGS, ".git/", "__MACOSX/")))
+    line = listing.describe_skipped()
+    assert line.startswith("skipped, for they are no recordings: '.DS_Store', '._song.wav', ")
+    assert line.endswith("'label.csv', 'notes.txt' and 3 more")
+    assert list_folder(tmp_path / "été").describe_skipped() == (
+        "skipped, for they are no recordings: 'a.json', 'b.md'"
+    )
+
+
+def test_a_folder_of_recordings_alone_skips_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    assert list_folder(tmp_path).describe_skipped() == ""
+
+
+def test_a_link_to_a_folder_is_named_and_a_folder_with_a_suffix_is_none_of_the_files(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path / "there", "b.wav")
+    touch(tmp_path / "here", "a.wav", "album.wav/c.wav")
+    (tmp_path / "here/linked").symlink_to(tmp_path / "there")
+    (tmp_path / "here/broken.wav").symlink_to(tmp_path / "nowhere")
+    listing = list_folder(tmp_path / "here")
+    assert listing.recordings == ("a.wav", "album.wav/c.wav", "broken.wav")
+    assert listing.skipped == ("linked/",)
+
+
+def test_a_name_that_is_not_utf8_is_listed_so_that_it_can_be_written(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")).touch()
+    assert list_folder(tmp_path).recordings == ("caf\ufffd.wav",)
+
+
+def test_a_subfolder_that_cannot_be_listed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.wav", "closed/b.wav")
+    scandir = os.scandir
+
+    def deny(path: str) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(HearbackError, match=r"closed: cannot be listed: Permission denied"):
+        list_folder(tmp_path)
+
+
 def test_a_folder_without_snippets_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(HearbackError, match="no such folder"):
         list_snippets(tmp_path / "none")
-    (tmp_path / "a.m4a").touch()
-    with pytest.raises(HearbackError, match=r"no audio files.*\.wav"):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(HearbackError, match=r"no audio files.*\.wav.*skipped.*'notes\.txt'"):
         list_snippets(tmp_path)
+
+
+def test_names_that_are_spelled_otherwise_are_joined(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for name in ("a.ogg", "b.OGG"):
+        (tmp_path / "train" / name).touch()
+    snippets, problems = snippets_of(tmp_path, "a;1.0\nb.ogg;0\n", "a.ogg,,ann,x,\nB.ogg,,,y,\n")
+    assert problems == [
+        (
+            "train_label.txt",
+            None,
+            "2 filenames are spelled otherwise than in the manifest: "
+            "'a' is 'a.ogg', 'b.ogg' is 'B.ogg'",
+            None,
+        )
+    ]
+    assert snippets["label"].tolist() == [1, 0]
+    assert snippets["group"].tolist() == ["ann", "music: y"]
+
+
+def test_a_header_of_the_labels_is_understood(tmp_path: Path) -> None:
+    snippets, problems = snippets_of(tmp_path, "Filename, Label\na.ogg,1\n", "a.ogg,,ann,x,\n")
+    assert problems == []
+    assert snippets["filename"].tolist() == ["train/a.ogg"]

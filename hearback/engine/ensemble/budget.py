@@ -35,12 +35,18 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of "2h", "1h30m", "90m", "45s" or "5400"; ValueError for anything else."""
+    """Return the seconds of "2h", "1h30m", "90m", "45s" or "5400".
+
+    Raises ValueError for anything else, and for zero.
+    """
     match = _DURATION.fullmatch(text.strip())
     if match is None or not any(match.groups()):
         raise ValueError(f"not a duration such as 2h, 1h30m or 5400s: {text!r}")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return 3600 * hours + 60 * minutes + seconds
+    duration = 3600 * hours + 60 * minutes + seconds
+    if not duration:
+        raise ValueError(f"{text!r} leaves no time: use a duration such as 2h, 1h30m or 5400s")
+    return duration
 
 
 def show_duration(seconds: float) -> str:

@@ -11,6 +11,7 @@ from hearback.engine.ensemble import budget, stacking
 from hearback.engine.ensemble.budget import Costs, ModelSubset
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.ensemble.stacking import EnsembleScores, StackingData
+from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.oof import OutOfFold
 
 # Maps (rows,) labels and (rows, …) predictions to a number.
@@ -37,8 +38,15 @@ def fit(
     """Fit the ensemble of the models `names`; print a table with a row per model.
 
     Its columns are the log loss, `metrics` by name, the weight, and the cross-fitted log loss of
-    the ensemble without the model.
+    the ensemble without the model. Raises HearbackError if all rows have one label.
     """
+    if len(found := np.unique(data.labels)) < 2:
+        listed = " and ".join(f"{label:g}" for label in found)
+        raise HearbackError(
+            f"all {len(data.labels)} rows that every model predicted have the label {listed}: an "
+            "ensemble cannot be fitted to them; add rows with another label, or train more folds, "
+            "then train again"
+        )
     scores = stacking.score_ensemble(data, combine, calibration)
     columns = {
         "log loss": scores.alone,
@@ -123,7 +131,16 @@ def model_configs(
     scores: EnsembleScores,
     folds: Mapping[str, tuple[int, ...]] | None = None,
 ) -> tuple[ModelConfig, ...]:
-    """Return the models with their fitted weights; `folds` by model, or else all trained folds."""
+    """Return the models with their fitted weights; `folds` by model, or else all trained folds.
+
+    Raises HearbackError if no model has a weight.
+    """
+    if not np.any(scores.ensemble.weights > 0):
+        raise HearbackError(
+            "no configuration is written: no model has a weight, for none predicts better than a "
+            "constant. Train them on more rows, above all with the rarer labels, and train folds "
+            "again that the step check_models lists"
+        )
     return tuple(
         ModelConfig(
             table.model,

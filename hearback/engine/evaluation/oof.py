@@ -235,7 +235,11 @@ def _read_fold(kind: type[OutOfFold], files: FoldFiles) -> tuple[FoldMetadata, p
                 f"{files.oof}: differs from the digest in {files.metadata.name}; "
                 f"train it again: {metadata['retrain_command']}"
             )
-        return metadata, kind.read_rows(BytesIO(content), metadata["base_rate"])
+        rows = kind.read_rows(BytesIO(content), metadata["base_rate"])
+        if not np.isfinite(rows.select_dtypes("number").to_numpy()).all():
+            first = rows[~np.isfinite(rows.select_dtypes("number")).all(axis=1)].iloc[0]
+            raise ValueError(f"a value is not finite in the row of {first['filename']}")
+        return metadata, rows
     except (OSError, ValueError) as error:
         raise HearbackError(
             f"{files.oof}: cannot be read ({error}); train the fold again"

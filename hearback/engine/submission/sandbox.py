@@ -73,6 +73,11 @@ class Sandbox:
         """The submission that main.py writes."""
         return self.runtime / "submission.csv"
 
+    @property
+    def submission_here(self) -> Path:
+        """The submission of this environment, which `DryRun.compare` writes."""
+        return self.workdir / "here" / "submission.csv"
+
 
 S = TypeVar("S", bound=Sandbox)
 
@@ -228,7 +233,9 @@ def run_here(command: Sequence[str], **paths: Path) -> None:
 
 def listed_problems(path: Path) -> set[str]:
     """Return the recordings in a table of problems; none where there is no table."""
-    return set(pd.read_csv(path, dtype=str)["filename"]) if path.exists() else set()
+    if not path.exists():
+        return set()
+    return set(pd.read_csv(path, dtype=str)["filename"].dropna())
 
 
 def run_dry_run(dry_run: DryRun[S], python: Path, *, namespace: bool) -> Iterable[str]:
@@ -239,10 +246,14 @@ def run_dry_run(dry_run: DryRun[S], python: Path, *, namespace: bool) -> Iterabl
         run_main(sandbox, python, namespace=namespace)
         seconds = time.monotonic() - start
         faults, largest = dry_run.compare(sandbox)
-        problems = listed_problems(sandbox.submission.with_name(PROBLEMS))
-        if problems != {sandbox.damaged}:
+        problems, expected = (
+            listed_problems(path.with_name(PROBLEMS))
+            for path in (sandbox.submission, sandbox.submission_here)
+        )
+        if problems != expected or sandbox.damaged not in problems:
             faults.append(
-                f"{PROBLEMS} lists {sorted(problems)}, but only {sandbox.damaged} is damaged"
+                f"{PROBLEMS} lists {sorted(problems)}; here {sorted(expected)}, and "
+                f"{sandbox.damaged} is damaged"
             )
         if faults:
             raise HearbackError("\n".join(["the submission is wrong:", *faults]))

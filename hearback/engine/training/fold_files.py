@@ -10,13 +10,13 @@ in the same folder, such as a tokenizer (`SharedFile`). Reading any of them runs
 import glob
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import open_file, parse_json, sha256_of, write_json
+from hearback.engine.locks import write_lock
 from hearback.engine.training.checkpoint import read_notes, save_tensors, to_fp16
 from hearback.engine.training.fold_archive import read_archive
 
@@ -119,16 +120,16 @@ def lock_fold(files: FoldFiles) -> Iterator[None]:
 
     Raises HearbackError if another process holds the lock.
     """
-    files.assets.mkdir(parents=True, exist_ok=True)
     path = files.assets / f".{files.model}_{files.fold}.lock"
-    try:
-        lock = FileLock(path).acquire(timeout=0)
-    except Timeout:
-        raise HearbackError(
-            f"{path}: another process trains {files.model} fold {files.fold}; wait for it, or stop "
-            "it: its checkpoint is kept"
-        ) from None
-    with lock:
+    cure = "a training writes there: choose a writable folder with --assets"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(write_lock(path, cure, timeout=0))
+        except Timeout:
+            raise HearbackError(
+                f"{path}: another process trains {files.model} fold {files.fold}; wait for it, or "
+                "stop it: its checkpoint is kept"
+            ) from None
         yield
 
 

@@ -117,7 +117,7 @@ def declare_common(
     add(
         "--workers", type=cli.int_of_at_least(0), help="data loading processes (default: by device)"
     )
-    add("--epochs", type=int, help="number of epochs (default: the recipe's)")
+    add("--epochs", type=cli.int_of_at_least(1), help="number of epochs (default: the recipe's)")
     add("--seed", type=int, help="train the model NAME_sSEED (default: the recipe's seed)")
     add(
         "--set",
@@ -134,7 +134,7 @@ def declare_common(
     )
     add(
         "--checkpoint_minutes",
-        type=float,
+        type=cli.number_of_at_least(0),
         default=10.0,
         help="minutes between checkpoints within an epoch; a killed training resumes from the last",
     )

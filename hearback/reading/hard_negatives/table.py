@@ -5,6 +5,7 @@ tts_data/hard_negatives.csv
 """
 
 import csv
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,15 @@ def write_hard_negatives(
         for text, negatives in hard_negatives.items()
         for negative in negatives
     ]
-    path = folder / TABLE
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        # Quote everything: a text may have a line break, or a lone carriage return.
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
-        writer.writerows([_COLUMNS, *rows])
+    content = io.StringIO(newline="")
+    # Quote everything: a text may have a line break, or a lone carriage return.
+    writer = csv.writer(content, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerows([_COLUMNS, *rows])
+    encoded, path = content.getvalue().encode(), folder / TABLE
+    if path.is_file() and path.read_bytes() == encoded:
+        return  # the same table, perhaps on a read-only disk
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded)
 
 
 def read_hard_negatives(folder: Path) -> dict[str, tuple[HardNegative, ...]]:

@@ -1,13 +1,15 @@
 """The test data: the rows that the submission needs, and those that can be scored."""
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.store_builder import build_store
+from hearback.engine.data.filenames import match_names
 from hearback.engine.data.problems import BadInputError, Problem, Report
 from hearback.engine.errors import HearbackError
 from hearback.reading import step_command
@@ -27,17 +29,43 @@ class ScoringData:
 
     `order` are the filenames of the submission's rows, in order, and `tasks` their tasks by
     filename. `usable` are the metadata of the rows that can be scored; `source` has their clips.
+    `metadata_names` are the metadata's filenames of those that `order` spells otherwise.
     """
 
     order: list[str]
     tasks: dict[str, str]
     usable: pd.DataFrame
     source: PairSource
+    metadata_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def grades(self) -> np.ndarray:
         """The grades of the usable rows, (rows,) of str."""
         return self.usable["grade"].to_numpy(dtype=str)
+
+    def without(self, rows: Sequence[int]) -> "ScoringData":
+        """Return the data without some rows of `source`; they stay in `order`."""
+        usable = self.usable.drop(index=list(rows)).reset_index(drop=True)
+        source = PairSource(usable, self.source.references, self.source.store)
+        return replace(self, usable=usable, source=source)
+
+    def written(self, rows: Sequence[int]) -> list[str]:
+        """Return the texts of some rows of `source` as written."""
+        texts = self.usable["written_text"].tolist()
+        return [texts[row] for row in rows]
+
+
+def read_rows(data: Path, report: Report) -> tuple[pd.DataFrame, list[str]]:
+    """Return the test metadata, and the filenames of the submission's rows in order.
+
+    Raises BadInputError if a table cannot be read.
+    """
+    metadata = read_metadata(metadata_path(data, "test"), report)
+    if report.table_errors:
+        raise BadInputError(report)
+    format_path = data / SUBMISSION_FORMAT
+    order = read_submission_format(format_path, metadata, report) if format_path.exists() else []
+    return metadata, order or metadata["filename"].tolist()  # the report says why none is listed
 
 
 def read_scoring_data(
@@ -49,21 +77,16 @@ def read_scoring_data(
     be read, and HearbackError if the references are in another voice than the ensemble's.
     """
     path = metadata_path(data, "test")
-    metadata = read_metadata(path, report)
-    if any(problem.row in (None, 1) for problem in report.errors):
-        raise BadInputError(report)
-    format_path = data / SUBMISSION_FORMAT
-    order = (
-        read_submission_format(format_path, metadata, report)
-        if format_path.exists()
-        else metadata["filename"].tolist()
-    )
+    metadata, order = read_rows(data, report)
+    filenames = metadata["filename"].tolist()
     recordings = build_store(metadata, data, path, store, "test", report=report)
     references = _prepare_references(metadata, tts_data, config, path, report)
     faulty = {problem.row for problem in report.errors if problem.file == str(path)}
     usable = metadata[~metadata["line"].isin(faulty)].reset_index(drop=True)
     tasks = dict(zip(metadata["filename"], metadata["task"], strict=True))
-    return ScoringData(order, tasks, usable, PairSource(usable, references, recordings))
+    names = match_names(order, filenames)
+    source = PairSource(usable, references, recordings)
+    return ScoringData(order, tasks, usable, source, names)
 
 
 def _prepare_references(

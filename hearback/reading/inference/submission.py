@@ -8,17 +8,21 @@ import numpy as np
 import pandas as pd
 import torch
 
+from hearback.engine.data.filenames import match_names
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.data.tables import write_problems, write_table
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.ensemble.budget import show_duration
+from hearback.engine.ensemble.prior import prior_on_failure
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import check_writable
 from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.heard import listeners_of, report_unheard
 from hearback.reading.inference.divergences import choose_fold, write_divergences
 from hearback.reading.inference.ensemble_run import EnsembleRun, predict_ensemble
-from hearback.reading.inference.scoring_data import ScoringData, read_scoring_data
+from hearback.reading.inference.folds import read_folds
+from hearback.reading.inference.scoring_data import ScoringData, read_rows, read_scoring_data
 from hearback.reading.inference.time_limit import Deadline
 from hearback.reading.tables import metadata_path
 from hearback.reading.words import score_table
@@ -59,42 +63,121 @@ def write_submission(options: InferenceOptions) -> None:
     folds that were run. Passed as --config, it gives the same scores without a limit.
 
     Raises HearbackError or BadInputError for problems of all rows: a missing table,
-    configuration or weights, or another voice.
+    configuration or weights, or another voice. If it is not the tables' or the configuration's, and
+    no submission is there, one of base rates is written first. A configuration without a model that
+    has a weight gives base rates, too. Tables that the ensemble's models cannot fill (`words`,
+    `divergences`) are not written; a warning says so.
     """
     config = EnsembleConfig.load(options.config)
-    _check_options(options, config)
-    for output in (options.submission, options.words, options.divergences):
-        if output is not None:
-            check_writable(output)
-    aligned_fold = None if options.divergences is None else choose_fold(config, options.assets)
-    device = choose_device(options.device)
-    dtype = compute_dtype(device, options.precision)
-    report = Report()
-    data = read_scoring_data(options.data, options.tts_data, options.store, config, report)
-    run = _score(options, config, data, device, dtype)
-    if options.time_limit is not None:
-        _report_time_limit(options, run, data, report)
-    _save_folds(options, run, data)
-    scored = _write_scores(options.submission, config, run, data)
-    if options.words is not None:
-        _write_word_scores(options.words, run.config or config, run, data, scored)
-    if options.divergences is not None and aligned_fold is not None:
-        write_divergences(options.divergences, aligned_fold, data.source, scored, device)
-    write_problems(report, options.submission)
-
-
-def _check_options(options: InferenceOptions, config: EnsembleConfig) -> None:
-    """Raise HearbackError for options that conflict with the ensemble or with each other."""
-    if options.words is not None and config.words is None:
-        raise HearbackError(
-            f"{options.config}: none of its models scores words; --words needs a token scorer: "
-            f"{step_command('train')} --models modeltok, then {step_command('get_config')}"
-        )
     if options.divergences is not None and options.time_limit is not None:
         raise HearbackError(
             "--divergences needs another pass after the scores, which --time_limit does not "
             "include: run it without the limit"
         )
+    for output in (options.submission, options.words, options.divergences):
+        if output is not None:
+            check_writable(output)
+    device = choose_device(options.device)
+    dtype = compute_dtype(device, options.precision)
+    report = Report()
+    with prior_on_failure(options.submission, lambda: _write_base_rates(options, config, Report())):
+        if config.models_to_run:
+            _score_and_write(options, config, device, dtype, report)
+        else:
+            _write_base_rates(options, config, report)
+            report.add(_no_models(options.config))
+            _skip_tables(options, report, words="no model", divergences="no model")
+    write_problems(report, options.submission)
+
+
+def _score_and_write(
+    options: InferenceOptions,
+    config: EnsembleConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Report,
+) -> None:
+    """Score the test recordings; write the submission and the other tables that are asked for."""
+    aligned_fold = None if options.divergences is None else choose_fold(config, options.assets)
+    data = read_scoring_data(options.data, options.tts_data, options.store, config, report)
+    data = _leave_out_unheard(options, config, data, report)
+    run = _score(options, config, data, device, dtype)
+    if options.time_limit is not None:
+        _report_time_limit(options, run, data, report)
+    _save_folds(options, run, data)
+    scored = _write_scores(options.submission, config, run, data)
+    if options.words is not None and config.words is not None:
+        _write_word_scores(options.words, run.config or config, run, data, scored)
+    if options.divergences is not None and aligned_fold is not None:
+        write_divergences(
+            options.divergences,
+            aligned_fold,
+            data.source,
+            scored,
+            data.written(scored),
+            device=device,
+        )
+    _skip_tables(
+        options,
+        report,
+        words="no model that scores words" if config.words is None else None,
+        divergences="no aligned model" if aligned_fold is None else None,
+    )
+
+
+def _write_base_rates(options: InferenceOptions, config: EnsembleConfig, report: Report) -> None:
+    """Write a submission in which every row has the base rate of its task.
+
+    Raises BadInputError if a test table cannot be read.
+    """
+    metadata, order = read_rows(options.data, report)
+    tasks = dict(zip(metadata["filename"], metadata["task"], strict=True))
+    names = match_names(order, tasks)
+    scores = [config.base_rate(tasks.get(names.get(name, name))) for name in order]
+    write_table(pd.DataFrame({"filename": order, "score": scores}), options.submission)
+    options.submission.with_name(FOLDS).unlink(missing_ok=True)  # of an earlier run
+    print(f"wrote {options.submission}: {len(order)} rows, {len(order)} of them at the base rate")
+
+
+def _no_models(config: Path) -> Problem:
+    print(f"NO MODEL of {config} has a weight: every row has its base rate")
+    what = "no model has a weight, so nothing was scored: every row has its base rate"
+    cure = f"train models that beat the base rate, then {step_command('get_config')}"
+    return Problem(str(config), None, what, cure)
+
+
+def _skip_tables(
+    options: InferenceOptions, report: Report, *, words: str | None, divergences: str | None
+) -> None:
+    """Say which of the tables asked for are not written; the ensemble has `words`: no such model.
+
+    None for tables that can be written. Files of an earlier run, with other scores, are deleted.
+    """
+    for path, flag, model, has in (
+        (options.words, "--words", "modeltok", words),
+        (options.divergences, "--divergences", "modelali", divergences),
+    ):
+        if path is None or has is None:
+            continue
+        path.unlink(missing_ok=True)
+        print(f"{path} is NOT WRITTEN: the ensemble has {has}")
+        what = f"{flag}: {path} is not written, because the ensemble has {has}"
+        train, configure = step_command("train"), step_command("get_config")
+        cure = f"{train} --models {model}, then {configure}; the submission is complete without it"
+        report.add(Problem(str(options.config), None, what, cure, "warning"))
+
+
+def _leave_out_unheard(
+    options: InferenceOptions, config: EnsembleConfig, data: ScoringData, report: Report
+) -> ScoringData:
+    """Report the rows that the models do not hear whole; leave out those of which too little is."""
+    recipes = {fold.files.model: fold.recipe for fold in read_folds(config, options.assets)}
+    listeners = listeners_of(
+        {name: (recipe.pair, recipe.speed_by_grade) for name, recipe in recipes.items()}
+    )
+    table = str(metadata_path(options.data, "test"))
+    unheard = report_unheard(data.source, data.usable, table, listeners, report, is_scoring=True)
+    return data.without(unheard) if unheard else data
 
 
 def _score(
@@ -161,12 +244,13 @@ def _write_scores(
     """Write the submission; return the scored rows of the source in its order."""
     probabilities = run.predictions.clips
     rows = {data.source.filenames[row]: row for row in np.flatnonzero(run.is_scored).tolist()}
+    names = [data.metadata_names.get(name, name) for name in data.order]
     scores = [
         float(probabilities[rows[name]]) if name in rows else config.base_rate(data.tasks.get(name))
-        for name in data.order
+        for name in names
     ]
     write_table(pd.DataFrame({"filename": data.order, "score": scores}), path)
-    scored = [rows[name] for name in data.order if name in rows]
+    scored = [rows[name] for name in names if name in rows]
     n_base_rate = len(data.order) - len(scored)
     print(f"wrote {path}: {len(data.order)} rows, {n_base_rate} of them at the base rate")
     return scored
@@ -189,7 +273,7 @@ def _write_word_scores(
         filenames = [data.source.filenames[row] for row in scored]
         texts = [data.source.texts[row] for row in scored]
         log_odds = np.empty((0, 1, 2)) if words is None else words[scored]
-        table = score_table(filenames, texts, config.words.apply(log_odds))
+        table = score_table(filenames, texts, config.words.apply(log_odds), data.written(scored))
         write_table(table, path)
         print(f"wrote {path}: {len(table)} words of {len(scored)} rows")
     if n_missing:

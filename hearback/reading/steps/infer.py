@@ -1,4 +1,10 @@
-"""Step 5: score the test recordings with the ensemble and write submission.csv."""
+"""Step 5: score the test recordings with the ensemble and write submission.csv.
+
+Every row gets a score, if need be the base rate of its task; submission_problems.csv lists which
+and why. If the models cannot be run at all, a submission of base rates is written unless there is
+one, and the exit status is 2. A table that no model can fill (--words, --divergences) is left out
+with a warning.
+"""
 
 from pathlib import Path
 

@@ -19,8 +19,10 @@ from pathlib import Path
 import pandas as pd
 
 from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.audio.store import Store
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.cli import parser, run
+from hearback.engine.data.folds import find_single_class
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.errors import HearbackError
 from hearback.reading.hard_negatives import (
@@ -28,9 +30,13 @@ from hearback.reading.hard_negatives import (
     generate_hard_negatives,
     write_hard_negatives,
 )
+from hearback.reading.heard import ANY_MODELS, report_unheard
+from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.render import UnrenderedTextsError, has_words, render_missing
 from hearback.reading.tables import (
+    LABELS,
+    labels_path,
     metadata_path,
     read_labels,
     read_metadata,
@@ -44,13 +50,20 @@ N_HARD_NEGATIVES = 2  # per text, so that epochs differ
 
 
 @dataclass(frozen=True)
-class Split:
-    """The training or test table, the number of its stored recordings, and its problems."""
+class Tables:
+    """The tables of a split, "train" or "test": the path and rows of its metadata, and problems."""
 
+    name: str
     table: Path
     metadata: pd.DataFrame
-    n_recordings: int
     report: Report
+
+
+@dataclass(frozen=True)
+class Split(Tables):
+    """A split's tables and its stored recordings."""
+
+    store: Store
 
 
 def parse_flags() -> argparse.Namespace:
@@ -93,20 +106,27 @@ def parse_flags() -> argparse.Namespace:
     return args
 
 
-def read_split(name: str, args: argparse.Namespace) -> Split | None:
-    """Check and store the data of "train" or "test"; None if there is no such table."""
+def read_tables(name: str, args: argparse.Namespace) -> Tables | None:
+    """Check the tables of "train" or "test"; None if there is no metadata."""
     table = metadata_path(args.data, name)
     if not table.is_file():
         return None
     report = Report()
     metadata = read_metadata(table, report)
-    labels, listed = args.data / "train_labels.csv", args.data / "submission_format.csv"
+    labels, listed = labels_path(args.data), args.data / "submission_format.csv"
     if name == "train" and labels.is_file():
-        read_labels(labels, metadata, report)
+        values = read_labels(labels, metadata, report).to_numpy()
+        report.extend(find_single_class(values, LABELS, str(labels)))
     if name == "test" and listed.is_file():
         read_submission_format(listed, metadata, report)
-    store = build_store(metadata, args.data, table, args.store, name, report=report)
-    return Split(table, metadata, len(store), report)
+    return Tables(name, table, metadata, report)
+
+
+def read_split(tables: Tables, args: argparse.Namespace) -> Split:
+    """Decode the recordings of "train" or "test" that are not in the store yet."""
+    table, metadata, report = tables.table, tables.metadata, tables.report
+    store = build_store(metadata, args.data, table, args.store, tables.name, report=report)
+    return Split(tables.name, table, metadata, report, store)
 
 
 def hard_negatives_of(
@@ -172,7 +192,18 @@ def find_unrendered(split: Split, failures: Mapping[str, str]) -> Iterable[Probl
             yield Problem(str(split.table), row.line, what, cure, filename=row.filename)
 
 
-def join_reports(train: Split | None, test: Split | None) -> Report:
+def report_unheard_speech(splits: Iterable[Split], references: References) -> None:
+    """Report rows that do not fit in the models' window, as warnings: they are trained on."""
+    for split in splits:
+        faulty = {problem.row for problem in split.report.errors}
+        metadata, is_stored = split.metadata, split.metadata["filename"].isin(split.store.entries)
+        has_reference = metadata["expected_text"].isin(references.texts)
+        usable = metadata[is_stored & has_reference & ~metadata["line"].isin(faulty)]
+        source = PairSource(usable, references, split.store)
+        report_unheard(source, usable, str(split.table), ANY_MODELS, split.report)
+
+
+def join_reports(train: Tables | None, test: Tables | None) -> Report:
     """Join the reports. Errors in single test rows become warnings: infer.py handles them."""
     report = Report(train.report.problems if train else [])
     for problem in test.report.problems if test else []:
@@ -184,24 +215,29 @@ def join_reports(train: Split | None, test: Split | None) -> Report:
 def main() -> int:
     """Run step 1; return 0, or 2 if there are errors."""
     args = parse_flags()
-    train, test = read_split("train", args), read_split("test", args)
-    splits = [split for split in (train, test) if split]
-    if not splits:
+    tables = [read_tables(name, args) for name in ("train", "test")]
+    if not any(tables):
         raise HearbackError(
             f"neither train_metadata.csv nor test_metadata.csv in {args.data}: put the data there, "
             "or make a sample with `python -m hearback.reading.corpora.sample data`"
         )
+    if any(each.report.table_errors for each in tables if each):
+        print(join_reports(*tables), file=sys.stderr)
+        return 2  # before anything is decoded
+    train, test = (None if each is None else read_split(each, args) for each in tables)
+    splits = [split for split in (train, test) if split]
     try:
         hard_negatives = hard_negatives_of(train, args)
         negative_texts = [each.text for negatives in hard_negatives.values() for each in negatives]
         n_rendered = render(splits, negative_texts, args)
+        references = References(args.tts_data)
+        report_unheard_speech(splits, references)
     finally:
         report = join_reports(train, test)
         if report.problems:
             print(report, file=sys.stderr)
-    references = References(args.tts_data)
     seconds = [references.n_samples(text) / SAMPLE_RATE for text in references.texts]
-    print(f"{sum(split.n_recordings for split in splits)} recordings in {args.store}")
+    print(f"{sum(len(split.store) for split in splits)} recordings in {args.store}")
     print(f"{len(references)} references in {args.tts_data}, {n_rendered} of them new", end="")
     if seconds:
         print(f"; {sum(seconds) / len(seconds):.1f} s on average, {max(seconds):.1f} s at most")

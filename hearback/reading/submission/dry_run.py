@@ -54,7 +54,7 @@ class ReadingDryRun(DryRun[ReadingSandbox]):
             self.archive, folder, "python -m hearback.reading.submission.pack"
         )
         metadata = _choose_clips(self.data / "test_metadata.csv", self.n_clips)
-        texts = UNKNOWN_TEXTS if (runtime / "packages").is_dir() else ()
+        texts = UNKNOWN_TEXTS if (runtime / "packages" / "hibari").is_dir() else ()
         known = pd.read_csv(runtime / "tts_data" / "data_paths.csv", dtype=str)["text"]
         if not known[known.isin(texts)].empty:
             raise HearbackError(
@@ -96,7 +96,7 @@ def _choose_clips(path: Path, n_clips: int) -> pd.DataFrame:
 
 def score_here(sandbox: ReadingSandbox) -> Path:
     """Run infer.py on the same recordings and folds; return its submission."""
-    folder = sandbox.workdir / "here"
+    folder = sandbox.submission_here.parent
     shutil.copytree(sandbox.runtime / "tts_data", folder / "tts_data")
     run_here(
         ["hearback.reading.steps.infer"],
@@ -105,9 +105,9 @@ def score_here(sandbox: ReadingSandbox) -> Path:
         store=folder / "store",
         assets=sandbox.runtime / "assets",
         config=sandbox.runtime / "model_configs.json",
-        submission=folder / "submission.csv",
+        submission=sandbox.submission_here,
     )
-    return folder / "submission.csv"
+    return sandbox.submission_here
 
 
 def compare(submission: Path, submission_format: Path, expected: Path) -> tuple[list[str], float]:

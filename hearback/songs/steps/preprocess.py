@@ -13,14 +13,17 @@ import contextlib
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from hearback.engine.cli import parser, run
+from hearback.engine.data.folds import find_single_class
 from hearback.engine.data.problems import Report
 from hearback.songs import SUBFOLDER
 from hearback.songs.features import FEATURES
 from hearback.songs.separation import methods
 from hearback.songs.separation.methods import SEPARATIONS, open_separation
 from hearback.songs.store import build_features
-from hearback.songs.tables import CLASSES, read_snippets
+from hearback.songs.tables import CLASSES, LABELS, labels_path, read_snippets
 
 DATA = Path("data", SUBFOLDER)
 STORE = Path("store", SUBFOLDER)
@@ -59,8 +62,10 @@ def main() -> int:
     args = arguments()
     report = Report()
     snippets = read_snippets(args.data, report)
-    if snippets.empty:
-        report.raise_if_errors()
+    labels = snippets["label"].to_numpy()
+    report.extend(find_single_class(labels, LABELS, str(labels_path(args.data))))
+    if snippets.empty or report.table_errors:
+        report.raise_if_errors()  # before anything is decoded
     options = methods.options_from(args)
     stored = []
     try:
@@ -82,8 +87,9 @@ def main() -> int:
     finally:
         if report.problems:
             print(report, file=sys.stderr)
-    labels = snippets["label"].tolist()
-    counts = ", ".join(f"{labels.count(label)} {name}" for label, name in enumerate(CLASSES))
+    counts = ", ".join(
+        f"{np.count_nonzero(labels == label)} {name}" for label, name in enumerate(CLASSES)
+    )
     print(f"{len(snippets)} snippets in {args.data}: {counts}")
     print(f"in {args.store}", *stored, sep="\n  ")
     return 2 if report.errors or (args.strict and report.warnings) else 0

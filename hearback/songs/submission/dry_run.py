@@ -41,16 +41,16 @@ class SongDryRun(DryRun[Sandbox]):
 
     def compare(self, sandbox: Sandbox) -> tuple[list[str], float]:
         """Compare classes and probabilities with those of infer in this environment."""
-        folder = sandbox.workdir / "here"
+        folder = sandbox.submission_here.parent
         run_here(
             ["hearback.songs", "infer"],
             data=sandbox.data,
             store=folder / "store",
             assets=sandbox.runtime / "assets",
             config=sandbox.runtime / "model_configs.json",
-            submission=folder / "submission.csv",
+            submission=sandbox.submission_here,
         )
-        return compare(sandbox.submission, folder / "submission.csv")
+        return compare(sandbox.submission, sandbox.submission_here)
 
     def describe(self, sandbox: Sandbox) -> str:
         """Return a line with the number of snippets."""

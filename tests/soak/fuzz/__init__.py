@@ -18,13 +18,17 @@ from tests.soak.fuzz.model_files import try_model
 from tests.soak.fuzz.outcomes import Family, Outcome
 from tests.soak.fuzz.recordings import try_audio
 from tests.soak.fuzz.texts import try_text
+from tests.soak.fuzz.world import try_world_recording, try_world_table, try_world_text
 
 FAMILIES: Mapping[str, tuple[float, Family]] = {
-    "audio": (0.5, try_audio),
-    "names": (0.12, try_name),
-    "tables": (0.2, try_table),
+    "audio": (0.32, try_audio),
+    "names": (0.1, try_name),
+    "tables": (0.12, try_table),
     "texts": (0.06, try_text),
     "models": (0.12, try_model),
+    "world recordings": (0.12, try_world_recording),
+    "world tables": (0.08, try_world_table),
+    "world texts": (0.08, try_world_text),
 }
 
 

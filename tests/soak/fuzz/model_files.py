@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store import Store
+from hearback.engine.audio.store_format import SPEECH
 from hearback.engine.ensemble.calibration import Calibration
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
@@ -119,7 +120,7 @@ def make_assets(folder: Path) -> None:
     }
     entry |= {"sha256": "0", "notes": []}
     index: dict[str, Any] = {
-        "version": 2,
+        "version": SPEECH.version,
         "dtype": "<i2",
         "sample_rate": SAMPLE_RATE,
         "data": "train.0.pcm",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from hearback.engine.audio.decode import KEPT_SECONDS, MAX_PEAK, SAMPLE_RATE
+from hearback.engine.audio.decode import KEPT_SECONDS, MAX_PEAK, SAMPLE_RATE, decode
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.data.problems import Report
 from tests.soak.fuzz.audio_files import speech, valid_file
@@ -74,8 +74,32 @@ def extreme_samples(_content: bytes, rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
+def append_itself(content: bytes, _rng: np.random.Generator) -> bytes:
+    """Return the file twice, as a recorder that appends writes."""
+    return content + content
+
+
+def cut_anywhere(content: bytes, rng: np.random.Generator) -> bytes:
+    """Return the first 30 to 90 % of a file."""
+    return content[: int(rng.uniform(0.3, 0.9) * len(content))]
+
+
+def unknown_sizes(content: bytes, rng: np.random.Generator) -> bytes:
+    """Write what a program writes into a WAV's header when it does not know the size."""
+    changed = bytearray(content)
+    position = content.find(b"data", 0, 256)
+    if content[:4] == b"RIFF" and position > 0:
+        value = (0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)[rng.integers(5)]
+        struct.pack_into("<I", changed, 4, value)
+        struct.pack_into("<I", changed, position + 4, value)
+    return bytes(changed)
+
+
 AUDIO_DAMAGES = (
     *DAMAGES,
+    append_itself,
+    cut_anywhere,
+    unknown_sizes,
     corrupt_header,
     corrupt_header,
     replace_content,
@@ -95,8 +119,23 @@ def try_audio(rng: np.random.Generator, folder: Path) -> Outcome:
     data = folder / "data"
     (data / name).write_bytes(damage(content, rng))
     result = store_one(folder, name)
+    if damage is append_itself and result != REFUSED:
+        check_all_is_read(folder, name, content)
     assert damage is not keep_intact or result != REFUSED, f"{name} is valid, and was refused"
     return Outcome(f"audio: {damage.__name__.replace('_', ' ')}", result)
+
+
+def check_all_is_read(folder: Path, name: str, content: bytes) -> None:
+    """Check that a file that holds a recording twice has twice its length."""
+    once = folder / "data" / f"once {name}"
+    once.write_bytes(content)
+    twice = folder / "data" / name
+    lengths = [len(decode(path).waveform) for path in (once, twice)]
+    # An MP3 without the length of its padding may lose a frame of it.
+    assert lengths[1] >= min(2 * lengths[0] - SAMPLE_RATE // 10, KEPT_SECONDS * SAMPLE_RATE), (
+        f"{name}: {lengths[1]} samples are read of two recordings of {lengths[0]}"
+    )
+    once.unlink()
 
 
 def store_one(folder: Path, filename: str) -> str:
