@@ -97,6 +97,8 @@ def zero_bytes(content: bytes, rng: np.random.Generator) -> bytes:
 
 # Looked up here: the soak reports imports while an input is read.
 _ENCODINGS = tuple(map(codecs.lookup, ("utf-16", "utf-16-le", "utf-32", "latin-1", "ascii")))
+for _encoding in ("utf-16-be", "utf-32-le", "utf-32-be", "cp1252"):  # of readers
+    codecs.lookup(_encoding)
 
 
 def other_encoding(content: bytes, rng: np.random.Generator) -> bytes:
@@ -177,7 +179,8 @@ def try_table(rng: np.random.Generator, folder: Path) -> Outcome:
         texts = [row[2].strip() for row in metadata_rows[1:]]
         assert metadata["written_text"].tolist() == texts, "texts were changed"
         in_error = {problem.row for problem in report.errors}
-        odd = {line for line, text in enumerate(texts, 2) if not text.startswith("word ")}
+        lines = zip(metadata["line"], texts, strict=True)
+        odd = {line for line, text in lines if not text.startswith("word ")}
         assert in_error <= odd, f"good rows were refused: {in_error - odd}"
     result = REFUSED if report.errors else WARNED if report.warnings else READ
     kind = f"tables: {damage.__name__.replace('_', ' ')}"
