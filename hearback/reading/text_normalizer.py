@@ -33,7 +33,6 @@ _STRAIGHT_QUOTES = str.maketrans(dict.fromkeys("“”„‟", '"'))
 _PUNCTUATION = ',.;:!?"“”„«»()[]{}…'
 _DASHES = re.compile(r"[‐‑‒–—―−]|--+")
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
-_LOOKALIKE_SCRIPTS = ("CYRILLIC", "GREEK")
 
 _VULGAR_FRACTIONS = str.maketrans({"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"})
 # An apostrophe that was lost to a question mark.
@@ -197,11 +196,11 @@ class _Normalizer:
         return words
 
     def _check_script(self, word: str) -> None:
-        """Refuse words that mix Latin letters with others that look alike."""
+        """Refuse words that mix Latin letters with others: look-alikes, or wrongly decoded ones."""
         names = [unicodedata.name(letter, "") for letter in word if letter.isalpha()]
         is_latin = any(name.startswith("LATIN") for name in names)
-        if is_latin and any(name.startswith(_LOOKALIKE_SCRIPTS) for name in names):
-            raise UnspeakableTextError(f"{quoted(word)} mixes Latin letters with similar ones")
+        if is_latin and not all(name.startswith("LATIN") for name in names):
+            raise UnspeakableTextError(f"{quoted(word)} mixes Latin letters with others")
 
 
 def _is_suspicious(text: str) -> bool:

@@ -78,7 +78,8 @@ REFUSED = {
     "me@home.org": "is an address, which can be read in several ways",
     "five°": "a symbol that can be read in several ways",
     "the <b>cat</b>": "has markup",
-    "the \u0441at": "mixes Latin letters with similar ones",
+    "the \u0441at": "mixes Latin letters with others",
+    "the caf㩠": "mixes Latin letters with others",
 }
 
 
