@@ -22,6 +22,7 @@ from hearback.reading.dataset import TrainingData, load_training_data
 from hearback.reading.pairs import PairSource
 from hearback.reading.render import render_missing
 from hearback.reading.tables import GRADES, TASKS
+from hearback.reading.text_normalizer import normalize_text
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("data", "tts_data", "store")  # the flags of the clips' folders
@@ -122,7 +123,7 @@ def make_noise(folder: Path, n_clips: int) -> None:
     ranks = np.linspace(0, 1, len(LEARNER_SECONDS))
     rows, reference_seconds = [], {}
     for number, rank in enumerate(rng.random(n_clips)):
-        text, name = f"text {number}", f"noise_{number:05d}.wav"
+        text, name = normalize_text(f"text {number}").text, f"noise_{number:05d}.wav"
         reference_seconds[text] = float(np.interp(rank, ranks, REFERENCE_SECONDS))
         learner_seconds = float(np.interp(rank, ranks, LEARNER_SECONDS))
         write_wav(folder / "data" / name, _modulated_noise(learner_seconds, rng), SAMPLE_RATE)
