@@ -8,6 +8,7 @@ show the log loss both uncalibrated and calibrated by age, cross-fitted by speak
 speeds from these tables is optimistic, since it uses the same rows: train with them to be sure.
 """
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,12 +40,8 @@ CALIBRATION = "platt_by_group"
 def main() -> None:
     """Score the folds at each speed, and print the tables."""
     parser = cli.parser(__doc__)
+    declare_trained(parser)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
-    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
-    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
-    add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
-    add("--models", nargs="+", help="default: all trained models")
     add(
         "--speeds",
         nargs="+",
@@ -52,7 +49,6 @@ def main() -> None:
         default=[1.0, 0.9, 0.8, 0.7],
         help="relative playback speeds",
     )
-    add("--device", help="cpu, cuda, … (default: a GPU if available)")
     add("--precision", choices=TRAINING_PRECISIONS, default="auto", help="of the matrix products")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
@@ -65,6 +61,17 @@ def main() -> None:
         )
         for title, frame in by_speed(table, predictions, data).items():
             print(f"\n{table.model}: {title}\n{cli.as_text(frame)}")
+
+
+def declare_trained(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a benchmark on trained folds: folders, models and device."""
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
+    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
+    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
+    add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
+    add("--models", nargs="+", help="default: all trained models")
+    add("--device", help="cpu, cuda, … (default: a GPU if available)")
 
 
 def load_data(

@@ -9,19 +9,19 @@ apostrophe, the second one --rows rows chosen at random.
 
 import argparse
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
+from benchmarks.speeds import declare_trained, load_data
 from hearback.engine import cli
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading import evaluation
-from hearback.reading.dataset import TrainingData, load_training_data
+from hearback.reading.dataset import TrainingData
 from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.inference.predict import predict
 from hearback.reading.models.load import load_scorer
@@ -54,15 +54,10 @@ FORMS: dict[str, Write] = {
 def main() -> None:
     """Score the folds' rows in each form, and print the tables."""
     parser = cli.parser(__doc__)
+    declare_trained(parser)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
-    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
-    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
-    add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
-    add("--models", nargs="+", help="default: all trained models")
     add("--rows", type=cli.int_of_at_least(1), default=300, help="rows of the second table")
     add("--seed", type=cli.int_of_at_least(0), default=0, help="chooses these rows")
-    add("--device", help="cpu, cuda, … (default: a GPU if available)")
     arguments = parser.parse_args()
     for table in evaluation.read_out_of_fold(arguments.assets, arguments.models):
         compare(table, arguments)
@@ -73,17 +68,9 @@ def compare(table: ReadingOutOfFold, arguments: argparse.Namespace) -> None:
     fold, fold_metadata = next(iter(table.metadata_by_fold.items()))
     if fold_metadata["recipe"]["pair"] not in WITHOUT_REFERENCE:
         raise HearbackError(f"{table.model} needs references of all forms: choose a token scorer")
-    split = [fold_metadata[name] for name in ("n_folds", "group_by", "limit")]
-    data = load_training_data(
-        arguments.data,
-        arguments.tts_data,
-        arguments.store,
-        n_folds=split[0],
-        group_by=split[1],
-        limit=split[2],
-    )
+    data = load_data([table], arguments.data, arguments.tts_data, arguments.store)
     model = load_scorer(FoldFiles(arguments.assets, table.model, fold), fold_metadata)
-    held_out = np.flatnonzero(data.folds == fold)
+    held_out = data.validation_rows(fold)
     texts = data.metadata["expected_text"]
     with_apostrophe = held_out[texts[held_out].str.contains("'").to_numpy()]
     rng = np.random.default_rng(arguments.seed)

@@ -32,6 +32,7 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("´`ʹʼ′‘’‛＇", "'"))
 _STRAIGHT_QUOTES = str.maketrans(dict.fromkeys("“”„‟", '"'))
 _PUNCTUATION = ',.;:!?"“”„«»()[]{}…'
 _DASHES = re.compile(r"[‐‑‒–—―−]|--+")
+_SPACES = re.compile(r"[ \t\r\n]+")
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
 
 _VULGAR_FRACTIONS = str.maketrans({"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"})
@@ -152,9 +153,8 @@ class _Normalizer:
             if unicodedata.category(character) != "Cf" and not _is_selector(character)
         )
         # Not split(), which splits at the spaces that are replaced.
-        spaces = re.compile(r"[ \t\r\n]+")
-        plain = spaces.sub(" ", uncurled.translate(_STRAIGHT_QUOTES))
-        self._note(CHARACTERS, spaces.sub(" ", visible) != plain)
+        plain = _SPACES.sub(" ", uncurled.translate(_STRAIGHT_QUOTES))
+        self._note(CHARACTERS, _SPACES.sub(" ", visible) != plain)
         return visible
 
     def _note(self, change: str, is_changed: bool) -> None:
