@@ -13,11 +13,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-import pandas as pd
+from hearback.engine import failures
+from hearback.engine.errors import HearbackError, did_you_mean
 
-from hearback.engine.errors import HearbackError
+if TYPE_CHECKING:  # importing it takes most of a second, in which nothing catches Ctrl-C
+    import pandas as pd
 
 # Errors of a disk that the user can fix, and how.
 DISK_CURES = {
@@ -26,6 +28,7 @@ DISK_CURES = {
     **dict.fromkeys((errno.EEXIST, errno.EISDIR), "move it away"),
     errno.ENOTDIR: "use a path below a folder",
 }
+_flags: set[str] = set()  # of the parsers that were used, without dashes
 SIGPIPE_STATUS = 128 + 13  # of a process that a closed pipe ends
 
 
@@ -50,6 +53,7 @@ class Parser(argparse.ArgumentParser):
         settings.setdefault("formatter_class", _Formatter)
         if _is_module():
             settings.setdefault("prog", " ".join(program()))
+        self._given: list[str] = []  # the arguments that were parsed
         super().__init__(*args, **settings)
 
     def parse_known_args(  # type: ignore[override]  # typeshed has overloads of it
@@ -58,10 +62,29 @@ class Parser(argparse.ArgumentParser):
         namespace: Any = None,  # noqa: ANN401
     ) -> tuple[Any, list[str]]:
         """Parse `args`, with dashes inside a known flag's name read as underscores."""
+        _flags.update(flag.removeprefix("--") for flag in self._option_string_actions)
         args = list(sys.argv[1:] if args is None else args)
         n_flags = args.index("--") if "--" in args else len(args)
         declared = [self._declared(arg) for arg in args[:n_flags]]
+        self._given = declared
         return super().parse_known_args(declared + args[n_flags:], namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and an error, with suggestions for unknown flags; exit with status 2."""
+        known = self._option_string_actions
+        flags = [arg.partition("=")[0] for arg in self._given if arg.startswith("--")]
+        unknown = [flag.replace("-", "_").replace("__", "--", 1) for flag in flags]
+        super().error(
+            message + did_you_mean([flag for flag in unknown if flag not in known], known)
+        )
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401
+        """Refuse a value that is no choice, with a suggestion."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            suggestion = did_you_mean([str(value)], map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, error.message + suggestion) from None
 
     def _declared(self, arg: str) -> str:
         """Return `arg` with its flag as declared; other arguments unchanged."""
@@ -77,14 +100,26 @@ def parser(description: str | None) -> Parser:
     return Parser(description=description)
 
 
+def add_folders(
+    parser: argparse.ArgumentParser, folders: Mapping[str, str], subfolder: str = ""
+) -> None:
+    """Add a flag for each folder, with the folder's help by its name.
+
+    The defaults are the names, in the current folder, or a `subfolder` of each.
+    """
+    for name, description in folders.items():
+        parser.add_argument(f"--{name}", type=Path, default=Path(name, subfolder), help=description)
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a step and exit with its status.
 
-    Errors that the user can fix (a `HearbackError`, a full disk) are printed on standard error
-    without a traceback, with status 2; any other exception is a bug and keeps its traceback. Ctrl-C
-    exits with 130, and output that nothing reads any more (`| head`) with 141, as shells expect.
-    Characters that the terminal's encoding lacks are printed as escapes, so that a text in a
-    warning never ends a step.
+    Errors that the user can fix (a `HearbackError`, a full disk, too little memory) are printed on
+    standard error without a traceback, with status 2. Any other exception is a bug: one line says
+    what it is and where its traceback is (`failures`), and the status is 70. Ctrl-C exits with 130,
+    and output that nothing reads any more (`| head`) with 141, as shells expect. Characters that
+    the terminal's encoding lacks are printed as escapes, so that a text in a warning never ends a
+    step.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -96,10 +131,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         except SystemExit:  # of argparse, which has printed the help or an error
             _flush()
             raise
-    except BrokenPipeError:
-        if not _drop_closed_outputs():  # another pipe, such as one to a worker
-            raise
+    except BrokenPipeError as error:
         status = SIGPIPE_STATUS
+        if not _drop_closed_outputs():  # another pipe, such as one to a worker
+            status = _report_unexpected(error)
     sys.exit(status)
 
 
@@ -112,10 +147,12 @@ def _status_of(main: Callable[[], int | None]) -> int | None:
     except HearbackError as error:
         print(error, file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:
         cure = _cure_of_disk(error)
-        if cure is None:  # a closed pipe, too
-            raise
+        if cure is None:
+            return _report_unexpected(error)
         print(
             f"{error.filename or 'the disk'}: {error.strerror}; {cure} and run the same command "
             "again: earlier files and finished work are kept",
@@ -124,7 +161,14 @@ def _status_of(main: Callable[[], int | None]) -> int | None:
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return failures.INTERRUPTED_STATUS
+    except Exception as error:
+        return _report_unexpected(error)
+
+
+def _report_unexpected(error: Exception) -> int:
+    """Print what an unforeseen error is, and where its traceback is; return the exit status."""
+    return failures.report(error, " ".join(program()), _flags)
 
 
 def _flush() -> None:
@@ -197,7 +241,9 @@ def run_steps(program: str, steps: Mapping[str, str]) -> NoReturn:
     if step in ("-h", "--help"):
         run(lambda: _print_steps(program, steps))
     if step not in steps:
-        print(f"{program}: no step {step!r}; choose from {', '.join(steps)}", file=sys.stderr)
+        suggestion = did_you_mean([step], steps)
+        known = ", ".join(steps)
+        print(f"{program}: no step {step!r}; choose from {known}{suggestion}", file=sys.stderr)
         sys.exit(2)
     _program[:] = [*program.split(), step]
     sys.argv = [" ".join(_program), *sys.argv[2:]]
@@ -274,6 +320,6 @@ def program() -> list[str]:
     return ["python", sys.argv[0]] if spec is None else ["python", "-m", spec.name]
 
 
-def as_text(frame: pd.DataFrame) -> str:
+def as_text(frame: "pd.DataFrame") -> str:
     """Format a table for the terminal, numbers with four decimals."""
     return frame.to_string(float_format=lambda number: f"{number:.4f}", na_rep="–")

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -81,10 +82,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
     If the process is killed in the block or the disk is full, `path` stays unchanged. The temporary
     name starts with a dot and ends with `path`'s suffix, for writers that choose a format by it.
     """
+    check_is_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.stem[:_MAX_PREFIX]}-", suffix=path.suffix, dir=path.parent
-    )
+    try:
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.stem[:_MAX_PREFIX]}-", suffix=path.suffix, dir=path.parent
+        )
+    except OSError as error:  # of a name that the user does not know
+        error.filename = str(path)
+        raise
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -104,11 +110,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_is_file(path: Path) -> None:
+    """Raise HearbackError if a folder, a device or a pipe is in the place of an output file.
+
+    The system's administrator could replace a device, such as /dev/null, by the file.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise HearbackError(f"{path}: is {kind}, and cannot be replaced; name a file")
+
+
 def check_writable(path: Path) -> None:
     """Create the folder of an output file; call it before long work.
 
-    Raises HearbackError if the folder cannot be created or written to.
+    Raises HearbackError if the folder cannot be created or written to, or the file be replaced.
     """
+    check_is_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent):
@@ -145,3 +162,12 @@ def sha256_of(path: Path) -> str:
     """Return the file's SHA-256 in hexadecimal; reads in blocks."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_missing(path: Path) -> str:
+    """Describe a missing file; mention a file with the same name in another Unicode form."""
+    for form in ("NFC", "NFD"):  # archives from a Mac use NFD
+        other = path.with_name(unicodedata.normalize(form, path.name))
+        if other.name != path.name and other.exists():
+            return f"is missing; there is one with the same letters in another Unicode form, {form}"
+    return "is missing"

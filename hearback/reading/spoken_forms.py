@@ -1,10 +1,11 @@
 """The spoken form of one written word: numbers, amounts, times and abbreviations as words."""
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# More digits are rather a telephone number or an identifier than a quantity.
+# A number with more digits is probably a telephone number or an identifier.
 _MAX_DIGITS = 9
 _YEARS = range(1100, 2100)
 
@@ -23,7 +24,7 @@ _ABBREVIATIONS = {
     "vs.": "versus",
     "etc.": "et cetera",
 }
-_AMBIGUOUS = frozenset({"st.", "no.", "ave.", "rd.", "mt.", "ft.", "pt.", "fig.", "approx."})
+_AMBIGUOUS = frozenset({"st.", "ave.", "rd.", "mt.", "ft.", "pt.", "approx."})
 _SYMBOLS = {"&": "and", "+": "plus", "=": "equals", "×": "times", "÷": "divided by"}
 _FRACTIONS = {
     "1/2": "one half",
@@ -74,7 +75,7 @@ def spoken_words(written: str) -> SpokenWords:
         raise AmbiguousTextError("is an address, which can be read in several ways")
     if any(character.isdigit() for character in core):
         return SpokenWords(tuple(_spell_out(core).replace("-", " ").split()), True)
-    if any(symbol in core for symbol in "%#$£€°@\\^~|"):
+    if any(map(_is_read_in_several_ways, core)):
         raise AmbiguousTextError("has a symbol that can be read in several ways")
     # R&B, AT&T
     separated = "".join(
@@ -84,6 +85,27 @@ def spoken_words(written: str) -> SpokenWords:
     parts = _WORD.findall(separated)
     words = (part if part.lower() in ELISIONS else part.lstrip("'") for part in parts)
     return SpokenWords(tuple(filter(None, words)), separated != core)
+
+
+def are_read_together(first: str, second: str) -> bool:
+    """Return whether two written words, one after the other, are spoken as one: 10:00 a.m."""
+    return any(
+        pattern.fullmatch(first) and next_pattern.fullmatch(second)
+        for pattern, next_pattern in _READ_TOGETHER
+    )
+
+
+def _is_read_in_several_ways(character: str) -> bool:
+    """Return whether a symbol is said, but not always in the same way: ~, ¥, <, №."""
+    category = unicodedata.category(character)
+    if category == "Sm":
+        # "¬" stands where an apostrophe was decoded wrongly, of which there is a warning.
+        return character not in _SYMBOLS and character != "¬"
+    if category == "So":  # emoji are not said, and ㎏ is
+        return character in "°" or unicodedata.normalize("NFKC", character) not in (
+            *(character, "TM", "SM"),
+        )
+    return category == "Sc" or character in "%#@\\^§"
 
 
 def _spell_out(text: str) -> str:
@@ -143,14 +165,25 @@ def _money(match: Match) -> str:
 
 _DIGITS = r"\d+|\d{1,3}(?:,\d{3})+"
 _DECIMAL = rf"(?:{_DIGITS})(?:\.\d+)?"
+# Written words that have one meaning only together, or, as "No. 5", several.
+_READ_TOGETHER = (
+    (re.compile(r"\d{1,2}(?:[:.]\d\d)?"), re.compile(r"[ap]\.?m\.?", re.I)),
+    (re.compile(_DIGITS), re.compile("|".join(_FRACTIONS))),
+    (re.compile(r"(?:no|fig)\.", re.I), re.compile(r"\d+")),
+)
 _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[Match], str]], ...] = (
     (re.compile("|".join(_FRACTIONS)), lambda match: _FRACTIONS[match[0]]),
+    (
+        re.compile(rf"({_DIGITS})[ &]({'|'.join(_FRACTIONS)})"),
+        lambda m: f"{_number(m[1])} and {_FRACTIONS[m[2]].replace('one', 'a')}",
+    ),
     (re.compile(_DECIMAL), _whole),
+    (re.compile(r"\.\d+"), lambda match: _number(match[0]).removeprefix("zero ")),
     (re.compile(rf"-({_DECIMAL})"), lambda match: f"minus {_number(match[1])}"),
     (re.compile(rf"({_DIGITS})(?:st|nd|rd|th)", re.I), lambda m: _number(m[1], ordinal=True)),
-    (re.compile(r"(\d{1,2})[:.](\d{2})([ap]\.?m\.?)", re.I), _time),
+    (re.compile(r"(\d{1,2})[:.](\d{2}) ?([ap]\.?m\.?)", re.I), _time),
     (re.compile(r"(\d{1,2}):(\d{2})()"), _time),
-    (re.compile(r"(\d{1,2})([ap])\.?m\.?", re.I), lambda m: f"{_number(m[1])} {m[2]} m"),
+    (re.compile(r"(\d{1,2}) ?([ap])\.?m\.?", re.I), lambda m: f"{_number(m[1])} {m[2]} m"),
     (re.compile(rf"([$£€])((?:{_DIGITS})(?:\.\d\d)?)"), _money),
     (re.compile(rf"({_DECIMAL})%"), lambda match: f"{_number(match[1])} percent"),
     (re.compile(r"#(\d+)"), lambda match: f"number {_number(match[1])}"),

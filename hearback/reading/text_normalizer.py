@@ -22,22 +22,29 @@ from itertools import islice
 
 from hearback.engine.data.problems import quoted
 from hearback.engine.errors import HearbackError
-from hearback.reading.spoken_forms import ELISIONS, AmbiguousTextError, spoken_words
+from hearback.reading.spoken_forms import (
+    ELISIONS,
+    AmbiguousTextError,
+    are_read_together,
+    spoken_words,
+)
 
 # Recorded in a fold's metadata. Increase it when `normalize_text` returns another text than before.
 VERSION = 1
 
 _PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)*(?: [a-z]+(?:'[a-z]+)*)*")
-_APOSTROPHES = str.maketrans(dict.fromkeys("´`ʹʼ′‘’‛＇", "'"))
+_APOSTROPHES = str.maketrans(dict.fromkeys("´`ʹʻʼ′‘’‛＇", "'"))
 _STRAIGHT_QUOTES = str.maketrans(dict.fromkeys("“”„‟", '"'))
 _PUNCTUATION = ',.;:!?"“”„«»()[]{}…'
 _DASHES = re.compile(r"[‐‑‒–—―−]|--+")
 _SPACES = re.compile(r"[ \t\r\n]+")
+_DOUBLED_APOSTROPHE = re.compile(r"(?<=\w)''(?=\w)")
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
 
-_VULGAR_FRACTIONS = str.maketrans({"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"})
-# An apostrophe that was lost to a question mark.
-_LOST_APOSTROPHE = re.compile(r"[^\W\d_]\?[^\W\d_]")
+_FRACTION_CHARACTERS = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"}
+_FRACTION_AFTER_DIGIT = re.compile(rf"(?<=\d)(?=[{''.join(_FRACTION_CHARACTERS)}])")
+# A question mark in the place of an apostrophe; an accented capital inside a word, as in "itÂ’s".
+_WRONGLY_DECODED = re.compile(r"[^\W\d_]\?[^\W\d_]|[a-z][À-ÖØ-Þ]")
 
 # Kinds of changes, for the report.
 ENCODING = "wrongly decoded characters"
@@ -49,6 +56,7 @@ SPOKEN = "numbers, symbols and abbreviations"
 CAPITALS = "capital letters"
 
 _MAX_EXAMPLES = 3
+DECODING_CURE = "compare it with its source, and save the table as UTF-8"
 CHANGED_CURE = (
     "scored as changed, and outputs keep the text as written; where learners say something else, "
     "write the words that they say"
@@ -145,7 +153,7 @@ class _Normalizer:
         self._note(ENTITIES, unescaped != decoded)
         uncurled = unescaped.translate(_APOSTROPHES)
         self._note(APOSTROPHES, uncurled != unescaped)
-        fixed = ftfy.fix_text(uncurled, unescape_html=False).translate(_VULGAR_FRACTIONS)
+        fixed = ftfy.fix_text(uncurled, unescape_html=False)
         visible = "".join(
             " " if unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc") else character
             for character in fixed
@@ -155,7 +163,12 @@ class _Normalizer:
         # Not split(), which splits at the spaces that are replaced.
         plain = _SPACES.sub(" ", uncurled.translate(_STRAIGHT_QUOTES))
         self._note(CHARACTERS, _SPACES.sub(" ", visible) != plain)
-        return visible
+        if "\ufffd" in visible:
+            what = f"{quoted(self.text)} has characters that were lost in decoding"
+            raise UnspeakableTextError(what, DECODING_CURE)
+        # 6½ becomes 6&1/2, and not 61/2.
+        separated = _FRACTION_AFTER_DIGIT.sub("&", visible)
+        return separated.translate(str.maketrans(_FRACTION_CHARACTERS))
 
     def _note(self, change: str, is_changed: bool) -> None:
         if is_changed:
@@ -167,9 +180,9 @@ class _Normalizer:
         if len(parts) != len(written):
             written = parts
         is_quoting = False
-        for part, as_written in zip(parts, written, strict=True):
-            for piece in _DASHES.sub(" ", part).split():
-                core = piece.strip(_PUNCTUATION)
+        for part, as_written in _join_parts(parts, written):
+            for piece in _DASHES.split(part):
+                core = _strip_punctuation(piece)
                 if core.startswith("'") and core.lower() not in ELISIONS:
                     is_quoting = True
                     core = core.lstrip("'")
@@ -203,11 +216,32 @@ class _Normalizer:
             raise UnspeakableTextError(f"{quoted(word)} mixes Latin letters with others")
 
 
+def _join_parts(parts: Sequence[str], written: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each part of a text with what was written; "10:00 a.m." and "6 1/2" as one part."""
+    rest = zip(parts, written, strict=True)
+    part, as_written = next(rest, ("", ""))
+    for next_part, next_written in rest:
+        if are_read_together(part.lstrip(_PUNCTUATION), next_part.rstrip(_PUNCTUATION)):
+            part, as_written = f"{part} {next_part}", f"{as_written} {next_written}"
+            continue
+        yield part, as_written
+        part, as_written = next_part, next_written
+    yield part, as_written
+
+
+def _strip_punctuation(piece: str) -> str:
+    """Return a part of a text without the punctuation around it; ".5" keeps its point."""
+    core = piece.strip(_PUNCTUATION)
+    point = re.search(r"(?<!\.)\.$", piece[: piece.find(core)])
+    # A doubled apostrophe, as databases write it: don''t.
+    return ("." if point and core[:1].isdigit() else "") + _DOUBLED_APOSTROPHE.sub("'", core)
+
+
 def _is_suspicious(text: str) -> bool:
     """Return whether characters may have been decoded wrongly, or an apostrophe became "?"."""
     from ftfy.badness import is_bad  # noqa: PLC0415
 
-    return is_bad(text) or _LOST_APOSTROPHE.search(text) is not None
+    return is_bad(text) or _WRONGLY_DECODED.search(text) is not None
 
 
 def _is_selector(character: str) -> bool:

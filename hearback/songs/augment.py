@@ -5,10 +5,9 @@ functions return the same shape and leave their input unchanged.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from hearback.engine.audio.effects import (
     check_probabilities,
@@ -19,6 +18,9 @@ from hearback.engine.audio.effects import (
 )
 from hearback.engine.errors import HearbackError
 from hearback.songs.tables import FEMALE, MALE, NO_VOICE, SEVERAL
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FADE_SECONDS = 0.005  # at both ends of each shuffled piece
 
@@ -125,8 +127,8 @@ def shuffle(
 
 
 def mix_up(
-    inputs: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+    inputs: "Tensor", targets: "Tensor", alpha: float, rng: np.random.Generator
+) -> "tuple[Tensor, Tensor]":
     """Apply mix-up: interpolate inputs and targets of each example with another of the batch.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, with one weight per batch,
@@ -143,6 +145,8 @@ def mix_up(
     if alpha == 0:
         return inputs, targets
     share = float(rng.beta(alpha, alpha))
+    import torch  # noqa: PLC0415  (recipes import this module, and --help needs no torch)
+
     partners = torch.from_numpy(rng.permutation(len(inputs))).to(inputs.device)
     return (
         share * inputs + (1 - share) * inputs[partners],

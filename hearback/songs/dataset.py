@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hearback.engine.audio.store import Store
 from hearback.engine.data.folds import (
     FoldSplit,
     assign_folds,
-    find_lopsided_folds,
     find_single_class,
+    print_lopsided_folds,
 )
 from hearback.engine.data.problems import Report
+from hearback.songs import GROUPINGS
 from hearback.songs.separation.methods import Separation, open_separation
 from hearback.songs.store import FeatureStore, build_features, build_sounds
 from hearback.songs.tables import LABELS, labels_path, read_snippets
 
 TRAIN = "train"  # name of the stores
-GROUPINGS = ("singer",)  # columns by which rows can be grouped into folds
 
 
 @dataclass(frozen=True)
@@ -125,45 +126,43 @@ def load_song_data(
     report.extend(find_single_class(labels, LABELS, str(labels_path(data)), limit))
     if report.table_errors:
         report.raise_if_errors()  # before anything is decoded
-    with closing(open_separation("none")) as no_separation:
-        sounds = build_sounds(snippets, data, store, TRAIN, separation=no_separation, report=report)
+    with closing(open_separation("none")) as none:
+        sounds = build_sounds(snippets, data, store, TRAIN, separation=none, report=report)
     report.raise_if_errors(strict)
     separations = separations or {}
     with closing(_open(separate, separations)) as opened:
         separation = opened.describe()
     if report.warnings:
         print(report)
-    stored = snippets
-    if limit is not None:
-        snippets = snippets.iloc[:limit].reset_index(drop=True)
-    table = snippets.drop(columns="line").sort_values("filename")
-    digest = hashlib.sha256(table.to_csv(index=False).encode())
-    digest.update(sounds.fingerprint().encode())
+    stored, snippets = snippets, snippets.iloc[:limit].reset_index(drop=True)
     group_by = group_by or "singer"
-    folds = assign_folds(
-        snippets.rename(columns={"group": "singer"}),
-        snippets["label"].to_numpy(),
-        n_folds,
-        group_by,
-        groupings=GROUPINGS,
-    )
     song_data = SongData(
         snippets=snippets,
         stored=stored,
-        folds=folds,
+        folds=assign_folds(
+            snippets.rename(columns={"group": "singer"}),
+            snippets["label"].to_numpy(),
+            n_folds,
+            group_by,
+            groupings=GROUPINGS,
+        ),
         separation=separation,
         separations=separations,
-        fingerprint=digest.hexdigest()[:16],
+        fingerprint=_fingerprint(snippets, sounds),
         data=data,
         store=store,
         is_grouped=group_by != "none",
     )
-    lopsided = find_lopsided_folds(
-        song_data, song_data.labels, LABELS, n_folds, str(labels_path(data))
-    )
-    if lopsided:
-        print(Report(lopsided))
+    print_lopsided_folds(song_data, song_data.labels, LABELS, n_folds, labels_path(data))
     return song_data
+
+
+def _fingerprint(snippets: pd.DataFrame, sounds: Store) -> str:
+    """Return 16 hex digits: a digest of the table and the recordings."""
+    table = snippets.drop(columns="line").sort_values("filename")
+    digest = hashlib.sha256(table.to_csv(index=False).encode())
+    digest.update(sounds.fingerprint().encode())
+    return digest.hexdigest()[:16]
 
 
 def _open(name: str, separations: Mapping[str, Mapping[str, Any]]) -> Separation:

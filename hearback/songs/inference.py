@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from hearback.engine.data.problems import Problem, Report
+from hearback.engine.data.problems import Report
 from hearback.engine.data.tables import write_problems, write_table
 from hearback.engine.devices import choose_device, compute_dtype, mixed_precision
-from hearback.engine.ensemble.prior import prior_on_failure
+from hearback.engine.ensemble.prior import prior_on_failure, report_no_models
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import check_writable
 from hearback.engine.training.fold_files import (
@@ -151,18 +151,12 @@ def write_submission(options: InferenceOptions) -> None:
             )
         else:
             scored = probabilities[is_scored]
-            report.add(_no_models(options.config))
+            rows = "every snippet has the class shares"
+            report.add(report_no_models(options.config, rows, "the class shares", COMMAND))
         probabilities[is_scored] = scored
         write_classes(filenames, probabilities, options.submission)
     print(f"{len(filenames)} snippets, {np.count_nonzero(~is_scored)} of them at the class shares")
     write_problems(report, options.submission)
-
-
-def _no_models(config: Path) -> Problem:
-    print(f"NO MODEL of {config} has a weight: every snippet has the class shares")
-    what = "no model has a weight, so nothing was scored: every snippet has the class shares"
-    cure = f"train models that beat the class shares, then {COMMAND}"
-    return Problem(str(config), None, what, cure)
 
 
 def _score(

@@ -1,15 +1,18 @@
 """Command-line options of a training."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from hearback.engine.training.options import FoldOptions, declare_common
-from hearback.songs import SUBFOLDER
-from hearback.songs.dataset import GROUPINGS, SongData, load_song_data
+from hearback.songs import GROUPINGS, SUBFOLDER
 from hearback.songs.recipe import SeparationName, SongRecipe
 from hearback.songs.separation import methods
+
+if TYPE_CHECKING:
+    from hearback.songs.dataset import SongData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +56,10 @@ class SongOptions(FoldOptions):
         adapted: SongRecipe = super().adapt(recipe.with_separation(self.separate))
         return adapted
 
-    def load_data(self) -> SongData:
-        """Load and validate the training set."""
+    def load_data(self, recipes: Sequence[SongRecipe] | None = None) -> "SongData":
+        """Load and validate the training set, the same for all recipes."""
+        from hearback.songs.dataset import load_song_data  # noqa: PLC0415  (--help needs none)
+
         return load_song_data(
             self.data,
             self.store,
@@ -66,6 +71,11 @@ class SongOptions(FoldOptions):
             strict=self.strict,
         )
 
-    def run_key(self, recipe: SongRecipe, data: SongData) -> dict[str, Any]:
+    def pretrained_models(self, recipe: SongRecipe) -> frozenset[tuple[str, Path]]:
+        """Return the recipe's backbone, if it has one; see `FoldOptions`."""
+        names = [] if recipe.backbone is None else [recipe.backbone]
+        return frozenset((name, self.backbones) for name in names)
+
+    def run_key(self, recipe: SongRecipe, data: "SongData") -> dict[str, Any]:
         """Return the run key as JSON: a fold counts as done only while it is unchanged."""
         return {**super().run_key(recipe, data), "separation": data.separation}

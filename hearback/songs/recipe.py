@@ -125,6 +125,11 @@ class SongRecipe(FoldRecipe):
         )
 
 
+def program_of(recipe: SongRecipe) -> tuple[str, ...]:
+    """Return the Python arguments that run a recipe's training module."""
+    return ("-m", f"hearback.songs.recipes.{recipe.name}")
+
+
 def find_recipes() -> dict[str, SongRecipe]:
     """Return the recipes of all modules of `hearback.songs.recipes`, by name.
 

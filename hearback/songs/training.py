@@ -15,15 +15,15 @@ from hearback.engine.training import command
 from hearback.engine.training.fold_files import FoldMetadata
 from hearback.engine.training.task import Evaluation, FoldRun, Task
 from hearback.engine.whisper import pretrained
-from hearback.engine.whisper.backbone import learning_rate_groups
-from hearback.engine.whisper.weights import load_backbone, read_config
+from hearback.engine.whisper.backbone import Part, learning_rate_groups
+from hearback.engine.whisper.weights import load_backbone, read_config, read_tensors
 from hearback.songs.augment import Mixer
 from hearback.songs.dataset import SongData
 from hearback.songs.evaluation import PROBABILITIES, class_log_loss
 from hearback.songs.inference import predict
 from hearback.songs.models.classifiers import SongModel, build
 from hearback.songs.options import SongOptions
-from hearback.songs.recipe import SongRecipe
+from hearback.songs.recipe import SongRecipe, program_of
 from hearback.songs.sampler import class_weights, sample_epoch
 from hearback.songs.snippets import SnippetDataset, SongBatch, batch_snippets
 from hearback.songs.tables import N_CLASSES
@@ -32,16 +32,6 @@ MOMENTUM = 0.9  # of SGD
 # Defaults of torch's MultiStepLR and ReduceLROnPlateau; those of the published systems are unknown.
 DROP = 0.1
 MIN_IMPROVEMENT = 1e-4  # relative
-
-
-def main(recipe: SongRecipe) -> None:
-    """Run a recipe's training script: train the fold that the command line names."""
-    command.main(SongTask, SongOptions, recipe, program_of(recipe))
-
-
-def program_of(recipe: SongRecipe) -> tuple[str, ...]:
-    """Return the Python arguments that run a recipe's training module."""
-    return ("-m", f"hearback.songs.recipes.{recipe.name}")
 
 
 def train_fold(
@@ -86,6 +76,13 @@ class SongTask(Task):
         model = build(recipe, read_config(backbone))
         load_backbone(model, backbone)
         return model
+
+    def backbone_tensors(self) -> dict[Part, dict[str, Tensor]]:
+        """Return the pretrained tensors of the backbone, if the recipe has one."""
+        if self.recipe.backbone is None:
+            return {}
+        backbone = pretrained.resolve(self.recipe.backbone, self.run.options.backbones)
+        return {"encoder": read_tensors(backbone, "encoder")}
 
     def build_optimizer(self, model: SongModel) -> torch.optim.Optimizer:
         """Return the recipe's optimizer for the parameters that are not frozen."""

@@ -8,8 +8,10 @@ import pytest
 from sklearn.metrics import log_loss
 
 from hearback.engine.evaluation.metrics import row_log_loss
+from hearback.reading import recipe as reading_recipe
 from hearback.reading import training as reading_training
 from hearback.reading.options import TrainingOptions
+from hearback.songs import recipe as songs_recipe
 from hearback.songs import training as songs_training
 from hearback.songs.options import SongOptions
 from tests.contract.competitions import Competition
@@ -36,7 +38,7 @@ def reading(options: TrainingOptions, monkeypatch: pytest.MonkeyPatch) -> Compet
         options=options,
         recipes={"comparison": READING, **dropout},
         make_task=reading_training.ReadingTask,
-        program=reading_training.program_of(READING),
+        program=reading_recipe.program_of(READING),
         log_loss=lambda oof: row_log_loss(oof["score"], oof["pred"]).mean(),
     )
 
@@ -49,7 +51,7 @@ def songs(song_options: SongOptions, monkeypatch: pytest.MonkeyPatch) -> Competi
         options=song_options,
         recipes={"plain": SONGS, **SONG_RECIPES},
         make_task=songs_training.SongTask,
-        program=songs_training.program_of(SONGS),
+        program=songs_recipe.program_of(SONGS),
         log_loss=lambda oof: log_loss(oof["label"], oof[["p0", "p1", "p2", "p3"]]),
     )
 

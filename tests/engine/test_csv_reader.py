@@ -154,12 +154,12 @@ def zipped(folder: Path) -> bytes:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (zipped, "the file is a spreadsheet (.xlsx, .ods) or a zip, not CSV"),
-        (lambda _: b"\xd0\xcf\x11\xe0\xa1\xb1" + bytes(99), "the file is a spreadsheet (.xls), n"),
-        (lambda _: gzip.compress(PLAIN.encode()), "the file is compressed (gzip), not CSV"),
-        (lambda _: b"PAR1" + bytes(99), "the file is in Parquet format, not CSV"),
-        (lambda _: b"%PDF-1.7\n", "the file is a PDF, not CSV"),
-        (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "the file is a pointer of Git"),
+        (zipped, "the file is a spreadsheet or another Office document (.xlsx, "),
+        (lambda _: b"\xd0\xcf\x11\xe0\xa1\xb1" + bytes(99), "the file is a spreadsheet or "),
+        (lambda _: gzip.compress(PLAIN.encode()), "the file is a gzip archive, not CSV"),
+        (lambda _: b"PAR1" + bytes(99), "the file is a Parquet file, not CSV"),
+        (lambda _: b"%PDF-1.7\n", "the file is a PDF file, not CSV"),
+        (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "the file is a Git LFS poi"),
         (lambda _: b"\n<!DOCTYPE html><html>", "the file is a web page (HTML), not CSV"),
         (lambda _: bytes(99), "the file is not UTF-8 text"),
     ],

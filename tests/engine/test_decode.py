@@ -35,6 +35,7 @@ from tests.helpers import environment_of_scripts, tone
 JOINED = "2 recordings one after the other in the file, joined"
 NO_SAMPLES_TOLD = "its header says that it has no samples: all behind the header are read"
 NO_END = "the end of its stream is missing"
+NO_END_OF_FILE = "the end of the file is missing"
 
 
 def other(seconds: float = 2.0) -> np.ndarray:
@@ -55,6 +56,32 @@ def caf_of_unknown_size() -> bytes:
     position = content.index(b"data") + 4
     content[position : position + 8] = b"\xff" * 8
     return bytes(content)
+
+
+def aac(samples: np.ndarray | None = None) -> bytes:
+    return encoded_by_av("adts", "aac", samples)
+
+
+def amr(samples: np.ndarray | None = None) -> bytes:
+    samples = sound(SECONDS, 8_000) if samples is None else samples
+    return encoded_by_av("amr", "libopencore_amrnb", samples, sample_rate=8_000, bit_rate=12_200)
+
+
+def wma(samples: np.ndarray | None = None) -> bytes:
+    return encoded_by_av("asf", "wmav2", samples, sample_rate=44_100, bit_rate=64_000)
+
+
+def webm(samples: np.ndarray | None = None, **options: str) -> bytes:
+    """Return a WebM; with live="1" as browsers write it, without lengths."""
+    return encoded_by_av("webm", "libopus", samples, sample_rate=48_000, options=options)
+
+
+def m4a(samples: np.ndarray | None = None, **options: str) -> bytes:
+    return encoded_by_av("ipod", "aac", samples, options=options)
+
+
+def part_of(content: bytes, part: float = 0.6) -> bytes:
+    return content[: int(part * len(content))]
 
 
 def av_mp3(**settings: object) -> bytes:
@@ -97,12 +124,10 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "mp3, without Xing, 128 kbit/s": av_mp3,
     "mp3, without Xing, appended": lambda: without_xing(mp3()) + without_xing(mp3(other())),
     "mp2": lambda: encoded_by_av("mp2", "mp2", sample_rate=44_100, bit_rate=128_000),
-    "webm, Opus": lambda: encoded_by_av("webm", "libopus", sample_rate=48_000),
-    "webm, from a pipe": lambda: encoded_by_av(
-        "webm", "libopus", sample_rate=48_000, options={"live": "1"}
-    ),
+    "webm, Opus": webm,
+    "webm, from a pipe": lambda: webm(live="1"),
     "matroska, PCM": lambda: encoded_by_av("matroska", "pcm_s16le"),
-    "m4a": lambda: encoded_by_av("ipod", "aac"),
+    "m4a": m4a,
     "m4a, ALAC": lambda: encoded_by_av("ipod", "alac"),
     "mp4": lambda: encoded_by_av("mp4", "aac", sample_rate=44_100),
     "mp4, in fragments": lambda: encoded_by_av(
@@ -110,11 +135,11 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     ),
     "mov": lambda: encoded_by_av("mov", "aac"),
     "3gp": lambda: encoded_by_av("3gp", "aac"),
-    "aac": lambda: encoded_by_av("adts", "aac"),
-    "aac, tagged": lambda: id3v2(500) + encoded_by_av("adts", "aac"),
+    "aac": aac,
+    "aac, tagged": lambda: id3v2(500) + aac() + id3v1(),
     "aac, LOAS": lambda: encoded_by_av("latm", "aac"),
-    "amr": lambda: encoded_by_av("amr", "libopencore_amrnb", sample_rate=8_000, bit_rate=12_200),
-    "wma": lambda: encoded_by_av("asf", "wmav2", sample_rate=44_100, bit_rate=64_000),
+    "amr": amr,
+    "wma": wma,
     "wav, WMA inside": lambda: encoded_by_av("wav", "wmav2", sample_rate=44_100, bit_rate=64_000),
     "avi": lambda: encoded_by_av("avi", "pcm_s16le"),
     "flv": lambda: encoded_by_av("flv", "aac", sample_rate=44_100),
@@ -274,9 +299,37 @@ SAID: dict[str, tuple[Callable[[], bytes], float, str]] = {
         "2.88 s behind what its header announces are not read",
     ),
     "m4a, cut": (
-        lambda: encoded_by_av("ipod", "aac", options={"movflags": "+faststart"})[:-6000],
+        lambda: m4a(movflags="+faststart")[:-6000],
         0.0,
         "breaks off after ",
+    ),
+    "m4a, appended": (lambda: m4a() + m4a(other()), 5.7, JOINED),
+    "m4a in fragments, appended": (
+        lambda: m4a(movflags="frag_keyframe+empty_moov") * 2,
+        7.17,
+        JOINED,
+    ),
+    "webm, appended": (lambda: webm() + webm(sound(2.0, 48_000)), 5.5, JOINED),
+    "webm, cut": (lambda: part_of(webm()), 2.13, f"breaks off after 2.13 s: {NO_END_OF_FILE}"),
+    "webm, from a pipe, appended": (lambda: webm(live="1") * 2, 7.0, JOINED),
+    "webm, from a pipe, cut": (
+        lambda: part_of(webm(live="1")),
+        2.13,
+        f"breaks off after 2.13 s: {NO_END_OF_FILE}",
+    ),
+    "amr, appended": (lambda: amr() + amr(sound(2.0, 8_000)), 5.54, JOINED),
+    "amr, cut": (lambda: part_of(amr()), 2.1, f"breaks off after 2.10 s: {NO_END_OF_FILE}"),
+    "wma, appended": (lambda: wma() + wma(sound(2.0, 44_100)), 5.48, JOINED),
+    "wma, cut": (lambda: part_of(wma()), 2.14, f"breaks off after 2.14 s: {NO_END_OF_FILE}"),
+    "aac, cut": (
+        lambda: part_of(aac()),
+        2.11,
+        "breaks off after 2.11 s: its last packet is damaged",
+    ),
+    "avi, cut": (
+        lambda: part_of(encoded_by_av("avi", "pcm_s16le")),
+        2.03,
+        "breaks off after 2.03 s: its last packet is damaged",
     ),
     "mp4 in fragments, cut": (
         lambda: encoded_by_av("mp4", "aac", options={"movflags": "frag_keyframe+empty_moov"})[
@@ -302,6 +355,13 @@ def test_a_wav_without_samples_is_empty(tmp_path: Path) -> None:
         (tmp_path / "a.wav").write_bytes(content)
         with pytest.raises(UnreadableAudioError, match=r"^is empty: no samples$"):
             decode(tmp_path / "a.wav")
+
+
+def test_an_ogg_without_its_sound_breaks_off(tmp_path: Path) -> None:
+    (tmp_path / "a.ogg").write_bytes(encoded("OGG", "VORBIS")[:4000])
+    with pytest.raises(UnreadableAudioError, match=f"^has no samples: {NO_END}$") as raised:
+        decode(tmp_path / "a.ogg")
+    assert "copy the recording again" in str(raised.value.cure)
 
 
 def test_chunks_behind_an_empty_or_a_short_wav_are_no_samples(tmp_path: Path) -> None:

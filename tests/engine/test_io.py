@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -137,3 +138,23 @@ def test_an_output_below_a_file_is_an_error_before_anything_is_done(tmp_path: Pa
 def test_the_folder_of_an_output_is_created_and_left_empty(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "submission.csv")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_folders_and_pipes_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (("folder", "a folder"), ("pipe", "a device or a pipe")):
+        path = tmp_path / name
+        for write in (lambda path: write_json(path, {}), check_writable):
+            with pytest.raises(HearbackError, match=f"{path}: is {kind}, and cannot be replaced"):
+                write(path)
+        assert not path.is_file()
+
+
+def test_an_error_of_the_temporary_file_names_the_file(tmp_path: Path) -> None:
+    with (
+        patch("tempfile.mkstemp", side_effect=PermissionError(13, "Permission denied", "x")),
+        pytest.raises(PermissionError) as raised,
+    ):
+        write_json(tmp_path / "a.json", {})
+    assert raised.value.filename == str(tmp_path / "a.json")

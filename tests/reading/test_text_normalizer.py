@@ -47,6 +47,8 @@ SPOKEN = {
     # Apostrophes that belong to a word.
     "the dogs' bowl": "the dogs' bowl",
     "rock 'n' roll, 'tis": "rock 'n' roll 'tis",
+    "don''t": "don't",
+    "Hawaiʻi": "hawai'i",
     "‘Twas": "'twas",
     # Numbers, as they are read.
     "I have 3 cats": "i have three cats",
@@ -57,20 +59,29 @@ SPOKEN = {
     "$1 $5 $5.50 £2": "one dollar five dollars five dollars and fifty cents two pounds",
     "3:30, 3:00 and 3:05pm": "three thirty three o'clock and three oh five p m",
     "at 5 p.m.": "at five p m",
+    "10:00 a.m., 5 PM": "ten a m five p m",
     "50%": "fifty percent",
-    "½ 3/4": "one half three quarters",
+    "½ cup, 3/4": "one half cup three quarters",
+    "6 1/2 or 6½, 1 2/3": "six and a half or six and a half one and two thirds",
+    ".5": "point five",
     "#5": "number five",
     # Abbreviations and symbols.
     "Mr. and Mrs. Fox": "mister and missus fox",
+    "He said no.": "he said no",
+    "No. Eat the fig.": "no eat the fig",
     "the U.S.A.": "the u s a",
     "AT&T": "at and t",
     "3 + 4 = 7": "three plus four equals seven",
-    "😀 happy": "happy",
+    "😀 happy™": "happy",
 }
 
 REFUSED = {
     "Dr. St. John": "'St.' is an abbreviation of several words",
     "2-3": "'2-3' has digits that can be read in several ways",
+    "house No. 5": "'No. 5' has digits that can be read in several ways",
+    "№ five": "'№' has a symbol that can be read in several ways",
+    "five ¥": "'¥' has a symbol that can be read in several ways",
+    "a < b": "'<' has a symbol that can be read in several ways",
     "call 555-1234": "digits that can be read in several ways",
     "1990s": "digits that can be read in several ways",
     "007": "begins with a zero, which can be read in several ways",
@@ -122,6 +133,7 @@ def test_any_text_is_normalized_or_refused(text: str) -> None:
 
 def test_each_word_keeps_the_part_of_the_text_as_written() -> None:
     assert written_words(["“It’s $5,” he said"]) == ["“It’s", "$5,”", "$5,”", "he", "said"]
+    assert written_words(["It’s 6 a.m."]) == ["It’s", *["6 a.m."] * 3]
 
 
 def test_white_space_is_no_change() -> None:
@@ -138,9 +150,14 @@ def test_the_kinds_of_changes_are_named() -> None:
     assert normalize_text("“it is”").changes == (text_normalizer.PUNCTUATION,)
 
 
-@pytest.mark.parametrize("text", ["it?s here", "it¬Ãs here"])
+@pytest.mark.parametrize("text", ["it?s here", "it¬Ãs here", "itÂ’s here"])
 def test_a_text_that_may_be_wrongly_decoded_is_suspicious(text: str) -> None:
     assert normalize_text(text).is_suspicious
+
+
+def test_a_text_whose_characters_were_lost_is_refused() -> None:
+    with pytest.raises(UnspeakableTextError, match="characters that were lost in decoding"):
+        normalize_text("itï¿½s here")
 
 
 def read(tmp_path: Path, texts: list[str]) -> tuple[pd.DataFrame, Report]:

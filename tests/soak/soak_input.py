@@ -10,6 +10,7 @@ hung, killed the process, exceeded the memory limit, opened a file outside its f
 """
 
 import contextlib
+import io
 import multiprocessing
 import os
 import resource
@@ -30,7 +31,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from hearback.engine import cli
-from hearback.engine.devices import count_processors
+from hearback.engine.machine import count_processors
 from hearback.engine.project import ROOT
 from tests.soak.fuzz import FAMILIES, try_one
 from tests.soak.fuzz.outcomes import READ, REFUSED, WARNED
@@ -195,6 +196,7 @@ def work(connection: Connection, seed: int, folder: Path) -> None:
     for number in range(N_WARM * len(FAMILIES)):
         with contextlib.suppress(Exception):  # only warming up
             try_one(WARM_SEED, number, folder / "input")
+    pd.read_csv(io.StringIO("a\n1\n"))  # pandas counts the processors once, in /sys
     _limit_memory()
     connection.send("warm")
     while True:

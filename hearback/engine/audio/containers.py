@@ -1,9 +1,9 @@
-"""Which recordings are in a file, one after the other, and what their headers should say.
+"""Find the recordings in a file, and correct the lengths in their headers.
 
-libsndfile reads the first of several streams, and trusts some lengths that nobody wrote: a recorder
-that appends, an encoder that writes into a pipe and a recorder that was killed leave such files. It
-gets each stream as a file of its own, with a true header. Most files are what they seem, and are
-read as they are.
+libsndfile reads only the first of several recordings, and trusts lengths that are placeholders.
+Recorders that append, encoders that write into a pipe and recorders that were killed leave such
+files. libsndfile gets each recording as a file of its own, with a correct header. Most files need
+no correction, and are read as they are.
 """
 
 import io
@@ -17,26 +17,26 @@ from hearback.engine.audio.flac import flac_starts, mended_flac
 from hearback.engine.audio.mpeg import MpegStream, find_streams
 
 # Sizes that a program writes when it does not know the size (yet): 0xFFFFFFFF, 0x7FFFF000, ...
-# A recording of 2 GB that breaks off is cut to its first seconds in any case.
+# Only the first seconds of a true length of 2 GB would be kept.
 PLACEHOLDER_SIZE = 0x7FFF_0000
 
-_MOST_PAGES = 100_000  # of an Ogg file that are looked at
-_MOST_CHUNKS = 1000  # of a WAV file, too
+_MOST_PAGES = 100_000  # of an Ogg file that are searched
+_MOST_CHUNKS = 1000  # of a WAV file that are searched
 _MP3_IN_WAV = 0x55
 _AUDIO_IN_OGG = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC", b"Speex   ")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One stream of a file, as libsndfile should read it."""
+    """One recording of a file, as a decoder should read it."""
 
     content: BinaryIO
     # Why it is known to break off, after "breaks off after 1.20 s: ".
     cut: str | None = None
     notes: tuple[str, ...] = ()
-    # In s, where the file's header does not tell it. 0: by the header.
+    # Its length in s, where the header does not tell it; 0: as the header tells.
     seconds: float = 0.0
-    # Its header's length is an estimate: a shorter recording is no sign that it breaks off.
+    # The header's length is an estimate: less sound does not mean that it breaks off.
     is_estimated: bool = False
 
 
@@ -83,13 +83,14 @@ class _Pieces(io.RawIOBase):
         return 0
 
 
-def _joined(content: BinaryIO, *pieces: bytes | tuple[int, int]) -> BinaryIO:
+def join_pieces(content: BinaryIO, *pieces: bytes | tuple[int, int]) -> BinaryIO:
+    """Return bytes, and spans (start, end) of a file, as one file."""
     # Buffered: libsndfile reads headers a few bytes at a time.
     return io.BufferedReader(_Pieces(content, pieces), 1 << 16)  # type: ignore[return-value]
 
 
 def find_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Part]:
-    """Return the streams of a file of `n_bytes`, at least those of its first `kept_seconds`."""
+    """Return the recordings in a file of `n_bytes`, at least those of its first `kept_seconds`."""
     content.seek(0)
     head = content.read(12)
     if head[:4] == b"OggS":
@@ -98,7 +99,7 @@ def find_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Par
         starts = [*flac_starts(content), n_bytes]
         spans = list(pairwise(starts))
         whole = len(spans) == 1
-        parts = [Part(content)] if whole else [Part(_joined(content, span)) for span in spans]
+        parts = [Part(content)] if whole else [Part(join_pieces(content, span)) for span in spans]
     elif head[:4] == b"RIFF" and head[8:] == b"WAVE":
         parts = _wav_parts(content, n_bytes, kept_seconds)
     elif head[:4] in _ENDS:
@@ -114,12 +115,12 @@ def find_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Par
 
 
 def mended(part: Part) -> Part | None:
-    """Return a part that libsndfile refuses with another header; None if nothing is known."""
+    """Return a part that libsndfile refuses with a corrected header; None if that is unknown."""
     found = mended_flac(part.content)
     if found is None:
         return None
     head, start, end, cut = found
-    return replace(part, content=_joined(part.content, head, (start, end)), cut=cut)
+    return replace(part, content=join_pieces(part.content, head, (start, end)), cut=cut)
 
 
 # MP3
@@ -154,7 +155,7 @@ def _mp3_part(content: BinaryIO, stream: MpegStream) -> Part:
         (start, end), at = stream.spans[0], stream.size_at
         n_bytes = sum(span[1] - span[0] for span in stream.spans)
         pieces[:1] = [(start, at), n_bytes.to_bytes(4, "big"), (at + 4, end)]
-    return Part(_joined(content, *pieces), _mp3_cut(stream), is_estimated=True)
+    return Part(join_pieces(content, *pieces), _mp3_cut(stream), is_estimated=True)
 
 
 def _mp3_cut(stream: MpegStream) -> str | None:
@@ -168,7 +169,7 @@ def _mp3_cut(stream: MpegStream) -> str | None:
 
 @dataclass
 class _Link:
-    """One of the streams of an Ogg file that are one after the other."""
+    """One recording of an Ogg file; "link" is the specification's word (chained streams)."""
 
     start: int
     end: int = 0
@@ -188,7 +189,7 @@ def _ogg_parts(content: BinaryIO, n_bytes: int) -> list[Part]:
         if begins and (link.serial is None or payload.startswith(_AUDIO_IN_OGG)):
             link.serial = serial
         link.end = end
-        # A last page whose end is missing is lost.
+        # libsndfile drops a last page that is cut.
         link.is_ended |= bool(flags & 4) and serial == link.serial and end <= n_bytes
     is_whole = end >= n_bytes
     if not is_whole and links:
@@ -198,7 +199,7 @@ def _ogg_parts(content: BinaryIO, n_bytes: int) -> list[Part]:
     for link in links:
         cut = None if link.is_ended else "the end of its stream is missing"
         whole = len(links) == 1
-        span = content if whole else _joined(content, (link.start, min(link.end, n_bytes)))
+        span = content if whole else join_pieces(content, (link.start, min(link.end, n_bytes)))
         parts.append(Part(span, cut))
     return parts
 
@@ -220,7 +221,7 @@ def _ogg_pages(content: BinaryIO, n_bytes: int) -> Iterator[tuple[int, int, int,
 # WAV, and what is like it
 
 
-# First bytes of other files that tell their own size -> where it ends, from their first bytes.
+# The first bytes of files whose header tells their size -> that size, from the first 28 bytes.
 _ENDS: dict[bytes, Callable[[bytes], int]] = {
     b"FORM": lambda head: 8 + int.from_bytes(head[4:8], "big"),
     b".snd": lambda head: int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big"),
@@ -230,7 +231,7 @@ _ENDS: dict[bytes, Callable[[bytes], int]] = {
 
 
 def _appended(content: BinaryIO, n_bytes: int, magic: bytes) -> list[Part]:
-    """Return the parts of a file that may hold several recordings, and says how long each is."""
+    """Return the parts of a file in which each recording's header tells its size."""
     starts, end = [0], 0
     while len(starts) < _MOST_CHUNKS:
         content.seek(starts[-1])
@@ -242,7 +243,9 @@ def _appended(content: BinaryIO, n_bytes: int, magic: bytes) -> list[Part]:
             break
         starts.append(end + end % 2)
     spans = list(pairwise([*starts, n_bytes]))
-    parts = [Part(_joined(content, span)) for span in spans] if len(spans) > 1 else [Part(content)]
+    parts = (
+        [Part(join_pieces(content, span)) for span in spans] if len(spans) > 1 else [Part(content)]
+    )
     # libsndfile tells of the others. A few bytes may be missing of a size that was rounded up.
     if magic in (b"riff", b"RF64") and n_bytes + 16 < end < PLACEHOLDER_SIZE:
         parts[-1] = replace(parts[-1], cut="its header announces more")
@@ -250,7 +253,7 @@ def _appended(content: BinaryIO, n_bytes: int, magic: bytes) -> list[Part]:
 
 
 def _wav_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Part]:
-    """Return the parts of a WAV; none if its chunks are odd (libsndfile knows how to read many)."""
+    """Return the parts of a WAV; none if it does not begin as one."""
     parts: list[Part] = []
     start = 0
     while start < n_bytes and len(parts) < _MOST_CHUNKS:
@@ -272,15 +275,15 @@ def _wav_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Par
 def _wav_part(
     content: BinaryIO, start: int, end: int, n_bytes: int, kept_seconds: float
 ) -> list[Part]:
-    """Return the parts of a span of a file that holds a WAV: one, but for MP3 in a WAV."""
-    plain = Part(content if (start, end) == (0, n_bytes) else _joined(content, (start, end)))
+    """Return the parts of a span of a file that holds a WAV: one, or those of an MP3 inside it."""
+    plain = Part(content if (start, end) == (0, n_bytes) else join_pieces(content, (start, end)))
     found = _find_data(content, start + 12, end)
     if found is None:
         return [plain]
     first, size, rate, encoding = found
     behind = min(first + size + size % 2, end)
     if encoding == _MP3_IN_WAV:
-        mp3 = _joined(content, (first, behind))
+        mp3 = join_pieces(content, (first, behind))
         return _mp3_parts(mp3, behind - first, kept_seconds) or [plain]
     is_sound = end - (behind if size else first) > rate / 20  # and not a few bytes
     if not rate or not is_sound or _are_chunks(content, behind if size else first, end):
@@ -292,13 +295,13 @@ def _wav_part(
     whole = struct.pack("<I", min(end - start - 8, 0xFFFF_FFFF - 64))
     pieces = (start, start + 4), whole, (start + 8, first - 4), told, (first, end)
     note = "its header says that it has no samples: all behind the header are read"
-    return [Part(_joined(content, *pieces), notes=(note,))]
+    return [Part(join_pieces(content, *pieces), notes=(note,))]
 
 
 def _find_data(content: BinaryIO, position: int, end: int) -> tuple[int, int, int, int] | None:
-    """Return a WAV's first sample, in bytes, their size as told, bytes per second, and encoding.
+    """Return a WAV's samples: where they begin, their told size, bytes per second, and encoding.
 
-    None if its chunks are odd.
+    None if no chunk of samples is found.
     """
     rate = encoding = 0
     for _ in range(_MOST_CHUNKS):
@@ -323,7 +326,7 @@ def _are_chunks(content: BinaryIO, start: int, end: int) -> bool:
         content.seek(position)
         header = content.read(8)
         if not all(32 <= byte < 127 for byte in header[:4]):
-            # What is behind a few chunks may be filled with zeros.
+            # Chunks may be followed by padding.
             return position > start
         size = int.from_bytes(header[4:], "little")
         position += 8 + size + size % 2
@@ -333,7 +336,7 @@ def _are_chunks(content: BinaryIO, start: int, end: int) -> bool:
 
 
 def _caf_parts(content: BinaryIO, n_bytes: int) -> list[Part]:
-    """Return the parts of a CAF; its last data may have the size -1, which is "up to the end"."""
+    """Return the parts of a CAF; the size -1 of its last data means "up to the end"."""
     starts, position = [0], 8
     for _ in range(_MOST_CHUNKS):
         content.seek(position)
@@ -348,31 +351,11 @@ def _caf_parts(content: BinaryIO, n_bytes: int) -> list[Part]:
             pieces = (starts[-1], position + 4), told, (position + 12, n_bytes)
             spans = list(pairwise(starts))
             return [
-                *(Part(_joined(content, span)) for span in spans),
-                Part(_joined(content, *pieces)),
+                *(Part(join_pieces(content, span)) for span in spans),
+                Part(join_pieces(content, *pieces)),
             ]
         if len(header) < 12 or size < 0:
             break
         position += 12 + size
     spans = list(pairwise([*starts, n_bytes]))
-    return [Part(_joined(content, span)) for span in spans] if len(spans) > 1 else []
-
-
-# MP4
-
-
-def mp4_is_cut(content: BinaryIO, n_bytes: int) -> bool:
-    """Return whether the last of an MP4's boxes goes beyond the end of the file."""
-    position = 0
-    for _ in range(_MOST_PAGES):
-        content.seek(position)
-        header = content.read(16)
-        size = int.from_bytes(header[:4], "big")
-        if size == 1 and len(header) == 16:
-            size = int.from_bytes(header[8:], "big")
-        if len(header) < 8 or size < 8:  # 0: up to the end
-            return False
-        position += size
-        if position >= n_bytes:
-            return position > n_bytes
-    return False
+    return [Part(join_pieces(content, span)) for span in spans] if len(spans) > 1 else []

@@ -8,9 +8,9 @@ allocation.
 
 import re
 import threading
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +23,6 @@ from hearback.engine.audio.containers import (
     Part,
     find_parts,
     mended,
-    mp4_is_cut,
 )
 from hearback.engine.audio.file_kinds import (
     HEAD_BYTES,
@@ -32,6 +31,8 @@ from hearback.engine.audio.file_kinds import (
     unreadable_by_libsndfile,
 )
 from hearback.engine.audio.mixdown import Mixdown, NotFiniteError, mix
+from hearback.engine.audio.notes import OriginalLength, channel_notes, resampling_note
+from hearback.engine.audio.other_containers import find_other_parts
 from hearback.engine.audio.other_decoders import (
     AvModule,
     OtherDecoderError,
@@ -42,7 +43,7 @@ from hearback.engine.audio.other_decoders import (
 )
 from hearback.engine.data.problems import count_noun
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import open_file
+from hearback.engine.io import describe_missing, open_file
 
 SAMPLE_RATE = 16_000  # Hz, Whisper's
 
@@ -53,8 +54,8 @@ SILENCE_DBFS = -60.0
 # No word is this short: such a file was cut by mistake.
 MIN_SECONDS = 0.05
 
-# Longer recordings are cut. A window is 16 s; with augmentations that speed up (by at most 1.3 and
-# 1.15) it is filled from the first 24 s, so no model uses anything later.
+# Longer recordings are cut, unless more is asked for. In training a window is 16 s; sped up (by at
+# most 1.3 and 1.15) it is filled from the first 24 s. At inference it is up to 30 s.
 KEPT_SECONDS = 30.0
 
 # Telephones have 8 kHz, and no device records speech above 384 kHz. A header with another rate is
@@ -98,12 +99,14 @@ class Recording:
 class UnreadableAudioError(HearbackError, ValueError):
     """A recording that cannot be used; the message completes a sentence about it.
 
-    `cure` tells what to do, where that is known from what is in the file.
+    `cure` tells what to do, where that is known from what is in the file. `kind` is "unreadable",
+    "silent" or "too_short".
     """
 
-    def __init__(self, what: str, cure: str | None = None) -> None:
+    def __init__(self, what: str, cure: str | None = None, kind: str = "unreadable") -> None:
         super().__init__(what)
         self.cure = cure
+        self.kind = kind
 
 
 @dataclass
@@ -114,13 +117,16 @@ class _Sound:
     sample_rate: int
     seconds: float  # of all there is, as far as it is known
     notes: list[str] = field(default_factory=list)
+    is_longer: bool = False  # by an unknown time
 
 
-def decode(path: Path, sample_rate: int = SAMPLE_RATE) -> Recording:
+def decode(
+    path: Path, sample_rate: int = SAMPLE_RATE, *, kept_seconds: float = KEPT_SECONDS
+) -> Recording:
     """Decode an audio file in any format of libsndfile (WAV, FLAC, MP3, Ogg Opus, ...).
 
     Other formats (M4A, WebM, AMR, ...) are decoded where PyAV, or the command ffmpeg, is there.
-    Only the first `KEPT_SECONDS` are read. Channels are averaged, or if they cancel each other, one
+    Only the first `kept_seconds` are read. Channels are averaged, or if they cancel each other, one
     is used; and the result is resampled to `sample_rate` in Hz. Recordings that were appended to
     each other in one file are joined.
 
@@ -128,25 +134,25 @@ def decode(path: Path, sample_rate: int = SAMPLE_RATE) -> Recording:
     speech: no samples, NaN or infinite samples, too short, silent, far over full scale, or an
     impossible sample rate. Opens no other file than this one.
     """
-    sound = _read(path)
+    sound = _read(path, kept_seconds)
     mono, own_rate, notes = sound.mono, sound.sample_rate, sound.notes
     if len(mono) < MIN_SECONDS * own_rate:
-        raise UnreadableAudioError(f"is shorter than {MIN_SECONDS:g} s")
+        raise UnreadableAudioError(f"is shorter than {MIN_SECONDS:g} s", kind="too_short")
     _check_level(mono)
     if own_rate != sample_rate:
         # soxr's filter ends just below the lower of the two Nyquist frequencies; linear
         # interpolation or a short filter would alias the band above 8 kHz of a 44.1 kHz recording
         # into the speech. It takes a small part of the decoding time, and librosa uses it too.
         mono = soxr.resample(mono, own_rate, sample_rate, quality="HQ")
-        notes.append(_resampling(own_rate, sample_rate))
+        notes.append(resampling_note(own_rate, sample_rate))
     return Recording(mono, tuple(notes))
 
 
-def _read(path: Path) -> _Sound:
+def _read(path: Path, kept_seconds: float) -> _Sound:
     """Return an audio file's first seconds."""
     try:
         if not path.is_file():
-            raise UnreadableAudioError("is not a file" if path.exists() else _missing(path))
+            raise UnreadableAudioError("is not a file" if path.exists() else describe_missing(path))
         n_bytes = path.stat().st_size
         if n_bytes == 0:
             raise UnreadableAudioError("is empty: 0 bytes")
@@ -156,14 +162,15 @@ def _read(path: Path) -> _Sound:
             head = content.read(HEAD_BYTES)
             kind = unreadable_by_libsndfile(head)
             if kind is not None:
-                return _read_other(path, content, kind)
+                return _read_other(path, content, kind, kept_seconds)
             try:
-                return _read_parts(find_parts(content, n_bytes, KEPT_SECONDS))
+                parts = find_parts(content, n_bytes, kept_seconds)
+                return _read_parts(parts, _read_part, kept_seconds)
             except soundfile.LibsndfileError as error:
                 kind = other_codec(head)
                 # A chunk that describes an unknown codec is "malformed" in its words.
                 if kind and (error.code in _UNKNOWN_FORMAT or "fmt " in error.error_string):
-                    return _read_other(path, content, kind)
+                    return _read_other(path, content, kind, kept_seconds)
                 raise
     except (OSError, soundfile.SoundFileError) as error:
         # str(OSError) contains the path, which the report already names.
@@ -171,31 +178,18 @@ def _read(path: Path) -> _Sound:
         raise UnreadableAudioError(f"is unreadable: {reason}") from error
 
 
-def _missing(path: Path) -> str:
-    """Describe a missing file; mention a file with the same name in another Unicode form."""
-    for form in ("NFC", "NFD"):  # archives from a Mac use NFD
-        other = path.with_name(unicodedata.normalize(form, path.name))
-        if other.name != path.name and other.exists():
-            return f"is missing; there is one with the same letters in another Unicode form, {form}"
-    return "is missing"
-
-
-def _read_parts(parts: list[Part]) -> _Sound:
-    """Return the first seconds of a file's parts, one after the other."""
+def _read_parts(
+    parts: list[Part], read: Callable[[Part, float], _Sound], kept_seconds: float
+) -> _Sound:
+    """Return the first seconds of a file's parts, one after the other, as `read` returns each."""
     sound: _Sound | None = None
     n_read = 0
     for part in parts:
-        if sound is not None and sound.seconds > KEPT_SECONDS:
+        if sound is not None and sound.seconds > kept_seconds:
             break
         try:
-            try:
-                found = _read_part(part)
-            except soundfile.LibsndfileError:
-                other = mended(part)
-                if other is None:
-                    raise
-                found = _read_part(other)
-        except (soundfile.LibsndfileError, UnreadableAudioError) as error:
+            found = read(part, kept_seconds)
+        except (soundfile.LibsndfileError, OtherDecoderError, UnreadableAudioError) as error:
             if sound is None:
                 raise
             reason = getattr(error, "error_string", None) or error
@@ -207,7 +201,7 @@ def _read_parts(parts: list[Part]) -> _Sound:
     assert sound is not None
     if len(parts) > 1:
         sound.notes.insert(0, f"{len(parts)} recordings one after the other in the file, joined")
-    return _cut_to_kept(sound, is_more=n_read < len(parts))
+    return _cut_to_kept(sound, kept_seconds, is_more=n_read < len(parts))
 
 
 def _join(first: _Sound, second: _Sound) -> _Sound:
@@ -217,15 +211,15 @@ def _join(first: _Sound, second: _Sound) -> _Sound:
         mono = soxr.resample(mono, second.sample_rate, first.sample_rate, quality="HQ")
     notes = [*first.notes, *(note for note in second.notes if note not in first.notes)]
     mono = np.concatenate([first.mono, mono])
-    return _Sound(mono, first.sample_rate, first.seconds + second.seconds, notes)
+    seconds = first.seconds + second.seconds
+    return _Sound(mono, first.sample_rate, seconds, notes, second.is_longer)
 
 
-def _cut_to_kept(sound: _Sound, is_more: bool = False) -> _Sound:
-    n_kept = round(KEPT_SECONDS * sound.sample_rate)
+def _cut_to_kept(sound: _Sound, kept_seconds: float, is_more: bool = False) -> _Sound:
+    n_kept = round(kept_seconds * sound.sample_rate)
+    is_more = is_more or sound.is_longer
     if is_more or sound.seconds * sound.sample_rate > n_kept + 0.5:
-        more = "more than " if is_more else ""
-        note = f"{more}{sound.seconds:.0f} s long, only the first {KEPT_SECONDS:g} s are kept"
-        sound.notes.insert(0, note)
+        sound.notes.insert(0, OriginalLength(sound.seconds, is_more).note(kept_seconds))
     sound.mono = sound.mono[:n_kept]
     return sound
 
@@ -254,17 +248,29 @@ def _open(content: BinaryIO) -> soundfile.SoundFile:
         return soundfile.SoundFile(_Seekable(content))
 
 
-def _read_part(part: Part) -> _Sound:
-    """Return the first seconds of a part, and notes."""
+def _read_part(part: Part, kept_seconds: float) -> _Sound:
+    """Return the first seconds of a part that libsndfile reads, and notes."""
+    try:
+        return _read_with_libsndfile(part, kept_seconds)
+    except soundfile.LibsndfileError:
+        other = mended(part)
+        if other is None:
+            raise
+        return _read_with_libsndfile(other, kept_seconds)
+
+
+def _read_with_libsndfile(part: Part, kept_seconds: float) -> _Sound:
     with _open(part.content) as file:
         sample_rate, n_frames = file.samplerate, file.frames
         _check_rate(sample_rate)
-        n_wanted = min(n_frames, round(KEPT_SECONDS * sample_rate))
+        n_wanted = min(n_frames, round(kept_seconds * sample_rate))
         mixdown = _mix(_blocks(file, n_wanted), file.channels)
         missing = _BYTES_MISSING.search(file.extra_info)
     n_read = len(mixdown.mono)
     if n_read == 0:
-        raise UnreadableAudioError("is empty: no samples")
+        cure = _CURE_CUT if part.cut else None
+        what = f"has no samples: {part.cut}" if part.cut else "is empty: no samples"
+        raise UnreadableAudioError(what, cure, kind="too_short")
     if mixdown.better_channel is not None:
         with _open(part.content) as file:
             mono = _mix(_blocks(file, n_wanted), file.channels, mixdown.better_channel).mono
@@ -277,9 +283,10 @@ def _read_part(part: Part) -> _Sound:
     seconds = part.seconds or n_frames / sample_rate
     if n_read < n_frames:
         seconds = max(seconds, n_read / sample_rate) if n_read == n_wanted else n_read / sample_rate
-    if cut and n_read < round(KEPT_SECONDS * sample_rate):
+    if cut and n_read < round(kept_seconds * sample_rate):
         notes.append(f"breaks off after {n_read / sample_rate:.2f} s: {cut}")
-    return _Sound(mixdown.mono, sample_rate, seconds, [*notes, *part.notes, *_channels(mixdown)])
+    notes += [*part.notes, *channel_notes(mixdown)]
+    return _Sound(mixdown.mono, sample_rate, seconds, notes)
 
 
 def _blocks(file: soundfile.SoundFile, n_wanted: int) -> Iterator[np.ndarray]:
@@ -301,32 +308,17 @@ def _mix(blocks: Iterator[np.ndarray], n_channels: int, channel: int | None = No
         raise UnreadableAudioError("has NaN or infinite samples") from None
 
 
-def _channels(mixdown: Mixdown) -> list[str]:
-    """Return the notes on a recording's channels."""
-    n_channels = mixdown.n_channels
-    if n_channels == 1:
-        return []
-    if mixdown.better_channel is not None:
-        used = mixdown.better_channel + 1
-        return [f"{n_channels} channels that cancel each other, only channel {used} is used"]
-    silent = f" ({mixdown.n_silent} of them silent)" if mixdown.n_silent else ""
-    return [f"{n_channels} channels, averaged{silent}"]
-
-
-def _read_other(path: Path, content: BinaryIO, kind: FileKind) -> _Sound:
+def _read_other(path: Path, content: BinaryIO, kind: FileKind, kept_seconds: float) -> _Sound:
     """Return the first seconds of a file that libsndfile does not read."""
     if kind.demuxer is None:
         raise UnreadableAudioError(f"is {kind.name}", kind.cure)
-    av, ffmpeg = load_av(), find_ffmpeg()
+    demuxer, av, ffmpeg = kind.demuxer, load_av(), find_ffmpeg()
     try:
+        parts = find_other_parts(content, content.seek(0, 2), demuxer)
         if av is not None:
-            return _read_with_av(av, content, kind.demuxer)
+            return _read_parts(parts, partial(_read_with_av, av, demuxer), kept_seconds)
         if ffmpeg is not None:
-            with converted_by_ffmpeg(ffmpeg, path, kind.demuxer, KEPT_SECONDS + 1) as (wav, said):
-                sound = _read_parts([Part(wav)])
-            if said:
-                sound.notes.insert(0, f"ffmpeg complains: {said}")
-            return sound
+            return _read_with_ffmpeg(ffmpeg, path, demuxer, parts, kept_seconds)
     except OtherDecoderError as error:
         raise UnreadableAudioError(
             f"is {kind.name} that is unreadable: {error}", _CURE_CUT
@@ -340,31 +332,45 @@ def _read_other(path: Path, content: BinaryIO, kind: FileKind) -> _Sound:
     raise UnreadableAudioError(f"is {kind.name}, which needs PyAV or ffmpeg", cure)
 
 
-def _read_with_av(av: AvModule, content: BinaryIO, demuxer: str) -> _Sound:
-    with open_with_av(av, content, demuxer) as other:
+def _read_with_ffmpeg(
+    ffmpeg: str, path: Path, demuxer: str, parts: list[Part], kept_seconds: float
+) -> _Sound:
+    with converted_by_ffmpeg(ffmpeg, path, demuxer, kept_seconds + 1) as (wav, said):
+        sound = _read_parts([Part(wav, parts[-1].cut)], _read_part, kept_seconds)
+    if len(parts) > 1:
+        note = f"{len(parts)} recordings one after the other in the file, perhaps not all are read"
+        sound.notes.insert(0, note)
+    if said:
+        sound.notes.insert(0, f"ffmpeg complains: {said}")
+    return sound
+
+
+def _read_with_av(av: AvModule, demuxer: str, part: Part, kept_seconds: float) -> _Sound:
+    with open_with_av(av, part.content, demuxer) as other:
         sample_rate, n_tracks = other.sample_rate, other.n_tracks
         _check_rate(sample_rate)
-        n_wanted = round(KEPT_SECONDS * sample_rate)
+        n_wanted = round(kept_seconds * sample_rate)
         mixdown = _mix(_first(other.blocks, n_wanted + 1), other.n_channels)
-        told, n_damaged = other.seconds, len(other.damaged)
+        told, damage = other.seconds, other.damage
     if mixdown.better_channel is not None:
-        with open_with_av(av, content, demuxer) as other:
+        with open_with_av(av, part.content, demuxer) as other:
             blocks = _first(other.blocks, n_wanted + 1)
             mixdown.mono = _mix(blocks, other.n_channels, mixdown.better_channel).mono
-    seconds = len(mixdown.mono) / sample_rate
-    notes = _channels(mixdown)
+    n_read = len(mixdown.mono)
+    seconds = n_read / sample_rate
+    cut = "its last packet is damaged" if damage.is_at_end else None
+    if told is not None and seconds < min(told, kept_seconds) - _PADDING_SECONDS:
+        cut = "its header announces more"
+    cut = part.cut or cut
+    notes = channel_notes(mixdown)
     if n_tracks > 1:
         notes.append(f"{n_tracks} sound tracks, only the first is used")
-    if told is not None and seconds < min(told, KEPT_SECONDS) - _PADDING_SECONDS:
-        notes.insert(0, f"breaks off after {seconds:.2f} s: its header announces more")
-    elif demuxer == "mov" and seconds < KEPT_SECONDS and mp4_is_cut(content, content.seek(0, 2)):
-        notes.insert(0, f"breaks off after {seconds:.2f} s: the end of the file is missing")
-    elif n_damaged:
-        notes.append(f"{count_noun(n_damaged, 'damaged packet')} left out")
-    is_more = len(mixdown.mono) > n_wanted
-    if is_more and told is not None:
-        return _cut_to_kept(_Sound(mixdown.mono, sample_rate, max(told, seconds), notes))
-    return _cut_to_kept(_Sound(mixdown.mono, sample_rate, seconds, notes), is_more)
+    if cut and n_read < n_wanted:
+        notes.insert(0, f"breaks off after {seconds:.2f} s: {cut}")
+    elif damage.n_packets:
+        notes.append(count_noun(damage.n_packets, "damaged packet"))
+    is_longer = n_read > n_wanted and told is None
+    return _Sound(mixdown.mono, sample_rate, max(told or 0.0, seconds), notes, is_longer)
 
 
 def _first(blocks: Iterator[np.ndarray], n_samples: int) -> Iterator[np.ndarray]:
@@ -382,18 +388,8 @@ def _check_rate(sample_rate: int) -> None:
 def _check_level(mono: np.ndarray) -> None:
     # Half the range, not the maximum: a constant offset is silence.
     if (mono.max() - mono.min()) / 2 < 10 ** (SILENCE_DBFS / 20):
-        raise UnreadableAudioError(f"is silent: its peak is below {SILENCE_DBFS:g} dBFS")
+        what = f"is silent: its peak is below {SILENCE_DBFS:g} dBFS"
+        raise UnreadableAudioError(what, kind="silent")
     peak = np.abs(mono).max()
     if peak > MAX_PEAK:
         raise UnreadableAudioError(f"has a peak of {peak:.3g} times full scale")
-
-
-def _resampling(own_rate: int, sample_rate: int) -> str:
-    """Describe the resampling, and the part of the band that is missing."""
-    note = f"{own_rate / 1000:g} kHz, resampled to {sample_rate / 1000:g} kHz"
-    if own_rate < sample_rate:
-        lost = 1 - own_rate / sample_rate
-        part = "half" if lost == 0.5 else f"{lost:.0%}"
-        above = f"above {own_rate / 2000:g} kHz"
-        note += f"; the upper {part} of the band ({above}) is missing"
-    return note

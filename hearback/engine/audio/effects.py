@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import scipy.fft
-import scipy.signal
+import scipy  # imports its parts as they are used
 import soxr
 from numpy.lib.stride_tricks import sliding_window_view
 

@@ -7,6 +7,8 @@ pointer, and each has another cure.
 import re
 from dataclasses import dataclass
 
+from hearback.engine.data.other_files import OtherFile, identify
+
 # Bytes to look at. A web page's or a pointer's kind is clear from fewer.
 HEAD_BYTES = 4096
 
@@ -44,22 +46,9 @@ _RECORDINGS = (
     (b"#!SILK", FileKind("a SILK file (a voice message)")),
 )
 
-# What is no recording.
+# What is no recording, and is not found in the place of tables.
 _OTHERS = (
-    (b"PK\x03\x04", FileKind("a ZIP archive", cure=_CURE_UNPACK)),
-    (b"\x1f\x8b", FileKind("a gzip archive", cure=_CURE_UNPACK)),
-    (b"BZh", FileKind("a bzip2 archive", cure=_CURE_UNPACK)),
-    (b"\xfd7zXZ", FileKind("an xz archive", cure=_CURE_UNPACK)),
-    (b"(\xb5/\xfd", FileKind("a Zstandard archive", cure=_CURE_UNPACK)),
-    (b"7z\xbc\xaf", FileKind("a 7-Zip archive", cure=_CURE_UNPACK)),
-    (b"Rar!", FileKind("a RAR archive", cure=_CURE_UNPACK)),
-    (b"%PDF", FileKind("a PDF file")),
-    (b"\x89PNG", FileKind("a picture (PNG)")),
-    (b"\xff\xd8\xff", FileKind("a picture (JPEG)")),
-    (b"GIF8", FileKind("a picture (GIF)")),
     (b"MThd", FileKind("a MIDI file: notes, no sound")),
-    (b"\x93NUMPY", FileKind("an array of NumPy")),
-    (b"SQLite format 3", FileKind("an SQLite database")),
     (
         b"\0\x05\x16\x07",
         FileKind(
@@ -69,15 +58,6 @@ _OTHERS = (
     ),
 )
 
-_LFS = FileKind(
-    "a Git LFS pointer, not the recording",
-    cure="run `git lfs pull` in the folder of the data",
-)
-_ANNEX = FileKind(
-    "a git-annex pointer, not the recording",
-    cure="run `git annex get .` in the folder of the data",
-)
-_HTML = FileKind("a web page (HTML), not a recording", cure=_CURE_DOWNLOAD)
 _XML = FileKind("an XML file, not a recording", cure=_CURE_DOWNLOAD)
 _JSON = FileKind("a JSON file, not a recording", cure=_CURE_DOWNLOAD)
 _PLAYLIST = FileKind(
@@ -117,7 +97,20 @@ def unreadable_by_libsndfile(head: bytes) -> FileKind | None:
     for magic, kind in (*_RECORDINGS, *_OTHERS):
         if head.startswith(magic):
             return kind
+    if other := identify(head):
+        return _kind_of_other(other)
     return _kind_inside(head) or _text_kind(head.lstrip(b"\xef\xbb\xbf \t\r\n"))
+
+
+def _kind_of_other(other: OtherFile) -> FileKind:
+    if other.group == "archive":
+        return FileKind(other.name, cure=_CURE_UNPACK)
+    if other.group == "pointer":
+        cure = f"run `{other.command}` in the folder of the data"
+        return FileKind(f"{other.name}, not the recording", cure=cure)
+    if other.group == "page":
+        return FileKind(f"{other.name}, not a recording", cure=_CURE_DOWNLOAD)
+    return FileKind(other.name)
 
 
 def _kind_inside(head: bytes) -> FileKind | None:
@@ -131,7 +124,6 @@ def _kind_inside(head: bytes) -> FileKind | None:
         (is_tagged_aac or _is_adts(head), FileKind("an AAC file (ADTS)", "aac")),
         (head[:1] == b"V" and head[1:2] >= b"\xe0", FileKind("an AAC file (LOAS)", "loas")),
         (head[:1] == head[188:189] == head[376:377] == b"G", _MPEG_TS),
-        (head[257:262] == b"ustar", FileKind("a tar archive", cure=_CURE_UNPACK)),
         (len(head) >= 64 and not any(head), _ZEROS),
     )
     return next((kind for is_it, kind in patterns if is_it), None)
@@ -161,13 +153,9 @@ def _id3_bytes(head: bytes) -> int:
 def _text_kind(start: bytes) -> FileKind | None:
     """Return the kind of a text; None if it is none."""
     lower = start[:1000].lower()
-    is_page = lower.startswith((b"<!doctype", b"<head", b"<html", b"<script", b"<meta"))
     starts = (
-        (start.startswith(b"version https://git-lfs"), _LFS),
-        (b"/annex/objects/" in start[:300], _ANNEX),
         (_BASE64_STARTS.match(start), _BASE64),
-        (is_page or (lower.startswith(b"<") and b"<html" in lower), _HTML),
-        (lower.startswith((b"<?xml", b"<error")), _XML),
+        (lower.startswith((b"<?xml", b"<!doctype", b"<error")), _XML),
         (lower.startswith((b"#extm3u", b"[playlist]")), _PLAYLIST),
         (start[:1] in (b"{", b"[") and _is_text(start), _JSON),
     )

@@ -1,7 +1,8 @@
-"""The length of a FLAC whose header does not tell it, or tells of more than there is.
+"""The length of a FLAC whose header has no length, or a longer one than the file.
 
 An encoder that writes into a pipe leaves the number of samples at 0, and libsndfile reads nothing
-of such a file. The number of the last frame that is complete is in its header.
+of such a file. Each frame has its number in its header; that of the last complete frame tells the
+length.
 """
 
 from typing import BinaryIO
@@ -28,7 +29,7 @@ def flac_starts(content: BinaryIO) -> list[int]:
 
 
 def mended_flac(content: BinaryIO) -> tuple[bytes, int, int, str | None] | None:
-    """Return a true header, the span of the frames behind it, and why it breaks off, if it does.
+    """Return a correct header, the span (start, end) of the frames, and why it breaks off, or None.
 
     None if the file is no FLAC, or has no complete frame near its end.
     """

@@ -1,24 +1,25 @@
 """The streams of an MP3 file: where each begins and ends, and how long it is.
 
-libsndfile's length of an MP3 is that of its Xing frame, or an estimate from the first frame's bit
-rate, and it reads no further: the rest of a file of variable bit rate without such a frame, and of
-two files appended to each other, would be lost.
+libsndfile takes the length of an MP3 from its Xing frame, or estimates it from the first frame's
+bit rate, and reads no further. Of a file with variable bit rate and no Xing frame, and of files
+that were appended to each other, it would lose the rest.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import BinaryIO
 
-# Bytes of a file that are looked at: minutes of sound, of which only the first seconds are used.
+# Bytes of a file that are searched: minutes of sound, of which only the first seconds are used.
 _MOST_BYTES = 1 << 24
 
 # Bytes between two frames in which the next one is searched, and bytes tried in one file.
 _MOST_JUNK = 1 << 16
 _MOST_TRIED = 1 << 17
 
-# Frames in a row that tell a stream from bytes that look like one frame.
+# A stream is certain after so many frames in a row: other bytes may look like one frame.
 _SURE = 3
 
 _BIT_RATES = {  # kbit/s by (is MPEG-1, layer)
@@ -30,6 +31,7 @@ _BIT_RATES = {  # kbit/s by (is MPEG-1, layer)
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES = (44_100, 48_000, 32_000)  # of MPEG-1; MPEG-2 has half, MPEG-2.5 a quarter of them
+_XING_MARKS = re.compile(b"Xing|Info|VBRI")
 _VERSIONS = {3: 1, 2: 2, 0: 4}  # the header's bits -> the divisor of the sample rate
 
 
@@ -53,7 +55,7 @@ class Frame:
             other.layer,
         )
 
-    @property
+    @cached_property
     def side_bytes(self) -> int:
         """The length of the side information of layer 3, which a Xing frame has in front."""
         return (17, 32)[not self.is_mono] if self.is_mpeg1 else (9, 17)[not self.is_mono]
@@ -67,7 +69,7 @@ class MpegStream:
     header: bytes  # of the first frame
     n_frames_told: int | None = None  # by its Xing frame; None without one
     size_at: int | None = None  # where its Xing frame tells its number of bytes
-    n_frames: int = 0  # there are, without the Xing frame
+    n_frames: int = 0  # that are there, without the Xing frame
     bit_rates: set[int] = field(default_factory=set)
     spans: list[tuple[int, int]] = field(default_factory=list)  # runs of frames, in bytes
     is_cut: bool = False  # in the middle of a frame
@@ -79,20 +81,20 @@ class MpegStream:
 
     @property
     def n_missing(self) -> int:
-        """The number of frames that its Xing frame tells of and that are not there."""
+        """The number of frames that its Xing frame counts and that are not there."""
         # Some encoders count the Xing frame too.
         missing = 0 if self.n_frames_told is None else self.n_frames_told - self.n_frames
         return missing if missing > 1 else 0
 
-    def add(self, start: int, frame: Frame) -> None:
-        """Append a frame at a position in the file."""
+    def add(self, start: int, end: int) -> None:
+        """Append the frames between two positions in the file."""
         if self.spans and self.spans[-1][1] == start:
-            self.spans[-1] = (self.spans[-1][0], start + frame.n_bytes)
+            self.spans[-1] = (self.spans[-1][0], end)
         else:
-            self.spans.append((start, start + frame.n_bytes))
+            self.spans.append((start, end))
 
     def xing_frame(self) -> bytes:
-        """Return a frame, of silence, that tells the stream's length."""
+        """Return a Xing frame with the stream's length; it decodes to silence."""
         rates = _BIT_RATES[self.first.is_mpeg1, 3]
         header = bytearray(self.header)
         header[1] |= 1  # no checksum
@@ -109,13 +111,13 @@ class MpegFile:
     """What was found in a file."""
 
     streams: list[MpegStream]
-    is_whole: bool  # False if only its first bytes were looked at
+    is_whole: bool  # False if only its first bytes were searched
     n_junk: int  # bytes that are neither frames nor tags
 
 
 @lru_cache(maxsize=4096)
 def parse_header(header: bytes) -> Frame | None:
-    """Return the frame of a header of four bytes; None if it is none, or of a free bit rate."""
+    """Return the frame of a header of four bytes; None without one, or with a free bit rate."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     divisor, layer = _VERSIONS.get(header[1] >> 3 & 3), 4 - (header[1] >> 1 & 3)
@@ -171,12 +173,18 @@ class _Junk:
 
 
 class _Walk:
-    """A walk from frame to frame; positions are in `data`, which begins at `offset`."""
+    """A walk from frame to frame; positions are in `data`, which begins at `offset`.
+
+    `position` is where the walk goes on.
+    """
 
     def __init__(self, data: bytes, offset: int) -> None:
         self.data = data
         self.offset = offset
+        self.position = 0
         self.n_tried = 0
+        # Found at once: most frames have no mark, and there are hundreds of them.
+        self._xing_marks = {found.start() for found in _XING_MARKS.finditer(data)}
 
     def frame(self, position: int) -> Frame | None:
         return parse_header(self.data[position : position + 4])
@@ -225,7 +233,8 @@ class _Walk:
         streams: list[MpegStream] = []
         n_junk, length = 0, 0.0
         is_new = True  # the next frame begins a stream
-        for found in self._find(position):
+        self.position = position
+        for found in self._find():
             if isinstance(found, _Tag):
                 is_new = True
                 continue
@@ -245,37 +254,58 @@ class _Walk:
                 if told is not None:
                     stream.n_frames_told = told or None
                     if told:
-                        stream.add(start, frame)
+                        stream.add(start, start + frame.n_bytes)
                         stream.size_at = self._size_at(position, frame)
                     continue  # a Xing frame without a number is left out
             if position + frame.n_bytes > len(self.data):
                 stream.is_cut = is_whole
                 break
-            stream.add(start, frame)
-            stream.n_frames += 1
+            frame_seconds = frame.n_samples / frame.sample_rate
+            n_wanted = int((seconds - length) / frame_seconds) + 1
+            if stream.n_frames_told is not None:
+                n_wanted = min(n_wanted, stream.n_frames_told - stream.n_frames)
+            n_frames = self._follow(frame, stream, n_wanted - 1) + 1
+            stream.add(start, self.position + self.offset)
+            stream.n_frames += n_frames
             stream.bit_rates.add(frame.bit_rate)
-            length += frame.n_samples / frame.sample_rate
+            length += n_frames * frame_seconds
             if length > seconds:
                 return MpegFile(streams, False, n_junk)
-        # Some encoders tell of a frame less than there is.
+        # Some encoders count one frame less than there is: it is no stream of its own.
         kept = [stream for stream in streams if stream.n_frames > (1 if len(streams) > 1 else 0)]
         return MpegFile(kept, is_whole, n_junk)
 
-    def _find(self, position: int) -> "Iterator[tuple[int, Frame] | _Tag | _Junk]":
-        """Yield what is in the file, in order: a frame with its position, a tag, or junk."""
+    def _follow(self, frame: Frame, stream: MpegStream, n_most: int) -> int:
+        """Walk over up to `n_most` frames that continue a stream; return how many there are."""
+        position, n_frames = self.position, 0
+        while n_frames < n_most:
+            following = self.frame(position)
+            if following is None or not (following is frame or following.continues(frame)):
+                break
+            end = position + following.n_bytes
+            if end > len(self.data) or self._xing(position, following) is not None:
+                break
+            if following is not frame:
+                stream.bit_rates.add(following.bit_rate)
+            position, n_frames = end, n_frames + 1
+        self.position = position
+        return n_frames
+
+    def _find(self) -> "Iterator[tuple[int, Frame] | _Tag | _Junk]":
+        """Yield what comes next in the file: a frame with its position, a tag, or junk."""
         previous: Frame | None = None
-        while position < len(self.data):
+        while (position := self.position) < len(self.data):
             frame = self.frame(position)
             known = frame is not None and previous is not None and frame.continues(previous)
             if frame is not None and (known or self.is_sure(position)):
-                yield position, frame
                 previous = frame
-                position += frame.n_bytes
+                self.position += frame.n_bytes
+                yield position, frame
                 continue
             behind = self.skip_tag(position)
             if behind > position:
+                self.position = behind
                 yield _Tag()
-                position = behind
                 continue
             found = self.next_frame(position + 1)
             end = len(self.data) if found is None else found
@@ -283,16 +313,16 @@ class _Walk:
                 yield _Junk(end - position)
             if found is None:
                 return
-            position = found
+            self.position = found
 
     def _xing(self, position: int, frame: Frame) -> int | None:
         """Return the number of frames that a Xing frame tells, 0 if none; None if it is none."""
-        if frame.layer != 3:
+        if frame.layer != 3 or not self._xing_marks:
             return None
         start = position + 4 + frame.side_bytes
-        if self.data[position + 36 : position + 40] == b"VBRI":
+        if position + 36 in self._xing_marks and self.data.startswith(b"VBRI", position + 36):
             return 0
-        if self.data[start : start + 4] not in (b"Xing", b"Info"):
+        if start not in self._xing_marks or self.data.startswith(b"VBRI", start):
             # With a checksum, two bytes later in some files.
             return None
         flags = int.from_bytes(self.data[start + 4 : start + 8], "big")

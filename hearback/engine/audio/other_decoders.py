@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -22,15 +22,23 @@ AvContainer: TypeAlias = Any
 AvStream: TypeAlias = Any
 AvFrame: TypeAlias = Any
 
-# A file that takes longer than this for its first seconds is no recording.
+# ffmpeg is stopped after this time, for the first seconds of one recording.
 _MOST_SECONDS = 120.0
 _MOST_BYTES = 1 << 29  # of the WAV that ffmpeg writes
-# Packets in a row without a sound: a file that was made to last.
+# Packets in a row without sound: after more of them, the file may be made to take forever.
 _MOST_PACKETS = 200_000
 
 
 class OtherDecoderError(Exception):
     """Why PyAV or ffmpeg did not decode a file."""
+
+
+@dataclass
+class Damage:
+    """What is known of a file's packets, of those that were decoded."""
+
+    n_packets: int = 0  # that are damaged
+    is_at_end: bool = False  # the last one is
 
 
 @dataclass
@@ -42,7 +50,7 @@ class OtherSound:
     seconds: float | None  # of all of it, if its header tells
     n_tracks: int
     blocks: Iterator[np.ndarray]  # (n, channels), float32
-    damaged: list[None] = field(default_factory=list)  # an item for each packet that was skipped
+    damage: "Damage"
 
 
 def load_av() -> AvModule | None:
@@ -68,8 +76,8 @@ def open_with_av(av: AvModule, content: BinaryIO, demuxer: str) -> Iterator[Othe
             tracks = container.streams.audio
             if not tracks:
                 raise OtherDecoderError("it has no sound track")
-            damaged: list[None] = []
-            frames = _frames(av, container, tracks[0], damaged)
+            damage = Damage()
+            frames = _frames(av, container, tracks[0], damage)
             first = next(frames, None)
             if first is None:
                 raise OtherDecoderError("it has no samples")
@@ -79,14 +87,14 @@ def open_with_av(av: AvModule, content: BinaryIO, demuxer: str) -> Iterator[Othe
                 _duration(av, container, tracks[0], demuxer),
                 len(tracks),
                 _blocks(first, frames),
-                damaged,
+                damage,
             )
     except (av.FFmpegError, EOFError, ValueError) as error:
         raise OtherDecoderError(getattr(error, "strerror", None) or str(error)) from error
 
 
 def _duration(av: AvModule, container: AvContainer, track: AvStream, demuxer: str) -> float | None:
-    """Return a track's length in s as its header tells it; elsewhere FFmpeg only estimates it."""
+    """Return a track's length in s from its header; None where FFmpeg would only estimate it."""
     if demuxer == "mov" and track.duration:
         return float(track.duration * track.time_base)
     if demuxer == "matroska" and container.duration and not container.streams.video:
@@ -95,16 +103,19 @@ def _duration(av: AvModule, container: AvContainer, track: AvStream, demuxer: st
 
 
 def _frames(
-    av: AvModule, container: AvContainer, track: AvStream, damaged: list[None]
+    av: AvModule, container: AvContainer, track: AvStream, damage: Damage
 ) -> Iterator[AvFrame]:
-    """Yield a track's frames; a damaged packet is skipped, as players do."""
+    """Yield a track's frames; a packet that cannot be decoded is skipped, as players do."""
     n_silent = 0
     for packet in container.demux(track):
+        is_damaged = packet.is_corrupt
         try:
             frames = packet.decode()
         except av.InvalidDataError:
-            damaged.append(None)
-            frames = []
+            is_damaged, frames = True, []
+        if packet.size:  # the last packet is empty
+            damage.n_packets += is_damaged
+            damage.is_at_end = is_damaged
         n_silent = 0 if frames else n_silent + 1
         if n_silent > _MOST_PACKETS:
             raise OtherDecoderError(f"it has no sound in {_MOST_PACKETS} packets")

@@ -22,8 +22,8 @@ from hearback.engine.data.filenames import find_files
 from hearback.engine.data.paths import leads_out
 from hearback.engine.data.problems import Problem, Report, quoted
 from hearback.engine.data.tables import respelled
-from hearback.engine.devices import count_processors
 from hearback.engine.locks import ReadOnlyFolderError, write_lock
+from hearback.engine.machine import count_processors
 
 # A recording's filename and path -> its array, and notes. Raises UnreadableAudioError.
 Load = Callable[[str, Path], tuple[np.ndarray, tuple[str, ...]]]
@@ -277,7 +277,8 @@ def _report_error(
         names = " and ".join(map(quoted, source.nearest))
         cure = f"{names} {'is' if len(source.nearest) == 1 else 'are'} there; {cure}"
     what, filename = f"the recording {error}", source.filename
-    report.add(Problem(str(table_path), source.line, what, cure, filename=filename))
+    status = error.kind
+    report.add(Problem(str(table_path), source.line, what, cure, filename=filename, status=status))
 
 
 def _report_notes(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from hearback.engine.data.other_files import OtherFile, identify
 from hearback.engine.data.problems import Problem, Report, count_noun, quoted
 from hearback.engine.io import open_file
 
@@ -30,23 +31,9 @@ _SEPARATORS = ",;\t|"
 _SAVE_AS_CSV = "save it as CSV in UTF-8"
 _SAVE_SHEET = "open it, and save the sheet as CSV in UTF-8"
 
-# The first bytes of files that are no text, what they are, and the cure.
-_OTHER_FILES = (
-    (b"PK\x03\x04", "the file is a spreadsheet (.xlsx, .ods) or a zip, not CSV", _SAVE_SHEET),
-    (b"\xd0\xcf\x11\xe0", "the file is a spreadsheet (.xls), not CSV", _SAVE_SHEET),
-    (b"\x1f\x8b", "the file is compressed (gzip), not CSV", "unpack it with gunzip"),
-    (b"BZh", "the file is compressed (bzip2), not CSV", "unpack it with bunzip2"),
-    (b"\xfd7zXZ", "the file is compressed (xz), not CSV", "unpack it with unxz"),
-    (b"\x28\xb5\x2f\xfd", "the file is compressed (zstd), not CSV", "unpack it with unzstd"),
-    (b"PAR1", "the file is in Parquet format, not CSV", _SAVE_AS_CSV),
-    (b"%PDF", "the file is a PDF, not CSV", _SAVE_AS_CSV),
-    (
-        b"version https://git-lfs",
-        "the file is a pointer of Git LFS, not the table",
-        "get the table with `git lfs pull`",
-    ),
-)
-_HTML = re.compile(rb"\s*<(?:!doctype html|html)", re.IGNORECASE)
+# The cure of a file of another group than those that are named by a command.
+_OTHER_CURES = {"sheet": _SAVE_SHEET, "page": "download the table itself", "other": _SAVE_AS_CSV}
+_HEAD_BYTES = 4096
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "UTF-8"),
@@ -90,13 +77,8 @@ def read_text(path: Path, report: Report) -> CsvText | None:
     content = _read_bytes(path, report)
     if content is None:
         return None
-    for magic, what, cure in _OTHER_FILES:
-        if content.startswith(magic):
-            report.add(Problem(str(path), None, what, cure))
-            return None
-    if _HTML.match(content[:200]):
-        what = "the file is a web page (HTML), not CSV"
-        report.add(Problem(str(path), None, what, "download the table itself"))
+    if other := identify(content[:_HEAD_BYTES]):
+        report.add(Problem(str(path), None, f"the file is {other.name}, not CSV", _cure(other)))
         return None
     encoding, text = _decode(path, content, report)
     if "\0" in text.partition("\n")[0]:  # an unknown kind of file
@@ -104,6 +86,15 @@ def read_text(path: Path, report: Report) -> CsvText | None:
         return None
     # Unlike editors, splitlines() also splits at form feeds and other characters.
     return CsvText(re.split(r"(?<=\n)|(?<=\r)(?!\n)", text), encoding, "\ufffd" in text)
+
+
+def _cure(other: OtherFile) -> str:
+    """Return how to get a table from a file of another kind."""
+    if other.group == "archive":
+        return f"unpack it with `{other.command}`, and put the table that is in it there"
+    if other.group == "pointer":
+        return f"get the table with `{other.command}`"
+    return _OTHER_CURES[other.group]
 
 
 def _read_bytes(path: Path, report: Report) -> bytes | None:
@@ -221,8 +212,8 @@ def choose_separator(
 def read_rows(text: CsvText, start: int, separator: str) -> Iterator[Row]:
     """Yield the rows from the line with index `start` that are not blank.
 
-    The first of them sets the number of fields: a row that has another number, or that is not CSV,
-    is read again with spaces around its quotes and with quotes around the whole row allowed.
+    The first row sets the number of fields. A row with another number, or that is not CSV, is read
+    again: spaces around its quotes, and quotes around the whole row, are then allowed.
     """
     lines = text.lines
     n_fields = 0
@@ -268,7 +259,7 @@ def _split(line: str, separator: str) -> list[str] | None:
 
 
 def _split_roughly(line: str, separator: str) -> list[str]:
-    """Return the fields of a line that is not CSV, as far as they can be told."""
+    """Return the fields of a line that is not CSV: whatever is between the separators."""
     return [field.strip().strip('"') for field in line.split(separator)]
 
 

@@ -1,8 +1,8 @@
 """Filenames that are spelled otherwise than their files, or than in another table.
 
-Spreadsheets drop leading zeros, Windows has backslashes and does not tell `.WAV` from `.wav`, a Mac
-keeps the letter and its accent apart. Such a name stands for the one file that fits; where none or
-several fit, nothing is guessed.
+Spreadsheets drop leading zeros; Windows has backslashes, and treats `.WAV` and `.wav` alike; a Mac
+writes a letter and its accent as two characters. Such a name stands for the one file that fits.
+Where none or several fit, nothing is guessed.
 """
 
 import bisect
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hearback.engine.data.paths import containing
 
-# Only these are left away or added: a recording `clip_07` is not `clip_07.txt`.
+# Only these are ignored in a comparison: the recording `clip_07` is not `clip_07.txt`.
 RECORDING_SUFFIXES = frozenset(
     {
         *(".3gp", ".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mka", ".mov"),
@@ -60,7 +60,7 @@ def nearest_names(name: str, names: Iterable[str]) -> list[str]:
 
 
 class NameIndex:
-    """Names of files, found by another spelling."""
+    """Names of files, and a search for names that are spelled otherwise."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = list(names)
@@ -73,8 +73,8 @@ class NameIndex:
     def find(self, name: str) -> list[str]:
         """Return the names that `name` may stand for, by the strictest rule that finds any.
 
-        The rules: the same but for backslashes, `./` and the Unicode form; but for case; but for a
-        recording's suffix that one of both lacks; but for zeros before a number.
+        The rules ignore more and more: backslashes, `./` and the Unicode form; case; a recording's
+        suffix that only one of the two has; zeros before a number.
         """
         for spelling, by_key in zip(_SPELLINGS, self._by_key, strict=True):
             found = [

@@ -2,12 +2,12 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from hearback.engine.data.problems import Problem, count_noun
+from hearback.engine.data.problems import Problem, Report, count_noun
 from hearback.engine.errors import HearbackError
 
 SEED = 42  # one split for every model, so that fold 3 means the same rows everywhere
@@ -53,6 +53,8 @@ def assign_folds(
         group_by = default_group if default_group in metadata else None
     if group_by is None:
         group_by = "none"
+    from sklearn import model_selection  # noqa: PLC0415  (--help needs none)
+
     order = np.argsort(metadata["filename"].to_numpy(dtype=str), kind="stable")
     ordered = metadata.iloc[order]
     targets = np.asarray(labels)[order].astype(int)
@@ -61,14 +63,14 @@ def assign_folds(
         if stratify_by in ordered:
             strata = ordered[stratify_by].str.cat(strata, sep=" ").to_numpy(dtype=str)
         n_groups, groups = len(ordered), None
-        splitter = StratifiedKFold(n_folds, shuffle=True, random_state=SEED)
+        splitter = model_selection.StratifiedKFold(n_folds, shuffle=True, random_state=SEED)
     else:
         if group_by not in ordered:
             raise HearbackError(f"folds by {group_by}: the metadata has no such column")
         strata = targets
         groups = ordered[group_by].to_numpy(dtype=str)
         n_groups = len(np.unique(groups))
-        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=SEED)
+        splitter = model_selection.StratifiedGroupKFold(n_folds, shuffle=True, random_state=SEED)
     if n_groups < n_folds:
         counted = count_noun(n_groups, "row" if group_by == "none" else group_by)
         cure = _cure_of_few_groups(n_groups, group_by, groupings)
@@ -167,6 +169,15 @@ def find_lopsided_folds(
             )
             warn(f"{_name_folds(single)}: all {kind} rows have one label; {effect}", cure)
     return problems
+
+
+def print_lopsided_folds(
+    split: FoldSplit, labels: np.ndarray, classes: Mapping[int, str], n_folds: int, file: Path
+) -> None:
+    """Print what `find_lopsided_folds` finds, if anything."""
+    problems = find_lopsided_folds(split, labels, classes, n_folds, str(file))
+    if problems:
+        print(Report(problems))
 
 
 def _count(labels: np.ndarray, classes: Mapping[int, str]) -> dict[int, int]:

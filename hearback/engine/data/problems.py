@@ -27,7 +27,8 @@ class Problem:
 
     `row` is the line number in an editor (the header is line 1), or None for a fault of the whole
     file. `filename` is the affected recording, if any. `cure` describes how to fix it. A warning is
-    a fault that was handled automatically.
+    a fault that was handled automatically. `status` says what became of the recording in one word
+    ("silent", "too_long", ...), "" if the problem does not tell.
     """
 
     file: str
@@ -36,6 +37,7 @@ class Problem:
     cure: str
     severity: Literal["error", "warning"] = "error"
     filename: str | None = None
+    status: str = ""
 
 
 class Report:

@@ -17,6 +17,7 @@ import pandas as pd
 from hearback.engine.data.csv_reader import Row, choose_separator, read_rows, read_text
 from hearback.engine.data.filenames import match_names, nearest_names, portable
 from hearback.engine.data.problems import Problem, Report, count_noun, quoted
+from hearback.engine.errors import nearest
 from hearback.engine.io import atomic_write
 
 PROBLEMS = "submission_problems.csv"  # beside a submission
@@ -152,8 +153,12 @@ class _Columns:
     def recognize(self, header: Sequence[str]) -> list[str]:
         """Return the header with columns' names in place of their other spellings."""
         # A column that is there in the right spelling is meant, whatever others look like it.
-        own = {_key(name): name for name in (*self.required, *self.optional) if name not in header}
-        return [own.get(_key(name), name) for name in header]
+        own = {
+            column_key(name): name
+            for name in (*self.required, *self.optional)
+            if name not in header
+        }
+        return [own.get(column_key(name), name) for name in header]
 
     def count(self, header: Sequence[str]) -> int:
         """Return how many columns or synonyms of them a header names, for the separator's choice.
@@ -162,9 +167,9 @@ class _Columns:
         """
         names = set(self.recognize([name.strip() for name in header]))
         n_required = len(names.intersection(self.required))
-        others = {_key(name) for listed in self.synonyms.values() for name in listed}
-        others.update(map(_key, self.optional))
-        return 100 * n_required + min(99, len(others.intersection(map(_key, names))))
+        others = {column_key(name) for listed in self.synonyms.values() for name in listed}
+        others.update(map(column_key, self.optional))
+        return 100 * n_required + min(99, len(others.intersection(map(column_key, names))))
 
     def has_all(self, names: Sequence[str]) -> bool:
         """Return whether all required columns are there."""
@@ -194,16 +199,17 @@ class _Columns:
 
     def _suggest(self, column: str, names: Sequence[str]) -> str:
         """Return the sentence that suggests which column to rename, or ""."""
-        keys = {_key(name): name for name in names}
+        keys = {column_key(name): name for name in names}
         taken = {*self.required, *self.optional}
         for synonym in self.synonyms.get(column, ()):
-            found = keys.get(_key(synonym))
+            found = keys.get(column_key(synonym))
             if found is not None and found not in taken:
                 return f"{quoted(found)} is there: rename it to {column}; "
-        return ""
+        near = nearest(column_key(column), [key for key in keys if keys[key] not in taken])
+        return f"{quoted(keys[near])} is there: is it {column}? Then rename it; " if near else ""
 
 
-def _key(column: str) -> str:
+def column_key(column: str) -> str:
     """Return the letters and digits of a column's name, in lower case."""
     return re.sub(r"[\W_]+", "", column.casefold())
 

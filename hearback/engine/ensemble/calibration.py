@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
-from sklearn.isotonic import IsotonicRegression
+import scipy  # imports its parts as they are used
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.logistic import fit_logistic, logit
@@ -69,7 +68,7 @@ class Calibration:
 
     def _apply_line(self, group: str, logits: np.ndarray) -> np.ndarray:
         line = self.lines[group]
-        return expit(line.slope * logits + line.intercept)
+        return scipy.special.expit(line.slope * logits + line.intercept)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the calibration as a JSON object."""
@@ -176,6 +175,8 @@ def _fit_isotonic(predictions: np.ndarray, labels: np.ndarray) -> Calibration:
     # Add a row of the opposite label at both ends. Otherwise the ends become 0 and 1, and a single
     # mistake there costs more than the calibration gains.
     ends = [np.min(predictions), np.max(predictions)]
+    from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415  (--help needs none)
+
     regression = IsotonicRegression(out_of_bounds="clip")
     regression.fit(np.concatenate([predictions, ends]), np.concatenate([labels, [1, 0]]))
     points = zip(regression.X_thresholds_.tolist(), regression.y_thresholds_.tolist(), strict=True)

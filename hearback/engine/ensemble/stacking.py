@@ -10,8 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logsumexp, softmax
-from sklearn.model_selection import GroupKFold
+import scipy  # imports its parts as they are used
 
 from hearback.engine.ensemble.calibration import KINDS, Calibration, fit_calibration
 from hearback.engine.errors import HearbackError
@@ -65,6 +64,8 @@ class Groups:
         n_splits = min(n_splits, len(np.unique(self.codes)))
         if n_splits < 2:
             return ()
+        from sklearn.model_selection import GroupKFold  # noqa: PLC0415  (--help needs none)
+
         splits = GroupKFold(n_splits).split(self.codes, groups=self.codes)
         return tuple(Split(fitted, Groups(self.codes[fitted]), out) for fitted, out in splits)
 
@@ -250,7 +251,7 @@ def _fit_class_weights(
 
     def objective(weights: np.ndarray) -> tuple[float, np.ndarray, Hessian]:
         combined = _weighted_sum(weights, relative)
-        losses = logsumexp(combined, axis=1)
+        losses = scipy.special.logsumexp(combined, axis=1)
         shares = np.exp(combined - losses[:, None])
         distance = weights - prior_mean
         pull = precision @ distance
@@ -297,7 +298,11 @@ def _combine(combine: str, weights: np.ndarray, summands: np.ndarray) -> np.ndar
     combined = _weighted_sum(weights, summands)
     if combine == "probabilities":
         return combined
-    return expit(combined) if combined.ndim == 1 else softmax(combined, axis=1)
+    return (
+        scipy.special.expit(combined)
+        if combined.ndim == 1
+        else scipy.special.softmax(combined, axis=1)
+    )
 
 
 def _weighted_sum(weights: np.ndarray, summands: np.ndarray) -> np.ndarray:

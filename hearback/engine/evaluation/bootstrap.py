@@ -57,3 +57,25 @@ def bootstrap(
         counts = np.bincount(drawn, minlength=n_groups).astype(float)
         samples[i] = statistic((counts @ flat).reshape(shape))
     return samples
+
+
+def bootstrap_auc_interval(
+    labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % percentiles of the area under the ROC curve, resampling groups.
+
+    All are (rows,). Resamples of one class are left out; both are NaN if all are.
+    """
+    _, codes = np.unique(groups, return_inverse=True)
+    _, ranks = np.unique(predictions, return_inverse=True)
+    positive = np.asarray(labels) > 0.5
+    n_groups, areas = int(codes.max()) + 1, []
+    for _ in range(N_BOOTSTRAPS):
+        counts = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)[codes]
+        # By rank; rows of equal predictions count by half (Mann-Whitney).
+        right = np.bincount(ranks, weights=counts * positive)
+        wrong = np.bincount(ranks, weights=counts * ~positive)
+        n_pairs = right.sum() * wrong.sum()
+        if n_pairs:
+            areas.append(float(right @ (np.cumsum(wrong) - wrong / 2)) / n_pairs)
+    return percentile_interval(np.array(areas)) if areas else (float("nan"), float("nan"))

@@ -31,10 +31,11 @@ def add_flags(parser: argparse.ArgumentParser, subfolder: str = "") -> None:
 
 def add_folder_flags(parser: argparse.ArgumentParser, subfolder: str = "") -> None:
     """Add the flags that select trained models: --data, --assets and --models."""
-    add = parser.add_argument
-    add("--data", type=Path, default=Path("data", subfolder), help="folder of the tables")
-    add("--assets", type=Path, default=Path("assets", subfolder), help="folder of the folds")
-    add("--models", nargs="+", help="only these models (default: all trained models)")
+    folders = {"data": "folder of the tables", "assets": "folder of the trained folds"}
+    cli.add_folders(parser, folders, subfolder)
+    parser.add_argument(
+        "--models", nargs="+", help="only these models (default: all trained models)"
+    )
 
 
 def check(

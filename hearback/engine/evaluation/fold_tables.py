@@ -8,7 +8,6 @@ import pandas as pd
 
 from hearback.engine import cli
 from hearback.engine.evaluation.oof import OutOfFold
-from hearback.engine.training.checkpoint import read_notes
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 
 _ATTEMPT_COLUMNS = ["model", "fold", "attempt", "outcome", "epoch", "step", "minutes", "reason"]
@@ -56,6 +55,9 @@ def _attempts_of(files: FoldFiles, metadata: FoldMetadata | None) -> list[dict[s
     if metadata is not None:
         # Baselines and older versions record no attempts.
         return metadata.get("attempts", [])
+    # Unfinished folds only: it imports torch.
+    from hearback.engine.training.checkpoint import read_notes  # noqa: PLC0415
+
     return read_notes(files.checkpoint).get("attempts", []) if files.checkpoint.exists() else []
 
 

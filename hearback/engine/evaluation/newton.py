@@ -11,8 +11,7 @@ Programming", arXiv 1806.01412) do the same for mixtures.
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import nnls
+import scipy  # imports its parts as they are used
 
 MAX_STEPS = 200
 MAX_HALVINGS = 60
@@ -86,11 +85,13 @@ def _newton_step(
 ) -> np.ndarray:
     """Return the step to the minimum of the quadratic model within the bound, (variables,)."""
     ridge = _RIDGE * np.trace(hessian) / len(point) + np.finfo(float).tiny
-    root = cholesky(hessian + ridge * np.eye(len(point)), check_finite=False)  # upper
+    root = scipy.linalg.cholesky(hessian + ridge * np.eye(len(point)), check_finite=False)  # upper
     if lower_bound is None:
-        half = solve_triangular(root, -gradient, trans="T", check_finite=False)
-        return solve_triangular(root, half, check_finite=False)
+        half = scipy.linalg.solve_triangular(root, -gradient, trans="T", check_finite=False)
+        return scipy.linalg.solve_triangular(root, half, check_finite=False)
     # With y = point + step - lower_bound, the model is ½ |root y - target|² plus a constant.
     room = point - lower_bound
-    target = root @ room - solve_triangular(root, gradient, trans="T", check_finite=False)
-    return nnls(root, target)[0] - room
+    target = root @ room - scipy.linalg.solve_triangular(
+        root, gradient, trans="T", check_finite=False
+    )
+    return scipy.optimize.nnls(root, target)[0] - room

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, ClassVar, Self, TypeVar
 import numpy as np
 import pandas as pd
 
-from hearback.engine.errors import HearbackError
+from hearback.engine.errors import HearbackError, did_you_mean
 from hearback.engine.evaluation.metrics import is_probability, row_log_loss
 from hearback.engine.training.fold_archive import read_archive
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, read_fold_metadata
@@ -206,7 +206,7 @@ def read_tables(
         if unknown := [model for model in models if model not in found]:
             raise HearbackError(
                 f"{assets}: no finished fold of {', '.join(unknown)}; "
-                f"there are {', '.join(found) or 'none'}"
+                f"there are {', '.join(found) or 'none'}{did_you_mean(unknown, found)}"
             )
         found = {model: found[model] for model in models}
     if not found:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from hearback import __version__
+from hearback.engine import cli
 from hearback.engine.data.paths import contained
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
@@ -253,8 +254,7 @@ def write_submission(
 
 def add_arguments(parser: argparse.ArgumentParser, subfolder: str = "") -> None:
     """Add the flags that packing has in every competition."""
+    cli.add_folders(parser, {"assets": "folder of the trained folds"}, subfolder)
     add = parser.add_argument
-    folder = Path("assets", subfolder)
-    add("--assets", type=Path, default=folder, help="folder of the trained folds")
     add("--submission", type=Path, default=Path("submission.zip"), help="zip to write")
     add("--limit_gb", type=float, help="write no zip larger than this (default: any size)")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from hearback.engine.errors import HearbackError
+from hearback.engine.failures import SHOW_TRACEBACK
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
@@ -24,6 +25,7 @@ def run(here: Path, write_default: Callable[[], None], score: Callable[[Path], N
     """
     print((here / "VERSION").read_text(encoding="utf-8"), flush=True)
     os.environ.update(OFFLINE)
+    os.environ.setdefault(SHOW_TRACEBACK, "1")  # the log is all that comes back from the runtime
     # Last: packages of the runtime take precedence.
     sys.path.append(str(here / "packages"))
     try:

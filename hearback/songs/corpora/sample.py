@@ -20,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.signal
-from scipy.ndimage import uniform_filter1d
+import scipy  # imports its parts as they are used
 from tqdm import tqdm
 
 from hearback.engine import cli
@@ -155,7 +154,8 @@ def _resonate(source: np.ndarray, formants: np.ndarray) -> np.ndarray:
 def _smooth(values: np.ndarray, seconds: float) -> np.ndarray:
     """Return the moving average, (n,), with a triangular window of `seconds`."""
     size = int(seconds / 2 * SOUND_RATE)
-    return uniform_filter1d(uniform_filter1d(values, size, mode="nearest"), size, mode="nearest")
+    smooth = scipy.ndimage.uniform_filter1d
+    return smooth(smooth(values, size, mode="nearest"), size, mode="nearest")
 
 
 def _level(waveform: np.ndarray) -> np.ndarray:

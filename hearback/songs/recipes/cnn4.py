@@ -11,7 +11,7 @@ for their rarity twice, so their probabilities are too high.
 
 from hearback.songs.augment import Augmentation
 from hearback.songs.recipe import SongRecipe
-from hearback.songs.training import main
+from hearback.songs.steps.train_model import main
 
 RECIPE = SongRecipe(
     name="cnn4",

@@ -5,7 +5,7 @@ section 3.1) found best for images.
 """
 
 from hearback.songs.recipe import SongRecipe
-from hearback.songs.training import main
+from hearback.songs.steps.train_model import main
 
 RECIPE = SongRecipe(
     name="resnet34",

@@ -9,7 +9,7 @@ of each.
 
 from hearback.songs.augment import Augmentation
 from hearback.songs.recipe import SongRecipe
-from hearback.songs.training import main
+from hearback.songs.steps.train_model import main
 
 RECIPE = SongRecipe(
     name="whisper",

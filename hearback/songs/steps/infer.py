@@ -9,26 +9,17 @@ voice, 1 male, 2 female, 3 several) and beside it submission_probabilities.csv. 
 from pathlib import Path
 
 from hearback.engine import cli
-from hearback.engine.devices import TRAINING_PRECISIONS
-from hearback.songs import SUBFOLDER
-from hearback.songs.inference import InferenceOptions, write_submission
+from hearback.engine.machine import TRAINING_PRECISIONS
+from hearback.songs import FOLDERS, SUBFOLDER
 from hearback.songs.separation import methods
 
 
 def main() -> None:
     """Parse the command line and run."""
     parser = cli.parser(__doc__)
+    cli.add_folders(parser, {**FOLDERS, "data": "folder of the snippets"}, SUBFOLDER)
+    parser.set_defaults(data=Path("data", SUBFOLDER, "test"))
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data", SUBFOLDER, "test"), help="folder of the snippets")
-    add(
-        "--store",
-        type=Path,
-        default=Path("store", SUBFOLDER),
-        help="folder of the stored audio and features",
-    )
-    add(
-        "--assets", type=Path, default=Path("assets", SUBFOLDER), help="folder of the trained folds"
-    )
     add("--config", type=Path, help="the ensemble (default: model_configs.json in the assets)")
     add("--submission", type=Path, default=Path("submission.csv"), help="file to write")
     add("--device", help="cpu, cuda, … (default: a GPU if there is one)")
@@ -40,6 +31,9 @@ def main() -> None:
     )
     methods.add_options(parser)
     arguments = parser.parse_args()
+    # After the parser: torch takes seconds to import, and --help needs none of it.
+    from hearback.songs.inference import InferenceOptions, write_submission  # noqa: PLC0415
+
     write_submission(
         InferenceOptions(
             data=arguments.data,

@@ -11,29 +11,24 @@ errors give exit status 2.
 import argparse
 import contextlib
 import sys
-from pathlib import Path
 
 import numpy as np
 
-from hearback.engine.cli import parser, run
+from hearback.engine.cli import add_folders, parser, run
 from hearback.engine.data.folds import find_single_class
 from hearback.engine.data.problems import Report
-from hearback.songs import SUBFOLDER
+from hearback.songs import FOLDERS, SUBFOLDER
 from hearback.songs.features import FEATURES
 from hearback.songs.separation import methods
 from hearback.songs.separation.methods import SEPARATIONS, open_separation
 from hearback.songs.store import build_features
 from hearback.songs.tables import CLASSES, LABELS, labels_path, read_snippets
 
-DATA = Path("data", SUBFOLDER)
-STORE = Path("store", SUBFOLDER)
-
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     flags = parser(__doc__)
-    flags.add_argument("--data", type=Path, default=DATA, help="labels and snippets")
-    flags.add_argument("--store", type=Path, default=STORE, help="stored audio and features")
+    add_folders(flags, {name: FOLDERS[name] for name in ("data", "store")}, SUBFOLDER)
     flags.add_argument(
         "--separate",
         nargs="+",

@@ -28,7 +28,6 @@ from hearback.engine.training.fold_files import FoldFiles
 from hearback.songs import SUBFOLDER
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.evaluation import ClassOutOfFold
-from hearback.songs.inference import EnsembleFold, load_model, read_runnable_metadata
 
 MAIN = Path(__file__).with_name("main.py")
 OWN_ENVIRONMENT = ("demucs",)  # separations that need an environment of their own
@@ -62,6 +61,13 @@ def files_of_fold(files: FoldFiles) -> Iterable[Path]:
 
     Raises HearbackError if the runtime cannot run it.
     """
+    # Not for --help: it imports torch.
+    from hearback.songs.inference import (  # noqa: PLC0415
+        EnsembleFold,
+        load_model,
+        read_runnable_metadata,
+    )
+
     fold_metadata = read_runnable_metadata(files)
     check_weights(files, fold_metadata, ClassOutOfFold.TRAIN_COMMAND)
     fold = EnsembleFold(0, files, fold_metadata)

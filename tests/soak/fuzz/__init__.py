@@ -18,7 +18,9 @@ from tests.soak.fuzz.model_files import try_model
 from tests.soak.fuzz.outcomes import Family, Outcome
 from tests.soak.fuzz.recordings import try_audio
 from tests.soak.fuzz.texts import try_text
-from tests.soak.fuzz.world import try_world_recording, try_world_table, try_world_text
+from tests.soak.fuzz.world_recordings import try_world_recording
+from tests.soak.fuzz.world_tables import try_world_table
+from tests.soak.fuzz.world_texts import try_world_text
 
 FAMILIES: Mapping[str, tuple[float, Family]] = {
     "audio": (0.32, try_audio),

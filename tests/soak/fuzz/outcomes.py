@@ -22,7 +22,8 @@ class Outcome:
     result: str
 
 
-Family = Callable[[np.random.Generator, Path], Outcome]
+Rng = np.random.Generator
+Family = Callable[[Rng, Path], Outcome]
 
 
 def check_report(report: Report) -> None:
@@ -40,3 +41,8 @@ def check_message(error: HearbackError, path: Path) -> None:
     message = str(error)
     assert str(path) in message or str(path.parent) in message, f"names no file: {message[:300]}"
     assert len(message) < LONGEST_MESSAGE
+
+
+def result_of(report: Report) -> str:
+    """Return what became of an input whose problems are in `report`."""
+    return REFUSED if report.errors else WARNED if report.warnings else READ

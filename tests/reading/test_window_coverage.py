@@ -15,19 +15,20 @@ from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.problems import Report
 from hearback.engine.data.tables import PROBLEMS
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.heard import (
-    ANY_MODELS,
-    Listener,
-    Unheard,
-    find_speech,
-    find_unheard,
-    listeners_of,
-    report_unheard,
-)
 from hearback.reading.inference.submission import InferenceOptions, write_submission
-from hearback.reading.pairs import Pairing, PairSource
+from hearback.reading.pairings import Pairing
+from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.render import render_missing
+from hearback.reading.window_coverage import (
+    ANY_MODELS,
+    Coverage,
+    Uncovered,
+    coverages_of,
+    find_speech,
+    find_uncovered,
+    report_uncovered,
+)
 from tests.reading.inference_data import write_ensemble
 from tests.reading.random_models import BASE_RATES
 from tests.toy import ToneVoice
@@ -62,8 +63,8 @@ def source_of(folder: Path, *recordings: np.ndarray, reference: float = 2.0) -> 
     return PairSource(metadata, cast(Any, references), store)
 
 
-def unheard(source: PairSource, *listeners: Listener) -> list[Unheard]:
-    return list(find_unheard(source, listeners or [Listener("tokens")]))
+def uncovered(source: PairSource, *coverages: Coverage) -> list[Uncovered]:
+    return list(find_uncovered(source, coverages or [Coverage("tokens")]))
 
 
 def test_all_of_steady_noise_counts_and_stands_out_nowhere() -> None:
@@ -100,29 +101,29 @@ FITTING = {
 
 @pytest.mark.parametrize("waveform", FITTING.values(), ids=FITTING)
 @pytest.mark.parametrize("speeds", [(1.0,) * 4, SLOWER, FASTER])
-def test_a_row_is_not_mentioned_if_all_its_speech_is_heard(
+def test_a_row_is_not_mentioned_if_all_its_speech_is_covered(
     tmp_path: Path, waveform: np.ndarray, speeds: tuple[float, ...]
 ) -> None:
     source = source_of(tmp_path, waveform)
-    assert unheard(source, Listener("tokens", speeds), Listener("aligned", speeds)) == []
+    assert uncovered(source, Coverage("tokens", speeds), Coverage("aligned", speeds)) == []
 
 
-def test_speech_after_near_silence_is_not_heard(tmp_path: Path) -> None:
+def test_speech_after_near_silence_is_not_covered(tmp_path: Path) -> None:
     recordings = (
         np.concatenate([hiss(17.0), speech(3.0)]),
         np.concatenate([hiss(17.0), speech(0.4)]),
         np.concatenate([hiss(17.0), hiss(3.0, 0.2)]),
         np.concatenate([np.zeros(17 * SAMPLE_RATE), speech(3.0)]),
     )
-    for row in unheard(source_of(tmp_path, *recordings)):
+    for row in uncovered(source_of(tmp_path, *recordings)):
         assert not row.is_scorable
         assert " s long; the models hear the first 16 s: 0.0 of " in row.what
-    assert [row.row for row in unheard(source_of(tmp_path, *recordings))] == [0, 1, 2, 3]
+    assert [row.row for row in uncovered(source_of(tmp_path, *recordings))] == [0, 1, 2, 3]
 
 
 def test_more_than_half_of_the_speech_is_enough(tmp_path: Path) -> None:
     more, less = (np.concatenate([hiss(16.0 - n), speech(2 * n + d)]) for n, d in ((3, -1), (3, 1)))
-    first, second = unheard(source_of(tmp_path, more, less))
+    first, second = uncovered(source_of(tmp_path, more, less))
     assert (first.is_scorable, second.is_scorable) == (True, False)
     assert first.what.startswith("18.0 s long; the models hear the first 16 s: 2.")
     assert first.what.endswith(" s of speech")
@@ -130,15 +131,15 @@ def test_more_than_half_of_the_speech_is_enough(tmp_path: Path) -> None:
 
 
 def test_white_noise_counts_as_if_it_were_speech(tmp_path: Path) -> None:
-    (row,) = unheard(source_of(tmp_path, hiss(17.0, 0.2)))
+    (row,) = uncovered(source_of(tmp_path, hiss(17.0, 0.2)))
     assert row.is_scorable
     assert row.what == "17.0 s long; the models hear the first 16 s: 16.0 of 17.0 s of speech"
 
 
 def test_what_follows_the_reference_in_its_window_has_less_room(tmp_path: Path) -> None:
     source = source_of(tmp_path, speech(9.0), speech(12.0), reference=6.5)
-    assert unheard(source, Listener("tokens"), Listener("aligned")) == []
-    (row,) = unheard(source, Listener("tokens"), Listener("joined", subject="model2ds hears"))
+    assert uncovered(source, Coverage("tokens"), Coverage("aligned")) == []
+    (row,) = uncovered(source, Coverage("tokens"), Coverage("joined", subject="model2ds hears"))
     assert row.row == 1
     assert row.is_scorable
     start = "12.0 s long; after its reference of 6.5 s, model2ds hears the first 9.5 s: "
@@ -159,7 +160,7 @@ def test_what_follows_the_reference_in_its_window_has_less_room(tmp_path: Path) 
 def test_a_reference_longer_than_the_window(
     tmp_path: Path, pairing: Pairing, is_scorable: bool | None
 ) -> None:
-    rows = unheard(source_of(tmp_path, speech(10.0), reference=30.0), Listener(pairing))
+    rows = uncovered(source_of(tmp_path, speech(10.0), reference=30.0), Coverage(pairing))
     assert [row.is_scorable for row in rows] == ([] if is_scorable is None else [is_scorable])
     if pairing == "joined":
         what = "10.0 s long; after its reference of 30.0 s, the models hear nothing: 0.0 of "
@@ -171,32 +172,32 @@ def test_a_reference_longer_than_the_window(
 
 
 def test_a_long_recording_of_a_text_with_a_long_reference_is_one_message(tmp_path: Path) -> None:
-    (row,) = unheard(source_of(tmp_path, speech(20.0), reference=30.0), Listener("aligned"))
+    (row,) = uncovered(source_of(tmp_path, speech(20.0), reference=30.0), Coverage("aligned"))
     assert row.is_scorable
     assert row.what.count(";") == 3
     assert "20.0 s long; the models hear" in row.what and "lasts 30.0 s" in row.what
 
 
-def test_a_faster_recording_is_heard_to_a_later_end(tmp_path: Path) -> None:
+def test_a_faster_recording_is_covered_to_a_later_end(tmp_path: Path) -> None:
     source = source_of(tmp_path, speech(21.0), speech(20.0))
-    (row,) = unheard(source, Listener("tokens", FASTER))
+    (row,) = uncovered(source, Coverage("tokens", FASTER))
     assert row.row == 0
     assert "hear the first 20 s" in row.what
 
 
-def test_models_are_named_where_they_hear_differently() -> None:
+def test_models_are_named_where_their_windows_differ() -> None:
     alone, joined = ("tokens", (1.0,) * 4), ("joined", (1.0,) * 4)
-    (only,) = listeners_of({"modeltok": cast(Any, alone), "modeltokb": cast(Any, alone)})
+    (only,) = coverages_of({"modeltok": cast(Any, alone), "modeltokb": cast(Any, alone)})
     assert only.subject == "the models hear"
     names = {"modeltok": alone, "model1m": joined, "model2m": joined, "model2ds": joined}
-    subjects = [each.subject for each in listeners_of(cast(Any, names))]
+    subjects = [each.subject for each in coverages_of(cast(Any, names))]
     assert subjects == ["modeltok hears", "model1m, model2m and model2ds hear"]
 
 
 def report_of(source: PairSource, folder: Path, report: Report) -> Report:
     names = source.filenames
     metadata = pd.DataFrame({"filename": names, "line": range(2, 2 + len(names))})
-    report_unheard(source, metadata, str(folder / "t.csv"), ANY_MODELS[:1], report)
+    report_uncovered(source, metadata, str(folder / "t.csv"), ANY_MODELS[:1], report)
     return report
 
 
@@ -213,17 +214,17 @@ def test_a_recording_that_the_decoder_cut_has_one_message(tmp_path: Path, n_chan
     source.store = build_store(metadata, tmp_path, table, tmp_path / "s", "t", report=report)
     assert "only the first 30 s are kept" in report.warnings[0].what
     report_of(source, tmp_path, report)
-    heard = [each for each in report.warnings if "hear the first 16 s" in each.what]
-    assert len(heard) == 1
-    assert heard[0].what.startswith("40 s long; the models hear the first 16 s: ")
-    assert "of at least " in heard[0].what
-    others = [each.what for each in report.warnings if each not in heard]
+    cut = [each for each in report.warnings if "hear the first 16 s" in each.what]
+    assert len(cut) == 1
+    assert cut[0].what.startswith("40 s long; the models hear the first 16 s: ")
+    assert "of at least " in cut[0].what
+    others = [each.what for each in report.warnings if each not in cut]
     assert others == ([] if n_channels == 1 else ["2 channels, averaged"])
 
 
-def test_speech_after_what_is_decoded_is_not_taken_for_heard(tmp_path: Path) -> None:
+def test_speech_after_what_is_decoded_is_not_taken_for_covered(tmp_path: Path) -> None:
     waveform = np.concatenate([hiss(31.0), speech(3.0)])
-    (row,) = unheard(source_of(tmp_path, waveform))
+    (row,) = uncovered(source_of(tmp_path, waveform))
     assert not row.is_scorable
     assert row.what == (
         "34 s long; no speech stands out in its first 30 s, and the models hear no more"
@@ -248,7 +249,7 @@ def listed(options: InferenceOptions) -> pd.DataFrame:
     return pd.read_csv(options.submission.with_name(PROBLEMS)).set_index("filename")
 
 
-def test_no_score_that_has_not_heard_the_learner(options: InferenceOptions) -> None:
+def test_no_score_of_a_window_without_the_learner(options: InferenceOptions) -> None:
     before, config = scores(options), EnsembleConfig.load(options.config)
     waveforms = {
         "test000.wav": np.concatenate([hiss(17.0), speech(2.0)]),  # deletion
@@ -289,7 +290,7 @@ def test_a_reference_that_fills_the_window_leaves_no_score(options: InferenceOpt
     assert "use models that hear the recording alone" in problem["cure"]
 
 
-def test_rows_that_are_not_heard_alone_still_give_a_submission(options: InferenceOptions) -> None:
+def test_rows_that_are_not_covered_alone_still_give_a_submission(options: InferenceOptions) -> None:
     for number in range(6):
         waveform = np.concatenate([hiss(17.0), speech(1.0 + number / 10)])
         write_wav(options.data / f"test{number:03}.wav", waveform, SAMPLE_RATE)

@@ -1,11 +1,10 @@
-"""How much of a learner's speech the models hear: windows end after 16 s.
+"""How much of a learner's speech the models' windows cover: they end after 16 s.
 
 A recording longer than the window is cut, and so is one that follows a long reference in the same
 window. Speech after the cut changes no score. Such rows are found here: a score needs at least
 `MIN_SHARE` of the learner's speech, for every model of the ensemble.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,9 +14,11 @@ import pandas as pd
 
 from hearback.engine.audio.decode import KEPT_SECONDS, SAMPLE_RATE
 from hearback.engine.audio.effects import n_samples_at_speed
+from hearback.engine.audio.notes import split_length
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.whisper.encoder import WINDOW_SECONDS
-from hearback.reading.pairs import WITHOUT_REFERENCE, Pairing, PairSource
+from hearback.reading.pairings import WITHOUT_REFERENCE, Pairing
+from hearback.reading.pairs import PairSource
 from hearback.reading.tables import GRADES
 from hearback.reading.window_batches import WINDOW_SAMPLES
 
@@ -33,13 +34,10 @@ NOISE_PERCENTILE = 10
 MIN_CONTRAST_DB = 6.0
 TOLERATED_SECONDS = 0.1  # of speech after the cut: less than a word
 
-# The note of `hearback.engine.audio.decode` on a recording that it cut.
-_CUT_NOTE = re.compile(r"(?P<length>(more than )?[\d.]+ s long), only the first .* are kept")
-
 
 @dataclass(frozen=True)
-class Listener:
-    """Models that hear the same part of each recording.
+class Coverage:
+    """What part of each recording the windows of some models cover.
 
     `speed_by_grade` is as in the recipe. `subject` names the models in a message, with the verb:
     "modeltok hears".
@@ -50,23 +48,23 @@ class Listener:
     subject: str = "the models hear"
 
 
-# For steps that know no ensemble: models that hear the recording alone, and those that hear it
-# after its reference.
+# For steps that know no ensemble: windows with the recording alone, and with the recording after
+# its reference.
 ANY_MODELS = (
-    Listener("tokens"),
-    Listener("joined", subject="models that join the two hear"),
+    Coverage("tokens"),
+    Coverage("joined", subject="models that join the two hear"),
 )
 
 
 @dataclass(frozen=True)
-class Unheard:
+class Uncovered:
     """A row whose speech, or whose reference, does not fit in the window of some models.
 
     Attributes:
         row: index in the source.
-        what: how many seconds are heard, of how many.
+        what: how many seconds are covered, of how many.
         cure: what to do about it.
-        is_scorable: every model hears at least `MIN_SHARE` of the speech.
+        is_scorable: every model's window covers at least `MIN_SHARE` of the speech.
     """
 
     row: int
@@ -75,43 +73,43 @@ class Unheard:
     is_scorable: bool
 
 
-def listeners_of(models: Mapping[str, tuple[Pairing, tuple[float, ...]]]) -> list[Listener]:
-    """Group models by what they hear; `models` are pairing and speed by grade, by name."""
+def coverages_of(models: Mapping[str, tuple[Pairing, tuple[float, ...]]]) -> list[Coverage]:
+    """Group models by what their windows cover; `models`: pairing and speed by grade, by name."""
     names: dict[tuple[Pairing, tuple[float, ...]], list[str]] = {}
     for name, key in models.items():
         names.setdefault(key, []).append(name)
     if len(names) == 1:
-        return [Listener(*key) for key in names]
-    return [Listener(*key, subject=_subject(members)) for key, members in names.items()]
+        return [Coverage(*key) for key in names]
+    return [Coverage(*key, subject=_subject(members)) for key, members in names.items()]
 
 
-def find_unheard(source: PairSource, listeners: Sequence[Listener]) -> Iterator[Unheard]:
-    """Yield the rows of which some listener does not hear everything, in their order.
+def find_uncovered(source: PairSource, coverages: Sequence[Coverage]) -> Iterator[Uncovered]:
+    """Yield the rows of which some windows do not cover everything, in their order.
 
     Only recordings that do not fit in a window are read.
     """
-    sources = [source.with_speeds(listener.speed_by_grade) for listener in listeners]
+    sources = [source.with_speeds(each.speed_by_grade) for each in coverages]
     for row in range(len(source)):
         cuts = [
-            _Cut.of(at_speed, row, listener)
-            for at_speed, listener in zip(sources, listeners, strict=True)
+            _Cut.of(at_speed, row, coverage)
+            for at_speed, coverage in zip(sources, coverages, strict=True)
         ]
         if any(cut.is_cut or cut.is_reference_cut for cut in cuts):
-            unheard = _compare(source, row, cuts)
-            if unheard is not None:
-                yield unheard
+            uncovered = _compare(source, row, cuts)
+            if uncovered is not None:
+                yield uncovered
 
 
-def report_unheard(
+def report_uncovered(
     source: PairSource,
     metadata: pd.DataFrame,
     file: str,
-    listeners: Sequence[Listener],
+    coverages: Sequence[Coverage],
     report: Report,
     *,
     is_scoring: bool = False,
 ) -> list[int]:
-    """Report the rows that some listener does not hear whole; return those that have no score.
+    """Report the rows that some windows do not cover whole; return those that have no score.
 
     A row without a score is an error when scoring; otherwise all problems are warnings.
 
@@ -119,29 +117,29 @@ def report_unheard(
         source: recordings, texts and references of the rows.
         metadata: the rows of `source`, with their `line` in `file`.
         file: path of the table.
-        listeners: the models.
+        coverages: the models' windows.
         report: receives the problems, one for each row.
         is_scoring: whether the models' scores are wanted.
     """
     rows = metadata[["line", "filename"]].to_dict("records")
     unscorable = []
-    for unheard in find_unheard(source, listeners):
-        line, filename = rows[unheard.row]["line"], rows[unheard.row]["filename"]
-        _drop_cut_note(source, filename, file, report)
-        is_error = is_scoring and not unheard.is_scorable
-        what = f"not scored: {unheard.what}" if is_error else unheard.what
+    for uncovered in find_uncovered(source, coverages):
+        line, filename = rows[uncovered.row]["line"], rows[uncovered.row]["filename"]
+        _drop_length_note(source, filename, file, report)
+        is_error = is_scoring and not uncovered.is_scorable
+        what = f"not scored: {uncovered.what}" if is_error else uncovered.what
         severity: Literal["error", "warning"] = "error" if is_error else "warning"
-        report.add(Problem(file, line, what, unheard.cure, severity, filename))
-        if not unheard.is_scorable:
-            unscorable.append(unheard.row)
+        report.add(Problem(file, line, what, uncovered.cure, severity, filename, "too_long"))
+        if not uncovered.is_scorable:
+            unscorable.append(uncovered.row)
     return unscorable
 
 
-def _drop_cut_note(source: PairSource, filename: str, file: str, report: Report) -> None:
+def _drop_length_note(source: PairSource, filename: str, file: str, report: Report) -> None:
     """Remove the decoder's note that it cut the recording: what is added here says more."""
     notes = source.store.entries[filename].notes
-    kept = [note for note in notes if not _CUT_NOTE.fullmatch(note)]
-    if len(kept) == len(notes):
+    length, kept = split_length(notes)
+    if length is None:
         return
     for problem in report.warnings:
         if (problem.file, problem.filename, problem.what) == (file, filename, "; ".join(notes)):
@@ -173,95 +171,95 @@ def find_speech(waveform: np.ndarray) -> tuple[np.ndarray, bool]:
 
 @dataclass(frozen=True)
 class _Cut:
-    """Where a listener's window ends, in samples of the original recording and reference."""
+    """Where the models' window ends, in samples of the original recording and reference."""
 
-    listener: Listener
+    coverage: Coverage
     length: str  # of the recording: "17.0 s long"
     n_samples: int  # of the recording, as far as it is kept
-    n_heard: int  # of them
-    n_reference: int  # 0: the listener hears no reference
+    n_covered: int  # of them
+    n_reference: int  # 0: the models use no reference
 
     @classmethod
-    def of(cls, source: PairSource, row: int, listener: Listener) -> "_Cut":
-        """Return the cut of a row; `source` has the listener's speeds."""
+    def of(cls, source: PairSource, row: int, coverage: Coverage) -> "_Cut":
+        """Return the cut of a row; `source` has the coverage's speeds."""
         n_samples = source.store.n_samples(source.filenames[row])
-        has_reference = listener.pairing not in WITHOUT_REFERENCE
+        has_reference = coverage.pairing not in WITHOUT_REFERENCE
         n_reference = source.references.n_samples(source.texts[row]) if has_reference else 0
-        n_room = WINDOW_SAMPLES
-        if listener.pairing == "joined":
+        n_room = source.longest_window(row)
+        if coverage.pairing == "joined":
             n_room = max(0, WINDOW_SAMPLES - n_reference)
         speed = source.speed_of(row)
         fits = n_samples_at_speed(n_samples, speed) <= n_room
-        n_heard = n_samples if fits else int(n_room * speed)
-        notes = source.store.entries[source.filenames[row]].notes
-        cut_notes = [found["length"] for note in notes if (found := _CUT_NOTE.fullmatch(note))]
-        length = cut_notes[0] if cut_notes else f"{n_samples / SAMPLE_RATE:.1f} s long"
-        return cls(listener, length, n_samples, n_heard, n_reference)
+        n_covered = n_samples if fits else int(n_room * speed)
+        original, _ = split_length(source.store.entries[source.filenames[row]].notes)
+        length = f"{original or f'{n_samples / SAMPLE_RATE:.1f} s'} long"
+        return cls(coverage, length, n_samples, n_covered, n_reference)
 
     @property
     def is_cut(self) -> bool:
-        return self.n_heard < self.n_samples
+        return self.n_covered < self.n_samples
 
     @property
     def is_reference_cut(self) -> bool:
         return self.n_reference > WINDOW_SAMPLES
 
 
-def _compare(source: PairSource, row: int, cuts: Sequence[_Cut]) -> Unheard | None:
-    """Describe the listener that hears least of a row's speech; None if all hear everything."""
-    worst = min(cuts, key=lambda cut: cut.n_heard)
+def _compare(source: PairSource, row: int, cuts: Sequence[_Cut]) -> Uncovered | None:
+    """Describe the window that covers least of a row's speech; None if all cover everything."""
+    worst = min(cuts, key=lambda cut: cut.n_covered)
     parts, cure, is_scorable = [], "", True
     if worst.is_cut:
         speech, stands_out = find_speech(source.store.get(source.filenames[row]))
-        n_heard, n_speech = int(speech[: worst.n_heard // FRAME_SAMPLES].sum()), int(speech.sum())
+        n_covered = int(speech[: worst.n_covered // FRAME_SAMPLES].sum())
+        n_speech = int(speech.sum())
         seconds = FRAME_SAMPLES / SAMPLE_RATE
         if _is_cut_at_decoding(worst.n_samples) and not stands_out:
             # The rest of the recording was not decoded: the speech may be there.
             parts.append(
                 f"{worst.length}; no speech stands out in its first {KEPT_SECONDS:g} s, and "
-                f"{worst.listener.subject} no more"
+                f"{worst.coverage.subject} no more"
             )
             cure, is_scorable = _cure(worst), False
-        elif (n_speech - n_heard) * seconds > TOLERATED_SECONDS:
-            parts.append(_describe(worst, n_heard * seconds, n_speech * seconds))
-            cure, is_scorable = _cure(worst), n_heard >= MIN_SHARE * n_speech
+        elif (n_speech - n_covered) * seconds > TOLERATED_SECONDS:
+            parts.append(_describe(worst, n_covered * seconds, n_speech * seconds))
+            cure, is_scorable = _cure(worst), n_covered >= MIN_SHARE * n_speech
     if is_scorable:
         for cut in cuts:
-            # A joined listener hears nothing of the recording then, which is said above.
-            if cut.is_reference_cut and cut.listener.pairing != "joined":
+            # A joined window has nothing of the recording then, which is said above.
+            if cut.is_reference_cut and cut.coverage.pairing != "joined":
                 parts.append(_describe_reference(cut))
                 cure = cure or "split the text and its recording, or use models without references"
                 break
-    return Unheard(row, "; ".join(parts), cure, is_scorable) if parts else None
+    return Uncovered(row, "; ".join(parts), cure, is_scorable) if parts else None
 
 
 def _is_cut_at_decoding(n_samples: int) -> bool:
     return n_samples >= round(KEPT_SECONDS * SAMPLE_RATE)
 
 
-def _describe(cut: _Cut, heard: float, speech: float) -> str:
-    """Describe a cut; `heard` and `speech` are in seconds."""
+def _describe(cut: _Cut, covered: float, speech: float) -> str:
+    """Describe a cut; `covered` and all `speech` are in seconds."""
     after = ""
-    if cut.listener.pairing == "joined":
+    if cut.coverage.pairing == "joined":
         after = f"after its reference of {cut.n_reference / SAMPLE_RATE:.1f} s, "
     at_least = "at least " if _is_cut_at_decoding(cut.n_samples) else ""
-    part = f"the first {_short(cut.n_heard / SAMPLE_RATE)} s" if cut.n_heard else "nothing"
+    part = f"the first {_short(cut.n_covered / SAMPLE_RATE)} s" if cut.n_covered else "nothing"
     return (
-        f"{cut.length}; {after}{cut.listener.subject} {part}: "
-        f"{heard:.1f} of {at_least}{speech:.1f} s of speech"
+        f"{cut.length}; {after}{cut.coverage.subject} {part}: "
+        f"{covered:.1f} of {at_least}{speech:.1f} s of speech"
     )
 
 
 def _describe_reference(cut: _Cut) -> str:
     seconds = cut.n_reference / SAMPLE_RATE
     return (
-        f"the reference of its text lasts {seconds:.1f} s; {cut.listener.subject} the first "
+        f"the reference of its text lasts {seconds:.1f} s; {cut.coverage.subject} the first "
         f"{WINDOW_SECONDS:g} s of it"
     )
 
 
 def _cure(cut: _Cut) -> str:
-    if cut.listener.pairing == "joined":
+    if cut.coverage.pairing == "joined":
         return (
             "cut the silence before the speech, split the recording and its text, or use models "
             "that hear the recording alone, such as modeltok"
