@@ -8,16 +8,24 @@ from typing import Any, Literal
 from hearback.engine.errors import HearbackError
 from hearback.engine.project import SHIPPED
 from hearback.engine.training.recipe import FoldRecipe
-from hearback.engine.whisper.heads import Pooling
+from hearback.engine.whisper.poolings import Pooling
 from hearback.reading.augment import LIGHT, LIGHT_REFERENCE, Augmentation
-from hearback.reading.pairs import WITH_TEXT_EMBEDDING, Pairing
+from hearback.reading.pairings import WITH_TEXT_EMBEDDING, WITHOUT_REFERENCE, Pairing
 
-N_RECIPES = 15  # the project's train_model*.py scripts; `find_recipes` checks the number
+N_RECIPES = 16  # the project's train_model*.py scripts; `find_recipes` checks the number
 
 # Speed of the recordings of grades KG, 1, 2 and 3 for token scorers (docs/results/youngest.md). In
 # a slower recording, a child's pitch and formants are closer to the adult speech that Whisper was
 # trained on.
 ADULT_LIKE_SPEEDS = (0.8, 0.8, 0.9, 1.0)
+
+
+# The decoder's linear layers but for the projections of the recordings: many adapted decoders can
+# then share these (`whisper.joint_decoding`).
+ADAPTER_LAYERS = (
+    *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),
+    *("encoder_attn.q_proj", "encoder_attn.out_proj", "fc1", "fc2"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Recipe(FoldRecipe):
         data_seed: seed of the sampled examples, their order and their augmentation.
         augment_learner: augmentation of the learners' recordings.
         augment_reference: augmentation of the references.
-        pair: how the learner is compared with the expected text (`pairs.Pairing`).
+        pair: how the learner is compared with the expected text (`pairings.Pairing`).
         token_score: for "tokens": the score taken from the decoder (`scorers.TokenScorer`).
         text_embedder: hub id, or name in the assets; for the pairings with text embeddings.
         pooling: pooling over frames; for "joined" and the pairings of vectors.
@@ -52,7 +60,15 @@ class Recipe(FoldRecipe):
         repeats_by_grade: number of times that an epoch contains each clip, by grade
             (`tables.GRADES`); every repeat is augmented differently.
         warm_start: name of a model; its encoder of the same fold initialises this one.
-        frozen_share: share of encoder layers to freeze, from the bottom, with the convolutions.
+        frozen_share: share of encoder layers to freeze, from the bottom, with the convolutions; 1
+            freezes the whole encoder.
+        adapter_rank: rank of the low-rank updates that the decoder of a token scorer learns instead
+            of its weights (`whisper.low_rank`); 0: it learns its weights.
+        adapter_layers: the decoder's linear layers with an update.
+        n_augmented: number of augmented versions of each recording that are encoded once, for all
+            epochs, folds and seeds (`encoded`); 0: each example is augmented and encoded anew.
+            Needs a frozen encoder.
+        uses_context: whether the head of a token scorer gets task and grade.
         batch_size: pairs per batch.
         head_learning_rate: peak learning rate of all other parameters; None: `learning_rate`.
         warmup_share: share of the schedule with linear warm-up.
@@ -67,7 +83,12 @@ class Recipe(FoldRecipe):
         window_step_seconds: see `window_batches.window_samples`.
     """
 
-    OMITTED_AT_DEFAULT = frozenset({"text_embedder", "repeats_by_grade", "speed_by_grade"})
+    OMITTED_AT_DEFAULT = frozenset(
+        {
+            *("text_embedder", "repeats_by_grade", "speed_by_grade"),
+            *("adapter_rank", "adapter_layers", "n_augmented", "uses_context"),
+        }
+    )
 
     name: str
     backbone: str
@@ -94,6 +115,10 @@ class Recipe(FoldRecipe):
     repeats_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     warm_start: str | None = None
     frozen_share: float = 0.0
+    adapter_rank: int = 0
+    adapter_layers: tuple[str, ...] = ADAPTER_LAYERS
+    n_augmented: int = 0
+    uses_context: bool = True
     batch_size: int = 16
     head_learning_rate: float | None = None
     warmup_share: float = 0.02  # the competition's code had none; it keeps Adam's first steps small
@@ -112,6 +137,12 @@ class Recipe(FoldRecipe):
             and (self.epochs > 0 or self.has_pretrained_init),
             "dropout": 0 <= self.dropout < 1,
             "frozen_share": 0 <= self.frozen_share <= 1,
+            "adapter_rank": self.adapter_rank >= 0
+            and (self.adapter_rank == 0 or self.pair == "tokens"),
+            "adapter_layers": set(self.adapter_layers) <= set(ADAPTER_LAYERS),
+            "n_augmented": self.n_augmented >= 0
+            and (self.n_augmented == 0 or (self.frozen_share == 1 and self.pair == "tokens")),
+            "uses_context": self.uses_context or self.pair == "tokens",
             "warmup_share": 0 <= self.warmup_share < 1,
             "negatives": self.negatives >= 0,
             "hard_negatives": self.hard_negatives >= 0,
@@ -130,6 +161,19 @@ class Recipe(FoldRecipe):
         return [name for name, valid in in_range.items() if not valid]
 
     @property
+    def hears_reference(self) -> bool:
+        """Whether the model compares with reference speech."""
+        return self.pair not in WITHOUT_REFERENCE
+
+    @property
+    def needs_rendering(self) -> bool:
+        """Whether training needs what preprocess.py renders: references, or hard negatives.
+
+        Token scorers generate their hard negatives themselves.
+        """
+        return self.hears_reference or (self.hard_negatives > 0 and self.pair != "tokens")
+
+    @property
     def has_pretrained_init(self) -> bool:
         """Whether the head is initialised from pretrained features, which gives an epoch 0."""
         return self.pair != "joined" and (self.pair != "tokens" or self.token_score != "own")
@@ -139,7 +183,12 @@ class Recipe(FoldRecipe):
         return replace(self, **PRESETS[preset].get(self.pair, {}))
 
     def with_epochs(self, epochs: int) -> "Recipe":
-        """Return the recipe with another number of epochs and a schedule scaled in proportion."""
+        """Return the recipe with another number of epochs and a schedule scaled in proportion.
+
+        A recipe without any training stays as it is.
+        """
+        if self.epochs == 0:
+            return self
         stretched = round(epochs * self.schedule_epochs / max(self.epochs, 1))
         return replace(self, epochs=epochs, schedule_epochs=stretched)
 
@@ -173,6 +222,11 @@ PRESETS: dict[str, dict[Pairing, dict[str, Any]]] = {
     "competition": {},
     "small": dict.fromkeys(COMPARISON_PAIRINGS, SMALL_COMPARISON),
 }
+
+
+def program_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return Python's arguments that train a recipe: its script."""
+    return (f"train_{recipe.name}.py",)
 
 
 def find_recipes(folder: Path = SHIPPED) -> dict[str, Recipe]:

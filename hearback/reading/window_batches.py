@@ -10,10 +10,15 @@ from torch import Tensor
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.data.batching import Tensors
-from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, WINDOW_SECONDS
+from hearback.engine.whisper.encoder import (
+    LONGEST_WINDOW_SECONDS,
+    SAMPLES_PER_FRAME,
+    WINDOW_SECONDS,
+)
 from hearback.engine.whisper.tokenizer import TokenizedText
 
 WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
+LONGEST_WINDOW_SAMPLES = LONGEST_WINDOW_SECONDS * SAMPLE_RATE
 UNKNOWN = -1.0  # word target of a word without a label
 
 
@@ -34,6 +39,19 @@ class LabelledText:
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """A recording's encoder output, if it was computed before (`hearback.reading.encoded`).
+
+    Attributes:
+        frames: (frames, width) float16, of the whole window.
+        n_frames: number of frames before the window's padding.
+    """
+
+    frames: np.ndarray
+    n_frames: int
+
+
+@dataclass(frozen=True)
 class Pair:
     """A learner's recording with its expected text: one input of the model.
 
@@ -47,6 +65,7 @@ class Pair:
         reference: (samples,) float32 at 16 kHz, if it is encoded separately.
         texts: for token scorers: the expected text first, then hard negatives.
         text_embedding: (width,) float32, if the text is compared as a vector.
+        encoding: the recording's encoder output, in place of its waveform, which is then empty.
     """
 
     waveform: np.ndarray
@@ -57,10 +76,13 @@ class Pair:
     reference: np.ndarray | None = None
     texts: tuple[LabelledText, ...] = ()
     text_embedding: np.ndarray | None = None
+    encoding: Encoding | None = None
 
     @property
     def n_samples(self) -> int:
         """Number of samples that the window must hold."""
+        if self.encoding is not None:
+            return len(self.encoding.frames) * SAMPLES_PER_FRAME
         return max(len(self.waveform), 0 if self.reference is None else len(self.reference))
 
 
@@ -92,6 +114,21 @@ class TextBatch(Tensors):
 
 
 @dataclass(frozen=True)
+class DecoderOutput(Tensors):
+    """A decoder's output for texts given recordings (teacher forcing).
+
+    Attributes:
+        hidden: (texts, tokens, width), last hidden states.
+        log_probs: (texts, targets) float32, log-probability of each target.
+        best_log_probs: (texts, targets) float32, that of the most likely token at its position.
+    """
+
+    hidden: Tensor
+    log_probs: Tensor
+    best_log_probs: Tensor
+
+
+@dataclass(frozen=True)
 class Batch(Tensors):
     """Pairs of one window length.
 
@@ -109,6 +146,8 @@ class Batch(Tensors):
         reference_index: (batch,) int64, each clip's row in `references`, if clips share them.
         frames: (waveforms + references, frames, width), the output of the encoder for
             `encoder_waveforms`, if it was computed before.
+        decoded: the output of the model's decoder for `frames` and `texts`, if it was computed
+            before.
     """
 
     waveforms: Tensor
@@ -123,6 +162,7 @@ class Batch(Tensors):
     text_embeddings: Tensor | None = None
     reference_index: Tensor | None = None
     frames: Tensor | None = None
+    decoded: DecoderOutput | None = None
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -136,33 +176,42 @@ class Batch(Tensors):
         return torch.cat([self.waveforms, self.references])
 
 
-def window_samples(n_samples: int, window: Literal["trimmed", "fixed"], step_seconds: float) -> int:
+def window_samples(
+    n_samples: int,
+    window: Literal["trimmed", "fixed"],
+    step_seconds: float,
+    longest: int = WINDOW_SAMPLES,
+) -> int:
     """Return the window length, in samples, for a pair of `n_samples`.
 
-    "trimmed": `n_samples` rounded up to a multiple of the step, at most 16 s; "fixed": always 16 s.
-    The step is rounded to a whole number of encoder frames.
+    "trimmed": `n_samples` rounded up to a multiple of the step, at most `longest`; "fixed": always
+    16 s, or where `longest` is more, `longest` for pairs that are longer. The step is rounded to a
+    whole number of encoder frames.
     """
     if window == "fixed":
-        return WINDOW_SAMPLES
+        return WINDOW_SAMPLES if n_samples <= WINDOW_SAMPLES else longest
     step = max(1, round(step_seconds * SAMPLE_RATE / SAMPLES_PER_FRAME)) * SAMPLES_PER_FRAME
-    return min(WINDOW_SAMPLES, -(-max(n_samples, 1) // step) * step)
+    return min(longest, -(-max(n_samples, 1) // step) * step)
 
 
 def collate(pairs: Sequence[Pair], n_samples: int) -> Batch:
     """Collate pairs into a batch, zero-padded to a window of `n_samples`."""
     references = [pair.reference for pair in pairs if pair.reference is not None]
     embeddings = [pair.text_embedding for pair in pairs if pair.text_embedding is not None]
+    encodings = [pair.encoding for pair in pairs if pair.encoding is not None]
+    n_frames = _count_frames([pair.waveform for pair in pairs])
     return Batch(
-        waveforms=_pad([pair.waveform for pair in pairs], n_samples),
-        n_frames=_count_frames([pair.waveform for pair in pairs]),
+        waveforms=pad_waveforms([pair.waveform for pair in pairs], n_samples),
+        n_frames=torch.tensor([each.n_frames for each in encodings]) if encodings else n_frames,
         context=torch.from_numpy(np.stack([pair.context for pair in pairs])),
         labels=torch.tensor([pair.label for pair in pairs], dtype=torch.float32),
         rows=torch.tensor([pair.row for pair in pairs]),
         is_negative=torch.tensor([pair.is_negative for pair in pairs]),
-        references=_pad(references, n_samples) if references else None,
+        references=pad_waveforms(references, n_samples) if references else None,
         n_reference_frames=_count_frames(references) if references else None,
         texts=collate_texts([pair.texts for pair in pairs]) if pairs[0].texts else None,
         text_embeddings=torch.from_numpy(np.stack(embeddings)) if embeddings else None,
+        frames=_pad_frames(encodings, n_samples // SAMPLES_PER_FRAME) if encodings else None,
     )
 
 
@@ -184,11 +233,24 @@ def deduplicate_references(batch: Batch, texts: Sequence[str]) -> Batch:
     )
 
 
-def _pad(waveforms: Sequence[np.ndarray], n_samples: int) -> Tensor:
+def pad_waveforms(waveforms: Sequence[np.ndarray], n_samples: int) -> Tensor:
+    """Stack waveforms, (samples,) each, with zeros after them: (waveforms, n_samples) float32."""
     padded = torch.zeros(len(waveforms), n_samples)
     for row, waveform in zip(padded, waveforms, strict=True):
         row[: len(waveform)] = torch.from_numpy(waveform)
     return padded
+
+
+def _pad_frames(encodings: Sequence[Encoding], n_frames: int) -> Tensor:
+    """Stack encoder outputs: (encodings, n_frames, width) float32.
+
+    A shorter window is prolonged by its last frame, which is silence in most windows.
+    """
+    padded = [
+        np.pad(each.frames, ((0, n_frames - len(each.frames)), (0, 0)), mode="edge")
+        for each in encodings
+    ]
+    return torch.from_numpy(np.stack(padded)).float()
 
 
 def _count_frames(waveforms: Sequence[np.ndarray]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Token log-probabilities computed in chunks equal those of a full softmax."""
+"""Token log-probabilities computed in blocks equal those of a full softmax."""
 
 import pytest
 import torch
@@ -23,11 +23,12 @@ def full_softmax(hidden: Tensor, embedding: Tensor, targets: Tensor) -> tuple[Te
     return log_probs.gather(1, targets[:, None]).squeeze(1), log_probs.amax(-1)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 3, N_TOKENS, 100])
+@pytest.mark.parametrize("n_tokens", [1, 3, N_TOKENS, 100])
+@pytest.mark.parametrize("n_entries", [1, 7, N_VOCABULARY, 100])
 def test_equals_a_full_softmax_forward_and_backward(
-    chunk_size: int, monkeypatch: pytest.MonkeyPatch
+    n_tokens: int, n_entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(token_logprobs.CHUNK_SIZE, "cpu", chunk_size)
+    monkeypatch.setitem(token_logprobs.BLOCKS, "cpu", (n_tokens, n_entries))
     results = []
     for function in (token_log_probs, full_softmax):
         hidden, embedding, targets = inputs()

@@ -5,6 +5,7 @@ from dataclasses import replace
 from hearback.reading.augment import Augmentation
 from train_model3mapd import RECIPE
 from train_modeltok import RECIPE as TOKENS
+from train_modeltoklow import RECIPE as LOW
 from train_modeltokown import RECIPE as OWN
 
 QUICK = replace(
@@ -31,4 +32,15 @@ QUICK_TOKENS, QUICK_OWN = (
         average_decay=0.5,
     )
     for recipe in (TOKENS, OWN)
+)
+QUICK_LOW = replace(
+    LOW,
+    batch_size=4,
+    learning_rate=1e-2,
+    head_learning_rate=1e-2,
+    dropout=0.0,
+    adapter_rank=2,
+    n_augmented=2,
+    augment_learner=Augmentation(gain=0.5, noise=0.5),
+    average_decay=0.5,
 )

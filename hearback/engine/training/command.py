@@ -1,8 +1,7 @@
-"""Train a fold from the command line: repeat stalled attempts, then write the fold's files."""
+"""Train a fold: repeat stalled attempts, then write the fold's files."""
 
 import platform
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -10,7 +9,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hearback.engine import cli
 from hearback.engine.devices import device_name, peak_memory_gb
 from hearback.engine.errors import HearbackError
 from hearback.engine.training import fold_files
@@ -26,41 +24,6 @@ MAX_ATTEMPTS = 3  # per fold and command
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "librosa", "safetensors")
 
 MakeTask = Callable[[FoldRun[Any, Any, Any]], Task]
-
-
-def main(
-    make_task: MakeTask, options_type: type[FoldOptions], recipe: FoldRecipe, program: Sequence[str]
-) -> None:
-    """Run a training script: parse the command line and train its fold.
-
-    `program` is the script's command line after `python`, for the metadata's `retrain_command`.
-    """
-
-    def train() -> None:
-        parser = cli.parser(sys.modules["__main__"].__doc__)
-        parser.add_argument("--fold", type=int, required=True, help="the fold to hold out")
-        parser.add_argument(
-            "--attempt", type=int, default=1, help="2, 3, …: train with other random numbers"
-        )
-        options_type.declare(parser)
-        arguments = parser.parse_args()
-        options = options_type.gather(arguments)
-        metadata = train_fold(
-            make_task,
-            recipe,
-            arguments.fold,
-            options,
-            options.load_data(),
-            attempt=arguments.attempt,
-            program=program,
-        )
-        print(
-            f"{metadata['model']} fold {arguments.fold}: log loss {metadata['log_loss']:.4f} "
-            f"(base rate {metadata['base_rate_log_loss']:.4f}), epoch {metadata['best_epoch']} of "
-            f"{metadata['epochs'][-1]['epoch']}, {metadata['seconds']:.0f} s"
-        )
-
-    cli.run(train)
 
 
 def train_fold(
@@ -142,8 +105,8 @@ def save_fold(trainer: Trainer, program: Sequence[str]) -> FoldMetadata:
     metadata = describe_fold(trainer, program)
     tables = dict(task.out_of_fold(state.best_predictions))
     oof = tables.pop("oof")
-    fold_files.save_fold(trainer.run.files, state.best_weights, oof, metadata, tables)
-    return metadata
+    files, weights, backbone = trainer.run.files, state.best_weights, task.backbone_tensors()
+    return fold_files.save_fold(files, weights, oof, metadata, tables, backbone=backbone)
 
 
 def describe_fold(trainer: Trainer, program: Sequence[str]) -> FoldMetadata:

@@ -1,6 +1,7 @@
 """The files of a trained fold, and whether they are complete and current.
 
-A finished fold has `<model>_<fold>.safetensors` (weights, fp16), `.oof.csv` (out-of-fold
+A finished fold has `<model>_<fold>.safetensors` (the weights that differ from the backbone's, fp16:
+`backbone_files`), `.oof.csv` (out-of-fold
 predictions), optional further tables such as `.words.csv`, and `.json` (the fold metadata). The
 metadata is written last and holds the SHA-256 of the others: a fold is done when its metadata
 exists and the digests match. A fold in training has a `.checkpoint` instead. Folds may share files
@@ -12,24 +13,30 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 from filelock import Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import open_file, parse_json, sha256_of, write_json
 from hearback.engine.locks import write_lock
-from hearback.engine.training.checkpoint import read_notes, save_tensors, to_fp16
+from hearback.engine.project import cache_folder
 from hearback.engine.training.fold_archive import read_archive
 
+# What reads weights or writes them imports torch itself: it takes seconds, and most steps only read
+# metadata.
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hearback.engine.training.backbone_files import PartTensors
+
 FoldMetadata = dict[str, Any]
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M", bound="nn.Module")
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class FoldFiles:
 
     @property
     def weights(self) -> Path:
-        """The fp16 weights of the best epoch."""
+        """The fp16 weights of the best epoch, without those of the backbone's files."""
         return self._path(".safetensors")
 
     @property
@@ -135,16 +142,23 @@ def lock_fold(files: FoldFiles) -> Iterator[None]:
 
 def save_fold(
     files: FoldFiles,
-    weights: Mapping[str, Tensor],
+    weights: "Mapping[str, Tensor]",
     oof: pd.DataFrame,
     fold_metadata: Mapping[str, Any],
     further_tables: Mapping[str, pd.DataFrame] | None = None,
-) -> None:
-    """Write a finished fold, the metadata last, and remove its checkpoint.
+    *,
+    backbone: "PartTensors | None" = None,
+) -> FoldMetadata:
+    """Write a finished fold, the metadata last, and remove its checkpoint; return the metadata.
 
-    `oof` are the out-of-fold predictions, `further_tables` other tables by name.
+    `oof` are the out-of-fold predictions, `further_tables` other tables by name, `backbone` the
+    pretrained tensors by part: those that the fold did not change are kept in files of their own.
     """
-    half = {name: tensor.contiguous() for name, tensor in to_fp16(weights).items()}
+    from hearback.engine.training.backbone_files import share_unchanged  # noqa: PLC0415
+    from hearback.engine.training.checkpoint import save_tensors, to_fp16  # noqa: PLC0415
+
+    own, parts = share_unchanged(to_fp16(weights), backbone or {}, files.assets)
+    half = {name: tensor.contiguous() for name, tensor in own.items()}
     tables = {"oof": oof, **(further_tables or {})}
     # Delete old metadata first: it must not validate new files.
     files.metadata.unlink(missing_ok=True)
@@ -155,8 +169,10 @@ def save_fold(
     for name, table in tables.items():
         write_table(table, files.table(name))
         digests[name] = sha256_of(files.table(name))
-    write_json(files.metadata, {**fold_metadata, "sha256": digests})
+    complete = {**fold_metadata, **parts, "sha256": digests}
+    write_json(files.metadata, complete)
     files.checkpoint.unlink(missing_ok=True)
+    return complete
 
 
 def read_fold_metadata(files: FoldFiles) -> FoldMetadata:
@@ -218,6 +234,8 @@ def checkpoint_attempts(files: FoldFiles, run_key: Mapping[str, Any]) -> list[di
 
     Raises HearbackError for a damaged checkpoint.
     """
+    from hearback.engine.training.checkpoint import read_notes  # noqa: PLC0415
+
     notes = read_notes(files.checkpoint) if files.checkpoint.exists() else {}
     return notes.get("attempts", []) if _has_run_key(notes.get("run_key", {}), run_key) else []
 
@@ -300,7 +318,17 @@ def build_and_load(
 
     Raises HearbackError if no model can be built from the metadata, or the weights do not fit it.
     """
-    n_bytes = files.weights.stat().st_size if files.weights.exists() else 0
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    from hearback.engine.training.backbone_files import (  # noqa: PLC0415
+        read_unchanged,
+        shared_parts,
+    )
+
+    shared = shared_files(fold_metadata)
+    parts = {part: find_shared(files, shared[part]) for part in shared_parts(shared)}
+    paths = [files.weights, *parts.values()]
+    n_bytes = sum(path.stat().st_size for path in paths if path.exists())
     # Sizes in metadata are never trusted for allocation.
     if n_bytes < _min_bytes(fold_metadata["shape"]):
         what = f"{n_bytes} bytes, too few for the sizes in {files.metadata.name}"
@@ -312,10 +340,37 @@ def build_and_load(
     try:
         open_file(files.weights).close()  # refuses a pipe, which would block load_file forever
         tensors = load_file(files.weights)
+        tensors |= read_unchanged(parts, tensors, model.state_dict())
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (OSError, SafetensorError, RuntimeError) as error:
         raise HearbackError(f"{files.weights}: not this model's weights ({error})") from None
     return model.eval()
+
+
+def find_shared(files: FoldFiles, shared: SharedFile) -> Path:
+    """Return a file that a fold needs: beside the fold, else in the cache folder.
+
+    Raises HearbackError if it is missing, or another file of that name.
+    """
+    places = (files.assets, cache_folder())
+    path = next((p for p in (folder / shared.name for folder in places) if p.is_file()), None)
+    if path is None:
+        raise HearbackError(
+            f"{files.assets / shared.name}: missing; {files.metadata.name} needs it: copy it from "
+            "the folder that the fold was trained in"
+        )
+    status = path.stat()
+    if _digest_of(path, status.st_mtime_ns, status.st_size) != shared.sha256:
+        raise HearbackError(
+            f"{path}: not the file that {files.metadata.name} was trained with; copy it from the "
+            "folder that the fold was trained in"
+        )
+    return path
+
+
+@lru_cache
+def _digest_of(path: Path, _modified_ns: int, _n_bytes: int) -> str:
+    return sha256_of(path)  # once for all folds that use it
 
 
 # Errors of building a model from damaged metadata.

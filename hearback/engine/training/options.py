@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from hearback.engine import cli
-from hearback.engine.devices import TRAINING_PRECISIONS
+from hearback.engine.errors import HearbackError
+from hearback.engine.machine import TRAINING_PRECISIONS
+from hearback.engine.whisper import pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,30 @@ class FoldOptions(ABC):
         return replace(self, seed=None)
 
     @abstractmethod
-    def load_data(self) -> Any:  # noqa: ANN401  (a competition's own data)
-        """Load and validate the training set."""
+    def load_data(self, recipes: Sequence[Any] | None = None) -> Any:  # noqa: ANN401
+        """Load and validate what `recipes`, by default all, need of the training set."""
+
+    def pretrained_models(self, recipe: Any) -> frozenset[tuple[str, Path]]:  # noqa: ANN401
+        """Return the pretrained models that a recipe starts from, and their folders.
+
+        They are arguments of `pretrained.resolve`. `recipe` is the result of `adapt`.
+        """
+        return frozenset()
+
+    def resolve_pretrained(self, recipes: Sequence[Any]) -> None:
+        """Download the pretrained models of some recipes that are not there.
+
+        Raises HearbackError with a line for each of them that cannot be had.
+        """
+        faults = []
+        models = {model for recipe in recipes for model in self.pretrained_models(recipe)}
+        for name, folder in sorted(models):
+            try:
+                pretrained.resolve(name, folder)
+            except HearbackError as error:
+                faults.append(str(error))
+        if faults:
+            raise HearbackError("\n".join(faults))
 
     def run_key(self, recipe: Any, data: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return the JSON values that identify a training: recipe, split and data.
@@ -101,11 +125,14 @@ def declare_common(
     The default folders are data, store, assets and runs, or a `subfolder` of each. `group_by` lists
     the columns by which rows can be grouped into folds.
     """
+    folders = {
+        "data": "folder of the tables and recordings",
+        "store": "folder of the decoded recordings",
+        "assets": "folder of the backbones and trained folds",
+        "runs": "folder of the TensorBoard logs",
+    }
+    cli.add_folders(parser, folders, subfolder)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data", subfolder), help="tables and recordings")
-    add("--store", type=Path, default=Path("store", subfolder), help="decoded recordings")
-    add("--assets", type=Path, default=Path("assets", subfolder), help="backbones, trained folds")
-    add("--runs", type=Path, default=Path("runs", subfolder), help="TensorBoard logs")
     add("--n_folds", type=int, default=6, help="number of cross-validation folds")
     add(
         "--group_by",

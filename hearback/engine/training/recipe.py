@@ -9,7 +9,7 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from hearback.engine.errors import HearbackError
+from hearback.engine.errors import HearbackError, did_you_mean
 
 
 class Record:
@@ -63,6 +63,7 @@ class Record:
         if unknown := sorted(set(values) - set(hints)):
             raise HearbackError(
                 f"a {cls.KIND} has no field {', '.join(unknown)}; it has {', '.join(sorted(hints))}"
+                f"{did_you_mean(unknown, hints)}"
             )
         typed = dict(values)
         try:

@@ -53,8 +53,8 @@ A task that classifies 8 × 8 images of digits:
         def describe(self, model):
             return {"shape": {}, "base_rate": 0.1, "base_rate_log_loss": math.log(10)}
 
-`command.main(DigitsTask, DigitsOptions, RECIPE, program)` runs its training script, with a subclass
-of `FoldOptions` that loads the data and an instance of a subclass of `FoldRecipe`.
+`script.main(lambda: DigitsTask, DigitsOptions, RECIPE, program)` runs its training script, with a
+subclass of `FoldOptions` that loads the data and an instance of a subclass of `FoldRecipe`.
 `tests/engine/toy_competition.py` is a complete competition.
 """
 
@@ -74,6 +74,7 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.engine.training.options import FoldOptions
 from hearback.engine.training.recipe import FoldRecipe
+from hearback.engine.whisper.backbone import Part
 
 
 class FoldData(Protocol):
@@ -218,6 +219,13 @@ class Task(Protocol):
     @abstractmethod
     def build_model(self) -> nn.Module:
         """Return the untrained model. Torch's global generator is seeded before the call."""
+
+    def backbone_tensors(self) -> Mapping[Part, Mapping[str, Tensor]]:
+        """Return the pretrained tensors of each part of the model, if it has a backbone.
+
+        Those that training did not change are kept once for all folds.
+        """
+        return {}
 
     @abstractmethod
     def build_optimizer(self, model: Model) -> torch.optim.Optimizer:

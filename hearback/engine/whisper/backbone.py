@@ -1,10 +1,11 @@
 """Base class of models with a pretrained backbone, and parameter groups for their optimizer."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import nn
 
 Part = Literal["encoder", "decoder"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class BackboneModel(nn.Module):

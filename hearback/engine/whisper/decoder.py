@@ -6,10 +6,11 @@ unchanged. It is reimplemented here, like the encoder, so that several texts can
 recording that is encoded once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -61,13 +62,28 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, frames: Tensor, clips: Tensor) -> Tensor:
         """Map (texts, tokens, d_model) to the same shape; arguments as in `WhisperDecoder`."""
-        normed = self.self_attn_layer_norm(x)
-        own = self.self_attn.keys_and_values(normed)
-        x = x + self.self_attn(normed, *own, causal=True)
+        x = self.attend_to_text(x)
         # Project each recording once, then select it for each of its texts.
         keys, values = self.encoder_attn.keys_and_values(frames)
         x = x + self.encoder_attn(self.encoder_attn_layer_norm(x), keys[clips], values[clips])
         return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+
+    def attend_to_text(self, x: Tensor) -> Tensor:
+        """Apply the first third of the layer, causal self-attention; shapes as in `forward`."""
+        normed = self.self_attn_layer_norm(x)
+        own = self.self_attn.keys_and_values(normed)
+        return x + self.self_attn(normed, *own, causal=True)
+
+    def cross_attention(
+        self, x: Tensor, frames: Tensor, clips: Tensor, heads: Sequence[int], mask: Tensor
+    ) -> Tensor:
+        """Return weights of some heads, (texts, heads, tokens, frames), for the layer's input `x`.
+
+        `mask`, (recordings, frames) bool, tells which frames to attend to.
+        """
+        keys, _ = self.encoder_attn.keys_and_values(frames)
+        normed = self.encoder_attn_layer_norm(self.attend_to_text(x))
+        return self.encoder_attn.weights(normed, keys[clips], heads, mask[clips])
 
 
 class WhisperDecoder(nn.Module):
@@ -102,7 +118,38 @@ class WhisperDecoder(nn.Module):
         Returns:
             (texts, tokens, d_model).
         """
-        x = self.embed_tokens(tokens) + self.embed_positions.weight[: tokens.shape[1]]
+        x = self._embed(tokens)
         for layer in self.layers:
             x = layer(x, frames, clips)
         return self.layer_norm(x)
+
+    def cross_attention(
+        self,
+        tokens: Tensor,
+        frames: Tensor,
+        clips: Tensor,
+        heads: Sequence[tuple[int, int]],
+        mask: Tensor,
+    ) -> Tensor:
+        """Return the attention weights of some heads, (texts, heads, tokens, frames) float32.
+
+        This is a pass of its own, up to the last layer of `heads`.
+
+        Args:
+            tokens: (texts, tokens) int64 ids.
+            frames: (recordings, frames, d_model), from the encoder.
+            clips: (texts,) int64, index of each text's recording.
+            heads: layer and head of each, ordered by layer.
+            mask: (recordings, frames) bool, frames to attend to: not those of the padding.
+        """
+        x = self._embed(tokens)
+        weights = []
+        for number, layer in enumerate(self.layers[: heads[-1][0] + 1]):
+            assert isinstance(layer, DecoderLayer)
+            if chosen := [head for at, head in heads if at == number]:
+                weights.append(layer.cross_attention(x, frames, clips, chosen, mask))
+            x = layer(x, frames, clips)
+        return torch.cat(weights, dim=1)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        return self.embed_tokens(tokens) + self.embed_positions.weight[: tokens.shape[1]]

@@ -1,4 +1,4 @@
-"""Whisper's audio encoder for windows of up to 16 s.
+"""Whisper's audio encoder for windows of up to 30 s, usually of up to 16 s.
 
 Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 2.2. The
 parameters are named as in `transformers`' `WhisperEncoder`, so a pretrained state dict loads
@@ -6,7 +6,8 @@ unchanged. It is reimplemented here because `transformers` rejects windows short
 table, and because its interface differs between the versions that we support.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ SAMPLES_PER_FRAME = 2 * HOP  # an encoder frame is 20 ms: conv2 has stride 2
 MAX_PLAIN_ATTENTION_FRAMES = 400  # above, it needs much memory (quadratic) for little speed-up
 FRAMES_PER_SECOND = SAMPLE_RATE / SAMPLES_PER_FRAME
 N_POSITIONS = WINDOW_SECONDS * SAMPLE_RATE // SAMPLES_PER_FRAME  # 800; Whisper has 1500
+LONGEST_WINDOW_SECONDS = 30
+LONGEST_TIMESCALE = 10_000  # of Whisper's sinusoids, in frames
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,19 @@ class Attention(nn.Module):
         attended = attend(self._heads(self.q_proj(x)), keys, values, causal=causal)
         return self.out_proj(attended.transpose(1, 2).flatten(-2))
 
+    def weights(self, x: Tensor, keys: Tensor, heads: Sequence[int], mask: Tensor) -> Tensor:
+        """Return the attention weights of some heads, (batch, heads, positions, source positions).
+
+        Args:
+            x: (batch, positions, d_model).
+            keys: (batch, all heads, source positions, d_model / heads), from `keys_and_values`.
+            heads: the heads to return.
+            mask: (batch, source positions) bool, the source positions to attend to.
+        """
+        queries = self._heads(self.q_proj(x))[:, list(heads)]
+        products = queries @ keys[:, list(heads)].transpose(-1, -2) * queries.shape[-1] ** -0.5
+        return products.float().masked_fill(~mask[:, None, None], float("-inf")).softmax(-1)
+
     def keys_and_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Project (batch, positions, d_model); (batch, heads, positions, d_model / heads) each."""
         return self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
@@ -96,6 +112,14 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, causal: bool = Fals
         return scores.softmax(-1) @ values
 
 
+def sinusoids(n_positions: int, width: int) -> Tensor:
+    """Return Whisper's fixed positions, (positions, width) float32: sines, then cosines."""
+    n_waves = width // 2
+    decay = math.log(LONGEST_TIMESCALE) / max(1, n_waves - 1)
+    phases = torch.arange(n_positions)[:, None] * torch.exp(-decay * torch.arange(n_waves))
+    return torch.cat([phases.sin(), phases.cos()], dim=1)
+
+
 class EncoderLayer(nn.Module):
     """A pre-norm transformer layer."""
 
@@ -115,7 +139,10 @@ class EncoderLayer(nn.Module):
 
 
 class WhisperEncoder(nn.Module):
-    """Encode log-mel spectrograms, for any window of up to `N_POSITIONS` frames."""
+    """Encode log-mel spectrograms, for any window of up to 30 s.
+
+    The first `N_POSITIONS` positions are stored; those after are computed, as they are sinusoids.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -143,17 +170,28 @@ class WhisperEncoder(nn.Module):
         x = F.gelu(self.conv1(log_mel))
         # Contiguous once, here: otherwise every layer norm would read strided memory.
         x = F.gelu(self.conv2(x)).transpose(1, 2).contiguous()
-        n_frames = x.shape[1]
-        if n_frames > N_POSITIONS:
-            raise ValueError(
-                f"window of {n_frames} frames, but the encoder has {N_POSITIONS} positions"
-            )
-        return x + self.embed_positions.weight[:n_frames]
+        return x + self._positions(x.shape[1])
+
+    def _positions(self, n_frames: int) -> Tensor:
+        """Return the positions of a window, (frames, d_model)."""
+        stored = self.embed_positions.weight
+        if n_frames <= N_POSITIONS:
+            return stored[:n_frames]
+        most = int(LONGEST_WINDOW_SECONDS * FRAMES_PER_SECOND)
+        if n_frames > most:
+            raise ValueError(f"window of {n_frames} frames, but the encoder has {most} positions")
+        rest = sinusoids(most, self.config.d_model)[N_POSITIONS:n_frames]
+        return torch.cat([stored, rest.to(stored)])
 
     def freeze_below(self, n_layers: int) -> None:
-        """Freeze the convolutions and the first `n_layers` layers; nothing for 0."""
+        """Freeze the convolutions and the first `n_layers` layers; nothing for 0.
+
+        With all layers, the final norm is frozen too: the whole encoder.
+        """
         if n_layers == 0:
             return
+        if n_layers == len(self.layers):
+            self.layer_norm.requires_grad_(False)
         for module in (self.conv1, self.conv2, *self.layers[:n_layers]):
             module.requires_grad_(False)
 

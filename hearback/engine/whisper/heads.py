@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-Pooling = Literal["mean", "attention", "attention+mean"]
+from hearback.engine.whisper.poolings import Pooling
+
 INITIAL_SCALE = 5.0  # of the cosine: allows probabilities from 0.7 % to 99.3 %
 
 
@@ -156,9 +157,14 @@ class LogisticInitLinear(FeatureStandardiser):
             labels: (rows,) of 0 and 1.
             c: scikit-learn's `C`, the inverse regularisation strength.
 
-        Raises:
-            ValueError: all labels are equal.
+        If all labels are equal, the logits are the base rate's.
         """
+        if len(np.unique(labels)) < 2:
+            self.fit(features)
+            odds = (labels.sum() + 1) / ((1 - labels).sum() + 1)  # smoothed: finite
+            nn.init.zeros_(self.linear.weight)
+            nn.init.constant_(self.linear.bias, float(np.log(odds)))
+            return
         regression = LogisticRegression(C=c, max_iter=5000).fit(self.fit(features), labels)
         with torch.no_grad():
             self.linear.weight.copy_(torch.from_numpy(regression.coef_))

@@ -1,4 +1,4 @@
-"""The files of a model's directory in Transformers' layout, and what other layouts need."""
+"""The files of a model in Transformers' layout, and how other layouts are converted to it."""
 
 from collections.abc import Sequence
 from pathlib import Path

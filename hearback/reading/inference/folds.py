@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hearback.engine.training.fold_files import FoldFiles, TrainedFold, shared_files
+from hearback.engine.whisper.backbone import PARTS
 from hearback.engine.whisper.encoder import EncoderConfig
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.models.load import read_runnable_metadata
@@ -39,7 +40,11 @@ class EnsembleFold(TrainedFold):
             recipe.window_step_seconds,
             recipe.speed_by_grade,
             self.encoder_config.num_mel_bins,
-            *sorted((key, file.sha256) for key, file in shared_files(self.metadata).items()),
+            *sorted(
+                (key, file.sha256)
+                for key, file in shared_files(self.metadata).items()
+                if key not in PARTS  # of a backbone: no input
+            ),
         )
 
     @property

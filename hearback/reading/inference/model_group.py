@@ -4,8 +4,10 @@ Each clip is loaded, batched and turned into a spectrogram once. Identical lower
 also stored and computed once.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -19,8 +21,8 @@ from hearback.engine.whisper.shared_layers import SharedLayers, digest_stages, u
 from hearback.reading.inference.batch_plan import PlannedBatch
 from hearback.reading.inference.folds import EnsembleFold, name_folds
 from hearback.reading.inference.memory import GB
-from hearback.reading.models.load import load_scorer
-from hearback.reading.models.scorers import Scorer
+from hearback.reading.models.load import joint_key, load_scorer
+from hearback.reading.models.scorers import Scorer, TokenScorer, decode_jointly
 from hearback.reading.pairs import Example, PairDataset, PairSource
 from hearback.reading.window_batches import Batch, Pair, collate, deduplicate_references
 
@@ -51,10 +53,15 @@ class ModelGroup:
         self.models: list[Scorer] = []
         self.shared_layers = SharedLayers()
         self._active: set[int] = set()
+        self._joint_keys: list[str] = []
 
-    def add(self, model: Scorer, digests: Sequence[str] = ()) -> None:
-        """Move a model to the device; encoder stages of equal `digests` are shared."""
+    def add(self, model: Scorer, digests: Sequence[str] = (), joint_key: str = "") -> None:
+        """Move a model to the device; encoder stages of equal `digests` are shared.
+
+        Models with the same `joint_key` (`load.joint_key`) are decoded together.
+        """
         self._active.add(len(self.models))
+        self._joint_keys.append(joint_key)
         self.models.append(model.to(self.device).eval())
         self.shared_layers.add(model.encoder, digests)
 
@@ -68,6 +75,7 @@ class ModelGroup:
         self.models.clear()
         self.shared_layers = SharedLayers()
         self._active.clear()
+        self._joint_keys.clear()
 
     def n_bytes(self, extra: Scorer | None = None) -> int:
         """Return the bytes of all weights, also of an `extra` model; shared ones count once."""
@@ -135,16 +143,40 @@ class ModelGroup:
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         batch = batch.to(self.device)
-        n_mel_bins = self.models[0].encoder.config.num_mel_bins
-        spectrograms = log_mel(batch.encoder_waveforms, n_mel_bins)
         # Not around the loop of `run`: there, inference mode would end autocast at the first yield.
         with mixed_precision(self.device, self.dtype):
             values = {
-                number: score_fn(self.models[number], replace(batch, frames=frames))
-                for number, frames in self.shared_layers.encode(spectrograms)
+                number: score_fn(self.models[number], prepared)
+                for numbers, frames in self._encode(batch)
+                for number, prepared in self._decode(numbers, replace(batch, frames=frames))
             }
         # Copied only after the last model, so that a GPU does not wait between models.
         return {number: value.double().cpu().numpy() for number, value in values.items()}
+
+    def _encode(self, batch: Batch) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield the encoder output of each active model, and the models that share it."""
+        if batch.frames is not None:  # computed before, for the only model
+            yield sorted(self._active), batch.frames
+            return
+        spectrograms = log_mel(batch.encoder_waveforms, self.models[0].encoder.config.num_mel_bins)
+        encoded = self.shared_layers.encode(spectrograms)
+        for _, group in groupby(encoded, key=lambda item: id(item[1])):
+            numbers, frames = zip(*group, strict=True)
+            yield list(numbers), frames[0]
+
+    def _decode(self, numbers: Sequence[int], batch: Batch) -> Iterator[tuple[int, Batch]]:
+        """Yield each model with its batch; those that can are decoded together."""
+        together = defaultdict[str, list[int]](list)
+        for number in numbers:
+            if key := self._joint_keys[number]:
+                together[key].append(number)
+            else:
+                yield number, batch
+        for members in together.values():
+            models = [self.models[number] for number in members]
+            outputs = decode_jointly([m for m in models if isinstance(m, TokenScorer)], batch)
+            for number, decoded in zip(members, outputs, strict=True):
+                yield number, replace(batch, decoded=decoded)
 
 
 def _keep_pairs(pairs: list[Pair]) -> list[Pair]:
@@ -183,7 +215,7 @@ def load_model_groups(
             group, loaded = ModelGroup(device, dtype), list[EnsembleFold]()
         if loaded:
             model.embedder = group.models[0].embedder
-        group.add(model, digests)
+        group.add(model, digests, joint_key(model, fold.metadata))
         loaded.append(fold)
     if loaded:
         yield group, loaded

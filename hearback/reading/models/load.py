@@ -16,13 +16,16 @@ from hearback.engine.training.fold_files import (
     FoldMetadata,
     build_and_load,
     check_version,
+    find_shared,
     read_fold_metadata,
     shared_files,
 )
 from hearback.engine.training.recipe import split_seed
+from hearback.engine.whisper.joint_decoding import can_decode_jointly
 from hearback.reading import step_command, text_normalizer
-from hearback.reading.models.scorers import Scorer, build
+from hearback.reading.models.scorers import Scorer, TokenScorer, build
 from hearback.reading.models.text_embedder import TextEmbedder
+from hearback.reading.pairings import WITHOUT_REFERENCE
 from hearback.reading.recipe import Recipe
 
 METADATA_KEYS = ("recipe", "shape", "tokenizer")  # required by `load_scorer`
@@ -55,11 +58,12 @@ def describe_embedder(embedder: TextEmbedder, assets: Path) -> dict[str, str]:
     return {"directory": directory.name, "sha256": sha256_of(embedder.weights_path)}
 
 
-def read_runnable_metadata(files: FoldFiles, voice: Mapping[str, Any]) -> FoldMetadata:
+def read_runnable_metadata(files: FoldFiles, voice: Mapping[str, Any] | None) -> FoldMetadata:
     """Read the metadata of a fold that an ensemble with references in `voice` can run.
 
-    Raises HearbackError for a baseline, another voice, another text normalizer, or an older
-    version's metadata.
+    The voice is that of models that hear references; None if the ensemble has no such model. Raises
+    HearbackError for a baseline, another voice, another text normalizer, or an older version's
+    metadata.
     """
     if not files.metadata.exists():
         raise HearbackError(f"{files.metadata}: missing; train it with {training_command(files)}")
@@ -69,9 +73,10 @@ def read_runnable_metadata(files: FoldFiles, voice: Mapping[str, Any]) -> FoldMe
             f"{files.metadata}: {files.model} is a baseline without weights; remove it from the "
             f"configuration with {step_command('get_config')}"
         )
-    if fold_metadata.get("voice") != voice:
-        raise HearbackError(f"{files.metadata}: trained with another voice than {dict(voice)}")
     check_version(files, fold_metadata, METADATA_KEYS)
+    hears = fold_metadata["recipe"].get("pair") not in WITHOUT_REFERENCE
+    if hears and fold_metadata.get("voice") != voice:
+        raise HearbackError(f"{files.metadata}: trained with another voice than {voice}")
     # Folds of older versions have none: they were trained on texts as written.
     normalizer = fold_metadata.get("text_normalizer", text_normalizer.VERSION)
     if normalizer != text_normalizer.VERSION:
@@ -89,9 +94,7 @@ def load_scorer(files: FoldFiles, fold_metadata: FoldMetadata) -> Scorer:
     shared = shared_files(fold_metadata)
     tokenizer = embedder = None
     if kept := shared.get("tokenizer"):
-        tokenizer = files.assets / kept.name
-        if not tokenizer.exists() or sha256_of(tokenizer) != kept.sha256:
-            raise HearbackError(f"{tokenizer}: missing, or not the one named in {files.metadata}")
+        tokenizer = find_shared(files, kept)
     if used := shared.get("text_embedder"):
         embedder = TextEmbedder(files.assets / used.name)
         if sha256_of(embedder.weights_path) != used.sha256:
@@ -103,3 +106,15 @@ def load_scorer(files: FoldFiles, fold_metadata: FoldMetadata) -> Scorer:
             Recipe.from_dict(fold_metadata["recipe"]), fold_metadata["shape"], tokenizer, embedder
         ),
     )
+
+
+def joint_key(model: Scorer, fold_metadata: FoldMetadata) -> str:
+    """Return a key that models have in common if they can be decoded together; else "".
+
+    Their decoders have the same frozen weights, by the digest of their backbone's decoder.
+    """
+    if not isinstance(model, TokenScorer) or not can_decode_jointly(model.decoder):
+        return ""
+    decoder = shared_files(fold_metadata).get("decoder")
+    layers = ",".join(sorted(model.recipe.adapter_layers))
+    return f"{decoder.sha256} {layers} {model.recipe.adapter_rank}" if decoder else ""

@@ -1,7 +1,7 @@
 """The models: a class for each way to compare the learner with the expected text."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,19 +12,21 @@ from torch import Tensor, nn
 
 from hearback.engine.audio.log_mel import log_mel
 from hearback.engine.errors import HearbackError
+from hearback.engine.whisper import joint_decoding
 from hearback.engine.whisper.backbone import BackboneModel, Part
 from hearback.engine.whisper.decoder import DecoderConfig, WhisperDecoder
 from hearback.engine.whisper.encoder import FRAMES_PER_SECOND, EncoderConfig, WhisperEncoder
 from hearback.engine.whisper.heads import Head, Pooler, VectorClassifier, VectorCosine
+from hearback.engine.whisper.low_rank import add_low_rank, load_frozen
 from hearback.engine.whisper.token_logprobs import token_log_probs
 from hearback.engine.whisper.tokenizer import TextTokenizer
 from hearback.reading.models.alignment import AlignmentPath
 from hearback.reading.models.alignment_head import AlignmentHead
 from hearback.reading.models.text_embedder import TextEmbedder
-from hearback.reading.models.token_head import DecoderOutput, TokenHead, TokenScores, log_odds
-from hearback.reading.pairs import WITH_TEXT_EMBEDDING
+from hearback.reading.models.token_head import TokenHead, TokenScores, log_odds
+from hearback.reading.pairings import WITH_TEXT_EMBEDDING
 from hearback.reading.recipe import Recipe
-from hearback.reading.window_batches import Batch
+from hearback.reading.window_batches import Batch, DecoderOutput, TextBatch
 
 N_CONTEXT = 2  # task, grade
 ALIGNMENT_HIDDEN = 64  # width of the alignment head's correction network
@@ -203,8 +205,11 @@ class TokenScorer(Scorer):
         super().__init__(recipe, config)
         self.text_tokenizer = text_tokenizer
         self.decoder = WhisperDecoder(DecoderConfig.from_config(config))
+        if recipe.adapter_rank:
+            add_low_rank(self.decoder, recipe.adapter_layers, recipe.adapter_rank)
+        self.n_context = N_CONTEXT if recipe.uses_context else 0
         self.head = (
-            TokenHead(self.decoder.config.d_model, N_CONTEXT, recipe.dropout)
+            TokenHead(self.decoder.config.d_model, self.n_context, recipe.dropout)
             if recipe.token_score == "likelihood"
             else None
         )
@@ -216,7 +221,7 @@ class TokenScorer(Scorer):
     def load_pretrained(self, tensors: Mapping[Part, Mapping[str, Tensor]]) -> None:
         """Load encoder and decoder; freeze the recipe's share of encoder layers."""
         super().load_pretrained(tensors)
-        self.decoder.load_state_dict(tensors["decoder"])
+        load_frozen(self.decoder, tensors["decoder"])
 
     def forward(self, batch: Batch) -> Tensor:
         """Return (batch,) float32 logits."""
@@ -259,25 +264,17 @@ class TokenScorer(Scorer):
         """Return the scores of all texts of the batch, and the features of `TokenHead`."""
         assert batch.texts is not None and self.head is not None
         texts = batch.texts
-        hidden = self._hidden(batch)
-        positions = torch.arange(texts.word_ids.shape[1], device=hidden.device)
-        mask = positions < texts.n_targets[:, None]
-        # Skip the padding: the product with the vocabulary is the expensive step.
-        log_probs, best_log_probs = token_log_probs(
-            hidden[:, texts.n_prompt - 1 : -1][mask],
-            self.decoder.embed_tokens.weight,
-            texts.tokens[:, texts.n_prompt :][mask],
-        )
-
-        def pad(values: Tensor) -> Tensor:
-            return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
-
         return self.head(
-            DecoderOutput(hidden, pad(log_probs), pad(best_log_probs)),
+            batch.decoded or self.decode(batch),
             texts,
             (batch.n_frames / FRAMES_PER_SECOND)[texts.clips],
-            batch.context[texts.clips],
+            batch.context[texts.clips, : self.n_context],
         )
+
+    def decode(self, batch: Batch) -> DecoderOutput:
+        """Return the decoder's output for the texts of the batch."""
+        assert batch.texts is not None
+        return score_tokens(self._hidden(batch), self.decoder, batch.texts)
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
         """Return the features of `TokenHead`, (texts, features), or None without a `TokenHead`."""
@@ -306,6 +303,45 @@ class TokenScorer(Scorer):
         positions = torch.arange(own.shape[1], device=own.device)
         mask = positions < texts.n_targets[:, None] - 1
         return (own * mask).sum(1) / mask.sum(1)
+
+
+def score_tokens(hidden: Tensor, decoder: WhisperDecoder, texts: TextBatch) -> DecoderOutput:
+    """Return the log-probabilities of the texts' tokens, from the decoder's last hidden states.
+
+    `hidden` is (texts, tokens, width); it may be of several decoders with the same embeddings, one
+    after the other: (decoders × texts, tokens, width), and so is the result.
+    """
+    n_decoders = len(hidden) // len(texts.tokens)
+    positions = torch.arange(texts.word_ids.shape[1], device=hidden.device)
+    mask = (positions < texts.n_targets[:, None]).repeat(n_decoders, 1)
+    # Skip the padding: the product with the vocabulary is the expensive step.
+    log_probs, best_log_probs = token_log_probs(
+        hidden[:, texts.n_prompt - 1 : -1][mask],
+        decoder.embed_tokens.weight,
+        texts.tokens[:, texts.n_prompt :].repeat(n_decoders, 1)[mask],
+    )
+
+    def pad(values: Tensor) -> Tensor:
+        return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
+
+    return DecoderOutput(hidden, pad(log_probs), pad(best_log_probs))
+
+
+def decode_jointly(models: Sequence["TokenScorer"], batch: Batch) -> list[DecoderOutput]:
+    """Return the decoder's output of each model: see `joint_decoding.decode_jointly`.
+
+    `batch.frames` are from the encoder that the models share.
+    """
+    assert batch.texts is not None and batch.frames is not None
+    decoders = [model.decoder for model in models]
+    tokens, clips = batch.texts.tokens, batch.texts.clips
+    hidden = joint_decoding.decode_jointly(decoders, tokens, batch.frames, clips)
+    output = score_tokens(hidden.flatten(0, 1), decoders[0], batch.texts)
+    parts = (output.hidden, output.log_probs, output.best_log_probs)
+    return [
+        DecoderOutput(*of_model)
+        for of_model in zip(*(part.chunk(len(models)) for part in parts), strict=True)
+    ]
 
 
 class AlignedScorer(Scorer):
@@ -367,16 +403,25 @@ def build(
     Raises:
         HearbackError: the recipe needs a tokenizer or an embedder that is not given.
     """
-    if recipe.pair == "joined":
-        return JoinedScorer(recipe, config)
-    if recipe.pair == "aligned":
-        return AlignedScorer(recipe, config)
-    if recipe.pair in WITH_TEXT_EMBEDDING:
-        if embedder is None:
+    kind = model_class(recipe)
+    if kind is EmbeddingScorer:
+        if recipe.pair in WITH_TEXT_EMBEDDING and embedder is None:
             raise HearbackError(f"{recipe.name} compares text embeddings: it needs a text embedder")
         return EmbeddingScorer(recipe, config, embedder)
-    if recipe.pair != "tokens":
-        return EmbeddingScorer(recipe, config)
-    if tokenizer is None:
-        raise HearbackError(f"{recipe.name} scores tokens: it needs its backbone's tokenizer.json")
-    return TokenScorer(recipe, config, TextTokenizer(tokenizer))
+    if kind is TokenScorer:
+        if tokenizer is None:
+            raise HearbackError(
+                f"{recipe.name} scores tokens: it needs its backbone's tokenizer.json"
+            )
+        return TokenScorer(recipe, config, TextTokenizer(tokenizer))
+    return kind(recipe, config)
+
+
+def model_class(recipe: Recipe) -> type[Scorer]:
+    """Return the class of a recipe's model."""
+    classes: dict[str, type[Scorer]] = {
+        "joined": JoinedScorer,
+        "aligned": AlignedScorer,
+        "tokens": TokenScorer,
+    }
+    return classes.get(recipe.pair, EmbeddingScorer)

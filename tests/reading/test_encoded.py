@@ -1,0 +1,169 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hearback.engine.errors import HearbackError
+from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
+from hearback.engine.training.task import FoldRun
+from hearback.engine.whisper.encoder import WhisperEncoder
+from hearback.reading import encoded, training
+from hearback.reading.inference import model_group
+from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
+from hearback.reading.inference.folds import EnsembleFold
+from hearback.reading.inference.model_group import load_model_groups
+from hearback.reading.inference.predict import collect
+from hearback.reading.options import TrainingOptions
+from hearback.reading.pairs import PairSource
+from hearback.reading.training import ReadingTask
+from hearback.reading.window_batches import Batch
+from tests.reading.quick_recipes import QUICK_LOW
+
+
+@pytest.fixture(autouse=True)
+def letters_as_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pronounce texts letter by letter: fast, and no voice package is needed."""
+    monkeypatch.setattr(
+        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
+    )
+
+
+def make_task(options: TrainingOptions, fold: int = 0) -> ReadingTask:
+    run = FoldRun(options.adapt(QUICK_LOW), fold, options, options.load_data())
+    return ReadingTask(run)
+
+
+def count_encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of clips of every batch that an encoder encodes."""
+    counts: list[int] = []
+    forward = WhisperEncoder.forward
+
+    def counted(self: WhisperEncoder, log_mel: torch.Tensor) -> torch.Tensor:
+        counts.append(len(log_mel))
+        return forward(self, log_mel)
+
+    monkeypatch.setattr(WhisperEncoder, "forward", counted)
+    return counts
+
+
+def test_a_version_holds_what_the_encoder_gives(options: TrainingOptions) -> None:
+    task = make_task(options)
+    model = task.build_model()
+    rows = [0, 5, 7]
+
+    def frames(model: Any, batch: Batch) -> torch.Tensor:
+        return model.encode(batch).mean(1)
+
+    expected, actual = (
+        collect(model, source, rows, frames, device=torch.device("cpu"), dtype=torch.float32)
+        for source in (task.data.source, task.source)
+    )
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    assert task.source.encoded is not None
+    first, second = (task.source.encoded.get(5, version).frames for version in (1, 2))
+    assert first.shape != second.shape or not np.allclose(first, second)
+
+
+def test_folds_encode_each_recording_once(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = count_encodings(monkeypatch)
+    data = options.load_data()
+    for fold in (0, 1):
+        training.train_fold(QUICK_LOW, fold, options, data)
+    assert sum(counts) == len(data.filenames) * (1 + QUICK_LOW.n_augmented)
+
+
+def test_a_stopped_build_goes_on_with_the_next_version(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = encoded._build
+
+    def fail(encoder: Any, waveforms: Any, path: Path, **rest: Any) -> None:
+        if path.stem.endswith("_1"):
+            raise KeyboardInterrupt
+        build(encoder, waveforms, path, **rest)
+
+    monkeypatch.setattr(encoded, "_build", fail)
+    with pytest.raises(KeyboardInterrupt):
+        make_task(options).build_model()
+    monkeypatch.setattr(encoded, "_build", build)
+    counts = count_encodings(monkeypatch)
+    task = make_task(options)
+    task.build_model()
+    assert sum(counts) == len(task.data.filenames) * QUICK_LOW.n_augmented
+
+
+def test_a_damaged_file_is_an_error(options: TrainingOptions) -> None:
+    make_task(options).build_model()
+    (path,) = options.store.glob("encoded/*/version_1.f16")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(HearbackError, match=r"version_1\.f16.*delete"):
+        make_task(options).build_model()
+
+
+def test_a_fold_holds_its_updates_and_its_head(options: TrainingOptions) -> None:
+    metadata = training.train_fold(QUICK_LOW, 0, options, options.load_data())
+    files = FoldFiles(options.assets, QUICK_LOW.name, 0)
+    own = load_file(files.weights)
+    assert {name.rpartition(".")[2] for name in own if name.startswith("decoder.")} == {
+        "up",
+        "down",
+    }
+    assert not [name for name in own if name.startswith("encoder.")]
+    for part in ("encoder", "decoder"):
+        assert (options.assets / metadata[part]["file"]).exists()
+
+
+def test_another_backbone_is_refused(options: TrainingOptions) -> None:
+    metadata = training.train_fold(QUICK_LOW, 0, options, options.load_data())
+    path = options.assets / metadata["decoder"]["file"]
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(HearbackError, match="not the backbone"):
+        training.load.load_scorer(FoldFiles(options.assets, QUICK_LOW.name, 0), metadata)
+    path.unlink()
+    with pytest.raises(HearbackError, match="missing"):
+        training.load.load_scorer(FoldFiles(options.assets, QUICK_LOW.name, 0), metadata)
+
+
+def test_folds_are_decoded_together(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = options.load_data()
+    for fold in (0, 1, 2):
+        training.train_fold(QUICK_LOW, fold, options, data)
+    scores = score_folds(options, data.source)
+    joint = model_group.decode_jointly
+    calls: list[int] = []
+
+    def recorded(models: Any, batch: Batch) -> Any:
+        calls.append(len(models))
+        return joint(models, batch)
+
+    monkeypatch.setattr(model_group, "decode_jointly", recorded)
+    assert np.array_equal(score_folds(options, data.source), scores)
+    assert set(calls) == {3}
+    monkeypatch.setattr(model_group, "joint_key", lambda *_: "")
+    alone = score_folds(options, data.source)
+    np.testing.assert_allclose(scores, alone, atol=1e-4)
+    assert np.ptp(alone, axis=0).min() > 1e-3  # the folds differ
+
+
+def score_folds(options: TrainingOptions, source: PairSource) -> np.ndarray:
+    """Return the three folds' scores, (folds, rows), of one pass over the recordings."""
+    cpu, float32 = torch.device("cpu"), torch.float32
+    folds = []
+    for number in range(3):
+        files = FoldFiles(options.assets, QUICK_LOW.name, number)
+        folds.append(EnsembleFold(0, files, read_fold_metadata(files)))
+    rows = np.arange(len(source))
+    plan = plan_batches(source, rows, folds[0].recipe, batch_seconds(cpu))
+    scores = np.empty((3, len(source)))
+    for group, _ in load_model_groups(folds, cpu, float32, 1e9):
+        for batch in group.run(source, rows, plan, lambda model, batch: model(batch).sigmoid()):
+            for number, values in batch.values.items():
+                scores[number, batch.indices] = values
+    return scores
