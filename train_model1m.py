@@ -2,7 +2,7 @@
 
 from hearback.reading.augment import COMPETITION_A
 from hearback.reading.recipe import Recipe
-from hearback.reading.training import main
+from hearback.reading.steps.train_model import main
 
 RECIPE = Recipe(
     name="model1m",

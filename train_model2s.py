@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hearback.reading.augment import COMPETITION_A
 from hearback.reading.recipe import Recipe
-from hearback.reading.training import main
+from hearback.reading.steps.train_model import main
 
 RECIPE = Recipe(
     name="model2s",

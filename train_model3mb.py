@@ -2,7 +2,7 @@
 
 from hearback.reading.augment import COMPETITION_B, COMPETITION_B_REFERENCE
 from hearback.reading.recipe import Recipe
-from hearback.reading.training import main
+from hearback.reading.steps.train_model import main
 
 RECIPE = Recipe(
     name="model3mb",

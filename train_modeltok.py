@@ -2,7 +2,7 @@
 
 from hearback.reading.augment import LIGHT
 from hearback.reading.recipe import ADULT_LIKE_SPEEDS, Recipe
-from hearback.reading.training import main
+from hearback.reading.steps.train_model import main
 
 RECIPE = Recipe(
     name="modeltok",

@@ -6,6 +6,7 @@ from pathlib import Path
 from hearback.engine import cli
 
 STEPS = {
+    "score": "hearback.reading.steps.score",
     "preprocess": "hearback.reading.steps.preprocess",
     "train": "hearback.reading.steps.train",
     "check_models": "hearback.reading.steps.check_models",
@@ -14,6 +15,7 @@ STEPS = {
     "backbone": "hearback.engine.whisper.pretrained",
     "sample": "hearback.reading.corpora.sample",
     "speechocean762": "hearback.reading.corpora.speechocean762",
+    "pretrained": "hearback.reading.pretrained.__main__",
     "submission": "hearback.reading.submission.pack",
     "dry_run": "hearback.reading.submission.dry_run",
     "baselines": "hearback.reading.baselines.train",

@@ -80,8 +80,6 @@ def peak_memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-TRAINING_PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-PRECISIONS = (*TRAINING_PRECISIONS, "int8")
 _CPU_INFO = Path("/proc/cpuinfo")
 # x86 flags of bf16 arithmetic: AVX-512 BF16, or the matrix tiles of AMX.
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
@@ -128,10 +126,3 @@ def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """
     enabled = dtype not in (torch.float32, torch.int8)
     return torch.autocast(device.type, dtype=dtype if enabled else None, enabled=enabled)
-
-
-def count_processors() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,6 +1,7 @@
 """The training set: table, labels, references and recordings, validated before training."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +12,14 @@ from hearback.engine.audio.store_builder import build_store
 from hearback.engine.data.folds import (
     FoldSplit,
     assign_folds,
-    find_lopsided_folds,
     find_single_class,
+    print_lopsided_folds,
 )
 from hearback.engine.data.problems import Problem, Report
-from hearback.reading import step_command
+from hearback.reading import GROUPINGS, step_command
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.tables import LABELS, labels_path, metadata_path, read_labelled
-
-GROUPINGS = ("speaker", "expected_text")  # columns by which rows can be grouped into folds
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,9 @@ class TrainingData(FoldSplit):
         source: recordings, texts and references of its rows.
         labels: (rows,) float32, 0 or 1.
         folds: (rows,) int64, the fold that holds out each row.
-        fingerprint: 16 hex digits; a digest of table, labels, recordings and references.
+        fingerprint: 16 hex digits; a digest of table, labels and recordings.
+        fingerprint_with_references: the same with the references; None if there are none. Until
+            version 0.2 it was the fingerprint of every model's data.
     """
 
     metadata: pd.DataFrame
@@ -40,6 +41,7 @@ class TrainingData(FoldSplit):
     labels: np.ndarray
     folds: np.ndarray
     fingerprint: str
+    fingerprint_with_references: str | None = None
 
     @property
     def filenames(self) -> list[str]:
@@ -49,7 +51,7 @@ class TrainingData(FoldSplit):
 
 def load_training_data(
     data: Path,
-    tts_data: Path,
+    tts_data: Path | None,
     store: Path,
     *,
     n_folds: int,
@@ -61,7 +63,7 @@ def load_training_data(
 
     Args:
         data: folder with train_metadata.csv, train_labels.csv and the recordings.
-        tts_data: folder with the references.
+        tts_data: folder with the references; None for models that hear none.
         store: folder of the decoded recordings.
         n_folds: number of folds.
         group_by: column whose values stay within one fold (None: by row).
@@ -77,27 +79,21 @@ def load_training_data(
     report.extend(find_single_class(labels, LABELS, str(labels_path(data)), limit))
     if report.table_errors:
         report.raise_if_errors()  # before anything is decoded
+    references = None if tts_data is None else References(tts_data)
     recordings = build_store(metadata, data, path, store, "train", report=report)
     report.raise_if_errors(strict)
-    references = References(tts_data)
-    without_reference = metadata[~metadata["expected_text"].isin(references.texts)]
-    for row in without_reference.to_dict("records"):
-        what = f"no reference speech for {row['expected_text']!r} in {tts_data}"
-        report.add(Problem(str(path), row["line"], what, f"run {step_command('preprocess')}"))
-    report.raise_if_errors()
+    if references is not None:
+        report.extend(_find_unrendered(metadata, references, path))
+        report.raise_if_errors()
     if report.warnings:
         print(report)
     if limit is not None:
         metadata, labels = metadata.iloc[:limit].reset_index(drop=True), labels[:limit]
-    table = (
-        metadata.drop(columns=["line", "written_text"]).assign(score=labels).sort_values("filename")
-    )
-    digest = hashlib.sha256(table.to_csv(index=False).encode())
-    digest.update(recordings.fingerprint().encode())
-    digest.update(references.fingerprint(metadata["expected_text"]).encode())
+    source = PairSource(metadata, references, recordings, labels)
+    fingerprint, with_references = _fingerprints(metadata, labels, source)
     training_data = TrainingData(
         metadata=metadata,
-        source=PairSource(metadata, references, recordings, labels),
+        source=source,
         labels=labels,
         folds=assign_folds(
             metadata,
@@ -108,9 +104,34 @@ def load_training_data(
             stratify_by="task",
             groupings=GROUPINGS,
         ),
-        fingerprint=digest.hexdigest()[:16],
+        fingerprint=fingerprint,
+        fingerprint_with_references=with_references,
     )
-    lopsided = find_lopsided_folds(training_data, labels, LABELS, n_folds, str(labels_path(data)))
-    if lopsided:
-        print(Report(lopsided))
+    print_lopsided_folds(training_data, labels, LABELS, n_folds, labels_path(data))
     return training_data
+
+
+def _fingerprints(
+    metadata: pd.DataFrame, labels: np.ndarray, source: PairSource
+) -> tuple[str, str | None]:
+    """Return the digests without and with the references; see `TrainingData`."""
+    table = (
+        metadata.drop(columns=["line", "written_text"]).assign(score=labels).sort_values("filename")
+    )
+    digest = hashlib.sha256(table.to_csv(index=False).encode())
+    digest.update(source.store.fingerprint().encode())
+    without = digest.hexdigest()[:16]
+    if not source.has_references:
+        return without, None
+    digest.update(source.references.fingerprint(metadata["expected_text"]).encode())
+    return without, digest.hexdigest()[:16]
+
+
+def _find_unrendered(
+    metadata: pd.DataFrame, references: References, path: Path
+) -> Iterator[Problem]:
+    """Yield a problem for each row with a text that has no reference."""
+    without_reference = metadata[~metadata["expected_text"].isin(references.texts)]
+    for row in without_reference.to_dict("records"):
+        what = f"no reference speech for {row['expected_text']!r} in {references.folder}"
+        yield Problem(str(path), row["line"], what, f"run {step_command('preprocess')}")

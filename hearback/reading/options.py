@@ -1,15 +1,24 @@
 """The command-line options of the reading competition's training scripts."""
 
 import argparse
+import contextlib
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hearback.engine import cli
+from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
 from hearback.engine.training.options import FoldOptions, declare_common
-from hearback.reading import hard_negatives
-from hearback.reading.dataset import GROUPINGS, TrainingData, load_training_data
+from hearback.reading import FOLDERS, GROUPINGS
+from hearback.reading.hard_negatives import TABLE as HARD_NEGATIVES
+from hearback.reading.pairings import WITH_TEXT_EMBEDDING
 from hearback.reading.recipe import PRESETS, Recipe
+
+if TYPE_CHECKING:
+    from hearback.reading.dataset import TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +35,7 @@ class TrainingOptions(FoldOptions):
         """Add the flags of these options to a parser."""
         declare_common(parser, group_by=GROUPINGS)
         add = parser.add_argument
-        add("--tts_data", type=Path, default=Path("tts_data"), help="reference speech")
+        cli.add_folders(parser, {"tts_data": FOLDERS["tts_data"]})
         add(
             "--backbone",
             help="hub id, or directory in Transformers' layout (default: the recipe's)",
@@ -53,11 +62,32 @@ class TrainingOptions(FoldOptions):
         adapted: Recipe = super().adapt(recipe)
         return adapted
 
-    def load_data(self) -> TrainingData:
-        """Load and validate the training set."""
+    def load_data(self, recipes: Sequence[Recipe] | None = None) -> "TrainingData":
+        """Load and validate the training set, with references if one of `recipes` needs them.
+
+        Also brings the metadata of folds up to date that earlier versions trained on this data.
+        """
+        # Not for --help: it imports torch.
+        from hearback.reading import fold_upgrade  # noqa: PLC0415
+
+        needed = recipes is None or any(recipe.needs_rendering for recipe in recipes)
+        data = self._load(self.tts_data if needed else None)
+        if outdated := fold_upgrade.find_outdated(self.assets):
+            fold_upgrade.upgrade(outdated, data if needed else self._load_with_references() or data)
+        return data
+
+    def _load_with_references(self) -> "TrainingData | None":
+        """Return the training set with its references, or None if they are not complete."""
+        with contextlib.suppress(HearbackError), contextlib.redirect_stdout(io.StringIO()):
+            return self._load(self.tts_data)
+        return None
+
+    def _load(self, tts_data: Path | None) -> "TrainingData":
+        from hearback.reading.dataset import load_training_data  # noqa: PLC0415  (imports torch)
+
         return load_training_data(
             self.data,
-            self.tts_data,
+            tts_data,
             self.store,
             n_folds=self.n_folds,
             group_by=self.group_by,
@@ -65,11 +95,20 @@ class TrainingOptions(FoldOptions):
             strict=self.strict,
         )
 
-    def run_key(self, recipe: Recipe, data: TrainingData) -> dict[str, Any]:
+    def pretrained_models(self, recipe: Recipe) -> frozenset[tuple[str, Path]]:
+        """Return the recipe's backbone and text embedder; see `FoldOptions`."""
+        names = [recipe.backbone]
+        if recipe.pair in WITH_TEXT_EMBEDDING and recipe.text_embedder is not None:
+            names.append(recipe.text_embedder)
+        return frozenset((name, self.assets) for name in names)
+
+    def run_key(self, recipe: Recipe, data: "TrainingData") -> dict[str, Any]:
         """Return the settings that identify a training of a fold, as JSON."""
-        table = self.tts_data / hard_negatives.TABLE
+        table = self.tts_data / HARD_NEGATIVES
         rendered = recipe.hard_negatives > 0 and recipe.pair != "tokens" and table.exists()
+        hears = recipe.hears_reference
         return {
             **super().run_key(recipe, data),
             "hard_negatives": sha256_of(table)[:16] if rendered else None,
+            "references_fingerprint": data.fingerprint_with_references if hears else None,
         }

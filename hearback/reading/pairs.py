@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -11,32 +11,20 @@ import pandas as pd
 from hearback.engine.audio.effects import change_speed, n_samples_at_speed
 from hearback.engine.audio.store import Store
 from hearback.engine.data.batching import SizedDataset
+from hearback.engine.errors import HearbackError
 from hearback.engine.whisper.tokenizer import TextTokenizer
 from hearback.reading.augment import Augmentation
 from hearback.reading.models.text_embedder import TextEmbedder
+from hearback.reading.pairings import WITH_TEXT_EMBEDDING, WITHOUT_REFERENCE, Pairing
 from hearback.reading.references import References
 from hearback.reading.tables import GRADES, TASKS
-from hearback.reading.window_batches import UNKNOWN, WINDOW_SAMPLES, LabelledText, Pair
-
-# How the learner is compared with the expected text:
-#   joined              reference and learner concatenated into one waveform
-#   aligned             reference and learner encoded separately, then aligned
-#   tokens              the decoder scores the text's tokens given the encoded learner
-#   text classifier     vectors of learner and text (sentence embedding), compared by a classifier
-#   text cosine         … compared by their cosine
-#   speech classifier   vectors of learner and reference speech, compared by a classifier
-#   speech cosine       … compared by their cosine
-Pairing = Literal[
-    "joined",
-    "aligned",
-    "tokens",
-    "text classifier",
-    "text cosine",
-    "speech classifier",
-    "speech cosine",
-]
-WITH_TEXT_EMBEDDING: tuple[Pairing, ...] = ("text classifier", "text cosine")
-WITHOUT_REFERENCE: tuple[Pairing, ...] = ("tokens", *WITH_TEXT_EMBEDDING)
+from hearback.reading.window_batches import (
+    UNKNOWN,
+    WINDOW_SAMPLES,
+    Encoding,
+    LabelledText,
+    Pair,
+)
 
 
 def join(reference: np.ndarray, learner: np.ndarray) -> np.ndarray:
@@ -47,8 +35,23 @@ def join(reference: np.ndarray, learner: np.ndarray) -> np.ndarray:
 
 
 def encode_context(task: str, grade: str) -> np.ndarray:
-    """Return (task id, grade id) / 4, (2,) float32, the encoding of the competition's winner."""
-    return np.array([TASKS.index(task), GRADES.index(grade)], dtype=np.float32) / 4
+    """Return (task id, grade id) / 4, (2,) float32, the encoding of the competition's winner.
+
+    An unknown task or grade, "", is 0; only models without `uses_context` may score such rows.
+    """
+    ids = [TASKS.index(task) if task else 0, GRADES.index(grade) if grade else 0]
+    return np.array(ids, dtype=np.float32) / 4
+
+
+class EncodedRows(Protocol):
+    """Encoder outputs of the rows, in versions: 0 is the original, the others are augmented."""
+
+    @property
+    def n_augmented(self) -> int:
+        """Number of augmented versions."""
+
+    def get(self, row: int, version: int) -> Encoding:
+        """Return a version of a row's encoder output."""
 
 
 class PairSource:
@@ -56,7 +59,7 @@ class PairSource:
 
     Args:
         metadata: the table (`hearback.reading.tables.read_metadata`).
-        references: rendered reference speech.
+        references: rendered reference speech; None for models that hear none.
         store: decoded recordings.
         labels: (rows,), or None at inference.
     """
@@ -64,7 +67,7 @@ class PairSource:
     def __init__(
         self,
         metadata: pd.DataFrame,
-        references: References,
+        references: References | None,
         store: Store,
         labels: np.ndarray | None = None,
     ) -> None:
@@ -75,10 +78,45 @@ class PairSource:
             for task, grade in zip(metadata["task"], metadata["grade"], strict=True)
         ]
         self.labels = np.full(len(metadata), np.nan) if labels is None else labels
-        self.references = references
+        self._references = references
         self.store = store
         self.grades = metadata["grade"].tolist()
         self.speeds = dict.fromkeys(GRADES, 1.0)
+        self.encoded: EncodedRows | None = None
+        self.longest = WINDOW_SAMPLES
+
+    @property
+    def has_references(self) -> bool:
+        """Whether there is reference speech."""
+        return self._references is not None
+
+    @property
+    def references(self) -> References:
+        """The reference speech. Raises HearbackError if there is none."""
+        if self._references is None:
+            raise HearbackError("these recordings were read without their reference speech")
+        return self._references
+
+    def with_encoded(self, encoded: EncodedRows) -> Self:
+        """Return a copy of the source with the encoder outputs of its rows."""
+        source = copy(self)
+        source.encoded = encoded
+        return source
+
+    def with_longest(self, n_samples: int) -> Self:
+        """Return a copy of the source in which recordings of over 16 s are cut at `n_samples`.
+
+        For models that hear the recording alone, at inference: up to `LONGEST_WINDOW_SAMPLES`.
+        Shorter recordings are not affected.
+        """
+        source = copy(self)
+        source.longest = n_samples
+        return source
+
+    def longest_window(self, row: int) -> int:
+        """Return the number of samples at which a row's recording is cut."""
+        is_long = self.store.n_samples(self.filenames[row]) > WINDOW_SAMPLES
+        return self.longest if is_long else WINDOW_SAMPLES
 
     def with_speeds(self, by_grade: Sequence[float]) -> Self:
         """Return a copy of the source with the recordings resampled to another speed.
@@ -94,9 +132,9 @@ class PairSource:
         return source
 
     def speed_of(self, row: int) -> float:
-        """Return the speed factor of a row's recording."""
-        wanted = self.speeds[self.grades[row]]
-        fits = self.store.n_samples(self.filenames[row]) / WINDOW_SAMPLES
+        """Return the speed factor of a row's recording; its own speed for an unknown grade."""
+        wanted = self.speeds.get(self.grades[row], 1.0)  # an unknown grade: its own
+        fits = self.store.n_samples(self.filenames[row]) / self.longest_window(row)
         return min(1.0, max(wanted, fits)) if wanted < 1 else wanted
 
     def __len__(self) -> int:
@@ -160,6 +198,9 @@ class PairDataset(SizedDataset[Pair]):
         augmentations: the reference's and the learner's; None: no augmentation.
         seeds: seeds of the augmentation. Its random numbers depend on these and the example's index
             only, not on the number of workers.
+
+    Where the source has encoder outputs, pairs have these in place of the recordings: with
+    `augmentations` one of the augmented versions, drawn at random, else the original.
     """
 
     def __init__(
@@ -189,6 +230,8 @@ class PairDataset(SizedDataset[Pair]):
     def __getitem__(self, index: int) -> Pair:
         """Build the pair of the example at `index`."""
         example = self.examples[index]
+        if self.source.encoded is not None:
+            return self._encoded_pair(self.source.encoded, example, index)
         learner = self.source.learner(example.row)
         reference = None
         if self.pairing not in WITHOUT_REFERENCE:
@@ -200,7 +243,7 @@ class PairDataset(SizedDataset[Pair]):
                 reference = augment_reference.apply(reference, rng)
             learner = augment_learner.apply(learner, rng)
         pair = Pair(
-            learner[:WINDOW_SAMPLES],
+            learner[: self.source.longest_window(example.row)],
             self.source.contexts[example.row],
             example.row,
             example.label,
@@ -213,6 +256,21 @@ class PairDataset(SizedDataset[Pair]):
         if self.pairing == "joined":
             return replace(pair, waveform=join(reference, learner))
         return replace(pair, reference=reference[:WINDOW_SAMPLES])
+
+    def _encoded_pair(self, encoded: EncodedRows, example: Example, index: int) -> Pair:
+        version = 0
+        if self.augmentations is not None:
+            rng = np.random.default_rng((*self.seeds, index))
+            version = int(rng.integers(1, encoded.n_augmented + 1))
+        return Pair(
+            np.empty(0, dtype=np.float32),
+            self.source.contexts[example.row],
+            example.row,
+            example.label,
+            example.is_negative,
+            texts=self._texts(example),
+            encoding=encoded.get(example.row, version),
+        )
 
     def _texts(self, example: Example) -> tuple[LabelledText, ...]:
         assert self.text_tokenizer is not None

@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from hearback.engine.audio.decode import SAMPLE_RATE, SILENCE_DBFS
 from hearback.engine.audio.wav import write_wav
-from hearback.engine.devices import count_processors
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import write_json
 from hearback.engine.locks import write_lock
+from hearback.engine.machine import count_processors
 from hearback.reading.references import (
     INDEX,
     VOICE,

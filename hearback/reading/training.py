@@ -17,32 +17,26 @@ from hearback.engine.training import command, fold_files
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.engine.training.task import Evaluation, FoldRun, Task
 from hearback.engine.whisper import pretrained
-from hearback.engine.whisper.backbone import learning_rate_groups
-from hearback.engine.whisper.weights import load_backbone, read_config
+from hearback.engine.whisper.backbone import Part, learning_rate_groups
+from hearback.engine.whisper.weights import load_backbone, read_config, read_tensors
 from hearback.reading import text_normalizer
 from hearback.reading.dataset import TrainingData
-from hearback.reading.inference.predict import collect, predict
+from hearback.reading.encoded import EncodedClips
+from hearback.reading.inference.predict import predict
 from hearback.reading.models import load
-from hearback.reading.models.scorers import Scorer, build
+from hearback.reading.models.scorers import Scorer, build, model_class
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.options import TrainingOptions
-from hearback.reading.pairs import WITH_TEXT_EMBEDDING, PairDataset
-from hearback.reading.recipe import Recipe
+from hearback.reading.pairings import WITH_TEXT_EMBEDDING
+from hearback.reading.pairs import PairDataset
+from hearback.reading.pretrained_features import collect_features
+from hearback.reading.recipe import Recipe, program_of
 from hearback.reading.sampler import EpochSampler
+from hearback.reading.scoring import statistics
 from hearback.reading.window_batches import Batch, batch_by_window
 from hearback.reading.words import to_table
 
 N_INIT_ROWS = 1000  # maximum number of clips to fit the pretrained initialization on
-
-
-def main(recipe: Recipe) -> None:
-    """Run a `train_model*.py`: train the fold given on the command line."""
-    command.main(ReadingTask, TrainingOptions, recipe, program_of(recipe))
-
-
-def program_of(recipe: Recipe) -> tuple[str, ...]:
-    """Return Python's arguments that train a recipe: its script."""
-    return (f"train_{recipe.name}.py",)
 
 
 def train_fold(
@@ -72,6 +66,7 @@ class ReadingTask(Task):
     def __init__(self, run: FoldRun[Recipe, TrainingOptions, TrainingData]) -> None:
         self.run = run
         self.recipe, self.data = run.recipe, run.data
+        self.source = run.data.source  # with encoder outputs, if the recipe computes them once
         self.sampler = EpochSampler(run.recipe, run.data, run.train_rows)
 
     def build_model(self) -> Scorer:
@@ -86,7 +81,26 @@ class ReadingTask(Task):
         load_backbone(model, backbone)
         if recipe.warm_start is not None:
             self._load_encoder(model, FoldFiles(assets, recipe.warm_start, self.run.fold))
+        if recipe.n_augmented:
+            self.source = self.data.source.with_encoded(self._encode_once(model))
         return model
+
+    def _encode_once(self, model: Scorer) -> EncodedClips:
+        run = self.run
+        return EncodedClips.open_or_build(
+            model.encoder,
+            self.data.source,
+            self.recipe,
+            run.options.store,
+            device=run.device,
+            dtype=run.dtype,
+            progress=f"{run.title} encoder",
+        )
+
+    def backbone_tensors(self) -> dict[Part, dict[str, Tensor]]:
+        """Return the pretrained tensors of the recipe's parts of its backbone."""
+        backbone = pretrained.resolve(self.recipe.backbone, self.run.options.assets)
+        return {part: read_tensors(backbone, part) for part in model_class(self.recipe).parts}
 
     def build_optimizer(self, model: Scorer) -> torch.optim.AdamW:
         """Return AdamW over the parameters that are not frozen."""
@@ -98,17 +112,12 @@ class ReadingTask(Task):
             return False
         rng = np.random.default_rng((self.recipe.data_seed, self.run.attempt))
         rows = rng.permutation(self.run.train_rows)[:N_INIT_ROWS]
-
-        def pretrained_features(model: Scorer, batch: Batch) -> Tensor:
-            features = model.pretrained_features(batch)
-            assert features is not None  # by `has_pretrained_init`
-            return features
-
-        features = collect(
+        features = collect_features(
             model,
-            self.data.source,
+            self.data,
+            self.source,
             rows,
-            pretrained_features,
+            self.run.options.store,
             device=self.run.device,
             dtype=self.run.dtype,
             n_workers=self.run.n_workers,
@@ -139,7 +148,7 @@ class ReadingTask(Task):
         """Return an epoch's pairs; the same for every call."""
         recipe, seeds = self.recipe, self.run.seeds(epoch)
         return PairDataset(
-            self.data.source,
+            self.source,
             self.sampler.sample_epoch(np.random.default_rng(seeds)),
             recipe.pair,
             text_tokenizer=model.text_tokenizer,
@@ -164,11 +173,12 @@ class ReadingTask(Task):
         """
         predictions = predict(
             model,
-            self.data.source,
+            self.source,
             self.run.validation_rows,
             device=self.run.device,
             dtype=self.run.dtype,
             n_workers=self.run.n_workers,
+            progress=f"{self.run.title} validation",
         )
         tensors = {"clips": torch.from_numpy(predictions.clips)}
         if predictions.words is not None:
@@ -202,8 +212,9 @@ class ReadingTask(Task):
         return {
             "base_rate": base_rate,
             "base_rate_log_loss": self._log_loss(constant),
-            "voice": self.data.source.references.voice,
+            "voice": self.data.source.references.voice if self.recipe.hears_reference else None,
             "text_normalizer": text_normalizer.VERSION,
+            "recordings": statistics.describe(self.data.source, self.run.train_rows),
             "shape": model.backbone_config(),
             "tokenizer": load.save_tokenizer(tokenizer.path, assets) if tokenizer else None,
             "text_embedder": load.describe_embedder(embedder, assets) if embedder else None,

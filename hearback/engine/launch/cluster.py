@@ -3,7 +3,7 @@
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from hearback.engine.launch import processes
 from hearback.engine.launch.jobs import Ended, Job, wait_until_free
 
 CONNECT_SECONDS = 10.0
+POLL_SECONDS = 1.0
 MAX_ATTEMPTS = 5  # after so many lost workers, the job itself is at fault
 
 
@@ -58,7 +59,8 @@ class RayLauncher:
     that ends with this object), or a host and port. The cluster's machines must have the current
     folder, the `needed` paths and `assets` at the same paths as this machine. At most `n_at_once`
     jobs are submitted at once; None leaves queueing to the cluster. A job whose worker dies is
-    submitted again.
+    submitted again. `on_wait` is called with the submitted jobs, again and again while the launcher
+    waits for them.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class RayLauncher:
         n_at_once: int | None = None,
         n_cpus: float = 1,
         gpu_share: float = 0,
+        on_wait: Callable[[Sequence[Job]], None] = lambda jobs: None,
     ) -> None:
+        self._on_wait = on_wait
         self._ray = import_ray()
         _check_address(address)
         # Only exit statuses are transferred.
@@ -127,7 +131,11 @@ class RayLauncher:
         """Wait until a job has ended; a job whose worker died is submitted again."""
         errors = self._ray.exceptions
         while True:
-            (reference,), _ = self._ray.wait(list(self._running), num_returns=1)
+            ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=POLL_SECONDS)
+            if not ended:
+                self._on_wait(list(self._running.values()))
+                continue
+            (reference,) = ended
             job = self._running.pop(reference)
             try:
                 status, seconds = self._ray.get(reference)

@@ -21,9 +21,9 @@ from hearback.engine.launch.jobs import (
     as_table,
     last_line,
     run_all,
-    with_progress,
 )
 from hearback.engine.launch.local import LocalLauncher, assign_gpus
+from hearback.engine.launch.monitor import Monitor
 from hearback.engine.launch.processes import ROOT, Stopped, stopped_by_signals
 from hearback.engine.training.fold_files import FoldFiles, why_not_done
 from hearback.engine.training.options import FoldOptions
@@ -86,7 +86,10 @@ def main(competition: Competition) -> int:
     to_terminal = arguments.launcher == "local" and len(arguments.slots) == 1
     jobs = find_jobs(plans, folds, reason_to_train, to_terminal=to_terminal)
     digests.save()
-    needed = (ROOT, *(getattr(options, name) for name in competition.folders))
+    options.resolve_pretrained([plans[model].recipe for model in {job.model for job in jobs}])
+    folders = [getattr(options, name) for name in competition.folders]
+    # What is not here is not needed: token scorers need no reference speech.
+    needed = (ROOT, *(folder for folder in folders if folder.exists()))
 
     def is_done(job: Job) -> bool:
         return reason_to_train(job.model, job.fold) is None
@@ -114,12 +117,13 @@ def make_plans(
     loaded: dict[FoldOptions, Any] = {}
     seeded = [replace(options, seed=seed) for seed in arguments.seeds or [options.seed]]
     for variant in chain.from_iterable(competition.variants(arguments, each) for each in seeded):
+        names = arguments.models or list(competition.recipes)
+        recipes = [variant.adapt(competition.recipes[name]) for name in names]
         for_data = variant.for_data()
         if for_data not in loaded:
-            loaded[for_data] = for_data.load_data()
+            loaded[for_data] = for_data.load_data(recipes)
         data = loaded[for_data]
-        for name in arguments.models or competition.recipes:
-            recipe = variant.adapt(competition.recipes[name])
+        for name, recipe in zip(names, recipes, strict=True):
             run_key = variant.run_key(recipe, data)
             yield Plan(recipe, variant, competition.program(name), run_key)
 
@@ -254,19 +258,24 @@ def run(
     outcomes: list[Outcome] = []
     if not jobs:
         return outcomes, None
+    # A single training at a time prints its own bar.
+    monitor = Monitor(len(jobs), shown=jobs[0].log is not None)
     try:
         # The launcher comes first, because Ray installs its own SIGTERM handler.
-        with closing(open_launcher(arguments, assets, needed)) as launcher, stopped_by_signals():
-            ended = run_all(jobs, launcher, assets, is_done)
-            # A single training at a time prints its own bar.
-            for outcome in with_progress(ended, len(jobs), bar=jobs[0].log is not None):
+        with (
+            closing(open_launcher(arguments, assets, needed, monitor)) as launcher,
+            stopped_by_signals(),
+        ):
+            for outcome in monitor.follow(run_all(jobs, launcher, assets, is_done)):
                 outcomes.append(outcome)
     except Stopped as stopped:
         return outcomes, stopped
     return outcomes, None
 
 
-def open_launcher(arguments: argparse.Namespace, assets: Path, needed: Sequence[Path]) -> Launcher:
+def open_launcher(
+    arguments: argparse.Namespace, assets: Path, needed: Sequence[Path], monitor: Monitor
+) -> Launcher:
     """Return the launcher that the command line selects."""
     if arguments.launcher == "ray":
         return RayLauncher(
@@ -276,8 +285,9 @@ def open_launcher(arguments: argparse.Namespace, assets: Path, needed: Sequence[
             n_at_once=arguments.jobs,
             n_cpus=arguments.cpus_per_fold,
             gpu_share=arguments.gpu_share,
+            on_wait=monitor.show_running,
         )
-    return LocalLauncher(arguments.slots)
+    return LocalLauncher(arguments.slots, monitor.show_running)
 
 
 def show_outcomes(outcomes: Sequence[Outcome], assets: Path) -> None:

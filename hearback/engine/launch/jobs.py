@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import pandas as pd
-from tqdm import tqdm
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles, lock_fold, read_fold_metadata
@@ -140,15 +139,6 @@ def wait_until_free(job: Job, assets: Path, timeout_seconds: float = 60.0) -> No
     until = time.monotonic() + timeout_seconds
     while is_locked(job, assets) and time.monotonic() < until:
         time.sleep(0.5)
-
-
-def with_progress(outcomes: Iterator[Outcome], n_jobs: int, *, bar: bool) -> Iterator[Outcome]:
-    """Pass on the outcomes; print each one, and a progress bar."""
-    with tqdm(total=n_jobs, desc="training", unit="fold", disable=not bar) as progress:
-        for outcome in outcomes:
-            tqdm.write(f"{outcome.job}: {describe(outcome)}")
-            progress.update()
-            yield outcome
 
 
 def describe(outcome: Outcome) -> str:

@@ -2,17 +2,16 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from subprocess import Popen
 
-import torch
 from tqdm import tqdm
 
-from hearback.engine.devices import count_processors
 from hearback.engine.errors import HearbackError
 from hearback.engine.launch import processes
 from hearback.engine.launch.jobs import Ended, Job
+from hearback.engine.machine import count_processors
 
 POLL_SECONDS = 0.1
 
@@ -23,6 +22,8 @@ def assign_gpus(gpus: Sequence[int], n_jobs: int) -> list[str]:
     `gpus` are numbered as in torch: among those that CUDA_VISIBLE_DEVICES already allows. Raises
     HearbackError for a GPU that torch does not see, that is listed twice, or that would be idle.
     """
+    import torch  # noqa: PLC0415  (--help needs none)
+
     flag = f"--gpus {','.join(map(str, gpus))}"
     n_gpus = torch.cuda.device_count()
     if not all(0 <= gpu < n_gpus for gpu in gpus):
@@ -49,10 +50,16 @@ class LocalLauncher:
 
     A slot is a GPU, as a value of CUDA_VISIBLE_DEVICES, listed once for each job that shares it;
     None leaves the environment unchanged. Only the main thread may start jobs and wait for them:
-    they end when the thread that started them ends.
+    they end when the thread that started them ends. `on_wait` is called with the running jobs while
+    the launcher waits for them.
     """
 
-    def __init__(self, slots: Sequence[str | None]) -> None:
+    def __init__(
+        self,
+        slots: Sequence[str | None],
+        on_wait: Callable[[Sequence[Job]], None] = lambda jobs: None,
+    ) -> None:
+        self._on_wait = on_wait
         self._n_slots = len(slots)
         self._free = list(slots)
         self._running: list[_Running] = []
@@ -93,6 +100,7 @@ class LocalLauncher:
                     self._running.remove(running)
                     self._free.append(running.slot)
                     return Ended(running.job, status, time.monotonic() - running.started)
+            self._on_wait([running.job for running in self._running])
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from types import FrameType
 ROOT = Path(__file__).parents[3]  # `project.ROOT`, which cannot be imported here
 BOUND = Path(__file__).with_name("bound.py")
 GRACE_SECONDS = 10.0
+SHOW_TRACEBACK = "HEARBACK_TRACEBACK"  # `failures.SHOW_TRACEBACK`, which cannot be imported here
 
 
 class Stopped(BaseException):
@@ -71,10 +72,13 @@ def start(
     """
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
+    environment = with_project_path(os.environ if environment is None else environment)
+    if log is not None:  # tracebacks too: this may be another machine's temporary folder
+        environment = {SHOW_TRACEBACK: "1", **environment}
     with nullcontext() if log is None else log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(BOUND), str(os.getpid()), *arguments],
-            env=with_project_path(os.environ if environment is None else environment),
+            env=environment,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,

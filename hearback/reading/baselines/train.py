@@ -21,7 +21,6 @@ import platform
 import shlex
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,9 +28,10 @@ from sklearn.metrics import log_loss
 
 from hearback.engine import cli
 from hearback.engine.data.tables import write_table
-from hearback.engine.devices import TRAINING_PRECISIONS
 from hearback.engine.io import sha256_of, write_json
+from hearback.engine.machine import TRAINING_PRECISIONS
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
+from hearback.reading import FOLDERS
 from hearback.reading.baselines.acoustic import EarlyStoppedTrees, acoustic_inputs
 from hearback.reading.baselines.base import (
     Baseline,
@@ -61,7 +61,7 @@ def main() -> None:
     options = BaselineOptions(**{**values, "baselines": tuple(values["baselines"])})
     data = load_training_data(
         options.data,
-        options.tts_data,
+        None,  # no baseline hears reference speech
         options.store,
         n_folds=options.n_folds,
         group_by=options.group_by,
@@ -79,11 +79,8 @@ def main() -> None:
 def make_parser() -> cli.Parser:
     """Declare the flags of `BaselineOptions`."""
     parser = cli.parser(__doc__)
+    cli.add_folders(parser, {**FOLDERS, "assets": "folder to write the folds to"})
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
-    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
-    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
-    add("--assets", type=Path, default=Path("assets"), help="folder to write the folds to")
     add(
         "--backbone",
         default="assets/whisper-tiny.en",
@@ -165,8 +162,8 @@ def make_metadata(
 ) -> FoldMetadata:
     """Return a fold's metadata: the fields that the evaluation reads, and all inputs of the fit.
 
-    It has a single epoch, the fit: nothing was selected on the held-out rows. `voice` is that of
-    the references in the data's fingerprint; no baseline uses it.
+    It has a single epoch, the fit: nothing was selected on the held-out rows. No baseline hears
+    reference speech.
     """
     held_out = data.folds == fold
     labels = data.labels[held_out]
@@ -197,7 +194,8 @@ def make_metadata(
         "n_train": int((~held_out).sum()),
         "n_validation": int(held_out.sum()),
         "seconds": seconds,
-        "voice": data.source.references.voice,
+        "references_fingerprint": None,
+        "voice": None,
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in PACKAGES},

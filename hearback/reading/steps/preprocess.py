@@ -1,77 +1,42 @@
 """Step 1: check tables and recordings, and render a reference for every expected text.
 
     python preprocess.py
+    python preprocess.py --models modeltok
 
 Reads train_metadata.csv, train_labels.csv, test_metadata.csv and submission_format.csv in data/, as
 far as they exist, and their recordings. Writes the recordings at 16 kHz to store/. Writes the
 references to tts_data/, with references for hard negatives of the training texts (--hard_negatives)
-and their table, hard_negatives.csv. Can be run again, even after it was killed: only missing parts
-are computed. Every problem is reported, not only the first. Problems of the training data give exit
-status 2; those of the test data are warnings.
+and their table, hard_negatives.csv; nothing is rendered for --models that hear no reference speech.
+Can be run again, even after it was killed: only missing parts are computed. Every problem is
+reported, not only the first. Problems of the training data give exit status 2; those of the test
+data are warnings.
 """
 
 import argparse
-import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
-from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.audio.store import Store
-from hearback.engine.audio.store_builder import build_store
-from hearback.engine.cli import parser, run
-from hearback.engine.data.folds import find_single_class
-from hearback.engine.data.problems import Problem, Report
-from hearback.engine.errors import HearbackError
-from hearback.reading.hard_negatives import (
-    HardNegative,
-    generate_hard_negatives,
-    write_hard_negatives,
-)
-from hearback.reading.heard import ANY_MODELS, report_unheard
-from hearback.reading.pairs import PairSource
-from hearback.reading.references import References
-from hearback.reading.render import UnrenderedTextsError, has_words, render_missing
-from hearback.reading.tables import (
-    LABELS,
-    labels_path,
-    metadata_path,
-    read_labels,
-    read_metadata,
-    read_submission_format,
-)
-from hearback.reading.voices import BACKENDS, SPEED, open_voice
+from hearback.engine.cli import add_folders, parser, run
+from hearback.reading import FOLDERS
+from hearback.reading.hard_negatives import N_PER_TEXT
+from hearback.reading.recipe import find_recipes
+from hearback.reading.voices import BACKENDS, SPEED
 from hearback.reading.voices.hibari import VOICE as HIBARI_VOICE
 from hearback.reading.voices.melo import MODEL_DIR, PYTHON
-
-N_HARD_NEGATIVES = 2  # per text, so that epochs differ
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The tables of a split, "train" or "test": the path and rows of its metadata, and problems."""
-
-    name: str
-    table: Path
-    metadata: pd.DataFrame
-    report: Report
-
-
-@dataclass(frozen=True)
-class Split(Tables):
-    """A split's tables and its stored recordings."""
-
-    store: Store
 
 
 def parse_flags() -> argparse.Namespace:
     """Parse the command line."""
     flags = parser(__doc__)
-    flags.add_argument("--data", type=Path, default=Path("data"), help="tables and recordings")
-    flags.add_argument("--tts_data", type=Path, default=Path("tts_data"), help="references")
-    flags.add_argument("--store", type=Path, default=Path("store"), help="recordings at 16 kHz")
+    add_folders(flags, {name: FOLDERS[name] for name in ("data", "tts_data", "store")})
+    models = tuple(find_recipes())
+    flags.add_argument(
+        "--models",
+        nargs="+",
+        choices=models,
+        metavar="MODEL",
+        help="models that will be trained: reference speech is rendered only if one of them hears "
+        f"it (default: all: {', '.join(models)})",
+    )
     flags.add_argument(
         "--voice", choices=BACKENDS, default=BACKENDS[0], help="text-to-speech backend"
     )
@@ -90,7 +55,7 @@ def parse_flags() -> argparse.Namespace:
     flags.add_argument(
         "--hard_negatives",
         type=int,
-        help=f"hard negatives per training text, 0 for none (default: {N_HARD_NEGATIVES})",
+        help=f"hard negatives per training text, 0 for none (default: {N_PER_TEXT})",
     )
     flags.add_argument("--seed", type=int, default=42, help="random seed of the hard negatives")
     flags.add_argument(
@@ -106,144 +71,13 @@ def parse_flags() -> argparse.Namespace:
     return args
 
 
-def read_tables(name: str, args: argparse.Namespace) -> Tables | None:
-    """Check the tables of "train" or "test"; None if there is no metadata."""
-    table = metadata_path(args.data, name)
-    if not table.is_file():
-        return None
-    report = Report()
-    metadata = read_metadata(table, report)
-    labels, listed = labels_path(args.data), args.data / "submission_format.csv"
-    if name == "train" and labels.is_file():
-        values = read_labels(labels, metadata, report).to_numpy()
-        report.extend(find_single_class(values, LABELS, str(labels)))
-    if name == "test" and listed.is_file():
-        read_submission_format(listed, metadata, report)
-    return Tables(name, table, metadata, report)
-
-
-def read_split(tables: Tables, args: argparse.Namespace) -> Split:
-    """Decode the recordings of "train" or "test" that are not in the store yet."""
-    table, metadata, report = tables.table, tables.metadata, tables.report
-    store = build_store(metadata, args.data, table, args.store, tables.name, report=report)
-    return Split(tables.name, table, metadata, report, store)
-
-
-def hard_negatives_of(
-    train: Split | None, args: argparse.Namespace
-) -> dict[str, tuple[HardNegative, ...]]:
-    """Return the hard negatives of each training text."""
-    if args.hard_negatives == 0 or (args.hard_negatives is None and train is None):
-        return {}
-    if train is None:
-        raise HearbackError(
-            f"--hard_negatives needs the training texts, and {args.data} has no "
-            "train_metadata.csv: put it there, or omit the flag"
-        )
-    texts = filter(has_words, train.metadata["expected_text"])
-    n_per_text = N_HARD_NEGATIVES if args.hard_negatives is None else args.hard_negatives
-    return generate_hard_negatives(texts, n_per_text, args.seed)
-
-
-def save_hard_negatives(
-    hard_negatives: Mapping[str, tuple[HardNegative, ...]], references: References, folder: Path
-) -> None:
-    """Write the table of the hard negatives with a reference, and print their number."""
-    rendered = {
-        text: [negative for negative in negatives if negative.text in references]
-        for text, negatives in hard_negatives.items()
-    }
-    write_hard_negatives(rendered, folder)
-    n_drawn, n_rendered = (sum(map(len, table.values())) for table in (hard_negatives, rendered))
-    print(f"{n_rendered} hard negatives of {len(rendered)} texts", end="")
-    print(f"; {n_drawn - n_rendered} without a reference left out" * (n_rendered < n_drawn))
-
-
-def render(splits: Iterable[Split], hard_negatives: Iterable[str], args: argparse.Namespace) -> int:
-    """Render missing references; return their number. Failures go into the reports."""
-    options = {
-        "hibari": {"voice": args.hibari_voice},
-        "melo": {
-            "python": args.melo_python,
-            "model_dir": args.melo_model,
-            "device": args.melo_device,
-        },
-    }
-    texts = [text for split in splits for text in split.metadata["expected_text"]]
-    voice = open_voice(args.voice, args.speed, **options[args.voice])
-    try:
-        # The check of the table has reported texts without words.
-        all_texts = [*filter(has_words, texts), *hard_negatives]
-        return render_missing(all_texts, voice, args.tts_data, jobs=args.jobs)
-    except UnrenderedTextsError as error:
-        for split in splits:
-            split.report.extend(find_unrendered(split, error.failures))
-        return error.n_rendered
-    finally:
-        voice.close()
-
-
-def find_unrendered(split: Split, failures: Mapping[str, str]) -> Iterable[Problem]:
-    """Yield a problem for each row with a text that the voice failed to render."""
-    for row in split.metadata.itertuples():
-        if row.expected_text in failures:
-            what = f"no reference for {row.expected_text!r}: {failures[row.expected_text]}"
-            cure = "change the text, or use another voice"
-            yield Problem(str(split.table), row.line, what, cure, filename=row.filename)
-
-
-def report_unheard_speech(splits: Iterable[Split], references: References) -> None:
-    """Report rows that do not fit in the models' window, as warnings: they are trained on."""
-    for split in splits:
-        faulty = {problem.row for problem in split.report.errors}
-        metadata, is_stored = split.metadata, split.metadata["filename"].isin(split.store.entries)
-        has_reference = metadata["expected_text"].isin(references.texts)
-        usable = metadata[is_stored & has_reference & ~metadata["line"].isin(faulty)]
-        source = PairSource(usable, references, split.store)
-        report_unheard(source, usable, str(split.table), ANY_MODELS, split.report)
-
-
-def join_reports(train: Tables | None, test: Tables | None) -> Report:
-    """Join the reports. Errors in single test rows become warnings: infer.py handles them."""
-    report = Report(train.report.problems if train else [])
-    for problem in test.report.problems if test else []:
-        single_row = problem.filename is not None or (problem.row or 0) > 1
-        report.add(replace(problem, severity="warning") if single_row else problem)
-    return report
-
-
 def main() -> int:
     """Run step 1; return 0, or 2 if there are errors."""
     args = parse_flags()
-    tables = [read_tables(name, args) for name in ("train", "test")]
-    if not any(tables):
-        raise HearbackError(
-            f"neither train_metadata.csv nor test_metadata.csv in {args.data}: put the data there, "
-            "or make a sample with `python -m hearback.reading.corpora.sample data`"
-        )
-    if any(each.report.table_errors for each in tables if each):
-        print(join_reports(*tables), file=sys.stderr)
-        return 2  # before anything is decoded
-    train, test = (None if each is None else read_split(each, args) for each in tables)
-    splits = [split for split in (train, test) if split]
-    try:
-        hard_negatives = hard_negatives_of(train, args)
-        negative_texts = [each.text for negatives in hard_negatives.values() for each in negatives]
-        n_rendered = render(splits, negative_texts, args)
-        references = References(args.tts_data)
-        report_unheard_speech(splits, references)
-    finally:
-        report = join_reports(train, test)
-        if report.problems:
-            print(report, file=sys.stderr)
-    seconds = [references.n_samples(text) / SAMPLE_RATE for text in references.texts]
-    print(f"{sum(len(split.store) for split in splits)} recordings in {args.store}")
-    print(f"{len(references)} references in {args.tts_data}, {n_rendered} of them new", end="")
-    if seconds:
-        print(f"; {sum(seconds) / len(seconds):.1f} s on average, {max(seconds):.1f} s at most")
-    if hard_negatives:
-        save_hard_negatives(hard_negatives, references, args.tts_data)
-    return 2 if report.errors or (args.strict and report.warnings) else 0
+    # After the parser: torch takes seconds to import, and --help needs none of it.
+    from hearback.reading import preprocessing  # noqa: PLC0415
+
+    return preprocessing.preprocess(args)
 
 
 if __name__ == "__main__":

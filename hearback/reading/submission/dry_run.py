@@ -55,11 +55,12 @@ class ReadingDryRun(DryRun[ReadingSandbox]):
         )
         metadata = _choose_clips(self.data / "test_metadata.csv", self.n_clips)
         texts = UNKNOWN_TEXTS if (runtime / "packages" / "hibari").is_dir() else ()
-        known = pd.read_csv(runtime / "tts_data" / "data_paths.csv", dtype=str)["text"]
-        if not known[known.isin(texts)].empty:
-            raise HearbackError(
-                f"{self.archive}: has references for {', '.join(texts)}; choose other texts"
-            )
+        if texts:
+            known = pd.read_csv(runtime / "tts_data" / "data_paths.csv", dtype=str)["text"]
+            if not known[known.isin(texts)].empty:
+                raise HearbackError(
+                    f"{self.archive}: has references for {', '.join(texts)}; choose other texts"
+                )
         metadata.loc[: len(texts) - 1, "expected_text"] = texts
         names = metadata["filename"].tolist()
         damaged = copy_clips(self.data, names, runtime)
@@ -97,7 +98,8 @@ def _choose_clips(path: Path, n_clips: int) -> pd.DataFrame:
 def score_here(sandbox: ReadingSandbox) -> Path:
     """Run infer.py on the same recordings and folds; return its submission."""
     folder = sandbox.submission_here.parent
-    shutil.copytree(sandbox.runtime / "tts_data", folder / "tts_data")
+    if (sandbox.runtime / "tts_data").is_dir():
+        shutil.copytree(sandbox.runtime / "tts_data", folder / "tts_data")
     run_here(
         ["hearback.reading.steps.infer"],
         data=sandbox.data,

@@ -39,8 +39,10 @@ def write_base_rates() -> None:
 
 def score(scratch: Path) -> None:
     """Run infer.py with temporary files in `scratch`, and exit with its status."""
-    # Rendered references are added to the folder, and the packed one may be read-only.
-    shutil.copytree(HERE / "tts_data", scratch / "tts_data")
+    # Rendered references are added to the folder, and the packed one may be read-only. Without a
+    # model that hears reference speech, there is none.
+    if (HERE / "tts_data").is_dir():
+        shutil.copytree(HERE / "tts_data", scratch / "tts_data")
     runtime.set_flags(
         "infer.py",
         json.loads((HERE / "infer_flags.json").read_text(encoding="utf-8")),

@@ -7,9 +7,13 @@ hearback/reading/submission/main.py), the modules that infer.py imports, the ens
 with the tokenizers that they share. It also contains
 
     infer_flags.json     flags that main.py passes to infer.py
+    packages/            packages for normalizing texts, as unpacked wheels (compiled modules cannot
+                         be imported from a zip)
+
+and, if a model of the ensemble hears reference speech,
+
     tts_data/            the reference speech and its voice
-    packages/            packages for normalizing texts, and those for rendering unknown texts, as
-                         unpacked wheels (compiled modules cannot be imported from a zip)
+    packages/            also packages for rendering unknown texts
 """
 
 import fnmatch
@@ -43,10 +47,9 @@ from hearback.engine.submission.archive import (
 from hearback.engine.submission.carried import carried_packages
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, shared_files
 from hearback.engine.whisper.pretrained import HUB_FILES
-from hearback.reading import step_command
+from hearback.reading import FOLDERS, step_command
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.time_limit import check_can_schedule
-from hearback.reading.models.load import load_scorer, read_runnable_metadata, training_command
 from hearback.reading.references import INDEX, References
 from hearback.reading.references import VOICE as VOICE_FILE
 from hearback.reading.voices.hibari import VOICE
@@ -83,10 +86,13 @@ def pack(options: PackingOptions) -> Path:
         lambda files: files_to_pack(files, config),
         faults,
     )
-    references = find_references(config, options.tts_data, faults)
+    hears = hears_reference(config, options.assets)
+    references = find_references(config, options.tts_data, faults) if hears else {}
     flags = check_time_limit(config, options, faults)
     packages = carried_packages(CARRIED, faults)
-    if why_not := why_no_wheels(config.voice):
+    if not hears:
+        print("no model hears reference speech: none is packed")
+    elif why_not := why_no_wheels(config.voice or {}):
         print(
             f"WARNING: {why_not}, so the runtime cannot render texts: rows with a text that is not "
             f"in {options.tts_data} will get the base rate of their task"
@@ -105,6 +111,16 @@ def pack(options: PackingOptions) -> Path:
     cure = f"Run fewer folds: {command} chooses the most valuable ones"
     write_submission(entries, options.submission, options.limit_gb, cure)
     return options.submission
+
+
+def hears_reference(config: EnsembleConfig, assets: Path) -> bool:
+    """Return whether a model that the ensemble runs hears reference speech."""
+    from hearback.reading.inference.folds import read_folds  # noqa: PLC0415  (imports torch)
+
+    try:
+        return any(fold.recipe.hears_reference for fold in read_folds(config, assets))
+    except HearbackError:  # reported with the other faults of the folds
+        return config.voice is not None
 
 
 def check_time_limit(config: EnsembleConfig, options: PackingOptions, faults: Faults) -> list[str]:
@@ -126,6 +142,13 @@ def files_to_pack(files: FoldFiles, config: EnsembleConfig) -> Iterator[Path]:
 
     Raises HearbackError if it cannot be loaded.
     """
+    # Not for --help: it imports torch.
+    from hearback.reading.models.load import (  # noqa: PLC0415
+        load_scorer,
+        read_runnable_metadata,
+        training_command,
+    )
+
     fold_metadata = read_runnable_metadata(files, config.voice)
     check_weights(files, fold_metadata, training_command(files))
     load_scorer(files, fold_metadata)
@@ -224,7 +247,7 @@ def main() -> None:
     add_arguments(parser)
     add = parser.add_argument
     add("--config", type=Path, default=Path("model_configs.json"), help="the ensemble")
-    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
+    cli.add_folders(parser, {"tts_data": FOLDERS["tts_data"]})
     add("--wheels", type=Path, default=Path("assets/wheels"), help="folder of downloaded wheels")
     add("--time_limit", metavar="DURATION", help="limit of infer.py, such as 1h50m (default: none)")
     pack(PackingOptions(**vars(parser.parse_args())))
