@@ -23,10 +23,11 @@ from pathlib import Path
 import torch
 
 from benchmarks import cases, clips
-from benchmarks.cases import BENCHMARKS, Outcome, Setting, Sizes
+from benchmarks.cases import BENCHMARKS
 from benchmarks.harness import CLOCKS, Result, machine, save_results
+from benchmarks.setting import QUICK, Outcome, Setting, Sizes
 from hearback.engine import cli
-from hearback.engine.devices import TRAINING_PRECISIONS, count_processors
+from hearback.engine.machine import TRAINING_PRECISIONS, count_processors
 from hearback.engine.whisper import pretrained
 
 RESULTS = clips.ROOT / "benchmarks" / "results.json"
@@ -103,7 +104,7 @@ def make_setting(arguments: argparse.Namespace) -> Setting:
     backbone = Path(arguments.backbone)
     if on_cpu:
         backbone = pretrained.resolve(arguments.backbone, arguments.assets)
-    sizes = cases.QUICK if arguments.quick else Sizes()
+    sizes = QUICK if arguments.quick else Sizes()
     if arguments.clips is not None:
         sizes = sizes.with_clips(arguments.clips)
     return Setting(

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import flops
-from hearback.engine.devices import count_processors
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import read_json, write_json
+from hearback.engine.machine import count_processors
 
 Clock = Callable[[], float]  # seconds since an arbitrary start
 

@@ -30,9 +30,10 @@ from hearback.engine import cli
 from hearback.engine.audio.store import Store
 from hearback.engine.data.problems import Report
 from hearback.engine.data.tables import read_table
-from hearback.engine.devices import TRAINING_PRECISIONS, choose_device, compute_dtype
+from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import check_models, oof
+from hearback.engine.machine import TRAINING_PRECISIONS
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.songs import SUBFOLDER
 from hearback.songs.augment import mix, shuffle
@@ -71,8 +72,8 @@ def main() -> None:
     """Score the versions, and print the table."""
     parser = cli.parser(__doc__)
     check_models.add_folder_flags(parser, SUBFOLDER)
+    cli.add_folders(parser, {"store": "folder of the stored sounds"}, SUBFOLDER)
     add = parser.add_argument
-    add("--store", type=Path, default=Path("store", SUBFOLDER), help="folder of the stored sounds")
     add("--config", type=Path, help="also score this ensemble, written by get_config")
     add("--device", help="cpu, cuda, … (default: a GPU if available)")
     add("--precision", choices=TRAINING_PRECISIONS, default="auto", help="of the matrix products")

@@ -18,16 +18,12 @@ import pandas as pd
 import torch
 
 from hearback.engine import cli
-from hearback.engine.devices import (
-    TRAINING_PRECISIONS,
-    choose_device,
-    compute_dtype,
-    default_workers,
-)
+from hearback.engine.devices import choose_device, compute_dtype, default_workers
 from hearback.engine.ensemble import stacking
 from hearback.engine.errors import HearbackError
+from hearback.engine.machine import TRAINING_PRECISIONS
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.reading import evaluation
+from hearback.reading import FOLDERS, evaluation
 from hearback.reading.dataset import TrainingData, load_training_data
 from hearback.reading.ensemble import stacking_data
 from hearback.reading.evaluation import ReadingOutOfFold
@@ -65,11 +61,8 @@ def main() -> None:
 
 def declare_trained(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a benchmark on trained folds: folders, models and device."""
+    cli.add_folders(parser, FOLDERS)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
-    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
-    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
-    add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
     add("--models", nargs="+", help="default: all trained models")
     add("--device", help="cpu, cuda, … (default: a GPU if available)")
 
@@ -87,7 +80,9 @@ def load_data(
         group_by=fold_metadata["group_by"],
         limit=fold_metadata["limit"],
     )
-    if loaded.fingerprint != fold_metadata["data_fingerprint"]:
+    # Folds of earlier versions have the fingerprint with the references.
+    known = (loaded.fingerprint, loaded.fingerprint_with_references)
+    if fold_metadata["data_fingerprint"] not in known:
         raise HearbackError(
             f"{data}: table, recordings or references differ from those that the folds were "
             "trained on; train them again with python train.py"

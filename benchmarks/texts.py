@@ -26,7 +26,8 @@ from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.inference.predict import predict
 from hearback.reading.models.load import load_scorer
 from hearback.reading.models.scorers import Scorer
-from hearback.reading.pairs import WITHOUT_REFERENCE, PairSource
+from hearback.reading.pairings import WITHOUT_REFERENCE
+from hearback.reading.pairs import PairSource
 from hearback.reading.text_normalizer import normalize_text
 
 Write = Callable[[str], str]

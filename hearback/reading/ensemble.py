@@ -61,12 +61,13 @@ class EnsembleConfig:
     `base_rates` are the mean training labels by task and, under "all", of all rows; recordings that
     cannot be read get them as scores. `log_losses`, in nats, has the keys "cross_fitted", "fitted"
     (in-sample), "plain_mean" and "words" (cross-fitted, of the product over words). `combine` is
-    one of `COMBINATIONS`. `words` is None if no model scores words. `fallbacks` are ensembles of
+    one of `COMBINATIONS`. `voice` is that of the reference speech; None if no model hears it.
+    `words` is None if no model scores words. `fallbacks` are ensembles of
     some of the models, for a time limit that is too short for all.
     """
 
     models: tuple[ModelConfig, ...]
-    voice: dict[str, Any]
+    voice: dict[str, Any] | None
     base_rates: dict[str, float]
     log_losses: dict[str, float]
     n_rows: int
@@ -156,7 +157,7 @@ def _find_value_error(config: EnsembleConfig) -> str | None:
     is_dict = isinstance(rates, dict)
     if not is_dict or "all" not in rates or not all(map(is_probability, rates.values())):
         return "its base rates are not from 0 to 1, or lack that of all rows"
-    if not isinstance(config.voice, dict):
+    if not (config.voice is None or isinstance(config.voice, dict)):
         return "its voice is not an object"
     return None
 

@@ -1,6 +1,7 @@
 """The reading competition's tables: metadata, labels and submission format, read and checked."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from hearback.engine.data.problems import Problem, Report, quoted
 from hearback.engine.data.tables import check_join, read_table
 from hearback.reading.text_normalizer import (
     CHANGED_CURE,
+    DECODING_CURE,
     NormalizedText,
     UnspeakableTextError,
     describe_changes,
@@ -60,10 +62,10 @@ _GRADE_PATTERNS = {
 # Bytes of UTF-8. A token has at least one byte, so such a text fits in the 448 positions of
 # Whisper's decoder. It is also more than a learner can say in the encoder's window of 16 s.
 LONGEST_TEXT = 400
+LONGEST_PASSAGE = 20_000  # bytes, of a text whose recording is scored in several windows
 
 _FILL_IN = "fill in the text that the learner was asked to say"
-_TOO_LONG = "expected_text is too long to be said in 16 s"
-_SPLIT = f"at most {LONGEST_TEXT} bytes; split the recording"
+_TOO_LONG = "expected_text is too long"
 
 
 def age_groups(grades: np.ndarray) -> np.ndarray:
@@ -104,10 +106,8 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
             report.add(Problem(str(path), row["line"], message, cure, severity, filename))
 
     if "filename" in present:
-        names = frame["filename"].map(portable)
-        for row in frame[_matches(UNSAFE_FILENAME, names)].to_dict("records"):
-            report.add(leads_out(path, row["line"], row["filename"]))
-    for column, allowed, parse in (("task", TASKS, _task), ("grade", GRADES, _grade)):
+        report_unsafe_filenames(path, frame, report)
+    for column, allowed, parse in (("task", TASKS, parse_task), ("grade", GRADES, parse_grade)):
         if column in present:
             values = {value: parse(value) for value in frame[column].unique()}
             frame[column] = frame[column].map(values).astype(str)
@@ -115,7 +115,7 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
             add(~frame[column].isin(allowed), what, f"use one of {', '.join(allowed)}")
     frame["written_text"] = frame["expected_text"]
     if "expected_text" in present:
-        frame["expected_text"] = _spoken_texts(path, frame, table.fits, report)
+        frame["expected_text"] = spoken_texts(path, frame, table.fits, report)
     if "speaker" in frame:
         add(
             frame["speaker"] == "",
@@ -189,33 +189,46 @@ def read_submission_format(path: Path, metadata: pd.DataFrame, report: Report) -
     return [filename for filename in table.frame["filename"] if filename]
 
 
-def _spoken_texts(path: Path, frame: pd.DataFrame, fits: pd.Series, report: Report) -> pd.Series:
+def report_unsafe_filenames(path: Path, frame: pd.DataFrame, report: Report) -> None:
+    """Report the rows of a table whose `filename` leads out of the data folder."""
+    names = frame["filename"].map(portable)
+    for row in frame[_matches(UNSAFE_FILENAME, names)].to_dict("records"):
+        report.add(leads_out(path, row["line"], row["filename"]))
+
+
+def spoken_texts(
+    path: Path,
+    frame: pd.DataFrame,
+    fits: pd.Series,
+    report: Report,
+    usual_changes: Collection[str] = (),
+    *,
+    longest: int = LONGEST_TEXT,
+) -> pd.Series:
     """Return the texts of `written_text` as the words that a reader says, "" for invalid ones.
 
     Reports each invalid text, and once for the file how many were changed, with three examples.
+    `usual_changes` are kinds of changes that are not worth a mention; `longest` as in `speak`.
     """
     spoken: list[str] = []
     changed: list[tuple[str, NormalizedText]] = []
     columns = (frame["filename"], frame["line"].tolist(), frame["written_text"], fits)
     for filename, line, written, row_fits in zip(*columns, strict=True):
         try:
-            normalized = _normalize(written)
+            normalized = speak(written, longest)
         except UnspeakableTextError as error:
             spoken.append("")
             # Rows with too few or too many fields are reported elsewhere.
             if row_fits:
-                problem = Problem(
-                    str(path), line, str(error), error.cure, filename=filename or None
-                )
-                report.add(problem)
+                what, name, status = str(error), filename or None, status_of_text(error)
+                report.add(Problem(str(path), line, what, error.cure, "error", name, status))
             continue
         spoken.append(normalized.text)
-        if normalized.changes and row_fits:
+        if row_fits and not set(normalized.changes) <= set(usual_changes):
             changed.append((written, normalized))
         if normalized.is_suspicious and row_fits:
             what = f"expected_text {quoted(written)} may have wrongly decoded characters"
-            cure = "compare it with its source, and save the table as UTF-8"
-            report.add(Problem(str(path), line, what, cure, "warning", filename or None))
+            report.add(Problem(str(path), line, what, DECODING_CURE, "warning", filename or None))
     if changed:
         report.add(
             Problem(str(path), None, describe_changes(changed, len(frame)), CHANGED_CURE, "warning")
@@ -223,12 +236,20 @@ def _spoken_texts(path: Path, frame: pd.DataFrame, fits: pd.Series, report: Repo
     return pd.Series(spoken, index=frame.index, dtype=str)
 
 
-def _normalize(written: str) -> NormalizedText:
-    """Return a text as the words that a reader says. Raises UnspeakableTextError."""
+def status_of_text(error: UnspeakableTextError) -> str:
+    """Return the status of a row whose text cannot be scored: "too_long" or "unreadable"."""
+    return "too_long" if str(error).startswith(_TOO_LONG) else "unreadable"
+
+
+def speak(written: str, longest: int = LONGEST_TEXT) -> NormalizedText:
+    """Return an expected text as the words that a reader says.
+
+    Raises UnspeakableTextError, also for a text that is empty or of more than `longest` bytes.
+    """
     if not written:
         raise UnspeakableTextError("empty expected_text", _FILL_IN)
-    if len(written.encode()) > LONGEST_TEXT:
-        raise UnspeakableTextError(_TOO_LONG, _SPLIT)
+    if len(written.encode()) > longest:
+        raise _too_long(longest)
     try:
         normalized = normalize_text(written)
     except UnspeakableTextError as error:
@@ -236,9 +257,14 @@ def _normalize(written: str) -> NormalizedText:
     if not normalized.text:
         what = f"expected_text {quoted(written)} has no letter and no digit"
         raise UnspeakableTextError(what, _FILL_IN)
-    if len(normalized.text.encode()) > LONGEST_TEXT:
-        raise UnspeakableTextError(_TOO_LONG, _SPLIT)
+    if len(normalized.text.encode()) > longest:
+        raise _too_long(longest)
     return normalized
+
+
+def _too_long(longest: int) -> UnspeakableTextError:
+    what = f"{_TOO_LONG} to be said in 16 s" if longest == LONGEST_TEXT else _TOO_LONG
+    return UnspeakableTextError(what, f"at most {longest} bytes; split the recording")
 
 
 def _matches(pattern: re.Pattern[str], texts: pd.Series) -> pd.Series:
@@ -247,13 +273,13 @@ def _matches(pattern: re.Pattern[str], texts: pd.Series) -> pd.Series:
     return pd.Series(found, index=texts.index, dtype=bool)
 
 
-def _task(value: str) -> str:
+def parse_task(value: str) -> str:
     """Return the task that is written in another way ("Sentence Repetition"), or the value."""
     task = re.sub(r"[\W_]+", "", value.casefold())
     return next((known for known in TASKS if known.replace("_", "") == task), value)
 
 
-def _grade(value: str) -> str:
+def parse_grade(value: str) -> str:
     """Return the grade that is written in another way ("1st grade"), or the value."""
     written = " ".join(value.casefold().split())
     matches = [grade for grade, names in _GRADE_PATTERNS.items() if names.fullmatch(written)]

@@ -21,9 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
-from scipy.special import expit
-from sklearn.model_selection import GroupKFold
+import scipy  # imports its parts as they are used
 
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.errors import HearbackError
@@ -147,7 +145,7 @@ class WordCalibration:
         """Return the probabilities, (rows, positions, 2), of (rows, positions, 2) log-odds."""
         slopes = np.array([self.said.slope, self.complete.slope])
         intercepts = np.array([self.said.intercept, self.complete.intercept])
-        return expit(log_odds * slopes + intercepts)
+        return scipy.special.expit(log_odds * slopes + intercepts)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "WordCalibration":
@@ -209,7 +207,7 @@ def fit_words(models: Sequence[str], log_odds: np.ndarray, labels: np.ndarray) -
         by_intercept = np.bincount(kinds, weights=by_margin, minlength=2)
         return float(value), np.concatenate([by_slope, by_intercept]) + prior
 
-    found = minimize(objective, np.zeros(4), jac=True, method="L-BFGS-B").x
+    found = scipy.optimize.minimize(objective, np.zeros(4), jac=True, method="L-BFGS-B").x
     slopes, intercepts = np.exp(found[:2]).tolist(), found[2:].tolist()
     return WordCalibration(tuple(models), *map(Line, slopes, intercepts))
 
@@ -236,6 +234,8 @@ def cross_fit_words(log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray
     if n_splits < 2:
         raise HearbackError("words cannot be cross-fitted: all rows are of one group")
     cross_fitted = np.empty(len(labels))
+    from sklearn.model_selection import GroupKFold  # noqa: PLC0415  (--help needs none)
+
     for fitted, held_out in GroupKFold(n_splits).split(labels, groups=groups):
         calibration = fit_words((), log_odds[fitted], labels[fitted])
         cross_fitted[held_out] = noisy_and(calibration.apply(log_odds[held_out]))
@@ -247,11 +247,12 @@ def score_table(
     texts: Sequence[str],
     probabilities: np.ndarray,
     written_texts: Sequence[str] | None = None,
+    statuses: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return a row per word: filename, position, word, written, score.
+    """Return a row per word: filename, position, word, written, score, status.
 
     `written` is the part of the row's written text that the word comes from; `written_texts` are
-    by default the `texts` themselves.
+    by default the `texts` themselves. `statuses` are those of the clips, "ok" by default.
 
     The score is the probability that the word was said, from `probabilities`, (rows, positions, 2).
     It is also low if the learner inserted a word before it.
@@ -259,5 +260,6 @@ def score_table(
     words = _word_index(filenames, texts)
     words = words[words["word"] != ""]
     scores = probabilities[words["row"], words["position"], SAID]
+    of_clips = np.array(statuses or ["ok"] * len(texts), dtype=str)
     table = words[_KEY].assign(written=written_words(written_texts or texts), score=scores)
-    return table.reset_index(drop=True)
+    return table.assign(status=of_clips[words["row"]]).reset_index(drop=True)

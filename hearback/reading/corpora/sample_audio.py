@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 import pyworld
-import scipy.signal
+import scipy  # imports its parts as they are used
 import soxr
 
 from hearback.engine.audio.decode import SAMPLE_RATE

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
+from hearback.engine.data.other_files import GIT_LFS
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write
@@ -17,7 +18,6 @@ SCORES, LEXICON = "resource/scores.json", "resource/lexicon.txt"
 KALDI_TABLES = ("wav.scp", "text", "utt2spk", "spk2age", "spk2gender")
 TOP_FOLDERS = (*HALVES, "resource", "WAVE")
 MAX_TABLE_BYTES = 2**29  # in an archive; the largest real table has a twentieth of it
-GIT_LFS = b"version https://git-lfs"  # first bytes of a file not yet fetched by Git LFS
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,11 @@ from hearback.reading.hard_negatives.table import (
     write_hard_negatives,
 )
 
+N_PER_TEXT = 2  # number that preprocess.py renders by default, so that epochs differ
+
 __all__ = [
     "KIND_SHARES",
+    "N_PER_TEXT",
     "TABLE",
     "HardNegative",
     "HardNegativeGenerator",

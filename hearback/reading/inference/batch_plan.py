@@ -8,7 +8,8 @@ import torch
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, EncoderConfig
-from hearback.reading.pairs import WITHOUT_REFERENCE, PairSource
+from hearback.reading.pairings import WITHOUT_REFERENCE
+from hearback.reading.pairs import PairSource
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import window_samples
 
@@ -54,7 +55,10 @@ def plan_batches(
     by_window: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
         window = window_samples(
-            source.n_samples(int(row), recipe.pair), recipe.window, recipe.window_step_seconds
+            source.n_samples(int(row), recipe.pair),
+            recipe.window,
+            recipe.window_step_seconds,
+            source.longest_window(int(row)),
         )
         by_window.setdefault(window, []).append(index)
     has_reference_windows = recipe.pair not in (*WITHOUT_REFERENCE, "joined")

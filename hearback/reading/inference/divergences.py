@@ -29,7 +29,6 @@ from hearback.reading.pairs import Example, PairDataset, PairSource
 from hearback.reading.text_normalizer import written_words
 from hearback.reading.window_batches import batch_by_window
 
-TABLE = "divergences.csv"
 COLUMNS = ["filename", "position", "word", "written", "start", "end", "cost", "diverges"]
 
 

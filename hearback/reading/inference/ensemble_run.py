@@ -1,8 +1,7 @@
 """The ensemble's scores of all clips, with or without a time limit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from hearback.engine.ensemble.budget import show_duration
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.batch_plan import PlannedBatch, batch_seconds, plan_batches
-from hearback.reading.inference.folds import EnsembleFold, name_folds, read_folds
+from hearback.reading.inference.folds import EnsembleFold, name_folds
 from hearback.reading.inference.memory import memory_for_models
 from hearback.reading.inference.model_group import describe_group, load_model_groups
 from hearback.reading.inference.predict import Predictions, count_positions, score_with_words
@@ -44,7 +43,7 @@ def predict_ensemble(
     config: EnsembleConfig,
     source: PairSource,
     grades: np.ndarray,
-    assets: Path,
+    folds: Sequence[EnsembleFold],
     *,
     deadline: Deadline | None = None,
     device: torch.device,
@@ -55,14 +54,14 @@ def predict_ensemble(
     """Score all clips with the ensemble's folds, or with those that fit before the deadline.
 
     A model's scores are the mean of its folds' scores. Word log-odds are the weighted mean over the
-    models that score words. `grades` are those of the metadata, (rows,). Folds of one input format
-    share a pass over the data, as many as fit in `memory_gb` (default: half of the device's free
-    memory). With `torch.int8` as `dtype`, matrix products are quantized.
+    models that score words. `grades` are those of the metadata, (rows,); `folds` are those of
+    `read_folds(config, assets)`. Folds of one input format share a pass over the data, as many as
+    fit in `memory_gb` (default: half of the device's free memory). With `torch.int8` as `dtype`,
+    matrix products are quantized.
     """
     deadline = deadline or Deadline()
     rows = np.arange(len(source))
     max_bytes = memory_for_models(device, memory_gb)
-    folds = read_folds(config, assets)
     plans = _plan_batches(folds, source, device)
     n_positions = count_positions(source, rows)
     score_fn = score_with_words(n_positions)
@@ -88,7 +87,7 @@ def predict_ensemble(
     return _combine(config, sums, schedule, folds, grades)
 
 
-def _plan_batches(folds: list[EnsembleFold], source: PairSource, device: torch.device) -> Plans:
+def _plan_batches(folds: Sequence[EnsembleFold], source: PairSource, device: torch.device) -> Plans:
     """Return the batches of all clips for each input format."""
     first_folds = {fold.input_format: fold for fold in reversed(folds)}
     rows, seconds = np.arange(len(source)), batch_seconds(device)
@@ -98,7 +97,7 @@ def _plan_batches(folds: list[EnsembleFold], source: PairSource, device: torch.d
     }
 
 
-def _total_cost(folds: list[EnsembleFold], plans: Plans) -> float:
+def _total_cost(folds: Sequence[EnsembleFold], plans: Plans) -> float:
     return sum(
         batch.cost(fold.encoder_config) for fold in folds for batch in plans[fold.input_format]
     )
@@ -108,7 +107,7 @@ def _combine(
     config: EnsembleConfig,
     sums: ScoreSums,
     schedule: FoldSchedule,
-    folds: list[EnsembleFold],
+    folds: Sequence[EnsembleFold],
     grades: np.ndarray,
 ) -> EnsembleRun:
     """Return the scores of the finished folds; without any, those of the unfinished first fold."""
@@ -126,7 +125,7 @@ def _describe_left_out(
     config: EnsembleConfig,
     finished: EnsembleConfig | None,
     schedule: FoldSchedule,
-    folds: list[EnsembleFold],
+    folds: Sequence[EnsembleFold],
 ) -> Iterator[str]:
     """Yield a line for each model's folds that were not run, stopped early or not used."""
     used = {model.name for model in finished.models} if finished else set()

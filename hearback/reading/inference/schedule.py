@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import inf
 
 import numpy as np
-from scipy.special import entr
+import scipy  # imports its parts as they are used
 
 from hearback.engine.ensemble.budget import plan_remaining
 from hearback.reading.ensemble import EnsembleConfig
@@ -211,7 +211,9 @@ class FoldSchedule:
 
     def _gain_rate(self, fold: EnsembleFold) -> float:
         """Return the gain of the fold's model alone over the base rate, in nats per second."""
-        base_loss = float(entr(self._base_rate) + entr(1 - self._base_rate))
+        base_loss = float(
+            scipy.special.entr(self._base_rate) + scipy.special.entr(1 - self._base_rate)
+        )
         for weights, loss in self._ensembles:
             if np.flatnonzero(weights).tolist() == [fold.model]:
                 return (base_loss - loss) / self.seconds_per_fold[fold.model]

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,6 @@ from hearback.engine.data.filenames import match_names
 from hearback.engine.data.problems import BadInputError, Problem, Report
 from hearback.engine.errors import HearbackError
 from hearback.reading import step_command
-from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References, missing_texts
 from hearback.reading.render import UnrenderedTextsError, VoiceMismatchError, render_missing
@@ -46,8 +46,13 @@ class ScoringData:
     def without(self, rows: Sequence[int]) -> "ScoringData":
         """Return the data without some rows of `source`; they stay in `order`."""
         usable = self.usable.drop(index=list(rows)).reset_index(drop=True)
-        source = PairSource(usable, self.source.references, self.source.store)
-        return replace(self, usable=usable, source=source)
+        references = self.source.references if self.source.has_references else None
+        source = PairSource(usable, references, self.source.store)
+        return replace(self, usable=usable, source=source.with_longest(self.source.longest))
+
+    def with_longest(self, n_samples: int) -> "ScoringData":
+        """Return the data with recordings of over 16 s cut at `n_samples`, not at 16 s."""
+        return replace(self, source=self.source.with_longest(n_samples))
 
     def written(self, rows: Sequence[int]) -> list[str]:
         """Return the texts of some rows of `source` as written."""
@@ -69,18 +74,25 @@ def read_rows(data: Path, report: Report) -> tuple[pd.DataFrame, list[str]]:
 
 
 def read_scoring_data(
-    data: Path, tts_data: Path, store: Path, config: EnsembleConfig, report: Report
+    data: Path,
+    tts_data: Path,
+    store: Path,
+    voice: Mapping[str, Any] | None,
+    report: Report,
 ) -> ScoringData:
-    """Read the test tables, decode the recordings and render missing references.
+    """Read the test tables, decode the recordings and render missing references in `voice`.
 
-    Rows that cannot be scored are added to the report. Raises BadInputError if a table cannot
-    be read, and HearbackError if the references are in another voice than the ensemble's.
+    With None, the models hear no references, and `tts_data` is not read. Rows that cannot be scored
+    are added to the report. Raises BadInputError if a table cannot be read, and HearbackError if
+    the references are in another voice.
     """
     path = metadata_path(data, "test")
     metadata, order = read_rows(data, report)
     filenames = metadata["filename"].tolist()
     recordings = build_store(metadata, data, path, store, "test", report=report)
-    references = _prepare_references(metadata, tts_data, config, path, report)
+    references = None
+    if voice is not None:
+        references = _prepare_references(metadata, tts_data, voice, path, report)
     faulty = {problem.row for problem in report.errors if problem.file == str(path)}
     usable = metadata[~metadata["line"].isin(faulty)].reset_index(drop=True)
     tasks = dict(zip(metadata["filename"], metadata["task"], strict=True))
@@ -90,15 +102,15 @@ def read_scoring_data(
 
 
 def _prepare_references(
-    metadata: pd.DataFrame, folder: Path, config: EnsembleConfig, path: Path, report: Report
+    metadata: pd.DataFrame, folder: Path, voice: Mapping[str, Any], path: Path, report: Report
 ) -> References:
     """Render missing references in the ensemble's voice; report rows that remain without one."""
     texts = metadata["expected_text"][metadata["expected_text"] != ""]
     failures: dict[str, str] = {}
     if missing := missing_texts(texts, folder):
         try:
-            with contextlib.closing(reopen_voice(config.voice)) as voice:
-                render_missing(missing, voice, folder)
+            with contextlib.closing(reopen_voice(voice)) as opened:
+                render_missing(missing, opened, folder)
         except VoiceMismatchError:
             raise
         except UnrenderedTextsError as error:
@@ -111,9 +123,9 @@ def _prepare_references(
         cure = f"render it first, with {step_command('preprocess')}"
         report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"]))
     references = References(folder)
-    if references.voice != config.voice:
+    if references.voice != voice:
         raise HearbackError(
             f"{folder}: its voice is {references.voice}; the ensemble was trained with "
-            f"{config.voice}. Render with that voice into another folder"
+            f"{dict(voice)}. Render with that voice into another folder"
         )
     return references

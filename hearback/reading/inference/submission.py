@@ -1,7 +1,7 @@
 """From `model_configs.json` to `submission.csv`, with only the packages of the runtime."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,21 @@ from hearback.engine.data.problems import Problem, Report
 from hearback.engine.data.tables import write_problems, write_table
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.ensemble.budget import show_duration
-from hearback.engine.ensemble.prior import prior_on_failure
+from hearback.engine.ensemble.prior import prior_on_failure, report_no_models
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import check_writable
 from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.heard import listeners_of, report_unheard
 from hearback.reading.inference.divergences import choose_fold, write_divergences
 from hearback.reading.inference.ensemble_run import EnsembleRun, predict_ensemble
-from hearback.reading.inference.folds import read_folds
+from hearback.reading.inference.folds import EnsembleFold, read_folds
 from hearback.reading.inference.scoring_data import ScoringData, read_rows, read_scoring_data
+from hearback.reading.inference.statuses import find_statuses, report_unlike
 from hearback.reading.inference.time_limit import Deadline
+from hearback.reading.passages.rows import correct_longer
 from hearback.reading.tables import metadata_path
+from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
+from hearback.reading.window_coverage import coverages_of, report_uncovered
 from hearback.reading.words import score_table
 
 FOLDS = "submission_folds.json"
@@ -85,7 +88,8 @@ def write_submission(options: InferenceOptions) -> None:
             _score_and_write(options, config, device, dtype, report)
         else:
             _write_base_rates(options, config, report)
-            report.add(_no_models(options.config))
+            rows, command = "every row has its base rate", step_command("get_config")
+            report.add(report_no_models(options.config, rows, "the base rate", command))
             _skip_tables(options, report, words="no model", divergences="no model")
     write_problems(report, options.submission)
 
@@ -99,15 +103,24 @@ def _score_and_write(
 ) -> None:
     """Score the test recordings; write the submission and the other tables that are asked for."""
     aligned_fold = None if options.divergences is None else choose_fold(config, options.assets)
-    data = read_scoring_data(options.data, options.tts_data, options.store, config, report)
-    data = _leave_out_unheard(options, config, data, report)
-    run = _score(options, config, data, device, dtype)
+    folds = read_folds(config, options.assets)
+    hear = aligned_fold is not None or any(fold.recipe.hears_reference for fold in folds)
+    voice = config.voice if hear else None
+    data = read_scoring_data(options.data, options.tts_data, options.store, voice, report)
+    if all(fold.recipe.pair == "tokens" for fold in folds):
+        data = data.with_longest(LONGEST_WINDOW_SAMPLES)
+    data = _leave_out_uncovered(options, folds, data, report)
+    run = _score(options, config, folds, data, device=device, dtype=dtype)
     if options.time_limit is not None:
         _report_time_limit(options, run, data, report)
     _save_folds(options, run, data)
     scored = _write_scores(options.submission, config, run, data)
+    table = metadata_path(options.data, "test")
+    statuses = find_statuses(data, run.predictions.clips, table, report)
+    report_unlike(options.assets, folds, data, table, report)
     if options.words is not None and config.words is not None:
-        _write_word_scores(options.words, run.config or config, run, data, scored)
+        used = run.config or config
+        _write_word_scores(options.words, used, run, data, scored=scored, statuses=statuses)
     if options.divergences is not None and aligned_fold is not None:
         write_divergences(
             options.divergences,
@@ -139,13 +152,6 @@ def _write_base_rates(options: InferenceOptions, config: EnsembleConfig, report:
     print(f"wrote {options.submission}: {len(order)} rows, {len(order)} of them at the base rate")
 
 
-def _no_models(config: Path) -> Problem:
-    print(f"NO MODEL of {config} has a weight: every row has its base rate")
-    what = "no model has a weight, so nothing was scored: every row has its base rate"
-    cure = f"train models that beat the base rate, then {step_command('get_config')}"
-    return Problem(str(config), None, what, cure)
-
-
 def _skip_tables(
     options: InferenceOptions, report: Report, *, words: str | None, divergences: str | None
 ) -> None:
@@ -167,39 +173,45 @@ def _skip_tables(
         report.add(Problem(str(options.config), None, what, cure, "warning"))
 
 
-def _leave_out_unheard(
-    options: InferenceOptions, config: EnsembleConfig, data: ScoringData, report: Report
+def _leave_out_uncovered(
+    options: InferenceOptions,
+    folds: Sequence[EnsembleFold],
+    data: ScoringData,
+    report: Report,
 ) -> ScoringData:
-    """Report the rows that the models do not hear whole; leave out those of which too little is."""
-    recipes = {fold.files.model: fold.recipe for fold in read_folds(config, options.assets)}
-    listeners = listeners_of(
+    """Report the rows that the models' windows do not cover; leave out those with too little."""
+    recipes = {fold.files.model: fold.recipe for fold in folds}
+    coverages = coverages_of(
         {name: (recipe.pair, recipe.speed_by_grade) for name, recipe in recipes.items()}
     )
     table = str(metadata_path(options.data, "test"))
-    unheard = report_unheard(data.source, data.usable, table, listeners, report, is_scoring=True)
-    return data.without(unheard) if unheard else data
+    rows = report_uncovered(data.source, data.usable, table, coverages, report, is_scoring=True)
+    return data.without(rows) if rows else data
 
 
 def _score(
     options: InferenceOptions,
     config: EnsembleConfig,
+    folds: Sequence[EnsembleFold],
     data: ScoringData,
+    *,
     device: torch.device,
     dtype: torch.dtype,
 ) -> EnsembleRun:
     """Score the usable rows with the ensemble, within the time limit if there is one."""
     limit = options.time_limit if len(data.source) else None  # no clips, nothing to schedule
-    return predict_ensemble(
+    run = predict_ensemble(
         config,
         data.source,
         data.grades,
-        options.assets,
+        folds,
         deadline=None if limit is None else Deadline(limit),
         device=device,
         dtype=dtype,
         n_workers=options.workers,
         memory_gb=options.memory_gb,
     )
+    return replace(run, predictions=correct_longer(run.predictions, data.source))
 
 
 def _report_time_limit(
@@ -257,7 +269,13 @@ def _write_scores(
 
 
 def _write_word_scores(
-    path: Path, config: EnsembleConfig, run: EnsembleRun, data: ScoringData, scored: Sequence[int]
+    path: Path,
+    config: EnsembleConfig,
+    run: EnsembleRun,
+    data: ScoringData,
+    *,
+    scored: Sequence[int],
+    statuses: Sequence[str],
 ) -> None:
     """Write a line for every word of the `scored` rows' texts, in their order.
 
@@ -273,7 +291,8 @@ def _write_word_scores(
         filenames = [data.source.filenames[row] for row in scored]
         texts = [data.source.texts[row] for row in scored]
         log_odds = np.empty((0, 1, 2)) if words is None else words[scored]
-        table = score_table(filenames, texts, config.words.apply(log_odds), data.written(scored))
+        probabilities, of_scored = config.words.apply(log_odds), [statuses[row] for row in scored]
+        table = score_table(filenames, texts, probabilities, data.written(scored), of_scored)
         write_table(table, path)
         print(f"wrote {path}: {len(table)} words of {len(scored)} rows")
     if n_missing:

@@ -9,7 +9,7 @@ fitted, as fallbacks for the --time_limit of infer.py.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ import pandas as pd
 from hearback.engine import cli
 from hearback.engine.ensemble import budget, fitting
 from hearback.engine.ensemble.calibration import KINDS
+from hearback.engine.ensemble.stacking import EnsembleScores
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import check_models, fold_tables
 from hearback.reading import ensemble, evaluation, step_command, words
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.evaluation import BASELINE, ReadingOutOfFold
+from hearback.reading.pairings import WITHOUT_REFERENCE
 
 
 def main() -> None:
@@ -31,31 +33,58 @@ def main() -> None:
     flags = _parse_flags()
     metadata, causes = evaluation.read_labelled_metadata(flags.data, flags.causes)
     tables = _read_models(flags.assets, flags.models)
-    voice = _common_voice(tables)
+    _common_voice(tables)  # differing voices are an error before the fit
     joined = evaluation.join(tables, metadata)
     print(f"{len(joined)} rows that every model predicted out of fold, of {len(metadata)}")
 
     tables, folds = _choose_folds(flags, tables, joined, n_clips=flags.rows or len(metadata))
-    settings = (flags.combine, flags.calibration)
-    scores = ensemble.fit(joined, tables, *settings)
+    scores = ensemble.fit(joined, tables, flags.combine, flags.calibration)
     _print_error_analysis(joined, scores.cross_fitted_predictions, metadata, causes)
 
+    config = build_config(joined, metadata, tables, scores, assets=flags.assets, folds=folds)
+    config.save(flags.config)
+    print(f"\nwrote {flags.config}")
+
+
+def build_config(
+    joined: pd.DataFrame,
+    metadata: pd.DataFrame,
+    tables: Sequence[ReadingOutOfFold],
+    scores: EnsembleScores,
+    *,
+    assets: Path,
+    folds: Mapping[str, tuple[int, ...]] | None = None,
+) -> EnsembleConfig:
+    """Return the configuration of a fitted ensemble; print its words' and fallbacks' log losses.
+
+    Args:
+        joined: from `evaluation.join`.
+        metadata: the training table, with its labels as `score`.
+        tables: the models.
+        scores: of `ensemble.fit` on these.
+        assets: folder of the trained folds.
+        folds: the folds to run, by model; None: all that are trained.
+
+    Raises:
+        HearbackError: no model has a weight, or the folds have different voices.
+    """
     models = fitting.model_configs(tables, scores, folds)
     weighted = [table for table, model in zip(tables, models, strict=True) if model.weight]
-    log_odds = words.read_log_odds(flags.assets, weighted, joined)
+    log_odds = words.read_log_odds(assets, weighted, joined)
     word_calibration, word_loss = ensemble.fit_words(joined, log_odds, models, scores.cross_fitted)
-    EnsembleConfig(
+    fitted = scores.ensemble
+    settings = (fitted.combine, fitted.calibration.kind)
+    return EnsembleConfig(
         models=models,
-        voice=voice,
+        voice=_common_voice(tables),
         base_rates=evaluation.base_rates(metadata),
         log_losses={**scores.log_losses, **word_loss},
         n_rows=len(joined),
-        combine=scores.ensemble.combine,
-        calibration=scores.ensemble.calibration,
+        combine=fitted.combine,
+        calibration=fitted.calibration,
         words=word_calibration,
         fallbacks=ensemble.fit_fallbacks(joined, models, log_odds, *settings),
-    ).save(flags.config)
-    print(f"\nwrote {flags.config}")
+    )
 
 
 def _parse_flags() -> argparse.Namespace:
@@ -100,12 +129,20 @@ def _read_models(assets: Path, models: Sequence[str] | None) -> list[ReadingOutO
     return kept
 
 
-def _common_voice(tables: Sequence[ReadingOutOfFold]) -> dict[str, Any]:
-    """Return the voice of the reference speech; HearbackError if it differs between folds."""
-    voices = [metadata["voice"] for table in tables for metadata in table.metadata_by_fold.values()]
+def _common_voice(tables: Sequence[ReadingOutOfFold]) -> dict[str, Any] | None:
+    """Return the voice of the reference speech, None if no model hears it.
+
+    Raises HearbackError if the voice differs between folds.
+    """
+    voices = [
+        fold_metadata["voice"]
+        for table in tables
+        for fold_metadata in table.metadata_by_fold.values()
+        if fold_metadata["recipe"]["pair"] not in WITHOUT_REFERENCE
+    ]
     if any(voice != voices[0] for voice in voices):
         raise HearbackError("the folds were trained with different voices; train them again")
-    return voices[0]
+    return voices[0] if voices else None
 
 
 def _choose_folds(

@@ -9,10 +9,9 @@ with a warning.
 from pathlib import Path
 
 from hearback.engine import cli
-from hearback.engine.devices import PRECISIONS
 from hearback.engine.ensemble.budget import parse_duration
-from hearback.reading.inference.divergences import TABLE as DIVERGENCES
-from hearback.reading.inference.submission import InferenceOptions, write_submission
+from hearback.engine.machine import PRECISIONS
+from hearback.reading import DIVERGENCES, FOLDERS
 from hearback.reading.words import TABLE as WORDS
 
 BESIDE = Path()  # value of a flag without a path: a file beside the submission
@@ -21,11 +20,8 @@ BESIDE = Path()  # value of a flag without a path: a file beside the submission
 def main() -> None:
     """Parse the command line and write the submission."""
     parser = cli.parser(__doc__)
+    cli.add_folders(parser, FOLDERS)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of the tables and recordings")
-    add("--tts_data", type=Path, default=Path("tts_data"), help="folder of the reference speech")
-    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
-    add("--assets", type=Path, default=Path("assets"), help="folder of the trained folds")
     add("--config", type=Path, default=Path("model_configs.json"), help="the ensemble")
     add("--submission", type=Path, default=Path("submission.csv"), help="file to write")
     for flag, table, what in (
@@ -59,6 +55,12 @@ def main() -> None:
         "log loss most for their time, and list the folds that are left out",
     )
     arguments = parser.parse_args()
+    # After the parser: torch takes seconds to import, and --help needs none of it.
+    from hearback.reading.inference.submission import (  # noqa: PLC0415
+        InferenceOptions,
+        write_submission,
+    )
+
     if arguments.words == BESIDE:
         arguments.words = arguments.submission.with_name(WORDS)
     if arguments.divergences == BESIDE:

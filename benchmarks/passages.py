@@ -1,0 +1,113 @@
+"""How good are the scores of long recordings? Well-read clips of one speaker are joined.
+
+    python -m benchmarks.passages --data DATA --models modeltok
+
+Held-out clips are joined, with 0.15 s of silence around the speech of each, and scored twice: with
+the text that was read, and with a text in which one word was replaced, added or left out. Prints,
+by length, AUC and log loss of windows that end after 16 s, and of passages; and how often the word
+with the lowest score is the wrong one. Recordings of more than 60 s have several speakers.
+"""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
+
+from benchmarks.joined_clips import JoinedClips, Joiner, as_source
+from benchmarks.speeds import declare_trained, load_data
+from hearback.engine import cli
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.devices import choose_device
+from hearback.engine.errors import HearbackError
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.reading import evaluation
+from hearback.reading.inference.predict import Predictions, predict
+from hearback.reading.models.load import load_scorer
+from hearback.reading.models.scorers import TokenScorer
+from hearback.reading.pairs import PairSource
+from hearback.reading.passages.rows import split_rows
+from hearback.reading.words import SAID
+
+MARGIN_SECONDS = 0.15
+DTYPE = torch.float32
+
+
+def main() -> None:
+    """Score joined clips with each model's first fold, and print a table for each."""
+    parser = cli.parser(__doc__)
+    declare_trained(parser)
+    add = parser.add_argument
+    lengths = [5.0, 10.0, 14.0, 17.0, 20.0, 30.0, 120.0]
+    add("--seconds", nargs="+", type=float, default=lengths, help="lengths of the recordings")
+    add("--recordings", type=cli.int_of_at_least(1), default=40, help="of each length")
+    add("--seed", type=cli.int_of_at_least(0), default=0, help="chooses the clips")
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    for table in evaluation.read_out_of_fold(arguments.assets, arguments.models):
+        fold, fold_metadata = next(iter(table.metadata_by_fold.items()))
+        model = load_scorer(FoldFiles(arguments.assets, table.model, fold), fold_metadata)
+        if not isinstance(model, TokenScorer):
+            raise HearbackError(f"{table.model} has no decoder: choose a token scorer")
+        model.to(device).eval()
+        data = load_data([table], arguments.data, arguments.tts_data, arguments.store)
+        lines = []
+        for seconds in arguments.seconds:
+            joiner = Joiner(data, data.validation_rows(fold), MARGIN_SECONDS, arguments.seed)
+            joined = joiner.draw(
+                seconds, max(4, round(arguments.recordings * min(1, 30 / seconds)))
+            )
+            lines.append(compare(model, as_source(data, joined), joined, device))
+            print(show(lines[-1:]), flush=True)
+        print(f"{table.model} fold {fold}\n{show(lines)}")
+
+
+def show(lines: Sequence[dict[str, float]]) -> str:
+    """Return the lines as a table."""
+    return pd.DataFrame(lines).round(3).to_string(index=False)
+
+
+def compare(
+    model: TokenScorer, source: PairSource, joined: Sequence[JoinedClips], device: torch.device
+) -> dict[str, float]:
+    """Return a line of the table: the scores of one length."""
+    rows, labels = np.arange(len(source)), np.tile([1, 0], len(joined))
+    cut = predict(model, source, rows, device=device, dtype=DTYPE)
+    start = time.perf_counter()
+    passages = split_rows(source, model, device=device, dtype=DTYPE)
+    windows = np.arange(len(passages.windows))
+    found = passages.merge(predict(model, passages.source, windows, device=device, dtype=DTYPE))
+    elapsed = time.perf_counter() - start
+    ranks = [rank_of_wrong_word(found, 2 * at + 1, each) for at, each in enumerate(joined)]
+    seconds = sum(len(each.waveform) for each in joined) / SAMPLE_RATE
+    line = {
+        "seconds": seconds / len(joined),
+        "words": sum(len(each.text.split()) for each in joined) / len(joined),
+        "recordings": len(joined),
+    }
+    for name, scores in (("cut", cut.clips), ("now", found.clips)):
+        line[f"AUC {name}"] = roc_auc_score(labels, scores)
+        line[f"log loss {name}"] = log_loss(labels, scores)
+        line[f"right {name}"] = float(scores[labels == 1].mean())
+    line["lowest word is wrong"] = float(np.mean([rank == 0 for rank in ranks]))
+    line["among five lowest"] = float(np.mean([rank < 5 for rank in ranks]))
+    line["s per minute"] = elapsed / (2 * seconds / 60)
+    return line
+
+
+def rank_of_wrong_word(predictions: Predictions, row: int, joined: JoinedClips) -> int:
+    """Return how many words of the wrong text have lower log-odds than the wrong one.
+
+    A word is left out in some texts: the wrong one is then that before or after the gap, whichever
+    is lower.
+    """
+    assert predictions.words is not None
+    n_words = len(joined.wrong_text.split())
+    said = predictions.words[row, :n_words, SAID]
+    return int((said < said[list(joined.wrong_words)].min()).sum())
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,266 @@
+"""Rows of any length as rows that fit in a window, and their scores put together again."""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit, logit
+
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.audio.store import Store
+from hearback.engine.devices import mixed_precision
+from hearback.reading.inference.predict import Predictions
+from hearback.reading.models.scorers import TokenScorer
+from hearback.reading.models.token_head import LARGEST_LOGIT
+from hearback.reading.pairs import PairSource
+from hearback.reading.passages.likelihood import SegmentLikelihood
+from hearback.reading.passages.segments import Segment, find_segments
+from hearback.reading.passages.text_split import WordRange, split_text
+from hearback.reading.tables import LONGEST_TEXT
+from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, WINDOW_SAMPLES
+from hearback.reading.words import COMPLETE
+
+# The logit of a well-read text falls with its length, because the scorers learned from short ones:
+# by `LENGTH_SLOPE` times the logarithm of the number of words, relative to `USUAL_WORDS`.
+USUAL_WORDS = 12.0
+LENGTH_SLOPE = 2.2
+LONG_SECONDS = 8.0  # shorter recordings are not corrected
+_SMALLEST = 1e-9
+
+
+@dataclass(frozen=True)
+class PassageWindow:
+    """A part of a row's recording, and the words of its text that are said there."""
+
+    row: int
+    segment: Segment
+    words: WordRange
+
+
+class SegmentStore(Store):
+    """Parts of a store's recordings, under names of their own."""
+
+    def __init__(self, store: Store, parts: Mapping[str, tuple[str, Segment]]) -> None:
+        self._store, self._parts = store, parts
+        self.data_path = Path("parts")
+
+    def get(self, filename: str) -> np.ndarray:
+        """Return a part's waveform, (samples,) float32."""
+        name, segment = self._parts[filename]
+        return self._store.get(name)[segment.start : segment.stop]
+
+    def n_samples(self, filename: str) -> int:
+        """Return a part's number of samples."""
+        _, segment = self._parts[filename]
+        return segment.stop - segment.start
+
+    def __reduce__(self) -> Any:  # noqa: ANN401  (pickle's own)
+        """Pickle what the parts are of."""
+        return type(self), (self._store, self._parts)
+
+
+@dataclass(frozen=True)
+class Passages:
+    """The rows of a source as windows.
+
+    Attributes:
+        source: has a row for each window, with its part of the recording and of the text.
+        windows: the windows, by row and time.
+        unheard: (row, part) of recordings in which nothing of the text is heard.
+        original: the source that was split.
+        long_seconds: the scores of longer recordings are corrected for the length of their texts.
+    """
+
+    source: PairSource
+    windows: tuple[PassageWindow, ...]
+    unheard: tuple[tuple[int, Segment], ...]
+    original: PairSource
+    long_seconds: float = LONG_SECONDS
+
+    def grades(self, grades: np.ndarray) -> np.ndarray:
+        """Return the grade of each window, from those of the rows."""
+        return grades[[window.row for window in self.windows]]
+
+    def by_row(self) -> list[list[int]]:
+        """Return the numbers of each row's windows."""
+        numbers: list[list[int]] = [[] for _ in range(len(self.original))]
+        for number, window in enumerate(self.windows):
+            numbers[window.row].append(number)
+        return numbers
+
+    def merge(self, predictions: Predictions) -> Predictions:
+        """Return the predictions of the rows, from those of the windows."""
+        clips = np.empty(len(self.original))
+        for row, numbers in enumerate(self.by_row()):
+            store, name = self.original.store, self.original.filenames[row]
+            n_words = np.array([len(self.windows[number].words) for number in numbers])
+            found = predictions.clips[numbers]
+            if store.n_samples(name) > self.long_seconds * SAMPLE_RATE:
+                found = correct_length(found, n_words)
+            if n_words.sum() < len(self.original.texts[row].split()):
+                clips[row] = _SMALLEST  # no window has room for the other words
+            else:
+                clips[row] = combine(found, n_words)
+        words = predictions.words
+        return Predictions(clips, None if words is None else self._merge_words(words))
+
+    def _merge_words(self, words: np.ndarray) -> np.ndarray:
+        """Return the log-odds of the rows' words, (rows, positions, 2)."""
+        lengths = [len(text.split()) for text in self.original.texts]
+        positions = np.arange(1 + max(lengths, default=0))
+        n_words = np.array(lengths)[:, None]
+        kept = np.stack([positions < n_words, positions <= n_words], axis=-1)
+        # Words that are in no window, because none has room for them, are not said.
+        merged = np.where(kept, -LARGEST_LOGIT, np.nan)
+        ends: dict[int, int] = {}
+        for window, of_window in zip(self.windows, words, strict=True):
+            start, stop = window.words.start, window.words.stop
+            target, found = merged[window.row], of_window[: stop - start + 1]
+            # Where two windows meet, both tell whether a word is missing.
+            end = target[start, COMPLETE] if ends.get(window.row) == start else np.inf
+            target[start:stop] = found[:-1]
+            target[start, COMPLETE] = min(end, found[0, COMPLETE])
+            target[stop, COMPLETE] = found[-1, COMPLETE]
+            ends[window.row] = stop
+        return merged
+
+    def merge_times(self, times: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """Return start and end of each word of the rows, (words, 2) seconds.
+
+        `times` are those of the windows' words, by window, in seconds of its part at its own speed.
+        Words that are in no window have the time at which the word before them ends.
+        """
+        merged: dict[int, np.ndarray] = {}
+        for number, window in enumerate(self.windows):
+            of_row = merged.setdefault(
+                window.row, np.zeros((len(self.original.texts[window.row].split()), 2))
+            )
+            found = times[number] + window.segment.start / SAMPLE_RATE
+            of_row[window.words.start : window.words.stop] = found
+            of_row[window.words.stop :] = found[-1, 1]
+        return merged
+
+
+def correct_longer(predictions: Predictions, source: PairSource) -> Predictions:
+    """Return predictions in which texts of recordings of over 16 s are corrected for their length.
+
+    Only where `source` has windows of over 16 s: other models do not hear these recordings whole.
+    """
+    n_samples = np.array([source.store.n_samples(name) for name in source.filenames])
+    is_long = n_samples > WINDOW_SAMPLES
+    if source.longest == WINDOW_SAMPLES or not is_long.any():
+        return predictions
+    n_words = np.array([len(text.split()) for text in source.texts])
+    corrected = correct_length(predictions.clips, n_words)
+    return Predictions(np.where(is_long, corrected, predictions.clips), predictions.words)
+
+
+def correct_length(probabilities: np.ndarray, n_words: np.ndarray) -> np.ndarray:
+    """Return the probabilities of texts, (texts,), corrected for their number of words."""
+    longer = np.log(np.maximum(1.0, n_words / USUAL_WORDS))
+    return expit(_log_odds(probabilities) + LENGTH_SLOPE * longer)
+
+
+def combine(probabilities: np.ndarray, n_words: np.ndarray) -> float:
+    """Return the probability that all parts of a text were said, from those of the parts.
+
+    It is right if one part at most is wrong, each word being equally likely to be the wrong one:
+    the odds are the harmonic mean of the parts' odds, weighted by their words.
+    """
+    if len(probabilities) == 1:
+        return float(probabilities[0])
+    odds = np.exp(_log_odds(probabilities))
+    mean = 1 / np.average(1 / odds, weights=n_words)
+    return float(mean / (1 + mean))
+
+
+def _log_odds(probabilities: np.ndarray) -> np.ndarray:
+    return logit(np.clip(probabilities, _SMALLEST, 1 - _SMALLEST))
+
+
+def whole_rows(source: PairSource) -> Passages:
+    """Return the rows of `source` with a window each, cut at 16 s; no score is corrected."""
+    n_samples = [source.store.n_samples(name) for name in source.filenames]
+    windows = tuple(
+        PassageWindow(row, Segment(0, n), WordRange(0, len(source.texts[row].split())))
+        for row, n in enumerate(n_samples)
+    )
+    return Passages(source, windows, (), source, long_seconds=np.inf)
+
+
+def split_rows(
+    source: PairSource, model: TokenScorer | None, *, device: torch.device, dtype: torch.dtype
+) -> Passages:
+    """Return the rows of `source` as windows that a token scorer hears whole.
+
+    Args:
+        source: the rows, at their own speed.
+        model: finds the words of long recordings, of more than 30 s or with a text of more than
+            `LONGEST_TEXT`; None: these are cut at 30 s.
+        device: where the model is.
+        dtype: of its matrix products.
+    """
+    windows: list[PassageWindow] = []
+    unheard: list[tuple[int, Segment]] = []
+    for row in range(len(source)):
+        n_samples = source.store.n_samples(source.filenames[row])
+        fits = n_samples <= LONGEST_WINDOW_SAMPLES
+        fits = fits and len(source.texts[row].encode()) <= LONGEST_TEXT
+        if model is None or fits:
+            words = WordRange(0, len(source.texts[row].split()))
+            windows.append(PassageWindow(row, Segment(0, n_samples), words))
+            continue
+        with mixed_precision(device, dtype):
+            split = split_recording(source, row, model, device)
+        windows += [window for window in split if len(window.words)]
+        unheard += [(row, window.segment) for window in split if not len(window.words)]
+    return Passages(_with_windows(source, windows), tuple(windows), tuple(unheard), source)
+
+
+def split_recording(
+    source: PairSource, row: int, model: TokenScorer, device: torch.device
+) -> list[PassageWindow]:
+    """Return all parts of a row's recording, with the words that are said there."""
+    segments = find_segments(source.store.get(source.filenames[row]))
+    words = source.texts[row].split()
+    whole = WordRange(0, len(words))
+    parts = _with_windows(source, [PassageWindow(row, each, whole) for each in segments])
+    parts = parts.with_speeds(model.recipe.speed_by_grade)
+    likelihood = SegmentLikelihood(model, words, parts.learner, device)
+    ranges = split_text(len(words), [each.seconds for each in segments], likelihood)
+    return [
+        PassageWindow(row, segment, _with_room(model, words, said))
+        for segment, said in zip(segments, ranges, strict=True)
+    ]
+
+
+def _with_room(model: TokenScorer, words: Sequence[str], said: WordRange) -> WordRange:
+    """Return as many of the words that are said in a window as the decoder has positions for."""
+    assert model.text_tokenizer is not None
+    tokenized = model.text_tokenizer.encode(" ".join(words[said.start : said.stop]))
+    n_free = model.decoder.config.max_target_positions - len(model.text_tokenizer.prompt)
+    # The first token that is too many: the end needs a position, too.
+    last = tokenized.word_ids[min(n_free, len(tokenized.word_ids)) - 1]
+    return WordRange(said.start, said.start + int(last))
+
+
+def _with_windows(source: PairSource, windows: Sequence[PassageWindow]) -> PairSource:
+    """Return a source with a row for each window."""
+    names = [f"{source.filenames[each.row]}#{number}" for number, each in enumerate(windows)]
+    parts = {
+        name: (source.filenames[each.row], each.segment)
+        for name, each in zip(names, windows, strict=True)
+    }
+    texts = [source.texts[each.row].split()[each.words.start : each.words.stop] for each in windows]
+    split = copy(source)
+    split.filenames = names
+    split.texts = [" ".join(words) for words in texts]
+    split.contexts = [source.contexts[each.row] for each in windows]
+    split.labels = source.labels[[each.row for each in windows]]
+    split.grades = [source.grades[each.row] for each in windows]
+    split.store = SegmentStore(source.store, parts)
+    return split.with_longest(LONGEST_WINDOW_SAMPLES)

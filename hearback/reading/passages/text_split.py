@@ -1,0 +1,127 @@
+"""Which words of a text are said in which segment of its recording: dynamic programming.
+
+A split's score is the sum of its segments' log-likelihoods, and a reward for each word: without it,
+the likeliest text of a segment is often a short one. Segments are taken in order. For each, a few
+first words are tried, those that are likeliest after the segments before.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Maps a segment's number, the first words to try, and a number of words to the log-likelihoods, in
+# nats, that 0, 1, … words from the first one on are said in the segment and nothing else,
+# (starts, 1 + words) float64; -inf after the end of the text.
+LikelihoodFn = Callable[[int, Sequence[int], int], np.ndarray]
+
+WORD_REWARD = 4.0  # nats; a word of a learner who is hard to understand costs 2 to 3
+SKIP_COST = 3.0  # nats for each word left out, when first words are chosen
+EMPTY_FLOOR = -12.0  # log-likelihood of a segment without words is at least this: it may be noise
+N_STARTS = 5  # first words tried for a segment
+N_STARTS_WHEN_LOST = 40  # … if none of them fits
+LOST = 2.0  # nats, with the reward: below, no words fit
+MAX_WORDS_PER_SECOND = 6.0
+LARGEST_PACE = 2.0  # of a segment, relative to the whole recording's
+EXTRA_WORDS = 4  # that a segment may have beyond
+
+
+@dataclass(frozen=True)
+class WordRange:
+    """Words of a text, `start` to `stop` - 1; none if they are equal."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        """Return the number of words."""
+        return self.stop - self.start
+
+
+def split_text(
+    n_words: int, seconds: Sequence[float], likelihood_fn: LikelihoodFn
+) -> list[WordRange]:
+    """Return the words said in each segment: the split of the text with the largest score.
+
+    Segments can be empty, and words skipped. Every word is in one range: skipped ones are in that
+    of the segment before, or in the first one that has words.
+
+    Args:
+        n_words: number of words in the text, at least 1.
+        seconds: length of each segment, at least one segment.
+        likelihood_fn: log-likelihoods of words given segments.
+    """
+    pace = min(MAX_WORDS_PER_SECOND, LARGEST_PACE * n_words / sum(seconds))
+    scores = np.full(n_words + 1, -np.inf)  # by the number of words that have passed
+    scores[0] = 0.0
+    steps: list[_Step] = []
+    for segment, length in enumerate(seconds):
+        most = min(n_words, EXTRA_WORDS + int(pace * length))
+        scores, step = _add_segment(scores, segment, most, likelihood_fn)
+        steps.append(step)
+    _, origin = _skip(scores)
+    ranges: list[WordRange] = []
+    stop = int(origin[n_words])
+    for step in reversed(steps):
+        start = int(step.starts[stop])
+        ranges.append(WordRange(start, stop))
+        stop = int(step.origin[start])
+    return _with_skipped(n_words, ranges[::-1])
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The best way to each state, (words + 1,) int64 each.
+
+    `starts` are first words of the segment by the number of words that have passed after it;
+    `origin` the number of words that had passed before some were skipped, by first word.
+    """
+
+    starts: np.ndarray
+    origin: np.ndarray
+
+
+def _skip(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores when words may be skipped, and the number of words before skipping."""
+    best = np.maximum.accumulate(scores)
+    is_own = (scores == best) & np.isfinite(scores)
+    return best, np.maximum.accumulate(np.where(is_own, np.arange(len(scores)), 0))
+
+
+def _add_segment(
+    before: np.ndarray, segment: int, most: int, likelihood_fn: LikelihoodFn
+) -> tuple[np.ndarray, _Step]:
+    """Return the scores after a segment of at most `most` words, and how they came about."""
+    reachable, origin = _skip(before)
+    ranking = np.maximum(before, reachable - SKIP_COST * (np.arange(len(before)) - origin))
+    order = np.argsort(-ranking, kind="stable")
+    order = order[np.isfinite(ranking[order])][:N_STARTS_WHEN_LOST]
+    scores = np.full(len(before), -np.inf)
+    starts = np.zeros(len(before), np.int64)
+    for chosen in (order[:N_STARTS], order[N_STARTS:]):
+        if not len(chosen):
+            break
+        values = likelihood_fn(segment, chosen.tolist(), most)
+        values[:, 0] = np.maximum(values[:, 0], EMPTY_FLOOR)
+        values += WORD_REWARD * np.arange(values.shape[1])
+        for start, of_start in zip(chosen.tolist(), values, strict=True):
+            n = min(len(of_start), len(scores) - start)
+            total = reachable[start] + of_start[:n]
+            states = start + np.flatnonzero(total > scores[start : start + n])
+            scores[states] = total[states - start]
+            starts[states] = start
+        if values[:, 1:].max(initial=-np.inf) > LOST:
+            break
+    return scores, _Step(starts, origin)
+
+
+def _with_skipped(n_words: int, ranges: Sequence[WordRange]) -> list[WordRange]:
+    """Return the ranges with the words between them added to the one before."""
+    filled = [at for at, each in enumerate(ranges) if len(each)]
+    if not filled:
+        return [WordRange(0, n_words), *ranges[1:]]
+    whole = list(ranges)
+    edges = [0, *(ranges[at].start for at in filled[1:]), n_words]
+    for at, start, stop in zip(filled, edges[:-1], edges[1:], strict=True):
+        whole[at] = WordRange(start, stop)
+    return whole

@@ -1,0 +1,156 @@
+"""How well a scorer does: cross-fitted scores by grade and cause, with intervals, for its card."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from hearback.engine.ensemble.stacking import StackingData, fit_ensemble
+from hearback.engine.errors import HearbackError
+from hearback.engine.evaluation.bootstrap import bootstrap_auc_interval, bootstrap_interval
+from hearback.engine.evaluation.metrics import area_under_curve, row_log_loss
+from hearback.reading.ensemble import stacking_data
+from hearback.reading.evaluation import group_unit
+from hearback.reading.tables import AGE_GROUPS, GRADES, YOUNGEST
+
+# How a scorer is used: `Calibration.apply` adjusts by age group where the grade is known.
+WITH_GRADE, WITHOUT_GRADE = "grade given", "no grade"
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number and its 95 % interval; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return e.g. "0.312 [0.298, 0.327]"."""
+        if math.isnan(self.value):
+            return "–"
+        if math.isnan(self.low):
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def cross_fit(
+    joined: pd.DataFrame, models: Sequence[str], combine: str, calibration: str
+) -> dict[str, np.ndarray]:
+    """Return the ensemble's probabilities, (rows,), with and without the readers' grades.
+
+    Weights and calibration for a row are fitted without its speaker; `joined` is from
+    `evaluation.join`. Raises HearbackError if there is only one speaker.
+    """
+    data = stacking_data(joined, models)
+    if not data.groups.cross_fits:
+        raise HearbackError("all rows are of one speaker: a scorer needs several to be measured")
+    unknown = np.full(len(joined), "")
+    found = {name: np.empty(len(joined)) for name in (WITH_GRADE, WITHOUT_GRADE)}
+    for fitted, groups, held_out in data.groups.cross_fits:
+        part = StackingData(
+            np.take(data.predictions, fitted, axis=1),
+            data.labels[fitted],
+            groups,
+            data.calibration_groups[fitted],
+        )
+        ensemble = fit_ensemble(part, combine, calibration)
+        predictions = np.take(data.predictions, held_out, axis=1)
+        for name, grades in ((WITH_GRADE, data.calibration_groups), (WITHOUT_GRADE, unknown)):
+            found[name][held_out] = ensemble.predict(predictions, grades[held_out])
+    return found
+
+
+def by_grade(joined: pd.DataFrame, predictions: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Return rows, log loss (nats) and AUC, with intervals, of all rows and by grade, as text.
+
+    `predictions` is from `cross_fit`.
+    """
+    grades = joined["grade"].to_numpy(dtype=str)
+    parts = {"all": np.full(len(joined), True)}
+    parts |= {grade: grades == grade for grade in GRADES}
+    parts[YOUNGEST] = np.isin(grades, AGE_GROUPS[YOUNGEST])
+    if unknown := set(grades.tolist()) - set(GRADES):
+        parts["unknown"] = np.isin(grades, list(unknown))
+    lines = {
+        name: {"rows": str(rows.sum()), **_losses(joined, predictions, rows, rows)}
+        for name, rows in parts.items()
+        if rows.any()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("grade")
+
+
+def by_cause(
+    joined: pd.DataFrame, predictions: Mapping[str, np.ndarray], causes: np.ndarray
+) -> pd.DataFrame:
+    """Return rows, log loss and AUC by cause, as text; `causes`, (rows,) str, "" if unknown.
+
+    The log loss is of the rows of the cause, the AUC that of all rows of score 1 against them.
+    """
+    right = joined["score"].to_numpy() > 0.5
+    lines = {}
+    for cause in sorted(set(causes.tolist()) - {""}, key=lambda each: (each != "correct", each)):
+        rows = causes == cause
+        line = _losses(joined, predictions, rows, right | rows)
+        lines[cause] = {"rows": str(rows.sum()), **line}
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cause")
+
+
+def errors_at_threshold(
+    joined: pd.DataFrame, predictions: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
+    """Return the shares of wrong decisions at `THRESHOLD`, with intervals, as text.
+
+    False alarms are well-read clips below it, misses are the others above.
+    """
+    right = joined["score"].to_numpy() > 0.5
+    groups = _groups(joined)
+    lines = {}
+    for name, values in predictions.items():
+        said = values >= THRESHOLD
+        lines[name] = {
+            "false alarms": str(_mean((~said)[right], groups[right])),
+            "misses": str(_mean(said[~right], groups[~right])),
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("calibration")
+
+
+def _losses(
+    joined: pd.DataFrame,
+    predictions: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+    compared: np.ndarray,
+) -> dict[str, str]:
+    """Return the log loss of `rows` and the AUC of the rows `compared`, (rows,) bool each."""
+    labels, groups = joined["score"].to_numpy(), _groups(joined)
+    line = {}
+    for name, values in predictions.items():
+        losses = row_log_loss(joined["score"], pd.Series(values, index=joined.index)).to_numpy()
+        line[f"log loss, {name}"] = str(_mean(losses[rows], groups[rows]))
+        line[f"AUC, {name}"] = str(_area(labels[compared], values[compared], groups[compared]))
+    return line
+
+
+def _mean(values: np.ndarray, groups: np.ndarray) -> Interval:
+    """Return the mean of `values` and its interval by groups."""
+    if not len(values):
+        return Interval(math.nan, math.nan, math.nan)
+    values = values.astype(float)
+    return Interval(
+        float(values.mean()), *bootstrap_interval(values, groups, np.random.default_rng(0))
+    )
+
+
+def _area(labels: np.ndarray, values: np.ndarray, groups: np.ndarray) -> Interval:
+    """Return the AUC and its interval by groups; NaN if there is one class only."""
+    area = area_under_curve(labels, values)
+    if math.isnan(area):
+        return Interval(area, area, area)
+    return Interval(area, *bootstrap_auc_interval(labels, values, groups, np.random.default_rng(0)))
+
+
+def _groups(joined: pd.DataFrame) -> np.ndarray:
+    return joined[group_unit(joined)].to_numpy(dtype=str)

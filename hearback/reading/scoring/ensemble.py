@@ -1,0 +1,188 @@
+"""A scorer's ensemble, loaded once and run on any number of clips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hearback.engine.errors import HearbackError
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
+from hearback.reading.inference.ensemble_run import predict_ensemble
+from hearback.reading.inference.folds import EnsembleFold, read_folds
+from hearback.reading.inference.memory import memory_for_models
+from hearback.reading.inference.model_group import ModelGroup, ScoreFn, load_model_groups
+from hearback.reading.inference.predict import Predictions, count_positions, score_with_words
+from hearback.reading.inference.progress import Progress
+from hearback.reading.inference.score_sums import ScoreSums
+from hearback.reading.models.load import load_scorer
+from hearback.reading.models.scorers import Scorer, TokenScorer
+from hearback.reading.pairings import WITHOUT_REFERENCE
+from hearback.reading.pairs import PairSource
+from hearback.reading.passages.rows import Passages, split_rows, whole_rows
+from hearback.reading.scoring.listening import Heard, listen
+from hearback.reading.scoring.statistics import Statistics, read_learned
+from hearback.reading.tables import GRADES
+from hearback.reading.window_batches import Batch
+
+
+@dataclass
+class LoadedEnsemble:
+    """The folds of a scorer, kept in memory where they fit.
+
+    Attributes:
+        config: the ensemble.
+        folds: its folds.
+        device: where it runs.
+        dtype: of the matrix products.
+        learned: statistics of the recordings that it learned from; None if unknown.
+        groups: its models and their folds, one group for each input format; None before the first
+            clip, and where they don't fit.
+    """
+
+    config: EnsembleConfig
+    folds: Sequence[EnsembleFold]
+    device: torch.device
+    dtype: torch.dtype
+    learned: Statistics | None = None
+    groups: list[tuple[ModelGroup, list[EnsembleFold]]] | None = None
+
+    @classmethod
+    def read(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> "LoadedEnsemble":
+        """Read a scorer's folder, without the weights.
+
+        Raises HearbackError if it has models that need reference speech, or none with a weight.
+        """
+        path = folder / "model_configs.json"
+        config = EnsembleConfig.load(path)
+        if not config.models_to_run:
+            raise HearbackError(f"{path}: no model has a weight, so there is nothing to score with")
+        folds = read_folds(config, folder)
+        with_references = {
+            fold.files.model for fold in folds if fold.recipe.pair not in WITHOUT_REFERENCE
+        }
+        if with_references:
+            # The ensemble's own fallback, fitted without them.
+            config = _without(config, with_references, path)
+            folds = read_folds(config, folder)
+        return cls(config, folds, device, dtype, read_learned(folder, folds))
+
+    @property
+    def uses_context(self) -> bool:
+        """Whether it needs the grade and the task of each recording."""
+        return any(fold.recipe.uses_context for fold in self.folds)
+
+    @property
+    def speed_by_grade(self) -> tuple[float, ...]:
+        """The speed by grade at which the model that listens hears recordings."""
+        recipes = [fold.recipe for fold in self.folds if fold.recipe.pair == "tokens"]
+        return recipes[0].speed_by_grade if recipes else (1.0,) * len(GRADES)
+
+    def predict(
+        self, source: PairSource, grades: np.ndarray, *, progress: str | None = None
+    ) -> tuple[Predictions, dict[int, Heard]]:
+        """Return the scores of all clips of `source`, and what its first token scorer hears.
+
+        `grades`, (rows,) str, are "" if unknown. Nothing is heard without a token scorer.
+        """
+        if self.groups is None:
+            self.groups = self._load()
+        if self.groups is None:  # they don't fit in memory together
+            run = predict_ensemble(
+                *(self.config, source, grades, self.folds), device=self.device, dtype=self.dtype
+            )
+            return run.predictions, {}
+        rows = np.arange(len(source))
+        n_positions = count_positions(source, rows)
+        score_fn, heard = self._listening(score_with_words(n_positions))
+        sums = ScoreSums(self.config, len(rows), n_positions)
+        plans = [
+            plan_batches(source, rows, folds[0].recipe, batch_seconds(self.device))
+            for _, folds in self.groups
+        ]
+        cost = sum(
+            batch.cost(fold.encoder_config)
+            for (_, folds), plan in zip(self.groups, plans, strict=True)
+            for fold in folds
+            for batch in plan
+        )
+        with Progress(len(rows) * len(self.folds), cost, progress) as bar:
+            for (group, folds), plan in zip(self.groups, plans, strict=True):
+                for batch in group.run(source, rows, plan, score_fn):
+                    for number, values in batch.values.items():
+                        sums.add(folds[number], batch.indices, values)
+                    bar.advance(len(batch.indices) * len(batch.values), batch.cost)
+                sums.finish(folds)
+        combined = sums.combine(grades)
+        assert combined is not None  # all folds are finished
+        return combined[1], heard
+
+    def _listening(self, score: ScoreFn) -> tuple[ScoreFn, dict[int, Heard]]:
+        """Return `score`, and what it fills while it runs: what one model hears, by row."""
+        heard: dict[int, Heard] = {}
+        listener = self._listener
+
+        def score_and_listen(model: Scorer, batch: Batch) -> Tensor:
+            if model is listener and isinstance(model, TokenScorer):
+                # Decoded once, for the score too.
+                batch = replace(batch, decoded=batch.decoded or model.decode(batch))
+                heard.update(zip(batch.rows.tolist(), listen(model, batch), strict=True))
+            return score(model, batch)
+
+        return score_and_listen, heard
+
+    def split(self, source: PairSource) -> Passages:
+        """Return the rows of `source` in windows that the models hear whole.
+
+        Models that compare more than the decoder's tokens have windows of 16 s: no row is split.
+        """
+        if any(fold.recipe.pair != "tokens" for fold in self.folds):
+            return whole_rows(source)
+        if self.groups is None:
+            self.groups = self._load()
+        model = self._listener
+        if model is None:  # the folds don't fit in memory together
+            loaded = load_scorer(self.folds[0].files, self.folds[0].metadata)
+            assert isinstance(loaded, TokenScorer)
+            model = loaded.to(self.device).eval()
+        return split_rows(source, model, device=self.device, dtype=self.dtype)
+
+    @property
+    def _listener(self) -> TokenScorer | None:
+        models = [model for group, _ in self.groups or () for model in group.models]
+        return next((model for model in models if isinstance(model, TokenScorer)), None)
+
+    def _load(self) -> list[tuple[ModelGroup, list[EnsembleFold]]] | None:
+        """Load all folds; None if they don't fit in half of the free memory."""
+        max_bytes = memory_for_models(self.device, None)
+        by_format: dict[object, list[EnsembleFold]] = {}
+        for fold in self.folds:
+            by_format.setdefault(fold.input_format, []).append(fold)
+        groups = []
+        for folds in by_format.values():
+            # The generator empties a group when the next one is asked for.
+            group, loaded = next(load_model_groups(folds, self.device, self.dtype, max_bytes))
+            max_bytes -= group.n_bytes()
+            if len(loaded) < len(folds) or max_bytes < 0:
+                return None
+            groups.append((group, loaded))
+        return groups
+
+
+def _without(config: EnsembleConfig, models: set[str], path: Path) -> EnsembleConfig:
+    """Return the ensemble's fallback without some models; HearbackError if there is none."""
+    folds = {
+        model.name: () if model.name in models else model.folds for model in config.models_to_run
+    }
+    restricted = config.restrict_to(folds)
+    if restricted is None:
+        names = ", ".join(sorted(models))
+        raise HearbackError(
+            f"{path}: {names} compare with reference speech, which recordings without a corpus "
+            "have not; use an ensemble of models that hear the recording alone, such as modeltok "
+            "or modeltokzero"
+        )
+    return restricted

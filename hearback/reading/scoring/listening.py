@@ -1,0 +1,68 @@
+"""What a token scorer hears beside the score: when each word is said, and whether it is English.
+
+Whisper's decoder, before it has seen any text, tells how likely it is that there is no speech, and
+which word it expects first. A learner who reads another text than the expected one is therefore
+not taken for noise.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hearback.reading.models.scorers import TokenScorer
+from hearback.reading.models.word_times import word_times
+from hearback.reading.window_batches import Batch
+
+# Nats. What follows separates English reading from the rest; docs/results/scoring.md has the rates.
+NO_SPEECH = -0.7
+SURPRISE, CONFIDENCE = 5.0, -1.8
+MIN_WORDS = 3  # of a text: single words, and invented ones, surprise a decoder that knows English
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a decoder hears in a clip, numbers in nats.
+
+    Attributes:
+        times: (words, 2) start and end of each word, in s of the clip as the batch has it.
+        no_speech: log-probability that there is no speech; -inf if the decoder cannot tell.
+        surprise: entropy of the first word that it expects: high if it does not understand.
+        confidence: mean log-probability of the likeliest token at each position of the text.
+    """
+
+    times: np.ndarray
+    no_speech: float
+    surprise: float
+    confidence: float
+
+    @property
+    def is_no_speech(self) -> bool:
+        """Whether there is noise, music or a tone instead of speech."""
+        return self.no_speech > NO_SPEECH
+
+    @property
+    def is_not_understood(self) -> bool:
+        """Whether there is speech, but no English that the decoder understands."""
+        is_long = len(self.times) >= MIN_WORDS
+        return is_long and self.surprise > SURPRISE and self.confidence < CONFIDENCE
+
+
+@torch.inference_mode()
+def listen(model: TokenScorer, batch: Batch) -> list[Heard]:
+    """Return what the model hears in each clip of a batch; `decoded`, if there, is used."""
+    assert batch.texts is not None
+    times = word_times(model, batch)
+    output = batch.decoded or model.decode(batch)
+    texts, n_clips = batch.texts, len(batch)
+    hidden = output.hidden[:n_clips, [0, texts.n_prompt - 1]].float()
+    log_probs = (hidden @ model.decoder.embed_tokens.weight.float().T).log_softmax(-1)
+    first = log_probs[:, 1]
+    surprise = -(first.exp() * first).sum(-1)
+    token = model.text_tokenizer.no_speech if model.text_tokenizer else None
+    no_speech = [-math.inf] * n_clips if token is None else log_probs[:, 0, token].tolist()
+    # 0 in the padding.
+    confidence = output.best_log_probs[:n_clips].sum(1) / texts.n_targets[:n_clips]
+    values = zip(times, no_speech, surprise.tolist(), confidence.tolist(), strict=True)
+    return [Heard(*each) for each in values]

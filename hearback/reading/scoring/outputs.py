@@ -1,0 +1,42 @@
+"""The files that `score.py` writes."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hearback import __version__
+from hearback.engine.data.tables import write_table
+from hearback.engine.io import write_json
+from hearback.reading.scoring.results import Score, score_frame, word_frame
+from hearback.reading.words import TABLE as WORDS
+
+STANDARD_OUTPUT = Path("-")
+
+
+def write_scores(scores: Sequence[Score], path: Path) -> None:
+    """Write `path`, a row per recording, and `word_scores.csv` beside it, a row per word."""
+    write_table(score_frame(scores), path)
+    words = path.with_name(WORDS)
+    frame = word_frame(scores)
+    write_table(frame, words)
+    print(f"wrote {path}: {len(scores)} recordings; {words}: {len(frame)} words")
+
+
+def as_json(scores: Sequence[Score], scorer: str) -> dict[str, Any]:
+    """Return the scores as a JSON object: who scored, and a list `scores` of the dataclasses."""
+    rows = [asdict(score) for score in scores]
+    return {"hearback": __version__, "scorer": scorer, "scores": rows}
+
+
+def write_scores_json(scores: Sequence[Score], scorer: str, path: Path) -> None:
+    """Write the scores as JSON, "-" for standard output."""
+    value = as_json(scores, scorer)
+    if path == STANDARD_OUTPUT:
+        json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+        print()
+        return
+    write_json(path, value)
+    print(f"wrote {path}: {len(scores)} recordings")

@@ -1,0 +1,69 @@
+"""Decode the recordings to score: files of a folder, or an array of samples."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from hearback.engine.audio.decode import Recording, UnreadableAudioError, decode
+from hearback.engine.audio.store import Store
+from hearback.engine.audio.store_builder import build_store
+from hearback.engine.data.problems import Report
+from hearback.engine.errors import HearbackError
+from hearback.reading.scoring.inputs import Inputs
+
+MAX_CHANNELS = 64
+LONGEST_RECORDING = 600.0  # seconds; what follows is not read
+
+
+def open_recordings(
+    inputs: Inputs, folder: Path, report: Report, *, progress: bool = False
+) -> Store:
+    """Decode the recordings of `inputs` into a store in `folder`, and open it."""
+    frame = inputs.frame
+    return build_store(
+        *(frame, inputs.folder, inputs.origin, folder, "score"),
+        report=report,
+        progress=progress,
+        load=_load_long,
+    )
+
+
+def _load_long(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return a recording's waveform, (n,) float32 at 16 kHz, and notes on its conversion."""
+    recording = decode(path, kept_seconds=LONGEST_RECORDING)
+    return recording.waveform, recording.notes
+
+
+def decode_samples(samples: np.ndarray, sample_rate: int | None) -> Recording:
+    """Return the recording of an array, mono at 16 kHz, converted as a file's.
+
+    `samples` are (n,) or (n, channels); `sample_rate` is in Hz. Raises UnreadableAudioError for
+    content that cannot be speech, and HearbackError for another shape or type.
+    """
+    if sample_rate is None:
+        raise HearbackError("an array of samples needs its sample_rate, in Hz")
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2):
+        raise HearbackError(f"samples of shape {samples.shape}: use (n,) or (n, channels)")
+    if samples.ndim == 2 and samples.shape[1] > 64 and samples.shape[0] < samples.shape[1]:
+        raise HearbackError(
+            f"samples of shape {samples.shape}: the channels come last, (n, channels); transpose it"
+        )
+    if samples.dtype.kind == "u" and samples.dtype.itemsize == 1:
+        values = (samples.astype(np.float32) - 128) / 128
+    elif samples.dtype.kind == "i":
+        values = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)
+    elif samples.dtype.kind == "f":
+        values = samples
+    else:
+        raise HearbackError(f"samples of type {samples.dtype}: use float32, int16 or int32")
+    if not float(sample_rate).is_integer() or not 0 < sample_rate < 2**31:
+        raise HearbackError(f"sample_rate {sample_rate}: use a whole number of Hz")
+    if values.size == 0:
+        raise UnreadableAudioError("is empty: no samples", kind="too_short")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "samples.wav"
+        soundfile.write(path, np.float32(values), int(sample_rate), subtype="FLOAT")
+        return decode(path, kept_seconds=LONGEST_RECORDING)

@@ -1,0 +1,147 @@
+"""Score rows whose texts and recordings are known to be readable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.audio.notes import split_length
+from hearback.engine.audio.store import Store
+from hearback.reading.pairs import PairSource
+from hearback.reading.passages.rows import Passages
+from hearback.reading.scoring import recordings, status
+from hearback.reading.scoring.acoustics import Acoustics
+from hearback.reading.scoring.ensemble import LoadedEnsemble
+from hearback.reading.scoring.judging import judge, unscored
+from hearback.reading.scoring.listening import Heard
+from hearback.reading.scoring.results import Score
+from hearback.reading.scoring.statistics import measure
+from hearback.reading.window_coverage import coverages_of, find_uncovered
+from hearback.reading.words import SAID
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """The scores of rows, and what was measured of the recordings that the models heard."""
+
+    scores: list[Score] = field(default_factory=list)
+    measured: list[Mapping[str, float]] = field(default_factory=list)
+
+
+def score_rows(
+    ensemble: LoadedEnsemble, frame: pd.DataFrame, store: Store, progress: str | None = None
+) -> RowScores:
+    """Return the scores of the rows of an `Inputs.frame`, in their order.
+
+    All of them have a text, and a recording in `store`. `progress` is the description of a bar.
+    """
+    if frame.empty:
+        return RowScores()
+    reasons = _find_too_long(ensemble, PairSource(frame, None, store))
+    rows = [row for row in range(len(frame)) if row not in reasons]
+    heard = _run(ensemble, frame.iloc[rows].reset_index(drop=True), store, progress)
+    scores = dict(zip(rows, heard.scores, strict=True))
+    for row, note in reasons.items():
+        record = frame.iloc[row].to_dict()
+        entry = store.entries[record["filename"]]
+        seconds = entry.n_samples / SAMPLE_RATE
+        score = unscored(record, status.TOO_LONG, (*entry.notes, note))
+        scores[row] = replace(score, seconds=seconds)
+    return RowScores([scores[row] for row in range(len(frame))], heard.measured)
+
+
+def _find_too_long(ensemble: LoadedEnsemble, source: PairSource) -> dict[int, str]:
+    """Return the rows that the models' windows do not cover, with the reason."""
+    recipes = {fold.files.model: fold.recipe for fold in ensemble.folds}
+    if all(recipe.pair == "tokens" for recipe in recipes.values()):
+        return _find_cut(source)
+    coverages = coverages_of(
+        {name: (recipe.pair, recipe.speed_by_grade) for name, recipe in recipes.items()}
+    )
+    return {found.row: f"{found.what}; {found.cure}" for found in find_uncovered(source, coverages)}
+
+
+def _find_cut(source: PairSource) -> dict[int, str]:
+    """Return the rows whose recordings were cut when they were decoded, with the reason."""
+    found = {}
+    for row, name in enumerate(source.filenames):
+        original, _ = split_length(source.store.entries[name].notes)
+        if original is not None:
+            found[row] = (
+                f"{original} long, and only the first {recordings.LONGEST_RECORDING:g} s are read; "
+                "split the recording and its text"
+            )
+    return found
+
+
+def _run(
+    ensemble: LoadedEnsemble, frame: pd.DataFrame, store: Store, progress: str | None
+) -> RowScores:
+    """Return the scores of rows that the models' windows cover."""
+    if frame.empty:
+        return RowScores()
+    source = PairSource(frame, None, store)
+    grades = frame["grade"].to_numpy(dtype=str)
+    passages = ensemble.split(source)
+    by_window, heard_by_window = ensemble.predict(
+        passages.source, passages.grades(grades), progress=progress
+    )
+    predictions = passages.merge(by_window)
+    heard = _merge_heard(ensemble, passages, heard_by_window)
+    words = _word_probabilities(ensemble, predictions.words)
+    found = RowScores()
+    for row, record in enumerate(frame.to_dict("records")):
+        acoustics = Acoustics.of(store.get(record["filename"]))
+        score = judge(
+            record,
+            float(predictions.clips[row]),
+            words=None if words is None else words[row],
+            acoustics=acoustics,
+            notes=(*store.entries[record["filename"]].notes, *_describe_unheard(passages, row)),
+            heard=heard.get(row),
+            speed=1.0,
+        )
+        found.scores.append(score)
+        found.measured.append(measure(acoustics, record["expected_text"], heard.get(row)))
+    return found
+
+
+def _merge_heard(
+    ensemble: LoadedEnsemble, passages: Passages, heard: Mapping[int, Heard]
+) -> dict[int, Heard]:
+    """Return what is heard in each row, times in seconds of its recording at its own speed."""
+    if not heard:
+        return {}
+    source = passages.source.with_speeds(ensemble.speed_by_grade)
+    times = {number: each.times * source.speed_of(number) for number, each in heard.items()}
+    merged, by_row = {}, passages.by_row()
+    for row, of_row in passages.merge_times(times).items():
+        windows = [heard[number] for number in by_row[row]]
+        # Speech in one window is enough.
+        merged[row] = Heard(
+            of_row,
+            min(each.no_speech for each in windows),
+            min(each.surprise for each in windows),
+            max(each.confidence for each in windows),
+        )
+    return merged
+
+
+def _describe_unheard(passages: Passages, row: int) -> list[str]:
+    """Return a note on each part of a row's recording in which nothing of the text is heard."""
+    parts = [segment for at, segment in passages.unheard if at == row]
+    return [
+        f"nothing of the text is heard from {each.start / SAMPLE_RATE:.0f} to "
+        f"{each.stop / SAMPLE_RATE:.0f} s"
+        for each in parts
+    ]
+
+
+def _word_probabilities(ensemble: LoadedEnsemble, log_odds: np.ndarray | None) -> np.ndarray | None:
+    """Return the words' probabilities, (rows, positions), padded; None without such a model."""
+    calibration = ensemble.config.words
+    if calibration is None or log_odds is None:
+        return None
+    return calibration.apply(log_odds)[:, :, SAID]

@@ -1,0 +1,264 @@
+"""From recordings and texts to scores."""
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hearback.engine.audio.decode import UnreadableAudioError, decode
+from hearback.engine.audio.memory_store import MemoryStore
+from hearback.engine.audio.store import Store
+from hearback.engine.data.problems import Problem, Report
+from hearback.engine.devices import choose_device, compute_dtype
+from hearback.engine.errors import HearbackError
+from hearback.engine.project import PACKAGE
+from hearback.reading.models.provide import provide_backbones
+from hearback.reading.scoring import statistics, status
+from hearback.reading.scoring.ensemble import LoadedEnsemble
+from hearback.reading.scoring.inputs import Inputs, known, read_inputs
+from hearback.reading.scoring.judging import unscored
+from hearback.reading.scoring.recordings import (
+    LONGEST_RECORDING,
+    decode_samples,
+    open_recordings,
+)
+from hearback.reading.scoring.results import Score
+from hearback.reading.scoring.rows import score_rows
+from hearback.reading.tables import (
+    GRADES,
+    LONGEST_PASSAGE,
+    TASKS,
+    parse_grade,
+    parse_task,
+    speak,
+    status_of_text,
+)
+from hearback.reading.text_normalizer import UnspeakableTextError
+
+PRETRAINED = PACKAGE / "reading" / "pretrained"
+DEFAULT = "tiny.en"
+
+
+class Scorer:
+    """Scores recordings of readers: how likely is it that they said the text?
+
+        from hearback import Scorer
+        score = Scorer.load().score("clip.wav", "the cat sat")
+        score.probability, score.status, [word.probability for word in score.words]
+
+    Its folds are loaded with the first clip and stay in memory. `name` is the scorer's name or
+    folder, for messages.
+    """
+
+    def __init__(self, ensemble: LoadedEnsemble, name: str) -> None:
+        self.ensemble = ensemble
+        self.name = name
+
+    @classmethod
+    def load(
+        cls,
+        name_or_folder: str | Path = DEFAULT,
+        *,
+        device: str | None = None,
+        precision: str = "auto",
+    ) -> "Scorer":
+        """Return the scorer of a name ("tiny.en", "base") or of a folder.
+
+        Args:
+            name_or_folder: a scorer that is shipped with the package, or a folder with
+                `model_configs.json` and the trained folds. What they need of their backbone is
+                downloaded, once, if it is neither there nor in the cache folder.
+            device: "cpu", "cuda", "cuda:1", …; None: a GPU if there is one.
+            precision: one of `hearback.engine.machine.PRECISIONS`; "auto" is half precision where
+                the device has it.
+
+        Raises:
+            HearbackError: there is no such scorer, it cannot be read, it needs reference speech, or
+                its backbone can be had nowhere.
+        """
+        chosen = choose_device(device)
+        folder = find_scorer(name_or_folder)
+        ensemble = LoadedEnsemble.read(folder, chosen, compute_dtype(chosen, precision))
+        provide_backbones(ensemble.folds, partial(print, file=sys.stderr))
+        return cls(ensemble, str(name_or_folder))
+
+    def score(
+        self,
+        recording: str | Path | np.ndarray,
+        text: str,
+        *,
+        sample_rate: int | None = None,
+        grade: str | None = None,
+        task: str | None = None,
+    ) -> Score:
+        """Score one recording.
+
+        Args:
+            recording: a file in any format that `score.py` reads; or samples, (n,) or
+                (n, channels), of floating point with full scale 1.0 or of integers (int16, int32,
+                uint8) with their own full scale.
+            text: that the learner was asked to say.
+            sample_rate: of an array, in Hz; other rates than 16 kHz are resampled, as files are.
+            grade: "KG", "1", "2" or "3"; None: the score is not adjusted by grade.
+            task: one of `hearback.reading.tables.TASKS`; None if unknown.
+
+        Returns:
+            The score. A recording that cannot be scored (silent, too long, damaged, …) is no error:
+            its `status` says why, and `probability` is None.
+
+        Raises:
+            HearbackError: a text that cannot be read, an array of another shape or type, no sample
+                rate for an array, an unknown grade or task, or a file that does not exist.
+        """
+        row = {
+            "filename": "",
+            "written_text": text,
+            "expected_text": "",
+            "grade": known("grade", grade or "", GRADES, parse_grade(grade or "")),
+            "task": known("task", task or "", TASKS, parse_task(task or "")),
+            "speaker": "",
+        }
+        if self.ensemble.uses_context:
+            for column in ("grade", "task"):
+                if not row[column]:
+                    raise HearbackError(_describe_context(self.name, column))
+        name = ""
+        try:
+            row["expected_text"] = speak(text, LONGEST_PASSAGE).text
+        except UnspeakableTextError as error:
+            if status_of_text(error) != status.TOO_LONG:
+                raise
+            return unscored(row, status.TOO_LONG, (f"{error}; {error.cure}",))
+        try:
+            if isinstance(recording, np.ndarray):
+                decoded = decode_samples(recording, sample_rate)
+            else:
+                path = Path(recording)
+                row["filename"] = str(recording)
+                if not path.exists():
+                    raise HearbackError(f"{path}: no such file")
+                decoded = decode(path, kept_seconds=LONGEST_RECORDING)
+        except UnreadableAudioError as error:
+            note = f"the recording {error}" + (f"; {error.cure}" if error.cure else "")
+            return unscored(row, error.kind, (note,))
+        store = MemoryStore({name: decoded})
+        frame = pd.DataFrame([{**row, "filename": name}])
+        (score,) = score_rows(self.ensemble, frame, store).scores
+        return replace(score, filename=row["filename"])
+
+    def score_table(
+        self,
+        table: str | Path | Inputs,
+        report: Report | None = None,
+        *,
+        store: Path | None = None,
+        progress: bool = False,
+    ) -> list[Score]:
+        """Score the recordings of a table, or of a folder, in batches.
+
+        Args:
+            table: a CSV with the columns filename and text, relative to its folder; a folder of
+                recordings with the text beside each; or what `inputs` has read.
+            report: receives the problems, with the line and the cure.
+            store: folder that keeps the decoded recordings for another time; None: a temporary one.
+            progress: show progress bars.
+
+        Returns:
+            A score for each row, in its order; the `status` of one that cannot be scored says why.
+
+        Raises:
+            HearbackError: there is nothing to score, or the scorer needs a grade or task.
+            BadInputError: the table cannot be read, or a column is missing.
+        """
+        report = Report() if report is None else report
+        inputs = table if isinstance(table, Inputs) else read_inputs(Path(table), None, report)
+        if store is None:
+            with tempfile.TemporaryDirectory() as folder:
+                return self.score_table(inputs, report, store=Path(folder), progress=progress)
+        self.check(inputs, report)
+        recordings = open_recordings(inputs, store, report, progress=progress)
+        return self.score_decoded(inputs, recordings, report, progress=progress)
+
+    def check(self, inputs: Inputs, report: Report) -> None:
+        """Report the rows that lack a grade or task that the scorer needs.
+
+        Raises HearbackError if all of them do.
+        """
+        if not self.ensemble.uses_context:
+            return
+        for column in ("grade", "task"):
+            missing = inputs.frame[inputs.frame[column] == ""]
+            if len(missing) == len(inputs.frame):
+                raise HearbackError(f"{inputs.origin}: {_describe_context(self.name, column)}")
+            for row in missing.to_dict("records"):
+                what, cure = f"no {column}, which this scorer needs", f"fill in the {column}"
+                name = row["filename"] or None
+                report.add(Problem(str(inputs.origin), row["line"], what, cure, filename=name))
+
+    def score_decoded(
+        self, inputs: Inputs, recordings: Store, report: Report, *, progress: bool = False
+    ) -> list[Score]:
+        """Score the rows of `inputs` whose recordings are in a store, as `score_table` does."""
+        errors = status.errors_by_row(report.problems)
+        rows = inputs.frame.to_dict("records")
+        faults = [_fault_of(row, errors) for row in rows]
+        usable = inputs.frame[[fault is None for fault in faults]].reset_index(drop=True)
+        scored = score_rows(self.ensemble, usable, recordings, "scoring" if progress else None)
+        self._compare(scored.measured, usable["filename"].tolist(), inputs.origin, report)
+        found = iter(scored.scores)
+        return [
+            next(found)
+            if fault is None
+            else unscored(row, status.of_problem(fault), (f"{fault.what}; {fault.cure}",))
+            for row, fault in zip(rows, faults, strict=True)
+        ]
+
+    def _compare(
+        self,
+        measured: Sequence[Mapping[str, float]],
+        filenames: Sequence[str],
+        origin: Path,
+        report: Report,
+    ) -> None:
+        """Report that recordings are unlike those that the scorer learned from."""
+        own = statistics.summarize(measured)
+        own["synthetic"] = statistics.is_synthetic(filenames)
+        for what in statistics.warnings(own, self.ensemble.learned):
+            report.add(Problem(str(origin), None, what, statistics.CURE, "warning"))
+
+
+def find_scorer(name_or_folder: str | Path) -> Path:
+    """Return the folder of a scorer; raise HearbackError if there is none of that name."""
+    shipped = sorted(path.parent.name for path in PRETRAINED.glob("*/model_configs.json"))
+    if str(name_or_folder) in shipped:
+        return PRETRAINED / str(name_or_folder)
+    folder = Path(name_or_folder)
+    if (folder / "model_configs.json").is_file():
+        return folder
+    names = ", ".join(shipped) or "none is in this package"
+    what = "has no model_configs.json" if folder.is_dir() else "no such scorer, and no such folder"
+    raise HearbackError(
+        f"{name_or_folder}: {what}; use a shipped scorer ({names}), or the folder of an ensemble "
+        "with its model_configs.json and its folds"
+    )
+
+
+def _describe_context(scorer: str, column: str) -> str:
+    return (
+        f"the scorer {scorer} needs the {column} of each recording: give it, or use a shipped "
+        "scorer, which needs none"
+    )
+
+
+def _fault_of(
+    row: Mapping[str, Any], errors: Mapping[tuple[int | None, str], Problem]
+) -> Problem | None:
+    """Return why a row has no score, or None."""
+    name, line = row["filename"], row["line"]
+    return errors.get((line, name)) or (errors.get((line, "")) if line is not None else None)

@@ -1,0 +1,124 @@
+"""Scores on the screen: a line for each recording, and its words, the doubtful ones marked."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from wcwidth import wcswidth
+
+from hearback.engine.data.problems import count_noun
+from hearback.reading.scoring.results import Score, WordScore, count_statuses
+
+DOUBTFUL = 0.5  # words below are in brackets
+MIN_TEXT_WIDTH = 24  # columns; in a narrower terminal the text has lines of its own
+MAX_SHOWN = 60  # recordings; of more, the lowest scores are shown
+N_LOWEST = 20
+
+_RESET, _UNDERLINE = "\033[0m", "\033[4m"
+# By probability: red, yellow, no colour.
+_COLOURS = ((0.5, "\033[31m"), (0.8, "\033[33m"))
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How to show scores: in how many columns, and whether with colours."""
+
+    width: int = 100
+    has_colours: bool = False
+
+    @classmethod
+    def of(cls, stream: TextIO) -> "Screen":
+        """Return what a stream can show; colours need a terminal, and NO_COLOR to be unset."""
+        width = shutil.get_terminal_size((100, 24)).columns
+        is_terminal = stream.isatty()
+        has_colours = is_terminal and not os.environ.get("NO_COLOR")
+        has_colours &= os.environ.get("TERM") != "dumb"
+        return cls(max(width, 20), has_colours)
+
+    def table(self, scores: Sequence[Score]) -> str:
+        """Return the scores as lines; of many recordings, the lowest and those without a score."""
+        shown = list(scores)
+        if len(shown) > MAX_SHOWN:
+            ranked = sorted(
+                (score for score in scores if score.probability is not None),
+                key=lambda score: score.probability or 0.0,
+            )
+            shown = ranked[:N_LOWEST]
+        lines = list(self._lines(shown))
+        if len(shown) < len(scores):
+            lines.append(f"… the {len(shown)} lowest of {len(scores)} recordings are shown")
+        return "\n".join(
+            [*lines, "", f"{count_noun(len(scores), 'recording')}: {count_statuses(scores)}"]
+        )
+
+    def _lines(self, scores: Sequence[Score]) -> Iterable[str]:
+        names = [score.filename or "–" for score in scores]
+        name_width = max(map(display_width, ["recording", *names]), default=0)
+        status_width = max([6, *(len(score.status) for score in scores)], default=0)
+        prefix = 5 + 2 + status_width + 2 + name_width + 2
+        is_narrow = self.width - prefix < MIN_TEXT_WIDTH
+        indent = 4 if is_narrow else prefix
+        head = f"score  {'status':{status_width}}  {_padded('recording', name_width)}"
+        yield f"{head}".rstrip() if is_narrow else f"{head}  text"
+        for score, name in zip(scores, names, strict=True):
+            value = "    –" if score.probability is None else f"{score.probability:5.2f}"
+            start = f"{value}  {score.status:{status_width}}  {_padded(name, name_width)}"
+            lines = self._wrapped(score, self.width - indent)
+            if is_narrow:
+                yield start.rstrip()
+                yield from (" " * indent + line for line in lines)
+            else:
+                yield f"{start}  {lines[0] if lines else ''}".rstrip()
+                yield from (" " * indent + line for line in lines[1:])
+
+    def _wrapped(self, score: Score, width: int) -> list[str]:
+        """Return the words of a text, marked by their scores, and the notes of one without."""
+        if score.probability is None:
+            pieces = [(word, word) for word in (score.notes[-1] if score.notes else "").split()]
+        else:
+            pieces = [(self._marked(word), _plain(word)) for word in score.words]
+        lines: list[str] = []
+        line: list[str] = []
+        used = 0
+        for marked, plain in pieces:
+            n = display_width(plain)
+            if line and used + 1 + n > width:
+                lines.append(" ".join(line))
+                line, used = [], 0
+            used += n + (1 if line else 0)
+            line.append(marked)
+        return [*lines, " ".join(line)] if line else lines
+
+    def _marked(self, word: WordScore) -> str:
+        plain = _plain(word)
+        if not self.has_colours or word.probability is None:
+            return plain
+        for below, colour in _COLOURS:
+            if word.probability < below:
+                underline = _UNDERLINE if below == DOUBTFUL else ""
+                return f"{colour}{underline}{plain}{_RESET}"
+        return plain
+
+
+def _plain(word: WordScore) -> str:
+    """Return a word, in brackets if it was probably not said: colours alone would not be enough."""
+    is_doubtful = word.probability is not None and word.probability < DOUBTFUL
+    return f"[{word.word}]" if is_doubtful else word.word
+
+
+def display_width(text: str) -> int:
+    """Return the columns of a terminal that a text takes."""
+    width = wcswidth(text)
+    return len(text) if width < 0 else width
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - display_width(text))
+
+
+def show(scores: Sequence[Score]) -> None:
+    """Print the scores."""
+    print(Screen.of(sys.stdout).table(scores))

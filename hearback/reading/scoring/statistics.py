@@ -1,0 +1,207 @@
+"""Are recordings like those that a scorer learned from? A few statistics of both, compared.
+
+`describe` is written when a scorer is built (`statistics.json` in its folder) and when a fold is
+trained (in its metadata); `compare` finds what differs in a set of recordings.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import read_json
+from hearback.engine.training.fold_files import TrainedFold
+from hearback.reading.pairs import PairSource
+from hearback.reading.scoring.acoustics import Acoustics
+from hearback.reading.scoring.listening import Heard
+
+FILE = "statistics.json"
+MIN_RECORDINGS = 10  # of a set that is compared
+PERCENTS = tuple(range(0, 101, 5))
+N_MEASURED = 200  # recordings of a large set that are measured, evenly spread over its rows
+
+# A set is unlike the training set if more than this share of its recordings lies outside of the
+# middle 90 % of the training set's, in any quantity; 10 % are expected. Quantities in which more
+# than half of them do are then named. Of 125 single speakers of speechocean762 18 are called unlike
+# the whole, of 200 random sets of 20 clips none.
+MAX_OUTSIDE, NAMED_OUTSIDE = 0.6, 0.5
+NEUTRAL = frozenset({"level_db"})  # Whisper's spectrogram is relative to its maximum
+
+# By quantity: how a larger and a smaller value is called, and the factor and unit that it is shown
+# with.
+_SHOWN = {
+    "seconds": ("longer", "shorter", 1.0, "s"),
+    "level_db": ("louder", "quieter", 1.0, "dB"),
+    "contrast_db": ("less noisy", "noisier", 1.0, "dB"),
+    "treble_db": ("brighter, above 4 kHz", "duller, above 4 kHz", 1.0, "dB"),
+    "letters_per_second": ("faster", "slower", 1.0, "letters a second"),
+    "surprise": ("harder to understand", "easier to understand", 1.0, "nats"),
+    "no_speech": ("less like speech", "more like speech", 1.0, "nats"),
+}
+QUANTITIES = tuple(_SHOWN)
+
+# Of the recordings of `hearback.reading.corpora.sample`, whose voices are synthetic. Its module is
+# not imported: it needs packages that infer has not.
+SAMPLE_FILENAME = re.compile(r"sample_[0-9]+\.wav")
+
+SYNTHETIC = (
+    "the models learned from the synthetic voices of the sample: their scores of real learners "
+    "mean nothing"
+)
+CURE = "check some scores by ear, or train with recordings like these"
+
+Statistics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a set of recordings differs from those that a scorer learned from.
+
+    `share` of its recordings lie outside of the middle 90 % of the others; `by` is the difference
+    of the medians in the quantity's unit.
+    """
+
+    quantity: str
+    share: float
+    by: float
+
+    def __str__(self) -> str:
+        """Return e.g. "4.1 dB quieter"."""
+        larger, smaller, factor, unit = _SHOWN[self.quantity]
+        return f"{abs(self.by) * factor:.1f} {unit} {larger if self.by > 0 else smaller}"
+
+
+def measure(acoustics: Acoustics, text: str, heard: Heard | None = None) -> dict[str, float]:
+    """Return the quantities of one recording and its text; those of `heard` if it is given."""
+    n_letters = sum(map(str.isalpha, text))
+    values = {
+        "seconds": acoustics.seconds,
+        "level_db": acoustics.level_db,
+        "contrast_db": acoustics.contrast_db,
+        "treble_db": acoustics.treble_db,
+        "letters_per_second": n_letters / max(acoustics.speech_seconds, 0.1),
+    }
+    if heard is not None and np.isfinite(heard.no_speech):
+        values |= {"surprise": heard.surprise, "no_speech": heard.no_speech}
+    return values
+
+
+def describe(
+    source: PairSource,
+    rows: Sequence[int] | np.ndarray | None = None,
+    *,
+    heard: Mapping[int, Heard] | None = None,
+) -> Statistics:
+    """Return the statistics of some recordings of `source`, by default all, as JSON types.
+
+    Of many, `N_MEASURED` are measured. `heard` is by row, from `listening.listen`; without it the
+    statistics lack its quantities.
+    """
+    rows = np.arange(len(source)) if rows is None else np.asarray(rows)
+    kept = np.linspace(0, len(rows) - 1, min(len(rows), N_MEASURED)).round().astype(int)
+    measured = summarize(
+        [
+            measure(
+                Acoustics.of(source.store.get(source.filenames[row])),
+                source.texts[row],
+                None if heard is None else heard.get(int(row)),
+            )
+            for row in rows[kept].tolist()
+        ]
+    )
+    return {**measured, "synthetic": is_synthetic([source.filenames[row] for row in rows.tolist()])}
+
+
+def is_synthetic(filenames: Sequence[str]) -> bool:
+    """Return whether all recordings are those of the sample, by their names."""
+    names = [filename.replace("\\", "/").rpartition("/")[2] for filename in filenames]
+    return bool(names) and all(map(SAMPLE_FILENAME.fullmatch, names))
+
+
+def summarize(measured: Sequence[Mapping[str, float]]) -> Statistics:
+    """Return the number of recordings, and the percentiles 0, 5, …, 100 of each quantity."""
+    percentiles = {}
+    for quantity in QUANTITIES:
+        values = [each[quantity] for each in measured if quantity in each]
+        if values:
+            percentiles[quantity] = np.percentile(values, PERCENTS).round(3).tolist()
+    return {"n_recordings": len(measured), "percentiles": percentiles}
+
+
+def compare(own: Statistics, learned: Statistics) -> list[Difference]:
+    """Return how a set with the statistics `own` differs from that of `learned`, largest first.
+
+    Empty if it is like it, or has fewer than `MIN_RECORDINGS`.
+    """
+    if own["n_recordings"] < MIN_RECORDINGS:
+        return []
+    found = []
+    for quantity, there in learned["percentiles"].items():
+        here = own["percentiles"].get(quantity)
+        if quantity not in _SHOWN or here is None:
+            continue
+        low, high = there[PERCENTS.index(5)], there[PERCENTS.index(95)]
+        below, above = (float(np.interp(edge, here, PERCENTS)) / 100 for edge in (low, high))
+        share = below + 1 - above
+        if share > NAMED_OUTSIDE:
+            middle = PERCENTS.index(50)
+            found.append(Difference(quantity, share, here[middle] - there[middle]))
+    if all(each.share <= MAX_OUTSIDE or each.quantity in NEUTRAL for each in found):
+        return []
+    return sorted(found, key=lambda difference: -difference.share)
+
+
+def warnings(own: Statistics, learned: Statistics | None) -> list[str]:
+    """Return lines about what a scorer learned from, as far as it differs from a set.
+
+    `own` are the set's statistics; `learned` is None if unknown.
+    """
+    if learned is None:
+        return []
+    lines = [SYNTHETIC] if learned.get("synthetic") and not own.get("synthetic") else []
+    if differences := compare(own, learned):
+        listed = ", ".join(map(str, differences))
+        lines.append(
+            f"these recordings are unlike what the scorer learned from: {listed} (medians), so "
+            "the scores may be off"
+        )
+    return lines
+
+
+def read_learned(folder: Path, folds: Sequence[TrainedFold]) -> Statistics | None:
+    """Return the statistics of what a scorer learned from; None if its files do not tell.
+
+    Those of its folder, or else of its first fold's metadata. Raises HearbackError if they are
+    damaged.
+    """
+    path = folder / FILE
+    if path.exists():
+        try:
+            value = read_json(path)
+        except (OSError, ValueError):
+            value = None
+    else:
+        path = folds[0].files.metadata
+        value = folds[0].metadata.get("recordings")
+        if value is None:  # of an older version
+            return None
+    if not is_valid(value):
+        raise HearbackError(f"{path}: damaged statistics of the recordings; build the scorer again")
+    return value
+
+
+def is_valid(value: object) -> bool:
+    """Return whether a JSON value has the form of `Statistics`."""
+    if not isinstance(value, dict) or not isinstance(value.get("n_recordings"), int):
+        return False
+    percentiles = value.get("percentiles")
+    return isinstance(percentiles, dict) and all(
+        isinstance(values, list)
+        and len(values) == len(PERCENTS)
+        and all(isinstance(number, (int, float)) for number in values)
+        for values in percentiles.values()
+    )

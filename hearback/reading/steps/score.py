@@ -1,0 +1,160 @@
+"""Score recordings without labels: how likely is it that the learner said the text?
+
+    python score.py clip.wav --text "the cat sat"
+    python score.py recordings/       clip.wav beside clip.txt or clip.lab, in subfolders too
+    python score.py table.csv         columns filename and text; perhaps grade, task, speaker
+
+Prints a table, in which words that were probably not said are in brackets, and writes scores.csv
+and word_scores.csv (for a single recording only with --out). Every row has a status: ok, unsure
+(a person should listen), or why there is no score.
+"""
+
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hearback.engine import cli
+from hearback.engine.data.problems import Report
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import check_writable
+from hearback.engine.machine import PRECISIONS
+
+if TYPE_CHECKING:
+    from hearback.engine.data.problems import Report
+    from hearback.reading.scoring.inputs import Inputs
+
+DEFAULT_OUT = Path("scores.csv")
+DASH = Path("-")
+
+
+def _parser() -> cli.Parser:
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("input", type=Path, help="a recording, a folder of recordings, or a table")
+    add("--text", help="the text of the recording (default: that of the file beside it)")
+    add("--data", type=Path, help="folder of a table's recordings (default: that of the table)")
+    add("--grade", help="of the reader: KG, 1, 2 or 3 (default: not adjusted by grade)")
+    add("--task", help="deletion, blending, nonword_repetition or sentence_repetition")
+    add("--scorer", default="tiny.en", help="a shipped scorer (tiny.en, base), or a folder")
+    add(
+        "--out",
+        type=Path,
+        help=f"table to write, word_scores.csv beside it (default: {DEFAULT_OUT}, except for a "
+        "single recording)",
+    )
+    add(
+        "--json",
+        type=Path,
+        metavar="PATH",
+        help="also write everything as JSON to this file; with - to standard output, in place of "
+        "the table",
+    )
+    add(
+        "--textgrid",
+        type=Path,
+        metavar="FOLDER",
+        help="also write a TextGrid (Praat) for each recording to this folder",
+    )
+    add(
+        "--store",
+        type=Path,
+        help="folder that keeps the decoded recordings for the next time (default: a temporary "
+        "one)",
+    )
+    add("--device", help="cpu, cuda, … (default: a GPU if there is one)")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the matrix products; auto: half precision if the device has it, else float32",
+    )
+    return parser
+
+
+def main() -> None:
+    """Parse the command line, score, and show and write the scores."""
+    arguments = _parser().parse_args()
+    # Imported after the command line: torch takes a second.
+    from hearback.engine.data.problems import Report, count_noun  # noqa: PLC0415
+    from hearback.reading.scoring.inputs import read_inputs  # noqa: PLC0415
+    from hearback.reading.scoring.outputs import write_scores, write_scores_json  # noqa: PLC0415
+    from hearback.reading.scoring.scorer import Scorer, open_recordings  # noqa: PLC0415
+    from hearback.reading.scoring.screen import show  # noqa: PLC0415
+    from hearback.reading.scoring.textgrid import write_textgrids  # noqa: PLC0415
+
+    report = Report()
+    inputs = read_inputs(
+        arguments.input,
+        arguments.text,
+        report,
+        grade=arguments.grade or "",
+        task=arguments.task or "",
+        data=arguments.data,
+    )
+    is_single = arguments.input.is_file() and inputs.origin != arguments.input
+    out = arguments.out or (None if is_single else DEFAULT_OUT)
+    _check_outputs(out, arguments.json, arguments.textgrid)
+    scorer = Scorer.load(arguments.scorer, device=arguments.device, precision=arguments.precision)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.store or Path(temporary)
+        scorer.check(inputs, report)
+        recordings = open_recordings(inputs, folder, report, progress=not is_single)
+        _print_problems(report, inputs.notes)
+        _check_any_there(inputs, report, arguments.data)
+        known = set(report.problems)
+        scores = scorer.score_decoded(inputs, recordings, report, progress=not is_single)
+    # With JSON on standard output, what else is said goes to standard error.
+    with contextlib.redirect_stdout(sys.stderr if arguments.json == DASH else sys.stdout):
+        if arguments.json != DASH:
+            show(scores)
+        _print_problems(Report(each for each in report.problems if each not in known))
+        if out is not None:
+            write_scores(scores, out)
+        if arguments.textgrid is not None:
+            n = write_textgrids(scores, arguments.textgrid)
+            print(f"wrote {arguments.textgrid}: {count_noun(n, 'TextGrid')}")
+    if arguments.json is not None:
+        write_scores_json(scores, scorer.name, arguments.json)
+
+
+def _check_any_there(inputs: "Inputs", report: "Report", data: Path | None) -> None:
+    """Raise HearbackError if no recording of a table is there: the folder is another one."""
+    missing = {each.filename for each in report.errors if each.what == "the recording is missing"}
+    names = set(inputs.frame["filename"])
+    if inputs.origin == inputs.folder or not names or not names <= missing:
+        return
+    cure = "name the folder that has them with --data"
+    if data is not None:
+        cure = "--data is the folder that the table's filenames are relative to"
+    raise HearbackError(
+        f"{inputs.origin}: none of its {len(names)} recordings is in {inputs.folder}; {cure}"
+    )
+
+
+def _check_outputs(out: Path | None, json: Path | None, textgrid: Path | None) -> None:
+    """Check before the work that the outputs can be written."""
+
+    for path in (out, None if json == DASH else json):
+        if path is None:
+            continue
+        if path.is_dir():
+            raise HearbackError(f"{path}: is a folder; name a file in it")
+        check_writable(path)
+    if textgrid is not None:
+        if textgrid.exists() and not textgrid.is_dir():
+            raise HearbackError(f"{textgrid}: is a file; name a folder for the TextGrids")
+        check_writable(textgrid / "clip.TextGrid")
+
+
+def _print_problems(report: "Report", notes: tuple[str, ...] = ()) -> None:
+    """Print what is wrong with the input, before the work that takes long."""
+    for note in notes:
+        print(note, file=sys.stderr)
+    if report.problems:
+        print(f"{report}\n", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,227 @@
+"""Long rows are scored in windows, and their scores are put together."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hearback.engine.audio.decode import SAMPLE_RATE, Recording
+from hearback.engine.audio.memory_store import MemoryStore
+from hearback.engine.project import ROOT
+from hearback.engine.whisper.weights import read_config, read_tensors
+from hearback.reading.inference.predict import Predictions, predict
+from hearback.reading.models.scorers import TokenScorer, build
+from hearback.reading.pairs import PairSource
+from hearback.reading.passages.likelihood import SegmentLikelihood
+from hearback.reading.passages.rows import (
+    Passages,
+    PassageWindow,
+    combine,
+    correct_length,
+    correct_longer,
+    split_recording,
+    split_rows,
+    whole_rows,
+)
+from hearback.reading.passages.segments import Segment
+from hearback.reading.passages.text_split import WordRange
+from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, WINDOW_SAMPLES
+from tests.reading.quick_recipes import QUICK_TOKENS
+from tests.reading.random_models import make_model
+from tests.toy import spoken
+
+TINY_EN = ROOT / "assets" / "whisper-tiny.en"
+CPU = torch.device("cpu")
+
+
+def source_of(rows: dict[str, np.ndarray], grade: str = "3") -> PairSource:
+    """Return a source with a row for each text."""
+    names = [str(number) for number in range(len(rows))]
+    metadata = pd.DataFrame({"filename": names, "task": "sentence_repetition", "grade": grade})
+    recordings = {
+        name: Recording(each, ()) for name, each in zip(names, rows.values(), strict=True)
+    }
+    return PairSource(metadata.assign(expected_text=list(rows)), None, MemoryStore(recordings))
+
+
+def silence(seconds: float) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 1e-4, round(seconds * SAMPLE_RATE)).astype(np.float32)
+
+
+@pytest.fixture
+def model(tokenizer: Path) -> TokenScorer:
+    made = make_model(QUICK_TOKENS, tokenizer).eval()
+    assert isinstance(made, TokenScorer)
+    return made
+
+
+def test_a_score_is_corrected_for_more_words_than_usual_only() -> None:
+    probabilities = np.array([0.2, 0.2, 0.2])
+    corrected = correct_length(probabilities, np.array([3, 12, 48]))
+    assert corrected[:2].tolist() == pytest.approx([0.2, 0.2])
+    assert corrected[2] > 0.7
+
+
+def test_one_bad_part_lowers_a_passage_by_its_share() -> None:
+    equal = np.array([10, 10, 10])
+    assert combine(np.array([0.9]), np.array([5])) == 0.9
+    assert combine(np.array([0.8, 0.8, 0.8]), equal) == pytest.approx(0.8)
+    low = combine(np.array([0.95, 0.01, 0.95]), equal)
+    assert 0.01 < low < 0.05
+    assert combine(np.array([0.95, 0.01, 0.95]), np.array([10, 1, 10])) > low
+    assert combine(np.array([0.0, 1.0]), np.array([1, 1])) < 1e-6
+
+
+def test_short_rows_are_one_window_and_keep_their_scores(model: TokenScorer) -> None:
+    source = source_of({"the dog ran home": spoken("the dog ran home"), "boy": spoken("boy")})
+    passages = split_rows(source, model, device=CPU, dtype=torch.float32)
+    assert [window.row for window in passages.windows] == [0, 1]
+    rows = np.arange(2)
+    expected = predict(model, source, rows, device=CPU, dtype=torch.float32)
+    found = passages.merge(predict(model, passages.source, rows, device=CPU, dtype=torch.float32))
+    np.testing.assert_array_equal(found.clips, expected.clips)
+    np.testing.assert_array_equal(found.words, expected.words)
+
+
+def test_rows_of_16_to_30_s_are_heard_whole(model: TokenScorer) -> None:
+    said = np.concatenate([spoken("boy"), silence(17), spoken("cupcake")])
+    source = source_of({"boy cupcake": said})
+    changed = said.copy()
+    changed[-SAMPLE_RATE // 4 :] = 0
+    scores = []
+    for waveform in (said, changed):
+        source = source_of({"boy cupcake": waveform})
+        passages = split_rows(source, model, device=CPU, dtype=torch.float32)
+        assert len(passages.windows) == 1
+        scores.append(predict(model, passages.source, [0], device=CPU, dtype=torch.float32).clips)
+    assert scores[0] != scores[1]
+
+
+def test_windows_have_the_recording_and_the_words_in_order(model: TokenScorer) -> None:
+    texts = ["the dog ran home", "a red hat", "boy"] * 2
+    parts = [part for text in texts for part in (spoken(text), silence(7))]
+    source = source_of({" ".join(texts): np.concatenate(parts), "boy": spoken("boy")})
+    passages = split_rows(source, model, device=CPU, dtype=torch.float32)
+    of_long = [window for window in passages.windows if window.row == 0]
+    assert len(of_long) + len(passages.unheard) > 1
+    n_words = len(source.texts[0].split())
+    assert [word for each in of_long for word in range(each.words.start, each.words.stop)] == list(
+        range(n_words)
+    )
+    assert passages.source.texts[-1] == "boy"
+    assert " ".join(passages.source.texts[:-1]) == source.texts[0]
+    again = pickle.loads(pickle.dumps(passages.source))  # as a worker process gets it
+    np.testing.assert_array_equal(again.learner(0), passages.source.learner(0))
+    rows = np.arange(len(passages.windows))
+    found = passages.merge(predict(model, passages.source, rows, device=CPU, dtype=torch.float32))
+    assert found.words is not None and found.words.shape == (2, n_words + 1, 2)
+    assert np.isfinite(found.words[0, :n_words]).all()
+    assert np.isfinite(found.clips).all()
+
+
+def two_windows() -> Passages:
+    """A row of five words in two windows of 20 s, and one of a word."""
+    source = source_of({"a b c d e": silence(45), "boy": spoken("boy")})
+    windows = (
+        PassageWindow(0, Segment(0, 320_000), WordRange(0, 3)),
+        PassageWindow(0, Segment(336_000, 656_000), WordRange(3, 5)),
+        PassageWindow(1, Segment(0, 100), WordRange(0, 1)),
+    )
+    return Passages(source, windows, (), source)
+
+
+def test_word_scores_of_windows_are_put_together() -> None:
+    words = np.full((3, 4, 2), np.nan)
+    words[0, :3, 0], words[0, :, 1] = [1, 2, 3], [1, 2, 3, -4]
+    words[1, :2, 0], words[1, :3, 1] = [4, 5], [6, 7, 8]
+    words[2, :1, 0], words[2, :2, 1] = [9], [9, 9]
+    merged = two_windows().merge(Predictions(np.array([0.9, 0.9, 0.5]), words)).words
+    assert merged is not None and merged.shape == (2, 6, 2)
+    assert merged[0, :5, 0].tolist() == [1, 2, 3, 4, 5]
+    assert np.isnan(merged[0, 5, 0]) and np.isnan(merged[1, 2:]).all()
+    # Where the windows meet, the lower one counts.
+    assert merged[0, :, 1].tolist() == [1, 2, 3, -4, 7, 8]
+
+
+def test_word_times_count_from_the_start_of_the_recording() -> None:
+    times = two_windows().merge_times(
+        {
+            0: np.array([[0.5, 1], [1, 2], [3, 4.0]]),
+            1: np.array([[0.5, 1], [2, 3.0]]),
+            2: np.array([[0, 0.1]]),
+        }
+    )
+    assert times[0][:, 0].tolist() == [0.5, 1, 3, 21.5, 23]
+    assert times[1].tolist() == [[0, 0.1]]
+
+
+def test_words_without_room_in_any_window_are_not_said(model: TokenScorer) -> None:
+    text = " ".join(["sunshine"] * 120)  # more tokens than the decoder has positions
+    passages = split_rows(source_of({text: spoken("boy")}), model, device=CPU, dtype=torch.float32)
+    rows = np.arange(len(passages.windows))
+    found = passages.merge(predict(model, passages.source, rows, device=CPU, dtype=torch.float32))
+    assert found.clips[0] < 1e-6
+    assert found.words is not None and (found.words[0, -2] == -15).all()
+
+
+def test_infer_corrects_rows_of_more_than_16_s_only() -> None:
+    text = " ".join(["boy"] * 40)
+    source = source_of({text: silence(20), f"{text} boy": silence(10)})
+    predictions = Predictions(np.array([0.2, 0.2]), None)
+    assert correct_longer(predictions, source) is predictions
+    corrected = correct_longer(predictions, source.with_longest(LONGEST_WINDOW_SAMPLES)).clips
+    assert corrected[0] > 0.5 and corrected[1] == 0.2
+
+
+def test_whole_rows_are_cut_at_16_s_and_not_corrected() -> None:
+    passages = whole_rows(source_of({" ".join(["boy"] * 40): silence(20)}))
+    assert passages.source.longest_window(0) == WINDOW_SAMPLES
+    assert passages.merge(Predictions(np.array([0.2]), None)).clips[0] == pytest.approx(0.2)
+
+
+def test_likelihoods_are_those_of_the_texts_alone(model: TokenScorer) -> None:
+    words, waveform = ["the", "dog", "ran", "home"], spoken("the dog")
+    likelihood = SegmentLikelihood(model, words, lambda _: waveform, CPU)
+    values = likelihood(0, [0, 2], 3)
+    assert values.shape == (2, 4)
+    assert np.isfinite(values[0]).all()
+    assert np.isfinite(values[1, :3]).all() and values[1, 3] == -np.inf  # two words are left
+    # A text's own end has the value that longer texts give for stopping there.
+    np.testing.assert_allclose(likelihood(0, [0], 2)[0], values[0, :3], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_sentences_are_found_in_a_long_recording_with_real_weights() -> None:
+    import librosa
+    from hibari import SAMPLE_RATE as VOICE_RATE
+    from hibari import Hibari
+
+    sentences = [
+        "the children walked to the river",
+        "she put the red book on the table",
+        "we had bread and cheese for lunch",
+        "my brother plays football after school",
+        "the old man told us a funny story",
+        "it rained all day so we stayed at home",
+    ]
+    voice, pause = Hibari(threads=1), silence(4)
+    parts: list[np.ndarray] = []
+    starts = []
+    for sentence in sentences:
+        rendered = voice(sentence, seed=0).astype(np.float32)
+        starts.append(sum(map(len, parts)))
+        parts += [librosa.resample(rendered, orig_sr=VOICE_RATE, target_sr=SAMPLE_RATE), pause]
+    model = build(QUICK_TOKENS, read_config(TINY_EN), TINY_EN / "tokenizer.json").eval()
+    assert isinstance(model, TokenScorer)
+    model.load_pretrained({part: read_tensors(TINY_EN, part) for part in ("encoder", "decoder")})
+    source = source_of({" ".join(sentences): np.concatenate(parts)})
+    windows = split_recording(source, 0, model, CPU)
+    assert len(windows) > 1
+    firsts = np.cumsum([0, *(len(sentence.split()) for sentence in sentences)])
+    for window in windows:
+        assert window.words.start in firsts  # pauses are between sentences only
+        number = int(np.searchsorted(firsts, window.words.start))
+        assert abs(starts[number] - window.segment.start) < SAMPLE_RATE

@@ -1,0 +1,105 @@
+"""The dynamic programming that finds the words of each segment, with a fake likelihood."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hearback.reading.passages.text_split import WordRange, split_text
+
+
+class FakeLikelihood:
+    """Segments with known words: each word that fits costs 2 nats, each other one 12."""
+
+    def __init__(self, text: str, said: Sequence[str]) -> None:
+        self.words, self.said = text.split(), [each.split() for each in said]
+        self.n_texts = 0
+
+    def __call__(self, segment: int, starts: Sequence[int], n_words: int) -> np.ndarray:
+        values = np.full((len(starts), 1 + n_words), -np.inf)
+        self.n_texts += len(starts)
+        for row, start in enumerate(starts):
+            total, said = 0.0, self.said[segment]
+            for n in range(min(n_words, len(self.words) - start) + 1):
+                # The end costs more the more of the speech is left.
+                values[row, n] = total - 1.0 - 4.0 * max(0, len(said) - n)
+                if start + n < len(self.words):
+                    fits = n < len(said) and said[n] == self.words[start + n]
+                    total -= 2.0 if fits else 12.0
+        return values
+
+
+def split(text: str, said: Sequence[str]) -> list[str]:
+    words = text.split()
+    likelihood = FakeLikelihood(text, said)
+    seconds = [max(1.0, 0.4 * len(each.split())) for each in said]
+    ranges = split_text(len(words), seconds, likelihood)
+    return [" ".join(words[each.start : each.stop]) for each in ranges]
+
+
+TEXT = "once there was a fox who lived in the deep dark wood with all of his many friends"
+
+
+def test_the_text_is_split_as_it_was_read() -> None:
+    said = [
+        "once there was a fox",
+        "who lived in the deep dark wood",
+        "with all of his many friends",
+    ]
+    assert split(TEXT, said) == said
+
+
+def test_a_wrong_word_stays_where_it_should_have_been_said() -> None:
+    said = [
+        "once there was a cat",
+        "who lived in the deep dark wood",
+        "with all of his many friends",
+    ]
+    assert split(TEXT, said)[:2] == ["once there was a fox", said[1]]
+
+
+def test_a_segment_with_other_speech_or_noise_is_empty() -> None:
+    said = [
+        "once there was a fox",
+        "",
+        "who lived in the deep dark wood with all of his many friends",
+    ]
+    assert split(TEXT, said) == said
+
+
+def test_words_that_nobody_said_belong_to_the_segment_before() -> None:
+    said = ["once there was a fox", "with all of his many friends"]
+    first, second = split(TEXT, said)
+    assert first == "once there was a fox who lived in the deep dark wood"
+    assert second == said[1]
+
+
+def test_a_reader_who_stops_has_the_rest_in_the_last_segment() -> None:
+    assert split(TEXT, ["once there was a fox", "who lived in"]) == [
+        "once there was a fox",
+        "who lived in the deep dark wood with all of his many friends",
+    ]
+
+
+def test_every_word_is_in_one_range_whatever_the_likelihood() -> None:
+    rng = np.random.default_rng(0)
+    for n_words in (1, 2, 9, 60):
+        for n_segments in (1, 2, 5):
+
+            def noise(_: int, starts: Sequence[int], most: int, n: int = n_words) -> np.ndarray:
+                values = rng.normal(-20, 20, (len(starts), 1 + most))
+                room = n - np.array(starts)[:, None]
+                return np.where(np.arange(1 + most) <= room, values, -np.inf)
+
+            ranges = split_text(n_words, [3.0] * n_segments, noise)
+            assert len(ranges) == n_segments
+            words = [word for each in ranges for word in range(each.start, each.stop)]
+            assert words == list(range(n_words))
+
+
+def test_a_long_text_is_split_with_few_candidates() -> None:
+    words = [f"word{number}" for number in range(400)]
+    said = [" ".join(words[at : at + 20]) for at in range(0, 400, 20)]
+    likelihood = FakeLikelihood(" ".join(words), said)
+    ranges = split_text(400, [8.0] * 20, likelihood)
+    assert ranges == [WordRange(at, at + 20) for at in range(0, 400, 20)]
+    assert likelihood.n_texts < 8 * 20

@@ -1,0 +1,65 @@
+"""The curve of the share that is sent to a person against the errors that remain."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hearback.reading.scoring import abstention
+from hearback.reading.words import to_table
+from tests.reading.fabricated_folds import (
+    N_ROWS,
+    make_metadata,
+    make_predictions,
+    write_data,
+    write_folds,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_data(tmp_path / "data")
+    metadata = make_metadata()
+    texts = metadata["expected_text"].tolist()
+    for seed, model in enumerate(("modeltok", "modeltokb")):
+        predictions = make_predictions(1.0, seed)
+        log_odds = np.full((N_ROWS, 3, 2), 1.0)
+        log_odds[:, 0, 0] = 4 * predictions
+        table = to_table(metadata["filename"].tolist(), texts, log_odds)
+        write_folds(tmp_path / "assets", model, predictions, words=table, recipe={"pair": "tokens"})
+    write_folds(tmp_path / "assets", "model2ds", make_predictions(0.5, 9))
+    return tmp_path
+
+
+def test_the_command_prints_the_curves(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--data", str(folder / "data"), "--assets", str(folder / "assets")]
+    monkeypatch.setattr("sys.argv", ["abstention", *flags])
+    abstention.main()
+    printed = capsys.readouterr().out
+    assert printed.startswith("96 clips of modeltok, modeltokb, calibration platt: ")
+    for rule in ("distance of the score from 0.5", "disagreement of models", "learned"):
+        assert printed.count(rule) == 2
+    assert "unsure (0.3 to 0.7)" in printed
+
+
+def test_a_perfect_order_catches_the_errors_first() -> None:
+    errors = np.arange(100) < 10
+    perfect = abstention.curve(errors.astype(float), errors)
+    assert perfect.loc[0.1].tolist() == [0.0, 1.0]
+    assert perfect.loc[0.05, "caught"] == 0.5
+    assert perfect.loc[0.0].tolist() == pytest.approx([0.1, 0.0])
+    worst = abstention.curve(-errors.astype(float), errors)
+    assert worst.loc[0.3, "caught"] == 0
+
+
+def test_uncertainties_are_largest_in_the_middle(folder: Path) -> None:
+    joined, log_odds = abstention.read_predictions(folder / "data", folder / "assets", None)
+    predictions = np.linspace(0, 1, len(joined))
+    rules = abstention.uncertainties(joined, log_odds, predictions)
+    assert all(values.shape == (len(joined),) for values in rules.values())
+    distance = rules["distance of the score from 0.5"]
+    assert abs(int(np.argmax(distance)) - len(joined) // 2) <= 1
+    assert isinstance(joined, pd.DataFrame) and list(log_odds) == ["modeltok", "modeltokb"]

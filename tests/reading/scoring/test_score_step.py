@@ -1,0 +1,201 @@
+"""score.py from the command line: its three forms, its outputs, and its errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from hearback.engine import cli
+from hearback.engine.audio import decode
+from hearback.engine.project import ROOT
+from hearback.reading.scoring import listening
+from hearback.reading.steps import score as step
+from tests.reading.scoring.conftest import SENTENCES, render
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_surprising(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "SURPRISE", np.inf)
+
+
+class Run:
+    """Runs the step in a folder; has what it printed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        scorer: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self.folder, self.scorer, self.capsys, self.monkeypatch = (
+            folder,
+            scorer,
+            capsys,
+            monkeypatch,
+        )
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: object) -> int:
+        flags = ("--scorer", self.scorer, "--device", "cpu", "--precision", "float32")
+        self.monkeypatch.setattr(sys, "argv", ["score.py", *map(str, (*arguments, *flags))])
+        self.monkeypatch.chdir(self.folder)
+        with pytest.raises(SystemExit) as caught:
+            cli.run(step.main)
+        self.out, self.err = self.capsys.readouterr()
+        return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    toy_scorer: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:
+    return Run(tmp_path, toy_scorer, capsys, monkeypatch)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name != "recordings"}
+
+
+def test_one_recording_is_shown_and_writes_nothing_by_itself(run: Run, clips: Path) -> None:
+    assert run("recordings/c.wav", "--text", "The dog ran home") == 0
+    assert run.out.startswith("score  status") and "1 recording: 1 " in run.out
+    assert "c.wav" in run.out
+    assert run.err == ""
+    assert names_in(run.folder) == set()
+    assert run("recordings/c.wav", "--out", "one.csv") == 0
+    assert names_in(run.folder) == {"one.csv", "word_scores.csv"}
+    assert pd.read_csv(run.folder / "one.csv")["text"].tolist() == ["the dog ran home"]
+
+
+def test_a_folder_writes_two_tables(run: Run, clips: Path) -> None:
+    assert run("recordings") == 0
+    scores = pd.read_csv(run.folder / "scores.csv")
+    assert list(scores.columns) == ["filename", "score", "status", "seconds", "text", "note"]
+    assert scores["filename"].tolist() == ["a.wav", "c.wav", "deep/b.wav"]
+    assert set(scores["status"]) <= {"ok", "unsure"} and scores["score"].notna().all()
+    words = pd.read_csv(run.folder / "word_scores.csv")
+    assert list(words.columns) == [
+        *("filename", "position", "word", "written", "score", "status", "start", "end")
+    ]
+    assert len(words) == 8 and (words["end"] >= words["start"]).all()
+
+
+def test_a_table_gives_json_and_textgrids(run: Run, clips: Path) -> None:
+    table = clips / "table.csv"
+    table.write_text("filename,text,speaker\na.wav,Boy!,s1\nc.wav,the dog ran home,\n")
+    flags = ("--out", "o/s.csv", "--json", "o/s.json", "--textgrid", "o/grids")
+    assert run("recordings/table.csv", *flags) == 0
+    values = json.loads((run.folder / "o" / "s.json").read_text())
+    assert values["scorer"] == str(run.scorer)
+    first = values["scores"][0]
+    assert (first["filename"], first["text"], first["speaker"]) == ("a.wav", "Boy!", "s1")
+    assert first["words"][0].keys() == {
+        *("word", "written", "probability", "start_seconds", "end_seconds")
+    }
+    assert names_in(run.folder / "o" / "grids") == {"a.TextGrid", "c.TextGrid"}
+    assert "speaker" in pd.read_csv(run.folder / "o" / "s.csv").columns
+    assert "s.json: 2 recordings" in run.out and "2 TextGrids" in run.out
+
+
+def test_json_on_standard_output_is_nothing_but_json(run: Run, clips: Path) -> None:
+    assert run("recordings/a.wav", "--json", "-") == 0
+    assert len(json.loads(run.out)["scores"]) == 1
+    assert run("recordings", "--json", "-", "--textgrid", "grids") == 0
+    assert len(json.loads(run.out)["scores"]) == 3
+
+
+def test_problems_are_printed_before_the_scores(run: Run, clips: Path) -> None:
+    (clips / "a.txt").write_text("10/11")
+    soundfile.write(clips / "d.wav", np.zeros(16_000), 16_000)
+    (clips / "d.txt").write_text("boy")
+    assert run("recordings") == 0
+    assert "the recording is silent" in run.err and "several" in run.err
+    scores = pd.read_csv(run.folder / "scores.csv").set_index("filename")
+    assert scores["status"].loc[["a.wav", "d.wav"]].tolist() == ["unreadable", "silent"]
+    assert scores["score"].isna().loc[["a.wav", "d.wav"]].all()
+    assert scores["note"].loc["d.wav"].startswith("the recording is silent")
+    assert "2 ok" in run.out or "unsure" in run.out
+
+
+def test_a_table_of_another_folder_is_refused(run: Run, clips: Path) -> None:
+    (run.folder / "table.csv").write_text("filename,text\na.wav,boy\nc.wav,dog\n")
+    assert run("table.csv") == 2
+    message = (
+        "table.csv: none of its 2 recordings is in .; name the folder that has them with --data"
+    )
+    assert message in run.err
+    assert "scores.csv" not in names_in(run.folder)
+    assert run("table.csv", "--data", "recordings") == 0
+
+
+def test_a_single_recording_without_a_score_has_a_status(run: Run, clips: Path) -> None:
+    soundfile.write(clips / "d.wav", np.zeros(16_000), 16_000)
+    assert run("recordings/d.wav", "--text", "boy") == 0
+    assert "silent  d.wav" in run.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("recordings", "--out", "recordings"), "recordings: is a folder; name a file in it"),
+        (("recordings", "--textgrid", "file"), "file: is a file; name a folder"),
+        (("recordings", "--json", "file/s.json"), "file/s.json: cannot be written"),
+        (("none",), "none: no such file or folder"),
+        (("file",), "the column 'filename' is missing"),
+        (("recordings", "--grade", "9"), "unknown grade '9'"),
+        (("recordings", "--page"), "--page"),
+    ],
+)
+def test_mistakes_are_one_message_and_status_2(
+    run: Run, clips: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (run.folder / "file").write_text("x\ny\n")
+    assert run(*arguments) == 2
+    assert message in run.err and "Traceback" not in run.err
+    assert names_in(run.folder) == {"file"}
+
+
+def test_an_m4a_without_a_decoder_names_the_cure(
+    run: Run, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "load_av", lambda: None)
+    monkeypatch.setattr(decode, "find_ffmpeg", lambda: None)
+    (clips / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(64))
+    assert run("recordings") == 0
+    scores = pd.read_csv(run.folder / "scores.csv").set_index("filename")
+    assert scores["status"].loc["a.m4a"] == "unreadable"
+    assert "install PyAV (`pip install av`) or ffmpeg" in scores["note"].loc["a.m4a"]
+    assert "install PyAV (`pip install av`) or ffmpeg" in run.err
+
+
+@pytest.mark.slow
+def test_the_script_scores_a_folder_with_real_weights(real_scorer: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for number, text in enumerate(SENTENCES[:3]):
+        soundfile.write(folder / f"{number}.wav", render(text), 16_000)
+        spoken = text if number else SENTENCES[4]
+        (folder / f"{number}.txt").write_text(spoken)
+    flags = ["--scorer", str(real_scorer), "--device", "cpu", "--textgrid", "grids"]
+    for command in ([str(ROOT / "score.py")], ["-m", "hearback", "score"]):
+        done = subprocess.run(
+            [sys.executable, *command, "recordings", *flags],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        scores = pd.read_csv(tmp_path / "scores.csv")["score"]
+        assert scores[0] < 0.3 and (scores[1:] > 0.7).all()
+    assert len(list((tmp_path / "grids").iterdir())) == 3

@@ -1,0 +1,252 @@
+"""The scorer in Python: files and arrays, one and many."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import hearback
+from hearback import Scorer
+from hearback.engine.audio.wav import FULL_SCALE
+from hearback.engine.data.problems import Report
+from hearback.engine.errors import HearbackError
+from hearback.reading.inference.submission import write_submission
+from hearback.reading.recipe import Recipe
+from hearback.reading.scoring import ensemble, listening, recordings
+from hearback.reading.scoring.inputs import read_folder, read_score_table
+from tests.conftest import inference_options
+from tests.reading.random_models import write_fold
+from tests.reading.scoring.conftest import write_config
+from tests.toy import spoken
+from train_modelali import RECIPE as ALIGNED
+from train_modeltok import RECIPE as TOKENS
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_surprising(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder with random weights understands nothing."""
+    monkeypatch.setattr(listening, "SURPRISE", np.inf)
+
+
+@pytest.fixture
+def scorer(toy_scorer: Path) -> Scorer:
+    return Scorer.load(toy_scorer, device="cpu", precision="float32")
+
+
+def test_the_package_imports_no_torch_before_the_scorer_is_used() -> None:
+    code = "import sys, hearback; assert 'torch' not in sys.modules; hearback.Scorer.load"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'Scores'"):
+        _ = hearback.Scores
+
+
+def test_a_file_has_a_score_and_its_words_have_times(scorer: Scorer, clips: Path) -> None:
+    score = scorer.score(clips / "c.wav", "The dog ran home.")
+    assert score.filename == str(clips / "c.wav")
+    assert score.text == "The dog ran home."
+    assert score.status in ("ok", "unsure")
+    assert score.probability is not None and 0 < score.probability < 1
+    assert score.seconds == pytest.approx(16 * 0.06)
+    assert [word.word for word in score.words] == ["the", "dog", "ran", "home"]
+    assert [word.written for word in score.words] == ["The", "dog", "ran", "home."]
+    for word in score.words:
+        assert word.probability is not None and 0 <= word.probability <= 1
+        assert word.start_seconds is not None and word.end_seconds is not None
+        assert 0 <= word.start_seconds <= word.end_seconds <= score.seconds
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16, np.int32])
+def test_an_array_scores_like_its_file(scorer: Scorer, clips: Path, kind: type) -> None:
+    samples, rate = soundfile.read(clips / "c.wav", dtype="int16")
+    array = samples.astype(np.float64) / FULL_SCALE
+    array = (
+        samples
+        if kind is np.int16
+        else (samples.astype(np.int32) << 16 if kind is np.int32 else array.astype(kind))
+    )
+    found = scorer.score(array, "the dog ran home", sample_rate=rate)
+    expected = scorer.score(clips / "c.wav", "the dog ran home")
+    assert found == replace(expected, filename="")
+
+
+def test_an_array_is_resampled_and_its_channels_are_averaged(scorer: Scorer) -> None:
+    waveform = spoken("the dog ran home")
+    stereo = np.repeat(np.stack([waveform, waveform], axis=1), 3, axis=0)
+    score = scorer.score(stereo, "the dog ran home", sample_rate=48_000)
+    assert score.seconds == pytest.approx(len(waveform) / 16_000)
+    assert score.notes == ("2 channels, averaged", "48 kHz, resampled to 16 kHz")
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "message"),
+    [
+        (np.zeros(16_000, np.float32), None, "needs its sample_rate"),
+        (np.zeros((2, 16_000), np.float32), 16_000, "the channels come last"),
+        (np.zeros((2, 2, 2), np.float32), 16_000, r"use \(n,\) or \(n, channels\)"),
+        (np.zeros(16_000, complex), 16_000, "samples of type complex128"),
+        (np.zeros(16_000, np.float32), 0, "use a whole number of Hz"),
+        (np.zeros(16_000, np.float32), 22_050.5, "use a whole number of Hz"),
+    ],
+)
+def test_arrays_of_another_form_are_refused(
+    scorer: Scorer, samples: np.ndarray, rate: int, message: str
+) -> None:
+    with pytest.raises(HearbackError, match=message):
+        scorer.score(samples, "boy", sample_rate=rate)
+
+
+def test_what_cannot_be_scored_is_no_error_but_a_status(scorer: Scorer, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFFoh")
+    for recording, status in (
+        (np.zeros(16_000, np.float32), "silent"),
+        (np.ones(10, np.float32), "too_short"),
+        (np.empty(0, np.float32), "too_short"),
+        (np.full(16_000, np.nan, np.float32), "unreadable"),
+        (broken, "unreadable"),
+    ):
+        score = scorer.score(recording, "boy", sample_rate=16_000)
+        assert (score.status, score.probability) == (status, None)
+        assert score.notes[-1].startswith("the recording ")
+        assert [word.word for word in score.words] == ["boy"]
+    assert scorer.score(spoken("boy"), "word " * 5000, sample_rate=16_000).status == "too_long"
+
+
+def test_a_recording_that_is_not_read_to_its_end_is_too_long(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recordings, "LONGEST_RECORDING", 0.5)
+    score = scorer.score(spoken("the dog ran home"), "the dog ran home", sample_rate=16_000)
+    assert (score.status, score.probability) == ("too_long", None)
+    assert "and no more is read; split the recording and its text" in score.notes[-1]
+
+
+def test_wrong_arguments_are_errors(scorer: Scorer, clips: Path) -> None:
+    with pytest.raises(HearbackError, match=r"none\.wav: no such file"):
+        scorer.score(clips / "none.wav", "boy")
+    with pytest.raises(HearbackError, match="empty expected_text"):
+        scorer.score(clips / "a.wav", "")
+    with pytest.raises(HearbackError, match="unknown grade '7': use one of KG, 1, 2, 3"):
+        scorer.score(clips / "a.wav", "boy", grade="7")
+    with pytest.raises(HearbackError, match="unknown task 'reading'"):
+        scorer.score(clips / "a.wav", "boy", task="reading")
+
+
+def test_many_are_scored_as_one_by_one(scorer: Scorer, clips: Path) -> None:
+    scores = scorer.score_table(clips)
+    assert [score.filename for score in scores] == ["a.wav", "c.wav", "deep/b.wav"]
+    for score in scores:
+        alone = scorer.score(clips / score.filename, score.text)
+        assert score.probability == pytest.approx(alone.probability, abs=1e-6)
+        assert score.status == alone.status
+
+
+def test_rows_with_problems_have_a_status_and_the_others_a_score(
+    scorer: Scorer, clips: Path
+) -> None:
+    table = clips / "table.csv"
+    table.write_text(
+        "filename,text,speaker\na.wav,boy,s1\nmissing.wav,girl,s1\nc.wav,,s2\na.wav,boy,s1\n"
+    )
+    report = Report()
+    scores = scorer.score_table(table, report)
+    assert [score.status for score in scores][1:] == ["unreadable"] * 3
+    assert scores[0].probability is not None and scores[0].speaker == "s1"
+    assert scores[1].notes[0].startswith("the recording is missing; ")
+    assert scores[3].notes == ("duplicated filename, first on line 2; keep one row",)
+    assert len(report.errors) == 3
+
+
+def test_a_store_keeps_decoded_recordings(
+    scorer: Scorer, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = read_folder(clips, Report())
+    first = scorer.score_table(inputs, store=tmp_path / "store")
+    monkeypatch.setattr("hearback.engine.audio.store_builder.decode", None)
+    assert scorer.score_table(inputs, store=tmp_path / "store") == first
+
+
+def test_the_models_are_loaded_once(
+    scorer: Scorer, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = scorer.score(clips / "a.wav", "boy")
+    monkeypatch.setattr(ensemble, "load_model_groups", None)
+    assert scorer.score(clips / "a.wav", "boy") == first
+
+
+def test_models_that_do_not_fit_in_memory_are_loaded_one_after_the_other(
+    toy_scorer: Path, scorer: Scorer, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = scorer.score(clips / "c.wav", "the dog ran home")
+    monkeypatch.setattr(ensemble, "memory_for_models", lambda device, memory_gb: 1.0)
+    found = Scorer.load(toy_scorer, device="cpu", precision="float32").score(
+        clips / "c.wav", "the dog ran home"
+    )
+    assert found.probability == pytest.approx(expected.probability, abs=1e-6)
+
+
+def test_scores_are_those_of_infer(make_corpus: object, toy_scorer: Path) -> None:
+    folder = make_corpus(n_train=6, n_test=6)  # type: ignore[operator]
+    options = replace(
+        inference_options(folder, precision="float32"),
+        assets=toy_scorer,
+        config=toy_scorer / "model_configs.json",
+    )
+    write_submission(options)
+    submission = pd.read_csv(options.submission)
+    scorer = Scorer.load(toy_scorer, device="cpu", precision="float32")
+    inputs = read_score_table(folder / "data" / "test_metadata.csv", Report())
+    scores = {score.filename: score.probability for score in scorer.score_table(inputs)}
+    expected = dict(zip(submission["filename"], submission["score"], strict=True))
+    assert scores == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "no such scorer, and no such folder; use a shipped scorer"),
+        ("", "has no model_configs.json"),
+    ],
+)
+def test_a_scorer_that_is_not_there_is_named(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(HearbackError, match=message):
+        Scorer.load(tmp_path / name)
+
+
+def write_scorer(folder: Path, recipe: Recipe, tokenizer: Path) -> Path:
+    write_fold(folder, recipe, 0, {}, tokenizer)
+    write_config(folder, recipe)
+    return folder
+
+
+def test_a_scorer_with_context_needs_grade_and_task(
+    tmp_path: Path, tokenizer: Path, clips: Path
+) -> None:
+    scorer = Scorer.load(write_scorer(tmp_path / "scorer", TOKENS, tokenizer), device="cpu")
+    with pytest.raises(HearbackError, match="needs the grade of each recording"):
+        scorer.score(clips / "a.wav", "boy", task="deletion")
+    with pytest.raises(HearbackError, match="needs the task of each recording"):
+        scorer.score_table(read_folder(clips, Report(), grade="1"))
+    score = scorer.score(clips / "a.wav", "boy", grade="KG", task="deletion")
+    assert score.probability is not None
+    # The model hears it slower; times are those of the recording.
+    assert score.words[0].end_seconds is not None and score.seconds is not None
+    assert score.words[0].end_seconds <= score.seconds
+    table = clips / "table.csv"
+    table.write_text("filename,text,grade,task\na.wav,boy,1,deletion\nc.wav,dog,,deletion\n")
+    scores = scorer.score_table(table)
+    assert [each.probability is None for each in scores] == [False, True]
+    assert scores[1].notes == ("no grade, which this scorer needs; fill in the grade",)
+
+
+def test_a_scorer_that_hears_references_is_refused(tmp_path: Path, tokenizer: Path) -> None:
+    folder = tmp_path / "scorer"
+    write_fold(folder, ALIGNED, 0, None, tokenizer)  # type: ignore[arg-type]
+    write_config(folder, ALIGNED)
+    with pytest.raises(HearbackError, match="modelali compare with reference speech"):
+        Scorer.load(folder)

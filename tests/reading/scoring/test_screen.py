@@ -1,0 +1,80 @@
+"""The table on the screen is readable without colours, and in narrow terminals."""
+
+import io
+
+import pytest
+from wcwidth import wcswidth
+
+from hearback.reading.scoring.results import Score, WordScore
+from hearback.reading.scoring.screen import Screen
+
+
+def make_score(filename: str, *words: tuple[str, float], **changes: object) -> Score:
+    values: dict[str, object] = {
+        **{"filename": filename, "text": " ".join(word for word, _ in words)},
+        **{"status": "ok", "probability": 0.5},
+        "words": tuple(WordScore(word, word, value, 0.0, 0.0) for word, value in words),
+    }
+    return Score(**{**values, **changes})  # type: ignore[arg-type]
+
+
+SCORES = [
+    make_score("a.wav", ("the", 0.9), ("cat", 0.7), ("sat", 0.2)),
+    make_score("deep/日本.wav", ("boy", 0.9)),
+    make_score("c.wav", status="silent", probability=None, notes=("the recording is silent",)),
+]
+
+
+def test_doubtful_words_are_in_brackets_without_colours() -> None:
+    lines = Screen(100).table(SCORES).splitlines()
+    assert lines == [
+        "score  status  recording      text",
+        " 0.50  ok      a.wav          the cat [sat]",
+        " 0.50  ok      deep/日本.wav  boy",
+        "    –  silent  c.wav          the recording is silent",
+        "",
+        "3 recordings: 2 ok, 1 silent",
+    ]
+
+
+def test_colours_come_on_top_of_brackets_and_underlines() -> None:
+    table = Screen(100, has_colours=True).table(SCORES)
+    assert "the \033[33mcat\033[0m \033[31m\033[4m[sat]\033[0m" in table
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 60, 100])
+def test_texts_are_wrapped_at_the_width(width: int) -> None:
+    text = [("word", 0.9)] * 20
+    scores = [make_score("a.wav", *text)]
+    lines = Screen(width).table(scores).splitlines()
+    assert sum(line.count("word") for line in lines) == 20
+    body = [line for line in lines if "word" in line]
+    assert all(wcswidth(line) <= width for line in body)
+
+
+def test_a_single_recording_is_one_recording() -> None:
+    assert Screen(100).table(SCORES[:1]).endswith("1 recording: 1 ok")
+
+
+def test_of_many_recordings_the_lowest_scores_are_shown() -> None:
+    scores = [make_score(f"{i}.wav", ("boy", 0.9), probability=i / 100) for i in range(100)]
+    lines = Screen(100).table(scores).splitlines()
+    assert lines[1].split()[0] == "0.00" and len(lines) == 1 + 20 + 3
+    assert lines[21] == "… the 20 lowest of 100 recordings are shown"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_need_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert Screen.of(Terminal()).has_colours
+    assert not Screen.of(io.StringIO()).has_colours
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not Screen.of(Terminal()).has_colours
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not Screen.of(Terminal()).has_colours

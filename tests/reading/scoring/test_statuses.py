@@ -1,0 +1,109 @@
+"""Each status has a recording that provokes it, with the real weights of tiny.en."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hearback import Scorer
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.data.problems import Problem
+from hearback.reading.scoring import status
+from hearback.reading.scoring.results import Score
+from tests.reading.scoring.conftest import SENTENCES, render
+
+
+@pytest.fixture(scope="module")
+def score(real_scorer: Path) -> Callable[..., Score]:
+    scorer = Scorer.load(real_scorer, device="cpu", precision="float32")
+
+    def run(waveform: np.ndarray, text: str = SENTENCES[0]) -> Score:
+        return scorer.score(waveform, text, sample_rate=SAMPLE_RATE)
+
+    return run
+
+
+def chord(seconds: float = 3.0) -> np.ndarray:
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    tones = sum(np.sin(2 * np.pi * hertz * time) for hertz in (262, 330, 392))
+    return (0.2 * tones * (1 + np.sin(2 * np.pi * 2 * time))).astype(np.float32)
+
+
+def noise(seconds: float = 3.0) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.1, round(seconds * SAMPLE_RATE)).astype(np.float32)
+
+
+def overdriven(waveform: np.ndarray) -> np.ndarray:
+    loud = np.abs(waveform[np.abs(waveform) > 0.1 * np.abs(waveform).max()])
+    limit = np.quantile(loud, 0.3)
+    return np.clip(waveform, -limit, limit) / limit * 0.9
+
+
+@pytest.mark.slow
+def test_a_sentence_that_was_said_is_ok_and_its_words_have_times(
+    score: Callable[..., Score],
+) -> None:
+    found = score(render(SENTENCES[0]))
+    assert (found.status, [word.word for word in found.words]) == ("ok", SENTENCES[0].split())
+    assert found.probability is not None and found.probability > 0.7
+    starts = [word.start_seconds for word in found.words]
+    assert starts == sorted(starts) and found.words[-1].end_seconds <= found.seconds  # type: ignore[operator]
+
+
+@pytest.mark.slow
+def test_another_sentence_is_ok_with_a_low_score(score: Callable[..., Score]) -> None:
+    found = score(render(SENTENCES[0]), SENTENCES[3])
+    assert (found.status, found.probability is not None) == ("ok", True)
+    assert found.probability < 0.3  # type: ignore[operator]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [noise, chord])
+def test_noise_and_music_are_no_speech(
+    score: Callable[..., Score], make: Callable[[], np.ndarray]
+) -> None:
+    found = score(make())
+    assert (found.status, found.probability) == ("another_language_or_noise", None)
+    assert found.notes[-1].startswith("no speech is heard")
+    assert found.words and found.words[0].probability is None
+
+
+@pytest.mark.slow
+def test_speech_backwards_is_no_english(score: Callable[..., Score]) -> None:
+    found = score(render("she put the red book on the table")[::-1].copy())
+    assert found.status == "another_language_or_noise"
+
+
+@pytest.mark.slow
+def test_overdriven_speech_is_clipped(score: Callable[..., Score]) -> None:
+    found = score(overdriven(render(SENTENCES[0])))
+    assert (found.status, found.probability) == ("clipped", None)
+    assert "of the speech is cut off at the peak; record it again" in found.notes[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("waveform", "expected"),
+    [
+        (np.zeros(SAMPLE_RATE, np.float32), "silent"),
+        (np.ones(100, np.float32), "too_short"),
+        (np.full(SAMPLE_RATE, np.inf, np.float32), "unreadable"),
+    ],
+)
+def test_what_has_no_speech_has_a_status(
+    score: Callable[..., Score], waveform: np.ndarray, expected: str
+) -> None:
+    assert score(waveform).status == expected
+
+
+def test_probabilities_near_the_middle_are_unsure() -> None:
+    assert [status.of_probability(p) for p in (0.0, 0.3, 0.31, 0.5, 0.69, 0.7, 1.0)] == [
+        *("ok", "ok", "unsure", "unsure", "unsure", "ok", "ok")
+    ]
+
+
+def test_an_error_without_a_status_makes_a_row_unreadable() -> None:
+    problem = Problem("a.csv", 2, "x", "y", filename="a.wav")
+    assert status.of_problem(problem) == "unreadable"
+    assert status.errors_by_row([problem]) == {(2, "a.wav"): problem}
