@@ -1,5 +1,6 @@
 """Fixtures: tiny data of both competitions, a tiny backbone, and options of trainings on them."""
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hearback.engine import cli
+from hearback.engine import cli, failures
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.audio.wav import write_wav
@@ -29,6 +30,8 @@ from tests.songs.songs_data import N_SNIPPETS, read_options, training_flags, wri
 from tests.toy import DECODER as TINY_DECODER
 from tests.toy import ENCODER as TINY
 from tests.toy import TEXTS, ToneVoice, make_backbone, spoken
+
+os.environ.setdefault(failures.SHOW_TRACEBACK, "1")  # a bug is shown where it is tested
 
 CONFIG = {"model_type": "whisper", **TINY.as_dict(), **TINY_DECODER.as_dict()}
 

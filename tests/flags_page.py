@@ -24,6 +24,13 @@ PAGE = ROOT / "docs" / "reference" / "flags.md"
 
 # By heading of the page: the commands, as they are typed.
 COMMANDS = {
+    "Scores without training": (
+        "python score.py",
+        "python -m hearback.reading.pretrained list",
+        "python -m hearback.reading.pretrained show",
+        "python -m hearback.reading.pretrained build",
+        "python -m hearback.reading.scoring.abstention",
+    ),
     "The five steps": (
         "python preprocess.py",
         "python train.py",
@@ -67,7 +74,7 @@ declared with underscores, dashes work too (`--n-folds`), and an unknown flag is
 """
 
 
-class _ParserFound(Exception):  # noqa: N818  (no error: it ends the command before it works)
+class _ParserFound(BaseException):  # no Exception, which `cli.run` would report
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self.parser = parser
 

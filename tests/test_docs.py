@@ -79,7 +79,7 @@ def commands(page: Path) -> Iterator[tuple[str, str]]:
     for piece in code(page):
         for match in MODULE.finditer(piece):
             module, step = match[1], match[2]
-            has_steps = module == "hearback.songs"
+            has_steps = module in ("hearback.songs", "hearback.reading.pretrained")
             end = match.end() if has_steps else match.end(1)
             yield f"python -m {module}{step if has_steps else ''}", piece[end:]
         script = SCRIPT.match(piece)

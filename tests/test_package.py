@@ -139,12 +139,20 @@ def run(program: Path, *arguments: object, folder: Path, status: int = 0) -> str
 def test_the_wheel_holds_the_package_and_the_files_that_steps_read(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hearback").rglob("*.py")}
+    # Shipped scorers: what find_scorer looks for, and what it loads.
+    scorers = (ROOT / "hearback" / "reading" / "pretrained").glob("*/model_configs.json")
+    shipped_scorers = {
+        path.relative_to(ROOT).as_posix()
+        for config in scorers
+        for path in config.parent.iterdir()
+        if path.suffix != ".py"
+    }
     shipped = {name.removeprefix("hearback/shipped/") for name in names if "/shipped/" in name}
     recipes = {path.name for path in ROOT.glob("train_model*.py")}
     assert len(recipes) == N_RECIPES
     assert shipped == recipes | {"requirements/runtime.txt", "requirements/voice.txt"}
     others = {name for name in names if name.startswith("hearback/") and "/shipped/" not in name}
-    assert others == modules
+    assert others == modules | shipped_scorers
     assert {Path(name).name for name in names} >= {"LICENSE", "NOTICE", "entry_points.txt"}
 
 

@@ -16,9 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__, baseline, cases, clips, flops, harness, profiles
-from benchmarks.cases import Setting, Sizes
+from benchmarks import ours as our_side
+from benchmarks import setting as setting_module
 from benchmarks.clips import Clips
 from benchmarks.harness import Result, Side, Turn
+from benchmarks.setting import Setting, Sizes
 from hearback.engine.ensemble.stacking import fit_probability_weights, mean_log_loss
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles
@@ -52,7 +54,7 @@ FIELDS = {"ratio", "low", "high", "ours", "baseline", "unit"}
 def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the measurement of the machine's peak rate."""
     monkeypatch.setattr(flops, "PRODUCT_SIZE", {"cpu": 64, "cuda": 64})
-    monkeypatch.setattr(cases, "PRODUCT_SECONDS", 0.0)
+    monkeypatch.setattr(setting_module, "PRODUCT_SECONDS", 0.0)
     monkeypatch.setattr(cases, "SEARCH_SECONDS", 0.0)
 
 
@@ -85,7 +87,7 @@ def run_program(
     command = [part for name, value in given.items() for part in (f"--{name}", str(value))]
     command += ["--quick", "--clips", str(N_CLIPS), "--rounds", "1", "--threads", "1"]
     monkeypatch.setattr(sys, "argv", ["benchmarks", *command, "--clock", "cpu", *flags])
-    monkeypatch.setattr(cases, "QUICK", SIZES)
+    monkeypatch.setattr(__main__, "QUICK", SIZES)
     __main__.main()
     return json.loads(results.read_text())
 
@@ -142,7 +144,7 @@ def test_quick_results_are_not_saved(
     setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(__main__, "RESULTS", clips.ROOT / "benchmarks" / "nowhere.json")
-    monkeypatch.setattr(cases, "QUICK", SIZES)
+    monkeypatch.setattr(__main__, "QUICK", SIZES)
     command = ["--only", "weights_cpu", "--quick", "--threads", "1", "--work", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["benchmarks", *command])
     __main__.main()
@@ -282,8 +284,8 @@ def test_the_sides_scores_agree_if_both_pad(setting: Setting, some: Clips) -> No
     for window in ("fixed", "trimmed"):
         recipe = replace(RECIPE, window=window)
         assets = setting.work / window
-        config = cases.save_ensemble(assets, recipe, setting.backbone, some)
-        scores[window] = cases.predict_ours(config, some, assets, CPU, torch.float32)
+        config = our_side.save_ensemble(assets, recipe, setting.backbone, some)
+        scores[window] = our_side.predict_ours(config, some, assets, CPU, torch.float32)
     files = {FoldFiles(assets, model.name, 0).weights: model.weight for model in config.models}
     public = read_config(setting.backbone)
     theirs = baseline.predict(some, files, public, batch_size=3, device=CPU, n_workers=0)
@@ -296,7 +298,7 @@ def test_the_sides_scores_agree_if_both_pad(setting: Setting, some: Clips) -> No
 def test_the_ensembles_models_share_no_weights(setting: Setting, some: Clips) -> None:
     from safetensors.torch import load_file
 
-    config = cases.save_ensemble(setting.work, RECIPE, setting.backbone, some)
+    config = our_side.save_ensemble(setting.work, RECIPE, setting.backbone, some)
     assert sum(model.weight for model in config.models) == pytest.approx(1)
     first, second, third = (
         load_file(FoldFiles(setting.work, model.name, 0).weights) for model in config.models
@@ -308,12 +310,12 @@ def test_the_ensembles_models_share_no_weights(setting: Setting, some: Clips) ->
 
 
 def test_both_sides_load_every_clip(some: Clips) -> None:
-    ours = cases.Loading(some, RECIPE, TINY.num_mel_bins).run()
+    ours = our_side.Loading(some, RECIPE, TINY.num_mel_bins).run()
     assert sorted(ours) == sorted(baseline.features_of(some, RECIPE, TINY.num_mel_bins))
     assert sorted(ours) == list(range(N_CLIPS))
-    cases.counting(N_CLIPS, lambda: ours)()
+    our_side.counting(N_CLIPS, lambda: ours)()
     with pytest.raises(HearbackError, match="loaded 6 rows instead of all 7"):
-        cases.counting(N_CLIPS, lambda: ours[:-1])()
+        our_side.counting(N_CLIPS, lambda: ours[:-1])()
 
 
 @pytest.mark.parametrize("effect", ["pitch", "stretch", "noise", "gain", "envelope"])

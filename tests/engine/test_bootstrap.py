@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hearback.engine.evaluation import bootstrap
+from hearback.engine.evaluation.metrics import area_under_curve
 
 
 def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
@@ -51,3 +52,23 @@ def test_the_interval_of_independent_rows_is_the_analytic_one() -> None:
     error = values.std(ddof=1) / np.sqrt(len(values))
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
+
+
+def test_the_interval_of_an_area_is_that_of_resampled_speakers() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 10).astype(str)
+    labels = rng.integers(0, 2, 300).astype(float)
+    predictions = np.round(labels + rng.normal(0, 1, 300), 1)  # with ties
+    low, high = bootstrap.bootstrap_auc_interval(
+        labels, predictions, groups, np.random.default_rng(1)
+    )
+    areas = []
+    draws = np.random.default_rng(1)
+    for _ in range(200):
+        drawn = draws.integers(30, size=30)
+        rows = np.concatenate([np.flatnonzero(groups == str(group)) for group in drawn])
+        areas.append(area_under_curve(labels[rows], predictions[rows]))
+    expected = np.percentile(areas, [2.5, 97.5])
+    assert [low, high] == pytest.approx(expected.tolist(), abs=0.01)
+    one_class = bootstrap.bootstrap_auc_interval(np.ones(300), predictions, groups, rng)
+    assert np.isnan(one_class).all()

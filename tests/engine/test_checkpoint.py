@@ -238,7 +238,7 @@ def test_token_scorer_is_loaded_with_its_tokenizer(
     loaded = load.load_scorer(token_files, read_fold_metadata(token_files))
     assert loaded.text_tokenizer is not None and token_scorer.text_tokenizer is not None
     assert loaded.text_tokenizer.path == kept_tokenizer(token_files)
-    source: Any = type("Source", (), {})()
+    source: Any = type("Source", (), {"encoded": None})()
     source.learner = lambda row: np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
     source.contexts = [np.zeros(2, np.float32)]
     scores = []

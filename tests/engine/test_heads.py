@@ -210,7 +210,11 @@ def test_features_are_standardised_in_full_precision_under_autocast() -> None:
         assert layer(x).dtype == torch.float32
 
 
-def test_labels_of_one_class_are_an_error() -> None:
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_labels_of_one_class_give_their_base_rate(label: float) -> None:
     features, _ = make_table()
-    with pytest.raises(ValueError, match="class"):
-        LogisticInitLinear(3).init_from_pretrained(features, np.ones(len(features)))
+    layer = LogisticInitLinear(3)
+    layer.init_from_pretrained(features, np.full(len(features), label))
+    logits = layer(torch.from_numpy(features).float())
+    expected = np.log(len(features) + 1) * (1 if label else -1)
+    torch.testing.assert_close(logits, torch.full_like(logits, expected))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hearback.engine import failures
 from hearback.engine.io import write_json
 from hearback.engine.launch import local, processes
 from hearback.engine.launch.jobs import Job, Outcome, as_table, last_line, run_all
@@ -57,6 +58,13 @@ def run(
 
 def sleeps(job: Job) -> bool:
     return job.log is not None and "sleeps" in job.log.read_text()
+
+
+def test_logs_have_tracebacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(failures.SHOW_TRACEBACK, raising=False)
+    code = f"import os; print(os.environ[{failures.SHOW_TRACEBACK!r}])"
+    assert processes.start(["-c", code], log=tmp_path / "log").wait() == 0
+    assert (tmp_path / "log").read_text() == "1\n"
 
 
 def test_jobs_run_in_parallel_with_a_log_each(make_job: Callable[..., Job], tmp_path: Path) -> None:

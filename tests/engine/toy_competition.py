@@ -32,7 +32,7 @@ from hearback.engine.evaluation.oof import BinaryOutOfFold, common_rows, read_ta
 from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.io import sha256_of, write_json
 from hearback.engine.launch import command as launch
-from hearback.engine.training import command as training
+from hearback.engine.training import script
 from hearback.engine.training.fold_files import FoldFiles, build_and_load, read_fold_metadata
 from hearback.engine.training.options import FoldOptions, declare_common
 from hearback.engine.training.recipe import FoldRecipe
@@ -104,7 +104,7 @@ class ToyOptions(FoldOptions):
         """Add the flags."""
         declare_common(parser, group_by=("filename",))
 
-    def load_data(self) -> Points:
+    def load_data(self, recipes: object = None) -> Points:
         """Read the training table."""
         return Points.read(self.data / "train.csv", self.n_folds)
 
@@ -198,7 +198,7 @@ def step_fold() -> None:
     """Train one fold of the recipe that the first argument names."""
     recipe = RECIPES[sys.argv.pop(1)]
     program = (*PROGRAM.split()[1:], "fold", recipe.name)
-    training.main(ToyTask, ToyOptions, recipe, program)
+    script.main(lambda: ToyTask, ToyOptions, recipe, program)
 
 
 def step_check_models() -> int:

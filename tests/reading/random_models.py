@@ -29,7 +29,7 @@ def make_model(recipe: Recipe, tokenizer: Path, seed: int = 0) -> Scorer:
 
 
 def write_fold(
-    assets: Path, recipe: Recipe, fold: int, voice: dict[str, Any], tokenizer: Path
+    assets: Path, recipe: Recipe, fold: int, voice: dict[str, Any] | None, tokenizer: Path
 ) -> None:
     """Write a fold of `make_model`, with an empty table of out-of-fold predictions."""
     model = make_model(recipe, tokenizer, fold)

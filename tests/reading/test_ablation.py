@@ -31,7 +31,8 @@ from hearback.reading.models import load
 from hearback.reading.models.scorers import EmbeddingScorer, JoinedScorer, Scorer, build
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.options import TrainingOptions
-from hearback.reading.pairs import WITH_TEXT_EMBEDDING, Example, PairDataset, Pairing
+from hearback.reading.pairings import WITH_TEXT_EMBEDDING, Pairing
+from hearback.reading.pairs import Example, PairDataset
 from hearback.reading.recipe import COMPARISON_PAIRINGS, Recipe
 from hearback.reading.sampler import EpochSampler
 from hearback.reading.window_batches import Batch, Pair, collate

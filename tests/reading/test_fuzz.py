@@ -24,7 +24,9 @@ from tests.soak.fuzz.filenames import (
 from tests.soak.fuzz.outcomes import REFUSED, Family, check_report
 from tests.soak.fuzz.recordings import store_one, try_audio
 from tests.soak.fuzz.texts import try_text
-from tests.soak.fuzz.world import try_world_recording, try_world_table, try_world_text
+from tests.soak.fuzz.world_recordings import try_world_recording
+from tests.soak.fuzz.world_tables import try_world_table
+from tests.soak.fuzz.world_texts import try_world_text
 
 # The same examples in every run, none stored: each fault found gets a test of its own.
 SAME = settings(

@@ -22,7 +22,9 @@ from hearback.engine.training.fold_files import FoldFiles
 from hearback.engine.whisper.encoder import EncoderLayer
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference import batch_plan, model_group
+from hearback.reading.inference import folds as folds_module
 from hearback.reading.inference.ensemble_run import predict_ensemble
+from hearback.reading.inference.folds import read_folds
 from hearback.reading.inference.predict import Predictions, collect, predict
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.models import load, scorers
@@ -180,7 +182,7 @@ def test_a_missing_column_is_an_error(options: InferenceOptions) -> None:
 
 def test_another_voice_than_in_training_is_refused(options: InferenceOptions) -> None:
     config = EnsembleConfig.load(options.config)
-    replace(config, voice={**config.voice, "speed": 1.0}).save(options.config)
+    replace(config, voice={**(config.voice or {}), "speed": 1.0}).save(options.config)
     with pytest.raises(HearbackError, match="voice"):
         write_submission(options)
 
@@ -190,6 +192,21 @@ def test_weights_of_another_model_are_an_error(options: InferenceOptions) -> Non
     FoldFiles(options.assets, ATTENTION.name, 0).weights.write_bytes(wrong)
     with pytest.raises(HearbackError, match="not this model's weights"):
         write_submission(options)
+
+
+def test_each_folds_metadata_is_read_once(
+    options: InferenceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+    read = folds_module.read_runnable_metadata
+
+    def counted(files: FoldFiles, *arguments: Any) -> Any:
+        found.append(files.metadata.name)
+        return read(files, *arguments)
+
+    monkeypatch.setattr(folds_module, "read_runnable_metadata", counted)
+    write_submission(options)
+    assert len(found) == len(set(found)) == 6  # two folds of three models
 
 
 def test_a_missing_tokenizer_is_an_error_that_names_it(options: InferenceOptions) -> None:
@@ -309,7 +326,8 @@ def run_ensemble(
     config: EnsembleConfig, source: PairSource, assets: Path, **changed: Any
 ) -> Predictions:
     grades = np.repeat("1", len(source))
-    return predict_ensemble(config, source, grades, assets, **{**CPU, **changed}).predictions
+    folds = read_folds(config, assets)
+    return predict_ensemble(config, source, grades, folds, **{**CPU, **changed}).predictions
 
 
 def one_by_one(config: EnsembleConfig, source: PairSource, assets: Path) -> Predictions:

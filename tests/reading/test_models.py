@@ -15,12 +15,13 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.whisper.tokenizer import TextTokenizer
 from hearback.engine.whisper.weights import read_tensors
 from hearback.reading.models.scorers import JoinedScorer, Scorer, TokenScorer, build
-from hearback.reading.models.token_head import DecoderOutput, TokenHead
+from hearback.reading.models.token_head import TokenHead
 from hearback.reading.pairs import Example, HardNegativeText, PairDataset
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import (
     UNKNOWN,
     Batch,
+    DecoderOutput,
     LabelledText,
     Pair,
     collate,
@@ -375,7 +376,7 @@ def test_a_model_is_built_again_from_its_shape(recipe: Recipe, tokenizer: Path) 
 
 def test_a_hard_negative_s_targets_reach_the_model(tokenizer: Path) -> None:
     said, complete = np.array([1, 0], np.float32), np.array([1, 1, 0], np.float32)
-    source: Any = type("Source", (), {})()
+    source: Any = type("Source", (), {"encoded": None})()
     source.learner = lambda row: make_pair(9000, row).waveform
     source.contexts = [np.zeros(2, np.float32)]
     examples = [

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hearback.engine.audio.store import Store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.errors import HearbackError
+from hearback.reading import preprocessing
 from hearback.reading.hard_negatives import read_hard_negatives
 from hearback.reading.references import BadReferencesError, References
 from hearback.reading.render import VoiceMismatchError, render_missing
@@ -45,7 +46,9 @@ class Tones:
 
 @pytest.fixture(autouse=True)
 def tones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocess, "open_voice", lambda _backend, speed, **_options: Tones(speed))
+    monkeypatch.setattr(
+        preprocessing, "open_voice", lambda _backend, speed, **_options: Tones(speed)
+    )
 
 
 def make_split(data: Path, name: str, texts: list[str]) -> None:
@@ -201,7 +204,7 @@ def test_an_unavailable_voice_is_an_error_after_the_report(
     def absent(*_args: object, **_options: object) -> None:
         raise VoiceError("not installed")
 
-    monkeypatch.setattr(preprocess, "open_voice", absent)
+    monkeypatch.setattr(preprocessing, "open_voice", absent)
     make_split(tmp_path / "data", "train", ["the cat", ""])
     with pytest.raises(VoiceError):
         run(tmp_path, monkeypatch)
@@ -338,7 +341,7 @@ def test_the_number_of_processes_is_passed_on(
         passed.append(jobs)
         return render_missing(*args, jobs=jobs)
 
-    monkeypatch.setattr(preprocess, "render_missing", noting)
+    monkeypatch.setattr(preprocessing, "render_missing", noting)
     make_split(tmp_path / "data", "train", ["the cat"])
     run(tmp_path, monkeypatch)
     run(tmp_path, monkeypatch, "--jobs", "3")
@@ -358,3 +361,37 @@ def test_two_hard_negatives_per_text_by_default(
         "the cat sat": 2,
         "a dog ran": 2,
     }
+
+
+def test_nothing_is_rendered_for_models_that_hear_no_references(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(*_args: object, **_options: object) -> None:
+        raise VoiceError("not installed")
+
+    monkeypatch.setattr(preprocessing, "open_voice", absent)
+    make_split(tmp_path / "data", "train", ["the cat", "hush"])
+    late = np.concatenate([1e-3 * tone(seconds=17.0), tone(seconds=2.0)])
+    write_wav(tmp_path / "data" / "train0.wav", late, 16_000)
+    folders = ("data", "tts_data", "store")
+    flags = ("--models", "modeltok", "modeltokzero")
+    assert run_main(preprocess.main, monkeypatch, tmp_path, folders, *flags) == 0
+    printed = capsys.readouterr()
+    assert (
+        "no reference speech rendered: modeltok, modeltokzero hear none (--models)" in printed.out
+    )
+    assert "19.0 s long; the models hear the first 16 s: 0.0 of 2.0 s of speech" in printed.err
+    assert "join the two" not in printed.err
+    assert not (tmp_path / "tts_data").exists()
+    assert len(Store(tmp_path / "store", "train")) == 2
+    with pytest.raises(VoiceError):  # modelali hears them
+        run_main(preprocess.main, monkeypatch, tmp_path, folders, *flags, "modelali")
+
+
+def test_hard_negatives_for_models_that_need_none_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_split(tmp_path / "data", "train", ["the cat"])
+    with pytest.raises(HearbackError, match="modeltok need no rendered ones; omit one"):
+        run(tmp_path, monkeypatch, "--hard_negatives", "1", "--models", "modeltok")
+    assert not (tmp_path / "store").exists()

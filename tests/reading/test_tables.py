@@ -532,10 +532,11 @@ def test_a_report_converts_to_a_table() -> None:
         Problem("a.csv", 3, "x", "y", "warning", "b.wav"),
     ]
     frame = Report(problems).frame()
-    assert list(frame.columns) == ["file", "row", "what", "cure", "severity", "filename"]
+    columns = ["file", "row", "what", "cure", "severity", "filename", "status"]
+    assert list(frame.columns) == columns
     assert frame.to_csv(index=False).splitlines()[1:] == [
-        "a.csv,,x,y,error,",
-        "a.csv,3,x,y,warning,b.wav",
+        "a.csv,,x,y,error,,",
+        "a.csv,3,x,y,warning,b.wav,",
     ]
     assert list(Report().frame().columns) == list(frame.columns)
 
@@ -661,3 +662,13 @@ def test_any_filename_is_unchanged_by_writing_and_reading(tmp_path: Path, name: 
     assert table["filename"].tolist() == ["a.wav", name]
     assert table["score"].tolist() == [0.5, 1e-300]
     assert read_submission_format(path, table, Report()) == ["a.wav", name.strip()]
+
+
+def test_a_mistyped_column_gets_a_suggestion(tmp_path: Path) -> None:
+    path = tmp_path / "train_metadata.csv"
+    path.write_text("filename,tsak,expected_txt,grade\na.wav,blending,the cat,KG\n")
+    report = Report()
+    read_metadata(path, report)
+    missing_task, missing_text = report.errors
+    assert missing_task.cure.startswith("'tsak' is there: is it task? Then rename it; ")
+    assert missing_text.cure.startswith("'expected_txt' is there: is it expected_text?")

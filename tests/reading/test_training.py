@@ -29,7 +29,7 @@ from hearback.reading.recipe import Recipe
 from hearback.reading.render import render_missing
 from hearback.reading.window_batches import Batch
 from tests.conftest import ToneVoice
-from tests.reading.quick_recipes import QUICK, QUICK_OWN, QUICK_TOKENS
+from tests.reading.quick_recipes import QUICK, QUICK_LOW, QUICK_OWN, QUICK_TOKENS
 from tests.soak import stalls
 from tests.soak.stalls import injected
 
@@ -55,7 +55,9 @@ def make_trainer(options: TrainingOptions, recipe: Recipe) -> Trainer:
     return Trainer(training.ReadingTask(run), run)
 
 
-@pytest.mark.parametrize("recipe", [QUICK, QUICK_TOKENS, QUICK_OWN], ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "recipe", [QUICK, QUICK_TOKENS, QUICK_OWN, QUICK_LOW], ids=lambda r: r.name
+)
 def test_saved_weights_reproduce_the_out_of_fold_predictions(
     options: TrainingOptions, backbone: Path, tmp_path: Path, recipe: Recipe
 ) -> None:
@@ -72,7 +74,7 @@ def test_saved_weights_reproduce_the_out_of_fold_predictions(
     oof = pd.read_csv(files.oof)["pred"]
     assert oof.nunique() == len(rows)
     np.testing.assert_allclose(predictions.clips, oof, atol=2e-3)
-    assert files.table("words").exists() == (recipe is QUICK_TOKENS)
+    assert files.table("words").exists() == (recipe in (QUICK_TOKENS, QUICK_LOW))
 
 
 def test_training_loss_falls(options: TrainingOptions) -> None:

@@ -224,7 +224,7 @@ def test_an_invalid_calibration_is_refused(changes: dict[str, Any]) -> None:
 def test_scores_are_of_words_without_text_ends() -> None:
     probabilities = expit(make_log_odds(SPOKEN))
     table = score_table(FILENAMES, SPOKEN, probabilities)
-    assert list(table.columns) == ["filename", "position", "word", "written", "score"]
+    assert list(table.columns) == ["filename", "position", "word", "written", "score", "status"]
     assert list(table["word"]) == ["the", "NA", "null,", '"x"', "7", "koovnorb"]
     assert list(table["position"]) == [0, 1, 0, 1, 2, 0]
     np.testing.assert_array_equal(
@@ -342,7 +342,7 @@ def test_every_word_has_a_score_in_submission_order(options: InferenceOptions) -
     table = word_scores(options)
     order = pd.read_csv(options.data / "submission_format.csv")["filename"]
     texts = pd.read_csv(options.data / "test_metadata.csv").set_index("filename")["expected_text"]
-    assert list(table.columns) == ["filename", "position", "word", "written", "score"]
+    assert list(table.columns) == ["filename", "position", "word", "written", "score", "status"]
     assert list(zip(table["filename"], table["position"], table["word"], strict=True)) == [
         (name, position, word)
         for name in order
@@ -415,6 +415,7 @@ def test_without_any_row_that_can_be_scored_the_table_is_empty(options: Inferenc
         "word",
         "written",
         "score",
+        "status",
     ]
 
 
