@@ -11,8 +11,10 @@ from tests.helpers import environment_of_scripts
 
 SLOW = ("torch", "transformers", "sklearn", "numba", "scipy.signal", "matplotlib.pyplot")
 # They list what is implemented with these packages, and are run by researchers only.
-BASELINES = "python -m hearback.reading.baselines"
-EXEMPT = (f"{BASELINES}.train", f"{BASELINES}.ablation")
+EXEMPT = (
+    "python -m hearback.reading.baselines.train",
+    "python -m hearback.reading.baselines.ablation",
+)
 COMMANDS_SHOWN = [command for listed in COMMANDS.values() for command in listed]
 OTHERS = ("python train_model3mapd.py", "python -m hearback train", "python -m hearback")
 

@@ -21,7 +21,7 @@ from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata, w
 from hearback.reading.models import load
 from hearback.reading.models.scorers import Scorer, build
 from hearback.reading.pairs import Example, PairDataset
-from hearback.reading.window_batches import Pair, collate
+from hearback.reading.window_batches import WINDOW_SAMPLES, Pair, collate
 from tests.conftest import CONFIG, TINY, files_no_longer_than
 from train_model2ds import RECIPE as OTHER
 from train_model3mapd import RECIPE
@@ -241,6 +241,7 @@ def test_token_scorer_is_loaded_with_its_tokenizer(
     source: Any = type("Source", (), {"encoded": None})()
     source.learner = lambda row: np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
     source.contexts = [np.zeros(2, np.float32)]
+    source.longest_window = lambda row: WINDOW_SAMPLES
     scores = []
     for scorer in (loaded, token_scorer.eval()):
         pair = PairDataset(
@@ -281,7 +282,7 @@ def test_missing_or_altered_tokenizer_is_an_error(
     happens(token_files)
     with pytest.raises(
         HearbackError,
-        match=r"tokenizer_[0-9a-f]{16}\.json: missing, or not the one named .*modeltok_1",
+        match=r"tokenizer_[0-9a-f]{16}\.json: (missing; modeltok_1|not the file that modeltok_1)",
     ):
         load.load_scorer(token_files, fold_metadata)
 

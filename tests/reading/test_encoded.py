@@ -122,7 +122,7 @@ def test_another_backbone_is_refused(options: TrainingOptions) -> None:
     metadata = training.train_fold(QUICK_LOW, 0, options, options.load_data())
     path = options.assets / metadata["decoder"]["file"]
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(HearbackError, match="not the backbone"):
+    with pytest.raises(HearbackError, match=r"not the file that modeltoklow_0\.json"):
         training.load.load_scorer(FoldFiles(options.assets, QUICK_LOW.name, 0), metadata)
     path.unlink()
     with pytest.raises(HearbackError, match="missing"):

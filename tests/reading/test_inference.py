@@ -21,7 +21,7 @@ from hearback.engine.training import fold_files
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.engine.whisper.encoder import EncoderLayer
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.inference import batch_plan, model_group
+from hearback.reading.inference import batch_plan, model_group, submission
 from hearback.reading.inference import folds as folds_module
 from hearback.reading.inference.ensemble_run import predict_ensemble
 from hearback.reading.inference.folds import read_folds
@@ -508,7 +508,7 @@ def test_the_command_line_sets_precision_memory_and_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     received: list[InferenceOptions] = []
-    monkeypatch.setattr(infer, "write_submission", received.append)
+    monkeypatch.setattr(submission, "write_submission", received.append)
     monkeypatch.setattr("sys.argv", ["infer.py", "--precision", "int8", "--memory_gb", "1.5"])
     infer.main()
     assert (received[0].precision, received[0].memory_gb) == ("int8", 1.5)

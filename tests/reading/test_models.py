@@ -20,6 +20,7 @@ from hearback.reading.pairs import Example, HardNegativeText, PairDataset
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import (
     UNKNOWN,
+    WINDOW_SAMPLES,
     Batch,
     DecoderOutput,
     LabelledText,
@@ -376,7 +377,9 @@ def test_a_model_is_built_again_from_its_shape(recipe: Recipe, tokenizer: Path) 
 
 def test_a_hard_negative_s_targets_reach_the_model(tokenizer: Path) -> None:
     said, complete = np.array([1, 0], np.float32), np.array([1, 1, 0], np.float32)
-    source: Any = type("Source", (), {"encoded": None})()
+    source: Any = type(
+        "Source", (), {"encoded": None, "longest_window": lambda *_: WINDOW_SAMPLES}
+    )()
     source.learner = lambda row: make_pair(9000, row).waveform
     source.contexts = [np.zeros(2, np.float32)]
     examples = [

@@ -25,6 +25,7 @@ from hearback.engine.training.trainer import Trainer
 from hearback.reading import training
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference import predict as predict_module
+from hearback.reading.inference import submission
 from hearback.reading.inference.predict import Predictions
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.options import TrainingOptions
@@ -443,7 +444,7 @@ def test_words_are_written_beside_the_submission_or_to_the_given_path(
     flags: list[str], path: Path | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[InferenceOptions] = []
-    monkeypatch.setattr(infer, "write_submission", asked.append)
+    monkeypatch.setattr(submission, "write_submission", asked.append)
     monkeypatch.setattr("sys.argv", ["infer.py", "--submission", "there/submission.csv", *flags])
     infer.main()
     assert asked[0].words == path

@@ -29,6 +29,7 @@ N_MEASURED = 200  # recordings of a large set that are measured, evenly spread o
 # than half of them do are then named. Of 125 single speakers of speechocean762 18 are called unlike
 # the whole, of 200 random sets of 20 clips none.
 MAX_OUTSIDE, NAMED_OUTSIDE = 0.6, 0.5
+SMALLEST_SHOWN = 0.05  # difference of the medians, with one decimal
 NEUTRAL = frozenset({"level_db"})  # Whisper's spectrogram is relative to its maximum
 
 # By quantity: how a larger and a smaller value is called, and the factor and unit that it is shown
@@ -145,14 +146,23 @@ def compare(own: Statistics, learned: Statistics) -> list[Difference]:
         if quantity not in _SHOWN or here is None:
             continue
         low, high = there[PERCENTS.index(5)], there[PERCENTS.index(95)]
-        below, above = (float(np.interp(edge, here, PERCENTS)) / 100 for edge in (low, high))
-        share = below + 1 - above
-        if share > NAMED_OUTSIDE:
-            middle = PERCENTS.index(50)
-            found.append(Difference(quantity, share, here[middle] - there[middle]))
+        share = _share_below(here, low) + _share_below([-value for value in here[::-1]], -high)
+        by = here[PERCENTS.index(50)] - there[PERCENTS.index(50)]
+        if share > NAMED_OUTSIDE and abs(by) >= SMALLEST_SHOWN:
+            found.append(Difference(quantity, share, by))
     if all(each.share <= MAX_OUTSIDE or each.quantity in NEUTRAL for each in found):
         return []
     return sorted(found, key=lambda difference: -difference.share)
+
+
+def _share_below(percentiles: Sequence[float], edge: float) -> float:
+    """Return the share of the values with these percentiles that is strictly below `edge`."""
+    at = int(np.searchsorted(percentiles, edge, side="left"))
+    if at in (0, len(PERCENTS)):
+        return float(at > 0)
+    before, after = percentiles[at - 1], percentiles[at]
+    step = PERCENTS[at] - PERCENTS[at - 1]
+    return (PERCENTS[at - 1] + step * (edge - before) / (after - before)) / 100
 
 
 def warnings(own: Statistics, learned: Statistics | None) -> list[str]:

@@ -19,9 +19,10 @@ from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.predict import collect
 from hearback.reading.models import load
-from hearback.reading.models.scorers import build
+from hearback.reading.models.scorers import Scorer, build
 from hearback.reading.pairs import PairSource
 from hearback.reading.recipe import Recipe
+from hearback.reading.window_batches import Batch
 from hearback.reading.words import WordCalibration
 from tests.reading.random_models import write_fold
 from tests.toy import spoken
@@ -103,12 +104,18 @@ def real_scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A word is missing from the recording, or is another one.
     near = [text.replace("the", "the old").replace("green", "red") for text in SENTENCES]
     source = source_of([*SENTENCES, *wrong, *near], [*waveforms, *waveforms, *waveforms])
+
+    def features_of(scorer: Scorer, batch: Batch) -> torch.Tensor:
+        features = scorer.pretrained_features(batch)
+        assert features is not None
+        return features
+
     labels = np.repeat([1.0, 0.0, 0.0], len(SENTENCES))
     features = collect(
         model,
         source,
         range(len(source)),
-        lambda scorer, batch: scorer.pretrained_features(batch),  # type: ignore[return-value]
+        features_of,
         device=torch.device("cpu"),
         dtype=torch.float32,
     )

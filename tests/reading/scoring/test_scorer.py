@@ -123,7 +123,7 @@ def test_a_recording_that_is_not_read_to_its_end_is_too_long(
     monkeypatch.setattr(recordings, "LONGEST_RECORDING", 0.5)
     score = scorer.score(spoken("the dog ran home"), "the dog ran home", sample_rate=16_000)
     assert (score.status, score.probability) == ("too_long", None)
-    assert "and no more is read; split the recording and its text" in score.notes[-1]
+    assert score.notes[-1].endswith("split the recording and its text")
 
 
 def test_wrong_arguments_are_errors(scorer: Scorer, clips: Path) -> None:

@@ -48,11 +48,12 @@ def test_acoustics_measure_what_they_say() -> None:
 
 
 def test_the_clipped_share_counts_runs_at_the_peak() -> None:
-    waveform = speech()
-    assert clipped_share(waveform) == 0
-    assert 0.2 < clipped_share(np.clip(waveform, -0.1, 0.1)) < 0.8
-    one_sided = np.minimum(waveform, 0.05)
-    assert clipped_share(one_sided) == 0  # the peak is on the other side
+    assert clipped_share(speech()) == 0
+    time = np.arange(2 * RATE) / RATE
+    voice = (np.sin(2 * np.pi * 150 * time) * np.minimum(time, 1)).astype(np.float32)
+    assert clipped_share(voice) < 0.05  # the tops of its waves
+    assert 0.3 < clipped_share(np.clip(voice, -0.5, 0.5)) < 0.8
+    assert clipped_share(np.minimum(voice, 0.5)) < 0.05  # the peak is on the other side
     assert clipped_share(np.zeros(RATE, np.float32)) <= 1
 
 
@@ -99,6 +100,13 @@ def test_noisier_and_longer_recordings_are_named() -> None:
     assert line.startswith("these recordings are unlike what the scorer learned from: ")
     assert "2.0 s longer" in line and "dB noisier" in line
     assert line.endswith("(medians), so the scores may be off")
+
+
+def test_equal_values_are_no_difference() -> None:
+    same = describe([speech()] * 12)
+    assert statistics.compare(same, same) == []
+    half = describe([speech()] * 6 + [speech(seconds=4.0)] * 6)
+    assert statistics.compare(half, half) == []
 
 
 def test_the_level_alone_does_not_matter() -> None:

@@ -47,8 +47,9 @@ def test_a_sentence_that_was_said_is_ok_and_its_words_have_times(
     found = score(render(SENTENCES[0]))
     assert (found.status, [word.word for word in found.words]) == ("ok", SENTENCES[0].split())
     assert found.probability is not None and found.probability > 0.7
-    starts = [word.start_seconds for word in found.words]
-    assert starts == sorted(starts) and found.words[-1].end_seconds <= found.seconds  # type: ignore[operator]
+    assert found.seconds is not None
+    starts = [word.start_seconds or 0.0 for word in found.words]
+    assert starts == sorted(starts) and 0 < (found.words[-1].end_seconds or 0.0) <= found.seconds
 
 
 @pytest.mark.slow
