@@ -7,7 +7,6 @@ DEMO = demo
 # A trained and an untrained model that score words, and one that aligns with reference speech.
 DEMO_MODELS = modeltok modelali modeltokzero
 BACKBONE = assets/whisper-tiny.en
-SCORER = hearback/reading/pretrained/tiny.en
 DEMO_FOLDERS = --data $(DEMO)/data --tts_data $(DEMO)/tts_data --store $(DEMO)/store
 DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBONE) \
 	--preset small --epochs 2 --n_folds 3 --device cpu
@@ -18,8 +17,7 @@ DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBON
 # a fold stands out, which may happen with so few clips.
 demo: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m hearback.reading.corpora.sample $(DEMO)/data
-	$(if $(wildcard $(SCORER)),$(RUN) score.py $(DEMO)/data/test_metadata.csv --out $(DEMO)/scores.csv \
-		--device cpu)
+	$(RUN) score.py $(DEMO)/data/test_metadata.csv --out $(DEMO)/scores.csv --device cpu
 	$(RUN) preprocess.py $(DEMO_FOLDERS) --models $(DEMO_MODELS)
 	$(RUN) train.py $(DEMO_FOLDERS) $(DEMO_TRAINING) --models $(DEMO_MODELS) --jobs 2
 	$(RUN) check_models.py --data $(DEMO)/data --assets $(DEMO)/assets || test $$? -eq 1

@@ -41,8 +41,8 @@ _SPACES = re.compile(r"[ \t\r\n]+")
 _DOUBLED_APOSTROPHE = re.compile(r"(?<=\w)''(?=\w)")
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
 
-_FRACTION_CHARACTERS = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"}
-_FRACTION_AFTER_DIGIT = re.compile(rf"(?<=\d)(?=[{''.join(_FRACTION_CHARACTERS)}])")
+_FRACTIONS = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"}
+_FRACTION_AFTER_DIGIT = re.compile(rf"(?<=\d)(?=[{''.join(_FRACTIONS)}])")
 # A question mark in the place of an apostrophe; an accented capital inside a word, as in "itÂ’s".
 _WRONGLY_DECODED = re.compile(r"[^\W\d_]\?[^\W\d_]|[a-z][À-ÖØ-Þ]")
 
@@ -168,7 +168,9 @@ class _Normalizer:
             raise UnspeakableTextError(what, DECODING_CURE)
         # 6½ becomes 6&1/2, and not 61/2.
         separated = _FRACTION_AFTER_DIGIT.sub("&", visible)
-        return separated.translate(str.maketrans(_FRACTION_CHARACTERS))
+        for character, spelled in _FRACTIONS.items():
+            separated = separated.replace(character, spelled)
+        return separated
 
     def _note(self, change: str, is_changed: bool) -> None:
         if is_changed:
