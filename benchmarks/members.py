@@ -29,7 +29,8 @@ from hearback.reading.dataset import load_training_data
 from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
 from hearback.reading.inference.model_group import ModelGroup
 from hearback.reading.inference.predict import count_positions, score_with_words
-from hearback.reading.models.scorers import Scorer, build
+from hearback.reading.models.base import Scorer
+from hearback.reading.models.scorers import build
 from hearback.reading.pairs import PairSource
 from hearback.reading.recipe import Recipe
 from train_modeltok import RECIPE as FULL

@@ -26,7 +26,7 @@ from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading import evaluation
 from hearback.reading.inference.predict import Predictions, predict
 from hearback.reading.models.load import load_scorer
-from hearback.reading.models.scorers import TokenScorer
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import split_rows
 from hearback.reading.words import SAID

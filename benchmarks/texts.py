@@ -24,8 +24,8 @@ from hearback.reading import evaluation
 from hearback.reading.dataset import TrainingData
 from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.inference.predict import predict
+from hearback.reading.models.base import Scorer
 from hearback.reading.models.load import load_scorer
-from hearback.reading.models.scorers import Scorer
 from hearback.reading.pairings import WITHOUT_REFERENCE
 from hearback.reading.pairs import PairSource
 from hearback.reading.text_normalizer import normalize_text

@@ -21,7 +21,7 @@ from hearback.engine.training.fold_files import FoldFiles
 from hearback.engine.whisper.encoder import WINDOW_SECONDS
 from hearback.reading import evaluation
 from hearback.reading.models.load import load_scorer
-from hearback.reading.models.scorers import TokenScorer
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.models.word_times import time_words
 from hearback.reading.window_coverage import FRAME_SAMPLES, find_speech
 

@@ -23,7 +23,7 @@ from hearback.reading.dataset import TrainingData
 from hearback.reading.inference.batch_plan import plan_batches
 from hearback.reading.inference.model_group import ModelGroup
 from hearback.reading.inference.progress import Progress
-from hearback.reading.models.scorers import Scorer
+from hearback.reading.models.base import Scorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.window_batches import Batch
 

@@ -48,7 +48,7 @@ class Recipe(FoldRecipe):
         augment_learner: augmentation of the learners' recordings.
         augment_reference: augmentation of the references.
         pair: how the learner is compared with the expected text (`pairings.Pairing`).
-        token_score: for "tokens": the score taken from the decoder (`scorers.TokenScorer`).
+        token_score: for "tokens": the score taken from the decoder (`token_scorer.TokenScorer`).
         text_embedder: hub id, or name in the assets; for the pairings with text embeddings.
         pooling: pooling over frames; for "joined" and the pairings of vectors.
         hidden: width of the head's hidden layer; None: a linear head; "width": the encoder's width.

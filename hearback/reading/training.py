@@ -24,7 +24,8 @@ from hearback.reading.dataset import TrainingData
 from hearback.reading.encoded import EncodedClips
 from hearback.reading.inference.predict import predict
 from hearback.reading.models import load
-from hearback.reading.models.scorers import Scorer, build, model_class
+from hearback.reading.models.base import Scorer
+from hearback.reading.models.scorers import build, model_class
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pairings import WITH_TEXT_EMBEDDING

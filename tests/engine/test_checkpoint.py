@@ -19,7 +19,8 @@ from hearback.engine.training import checkpoint, fold_files
 from hearback.engine.training.checkpoint import load_checkpoint, save_checkpoint
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata, why_not_done
 from hearback.reading.models import load
-from hearback.reading.models.scorers import Scorer, build
+from hearback.reading.models.base import Scorer
+from hearback.reading.models.scorers import build
 from hearback.reading.pairs import Example, PairDataset
 from hearback.reading.window_batches import WINDOW_SAMPLES, Pair, collate
 from tests.conftest import CONFIG, TINY, files_no_longer_than

@@ -10,7 +10,7 @@ from hearback.engine import devices
 from hearback.engine.devices import compute_dtype, has_native_bf16, mixed_precision
 from hearback.engine.errors import HearbackError
 from hearback.engine.whisper.quantize import convert_weights
-from hearback.reading.models.scorers import TokenScorer
+from hearback.reading.models.token_scorer import TokenScorer
 from tests.reading.random_models import make_model
 from train_model3mapd import RECIPE as ATTENTION
 from train_modelali import RECIPE as ALIGNED

@@ -8,7 +8,8 @@ import torch
 
 from hearback.engine.training.fold_files import FoldFiles, save_fold
 from hearback.reading.models import load
-from hearback.reading.models.scorers import Scorer, build
+from hearback.reading.models.base import Scorer
+from hearback.reading.models.scorers import build
 from hearback.reading.recipe import Recipe
 from tests.conftest import CONFIG
 

@@ -28,7 +28,8 @@ from hearback.reading.baselines import ablation
 from hearback.reading.dataset import TrainingData
 from hearback.reading.inference.predict import predict
 from hearback.reading.models import load
-from hearback.reading.models.scorers import EmbeddingScorer, JoinedScorer, Scorer, build
+from hearback.reading.models.base import Scorer
+from hearback.reading.models.scorers import EmbeddingScorer, JoinedScorer, build
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pairings import WITH_TEXT_EMBEDDING, Pairing

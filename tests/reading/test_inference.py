@@ -28,7 +28,7 @@ from hearback.reading.inference.folds import read_folds
 from hearback.reading.inference.predict import Predictions, collect, predict
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.models import load, scorers
-from hearback.reading.models.scorers import Scorer
+from hearback.reading.models.base import Scorer
 from hearback.reading.pairs import PairDataset, PairSource
 from hearback.reading.recipe import Recipe
 from hearback.reading.steps import infer

@@ -14,8 +14,10 @@ from torch import Tensor
 from hearback.engine.errors import HearbackError
 from hearback.engine.whisper.tokenizer import TextTokenizer
 from hearback.engine.whisper.weights import read_tensors
-from hearback.reading.models.scorers import JoinedScorer, Scorer, TokenScorer, build
+from hearback.reading.models.base import Scorer
+from hearback.reading.models.scorers import JoinedScorer, build
 from hearback.reading.models.token_head import TokenHead
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import Example, HardNegativeText, PairDataset
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import (

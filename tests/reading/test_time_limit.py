@@ -32,7 +32,7 @@ from hearback.reading.inference.schedule import FoldSchedule
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.inference.time_limit import MARGIN_SECONDS, MARGIN_SHARE, Deadline
 from hearback.reading.models import load as load_module
-from hearback.reading.models.scorers import Scorer
+from hearback.reading.models.base import Scorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.window_batches import Batch

@@ -23,7 +23,8 @@ from hearback.engine.training.trainer import Trainer
 from hearback.reading import training
 from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
 from hearback.reading.models import load
-from hearback.reading.models.scorers import JoinedScorer, TokenScorer
+from hearback.reading.models.scorers import JoinedScorer
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.options import TrainingOptions
 from hearback.reading.recipe import Recipe
 from hearback.reading.render import render_missing

@@ -11,7 +11,8 @@ from hearback.engine.audio.decode import SAMPLE_RATE, Recording
 from hearback.engine.audio.memory_store import MemoryStore
 from hearback.engine.project import ROOT
 from hearback.engine.whisper.weights import read_config, read_tensors
-from hearback.reading.models.scorers import TokenScorer, build
+from hearback.reading.models.scorers import build
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.models.word_times import find_pauses, time_words, trim
 from hearback.reading.pairs import PairSource
 from tests.reading.quick_recipes import QUICK_TOKENS

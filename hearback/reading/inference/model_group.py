@@ -21,8 +21,9 @@ from hearback.engine.whisper.shared_layers import SharedLayers, digest_stages, u
 from hearback.reading.inference.batch_plan import PlannedBatch
 from hearback.reading.inference.folds import EnsembleFold, name_folds
 from hearback.reading.inference.memory import GB
+from hearback.reading.models.base import Scorer
 from hearback.reading.models.load import joint_key, load_scorer
-from hearback.reading.models.scorers import Scorer, TokenScorer, decode_jointly
+from hearback.reading.models.token_scorer import TokenScorer, decode_jointly
 from hearback.reading.pairs import Example, PairDataset, PairSource
 from hearback.reading.window_batches import Batch, Pair, collate, deduplicate_references
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
 from hearback.reading.inference.model_group import ModelGroup, ScoreFn
 from hearback.reading.inference.progress import Progress
-from hearback.reading.models.scorers import Scorer
+from hearback.reading.models.base import Scorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.window_batches import Batch
 

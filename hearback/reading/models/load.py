@@ -23,8 +23,10 @@ from hearback.engine.training.fold_files import (
 from hearback.engine.training.recipe import split_seed
 from hearback.engine.whisper.joint_decoding import can_decode_jointly
 from hearback.reading import step_command, text_normalizer
-from hearback.reading.models.scorers import Scorer, TokenScorer, build
+from hearback.reading.models.base import Scorer
+from hearback.reading.models.scorers import build
 from hearback.reading.models.text_embedder import TextEmbedder
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairings import WITHOUT_REFERENCE
 from hearback.reading.recipe import Recipe
 

@@ -8,7 +8,8 @@ import torch
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.whisper.encoder import FRAMES_PER_SECOND
 from hearback.engine.whisper.word_times import alignment_heads, token_frames
-from hearback.reading.models.scorers import TokenScorer, frame_mask
+from hearback.reading.models.base import frame_mask
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import Example, PairDataset, PairSource
 from hearback.reading.window_batches import Batch, batch_by_window
 from hearback.reading.window_coverage import FRAME_SAMPLES, find_speech

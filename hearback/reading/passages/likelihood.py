@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hearback.engine.audio.log_mel import log_mel
 from hearback.engine.whisper.token_logprobs import token_log_probs
-from hearback.reading.models.scorers import TokenScorer
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, pad_waveforms, window_samples
 
 

@@ -14,8 +14,8 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store import Store
 from hearback.engine.devices import mixed_precision
 from hearback.reading.inference.predict import Predictions
-from hearback.reading.models.scorers import TokenScorer
 from hearback.reading.models.token_head import LARGEST_LOGIT
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.likelihood import SegmentLikelihood
 from hearback.reading.passages.segments import Segment, find_segments

@@ -18,8 +18,9 @@ from hearback.reading.inference.model_group import ModelGroup, ScoreFn, load_mod
 from hearback.reading.inference.predict import Predictions, count_positions, score_with_words
 from hearback.reading.inference.progress import Progress
 from hearback.reading.inference.score_sums import ScoreSums
+from hearback.reading.models.base import Scorer
 from hearback.reading.models.load import load_scorer
-from hearback.reading.models.scorers import Scorer, TokenScorer
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairings import WITHOUT_REFERENCE
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import Passages, split_rows, whole_rows

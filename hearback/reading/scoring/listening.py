@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hearback.reading.models.scorers import TokenScorer
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.models.word_times import word_times
 from hearback.reading.window_batches import Batch
 

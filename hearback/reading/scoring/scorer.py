@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hearback.engine.audio.decode import UnreadableAudioError, decode
+from hearback.engine.audio.decode import Recording, UnreadableAudioError, decode
 from hearback.engine.audio.memory_store import MemoryStore
 from hearback.engine.audio.store import Store
 from hearback.engine.data.problems import Problem, Report
@@ -128,28 +128,21 @@ class Scorer:
             for column in ("grade", "task"):
                 if not row[column]:
                     raise HearbackError(_describe_context(self.name, column))
-        name = ""
         try:
             row["expected_text"] = speak(text, LONGEST_PASSAGE).text
         except UnspeakableTextError as error:
             if status_of_text(error) != status.TOO_LONG:
                 raise
             return unscored(row, status.TOO_LONG, (f"{error}; {error.cure}",))
+        if not isinstance(recording, np.ndarray):
+            row["filename"] = str(recording)
         try:
-            if isinstance(recording, np.ndarray):
-                decoded = decode_samples(recording, sample_rate)
-            else:
-                path = Path(recording)
-                row["filename"] = str(recording)
-                if not path.exists():
-                    raise HearbackError(f"{path}: no such file")
-                decoded = decode(path, kept_seconds=LONGEST_RECORDING)
+            decoded = _decode(recording, sample_rate)
         except UnreadableAudioError as error:
             note = f"the recording {error}" + (f"; {error.cure}" if error.cure else "")
             return unscored(row, error.kind, (note,))
-        store = MemoryStore({name: decoded})
-        frame = pd.DataFrame([{**row, "filename": name}])
-        (score,) = score_rows(self.ensemble, frame, store).scores
+        frame = pd.DataFrame([{**row, "filename": ""}])
+        (score,) = score_rows(self.ensemble, frame, MemoryStore({"": decoded})).scores
         return replace(score, filename=row["filename"])
 
     def score_table(
@@ -247,6 +240,16 @@ def find_scorer(name_or_folder: str | Path) -> Path:
         f"{name_or_folder}: {what}; use a shipped scorer ({names}), or the folder of an ensemble "
         "with its model_configs.json and its folds"
     )
+
+
+def _decode(recording: str | Path | np.ndarray, sample_rate: int | None) -> Recording:
+    """Return a recording as the store would keep it; see `Scorer.score` for the errors."""
+    if isinstance(recording, np.ndarray):
+        return decode_samples(recording, sample_rate)
+    path = Path(recording)
+    if not path.exists():
+        raise HearbackError(f"{path}: no such file")
+    return decode(path, kept_seconds=LONGEST_RECORDING)
 
 
 def _describe_context(scorer: str, column: str) -> str:

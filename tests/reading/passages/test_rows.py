@@ -13,7 +13,8 @@ from hearback.engine.audio.memory_store import MemoryStore
 from hearback.engine.project import ROOT
 from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.reading.inference.predict import Predictions, predict
-from hearback.reading.models.scorers import TokenScorer, build
+from hearback.reading.models.scorers import build
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.likelihood import SegmentLikelihood
 from hearback.reading.passages.rows import (

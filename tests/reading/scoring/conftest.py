@@ -19,7 +19,8 @@ from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.predict import collect
 from hearback.reading.models import load
-from hearback.reading.models.scorers import Scorer, build
+from hearback.reading.models.base import Scorer
+from hearback.reading.models.scorers import build
 from hearback.reading.pairs import PairSource
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import Batch

@@ -1,0 +1,177 @@
+"""The model that scores the tokens of the expected text with the decoder."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hearback.engine.whisper import joint_decoding
+from hearback.engine.whisper.backbone import Part
+from hearback.engine.whisper.decoder import DecoderConfig, WhisperDecoder
+from hearback.engine.whisper.encoder import FRAMES_PER_SECOND
+from hearback.engine.whisper.low_rank import add_low_rank, load_frozen
+from hearback.engine.whisper.token_logprobs import token_log_probs
+from hearback.engine.whisper.tokenizer import TextTokenizer
+from hearback.reading.models.base import N_CONTEXT, Scorer
+from hearback.reading.models.token_head import TokenHead, TokenScores, log_odds
+from hearback.reading.recipe import Recipe
+from hearback.reading.window_batches import Batch, DecoderOutput, TextBatch
+
+
+class TokenScorer(Scorer):
+    """Scores the expected text's tokens with the decoder, given the encoded learner.
+
+    `recipe.token_score`:
+        likelihood: a `TokenHead` on each token's log-probability, predicted from the tokens before.
+        own: the mean over the text of each token's own logit at its own position, as the
+            competition's first place did.
+    """
+
+    parts = ("encoder", "decoder")
+
+    def __init__(
+        self, recipe: Recipe, config: Mapping[str, Any], text_tokenizer: TextTokenizer
+    ) -> None:
+        super().__init__(recipe, config)
+        self.text_tokenizer = text_tokenizer
+        self.decoder = WhisperDecoder(DecoderConfig.from_config(config))
+        if recipe.adapter_rank:
+            add_low_rank(self.decoder, recipe.adapter_layers, recipe.adapter_rank)
+        self.n_context = N_CONTEXT if recipe.uses_context else 0
+        self.head = (
+            TokenHead(self.decoder.config.d_model, self.n_context, recipe.dropout)
+            if recipe.token_score == "likelihood"
+            else None
+        )
+
+    def backbone_config(self) -> dict[str, int]:
+        """Return the backbone's sizes under the names of a Transformers `config.json`."""
+        return self.encoder.config.as_dict() | self.decoder.config.as_dict()
+
+    def load_pretrained(self, tensors: Mapping[Part, Mapping[str, Tensor]]) -> None:
+        """Load encoder and decoder; freeze the recipe's share of encoder layers."""
+        super().load_pretrained(tensors)
+        load_frozen(self.decoder, tensors["decoder"])
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return (batch,) float32 logits."""
+        if self.head is None:
+            return self._own_logits(batch)[: len(batch)]
+        return self.score_texts(batch)[0].logits[: len(batch)]
+
+    def forward_with_words(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return (batch,) logits and, with a `TokenHead`, the word scores."""
+        if self.head is None:
+            return super().forward_with_words(batch)
+        assert batch.texts is not None
+        scores, _ = self.score_texts(batch)
+        log_probs = torch.stack([F.pad(scores.said, (0, 1)), scores.complete], dim=-1)
+        n_words = batch.texts.n_words[:, None]
+        indices = torch.arange(log_probs.shape[1], device=n_words.device)
+        padding = torch.stack([indices >= n_words, indices > n_words], dim=-1)
+        words = log_odds(log_probs).masked_fill(padding, float("nan"))
+        return scores.logits[: len(batch)], words[: len(batch)]
+
+    def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return (batch,) logits for the log loss, and a scalar auxiliary loss.
+
+        The auxiliary loss is the log loss of the hard negatives and of the words, each multiplied
+        by its weight in the recipe.
+        """
+        assert batch.texts is not None
+        if self.head is None:
+            logits = self._own_logits(batch)
+            words = torch.zeros((), device=logits.device)
+        else:
+            scores, _ = self.score_texts(batch)
+            logits = scores.logits
+            words = self.head.word_losses(scores, batch.texts).sum()
+        hard_negatives = F.softplus(logits[len(batch) :] + self.negative_bias).sum()
+        loss = self.recipe.hard_negative_weight * hard_negatives + self.recipe.word_loss * words
+        return logits[: len(batch)] + self.negative_bias * batch.is_negative, loss
+
+    def score_texts(self, batch: Batch) -> tuple[TokenScores, Tensor]:
+        """Return the scores of all texts of the batch, and the features of `TokenHead`."""
+        assert batch.texts is not None and self.head is not None
+        texts = batch.texts
+        return self.head(
+            batch.decoded or self.decode(batch),
+            texts,
+            (batch.n_frames / FRAMES_PER_SECOND)[texts.clips],
+            batch.context[texts.clips, : self.n_context],
+        )
+
+    def decode(self, batch: Batch) -> DecoderOutput:
+        """Return the decoder's output for the texts of the batch."""
+        assert batch.texts is not None
+        return score_tokens(self._hidden(batch), self.decoder, batch.texts)
+
+    def pretrained_features(self, batch: Batch) -> Tensor | None:
+        """Return the features of `TokenHead`, (texts, features), or None without a `TokenHead`."""
+        return None if self.head is None else self.score_texts(batch)[1]
+
+    def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
+        """Initialise the classifier as a logistic regression of labels on (rows, features)."""
+        assert self.head is not None
+        self.head.classifier.init_from_pretrained(features, labels)
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        assert batch.texts is not None
+        frames = self.encode(batch)
+        return self.decoder(batch.texts.tokens, frames, batch.texts.clips)
+
+    def _own_logits(self, batch: Batch) -> Tensor:
+        """Return the mean over each text's tokens of the token's logit at its position, (texts,).
+
+        The end of text is not counted.
+        """
+        assert batch.texts is not None
+        texts = batch.texts
+        targets = texts.tokens[:, texts.n_prompt :]
+        embedded = self.decoder.embed_tokens(targets)
+        own = (self._hidden(batch)[:, texts.n_prompt :] * embedded).sum(-1).float()
+        positions = torch.arange(own.shape[1], device=own.device)
+        mask = positions < texts.n_targets[:, None] - 1
+        return (own * mask).sum(1) / mask.sum(1)
+
+
+def score_tokens(hidden: Tensor, decoder: WhisperDecoder, texts: TextBatch) -> DecoderOutput:
+    """Return the log-probabilities of the texts' tokens, from the decoder's last hidden states.
+
+    `hidden` is (texts, tokens, width); it may be of several decoders with the same embeddings, one
+    after the other: (decoders × texts, tokens, width), and so is the result.
+    """
+    n_decoders = len(hidden) // len(texts.tokens)
+    positions = torch.arange(texts.word_ids.shape[1], device=hidden.device)
+    mask = (positions < texts.n_targets[:, None]).repeat(n_decoders, 1)
+    # Skip the padding: the product with the vocabulary is the expensive step.
+    log_probs, best_log_probs = token_log_probs(
+        hidden[:, texts.n_prompt - 1 : -1][mask],
+        decoder.embed_tokens.weight,
+        texts.tokens[:, texts.n_prompt :].repeat(n_decoders, 1)[mask],
+    )
+
+    def pad(values: Tensor) -> Tensor:
+        return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
+
+    return DecoderOutput(hidden, pad(log_probs), pad(best_log_probs))
+
+
+def decode_jointly(models: Sequence[TokenScorer], batch: Batch) -> list[DecoderOutput]:
+    """Return the decoder's output of each model: see `joint_decoding.decode_jointly`.
+
+    `batch.frames` are from the encoder that the models share.
+    """
+    assert batch.texts is not None and batch.frames is not None
+    decoders = [model.decoder for model in models]
+    tokens, clips = batch.texts.tokens, batch.texts.clips
+    hidden = joint_decoding.decode_jointly(decoders, tokens, batch.frames, clips)
+    output = score_tokens(hidden.flatten(0, 1), decoders[0], batch.texts)
+    parts = (output.hidden, output.log_probs, output.best_log_probs)
+    return [
+        DecoderOutput(*of_model)
+        for of_model in zip(*(part.chunk(len(models)) for part in parts), strict=True)
+    ]
