@@ -47,6 +47,7 @@ Command = list[str | Path]  # arguments of python
 
 N_ROWS = 38_095
 N_SPEAKERS = 3_000
+SIZES = [0.125, 0.25, 0.5, 1.0]
 N_FOLDS = 6
 N_MODELS = 10
 SHARE_CORRECT = 0.6
@@ -85,9 +86,7 @@ def main() -> None:
     add = parser.add_argument
     add("--work", type=Path, default=Path("scale"), help="folder for all files; 6 GB")
     add("--rows", type=int, default=N_ROWS, help="number of rows of the training table")
-    add(
-        "--sizes", type=float, nargs="+", default=[0.125, 0.25, 0.5, 1.0], help="shares of the rows"
-    )
+    add("--sizes", type=float, nargs="+", default=SIZES, help="shares of the rows")
     add("--test_share", type=float, default=0.1, help="share of the rows that are test data")
     add("--seed", type=int, default=0, help="random seed")
     # Internal: run the replacement of training.
@@ -155,8 +154,7 @@ def simulate_recordings(folder: Path, table: pd.DataFrame, seed: int) -> None:
             continue
         rng = np.random.default_rng((seed, number))
         sample_rate = SAMPLE_RATE if number % EVERY_8_KHZ else SAMPLE_RATE // 2
-        median = TASKS[task][2]
-        seconds = float(np.clip(rng.lognormal(math.log(median), 0.5), 1, 10))
+        seconds = float(np.clip(rng.lognormal(math.log(TASKS[task][2]), 0.5), 1, 10))
         waveform = simulate_recording(seconds, sample_rate, rng)
         # Atomic, but without fsync: for 38,095 files that would take longer than everything else.
         temporary = path.with_suffix(".part")
@@ -325,7 +323,8 @@ def report(costs: Sequence[Cost]) -> str:
     ]
     faults = []
     previous: dict[str, Cost] = {}
-    for cost in sorted(costs, key=lambda cost: (first_index(costs, cost.step), cost.rows)):
+    steps = [cost.step for cost in costs]
+    for cost in sorted(costs, key=lambda cost: (steps.index(cost.step), cost.rows)):
         growth = ""
         if before := previous.get(cost.step):
             slope = math.log(cost.cpu_seconds / before.cpu_seconds)
@@ -343,13 +342,7 @@ def report(costs: Sequence[Cost]) -> str:
             f"{cost.own_megabytes:.0f} | {cost.file_megabytes:.0f} | {growth} |"
         )
     limits = f"{MAX_MINUTES} minutes or {MAX_GIGABYTES} GB, or grows faster than the rows"
-    verdict = "\n".join(faults) if faults else f"Nothing takes more than {limits}."
-    return "\n".join([*lines, "", verdict])
-
-
-def first_index(costs: Sequence[Cost], step: str) -> int:
-    """Return the first index of a step."""
-    return next(index for index, cost in enumerate(costs) if cost.step == step)
+    return "\n".join([*lines, "", *(faults or [f"Nothing takes more than {limits}."])])
 
 
 def fake_training(folder: Path, seed: int) -> None:
@@ -365,8 +358,8 @@ def fake_training(folder: Path, seed: int) -> None:
     from hearback.reading.models.scorers import build  # noqa: PLC0415
     from train_model2s import RECIPE  # noqa: PLC0415
 
-    tts_data = folder.parent / "tts_data"
-    data = load_training_data(folder / "data", tts_data, folder / "store", n_folds=N_FOLDS)
+    folders = folder / "data", folder.parent / "tts_data", folder / "store"
+    data = load_training_data(*folders, n_folds=N_FOLDS)
     shape = EncoderConfig(
         d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64, num_mel_bins=80
     ).as_dict()

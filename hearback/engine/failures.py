@@ -1,4 +1,4 @@
-"""What a user sees of an error that no one foresaw, and of Ctrl-C while packages are imported.
+"""Report unforeseen errors in one line, and end quietly on Ctrl-C while packages are imported.
 
 Only the standard library is imported here, and quickly: the package imports this module first.
 """
@@ -28,8 +28,8 @@ _OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "killed by signal: Killed",  # of a loading process, by the system
 )
-# What needs less memory, by the flag of a step.
-_SMALLER = {
+# Cures for lack of memory, by the flag that a step must have.
+_MEMORY_CURES = {
     "memory_gb": "a smaller --memory_gb",
     "set": "smaller batches (--set batch_size=N)",
     "jobs": "--jobs 1",
@@ -82,7 +82,9 @@ def _describe_memory(error: BaseException, flags: Collection[str]) -> str:
     message = message_of(error)
     is_gpu = "CUDA" in message or "CUBLAS" in message
     smaller = [
-        cure for flag, cure in _SMALLER.items() if flag in flags and (is_gpu or flag != "device")
+        cure
+        for flag, cure in _MEMORY_CURES.items()
+        if flag in flags and (is_gpu or flag != "device")
     ]
     cure = f", or use {' or '.join(smaller)}" if smaller else ""
     said = f" ({message})" if message else ""

@@ -41,7 +41,7 @@ class _Version:
 
     Attributes:
         frames: (all frames, width) float16, memory-mapped.
-        spans: (rows, 2) int64, index of the first frame of each row's window, and after the last.
+        spans: (rows, 2) int64, each row's window: index of its first frame, and one past its last.
         n_frames: (rows,) int64, frames of each row before its padding.
     """
 
@@ -164,7 +164,7 @@ def _build(
     dtype: torch.dtype,
     title: str,
 ) -> None:
-    """Encode all recordings of a version; write the frames, then what says that they are whole."""
+    """Encode all recordings of a version; write the frames, then the JSON that marks them done."""
     encoder = encoder.to(device).eval()
     n_bins, width = encoder.config.num_mel_bins, encoder.config.d_model
     spans = np.zeros((len(waveforms), 2), dtype=np.int64)

@@ -1,7 +1,8 @@
 """Fold metadata of version 0.2 and earlier, brought up to date.
 
-Then every model's data fingerprint included the references, also that of models that hear none.
-Now it does not, and `references_fingerprint` has the former value, for models that hear them.
+In those versions every model's data fingerprint included the references, even for models that hear
+none. Now it does not: models that hear references have the former value in
+`references_fingerprint`.
 """
 
 from collections.abc import Sequence

@@ -132,10 +132,11 @@ class PairSource:
         return source
 
     def speed_of(self, row: int) -> float:
-        """Return the speed factor of a row's recording; its own speed for an unknown grade."""
-        wanted = self.speeds.get(self.grades[row], 1.0)  # an unknown grade: its own
-        fits = self.store.n_samples(self.filenames[row]) / self.longest_window(row)
-        return min(1.0, max(wanted, fits)) if wanted < 1 else wanted
+        """Return the speed factor of a row's recording; 1 for an unknown grade."""
+        wanted = self.speeds.get(self.grades[row], 1.0)
+        # At this speed, the recording just fills the window.
+        slowest = self.store.n_samples(self.filenames[row]) / self.longest_window(row)
+        return min(1.0, max(wanted, slowest)) if wanted < 1 else wanted
 
     def __len__(self) -> int:
         """Return the number of clips."""

@@ -1,4 +1,4 @@
-"""Step 1 behind its flags: check the tables, decode the recordings, render the references."""
+"""Step 1 (preprocess.py): check the tables, decode the recordings, render the references."""
 
 import argparse
 import sys
@@ -171,7 +171,7 @@ def find_unrendered(split: Split, failures: Mapping[str, str]) -> Iterable[Probl
 def report_uncovered_speech(splits: Iterable[Split], references: References | None) -> None:
     """Report rows that do not fit in the models' window, as warnings: they are trained on.
 
-    None if no model hears references.
+    `references` is None if no model hears any.
     """
     coverages = [
         coverage

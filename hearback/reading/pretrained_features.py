@@ -95,7 +95,7 @@ def _digest(
 ) -> str:
     """Return 16 hexadecimal digits that change with whatever the features depend on.
 
-    The head does not count: it is initialized so that only its inputs matter.
+    The head is left out: as initialized, its random weights do not change the features.
     """
     recipe = model.recipe
     inputs: dict[str, Any] = {

@@ -1,4 +1,6 @@
-"""How much of a learner's speech the models' windows cover: they end after 16 s.
+"""How much of a learner's speech the models' windows cover.
+
+Windows end after 16 s, those of token scorers at inference after 30 s (`PairSource.with_longest`).
 
 A recording longer than the window is cut, and so is one that follows a long reference in the same
 window. Speech after the cut changes no score. Such rows are found here: a score needs at least
@@ -176,7 +178,7 @@ class _Cut:
     coverage: Coverage
     length: str  # of the recording: "17.0 s long"
     n_samples: int  # of the recording, as far as it is kept
-    n_covered: int  # of them
+    n_covered: int  # of these, in the window
     n_reference: int  # 0: the models use no reference
 
     @classmethod

@@ -1,7 +1,7 @@
-"""Which recordings are in a file that libsndfile does not read, and whether its end is missing.
+"""Find the recordings in a file that libsndfile does not read, and whether its end is missing.
 
-FFmpeg reads only the first of several recordings in an MP4, AMR or WMA file, and does not tell that
-the end of a WebM is missing.
+FFmpeg reads only the first of several recordings in an MP4, AMR or WMA file, and does not report
+that the end of a WebM is missing.
 """
 
 import struct
@@ -12,8 +12,8 @@ from typing import BinaryIO
 from hearback.engine.audio.containers import Part, join_pieces
 
 _NO_END = "the end of the file is missing"
-_MOST_ELEMENTS = 100_000  # of a file that are looked at
-_MOST_BYTES = 1 << 22  # of an AMR: half an hour or more
+_MOST_ELEMENTS = 100_000  # of a file; those after are not read
+_MOST_BYTES = 1 << 22  # read of an AMR, half an hour or more, or of an ASF header
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # File Properties Object

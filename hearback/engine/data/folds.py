@@ -75,13 +75,7 @@ def assign_folds(
         counted = count_noun(n_groups, "row" if group_by == "none" else group_by)
         cure = _cure_of_few_groups(n_groups, group_by, groupings)
         raise HearbackError(f"{counted} cannot make {n_folds} folds: {cure}")
-    largest = int(np.unique(strata, return_counts=True)[1].max())
-    if largest < n_folds:
-        cure = f"choose at most {largest} with --n_folds" if largest > 1 else "add rows"
-        raise HearbackError(
-            f"{count_noun(len(ordered), 'row')} are too few to spread each label over {n_folds} "
-            f"folds: {cure}"
-        )
+    _check_strata(strata, n_folds)
     folds = np.empty(len(ordered), dtype=np.int64)
     with warnings.catch_warnings():  # find_lopsided_folds says it in the terms of the data
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
@@ -89,6 +83,17 @@ def assign_folds(
     for fold, (_, validation) in enumerate(splits):
         folds[order[validation]] = fold
     return folds
+
+
+def _check_strata(strata: np.ndarray, n_folds: int) -> None:
+    """Raise HearbackError if all strata, (rows,), have fewer rows than there are folds."""
+    largest = int(np.unique(strata, return_counts=True)[1].max())
+    if largest < n_folds:
+        cure = f"choose at most {largest} with --n_folds" if largest > 1 else "add rows"
+        raise HearbackError(
+            f"{count_noun(len(strata), 'row')} are too few to spread each label over {n_folds} "
+            f"folds: {cure}"
+        )
 
 
 def _cure_of_few_groups(n_groups: int, group_by: str, groupings: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ class OtherFile:
     Attributes:
         name: completes "is ...".
         group: files of one group have the same cure.
-        command: gets what is meant: unpacks an archive, or fetches the file of a pointer.
+        command: unpacks an archive, or fetches what a pointer stands for; "" for other groups.
     """
 
     name: str

@@ -18,9 +18,9 @@ from hearback.engine.io import atomic_write, open_file
 from hearback.engine.training.checkpoint import to_fp16
 from hearback.engine.whisper.backbone import PARTS, Part
 
-# A part's file pays if this share of the part's numbers is unchanged.
+# A fold uses a part's file if it left at least this share of the part's numbers unchanged.
 MIN_UNCHANGED = 0.1
-# Models keep the first positions of the table only.
+# Models keep only the first rows of this table.
 _POSITIONS = "embed_positions.weight"
 
 PartTensors = Mapping[Part, Mapping[str, Tensor]]
@@ -105,10 +105,10 @@ def read_unchanged(
 
 
 def _fitted(name: str, tensor: Tensor, like: Tensor) -> Tensor:
-    """Return a backbone's tensor as a model has it: of the positions, only the first."""
+    """Return a backbone's tensor cut to a model's size: position tables lose their last rows."""
     return tensor[: len(like)] if name.endswith(_POSITIONS) else tensor
 
 
 def shared_parts(names: Mapping[str, object]) -> list[Part]:
-    """Return which of some metadata's shared files are parts of a backbone."""
+    """Return those keys of shared files, as in fold metadata, that are parts of a backbone."""
     return [part for part in PARTS if part in names]

@@ -1,11 +1,11 @@
 """The files of a trained fold, and whether they are complete and current.
 
 A finished fold has `<model>_<fold>.safetensors` (the weights that differ from the backbone's, fp16:
-`backbone_files`), `.oof.csv` (out-of-fold
-predictions), optional further tables such as `.words.csv`, and `.json` (the fold metadata). The
-metadata is written last and holds the SHA-256 of the others: a fold is done when its metadata
-exists and the digests match. A fold in training has a `.checkpoint` instead. Folds may share files
-in the same folder, such as a tokenizer (`SharedFile`). Reading any of them runs no code.
+see `backbone_files`), `.oof.csv` (out-of-fold predictions), optional further tables such as
+`.words.csv`, and `.json` (the fold metadata). The metadata is written last and holds the SHA-256 of
+the others: a fold is done when its metadata exists and the digests match. A fold in training has a
+`.checkpoint` instead. Folds may share files in the same folder, such as a tokenizer (`SharedFile`).
+Reading any of them runs no code.
 """
 
 import glob
@@ -28,8 +28,8 @@ from hearback.engine.locks import write_lock
 from hearback.engine.project import cache_folder
 from hearback.engine.training.fold_archive import read_archive
 
-# What reads weights or writes them imports torch itself: it takes seconds, and most steps only read
-# metadata.
+# Functions that read or write weights import torch themselves: that takes seconds, and most steps
+# only read metadata.
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -114,7 +114,7 @@ def shared_files(fold_metadata: FoldMetadata) -> dict[str, SharedFile]:
 
 @dataclass(frozen=True)
 class TrainedFold:
-    """A trained fold of an ensemble's model number `model`."""
+    """A trained fold; `model` is the index of its model in the ensemble."""
 
     model: int
     files: FoldFiles

@@ -1,8 +1,8 @@
 """Decode with several models at once, whose decoders differ in low-rank updates only.
 
-Everything else is computed with one product for all of them, and the keys and values of the
-recordings, which have no update, once. The states equal those of each decoder alone, up to the
-rounding of sums.
+The frozen weights are applied to all decoders' states in one product. The keys and values of the
+recordings, which have no update, are computed once. The states equal those of each decoder alone,
+up to the rounding of sums.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from hearback.engine.whisper.low_rank import LowRankLinear
 
 
 def can_decode_jointly(decoder: WhisperDecoder) -> bool:
-    """Return whether a decoder has low-rank updates, and none of the recordings' projections."""
+    """Return whether a decoder has updates, and none on the keys and values of recordings."""
     has_updates = any(isinstance(module, LowRankLinear) for module in decoder.modules())
     return has_updates and not any(
         isinstance(module, LowRankLinear)

@@ -2,7 +2,7 @@
 
 A layer's weights W (out, in) stay as pretrained; training learns U (out, rank) and D (rank, in) of
 W + U D. An update has a few thousand numbers where a layer has hundreds of thousands, and models
-with the same W can be computed together (`hearback.reading.models.member_batch`).
+with the same W can be computed together (`joint_decoding`).
 """
 
 import math

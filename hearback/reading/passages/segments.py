@@ -9,8 +9,8 @@ from hearback.reading.window_coverage import FRAME_SAMPLES, find_speech
 
 MAX_SECONDS = 24.0  # of a segment; windows have 30 s, and children are played at 0.8 of their speed
 MARGIN_SECONDS = 0.4  # of silence that a segment keeps before and after its speech
-INNER_SHARE = 0.5  # of a part, in its middle: where it may be cut
-QUIET_FRAMES = 5  # over which a cut without a pause is the quietest
+INNER_SHARE = 0.5  # a part is cut within this share of it, in its middle
+QUIET_FRAMES = 5  # a cut without a pause is where this many frames have the least energy
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ SKIP_COST = 3.0  # nats for each word left out, when first words are chosen
 EMPTY_FLOOR = -12.0  # log-likelihood of a segment without words is at least this: it may be noise
 N_STARTS = 5  # first words tried for a segment
 N_STARTS_WHEN_LOST = 40  # … if none of them fits
-LOST = 2.0  # nats, with the reward: below, no words fit
+LOST = 2.0  # nats, with the rewards: if the best score is not above, no words fit
 MAX_WORDS_PER_SECOND = 6.0
 LARGEST_PACE = 2.0  # of a segment, relative to the whole recording's
-EXTRA_WORDS = 4  # that a segment may have beyond
+EXTRA_WORDS = 4  # that a segment may have beyond what this pace allows
 
 
 @dataclass(frozen=True)

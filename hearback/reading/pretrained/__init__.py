@@ -1,4 +1,4 @@
-"""Scorers that are shipped with the package, and the command that builds such a one.
+"""Scorers that are shipped with the package, and the command that builds one.
 
     python -m hearback.reading.pretrained list
     python -m hearback.reading.pretrained show tiny.en

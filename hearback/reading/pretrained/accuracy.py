@@ -65,7 +65,7 @@ def cross_fit(
 
 
 def by_grade(joined: pd.DataFrame, predictions: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Return rows, log loss (nats) and AUC, with intervals, of all rows and by grade, as text.
+    """Return rows, log loss (nats) and AUC, with intervals, overall and by grade, as text.
 
     `predictions` is from `cross_fit`.
     """

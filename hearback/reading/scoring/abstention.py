@@ -1,10 +1,10 @@
-"""Which scores should a person check? The share that is sent to one against the errors that remain.
+"""Which scores should a person check? For several rules, the errors that remain by share checked.
 
     python -m hearback.reading.scoring.abstention --data DATA --assets docs/out_of_fold/recipes
 
 An error is a clip on the wrong side of 0.5. Each rule orders the clips from the least certain; the
-curve shows the error of the rest when the first few per cent are sent to a person. Everything is
-out of fold, the ensemble's weights and calibration and the learned rule are cross-fitted over
+curve shows the error of the rest when the first few per cent are sent to a person. All scores are
+out of fold; the ensemble's weights, its calibration and the learned rule are cross-fitted over
 speakers.
 """
 

@@ -13,7 +13,7 @@ from hearback.reading.window_coverage import (
 )
 
 TREBLE_HZ = 4000  # telephones have nothing above
-FLAT = 0.995  # of the peak: samples above are at it
+FLAT = 0.995  # samples above this share of the peak count as at the peak
 MIN_RUN = 3  # samples in a row at the peak: the microphone or the amplifier cut them
 _TINY = 1e-12
 
@@ -25,7 +25,7 @@ class Acoustics:
     Attributes:
         seconds: its length.
         speech_seconds: length of the parts that stand out from its noise.
-        level_db: of those parts, in dB below full scale.
+        level_db: of those parts, in dB relative to full scale (negative).
         contrast_db: its loudest parts above its quietest ones, in dB: with pauses, about the
             signal-to-noise ratio.
         treble_db: energy above 4 kHz against that below, in dB.

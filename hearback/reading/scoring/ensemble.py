@@ -78,7 +78,7 @@ class LoadedEnsemble:
 
     @property
     def speed_by_grade(self) -> tuple[float, ...]:
-        """The speed by grade at which the model that listens hears recordings."""
+        """The speed by grade at which the first token scorer hears recordings."""
         recipes = [fold.recipe for fold in self.folds if fold.recipe.pair == "tokens"]
         return recipes[0].speed_by_grade if recipes else (1.0,) * len(GRADES)
 
@@ -153,6 +153,7 @@ class LoadedEnsemble:
 
     @property
     def _listener(self) -> TokenScorer | None:
+        """The first token scorer, which times the words and hears noise; None without one."""
         models = [model for group, _ in self.groups or () for model in group.models]
         return next((model for model in models if isinstance(model, TokenScorer)), None)
 

@@ -30,8 +30,8 @@ REQUIRED = ("filename", "expected_text")
 OPTIONAL = ("grade", "task", "speaker")
 COLUMNS = (*REQUIRED, *OPTIONAL)
 
-# Other names that a table's columns may have, most likely first. What is not needed is read only
-# under its own name: a column "class" may hold anything.
+# Other names that a table's columns may have, most likely first. Grade and task have none: a column
+# "class" may hold anything.
 _NAMES: dict[str, tuple[str, ...]] = {
     **{column: SYNONYMS[column] for column in REQUIRED},
     **{"grade": (), "task": (), "speaker": ("speaker_id",)},
@@ -102,7 +102,7 @@ def read_inputs(
 
 
 def known(what: str, value: str, allowed: Sequence[str], parsed: str) -> str:
-    """Return `parsed`; raise HearbackError if the `value` is none of those allowed, nor empty."""
+    """Return `parsed`, "" for an empty `value`; raise HearbackError if it is not allowed."""
     if value and parsed not in allowed:
         raise HearbackError(f"unknown {what} {quoted(value)}: use one of {', '.join(allowed)}")
     return parsed if value else ""
@@ -286,12 +286,12 @@ def _choose_columns(path: Path) -> dict[str, str]:
     text = read_text(path, Report())  # `read_table` reports what is wrong
     if text is None:
         return {}
-    known = {column_key(column) for column in COLUMNS}
+    own = {column_key(column) for column in COLUMNS}
     others = {column_key(name) for column in COLUMNS for name in _NAMES[column]}
 
     def count(header: Sequence[str]) -> int:
         keys = {column_key(name) for name in header}
-        return 100 * len(known & keys) + len(others & keys)
+        return 100 * len(own & keys) + len(others & keys)
 
     start, separator = choose_separator(text, count)
     header = next(iter(read_rows(text, start, separator)), None)

@@ -15,7 +15,7 @@ from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.models.word_times import word_times
 from hearback.reading.window_batches import Batch
 
-# Nats. What follows separates English reading from the rest; docs/results/scoring.md has the rates.
+# Thresholds in nats that tell English reading from the rest; error rates: docs/results/scoring.md.
 NO_SPEECH = -0.7
 SURPRISE, CONFIDENCE = 5.0, -1.8
 MIN_WORDS = 3  # of a text: single words, and invented ones, surprise a decoder that knows English
@@ -51,7 +51,7 @@ class Heard:
 
 @torch.inference_mode()
 def listen(model: TokenScorer, batch: Batch) -> list[Heard]:
-    """Return what the model hears in each clip of a batch; `decoded`, if there, is used."""
+    """Return what the model hears in each clip of a batch; `batch.decoded` is used if present."""
     assert batch.texts is not None
     times = word_times(model, batch)
     output = batch.decoded or model.decode(batch)

@@ -47,7 +47,7 @@ def decode_samples(samples: np.ndarray, sample_rate: int | None) -> Recording:
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2):
         raise HearbackError(f"samples of shape {samples.shape}: use (n,) or (n, channels)")
-    if samples.ndim == 2 and samples.shape[1] > 64 and samples.shape[0] < samples.shape[1]:
+    if samples.ndim == 2 and samples.shape[1] > max(MAX_CHANNELS, samples.shape[0]):
         raise HearbackError(
             f"samples of shape {samples.shape}: the channels come last, (n, channels); transpose it"
         )

@@ -80,7 +80,7 @@ class Scorer:
 
         Raises:
             HearbackError: there is no such scorer, it cannot be read, it needs reference speech, or
-                its backbone can be had nowhere.
+                its backbone can be found nowhere.
         """
         chosen = choose_device(device)
         folder = find_scorer(name_or_folder)

@@ -1,7 +1,7 @@
 """Are recordings like those that a scorer learned from? A few statistics of both, compared.
 
-`describe` is written when a scorer is built (`statistics.json` in its folder) and when a fold is
-trained (in its metadata); `compare` finds what differs in a set of recordings.
+Those of the training recordings are kept when a scorer is built (`statistics.json` in its folder)
+and when a fold is trained (in its metadata); `compare` finds how a set of recordings differs.
 """
 
 import re
@@ -30,10 +30,11 @@ N_MEASURED = 200  # recordings of a large set that are measured, evenly spread o
 # the whole, of 200 random sets of 20 clips none.
 MAX_OUTSIDE, NAMED_OUTSIDE = 0.6, 0.5
 SMALLEST_SHOWN = 0.05  # difference of the medians, with one decimal
-NEUTRAL = frozenset({"level_db"})  # Whisper's spectrogram is relative to its maximum
+# The level only adds a constant to the log spectrogram that Whisper gets.
+NEUTRAL = frozenset({"level_db"})
 
-# By quantity: how a larger and a smaller value is called, and the factor and unit that it is shown
-# with.
+# By quantity: what a larger and a smaller value are called, and the factor and the unit with which
+# a difference is shown.
 _SHOWN = {
     "seconds": ("longer", "shorter", 1.0, "s"),
     "level_db": ("louder", "quieter", 1.0, "dB"),
@@ -46,7 +47,7 @@ _SHOWN = {
 QUANTITIES = tuple(_SHOWN)
 
 # Of the recordings of `hearback.reading.corpora.sample`, whose voices are synthetic. Its module is
-# not imported: it needs packages that infer has not.
+# not imported: it needs packages that the runtime of infer.py does not have.
 SAMPLE_FILENAME = re.compile(r"sample_[0-9]+\.wav")
 
 SYNTHETIC = (

@@ -1,4 +1,4 @@
-"""What became of a row: a word for each recording that is scored, or why it has no score."""
+"""The status of a row: whether its score can be trusted, or why it has none."""
 
 from collections.abc import Iterable, Mapping
 
