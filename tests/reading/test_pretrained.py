@@ -91,6 +91,16 @@ def test_a_built_scorer_scores_with_what_it_finds_of_its_backbone(
 
 
 @pytest.mark.slow
+def test_a_cache_folder_that_cannot_be_written_to_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HEARBACK_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(HearbackError, match=r"cache: the backbone's files .* HEARBACK_CACHE"):
+        Scorer.load(folder / "out" / "toy", device="cpu")
+
+
+@pytest.mark.slow
 def test_another_backbone_is_refused(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

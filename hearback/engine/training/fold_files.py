@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 FoldMetadata = dict[str, Any]
 M = TypeVar("M", bound="nn.Module")
+_COPY_AGAIN = "copy the file again, or train the fold again"
 
 
 @dataclass(frozen=True)
@@ -332,7 +333,7 @@ def build_and_load(
     # Sizes in metadata are never trusted for allocation.
     if n_bytes < _min_bytes(fold_metadata["shape"]):
         what = f"{n_bytes} bytes, too few for the sizes in {files.metadata.name}"
-        raise HearbackError(f"{files.weights}: not this model's weights ({what})")
+        raise HearbackError(f"{files.weights}: not this model's weights ({what}); {_COPY_AGAIN}")
     try:
         model = build_model()
     except (*_BUILD_ERRORS, HearbackError) as error:
@@ -343,7 +344,9 @@ def build_and_load(
         tensors |= read_unchanged(parts, tensors, model.state_dict())
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise HearbackError(f"{files.weights}: not this model's weights ({error})") from None
+        raise HearbackError(
+            f"{files.weights}: not this model's weights ({error}); {_COPY_AGAIN}"
+        ) from None
     return model.eval()
 
 

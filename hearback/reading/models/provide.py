@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import atomic_write, sha256_of
+from hearback.engine.io import atomic_write, check_writable, sha256_of
 from hearback.engine.project import cache_folder
 from hearback.engine.training.backbone_files import serialize_part, shared_parts
 from hearback.engine.training.fold_files import SharedFile, TrainedFold, shared_files
@@ -43,8 +43,21 @@ def provide_backbones(
             done.add(shared.sha256)
             places = (fold.files.assets / shared.name, cache_folder() / shared.name)
             if not any(path.is_file() for path in places):
+                _check_cache()
                 backbone = fold.metadata["recipe"]["backbone"]
                 _provide(kind, shared, _find_backbone(backbone, log, backbones), backbone)
+
+
+def _check_cache() -> None:
+    """Raise HearbackError if nothing can be put into the cache folder."""
+    folder = cache_folder()
+    try:
+        check_writable(folder / "any")
+    except HearbackError as error:
+        raise HearbackError(
+            f"{folder}: the backbone's files cannot be kept there, for the folder cannot be "
+            "written to; name another one with the environment variable HEARBACK_CACHE"
+        ) from error
 
 
 def _provide(kind: str, shared: SharedFile, directory: Path, backbone: str) -> None:

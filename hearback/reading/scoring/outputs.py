@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hearback import __version__
+from hearback.engine.data.problems import count_noun
 from hearback.engine.data.tables import write_table
 from hearback.engine.io import write_json
 from hearback.reading.scoring.results import Score, score_frame, word_frame
@@ -22,7 +23,8 @@ def write_scores(scores: Sequence[Score], path: Path) -> None:
     words = path.with_name(WORDS)
     frame = word_frame(scores)
     write_table(frame, words)
-    print(f"wrote {path}: {len(scores)} recordings; {words}: {len(frame)} words")
+    n, n_words = count_noun(len(scores), "recording"), count_noun(len(frame), "word")
+    print(f"wrote {path}: {n}; {words}: {n_words}")
 
 
 def as_json(scores: Sequence[Score], scorer: str) -> dict[str, Any]:
@@ -39,4 +41,4 @@ def write_scores_json(scores: Sequence[Score], scorer: str, path: Path) -> None:
         print()
         return
     write_json(path, value)
-    print(f"wrote {path}: {len(scores)} recordings")
+    print(f"wrote {path}: {count_noun(len(scores), 'recording')}")

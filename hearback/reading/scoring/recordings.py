@@ -51,14 +51,21 @@ def decode_samples(samples: np.ndarray, sample_rate: int | None) -> Recording:
         raise HearbackError(
             f"samples of shape {samples.shape}: the channels come last, (n, channels); transpose it"
         )
+    if samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS:
+        raise HearbackError(
+            f"samples of shape {samples.shape}: at most {MAX_CHANNELS} channels; give one of them"
+        )
     if samples.dtype.kind == "u" and samples.dtype.itemsize == 1:
         values = (samples.astype(np.float32) - 128) / 128
-    elif samples.dtype.kind == "i":
+    elif samples.dtype.kind == "i" and samples.dtype.itemsize <= 4:
         values = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)
     elif samples.dtype.kind == "f":
         values = samples
     else:
+        # Numbers of 64 bits are mostly those of 16: with their own full scale they were silent.
         raise HearbackError(f"samples of type {samples.dtype}: use float32, int16 or int32")
+    if not isinstance(sample_rate, (int, float, np.number)):
+        raise HearbackError(f"sample_rate {sample_rate!r}: use a whole number of Hz")
     if not float(sample_rate).is_integer() or not 0 < sample_rate < 2**31:
         raise HearbackError(f"sample_rate {sample_rate}: use a whole number of Hz")
     if values.size == 0:

@@ -1,5 +1,6 @@
 """From recordings and texts to scores."""
 
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from hearback.engine.audio.store import Store
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.errors import HearbackError
+from hearback.engine.machine import PRECISIONS
 from hearback.engine.project import PACKAGE
 from hearback.reading.models.provide import provide_backbones
 from hearback.reading.scoring import statistics, status
@@ -43,6 +45,7 @@ from hearback.reading.text_normalizer import UnspeakableTextError
 
 PRETRAINED = PACKAGE / "reading" / "pretrained"
 DEFAULT = "tiny.en"
+_PATHS = (str, os.PathLike)
 
 
 class Scorer:
@@ -82,6 +85,9 @@ class Scorer:
             HearbackError: there is no such scorer, it cannot be read, it needs reference speech, or
                 its backbone can be found nowhere.
         """
+        _check_type("the scorer", name_or_folder, _PATHS, "its name or folder")
+        if precision not in PRECISIONS:
+            raise HearbackError(f"precision {precision!r}: use one of {', '.join(PRECISIONS)}")
         chosen = choose_device(device)
         folder = find_scorer(name_or_folder)
         ensemble = LoadedEnsemble.read(folder, chosen, compute_dtype(chosen, precision))
@@ -94,7 +100,7 @@ class Scorer:
         text: str,
         *,
         sample_rate: int | None = None,
-        grade: str | None = None,
+        grade: str | int | None = None,
         task: str | None = None,
     ) -> Score:
         """Score one recording.
@@ -116,12 +122,15 @@ class Scorer:
             HearbackError: a text that cannot be read, an array of another shape or type, no sample
                 rate for an array, an unknown grade or task, or a file that does not exist.
         """
+        _check_type("the recording", recording, (*_PATHS, np.ndarray), "a path or a NumPy array")
+        _check_type("the text", text, (str,), "a string of its words")
+        grade, task = ("" if value is None else str(value) for value in (grade, task))
         row = {
             "filename": "",
             "written_text": text,
             "expected_text": "",
-            "grade": known("grade", grade or "", GRADES, parse_grade(grade or "")),
-            "task": known("task", task or "", TASKS, parse_task(task or "")),
+            "grade": known("grade", grade, GRADES, parse_grade(grade)),
+            "task": known("task", task, TASKS, parse_task(task)),
             "speaker": "",
         }
         if self.ensemble.uses_context:
@@ -169,6 +178,7 @@ class Scorer:
             HearbackError: there is nothing to score, or the scorer needs a grade or task.
             BadInputError: the table cannot be read, or a column is missing.
         """
+        _check_type("the table", table, (*_PATHS, Inputs), "the path of a table or folder")
         report = Report() if report is None else report
         inputs = table if isinstance(table, Inputs) else read_inputs(Path(table), None, report)
         if store is None:
@@ -240,6 +250,12 @@ def find_scorer(name_or_folder: str | Path) -> Path:
         f"{name_or_folder}: {what}; use a shipped scorer ({names}), or the folder of an ensemble "
         "with its model_configs.json and its folds"
     )
+
+
+def _check_type(what: str, value: object, allowed: tuple[type, ...], cure: str) -> None:
+    """Raise HearbackError if a value is of none of the types allowed."""
+    if not isinstance(value, allowed):
+        raise HearbackError(f"{what} is of type {type(value).__name__}: give {cure}")
 
 
 def _decode(recording: str | Path | np.ndarray, sample_rate: int | None) -> Recording:

@@ -40,16 +40,8 @@ class Screen:
 
     def table(self, scores: Sequence[Score]) -> str:
         """Return the scores as lines; of many recordings, the lowest and those without a score."""
-        shown = list(scores)
-        if len(shown) > MAX_SHOWN:
-            ranked = sorted(
-                (score for score in scores if score.probability is not None),
-                key=lambda score: score.probability or 0.0,
-            )
-            shown = ranked[:N_LOWEST]
-        lines = list(self._lines(shown))
-        if len(shown) < len(scores):
-            lines.append(f"… the {len(shown)} lowest of {len(scores)} recordings are shown")
+        shown, rest = _choose_shown(scores)
+        lines = [*self._lines(shown), *([rest] if rest else [])]
         return "\n".join(
             [*lines, "", f"{count_noun(len(scores), 'recording')}: {count_statuses(scores)}"]
         )
@@ -101,6 +93,21 @@ class Screen:
                 underline = _UNDERLINE if below == DOUBTFUL else ""
                 return f"{colour}{underline}{plain}{_RESET}"
         return plain
+
+
+def _choose_shown(scores: Sequence[Score]) -> tuple[list[Score], str]:
+    """Return the scores to show, and a line about those that are not; "" if all are."""
+    if len(scores) <= MAX_SHOWN:
+        return list(scores), ""
+    scored = [score for score in scores if score.probability is not None]
+    lowest = sorted(scored, key=lambda score: score.probability or 0.0)[:N_LOWEST]
+    without = [score for score in scores if score.probability is None]
+    named = [f"the {len(lowest)} lowest"] if lowest else []
+    if without:
+        n = min(len(without), N_LOWEST)
+        named.append(f"{n}{'' if n == len(without) else f' of {len(without)}'} without a score")
+    rest = f"… {' and '.join(named)} of {len(scores)} recordings are shown"
+    return lowest + without[:N_LOWEST], rest
 
 
 def _plain(word: WordScore) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,9 +89,12 @@ def test_an_array_is_resampled_and_its_channels_are_averaged(scorer: Scorer) -> 
         (np.zeros(16_000, np.float32), None, "needs its sample_rate"),
         (np.zeros((2, 16_000), np.float32), 16_000, "the channels come last"),
         (np.zeros((2, 2, 2), np.float32), 16_000, r"use \(n,\) or \(n, channels\)"),
+        (np.zeros((16_000, 65), np.float32), 16_000, "at most 64 channels"),
         (np.zeros(16_000, complex), 16_000, "samples of type complex128"),
+        (np.full(16_000, 9_000, np.int64), 16_000, "samples of type int64: use float32, int16"),
         (np.zeros(16_000, np.float32), 0, "use a whole number of Hz"),
         (np.zeros(16_000, np.float32), 22_050.5, "use a whole number of Hz"),
+        (np.zeros(16_000, np.float32), "16k", "sample_rate '16k': use a whole number of Hz"),
     ],
 )
 def test_arrays_of_another_form_are_refused(
@@ -135,6 +139,24 @@ def test_wrong_arguments_are_errors(scorer: Scorer, clips: Path) -> None:
         scorer.score(clips / "a.wav", "boy", grade="7")
     with pytest.raises(HearbackError, match="unknown task 'reading'"):
         scorer.score(clips / "a.wav", "boy", task="reading")
+
+
+def test_arguments_of_another_type_are_errors(scorer: Scorer, clips: Path) -> None:
+    calls: tuple[tuple[Callable[[], object], str], ...] = (
+        (lambda: scorer.score([0.0] * 16_000, "boy"), "the recording is of type list: give a path"),
+        (lambda: scorer.score(clips / "a.wav", ["boy"]), "the text is of type list: give a string"),
+        (lambda: scorer.score_table(pd.DataFrame()), "the table is of type DataFrame: give"),
+        (lambda: Scorer.load(None), "the scorer is of type NoneType: give its name or folder"),
+        (lambda: Scorer.load(precision="half"), "precision 'half': use one of auto, float32"),
+        (lambda: scorer.score(clips / "a.wav", "boy", grade=0), "unknown grade '0'"),
+    )
+    for call, message in calls:
+        with pytest.raises(HearbackError, match=message):
+            call()
+
+
+def test_a_grade_may_be_a_number(scorer: Scorer, clips: Path) -> None:
+    assert scorer.score(clips / "a.wav", "boy", grade=2).grade == "2"
 
 
 def test_many_are_scored_as_one_by_one(scorer: Scorer, clips: Path) -> None:

@@ -63,6 +63,22 @@ def test_of_many_recordings_the_lowest_scores_are_shown() -> None:
     assert lines[21] == "… the 20 lowest of 100 recordings are shown"
 
 
+def test_of_many_recordings_those_without_a_score_are_shown_too() -> None:
+    scores = [make_score(f"{i}.wav", ("boy", 0.9), probability=i / 100) for i in range(70)]
+    silent = [unscored_of(f"s{i}.wav") for i in range(30)]
+    table = Screen(100).table([*silent[:2], *scores])
+    assert "s0.wav" in table and "s1.wav" in table
+    assert "… the 20 lowest and 2 without a score of 72 recordings are shown" in table
+    table = Screen(100).table([*silent, *scores])
+    assert "… the 20 lowest and 20 of 30 without a score of 100 recordings are shown" in table
+    table = Screen(100).table(silent * 3)
+    assert "… 20 of 90 without a score of 90 recordings are shown" in table
+
+
+def unscored_of(filename: str) -> Score:
+    return Score(filename, "boy", "silent", None, notes=("the recording is silent",))
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
