@@ -136,7 +136,8 @@ def _default(action: argparse.Action) -> str:
     if default is None or default is False or default is argparse.SUPPRESS or default == []:
         return ""
     values = default if isinstance(default, list | tuple) else [default]
-    return f"`{' '.join(map(str, values))}`"
+    shown = " ".join(map(str, values))
+    return f"`{shown.removeprefix(f'{ROOT}/')}`"  # the package's own folder
 
 
 def _meaning(action: argparse.Action) -> str:

@@ -10,8 +10,10 @@ from tests.flags_page import COMMANDS
 from tests.helpers import environment_of_scripts
 
 SLOW = ("torch", "transformers", "sklearn", "numba", "scipy.signal", "matplotlib.pyplot")
-# They list what is implemented with these packages, and are run by researchers only.
+# They are built on these packages, and are run by researchers only.
 EXEMPT = (
+    "python -m hearback.reading.pretrained build",
+    "python -m hearback.reading.scoring.abstention",
     "python -m hearback.reading.baselines.train",
     "python -m hearback.reading.baselines.ablation",
 )
