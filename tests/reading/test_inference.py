@@ -27,7 +27,7 @@ from hearback.reading.inference.ensemble_run import predict_ensemble
 from hearback.reading.inference.folds import read_folds
 from hearback.reading.inference.predict import Predictions, collect, predict
 from hearback.reading.inference.submission import InferenceOptions, write_submission
-from hearback.reading.models import load, scorers
+from hearback.reading.models import base, load
 from hearback.reading.models.base import Scorer
 from hearback.reading.pairs import PairDataset, PairSource
 from hearback.reading.recipe import Recipe
@@ -419,7 +419,7 @@ def test_inputs_are_prepared_once_for_all_folds_of_a_format(
     fetched = count(monkeypatch, PairDataset, "__getitem__")
     batched = count(monkeypatch, model_group, "collate")
     features = count(monkeypatch, model_group, "log_mel")
-    again = count(monkeypatch, scorers, "log_mel")
+    again = count(monkeypatch, base, "log_mel")
     run_ensemble(ensemble, source, assets)
     # Twelve clips in three formats (joined, aligned, tokens), of four, two and six folds.
     assert len(fetched) == 12 * 3
