@@ -10,7 +10,7 @@ from hearback.reading.inference.folds import EnsembleFold
 from hearback.reading.inference.scoring_data import ScoringData
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.acoustics import clipped_share
-from hearback.reading.scoring.judging import CLIPPED_CURE, MAX_CLIPPED_SHARE, describe_clipped
+from hearback.reading.scoring.scores import CLIPPED_CURE, MAX_CLIPPED_SHARE, describe_clipped
 
 
 def find_statuses(

@@ -14,9 +14,9 @@ from hearback.reading.passages.rows import Passages
 from hearback.reading.scoring import recordings, status
 from hearback.reading.scoring.acoustics import Acoustics
 from hearback.reading.scoring.ensemble import LoadedEnsemble
-from hearback.reading.scoring.judging import judge, unscored
 from hearback.reading.scoring.listening import Heard
 from hearback.reading.scoring.results import Score
+from hearback.reading.scoring.scores import make_score, unscored
 from hearback.reading.scoring.statistics import measure
 from hearback.reading.window_coverage import coverages_of, find_uncovered
 from hearback.reading.words import SAID
@@ -94,7 +94,7 @@ def _run(
     found = RowScores()
     for row, record in enumerate(frame.to_dict("records")):
         acoustics = Acoustics.of(store.get(record["filename"]))
-        score = judge(
+        score = make_score(
             record,
             float(predictions.clips[row]),
             words=None if words is None else words[row],

@@ -19,12 +19,11 @@ from hearback.engine.data.problems import Problem, Report
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.errors import HearbackError
 from hearback.engine.machine import PRECISIONS
-from hearback.engine.project import PACKAGE
 from hearback.reading.models.provide import provide_backbones
+from hearback.reading.pretrained.folders import PRETRAINED, find_scorers
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.ensemble import LoadedEnsemble
 from hearback.reading.scoring.inputs import Inputs, known, read_inputs
-from hearback.reading.scoring.judging import unscored
 from hearback.reading.scoring.recordings import (
     LONGEST_RECORDING,
     decode_samples,
@@ -32,6 +31,7 @@ from hearback.reading.scoring.recordings import (
 )
 from hearback.reading.scoring.results import Score
 from hearback.reading.scoring.rows import score_rows
+from hearback.reading.scoring.scores import unscored
 from hearback.reading.tables import (
     GRADES,
     LONGEST_PASSAGE,
@@ -43,7 +43,6 @@ from hearback.reading.tables import (
 )
 from hearback.reading.text_normalizer import UnspeakableTextError
 
-PRETRAINED = PACKAGE / "reading" / "pretrained"
 DEFAULT = "tiny.en"
 _PATHS = (str, os.PathLike)
 
@@ -238,7 +237,7 @@ class Scorer:
 
 def find_scorer(name_or_folder: str | Path) -> Path:
     """Return the folder of a scorer; raise HearbackError if there is none of that name."""
-    shipped = sorted(path.parent.name for path in PRETRAINED.glob("*/model_configs.json"))
+    shipped = [path.name for path in find_scorers(PRETRAINED)]
     if str(name_or_folder) in shipped:
         return PRETRAINED / str(name_or_folder)
     folder = Path(name_or_folder)

@@ -20,7 +20,7 @@ MAX_CLIPPED_SHARE = 0.2
 CLIPPED_CURE = "record it again with a lower level"
 
 
-def judge(
+def make_score(
     row: Row,
     probability: float,
     *,
