@@ -24,7 +24,7 @@ from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairings import WITHOUT_REFERENCE
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import Passages, split_rows, whole_rows
-from hearback.reading.scoring.listening import Heard, listen
+from hearback.reading.scoring.listening import DecoderEvidence, listen
 from hearback.reading.scoring.statistics import Statistics, read_learned
 from hearback.reading.tables import GRADES
 from hearback.reading.window_batches import Batch
@@ -84,7 +84,7 @@ class LoadedEnsemble:
 
     def predict(
         self, source: PairSource, grades: np.ndarray, *, progress: str | None = None
-    ) -> tuple[Predictions, dict[int, Heard]]:
+    ) -> tuple[Predictions, dict[int, DecoderEvidence]]:
         """Return the scores of all clips of `source`, and what its first token scorer hears.
 
         `grades`, (rows,) str, are "" if unknown. Nothing is heard without a token scorer.
@@ -121,9 +121,9 @@ class LoadedEnsemble:
         assert combined is not None  # all folds are finished
         return combined[1], heard
 
-    def _listening(self, score: ScoreFn) -> tuple[ScoreFn, dict[int, Heard]]:
+    def _listening(self, score: ScoreFn) -> tuple[ScoreFn, dict[int, DecoderEvidence]]:
         """Return `score`, and what it fills while it runs: what one model hears, by row."""
-        heard: dict[int, Heard] = {}
+        heard: dict[int, DecoderEvidence] = {}
         listener = self._listener
 
         def score_and_listen(model: Scorer, batch: Batch) -> Tensor:

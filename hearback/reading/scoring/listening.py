@@ -22,7 +22,7 @@ MIN_WORDS = 3  # of a text: single words, and invented ones, surprise a decoder 
 
 
 @dataclass(frozen=True)
-class Heard:
+class DecoderEvidence:
     """What a decoder hears in a clip, numbers in nats.
 
     Attributes:
@@ -50,7 +50,7 @@ class Heard:
 
 
 @torch.inference_mode()
-def listen(model: TokenScorer, batch: Batch) -> list[Heard]:
+def listen(model: TokenScorer, batch: Batch) -> list[DecoderEvidence]:
     """Return what the model hears in each clip of a batch; `batch.decoded` is used if present."""
     assert batch.texts is not None
     times = word_times(model, batch)
@@ -65,4 +65,4 @@ def listen(model: TokenScorer, batch: Batch) -> list[Heard]:
     # 0 in the padding.
     confidence = output.best_log_probs[:n_clips].sum(1) / texts.n_targets[:n_clips]
     values = zip(times, no_speech, surprise.tolist(), confidence.tolist(), strict=True)
-    return [Heard(*each) for each in values]
+    return [DecoderEvidence(*each) for each in values]

@@ -14,7 +14,7 @@ from hearback.reading.passages.rows import Passages
 from hearback.reading.scoring import recordings, status
 from hearback.reading.scoring.acoustics import Acoustics
 from hearback.reading.scoring.ensemble import LoadedEnsemble
-from hearback.reading.scoring.listening import Heard
+from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.scoring.results import Score
 from hearback.reading.scoring.scores import make_score, unscored
 from hearback.reading.scoring.statistics import measure
@@ -109,8 +109,8 @@ def _run(
 
 
 def _merge_heard(
-    ensemble: LoadedEnsemble, passages: Passages, heard: Mapping[int, Heard]
-) -> dict[int, Heard]:
+    ensemble: LoadedEnsemble, passages: Passages, heard: Mapping[int, DecoderEvidence]
+) -> dict[int, DecoderEvidence]:
     """Return what is heard in each row, times in seconds of its recording at its own speed."""
     if not heard:
         return {}
@@ -120,7 +120,7 @@ def _merge_heard(
     for row, of_row in passages.merge_times(times).items():
         windows = [heard[number] for number in by_row[row]]
         # Speech in one window is enough.
-        merged[row] = Heard(
+        merged[row] = DecoderEvidence(
             of_row,
             min(each.no_speech for each in windows),
             min(each.surprise for each in windows),

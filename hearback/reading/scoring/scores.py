@@ -9,7 +9,7 @@ import numpy as np
 from hearback.reading.scoring import status
 from hearback.reading.scoring.acoustics import Acoustics
 from hearback.reading.scoring.inputs import OPTIONAL
-from hearback.reading.scoring.listening import Heard
+from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.scoring.results import Score, WordScore
 from hearback.reading.text_normalizer import written_words
 
@@ -27,7 +27,7 @@ def make_score(
     words: np.ndarray | None,
     acoustics: Acoustics,
     notes: Sequence[str],
-    heard: Heard | None,
+    heard: DecoderEvidence | None,
     speed: float,
 ) -> Score:
     """Return the score of a row.
@@ -74,7 +74,7 @@ def describe_clipped(share: float) -> str:
     return f"{share:.0%} of the speech is cut off at the peak"
 
 
-def _not_english(heard: Heard) -> tuple[str | None, str | None]:
+def _not_english(heard: DecoderEvidence) -> tuple[str | None, str | None]:
     """Return the status and reason of a clip without English speech; None for others."""
     if heard.is_no_speech:
         return status.NO_ENGLISH, "no speech is heard, only noise, music or a tone; listen to it"
@@ -84,7 +84,7 @@ def _not_english(heard: Heard) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _times(heard: Heard, speed: float, seconds: float) -> list[tuple[float, float]]:
+def _times(heard: DecoderEvidence, speed: float, seconds: float) -> list[tuple[float, float]]:
     """Return start and end of each word, in s of the recording at its own speed."""
     times = np.clip(heard.times * speed, 0.0, seconds)
     return [(float(start), float(end)) for start, end in times]

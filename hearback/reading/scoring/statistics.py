@@ -17,7 +17,7 @@ from hearback.engine.io import read_json
 from hearback.engine.training.fold_files import TrainedFold
 from hearback.reading.pairs import PairSource
 from hearback.reading.scoring.acoustics import Acoustics
-from hearback.reading.scoring.listening import Heard
+from hearback.reading.scoring.listening import DecoderEvidence
 
 FILE = "statistics.json"
 MIN_RECORDINGS = 10  # of a set that is compared
@@ -77,7 +77,9 @@ class Difference:
         return f"{abs(self.by) * factor:.1f} {unit} {larger if self.by > 0 else smaller}"
 
 
-def measure(acoustics: Acoustics, text: str, heard: Heard | None = None) -> dict[str, float]:
+def measure(
+    acoustics: Acoustics, text: str, heard: DecoderEvidence | None = None
+) -> dict[str, float]:
     """Return the quantities of one recording and its text; those of `heard` if it is given."""
     n_letters = sum(map(str.isalpha, text))
     values = {
@@ -96,7 +98,7 @@ def describe(
     source: PairSource,
     rows: Sequence[int] | np.ndarray | None = None,
     *,
-    heard: Mapping[int, Heard] | None = None,
+    heard: Mapping[int, DecoderEvidence] | None = None,
 ) -> Statistics:
     """Return the statistics of some recordings of `source`, by default all, as JSON types.
 
