@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 N_BOOTSTRAPS = 2000
+_SAMPLES_AT_ONCE = 50  # bounds the memory for tens of thousands of groups
 
 
 def bootstrap_standard_error(
@@ -79,3 +80,41 @@ def bootstrap_auc_interval(
         if n_pairs:
             areas.append(float(right @ (np.cumsum(wrong) - wrong / 2)) / n_pairs)
     return percentile_interval(np.array(areas)) if areas else (float("nan"), float("nan"))
+
+
+def bootstrap_mean_intervals(
+    values: np.ndarray, groups: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the percentile intervals of the means of many columns, (columns, 2).
+
+    `values` is (rows, columns), with NaN for rows that do not belong to a column. All columns share
+    their resamples of whole `groups`, (rows,), which are those of `bootstrap_interval`. NaN for a
+    column whose rows are all of one group: it has nothing to resample.
+    """
+    _, codes = np.unique(groups, return_inverse=True)
+    known = ~np.isnan(values)
+    n_groups, n_columns = int(codes.max()) + 1, values.shape[1]
+    sums, counts = np.zeros((n_groups, n_columns)), np.zeros((n_groups, n_columns))
+    np.add.at(sums, codes, np.where(known, values, 0.0))
+    np.add.at(counts, codes, known)
+    totals = np.concatenate([sums, counts], axis=1)
+    means = np.empty((N_BOOTSTRAPS, n_columns))
+    for first in range(0, N_BOOTSTRAPS, _SAMPLES_AT_ONCE):
+        drawn = np.stack(
+            [
+                np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
+                for _ in range(_SAMPLES_AT_ONCE)
+            ]
+        )
+        numerators, denominators = np.split(drawn @ totals, 2, axis=1)
+        # A resample may lack all rows of a column.
+        means[first : first + _SAMPLES_AT_ONCE] = np.divide(
+            numerators,
+            denominators,
+            out=np.full_like(numerators, np.nan),
+            where=denominators > 0,
+        )
+    several = (counts > 0).sum(axis=0) > 1
+    intervals = np.full((n_columns, 2), np.nan)
+    intervals[several] = np.nanpercentile(means[:, several], [2.5, 97.5], axis=0).T
+    return intervals

@@ -1,4 +1,6 @@
-"""Log loss, AUC and calibration metrics of binary predictions."""
+"""Log loss, AUC and calibration metrics of predictions, most of them of binary ones."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,12 @@ def row_log_loss(labels: pd.Series, predictions: pd.Series) -> pd.Series:
     """Return the log loss per row, (rows,), in nats; probabilities are clipped."""
     clipped = predictions.clip(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
     return -(labels * np.log(clipped) + (1 - labels) * np.log1p(-clipped))
+
+
+def entropy(shares: Sequence[float]) -> float:
+    """Return the log loss of always predicting the classes' `shares`, which sum to one, in nats."""
+    there = np.array([share for share in shares if share > 0])
+    return float(-(there * np.log(there)).sum())
 
 
 def area_under_curve(labels: np.ndarray, predictions: np.ndarray) -> float:

@@ -1,0 +1,174 @@
+"""Which recordings a page plays, and their sound as MP3."""
+
+import base64
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from hearback.engine.audio.decode import (
+    KEPT_SECONDS,
+    SAMPLE_RATE,
+    Recording,
+    UnreadableAudioError,
+    decode,
+)
+from hearback.engine.io import atomic_write
+from hearback.engine.machine import count_processors
+from hearback.engine.page.content import Clip
+from hearback.engine.page.flags import EVERY, NO
+
+N_FIRST, N_RANDOM = 150, 50  # recordings that `SOME` plays: the first of the order, and others
+MAX_BYTES = 10_000_000  # of the clips of `SOME`, as base64
+MAX_BYTES_INSIDE = 75_000_000  # of clips in the page itself; beyond, they are scripts beside it
+_SCRIPT_BYTES = 4_000_000  # of one script
+
+
+class Sound(NamedTuple):
+    """Waveforms of a recording and of its reference, (samples,) float32 at 16 kHz, or None."""
+
+    learner: np.ndarray | None
+    reference: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips by the index of the recording, and how many did not fit in."""
+
+    by_index: Mapping[int, Clip]
+    n_left_out: int = 0
+
+
+def decode_if_possible(path: Path, kept_seconds: float = KEPT_SECONDS) -> Recording | None:
+    """Decode a recording, of which the first `kept_seconds` count; None if it cannot be read."""
+    try:
+        return decode(path, kept_seconds=kept_seconds) if path.is_file() else None
+    except UnreadableAudioError:
+        return None
+
+
+def choose(
+    order: Sequence[int], always: Sequence[int], how: str, rng: np.random.Generator
+) -> list[int]:
+    """Return the indices of the recordings to play, the most important first.
+
+    Args:
+        order: all recordings, the most interesting first: by loss, or by doubt.
+        always: recordings without a score.
+        how: one of `flags.AUDIO`.
+        rng: draws the random ones.
+    """
+    if how == NO:
+        return []
+    chosen = list(dict.fromkeys([*always, *order]))
+    if how == EVERY:
+        return chosen
+    n_first = len(always) + N_FIRST
+    first, rest = chosen[:n_first], chosen[n_first:]
+    drawn = rng.permutation(len(rest))[:N_RANDOM]
+    return first + [rest[index] for index in sorted(drawn.tolist())]
+
+
+def encode(
+    indices: Sequence[int],
+    sound_of: Callable[[int], Sound],
+    max_bytes: float = float("inf"),
+    progress: str | None = None,
+) -> Clips:
+    """Encode recordings in their order, up to `max_bytes` of base64; the rest is left out.
+
+    `progress` is the description of a bar.
+    """
+    clips: dict[int, Clip] = {}
+    n_bytes = n_silent = 0
+
+    def encode_one(index: int) -> Clip | None:
+        sound = sound_of(index)
+        if sound.learner is None:
+            return None
+        return Clip(*("" if x is None else encode_mp3(x) for x in sound))
+
+    # Decoders and encoders release the interpreter's lock.
+    with (
+        ThreadPoolExecutor(count_processors()) as threads,
+        tqdm(
+            total=len(indices),
+            desc=progress,
+            unit="clip",
+            disable=progress is None or not indices,
+        ) as bar,
+    ):
+        for index, clip in zip(indices, threads.map(encode_one, indices), strict=True):
+            bar.update()
+            if clip is None:
+                n_silent += 1
+                continue
+            n_bytes += len(clip.learner) + len(clip.reference)
+            if n_bytes > max_bytes:
+                threads.shutdown(wait=False, cancel_futures=True)
+                return Clips(clips, len(indices) - len(clips) - n_silent)
+            clips[index] = clip
+    return Clips(clips)
+
+
+def encode_mp3(waveform: np.ndarray) -> str:
+    """Return a waveform, (samples,) float32 at 16 kHz, as an MP3 file in base64.
+
+    About 43 kbit/s. Every browser plays MP3, without an offset in time; Opus of a third less takes
+    libsndfile six times as long.
+    """
+    file = BytesIO()
+    soundfile.write(file, np.clip(waveform, -1, 1), SAMPLE_RATE, format="MP3")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def n_bytes_of(clips: Mapping[int, Clip]) -> int:
+    """Return the size of clips in a page, in bytes."""
+    return sum(len(clip.learner) + len(clip.reference) for clip in clips.values())
+
+
+def write_scripts(clips: Mapping[int, Clip], page: Path) -> dict[str, list[int]]:
+    """Write clips as scripts to the folder `<page>_clips` beside a page; see `Page.clip_scripts`.
+
+    The folder of an earlier page of that name is replaced.
+    """
+    folder = clips_folder(page)
+    remove_scripts(page)
+    scripts: dict[str, list[int]] = {}
+    part: dict[int, Clip] = {}
+
+    def write_part() -> None:
+        path = folder / f"{len(scripts):04d}.js"
+        content = json.dumps({str(index): clip.__dict__ for index, clip in part.items()})
+        with atomic_write(path) as temporary:
+            temporary.write_text(f"hearback.addClips({content});\n", encoding="utf-8")
+        scripts[f"{folder.name}/{path.name}"] = list(part)
+        part.clear()
+
+    for index, clip in sorted(clips.items()):
+        part[index] = clip
+        if n_bytes_of(part) > _SCRIPT_BYTES:
+            write_part()
+    if part:
+        write_part()
+    return scripts
+
+
+def clips_folder(page: Path) -> Path:
+    """Return the folder beside a page for clips that are too large for it."""
+    return page.with_name(f"{page.stem}_clips")
+
+
+def remove_scripts(page: Path) -> None:
+    """Delete the scripts of an earlier page of this name: they would play other recordings."""
+    folder = clips_folder(page)
+    if folder.is_dir() and all(path.suffix == ".js" for path in folder.iterdir()):
+        shutil.rmtree(folder)

@@ -1,0 +1,46 @@
+"use strict";
+/** Start the page. */
+
+(() => {
+  /** The links of the page do not change the address, which holds the state. */
+  function followLinks() {
+    for (const link of document.querySelectorAll('a[href^="#"]')) {
+      const target = document.getElementById(link.getAttribute("href").slice(1));
+      link.addEventListener("click", (event) => {
+        event.preventDefault();
+        const place = target.matches("main") ? target : target.querySelector("h2");
+        place.tabIndex = -1;
+        hearback.goTo(place);
+      });
+    }
+  }
+
+  document.documentElement.classList.add("js");
+  followLinks();
+  const {
+    models,
+    reliability,
+    groups,
+    confusion,
+    threshold,
+    curves,
+    verdicts,
+    recordings,
+    recording,
+    keys,
+  } = hearback;
+  for (const part of [
+    models,
+    reliability,
+    groups,
+    confusion,
+    threshold,
+    curves,
+    verdicts,
+    recordings,
+    recording,
+    keys,
+  ]) {
+    part.start();
+  }
+})();

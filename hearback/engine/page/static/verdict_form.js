@@ -1,0 +1,96 @@
+"use strict";
+/** Your verdict on the open recording: agree, wrong label, or unscorable, and a note. */
+
+(() => {
+  const { page, el, isBinary, isLabelled, announce, select, makeButton, keyHint } = hearback;
+  const { selection, verdicts } = hearback;
+  const KEYS = { agree: "a", wrong_label: "w", unscorable: "u" };
+
+  /** Return the label that "wrong label" most likely means. */
+  function likelyLabel(index) {
+    const label = selection.label(index);
+    if (!isBinary) return selection.predictedClass(index, hearback.state.get().model) ?? 0;
+    if (isLabelled) return 1 - label;
+    return (selection.prediction(index, hearback.state.get().model) ?? 0) >= 0.5 ? 0 : 1;
+  }
+
+  /** Give a verdict, or take it back if it is given already. */
+  function give(index, verdict) {
+    const filename = page.recordings.filenames[index];
+    const given = verdicts.get(filename);
+    const note = given?.note ?? "";
+    if (given?.verdict === verdict) {
+      verdicts.set(filename, null);
+      announce("Verdict taken back");
+    } else {
+      const score = verdict === "wrong_label" ? String(likelyLabel(index)) : "";
+      verdicts.set(filename, { verdict, score, note });
+      announce(`Verdict: ${verdicts.NAMES[verdict]}`);
+    }
+    refresh(index);
+  }
+
+  function change(index, patch) {
+    const filename = page.recordings.filenames[index];
+    const given = verdicts.get(filename);
+    if (given) verdicts.set(filename, { ...given, ...patch });
+  }
+
+  function buttons(index, given) {
+    return Object.entries(verdicts.NAMES).map(([verdict, name]) =>
+      makeButton(
+        {
+          id: `verdict-${verdict}`,
+          "aria-pressed": String(given?.verdict === verdict),
+          onclick: () => give(index, verdict),
+        },
+        name,
+        keyHint(KEYS[verdict]),
+      ),
+    );
+  }
+
+  /** Return the choice of the right label; with two labels it can only be the other one. */
+  function labelChoice(index, given) {
+    if (given?.verdict !== "wrong_label" || (isBinary && isLabelled)) return null;
+    const options = page.label_names.map((name, label) => [String(label), name]);
+    const node = select("Right label", options, given.score, (score) => change(index, { score }));
+    node.querySelector("select").id = "right-label";
+    return node;
+  }
+
+  function content(index) {
+    const given = verdicts.get(page.recordings.filenames[index]);
+    const note = el("input", {
+      type: "text",
+      id: "verdict-note",
+      value: given?.note ?? "",
+      disabled: !given,
+      maxlength: 500,
+      placeholder: given ? "" : "after a verdict",
+      onchange: () => change(index, { note: note.value }),
+    });
+    const right =
+      given?.verdict === "wrong_label" && isBinary && isLabelled
+        ? el("span", { class: "soft" }, `right: “${page.label_names[given.score] ?? given.score}”`)
+        : null;
+    return [
+      el("legend", {}, "Your verdict"),
+      el("div", { class: "row" }, buttons(index, given), right, labelChoice(index, given)),
+      el("label", { class: "field wide" }, el("span", {}, "Note"), note),
+    ].filter(Boolean);
+  }
+
+  function refresh(index) {
+    const form = document.getElementById("verdict-form");
+    const focused = form.contains(document.activeElement) ? document.activeElement.id : "";
+    form.replaceChildren(...content(index));
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  }
+
+  hearback.verdictForm = {
+    KEYS,
+    give,
+    build: (index) => el("fieldset", { id: "verdict-form" }, content(index)),
+  };
+})();

@@ -1,0 +1,640 @@
+"""The page in a real browser: it plays, filters, remembers, and can be used by everyone."""
+
+import csv
+import functools
+import http.server
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page as Tab
+
+from hearback.engine.page import clips
+from hearback.engine.page.content import Page
+from hearback.engine.page.render import render
+from hearback.reading.scoring.results import Score, WordScore
+from hearback.reading.scoring.textgrid import format_textgrid
+from tests.engine.page.browser import chromium, grave_findings
+from tests.engine.page.pages import ENCODED_SECONDS, NASTY, binary_page, classes_page
+
+pytestmark = pytest.mark.slow
+
+LOCAL = ("file:", "data:", "blob:")
+Open = Callable[..., Tab]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pages on disk, by name."""
+    folder = tmp_path_factory.mktemp("pages")
+    pages = {
+        "readings": readings(),
+        "unlabelled": binary_page(60, n_clips=3, labelled=False),
+        "songs": classes_page(),
+        "silent": binary_page(40, n_clips=0),
+    }
+    paths = {}
+    for name, page in pages.items():
+        paths[name] = folder / f"{name}.html"
+        paths[name].write_text(render(page), encoding="utf-8")
+    return paths
+
+
+@functools.cache
+def readings() -> Page:
+    return binary_page(300, n_clips=12)
+
+
+@pytest.fixture
+def open_page(browser: Browser, files: dict[str, Path]) -> Iterator[Open]:
+    """Open a page; at the end it must have said nothing to the console, and loaded nothing."""
+    said: list[str] = []
+    requested: list[str] = []
+    contexts = []
+
+    def open_file(name: str | Path = "readings", hash_: str = "", **options: Any) -> Tab:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        tab = context.new_page()
+        tab.set_default_timeout(20_000)
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: requested.append(request.url))
+        path = files[name] if isinstance(name, str) else name
+        tab.goto(f"{path.as_uri()}{hash_}")
+        return tab
+
+    yield open_file
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in requested if not url.startswith(LOCAL)] == []
+
+
+def count_of(tab: Tab) -> int:
+    """Return how many recordings the page says that it lists."""
+    text = tab.locator("#recordings-count").inner_text()
+    return int(text.split(" ")[0].replace(",", ""))
+
+
+def listed(tab: Tab) -> list[int]:
+    """Return the indices of the recordings on this page of the list."""
+    return tab.eval_on_selector_all(
+        "#recordings-list button[data-clip]", "nodes => nodes.map(x => Number(x.dataset.clip))"
+    )
+
+
+def wait_until(tab: Tab, condition: str) -> None:
+    """Wait until a script is true. Playwright's own wait needs `eval`, which the page forbids."""
+    deadline = time.monotonic() + 20
+    while not tab.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        tab.wait_for_timeout(5)
+
+
+def wait_for_sound(tab: Tab, n_players: int = 2) -> None:
+    wait_until(tab, f"Object.keys(hearback.sound.players()).length === {n_players}")
+
+
+def seconds_of(tab: Tab, name: str) -> float:
+    return float(tab.evaluate(f"hearback.sound.players().{name}.surfer.getCurrentTime()"))
+
+
+def is_playing(tab: Tab, name: str) -> str:
+    """Return the script that tells whether a player plays."""
+    return f"hearback.sound.players().{name}.isPlaying"
+
+
+def known(values: list[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+# Sound
+
+
+def test_play_moves_the_time_and_space_stops_it(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=0")
+    wait_for_sound(tab)
+    tab.locator("#play").click()
+    wait_until(tab, "hearback.sound.players().learner.surfer.getCurrentTime() > 0.2")
+    tab.locator("#recording").focus()
+    tab.keyboard.press("Space")
+    wait_until(tab, f"!{is_playing(tab, 'learner')}")
+    assert 0.2 < seconds_of(tab, "learner") < ENCODED_SECONDS
+
+
+def test_a_word_is_played_in_both_and_stops_at_its_end(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=0")
+    wait_for_sound(tab)
+    # The furthest that each was heard while it played.
+    tab.evaluate(
+        """() => {
+            window.furthest = {};
+            const hear = (name, { currentTime }) => {
+                window.furthest[name] = Math.max(window.furthest[name] ?? 0, currentTime);
+            };
+            for (const [name, player] of Object.entries(hearback.sound.players())) {
+                const media = player.surfer.getMediaElement();
+                const look = () => {
+                    if (!media.paused) {
+                        hear(name, media);
+                    }
+                    requestAnimationFrame(look);
+                };
+                look();
+                media.addEventListener("pause", () => {
+                    hear(name, media);
+                });
+            }
+        }"""
+    )
+    words = readings().recordings.words["0"]
+    start, end = words.starts[2], words.ends[2]
+    assert start and end
+    tab.locator('button[data-word="2"]').click()
+    wait_until(tab, is_playing(tab, "reference"))
+    assert not tab.evaluate(is_playing(tab, "learner"))
+    wait_until(tab, f"!{is_playing(tab, 'reference')}")
+    for name in ("learner", "reference"):
+        assert seconds_of(tab, name) == pytest.approx(end, abs=0.01)
+        assert start < tab.evaluate(f"window.furthest.{name}") <= end + 0.05
+
+
+def test_another_word_ends_the_one_before(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=0")
+    wait_for_sound(tab)
+    tab.locator('button[data-word="1"]').click()
+    tab.locator('button[data-word="7"]').click()
+    wait_until(tab, is_playing(tab, "reference"))
+    wait_until(tab, f"!{is_playing(tab, 'reference')}")
+    end = readings().recordings.words["0"].ends[7]
+    assert seconds_of(tab, "reference") == pytest.approx(end, abs=0.01)
+
+
+def test_a_click_on_the_region_of_a_word_plays_it(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=0")
+    wait_for_sound(tab)
+    wave = tab.locator("#sound .wave").first
+    box = wave.bounding_box()
+    assert box
+    words = readings().recordings.words["0"]
+    start, end = words.starts[4], words.ends[4]
+    assert start and end
+    wave.click(position={"x": box["width"] * (start + end) / 2 / ENCODED_SECONDS, "y": 70})
+    expect(tab.locator("#play")).to_have_attribute("aria-pressed", "true")
+    wait_until(tab, is_playing(tab, "reference"))
+    wait_until(tab, f"!{is_playing(tab, 'reference')}")
+    assert seconds_of(tab, "learner") == pytest.approx(end, abs=0.01)
+    expect(tab.locator("#play-reference")).to_have_attribute("aria-pressed", "false")
+
+
+def test_the_spectrogram_is_drawn_and_slower_is_kept(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=1")
+    wait_for_sound(tab)
+    tab.locator("#slower").click()
+    tab.locator("#spectrogram").click()
+    wait_for_sound(tab)
+    expect(tab.locator("#sound .spectrogram")).to_have_count(2)
+    assert tab.evaluate("hearback.sound.players().learner.surfer.getPlaybackRate()") == 0.75
+    expect(tab.locator("#spectrogram")).to_have_attribute("aria-pressed", "true")
+
+
+def test_regions_of_words_say_their_score_without_colour(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=0")
+    wait_for_sound(tab)
+    words = readings().recordings.words["0"]
+    for at, score in enumerate(words.scores):
+        assert score is not None
+        button = tab.locator(f'button[data-word="{at}"]')
+        expect(button).to_contain_text(f"{score:.2f}"[:3])
+        line = button.locator(".spelled").evaluate("x => getComputedStyle(x).borderBottomStyle")
+        assert line == ("double" if score < 0.5 else "solid")
+    regions = "hearback.sound.players().learner.regions.getRegions()"
+    assert tab.evaluate(f"{regions}.length") == len(words.words)
+
+
+def test_where_they_part_is_shown_only_where_the_score_is_low(open_page: Open) -> None:
+    tab = open_page()
+    for index in range(8):
+        words = readings().recordings.words[str(index)]
+        low = [
+            at
+            for at, (score, parts) in enumerate(zip(words.scores, words.diverges, strict=True))
+            if parts and score is not None and score < 0.5
+        ]
+        tab.evaluate(f"hearback.state.set({{ clip: '{index}' }})")
+        shown = tab.eval_on_selector_all(
+            "button[data-word]:has(.parting)", "x => x.map(each => Number(each.dataset.word))"
+        )
+        assert shown == low
+
+
+def test_a_recording_without_sound_says_how_to_get_it(open_page: Open) -> None:
+    tab = open_page("silent", "#clip=3")
+    expect(tab.locator("#sound")).to_contain_text("python report.py --audio all")
+    assert tab.locator("button[data-word]:enabled").count() == 0
+
+
+def test_sound_beside_the_page_is_loaded_when_it_is_needed(
+    open_page: Open, tmp_path: Path, browser: Browser
+) -> None:
+    page = binary_page(20, n_clips=4)
+    file = tmp_path / "a page.html"
+    beside = {int(index): clip for index, clip in page.recordings.clips.items()}
+    scripts = clips.write_scripts(beside, file)
+    recordings = replace(page.recordings, clips={})
+    file.write_text(render(replace(page, recordings=recordings, clip_scripts=scripts)))
+    tab = open_page(file)
+    assert tab.locator('script[src*="clips"]').count() == 0
+    tab.locator('button[data-clip="2"]').click()
+    wait_for_sound(tab)
+
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tab = browser.new_page()
+        tab.goto(f"http://127.0.0.1:{server.server_port}/a%20page.html#clip=2")
+        wait_for_sound(tab)
+        tab.close()
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+# What is listed
+
+
+@pytest.mark.parametrize("group", ["all", "2"])
+def test_a_bin_lists_its_recordings(open_page: Open, group: str) -> None:
+    page = readings()
+    predictions = page.recordings.predictions["ensemble"]
+    grades = page.recordings.fields["grade"]
+    tab = open_page(hash_=f"#group={group}")
+    for number, each in enumerate(page.models[0].reliability[group]):
+        button = tab.locator(f'button[data-bin="{number}"]')
+        if not each.n:
+            expect(button).to_be_disabled()
+            continue
+        button.click()
+        inside = [
+            index
+            for index, value in enumerate(predictions)
+            if value is not None
+            and each.low <= value
+            and (value < each.high or each.high == 1)
+            and group in ("all", grades[index])
+        ]
+        assert count_of(tab) == each.n == len(inside)
+        assert set(listed(tab)) <= set(inside)
+        expect(tab.locator("#reliability-view")).to_contain_text(f"{each.n} recording")
+        button.click()
+        assert count_of(tab) == len(predictions)
+
+
+def test_the_list_starts_with_the_largest_loss_and_can_be_sorted(open_page: Open) -> None:
+    recordings = readings().recordings
+    losses = known(list(recordings.losses["ensemble"]))
+    order = sorted(range(len(losses)), key=lambda index: -losses[index])
+    tab = open_page()
+    assert listed(tab)[:20] == order[:20]
+    expect(tab.locator('th:has([data-sort="loss"])')).to_have_attribute("aria-sort", "descending")
+    tab.locator('[data-sort="prediction"]').click()
+    predictions = known(list(recordings.predictions["ensemble"]))
+    assert predictions[listed(tab)[0]] == max(predictions)
+    tab.locator('[data-sort="prediction"]').click()
+    assert predictions[listed(tab)[0]] == min(predictions)
+    header = tab.locator('th:has([data-sort="prediction"])')
+    expect(header).to_have_attribute("aria-sort", "ascending")
+    expect(tab.locator('[data-sort="prediction"]')).to_be_focused()
+
+
+def test_the_list_can_be_sorted_by_a_column(open_page: Open) -> None:
+    grades = readings().recordings.fields["grade"]
+    tab = open_page()
+    tab.locator('[data-sort="f.grade"]').click()
+    assert [grades[index] for index in listed(tab)] == (["1"] * 75 + ["2"] * 75)[:100]
+    expect(tab.locator("#order")).to_have_value("other")
+
+
+def test_likely_wrong_labels_are_those_that_no_model_believes(open_page: Open) -> None:
+    losses = readings().recordings.losses
+    least = [min(known(list(of_models))) for of_models in zip(*losses.values(), strict=True)]
+    tab = open_page()
+    tab.locator("#order").select_option("suspect")
+    assert listed(tab)[0] == least.index(max(least))
+
+
+def test_search_and_filters_narrow_the_list(open_page: Open) -> None:
+    recordings = readings().recordings
+    tab = open_page()
+    tab.locator("#search").fill("speaker11")
+    n = recordings.fields["speaker"].count("speaker11")
+    assert count_of(tab) == n
+    tab.locator('select[data-field="grade"]').select_option("3")
+    assert (
+        count_of(tab)
+        == n
+        == sum(
+            speaker == "speaker11" and grade == "3"
+            for speaker, grade in zip(
+                recordings.fields["speaker"], recordings.fields["grade"], strict=True
+            )
+        )
+    )
+    tab.locator(".chip", has_text="all filters").click()
+    assert count_of(tab) == len(recordings)
+
+
+def test_the_list_has_pages(open_page: Open) -> None:
+    tab = open_page()
+    first = listed(tab)
+    assert len(first) == 100
+    tab.locator("#pager button", has_text="Next").click()
+    assert not set(first) & set(listed(tab))
+    expect(tab.locator("#recordings-count")).to_contain_text("101 to 200 shown")
+
+
+def test_a_group_lists_its_recordings(open_page: Open) -> None:
+    tab = open_page(hash_="#by=speaker")
+    expect(tab.locator("#groups-view tbody tr")).to_have_count(10)
+    tab.locator("#groups-view button", has_text="Show all 40").click()
+    expect(tab.locator("#groups-view tbody tr")).to_have_count(40)
+    expect(tab.locator("#groups-view tr.few")).to_have_count(40)
+    tab.locator("#groups-view tbody button").first.click()
+    assert set(tab.locator("td:last-child", has_text="speaker").all_inner_texts()) == {
+        tab.locator("#groups-view tbody button").first.inner_text()
+    }
+
+
+def test_another_model_changes_the_whole_page(open_page: Open) -> None:
+    page = readings()
+    tab = open_page()
+    tab.locator('tr[data-model="model2m"] button').click()
+    bins = page.models[3].reliability["all"]
+    counts = tab.locator("#reliability-view tbody tr td:nth-child(2)").all_inner_texts()
+    assert counts == [str(each.n) for each in bins]
+    losses = known(list(page.recordings.losses["model2m"]))
+    assert listed(tab)[0] == losses.index(max(losses))
+    expect(tab.locator("#model-choice select")).to_have_value("model2m")
+    expect(tab.locator('tr[data-model="model2m"] button')).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_threshold_counts_and_the_band_abstains(open_page: Open) -> None:
+    page = readings()
+    assert page.recordings.labels is not None
+    pairs = [
+        (round(value, 4), label)
+        for value, label in zip(
+            known(list(page.recordings.predictions["ensemble"])),
+            page.recordings.labels,
+            strict=True,
+        )
+    ]
+    tab = open_page(hash_="#t=0.6&lo=0.4&hi=0.8")
+    rest = [pair for pair in pairs if not 0.4 <= pair[0] < 0.8]
+    wrong = [(value >= 0.6) != label for value, label in pairs]
+    wrong_rest = [(value >= 0.6) != label for value, label in rest]
+    away = 100 * (1 - len(rest) / len(pairs))
+    sentence = tab.locator("#threshold-sentence").inner_text()
+    assert sentence == (
+        f"{away:.1f} % go to a person; errors of the others fall from "
+        f"{100 * sum(wrong) / len(pairs):.1f} % to {100 * sum(wrong_rest) / len(rest):.1f} %."
+    )
+    false_alarms = sum(value < 0.4 and label == 1 for value, label in pairs)
+    expect(tab.locator("#threshold-table")).to_contain_text(f"{false_alarms} false alarm")
+    tab.locator("#slider-t").focus()
+    tab.keyboard.press("ArrowRight")
+    expect(tab.locator('output[for="slider-t"]')).to_have_text("0.61")
+    expect(tab.locator("#slider-t")).to_be_focused()
+
+
+def test_a_cell_of_the_confusion_matrix_lists_its_recordings(open_page: Open) -> None:
+    confusion = classes_page().models[0].confusion
+    assert confusion is not None
+    tab = open_page("songs")
+    tab.locator('[data-cell="0-1"]').click()
+    assert count_of(tab) == confusion[0][1]
+    expect(tab.locator("#chips")).to_contain_text("is anna, model says <b>ben</b>")
+    tab.locator("button[data-clip]").first.click()
+    tab.locator("#verdict-wrong_label").click()
+    tab.locator("#right-label").select_option("2")
+    assert tab.evaluate("hearback.verdicts.entries()[0][1].score") == "2"
+
+
+def test_without_labels_the_most_doubtful_are_first(open_page: Open) -> None:
+    tab = open_page("unlabelled")
+    predictions = known(
+        list(binary_page(60, n_clips=3, labelled=False).recordings.predictions["ensemble"])
+    )
+    doubts = [abs(value - 0.5) for value in predictions]
+    assert listed(tab)[0] == doubts.index(min(doubts))
+    expect(tab.locator("#reliability, #groups, #curves")).to_have_count(0)
+    expect(tab.locator("#threshold-sentence")).to_contain_text("go to a person")
+
+
+# The address, names, and what it remembers
+
+
+def test_the_state_is_in_the_address_and_back_undoes_it(open_page: Open) -> None:
+    tab = open_page()
+    tab.locator('tr[data-model="modeltok"] button').click()
+    tab.locator('select[data-field="grade"]').select_option("2")
+    tab.locator("#search").fill("clip000")
+    tab.locator("button[data-clip]").nth(1).click()
+    state, order = tab.evaluate("hearback.state.get()"), listed(tab)
+    tab.reload()
+    assert tab.evaluate("hearback.state.get()") == state
+    assert listed(tab) == order
+    tab.go_back()
+    assert tab.evaluate("hearback.state.get().clip") == ""
+    assert tab.evaluate("hearback.state.get().fields") == {"grade": "2"}
+    tab.go_back()
+    assert tab.evaluate("hearback.state.get().fields") == {}
+    assert tab.evaluate("hearback.state.get().model") == "modeltok"
+
+
+@pytest.mark.parametrize("hash_", ["#t=nan&clip=99999&model=no&f.no=1&bin=77", "#%%%", "#verdicts"])
+def test_an_address_of_another_page_is_no_error(open_page: Open, hash_: str) -> None:
+    tab = open_page(hash_=hash_)
+    assert count_of(tab) == len(readings().recordings)
+
+
+def test_names_stay_text(open_page: Open) -> None:
+    tab = open_page()
+    tab.on("dialog", lambda dialog: pytest.fail(dialog.message))
+    for index, name in enumerate(NASTY):
+        tab.evaluate(f"hearback.state.set({{ clip: '{index}' }})")
+        assert tab.locator(".filename bdi").evaluate("node => node.textContent") == name
+        assert tab.evaluate("hearback.page.recordings.filenames").index(name) == index
+    assert tab.locator("main img").count() == 0
+
+
+def test_verdicts_are_kept_exported_and_read_again(open_page: Open, tmp_path: Path) -> None:
+    page = readings()
+    assert page.recordings.labels is not None
+    tab = open_page(hash_="#clip=2")
+    tab.locator("#verdict-wrong_label").click()
+    tab.locator("#verdict-note").fill('a "dog", or\u2028none')
+    tab.keyboard.press("Tab")
+    for index, key in ((5, "a"), (0, "u")):
+        tab.evaluate(f"hearback.state.set({{ clip: '{index}' }})")
+        tab.locator("#recording").focus()
+        tab.keyboard.press(key)
+    tab.reload()
+    expect(tab.locator("#verdict-count")).to_have_text(
+        "3 verdicts: 1 agree, 1 wrong label, 1 unscorable."
+    )
+    with tab.expect_download() as started:
+        tab.locator("#export-corrections").click()
+    file = tmp_path / "corrections.csv"
+    started.value.save_as(file)
+    assert started.value.suggested_filename == "corrections.csv"
+    rows = list(csv.DictReader(io.StringIO(file.read_bytes().decode())))
+    assert rows == [
+        {
+            "filename": NASTY[2],
+            "verdict": "wrong_label",
+            "score": str(1 - page.recordings.labels[2]),
+            "note": 'a "dog", or\u2028none',
+        },
+        {"filename": NASTY[5], "verdict": "agree", "score": "", "note": ""},
+        {"filename": NASTY[0], "verdict": "unscorable", "score": "", "note": ""},
+    ]
+
+    other = open_page()
+    expect(other.locator("#export-corrections")).to_be_disabled()
+    other.locator("#import-corrections").set_input_files(file)
+    expect(other.locator("#import-status")).to_have_text("Added 3 verdicts.")
+    assert other.evaluate("hearback.exports.corrections()") == file.read_bytes().decode()
+
+
+def test_a_file_that_is_no_corrections_is_refused(open_page: Open, tmp_path: Path) -> None:
+    file = tmp_path / "other.csv"
+    file.write_text("a,b\n1,2\n")
+    tab = open_page()
+    tab.locator("#import-corrections").set_input_files(file)
+    expect(tab.locator("#import-status")).to_contain_text("no columns “filename” and “verdict”")
+
+
+def test_verdicts_work_where_nothing_can_be_kept(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=1")
+    tab.evaluate("void (Storage.prototype.setItem = () => { throw new Error('full'); })")
+    tab.locator("#verdict-agree").click()
+    expect(tab.locator("#verdict-count")).to_contain_text("1 verdict:")
+    expect(tab.locator("#verdict-kept")).to_contain_text("export before you close it")
+
+
+def test_a_textgrid_is_the_one_that_score_writes(open_page: Open) -> None:
+    words = readings().recordings.words["7"]
+    tab = open_page(hash_="#clip=7")
+    scores = tuple(
+        WordScore(word, word, score, round(start, 4), round(end, 4))
+        for word, score, start, end in zip(
+            words.words,
+            words.scores,
+            known(list(words.starts)),
+            known(list(words.ends)),
+            strict=True,
+        )
+    )
+    score = Score("a.wav", "a", "ok", 0.5, scores, seconds=ENCODED_SECONDS)
+    assert tab.evaluate("hearback.exports.textGrid(7, 2)") == format_textgrid(score)
+    with tab.expect_download() as started:
+        tab.locator("#export-textgrid").click()
+    assert started.value.suggested_filename == "clip00007.TextGrid"
+    with tab.expect_download() as started:
+        tab.locator("#export-json").click()
+    exported = json.loads(Path(started.value.path()).read_text())
+    assert exported["filename"] == readings().recordings.filenames[7]
+    assert exported["words"]["words"] == list(words.words)
+
+
+# Everyone
+
+
+def test_the_page_can_be_used_by_keyboard_alone(open_page: Open) -> None:
+    tab = open_page()
+    tab.keyboard.press("Tab")
+    expect(tab.locator(".skip")).to_be_focused()
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#main")).to_be_focused()
+    for _ in range(80):
+        tab.keyboard.press("Tab")
+        if tab.evaluate("Boolean(document.activeElement.dataset.clip)"):
+            break
+    first, second = listed(tab)[:2]
+    expect(tab.locator(f'button[data-clip="{first}"]')).to_be_focused()
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#recording")).to_be_focused()
+    for key, index in (("n", second), ("k", first), ("j", second), ("p", first), ("p", first)):
+        tab.keyboard.press(key)
+        assert tab.evaluate("hearback.recording.openIndex()") == index
+    tab.keyboard.press("?")
+    expect(tab.locator("#help")).to_be_visible()
+    tab.keyboard.press("Escape")
+    tab.keyboard.press("a")
+    expect(tab.locator("#verdict-agree")).to_have_attribute("aria-pressed", "true")
+    expect(tab.locator("#live")).to_have_text("Verdict: agree")
+
+
+def test_keys_do_nothing_while_typing(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=1")
+    tab.locator("#search").focus()
+    tab.keyboard.type("napkins")
+    assert tab.evaluate("hearback.recording.openIndex()") == 1
+    assert tab.locator("#search").input_value() == "napkins"
+    expect(tab.locator("#recordings-count")).to_have_text("0 recordings of 300.")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("name", ["readings", "songs", "unlabelled"])
+def test_axe_finds_nothing_grave_and_nothing_is_too_wide(
+    open_page: Open, name: str, width: int, scheme: str
+) -> None:
+    tab = open_page(
+        name, "#clip=1&bin=9&q=wav", viewport={"width": width, "height": 800}, color_scheme=scheme
+    )
+    wait_for_sound(tab, 1 if name == "songs" else 2)
+    tab.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    tab.evaluate("hearback.verdictForm.give(1, 'wrong_label')")
+    assert grave_findings(tab) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    tab.evaluate("hearback.keys.showHelp()")
+    assert grave_findings(tab) == []
+
+
+def test_without_javascript_the_tables_are_there(open_page: Open) -> None:
+    tab = open_page(java_script_enabled=False)
+    expect(tab.locator("#recordings tbody tr")).to_have_count(300)
+    expect(tab.locator("#recording")).to_be_hidden()
+    expect(tab.locator("noscript p")).to_be_visible()
+
+
+def test_2300_recordings_are_loaded(open_page: Open, tmp_path: Path) -> None:
+    file = tmp_path / "large.html"
+    file.write_text(render(binary_page(2300, n_clips=200)), encoding="utf-8")
+    start = time.perf_counter()
+    tab = open_page(file)
+    assert count_of(tab) == 2300
+    print(
+        f"2,300 recordings, {file.stat().st_size / 1e6:.1f} MB: {time.perf_counter() - start:.2f} s"
+    )
+    tab.locator("#search").fill("clip02299")
+    assert count_of(tab) == 1
