@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.store_builder import build_store
+from hearback.engine.data.corrections import Corrections
 from hearback.engine.data.folds import (
     FoldSplit,
     assign_folds,
@@ -19,7 +20,13 @@ from hearback.engine.data.problems import Problem, Report
 from hearback.reading import GROUPINGS, step_command
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
-from hearback.reading.tables import LABELS, labels_path, metadata_path, read_labelled
+from hearback.reading.tables import (
+    LABELS,
+    labels_path,
+    metadata_path,
+    read_corrections,
+    read_labelled,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class TrainingData(FoldSplit):
         source: recordings, texts and references of its rows.
         labels: (rows,) float32, 0 or 1.
         folds: (rows,) int64, the fold that holds out each row.
+        corrections: have been applied to the table and the labels; the folds are those without.
         fingerprint: 16 hex digits; a digest of table, labels and recordings.
         fingerprint_with_references: the same with the references; None if there are none. Until
             version 0.2 it was the fingerprint of every model's data.
@@ -40,6 +48,7 @@ class TrainingData(FoldSplit):
     source: PairSource
     labels: np.ndarray
     folds: np.ndarray
+    corrections: Corrections
     fingerprint: str
     fingerprint_with_references: str | None = None
 
@@ -58,6 +67,7 @@ def load_training_data(
     group_by: str | None = None,
     limit: int | None = None,
     strict: bool = False,
+    corrections_path: Path | None = None,
 ) -> TrainingData:
     """Read and check a training set; decode recordings that are not in the store yet.
 
@@ -69,6 +79,7 @@ def load_training_data(
         group_by: column whose values stay within one fold (None: by row).
         limit: use only the first rows.
         strict: warnings, such as recordings that had to be converted, are errors.
+        corrections_path: table of corrections (`engine.data.corrections`).
 
     Raises:
         BadInputError: every problem of the tables and recordings, and texts without a reference.
@@ -76,39 +87,60 @@ def load_training_data(
     report = Report()
     path = metadata_path(data, "train")
     metadata, labels = read_labelled(data, report)
-    report.extend(find_single_class(labels, LABELS, str(labels_path(data)), limit))
+    corrections = read_corrections(corrections_path, data, metadata, labels, report)
+    used, used_labels = corrections.apply(metadata[:limit], labels[:limit])
+    report.extend(find_single_class(used_labels, LABELS, str(labels_path(data)), limit))
     if report.table_errors:
         report.raise_if_errors()  # before anything is decoded
     references = None if tts_data is None else References(tts_data)
+    # All rows: a store drops recordings that its table does not list.
     recordings = build_store(metadata, data, path, store, "train", report=report)
+    corrections.discard_problems(report)
     report.raise_if_errors(strict)
     if references is not None:
-        report.extend(_find_unrendered(metadata, references, path))
+        listed = metadata[corrections.kept(metadata)]
+        report.extend(_find_unrendered(listed, references, path))
         report.raise_if_errors()
     if report.warnings:
         print(report)
-    if limit is not None:
-        metadata, labels = metadata.iloc[:limit].reset_index(drop=True), labels[:limit]
-    source = PairSource(metadata, references, recordings, labels)
-    fingerprint, with_references = _fingerprints(metadata, labels, source)
+    if corrections_path is not None:
+        print(corrections)
+    source = PairSource(used, references, recordings, used_labels)
+    fingerprint, with_references = _fingerprints(used, used_labels, source)
     training_data = TrainingData(
-        metadata=metadata,
+        metadata=used,
         source=source,
-        labels=labels,
-        folds=assign_folds(
-            metadata,
-            labels,
-            n_folds,
-            group_by,
-            default_group="speaker",
-            stratify_by="task",
-            groupings=GROUPINGS,
-        ),
+        labels=used_labels,
+        folds=_split(metadata[:limit], labels[:limit], corrections, n_folds, group_by),
+        corrections=corrections,
         fingerprint=fingerprint,
         fingerprint_with_references=with_references,
     )
-    print_lopsided_folds(training_data, labels, LABELS, n_folds, labels_path(data))
+    print_lopsided_folds(training_data, used_labels, LABELS, n_folds, labels_path(data))
     return training_data
+
+
+def _split(
+    metadata: pd.DataFrame,
+    labels: np.ndarray,
+    corrections: Corrections,
+    n_folds: int,
+    group_by: str | None,
+) -> np.ndarray:
+    """Return the folds of the rows that are kept, (rows,); see `TrainingData.folds`.
+
+    All rows are split, by their own labels: a correction moves no other row to another fold.
+    """
+    folds = assign_folds(
+        metadata,
+        np.nan_to_num(labels),  # a row that is left out may have no label
+        n_folds,
+        group_by,
+        default_group="speaker",
+        stratify_by="task",
+        groupings=GROUPINGS,
+    )
+    return folds[corrections.kept(metadata)]
 
 
 def _fingerprints(

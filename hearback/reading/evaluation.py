@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from hearback.engine.data.corrections import Corrections
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.bootstrap import bootstrap_interval, bootstrap_standard_error
@@ -30,10 +31,12 @@ from hearback.reading.tables import (
     GRADES,
     TASKS,
     YOUNGEST,
+    read_corrections,
     read_labelled,
 )
 
 BASELINE = "baseline"
+CORRECTED = "corrected label"  # the cause of a score that corrections change
 _FAMILIES = {"tokens": "token scorer", "aligned": "aligned comparison"}  # by a recipe's `pair`
 
 
@@ -57,9 +60,11 @@ class ReadingOutOfFold(BinaryOutOfFold):
         return _FAMILIES.get(metadata["recipe"]["pair"], "comparison")
 
 
-def read_out_of_fold(assets: Path, models: Sequence[str] | None = None) -> list[ReadingOutOfFold]:
+def read_out_of_fold(
+    assets: Path, models: Sequence[str] | None = None, corrected: Corrections | None = None
+) -> list[ReadingOutOfFold]:
     """Read the out-of-fold predictions of `models`, or of all; see `oof.read_tables`."""
-    return read_tables(ReadingOutOfFold, assets, models)
+    return read_tables(ReadingOutOfFold, assets, models, corrected)
 
 
 def row_gains_over_base_rate(rows: pd.DataFrame, predictions: pd.Series) -> pd.Series:
@@ -255,12 +260,28 @@ def read_labelled_metadata(
     The causes, from `read_causes`, are None without a path. Raises BadInputError, which lists all
     problems.
     """
+    metadata, causes, _ = read_corrected_metadata(data, causes_path, None)
+    return metadata, causes
+
+
+def read_corrected_metadata(
+    data: Path, causes_path: Path | None, corrections_path: Path | None
+) -> tuple[pd.DataFrame, pd.Series | None, Corrections]:
+    """Read the training table as `read_labelled_metadata` does, with corrections applied.
+
+    The cause of a score that they change is `CORRECTED`.
+    """
     report = Report()
     metadata, labels = read_labelled(data, report)
-    metadata = metadata.assign(score=labels)
-    causes = None if causes_path is None else read_causes(causes_path, metadata, report)
+    corrections = read_corrections(corrections_path, data, metadata, labels, report)
+    causes = None
+    if causes_path is not None:
+        causes = read_causes(causes_path, metadata.assign(score=labels), report)
+        causes = causes.where(~corrections.changed(metadata), CORRECTED)
+        causes = causes[corrections.kept(metadata)].reset_index(drop=True)
     report.raise_if_errors()
-    return metadata, causes
+    metadata, labels = corrections.apply(metadata, labels)
+    return metadata.assign(score=labels), causes, corrections
 
 
 def base_rates(metadata: pd.DataFrame) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hearback.engine import cli
+from hearback.engine.data import corrections
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
 from hearback.engine.training.options import FoldOptions, declare_common
@@ -26,6 +27,7 @@ class TrainingOptions(FoldOptions):
     """Options of a training, in addition to the recipe and the fold."""
 
     tts_data: Path
+    corrections: Path | None
     backbone: str | None
     preset: str
     window: str | None
@@ -36,6 +38,7 @@ class TrainingOptions(FoldOptions):
         declare_common(parser, group_by=GROUPINGS)
         add = parser.add_argument
         cli.add_folders(parser, {"tts_data": FOLDERS["tts_data"]})
+        corrections.add_flag(parser)
         add(
             "--backbone",
             help="hub id, or directory in Transformers' layout (default: the recipe's)",
@@ -93,6 +96,7 @@ class TrainingOptions(FoldOptions):
             group_by=self.group_by,
             limit=self.limit,
             strict=self.strict,
+            corrections_path=self.corrections,
         )
 
     def pretrained_models(self, recipe: Recipe) -> frozenset[tuple[str, Path]]:
@@ -109,6 +113,7 @@ class TrainingOptions(FoldOptions):
         hears = recipe.hears_reference
         return {
             **super().run_key(recipe, data),
+            "corrections": data.corrections.record(),
             "hard_negatives": sha256_of(table)[:16] if rendered else None,
             "references_fingerprint": data.fingerprint_with_references if hears else None,
         }

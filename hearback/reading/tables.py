@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from hearback.engine.data import corrections
+from hearback.engine.data.corrections import Corrections, LabelledTable
 from hearback.engine.data.filenames import portable
 from hearback.engine.data.paths import UNSAFE_FILENAME, leads_out
 from hearback.engine.data.problems import Problem, Report, quoted
@@ -166,6 +168,25 @@ def read_labelled(data: Path, report: Report) -> tuple[pd.DataFrame, np.ndarray]
     metadata = read_metadata(metadata_path(data, "train"), report)
     labels = read_labels(labels_path(data), metadata, report)
     return metadata, labels.to_numpy()
+
+
+def read_corrections(
+    path: Path | None, data: Path, metadata: pd.DataFrame, labels: np.ndarray, report: Report
+) -> Corrections:
+    """Read the corrections of the training table of `read_labelled`; none without a path.
+
+    A label may also be "said" or "not said". A recording that is left out may have any problem:
+    those that are in `report` are removed.
+    """
+
+    def parse(written: str) -> float:
+        return {"not said": 0.0, "said": 1.0}.get(written.casefold(), _label(written))
+
+    filenames = metadata["filename"].tolist()
+    table = LabelledTable(labels_path(data), filenames, labels, LABELS, parse)
+    found = corrections.read_corrections(path, table, report)
+    found.discard_problems(report)
+    return found
 
 
 def read_submission_format(path: Path, metadata: pd.DataFrame, report: Report) -> list[str]:

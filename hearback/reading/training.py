@@ -119,6 +119,7 @@ class ReadingTask(Task):
             self.source,
             rows,
             self.run.options.store,
+            backbone=pretrained.resolve(self.recipe.backbone, self.run.options.assets),
             device=self.run.device,
             dtype=self.run.dtype,
             n_workers=self.run.n_workers,
@@ -224,8 +225,8 @@ class ReadingTask(Task):
     def _load_encoder(self, model: Scorer, files: FoldFiles) -> None:
         """Load the encoder of another model, trained on the same fold's training rows."""
         fold_metadata = fold_files.read_fold_metadata(files)
-        keys = ("n_folds", "group_by", "limit", "data_fingerprint")
-        differing = [key for key in keys if fold_metadata[key] != self.run.run_key[key]]
+        keys = ("n_folds", "group_by", "limit", "data_fingerprint", "corrections")
+        differing = [key for key in keys if fold_metadata.get(key) != self.run.run_key[key]]
         if fold_metadata["recipe"]["backbone"] != self.recipe.backbone:
             differing.append("backbone")
         if differing:  # its training rows might include validation rows of this fold

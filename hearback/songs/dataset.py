@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.store import Store
+from hearback.engine.data.corrections import Corrections
 from hearback.engine.data.folds import (
     FoldSplit,
     assign_folds,
@@ -21,7 +22,13 @@ from hearback.engine.data.problems import Report
 from hearback.songs import GROUPINGS
 from hearback.songs.separation.methods import Separation, open_separation
 from hearback.songs.store import FeatureStore, build_features, build_sounds
-from hearback.songs.tables import LABELS, labels_path, read_snippets
+from hearback.songs.tables import (
+    LABELS,
+    correct,
+    labels_path,
+    read_corrections,
+    read_snippets,
+)
 
 TRAIN = "train"  # name of the stores
 
@@ -31,9 +38,10 @@ class SongData(FoldSplit):
     """A training set, split into folds.
 
     Attributes:
-        snippets: the table (`tables.read_snippets`), at most the first `limit` rows.
+        snippets: the table (`tables.read_snippets`), at most the first `limit` rows, corrected.
         stored: the whole table; a store drops recordings that its table does not list.
         folds: (rows,) int64, the fold that holds out each row.
+        corrections: have been applied to `snippets`; the folds are those without.
         separation: description of the separation (`Separation.describe`).
         separations: options of each separation by its name.
         fingerprint: 16 hex digits; a digest of table and recordings, not of the separation.
@@ -45,6 +53,7 @@ class SongData(FoldSplit):
     snippets: pd.DataFrame
     stored: pd.DataFrame
     folds: np.ndarray
+    corrections: Corrections
     separation: dict[str, Any]
     separations: Mapping[str, Mapping[str, Any]]
     fingerprint: str
@@ -91,6 +100,7 @@ class SongData(FoldSplit):
                 separation=separation,
                 report=report,
             )
+        self.corrections.discard_problems(report)
         report.raise_if_errors()
         return features
 
@@ -105,6 +115,7 @@ def load_song_data(
     group_by: str | None = None,
     limit: int | None = None,
     strict: bool = False,
+    corrections_path: Path | None = None,
 ) -> SongData:
     """Read and check a training set; decode recordings that are not in the store yet.
 
@@ -117,35 +128,34 @@ def load_song_data(
         group_by: "singer" (also None), or "none" to split by row.
         limit: use only the first rows.
         strict: refuse recordings that have to be converted.
+        corrections_path: table of corrections (`engine.data.corrections`).
 
     Raises BadInputError with every problem of the tables and snippets.
     """
     report = Report()
-    snippets = read_snippets(data, report)
-    labels = snippets["label"].to_numpy()
-    report.extend(find_single_class(labels, LABELS, str(labels_path(data)), limit))
+    stored = read_snippets(data, report)
+    corrections = read_corrections(corrections_path, data, stored, report)
+    snippets = correct(stored[:limit], corrections)
+    classes = snippets["label"].to_numpy()
+    report.extend(find_single_class(classes, LABELS, str(labels_path(data)), limit))
     if report.table_errors:
         report.raise_if_errors()  # before anything is decoded
     with closing(open_separation("none")) as none:
-        sounds = build_sounds(snippets, data, store, TRAIN, separation=none, report=report)
+        sounds = build_sounds(stored, data, store, TRAIN, separation=none, report=report)
+    corrections.discard_problems(report)
     report.raise_if_errors(strict)
-    separations = separations or {}
-    with closing(_open(separate, separations)) as opened:
+    with closing(_open(separate, separations := separations or {})) as opened:
         separation = opened.describe()
     if report.warnings:
         print(report)
-    stored, snippets = snippets, snippets.iloc[:limit].reset_index(drop=True)
+    if corrections_path is not None:
+        print(corrections)
     group_by = group_by or "singer"
     song_data = SongData(
         snippets=snippets,
         stored=stored,
-        folds=assign_folds(
-            snippets.rename(columns={"group": "singer"}),
-            snippets["label"].to_numpy(),
-            n_folds,
-            group_by,
-            groupings=GROUPINGS,
-        ),
+        folds=_split(stored[:limit], corrections, n_folds, group_by),
+        corrections=corrections,
         separation=separation,
         separations=separations,
         fingerprint=_fingerprint(snippets, sounds),
@@ -153,8 +163,21 @@ def load_song_data(
         store=store,
         is_grouped=group_by != "none",
     )
-    print_lopsided_folds(song_data, song_data.labels, LABELS, n_folds, labels_path(data))
+    print_lopsided_folds(song_data, classes, LABELS, n_folds, labels_path(data))
     return song_data
+
+
+def _split(
+    snippets: pd.DataFrame, corrections: Corrections, n_folds: int, group_by: str
+) -> np.ndarray:
+    """Return the folds of the snippets that are kept, (rows,).
+
+    All snippets are split, by their own labels: a correction moves no other one to another fold.
+    """
+    by_singer = snippets.rename(columns={"group": "singer"})
+    labels = snippets["label"].to_numpy()
+    folds = assign_folds(by_singer, labels, n_folds, group_by, groupings=GROUPINGS)
+    return folds[corrections.kept(snippets)]
 
 
 def _fingerprint(snippets: pd.DataFrame, sounds: Store) -> str:

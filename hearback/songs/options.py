@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from hearback.engine.data import corrections
 from hearback.engine.training.options import FoldOptions, declare_common
 from hearback.songs import GROUPINGS, SUBFOLDER
 from hearback.songs.recipe import SeparationName, SongRecipe
@@ -20,6 +21,7 @@ class SongOptions(FoldOptions):
     """Options of a training, in addition to the recipe and the fold."""
 
     backbones: Path
+    corrections: Path | None
     backbone: str | None
     separate: str
     demucs_python: Path
@@ -30,6 +32,7 @@ class SongOptions(FoldOptions):
     def declare(cls, parser: argparse.ArgumentParser) -> None:
         """Add the flags of these options to a parser."""
         declare_common(parser, subfolder=SUBFOLDER, group_by=GROUPINGS)
+        corrections.add_flag(parser)
         add = parser.add_argument
         add(
             "--backbones",
@@ -69,6 +72,7 @@ class SongOptions(FoldOptions):
             group_by=self.group_by,
             limit=self.limit,
             strict=self.strict,
+            corrections_path=self.corrections,
         )
 
     def pretrained_models(self, recipe: SongRecipe) -> frozenset[tuple[str, Path]]:
@@ -78,4 +82,8 @@ class SongOptions(FoldOptions):
 
     def run_key(self, recipe: SongRecipe, data: "SongData") -> dict[str, Any]:
         """Return the run key as JSON: a fold counts as done only while it is unchanged."""
-        return {**super().run_key(recipe, data), "separation": data.separation}
+        return {
+            **super().run_key(recipe, data),
+            "corrections": data.corrections.record(),
+            "separation": data.separation,
+        }

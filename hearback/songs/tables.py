@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hearback.engine.data import corrections
+from hearback.engine.data.corrections import Corrections, LabelledTable
 from hearback.engine.data.filenames import match_names
 from hearback.engine.data.problems import Problem, Report, quoted
 from hearback.engine.data.tables import read_table, respelled
@@ -54,6 +56,11 @@ def labels_path(data: Path) -> Path:
     return data / "train_label.txt"
 
 
+def probabilities_path(submission: Path) -> Path:
+    """Return the path of a submission's class probabilities."""
+    return submission.with_name(f"{submission.stem}_probabilities.csv")
+
+
 def read_snippets(data: Path, report: Report) -> pd.DataFrame:
     """Read the labelled snippets of the folder `data`.
 
@@ -71,12 +78,10 @@ def read_snippets(data: Path, report: Report) -> pd.DataFrame:
     path = labels_path(data)
     table = read_table(path, ("filename", "label"), report, has_header=False, synonyms=_SYNONYMS)
     frame = table.frame
-    # A spreadsheet's 3.0, and 3,0 where commas are decimal.
-    frame["label"] = frame["label"].str.replace(r"^([0-9])[.,]0+$", r"\1", regex=True)
     names = frame["filename"]
-    labels = {str(label): label for label in range(N_CLASSES)}
+    values = frame["label"].map(_class_number)
     classes = ", ".join(f"{label} {name}" for label, name in enumerate(CLASSES))
-    for row in frame[table.fits & ~frame["label"].isin(labels)].to_dict("records"):
+    for row in frame[table.fits & (values == _NO_LABEL)].to_dict("records"):
         what = f"the class is {quoted(row['label'])}"
         cure = f"a class is one of {classes}; the file has no header"
         report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"] or None))
@@ -84,11 +89,61 @@ def read_snippets(data: Path, report: Report) -> pd.DataFrame:
     snippets = pd.DataFrame(
         {
             "filename": [f"{FOLDER}/{name}" if name else "" for name in names],
-            "label": [labels.get(label, _NO_LABEL) for label in frame["label"]],
+            "label": values,
             "line": frame["line"],
         }
     ).astype({"filename": str, "label": np.int64, "line": np.int64})
     return snippets.assign(**_groups(data / "manifest.csv", path, names, snippets, report))
+
+
+def _class_number(written: str) -> int:
+    """Return the index of a class, `_NO_LABEL` for other texts.
+
+    Also of a spreadsheet's 3.0, and of 3,0 where commas are decimal.
+    """
+    number = re.sub(r"^([0-9])[.,]0+$", r"\1", written)
+    return {str(label): label for label in range(N_CLASSES)}.get(number, _NO_LABEL)
+
+
+def read_corrections(
+    path: Path | None, data: Path, snippets: pd.DataFrame, report: Report
+) -> Corrections:
+    """Read the corrections of the table of `read_snippets`; none without a path.
+
+    Classes are numbers or names. Snippets may be named without their folder, as in the labels. A
+    snippet that is left out may have any problem: those that are in `report` are removed.
+    """
+
+    def parse(written: str) -> float:
+        by_name = {name: label for label, name in enumerate(CLASSES)}
+        label = by_name.get(written.casefold(), _class_number(written))
+        return np.nan if label == _NO_LABEL else float(label)
+
+    filenames, labels = snippets["filename"].tolist(), snippets["label"].to_numpy()
+    table = LabelledTable(labels_path(data), filenames, labels, LABELS, parse, FOLDER)
+    found = corrections.read_corrections(path, table, report)
+    found.discard_problems(report)
+    return found
+
+
+def correct(snippets: pd.DataFrame, found: Corrections) -> pd.DataFrame:
+    """Return the snippets that are kept, with their corrected labels."""
+    kept, labels = found.apply(snippets, snippets["label"].to_numpy())
+    return kept.assign(label=labels)
+
+
+def read_corrected_snippets(
+    data: Path, corrections_path: Path | None, report: Report | None = None
+) -> tuple[pd.DataFrame, Corrections]:
+    """Read the labelled snippets with corrections applied.
+
+    Warnings go into `report`. Raises BadInputError, which lists all problems.
+    """
+    report = Report() if report is None else report
+    snippets = read_snippets(data, report)
+    corrected = read_corrections(corrections_path, data, snippets, report)
+    report.raise_if_errors()
+    return correct(snippets, corrected), corrected
 
 
 @dataclass(frozen=True)

@@ -189,8 +189,12 @@ def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.
 def step_train() -> int:
     """Train all folds that are missing."""
     program = (*PROGRAM.split()[1:], "fold")
+
+    def show_all(options: ToyOptions, models: list[str]) -> None:
+        show(options.data, options.assets, models)
+
     return launch.main(
-        launch.Competition("train", RECIPES, ToyOptions, lambda name: (*program, name), show)
+        launch.Competition("train", RECIPES, ToyOptions, lambda name: (*program, name), show_all)
     )
 
 

@@ -160,16 +160,20 @@ class FoundFile:
 
 
 def find_files(
-    folder: Path, filenames: Collection[str], max_suggestions: int = 20
+    folder: Path,
+    filenames: Collection[str],
+    max_suggestions: int = 20,
+    *,
+    follow_links: bool = False,
 ) -> tuple[dict[str, FoundFile], dict[str, str]]:
     """Find the files of `filenames` in `folder`, those spelled otherwise, too.
 
     Returns the file of each filename, and the names of the files that are spelled otherwise. A file
     that is listed under its own name stands for no other name. Folders are listed once, and only
     for names that do not exist as written. `max_suggestions` limits how many missing files have
-    `nearest`.
+    `nearest`. `follow_links` is that of `paths.containing`.
     """
-    path_of = containing(folder)
+    path_of = containing(folder, follow_links=follow_links)
     found = {filename: _stat(path_of(portable(filename))) for filename in filenames}
     match_of = {
         filename: posixpath.normpath(portable(filename))
@@ -249,7 +253,7 @@ class _Lister:
         return fits[0] if len(fits) == 1 and self._is_folder(fits[0]) else None
 
     def _is_folder(self, name: str) -> bool:
-        # `path_of` follows links, and refuses those that lead out of the root.
+        # `path_of` may refuse links that lead out of the root.
         path = self._path_of(posixpath.join(name, "x"))
         try:
             return path is not None and path.parent.is_dir()

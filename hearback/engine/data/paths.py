@@ -21,10 +21,12 @@ def contained(folder: Path, filename: str) -> Path | None:
     return containing(folder)(filename)
 
 
-def containing(folder: Path) -> Callable[[str], Path | None]:
+def containing(folder: Path, *, follow_links: bool = False) -> Callable[[str], Path | None]:
     """Return `contained` for one folder and many filenames, resolving each subfolder only once.
 
-    Links to folders must not change while it is in use.
+    With `follow_links`, links inside the folder may lead out, for a folder that its owner filled
+    with links (git-annex, DVC); a filename may not. Links to folders must not change while it is in
+    use.
     """
     root = folder.resolve()
     resolved: dict[Path, Path] = {}
@@ -33,6 +35,8 @@ def containing(folder: Path) -> Callable[[str], Path | None]:
         if UNSAFE_FILENAME.search(filename):
             return None
         path = root / filename
+        if follow_links:
+            return path
         try:
             if os.path.islink(path):  # noqa: PTH114  (Path.is_symlink raises for a name too long)
                 path = path.resolve()

@@ -7,9 +7,9 @@ import csv
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import pandas as pd
 from hearback.engine.data.csv_reader import Row, choose_separator, read_rows, read_text
 from hearback.engine.data.filenames import match_names, nearest_names, portable
 from hearback.engine.data.problems import Problem, Report, count_noun, quoted
-from hearback.engine.errors import nearest
+from hearback.engine.errors import HearbackError, nearest
 from hearback.engine.io import atomic_write
 
 PROBLEMS = "submission_problems.csv"  # beside a submission
@@ -48,6 +48,40 @@ def write_problems(report: Report, submission: Path) -> None:
         problems.unlink(missing_ok=True)  # an earlier run's would mislead
 
 
+def read_problems(submission: Path) -> list[Problem]:
+    """Return the problems of a submission that `write_problems` wrote; [] if there are none."""
+    path = submission.with_name(PROBLEMS)
+    if not path.is_file():
+        return []
+    frame = read_written(path, [field.name for field in fields(Problem)])
+    return [
+        Problem(
+            row["file"],
+            int(row["row"]) if row["row"] else None,
+            row["what"],
+            row["cure"],
+            "warning" if row["severity"] == "warning" else "error",
+            row["filename"] or None,
+            row["status"],
+        )
+        for row in cast(list[dict[str, str]], frame.to_dict("records"))
+    ]
+
+
+def read_written(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return a table that a step wrote, all strings; HearbackError if it lacks any of `columns`."""
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise HearbackError(f"{path}: cannot be read ({what}); write it again") from None
+    if missing := [name for name in columns if name not in frame]:
+        raise HearbackError(
+            f"{path}: has no column {', '.join(missing)}; write it again, or move it away"
+        )
+    return frame
+
+
 @dataclass(frozen=True)
 class Table:
     """The requested columns of a CSV file, all strings, and the int column `line`."""
@@ -65,14 +99,15 @@ def read_table(
     *,
     has_header: bool = True,
     synonyms: Mapping[str, Sequence[str]] | None = None,
+    unique: bool = True,
 ) -> Table:
     """Read a CSV file and make the checks that do not depend on the meaning of its columns.
 
     Without a header, the columns are the `required` ones in their order. The first of them is the
-    recording's filename and must be unique. Names of columns are compared without case, spaces and
-    punctuation: "Expected Text" is expected_text. `synonyms` are other names of a column, which an
-    error suggests to rename. Problems go into `report`. If a required column is missing, its rows
-    are not checked.
+    recording's filename and, with `unique`, must be so. Names of columns are compared without case,
+    spaces and punctuation: "Expected Text" is expected_text. `synonyms` are other names of a
+    column, which an error suggests to rename. Problems go into `report`. If a required column is
+    missing, its rows are not checked.
     """
     columns = _Columns(path, required, optional, synonyms or {}, report)
     header, rows = _read(columns, has_header)
@@ -97,7 +132,8 @@ def read_table(
             if fault is not None:
                 report.add(Problem(str(path), row.line, *fault, filename=filename or None))
     if name_of_row in names:
-        _check_filenames(path, frame.rename(columns={name_of_row: "filename"}), report)
+        named = frame.rename(columns={name_of_row: "filename"})
+        _check_filenames(path, named, report, unique=unique)
     fits = pd.Series([fault is None for fault in faults], index=frame.index, dtype=bool)
     return Table(frame, fits, frozenset(texts).intersection(names))
 
@@ -238,15 +274,15 @@ def _fault(row: Row, n_named: int, n_columns: int, expected: str) -> tuple[str, 
     return None
 
 
-def _check_filenames(path: Path, frame: pd.DataFrame, report: Report) -> None:
-    """Report empty and duplicated filenames, also those spelled differently (`./a.wav`)."""
+def _check_filenames(path: Path, frame: pd.DataFrame, report: Report, *, unique: bool) -> None:
+    """Report empty and, with `unique`, duplicated filenames, also differing ones (`./a.wav`)."""
     first_line: dict[str, int] = {}
     for line, filename in zip(frame["line"].tolist(), frame["filename"], strict=True):
         if not filename:
             report.add(Problem(str(path), line, "empty filename", "name the recording"))
             continue
         first = first_line.setdefault(posixpath.normpath(portable(filename)), line)
-        if first != line:
+        if unique and first != line:
             what = f"duplicated filename, first on line {first}"
             report.add(Problem(str(path), line, what, "keep one row", filename=filename))
 

@@ -48,7 +48,8 @@ def check(
     """
     outliers = show()
     if flags.retrain and outliers:
-        retrain(outliers, flags.data, flags.assets, read_command)
+        corrections = getattr(flags, "corrections", None)  # not every competition has them
+        retrain(outliers, flags.data, flags.assets, read_command, corrections)
         outliers = show()
     return 1 if outliers else 0
 
@@ -80,13 +81,19 @@ def print_outliers(tables: Sequence[OutOfFold]) -> list[Outlier]:
 
 
 def retrain(
-    outliers: Sequence[Outlier], data: Path, assets: Path, read_command: ReadCommand
+    outliers: Sequence[Outlier],
+    data: Path,
+    assets: Path,
+    read_command: ReadCommand,
+    corrections: Path | None = None,
 ) -> None:
     """Retrain folds with the commands in their metadata, and print failures.
 
     Raises HearbackError, before anything is run, if `retrain_arguments` rejects a command.
     """
-    commands = [retrain_arguments(outlier, data, assets, read_command) for outlier in outliers]
+    commands = [
+        retrain_arguments(outlier, data, assets, read_command, corrections) for outlier in outliers
+    ]
     for outlier, command in zip(outliers, commands, strict=True):
         print(f"\n{outlier.model} fold {outlier.fold}: {outlier.command}", flush=True)
         if status := run(command):
@@ -94,26 +101,36 @@ def retrain(
 
 
 def retrain_arguments(
-    outlier: Outlier, data: Path, assets: Path, read_command: ReadCommand
+    outlier: Outlier,
+    data: Path,
+    assets: Path,
+    read_command: ReadCommand,
+    corrections: Path | None = None,
 ) -> list[str]:
     """Return the command line that retrains an outlier, beginning with this Python.
 
     Metadata may have been downloaded, so its command is not trusted: it must train this fold with a
-    script of this project, known flags and these folders. Raises HearbackError otherwise.
+    script of this project, known flags and these folders and corrections. Raises HearbackError
+    otherwise.
     """
     try:
         arguments, flags = read_command(outlier.model, shlex.split(outlier.command))
         if flags.fold != outlier.fold:
             raise HearbackError(f"it trains fold {flags.fold}")
-        for name, expected in (("data", data), ("assets", assets)):
-            if getattr(flags, name).resolve() != expected.resolve():
-                raise HearbackError(f"its --{name}, relative to this folder, is not {expected}")
+        for name, expected in (("data", data), ("assets", assets), ("corrections", corrections)):
+            if _resolved(getattr(flags, name, None)) != _resolved(expected):
+                wrong = f"is not {expected}" if expected is not None else "is not given here"
+                raise HearbackError(f"its --{name}, relative to this folder, {wrong}")
     except (HearbackError, ValueError) as error:  # ValueError: unbalanced quotation marks
         raise HearbackError(
             f"{assets / outlier.model}_{outlier.fold}.json: --retrain does not run its command "
             f"({error}): {outlier.command}"
         ) from None
     return [sys.executable, *arguments]
+
+
+def _resolved(path: Path | None) -> Path | None:
+    return None if path is None else path.resolve()
 
 
 class _FlagParser(cli.Parser):

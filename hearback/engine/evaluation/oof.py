@@ -11,6 +11,8 @@ from typing import Any, BinaryIO, ClassVar, Self, TypeVar
 import numpy as np
 import pandas as pd
 
+from hearback.engine.data import corrections
+from hearback.engine.data.corrections import Corrections
 from hearback.engine.errors import HearbackError, did_you_mean
 from hearback.engine.evaluation.metrics import is_probability, row_log_loss
 from hearback.engine.training.fold_archive import read_archive
@@ -18,7 +20,7 @@ from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, read_fo
 
 _MAX_FOLDS = 1000  # metadata with more folds is damaged
 # Trainings that agree in these fields are comparable.
-_SPLIT_FIELDS = ("n_folds", "group_by", "limit", "data_fingerprint")
+_SPLIT_FIELDS = ("n_folds", "group_by", "limit", "data_fingerprint", "corrections")
 _REQUIRED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "retrain_command")
 
 
@@ -101,7 +103,14 @@ class OutOfFold(ABC):
 
     def rows_with(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return `rows` with the columns of the training `table`, as `join_rows` does."""
-        return self.join_rows(self.rows, table)
+        try:
+            return self.join_rows(self.rows, table)
+        except HearbackError as error:
+            if not any(fold.get("corrections") for fold in self.metadata_by_fold.values()):
+                raise
+            raise HearbackError(
+                f"{error}; {self.model} was trained with --corrections, which change the table"
+            ) from None
 
     @classmethod
     def join_rows(cls, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -193,13 +202,16 @@ def trained_folds(assets: Path) -> dict[str, list[int]]:
 
 
 def read_tables(
-    kind: type[Table], assets: Path, models: Sequence[str] | None = None
+    kind: type[Table],
+    assets: Path,
+    models: Sequence[str] | None = None,
+    corrected: Corrections | None = None,
 ) -> list[Table]:
     """Read the out-of-fold predictions of `models`, or of all models in the folder `assets`.
 
     `kind` is the competition's class. Raises HearbackError if there are no folds, if a file does
-    not match its metadata, if folds differ in split or data, or if a model's folds differ in
-    recipe.
+    not match its metadata, if folds differ in split or data, if a model's folds differ in recipe,
+    or if they were trained with other corrections than `corrected` (None: not compared).
     """
     found = trained_folds(assets)
     if models is not None:
@@ -218,7 +230,32 @@ def read_tables(
         for fold, metadata in table.metadata_by_fold.items()
     }
     check_same_split(kind, str(assets), metadata_by_name)
+    if corrected is not None:
+        trained_with = next(iter(metadata_by_name.values())).get("corrections")
+        _check_corrections(kind, assets, trained_with, corrected)
     return tables
+
+
+def _check_corrections(
+    kind: type[OutOfFold],
+    assets: Path,
+    trained_with: Mapping[str, Any] | None,
+    corrected: Corrections,
+) -> None:
+    """Raise HearbackError if folds were not trained with these corrections.
+
+    `trained_with` is their `Corrections.record`.
+    """
+    if trained_with == corrected.record():
+        return
+    retrain = f"{kind.TRAIN_COMMAND} --corrections {corrected.path} retrains them"
+    if trained_with is None:
+        raise HearbackError(f"{assets}: the folds were trained without {corrected}; {retrain}")
+    described = corrections.describe(trained_with)
+    what = f"{assets}: the folds were trained with corrections ({described})"
+    if corrected.path is None:
+        raise HearbackError(f"{what}; name the same file with --corrections")
+    raise HearbackError(f"{what}, not with {corrected}; name the same file, or {retrain}")
 
 
 def _read_fold(kind: type[OutOfFold], files: FoldFiles) -> tuple[FoldMetadata, pd.DataFrame]:
@@ -265,7 +302,7 @@ def _check_same_fields(
     for field in fields:
         by_value: dict[str, list[str]] = {}
         for name, metadata in metadata_by_name.items():
-            by_value.setdefault(str(metadata[field]), []).append(name)
+            by_value.setdefault(str(metadata.get(field)), []).append(name)
         if len(by_value) > 1:
             listed = "; ".join(f"{value}: {', '.join(names)}" for value, names in by_value.items())
             raise HearbackError(

@@ -41,15 +41,15 @@ class Competition:
 
     `recipes` are its recipes by name; `program` returns the arguments of python that train one.
     `declare` adds flags to those of `options`; `variants` maps the parsed flags and options to the
-    options with which each recipe is trained. `folders` names the options whose folders a cluster's
-    machines must share. `show(data, assets, models)` prints the scores of the trained models.
+    options with which each recipe is trained. `folders` names the options whose folders or files a
+    cluster's machines must share. `show(options, models)` prints the scores of the trained models.
     """
 
     description: str
     recipes: Mapping[str, FoldRecipe]
     options: type[FoldOptions]
     program: Callable[[str], tuple[str, ...]]
-    show: Callable[[Path, Path, list[str]], Any]
+    show: Callable[[Any, list[str]], Any]
     folders: tuple[str, ...] = ("data",)
     declare: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     variants: Callable[[argparse.Namespace, Any], Sequence[Any]] = single_variant
@@ -89,7 +89,7 @@ def main(competition: Competition) -> int:
     options.resolve_pretrained([plans[model].recipe for model in {job.model for job in jobs}])
     folders = [getattr(options, name) for name in competition.folders]
     # What is not here is not needed: token scorers need no reference speech.
-    needed = (ROOT, *(folder for folder in folders if folder.exists()))
+    needed = (ROOT, *(folder for folder in folders if folder is not None and folder.exists()))
 
     def is_done(job: Job) -> bool:
         return reason_to_train(job.model, job.fold) is None
@@ -102,7 +102,7 @@ def main(competition: Competition) -> int:
         return 128 + stopped.number
     missing = [outcome for outcome in outcomes if outcome.outcome != "trained"]
     try:
-        competition.show(options.data, options.assets, list(plans))
+        competition.show(options, list(plans))
     except HearbackError as error:
         if not missing:
             raise

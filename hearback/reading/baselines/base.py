@@ -36,6 +36,7 @@ class BaselineOptions:
     limit: int | None
     device: str | None
     precision: str
+    corrections: Path | None = None
 
 
 class Estimator(Protocol):

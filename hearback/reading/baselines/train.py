@@ -27,6 +27,7 @@ import pandas as pd
 from sklearn.metrics import log_loss
 
 from hearback.engine import cli
+from hearback.engine.data import corrections
 from hearback.engine.data.tables import write_table
 from hearback.engine.io import sha256_of, write_json
 from hearback.engine.machine import TRAINING_PRECISIONS
@@ -66,6 +67,7 @@ def main() -> None:
         n_folds=options.n_folds,
         group_by=options.group_by,
         limit=options.limit,
+        corrections_path=options.corrections,
     )
     for name in options.baselines:
         folds = score_baseline(name, data, options)
@@ -80,6 +82,7 @@ def make_parser() -> cli.Parser:
     """Declare the flags of `BaselineOptions`."""
     parser = cli.parser(__doc__)
     cli.add_folders(parser, {**FOLDERS, "assets": "folder to write the folds to"})
+    corrections.add_flag(parser)
     add = parser.add_argument
     add(
         "--backbone",
@@ -181,6 +184,7 @@ def make_metadata(
         "group_by": options.group_by,
         "limit": options.limit,
         "data_fingerprint": data.fingerprint,
+        "corrections": data.corrections.record(),
         "model": model_name(name),
         "fold": fold,
         "base_rate": base_rate,

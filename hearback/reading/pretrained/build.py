@@ -71,8 +71,8 @@ def _competition(recipes: Mapping[str, Recipe]) -> Competition:
         recipes=recipes,
         options=TrainingOptions,
         program=lambda model: (str(SHIPPED / f"train_{model}.py"),),
-        show=check_models.show,
-        folders=("data",),
+        show=check_models.show_trained,
+        folders=("data", "corrections"),
         declare=_declare,
     )
 
@@ -141,8 +141,11 @@ def build(
     arguments: argparse.Namespace, options: TrainingOptions, recipes: Sequence[Recipe]
 ) -> None:
     """Fit the ensemble of trained recipes, and write the scorer's folder."""
-    metadata, causes = evaluation.read_labelled_metadata(options.data, arguments.causes)
-    tables = evaluation.read_out_of_fold(options.assets, [each.name for each in recipes])
+    metadata, causes, corrected = evaluation.read_corrected_metadata(
+        options.data, arguments.causes, options.corrections
+    )
+    names = [each.name for each in recipes]
+    tables = evaluation.read_out_of_fold(options.assets, names, corrected)
     joined = evaluation.join(tables, metadata)
     scores = ensemble.fit(joined, tables, COMBINE, CALIBRATION)
     folds = _folds(tables, arguments.keep_folds)

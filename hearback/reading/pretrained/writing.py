@@ -34,7 +34,15 @@ from hearback.reading.scoring.rows import score_rows
 # are long (each step's loss), or name recordings and folders of the training machine.
 KEPT = (
     *("model", "fold", "recipe", "recipe_fingerprint", "n_folds", "group_by", "limit"),
-    *("data_fingerprint", "attempt", "best_epoch", "log_loss", "n_train", "n_validation"),
+    *(
+        "data_fingerprint",
+        "corrections",
+        "attempt",
+        "best_epoch",
+        "log_loss",
+        "n_train",
+        "n_validation",
+    ),
     *("base_rate", "base_rate_log_loss", "voice", "text_normalizer", "shape"),
     *("encoder", "decoder", "tokenizer", "precision", "versions"),
 )

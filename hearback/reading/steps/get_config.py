@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine import cli
+from hearback.engine.data import corrections
+from hearback.engine.data.corrections import Corrections
 from hearback.engine.ensemble import budget, fitting
 from hearback.engine.ensemble.calibration import KINDS
 from hearback.engine.ensemble.stacking import EnsembleScores
@@ -31,8 +33,12 @@ from hearback.reading.pairings import WITHOUT_REFERENCE
 def main() -> None:
     """Fit the ensemble, print its scores and write its configuration."""
     flags = _parse_flags()
-    metadata, causes = evaluation.read_labelled_metadata(flags.data, flags.causes)
-    tables = _read_models(flags.assets, flags.models)
+    metadata, causes, corrected = evaluation.read_corrected_metadata(
+        flags.data, flags.causes, flags.corrections
+    )
+    if flags.corrections is not None:
+        print(corrected)
+    tables = _read_models(flags.assets, flags.models, corrected)
     _common_voice(tables)  # differing voices are an error before the fit
     joined = evaluation.join(tables, metadata)
     print(f"{len(joined)} rows that every model predicted out of fold, of {len(metadata)}")
@@ -90,6 +96,7 @@ def build_config(
 def _parse_flags() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     check_models.add_folder_flags(parser)
+    corrections.add_flag(parser)
     add = parser.add_argument
     add("--config", type=Path, default=Path("model_configs.json"), help="file to write")
     fitting.add_combine_flag(parser)
@@ -118,9 +125,11 @@ def _parse_flags() -> argparse.Namespace:
     return flags
 
 
-def _read_models(assets: Path, models: Sequence[str] | None) -> list[ReadingOutOfFold]:
+def _read_models(
+    assets: Path, models: Sequence[str] | None, corrected: Corrections
+) -> list[ReadingOutOfFold]:
     """Read the models' predictions, without the baselines, which infer.py cannot run."""
-    tables = evaluation.read_out_of_fold(assets, models)
+    tables = evaluation.read_out_of_fold(assets, models, corrected)
     kept = [table for table in tables if table.family != BASELINE]
     if baselines := [table.model for table in tables if table.family == BASELINE]:
         print(f"left out, because they are baselines: {', '.join(baselines)}")

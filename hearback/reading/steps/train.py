@@ -16,8 +16,8 @@ def competition() -> Competition:
         recipes=recipe.find_recipes(),
         options=TrainingOptions,
         program=lambda model: (str(SHIPPED / f"train_{model}.py"),),
-        show=check_models.show,
-        folders=("data", "tts_data"),
+        show=check_models.show_trained,
+        folders=("data", "tts_data", "corrections"),
     )
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine import cli
-from hearback.engine.data.problems import Report
+from hearback.engine.data import corrections
 from hearback.engine.ensemble import fitting
 from hearback.engine.evaluation import check_models
 from hearback.engine.evaluation.oof import common_rows, read_tables
 from hearback.songs import SUBFOLDER, ensemble, evaluation, pictures
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.evaluation import PROBABILITIES, ClassOutOfFold, Score
-from hearback.songs.tables import N_CLASSES, read_snippets
+from hearback.songs.tables import N_CLASSES, read_corrected_snippets
 
 WEIGHTED = "weighted ensemble"
 
@@ -28,10 +28,10 @@ WEIGHTED = "weighted ensemble"
 def main() -> None:
     """Fit the ensemble, print its scores and write its configuration."""
     flags = _parse_flags()
-    report = Report()
-    snippets = read_snippets(flags.data, report)
-    report.raise_if_errors()
-    tables = read_tables(ClassOutOfFold, flags.assets, flags.models)
+    snippets, corrected = read_corrected_snippets(flags.data, flags.corrections)
+    if flags.corrections is not None:
+        print(corrected)
+    tables = read_tables(ClassOutOfFold, flags.assets, flags.models, corrected)
     names = [table.model for table in tables]
     joined = common_rows(tables, snippets)
     rows = joined[0]
@@ -69,6 +69,7 @@ def main() -> None:
 def _parse_flags() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     check_models.add_folder_flags(parser, SUBFOLDER)
+    corrections.add_flag(parser)
     add = parser.add_argument
     add("--config", type=Path, help="file to write (default: model_configs.json in the assets)")
     fitting.add_combine_flag(parser)

@@ -41,7 +41,8 @@ def competition() -> Competition:
         recipes=find_recipes(),
         options=SongOptions,
         program=lambda model: ("-m", f"hearback.songs.recipes.{model}"),
-        show=check_models.show,
+        show=check_models.show_trained,
+        folders=("data", "corrections"),
         declare=declare,
         variants=variants,
     )
