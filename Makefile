@@ -11,7 +11,7 @@ DEMO_FOLDERS = --data $(DEMO)/data --tts_data $(DEMO)/tts_data --store $(DEMO)/s
 DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBONE) \
 	--preset small --epochs 2 --n_folds 3 --device cpu
 
-.PHONY: demo demo-songs test lint bench soak submission test-submission melo demucs clean-demo clean
+.PHONY: demo demo-songs test chromium lint bench soak submission test-submission melo demucs clean-demo clean
 
 # First the shipped scorer, without any training; then the whole pipeline. check_models ends with 1 if
 # a fold stands out, which may happen with so few clips.
@@ -20,11 +20,14 @@ demo: $(VENV)/installed $(BACKBONE)
 	$(RUN) score.py $(DEMO)/data/test_metadata.csv --out $(DEMO)/scores.csv --device cpu
 	$(RUN) preprocess.py $(DEMO_FOLDERS) --models $(DEMO_MODELS)
 	$(RUN) train.py $(DEMO_FOLDERS) $(DEMO_TRAINING) --models $(DEMO_MODELS) --jobs 2
-	$(RUN) check_models.py --data $(DEMO)/data --assets $(DEMO)/assets || test $$? -eq 1
+	$(RUN) check_models.py --data $(DEMO)/data --assets $(DEMO)/assets --page $(DEMO)/report.html \
+		|| test $$? -eq 1
 	$(RUN) get_config.py --data $(DEMO)/data --assets $(DEMO)/assets \
 		--config $(DEMO)/model_configs.json
 	$(RUN) infer.py $(DEMO_FOLDERS) --assets $(DEMO)/assets --config $(DEMO)/model_configs.json \
 		--submission $(DEMO)/submission.csv --words --divergences --device cpu
+	$(RUN) report.py $(DEMO_FOLDERS) --assets $(DEMO)/assets --config $(DEMO)/model_configs.json \
+		--out $(DEMO)/report.html --device cpu
 
 # The second competition, on synthetic singers.
 SONGS = $(DEMO)/songs
@@ -37,14 +40,24 @@ demo-songs: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m hearback.songs train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2
 	$(RUN) -m hearback.songs train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2 \
 		--models cnn4 --separations repet --seeds 1 2
-	$(RUN) -m hearback.songs check_models --data $(SONGS)/data --assets $(SONGS)/assets || test $$? -eq 1
+	$(RUN) -m hearback.songs check_models --data $(SONGS)/data --assets $(SONGS)/assets \
+		--page $(SONGS)/report.html || test $$? -eq 1
 	$(RUN) -m hearback.songs get_config --data $(SONGS)/data --assets $(SONGS)/assets
 	$(RUN) -m hearback.songs infer --data $(SONGS)/data/test --store $(SONGS)/store \
 		--assets $(SONGS)/assets --submission $(SONGS)/submission.csv --device cpu
+	$(RUN) -m hearback.songs report --data $(SONGS)/data --assets $(SONGS)/assets \
+		--out $(SONGS)/report.html
 
-test: $(VENV)/installed $(BACKBONE)
+test: $(VENV)/installed $(BACKBONE) chromium
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not gpu" --numprocesses auto --maxprocesses 8 --dist worksteal \
 		--cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# The browser that the page is tested in.
+chromium:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+		test "$$(id -u)" -eq 0 && command -v apt-get >/dev/null \
+			&& { apt-get install -y chromium || { apt-get update && apt-get install -y chromium; }; }; } \
+		|| { echo "the tests of the page need Chromium: apt-get install chromium"; exit 1; }
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

@@ -12,6 +12,7 @@ STEPS = {
     "check_models": "hearback.reading.steps.check_models",
     "get_config": "hearback.reading.steps.get_config",
     "infer": "hearback.reading.steps.infer",
+    "report": "hearback.reading.steps.report",
     "backbone": "hearback.engine.whisper.pretrained",
     "sample": "hearback.reading.corpora.sample",
     "speechocean762": "hearback.reading.corpora.speechocean762",

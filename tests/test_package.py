@@ -147,12 +147,19 @@ def test_the_wheel_holds_the_package_and_the_files_that_steps_read(wheel: Path) 
         for path in config.parent.iterdir()
         if path.suffix != ".py"
     }
+    page = (ROOT / "hearback" / "engine" / "page").rglob("*")
+    page_files = {
+        path.relative_to(ROOT).as_posix()
+        for path in page
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert {Path(name).suffix for name in page_files} >= {".j2", ".js", ".css", ".json"}
     shipped = {name.removeprefix("hearback/shipped/") for name in names if "/shipped/" in name}
     recipes = {path.name for path in ROOT.glob("train_model*.py")}
     assert len(recipes) == N_RECIPES
     assert shipped == recipes | {"requirements/runtime.txt", "requirements/voice.txt"}
     others = {name for name in names if name.startswith("hearback/") and "/shipped/" not in name}
-    assert others == modules | shipped_scorers
+    assert others == modules | shipped_scorers | page_files
     assert {Path(name).name for name in names} >= {"LICENSE", "NOTICE", "entry_points.txt"}
 
 

@@ -32,6 +32,8 @@ from hearback.reading.text_normalizer import written_words
 SAID, COMPLETE = 0, 1
 TABLE = "word_scores.csv"
 N_CROSS_FITS = 10
+N_NEIGHBOURS = 4  # on either side of a word
+MISSED = 0.5  # mean probability of a word and its neighbours below which most were missed
 _KEY = ["filename", "position", "word"]
 _DEVIATION = 1.0  # of the normal priors on the intercepts and on the logarithms of the slopes
 _MAX_LOG_PROBABILITY = -1e-12
@@ -225,21 +227,47 @@ def fit_weighted(
     return fit_words(list(weighted), mean_log_odds(weighted, weights), labels)
 
 
-def cross_fit_words(log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the `noisy_and` of each row, (rows,), its words calibrated on the other groups.
+def cross_fit_probabilities(
+    log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> np.ndarray:
+    """Return the probabilities of words, (rows, positions, 2), calibrated on the other groups.
 
     `groups` is (rows,). Raises HearbackError if there is only one group.
     """
     n_splits = min(N_CROSS_FITS, len(np.unique(groups)))
     if n_splits < 2:
         raise HearbackError("words cannot be cross-fitted: all rows are of one group")
-    cross_fitted = np.empty(len(labels))
+    cross_fitted = np.empty_like(log_odds)
     from sklearn.model_selection import GroupKFold  # noqa: PLC0415  (--help needs none)
 
     for fitted, held_out in GroupKFold(n_splits).split(labels, groups=groups):
         calibration = fit_words((), log_odds[fitted], labels[fitted])
-        cross_fitted[held_out] = noisy_and(calibration.apply(log_odds[held_out]))
+        cross_fitted[held_out] = calibration.apply(log_odds[held_out])
     return cross_fitted
+
+
+def cross_fit_words(log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the `noisy_and` of each row, (rows,), of `cross_fit_probabilities`."""
+    return noisy_and(cross_fit_probabilities(log_odds, labels, groups))
+
+
+def said_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Return the probability that each word was said, (rows, positions), of `apply`'s result.
+
+    Where more words around a word were missed than said, it is at most their mean probability:
+    a decoder that is given a text expects its short words, whatever it hears.
+    """
+    said = probabilities[:, :, SAID]
+    known = ~np.isnan(said)
+    mean = _sum_around(np.where(known, said, 0.0)) / np.maximum(_sum_around(known * 1.0), 1.0)
+    return np.where(mean < MISSED, np.minimum(said, mean), said)
+
+
+def _sum_around(values: np.ndarray) -> np.ndarray:
+    """Sum each of (rows, positions) with its neighbours."""
+    padded = np.pad(values, ((0, 0), (N_NEIGHBOURS, N_NEIGHBOURS)))
+    width = 2 * N_NEIGHBOURS + 1
+    return np.lib.stride_tricks.sliding_window_view(padded, width, axis=1).sum(axis=2)
 
 
 def score_table(
@@ -254,12 +282,12 @@ def score_table(
     `written` is the part of the row's written text that the word comes from; `written_texts` are
     by default the `texts` themselves. `statuses` are those of the clips, "ok" by default.
 
-    The score is the probability that the word was said, from `probabilities`, (rows, positions, 2).
-    It is also low if the learner inserted a word before it.
+    The score is that of `said_probabilities`, from `probabilities`, (rows, positions, 2). It is
+    also low if the learner inserted a word before it.
     """
     words = _word_index(filenames, texts)
     words = words[words["word"] != ""]
-    scores = probabilities[words["row"], words["position"], SAID]
+    scores = said_probabilities(probabilities)[words["row"], words["position"]]
     of_clips = np.array(statuses or ["ok"] * len(texts), dtype=str)
     table = words[_KEY].assign(written=written_words(written_texts or texts), score=scores)
     return table.assign(status=of_clips[words["row"]]).reset_index(drop=True)

@@ -11,6 +11,7 @@ STEPS = {
     "check_models": "hearback.songs.steps.check_models",
     "get_config": "hearback.songs.steps.get_config",
     "infer": "hearback.songs.steps.infer",
+    "report": "hearback.songs.steps.report",
     "submission": "hearback.songs.submission.pack",
     "dry_run": "hearback.songs.submission.dry_run",
 }

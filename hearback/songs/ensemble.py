@@ -76,6 +76,12 @@ class SongEnsemble:
         return cls(**{**values, "models": models, "class_shares": shares})
 
 
+def salvage_class_shares(path: Path) -> tuple[float, ...] | None:
+    """Return the class shares of a configuration that may be damaged otherwise, or None."""
+    shares = ensemble_config.salvage(path, "class_shares")
+    return tuple(shares) if isinstance(shares, list) and are_shares(shares) else None
+
+
 def _find_error(config: SongEnsemble) -> str | None:
     """Return the first error of a configuration, or None."""
     if not are_shares(config.class_shares):
@@ -88,6 +94,11 @@ def _find_error(config: SongEnsemble) -> str | None:
     )
 
 
+def stacking_data(predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> StackingData:
+    """Return what the ensemble is fitted to; the arguments are those of `fit`."""
+    return StackingData.of_classes(predictions, labels, Groups.from_names(groups))
+
+
 def fit(
     predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: list[str], combine: str
 ) -> EnsembleScores:
@@ -96,7 +107,7 @@ def fit(
     `predictions` is (models, rows, classes), `labels` (rows,) classes, `groups` (rows,) names of
     cross-fitting groups.
     """
-    data = StackingData.of_classes(predictions, labels, Groups.from_names(groups))
+    data = stacking_data(predictions, labels, groups)
     scores = fitting.fit(data, names, combine, NO_CALIBRATION, {"accuracy": accuracy})
     fitting.print_combinations(data, [NO_CALIBRATION])
     return scores

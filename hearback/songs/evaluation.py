@@ -360,16 +360,12 @@ def by_known_singers(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -
     A fold holds out the first singers of its snippets; their other singers may be in its training
     rows. A row per model, two columns per case: the number of rows and the recall.
     """
-    metadata_by_fold = [
-        fold_metadata for table in tables for fold_metadata in table.metadata_by_fold.values()
-    ]
-    is_grouped = all(fold_metadata["group_by"] != "none" for fold_metadata in metadata_by_fold)
     lines = {}
     for table in tables:
         rows = table.rows_with(snippets)
         found = table.probabilities.argmax(axis=1) == SEVERAL
         several = (rows["label"] == SEVERAL) & (rows["singers"] != "")
-        known = _has_known_singer(rows, snippets, is_grouped)
+        known = has_known_singer(rows, snippets, tables)
         line: dict[str, float] = {}
         for case, selected in (("none known", several & ~known), ("one known", several & known)):
             line[f"rows, {case}"] = int(selected.sum())
@@ -378,12 +374,17 @@ def by_known_singers(tables: Sequence[ClassOutOfFold], snippets: pd.DataFrame) -
     return pd.DataFrame(list(lines.values()), index=pd.Index(lines, name="model"))
 
 
-def _has_known_singer(rows: pd.DataFrame, snippets: pd.DataFrame, is_grouped: bool) -> pd.Series:
+def has_known_singer(
+    rows: pd.DataFrame, snippets: pd.DataFrame, tables: Sequence[ClassOutOfFold]
+) -> pd.Series:
     """Return whether a row's fold was trained on one of its singers, (rows,) bool.
 
-    Training rows are those outside the fold; if folds are grouped, rows with a first singer of the
-    fold are left out (`hearback.songs.dataset.SongData.training_rows`).
+    Training rows are those outside the fold; if the folds of `tables` are grouped, rows with a
+    first singer of the fold are left out (`hearback.songs.dataset.SongData.training_rows`).
     """
+    is_grouped = all(
+        fold["group_by"] != "none" for table in tables for fold in table.metadata_by_fold.values()
+    )
     known = pd.Series(False, index=rows.index)
     singers = dict(zip(snippets["filename"], snippets["singers"].map(_singers), strict=True))
     for _, held_out in rows.groupby("fold"):

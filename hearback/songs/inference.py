@@ -25,13 +25,19 @@ from hearback.engine.training.fold_files import (
     check_version,
     read_fold_metadata,
 )
-from hearback.songs.ensemble import COMMAND, SongEnsemble
+from hearback.songs.ensemble import COMMAND, SongEnsemble, salvage_class_shares
 from hearback.songs.evaluation import PROBABILITIES, ClassOutOfFold
 from hearback.songs.models.classifiers import SongModel, build
 from hearback.songs.recipe import SongRecipe
 from hearback.songs.separation.methods import open_separation
 from hearback.songs.store import FeatureStore, build_features
-from hearback.songs.tables import CLASSES, N_CLASSES, list_folder, list_snippets
+from hearback.songs.tables import (
+    CLASSES,
+    N_CLASSES,
+    list_folder,
+    list_snippets,
+    probabilities_path,
+)
 
 BATCH_SIZE = 32
 STORE = "infer"  # name of the stores; scoring another folder overwrites them
@@ -128,10 +134,10 @@ def write_submission(options: InferenceOptions) -> None:
     classes.
 
     Raises HearbackError for problems of all snippets: an empty folder, a missing configuration or
-    weights, or another separation. If the models cannot score, and no submission is there, one of
-    the class shares is written first. So does a configuration without a model that has a weight.
+    weights, or another separation. If it is not the folder's, and no submission is there, one of
+    the class shares is written first: those of the configuration, or equal ones if it has none. A
+    configuration without a model that has a weight gives class shares, too.
     """
-    config = SongEnsemble.load(options.config)
     check_writable(options.submission)
     device = choose_device(options.device)
     dtype = compute_dtype(device, options.precision)
@@ -140,11 +146,10 @@ def write_submission(options: InferenceOptions) -> None:
     if skipped := list_folder(options.data).describe_skipped():
         print(skipped)
     filenames = snippets["filename"].tolist()
-    probabilities = np.tile(np.array(config.class_shares), (len(filenames), 1))
     is_scored = np.zeros(len(filenames), bool)
-    with prior_on_failure(
-        options.submission, lambda: write_classes(filenames, probabilities, options.submission)
-    ):
+    with prior_on_failure(options.submission, lambda: _write_prior(options, filenames)):
+        config = SongEnsemble.load(options.config)
+        probabilities = np.tile(np.array(config.class_shares), (len(filenames), 1))
         if config.models_to_run:
             scored, is_scored = _score(
                 options, config, snippets, report, device=device, dtype=dtype
@@ -157,6 +162,18 @@ def write_submission(options: InferenceOptions) -> None:
         write_classes(filenames, probabilities, options.submission)
     print(f"{len(filenames)} snippets, {np.count_nonzero(~is_scored)} of them at the class shares")
     write_problems(report, options.submission)
+
+
+def _write_prior(options: InferenceOptions, filenames: Sequence[str]) -> str:
+    """Write a submission of class shares; return what the rows have.
+
+    The configuration may be missing or damaged.
+    """
+    shares = salvage_class_shares(options.config)
+    row = np.array(shares) if shares else np.full(N_CLASSES, 1 / N_CLASSES)
+    write_classes(filenames, np.tile(row, (len(filenames), 1)), options.submission)
+    unknown = f"equal class shares, because none are in {options.config}"
+    return "the class shares of the training" if shares else unknown
 
 
 def _score(
@@ -232,8 +249,3 @@ def write_classes(filenames: Sequence[str], probabilities: np.ndarray, submissio
     counts = np.bincount(predicted, minlength=N_CLASSES)
     found = ", ".join(f"{n} {name}" for n, name in zip(counts, CLASSES, strict=True))
     print(f"wrote {submission} and {path}: {found}")
-
-
-def probabilities_path(submission: Path) -> Path:
-    """Return the path of a submission's class probabilities."""
-    return submission.with_name(f"{submission.stem}_probabilities.csv")

@@ -28,7 +28,7 @@ def each(request: pytest.FixtureRequest, tmp_path: Path) -> Fabricated:
 
 def check(each: Fabricated, folder: Path, *flags: str) -> tuple[Any, str, str]:
     """Run the step on the first model."""
-    return run_step(each.check_models, folder, "--models", each.model, *flags)
+    return run_step(each.check_models, folder, "--no_page", "--models", each.model, *flags)
 
 
 def write_stalled_fold(each: Fabricated, folder: Path, command: str | None = None) -> None:
@@ -51,7 +51,7 @@ def watch_commands(monkeypatch: pytest.MonkeyPatch, *, status: int = 0) -> list[
 
 
 def test_every_model_has_its_log_loss_per_fold(each: Fabricated, tmp_path: Path) -> None:
-    _, output, _ = run_step(each.check_models, tmp_path)
+    _, output, _ = run_step(each.check_models, tmp_path, "--no_page")
     _, _, rest = output.partition("\nLog loss per fold")
     table = rest.partition("\n\n")[0]
     for model in each.models:
@@ -81,7 +81,7 @@ def test_the_status_is_1_if_a_fold_stands_out(each: Fabricated, tmp_path: Path) 
 def test_folds_that_are_not_trained_are_named(each: Fabricated, tmp_path: Path) -> None:
     model = f"{each.model}_s3"
     each.write_folds(tmp_path / "assets", model, each.steady, folds=[1])
-    _, output, _ = run_step(each.check_models, tmp_path)
+    _, output, _ = run_step(each.check_models, tmp_path, "--no_page")
     assert f"{model}: folds [0, 2] are not trained; {each.train_command}\n" in output
 
 
@@ -102,7 +102,7 @@ def test_an_unknown_model_is_an_error_with_those_there_are(
 def test_attempts_of_folds_that_needed_several_are_printed(
     each: Fabricated, tmp_path: Path
 ) -> None:
-    assert "Attempts" not in run_step(each.check_models, tmp_path)[1]
+    assert "Attempts" not in run_step(each.check_models, tmp_path, "--no_page")[1]
     fields = ("attempt", "outcome", "epoch", "step", "seconds", "reason")
     stalled, finished = (
         dict(zip(fields, values, strict=True))
@@ -119,7 +119,7 @@ def test_attempts_of_folds_that_needed_several_are_printed(
         {},
         {"run_key": {}, "attempts": [{**stalled, "attempt": 3}]},
     )
-    _, output, _ = run_step(each.check_models, tmp_path)
+    _, output, _ = run_step(each.check_models, tmp_path, "--no_page")
     _, _, table = output.partition("\nAttempts of folds that needed several\n")
     lines = [line.split() for line in table.partition("\n\n")[0].splitlines()[2:]]
     assert [line[:6] for line in lines] == [

@@ -12,6 +12,7 @@ import pytest
 
 from hearback.engine.data.tables import PROBLEMS
 from hearback.engine.ensemble.config import ModelConfig
+from hearback.engine.ensemble.prior import prior_on_failure
 from hearback.engine.errors import HearbackError
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference import submission as reading_submission
@@ -175,6 +176,41 @@ def test_any_failure_of_the_models_leaves_a_submission_of_priors(
     with pytest.raises(type(error), match=str(error)):
         inference.run()
     check_is_prior(inference)
+
+
+@pytest.mark.parametrize("damage", ["missing", "no JSON", "no models"])
+def test_a_damaged_configuration_leaves_a_submission(
+    inference: Inference, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = inference.options.config
+    inference.choose(inference.models)
+    if damage == "missing":
+        config.unlink()
+    elif damage == "no JSON":
+        config.write_text(config.read_text()[:-40])
+    else:
+        config.write_text(json.dumps({**json.loads(config.read_text()), "models": []}))
+    with pytest.raises(HearbackError, match="get_config"):
+        inference.write_submission(inference.options)
+    error = capsys.readouterr().err
+    if damage == "no models":
+        check_is_prior(inference)
+        return
+    n_columns = len(inference.prior)
+    found = inference.probabilities().loc[inference.filenames].to_numpy()
+    assert found == pytest.approx(np.full(found.shape, 1 / max(n_columns, 2)))
+    assert f"are in {config}" in error and "SCORING FAILED: all rows of" in error
+
+
+def test_a_failure_after_the_scores_says_that_they_are_there(
+    inference: Inference, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(HearbackError, match="damaged"):
+        with prior_on_failure(inference.options.submission, lambda: "no prior"):
+            inference.run()
+            raise HearbackError("damaged")
+    expected = f"FAILED after all scores were written to {inference.options.submission}"
+    assert expected in capsys.readouterr().err
 
 
 def test_a_failure_keeps_the_submission_of_an_earlier_run(

@@ -115,7 +115,9 @@ def test_the_youngest_and_the_calibration_by_grade_are_printed(
 
 def test_the_auc_by_cause_is_printed_for_every_model(folder: Path) -> None:
     make_causes().to_csv(folder / "why.csv", index=False)
-    status, output, _ = run_step(check_models, folder, "--causes", str(folder / "why.csv"))
+    status, output, _ = run_step(
+        check_models, folder, "--no_page", "--causes", str(folder / "why.csv")
+    )
     assert status == 0
     table = section(output, "AUC of correct rows against each cause")
     assert set(table) == {"omit", "substitute"}
@@ -128,7 +130,9 @@ def test_the_auc_by_cause_is_printed_for_every_model(folder: Path) -> None:
 def test_a_model_is_compared_with_another_training_of_it(folder: Path) -> None:
     better = make_predictions(3, seed=2)
     write_folds(folder / "otherwise", "model3mapd", better, [0, 2])
-    _, output, _ = run_step(check_models, folder, "--against", str(folder / "otherwise"))
+    _, output, _ = run_step(
+        check_models, folder, "--no_page", "--against", str(folder / "otherwise")
+    )
     _, _, rest = output.partition("\nLog loss compared with ")
     lines = [line.split() for line in rest.partition("\n\n")[0].splitlines()[3:]]
     assert all("model1m" not in line for line in lines)  # not trained there
@@ -159,21 +163,27 @@ def test_trainings_of_other_splits_are_not_compared(
     message: str,
 ) -> None:
     write_folds(folder / "otherwise", "model3mapd", MODELS["model3mapd"], **changes)
-    status, _, errors = run_step(check_models, folder, "--against", str(folder / "otherwise"))
+    status, _, errors = run_step(
+        check_models, folder, "--no_page", "--against", str(folder / "otherwise")
+    )
     assert status == 2
     assert re.search(message, errors)
 
 
 def test_a_folder_without_the_models_is_an_error_with_those_it_has(folder: Path) -> None:
     write_folds(folder / "otherwise", "model2s", MODELS["model3mapd"])
-    status, _, errors = run_step(check_models, folder, "--against", str(folder / "otherwise"))
+    status, _, errors = run_step(
+        check_models, folder, "--no_page", "--against", str(folder / "otherwise")
+    )
     assert status == 2
     assert "the other folder has model2s, but none of model1m, model3mapd" in errors
 
 
 def test_missing_causes_are_reported(folder: Path) -> None:
     make_causes().iloc[5:].to_csv(folder / "why.csv", index=False)
-    status, _, errors = run_step(check_models, folder, "--causes", str(folder / "why.csv"))
+    status, _, errors = run_step(
+        check_models, folder, "--no_page", "--causes", str(folder / "why.csv")
+    )
     assert status == 2
     assert "no cause for a recording of score 0" in errors and "why.csv" in errors
     assert "Traceback" not in errors
@@ -237,7 +247,7 @@ def test_retrain_trains(
         files = FoldFiles(options.assets, RECIPE.name, fold)
         save_fold(files, {"weight": torch.zeros(1)}, oof, {**fold_metadata, "fold": fold})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    status, _, _ = run_step(check_models, folder, "--retrain")
+    status, _, _ = run_step(check_models, folder, "--no_page", "--retrain")
     assert status == 1  # one epoch is not enough
     again = read_fold_metadata(FoldFiles(options.assets, RECIPE.name, 1))
     assert [(past["attempt"], past["outcome"]) for past in again["attempts"]] == [
@@ -261,7 +271,7 @@ def test_folds_that_are_not_trained_are_named(
 
 
 def test_the_script_prints_the_selected_models(folder: Path) -> None:
-    status, output, _ = run_step(check_models, folder, "--models", "model1m")
+    status, output, _ = run_step(check_models, folder, "--no_page", "--models", "model1m")
     assert status == 0
     assert list(section(output, "Log loss per fold")) == ["model1m"]
 
@@ -271,7 +281,7 @@ def test_invalid_tables_are_reported_with_all_their_rows(folder: Path) -> None:
     metadata = pd.read_csv(path, dtype=str)
     metadata.loc[[1, 5], "grade"] = "12"
     metadata.to_csv(path, index=False)
-    status, _, errors = run_step(check_models, folder)
+    status, _, errors = run_step(check_models, folder, "--no_page")
     assert status == 2
     for part in ("unknown grade '12'", "001.wav", "005.wav"):
         assert part in errors

@@ -23,6 +23,7 @@ from hearback.engine.training.fold_files import (
 )
 from hearback.engine.training.trainer import Trainer
 from hearback.reading import training
+from hearback.reading import words as words_module
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference import predict as predict_module
 from hearback.reading.inference import submission
@@ -40,6 +41,7 @@ from hearback.reading.words import (
     from_table,
     noisy_and,
     read_fold,
+    said_probabilities,
     score_table,
     to_table,
 )
@@ -223,7 +225,7 @@ def test_an_invalid_calibration_is_refused(changes: dict[str, Any]) -> None:
 
 
 def test_scores_are_of_words_without_text_ends() -> None:
-    probabilities = expit(make_log_odds(SPOKEN))
+    probabilities = 0.5 + 0.5 * expit(make_log_odds(SPOKEN))  # none is limited by its neighbours
     table = score_table(FILENAMES, SPOKEN, probabilities)
     assert list(table.columns) == ["filename", "position", "word", "written", "score", "status"]
     assert list(table["word"]) == ["the", "NA", "null,", '"x"', "7", "koovnorb"]
@@ -372,7 +374,10 @@ def test_words_need_no_second_pass_and_change_no_score(
     assert options.submission.read_bytes() == without
 
 
-def test_a_word_score_is_the_calibrated_mean_of_its_log_odds(options: InferenceOptions) -> None:
+def test_a_word_score_is_the_calibrated_mean_of_its_log_odds(
+    options: InferenceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words_module, "MISSED", 0.0)  # neighbours do not limit a word
     write_submission(options)
     together = word_scores(options)["score"]
     config = EnsembleConfig.load(options.config)
@@ -448,3 +453,20 @@ def test_words_are_written_beside_the_submission_or_to_the_given_path(
     monkeypatch.setattr("sys.argv", ["infer.py", "--submission", "there/submission.csv", *flags])
     infer.main()
     assert asked[0].words == path
+
+
+def test_a_word_among_missed_words_is_at_most_their_mean() -> None:
+    other_text = [0.0, 0.2, 0.9, 0.1, 0.1]
+    one_error = [0.9, 0.0, 0.9, 0.9, np.nan]
+    half_read = [0.9] * 8 + [0.0] * 7 + [0.8] + [0.0] * 4
+    n_positions = len(half_read) + 1
+    said = np.full((3, n_positions), np.nan)
+    for row, values in enumerate((other_text, one_error, half_read)):
+        said[row, : len(values)] = values
+    found = said_probabilities(np.stack([said, said], axis=-1))
+    np.testing.assert_allclose(found[0, :5], [0.0, 0.2, 0.26, 0.1, 0.1])
+    np.testing.assert_allclose(found[1, :5], one_error)
+    np.testing.assert_allclose(found[2, :6], [0.9] * 6)
+    assert found[2, 15] == pytest.approx(0.8 / 9)
+    assert np.isnan(found[2, 20])
+    assert said_probabilities(np.full((0, 1, 2), np.nan)).shape == (0, 1)

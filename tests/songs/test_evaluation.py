@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
+from hearback.engine.data.corrections import Corrections
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import oof, outliers
@@ -296,6 +297,7 @@ def test_known_singers_are_those_of_the_training_rows(
         snippets=snippets,
         stored=snippets,
         folds=folds,
+        corrections=Corrections(),
         separation={},
         separations={},
         fingerprint="",

@@ -12,12 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from hearback.engine import cli
+from hearback.engine.data import corrections
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import check_models, fold_tables
 from hearback.engine.evaluation.outliers import Outlier
+from hearback.engine.page import flags as page_flags
 from hearback.engine.project import SHIPPED
 from hearback.engine.training.recipe import name_with_seed, split_seed
-from hearback.reading import evaluation
+from hearback.reading import evaluation, step_command
 from hearback.reading.options import TrainingOptions
 
 ABLATION = "hearback.reading.baselines.ablation"
@@ -27,6 +29,7 @@ def main() -> int:
     """Print the tables; return 1 if a fold stands out, else 0."""
     parser = cli.parser(__doc__)
     check_models.add_flags(parser)
+    corrections.add_flag(parser)
     parser.add_argument(
         "--causes", type=Path, help="CSV with the columns filename and why: print the AUC by cause"
     )
@@ -36,12 +39,42 @@ def main() -> int:
         type=Path,
         help="folder with other trainings of the same models: print paired differences",
     )
+    page_flags.add_page_flags(parser, "page to write, without sound (default: report.html)")
     flags = parser.parse_args()
+    page = page_flags.choose_page(flags.page, page_flags.DEFAULT_PAGE, is_off=flags.no_page)
 
     def show_all() -> list[Outlier]:
-        return show(flags.data, flags.assets, flags.models, flags.causes, flags.compare_with)
+        return show(
+            flags.data,
+            flags.assets,
+            flags.models,
+            flags.causes,
+            flags.compare_with,
+            corrections_path=flags.corrections,
+        )
 
-    return check_models.check(flags, show_all, read_command)
+    status = check_models.check(flags, show_all, read_command)
+    if page is not None:
+        _write_page(page, flags)
+    return status
+
+
+def _write_page(page: Path, flags: argparse.Namespace) -> None:
+    """Write the page of the same models, without the ensemble, which is not fitted yet."""
+    # Here: --help and the tables need none of it.
+    from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
+    from hearback.reading.report.write import OutOfFoldSources, write_out_of_fold  # noqa: PLC0415
+
+    sources = OutOfFoldSources(
+        data=flags.data,
+        assets=flags.assets,
+        models=flags.models,
+        causes=flags.causes,
+        corrections=flags.corrections,
+    )
+    print()
+    write_out_of_fold(PageOptions(page, audio=page_flags.NO), sources)
+    print(f"{step_command('report')} writes it with the ensemble and with sound")
 
 
 def show(
@@ -50,10 +83,16 @@ def show(
     models: list[str] | None = None,
     causes_path: Path | None = None,
     other_assets: Path | None = None,
+    *,
+    corrections_path: Path | None = None,
 ) -> list[Outlier]:
     """Print the tables; return the folds that stand out."""
-    metadata, causes = evaluation.read_labelled_metadata(data, causes_path)
-    tables = evaluation.read_out_of_fold(assets, models)
+    metadata, causes, corrected = evaluation.read_corrected_metadata(
+        data, causes_path, corrections_path
+    )
+    if corrections_path is not None:
+        print(corrected)
+    tables = evaluation.read_out_of_fold(assets, models, corrected)
     sections: dict[str, pd.DataFrame] = {
         "Out of fold": evaluation.summary(tables, metadata),
         "Log loss per fold": fold_tables.log_loss_by_fold(tables),
@@ -66,6 +105,11 @@ def show(
         sections[title] = evaluation.compare_with(tables, others, metadata)
     check_models.print_sections(sections, assets, tables)
     return check_models.print_outliers(tables)
+
+
+def show_trained(options: TrainingOptions, models: list[str]) -> None:
+    """Print the tables of `models`, after a training with `options`."""
+    show(options.data, options.assets, models, corrections_path=options.corrections)
 
 
 def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.Namespace]:

@@ -6,11 +6,13 @@ one, and the exit status is 2. A table that no model can fill (--words, --diverg
 with a warning.
 """
 
+import argparse
 from pathlib import Path
 
 from hearback.engine import cli
 from hearback.engine.ensemble.budget import parse_duration
 from hearback.engine.machine import PRECISIONS
+from hearback.engine.page import flags as page_flags
 from hearback.reading import DIVERGENCES, FOLDERS
 from hearback.reading.words import TABLE as WORDS
 
@@ -54,7 +56,15 @@ def main() -> None:
         help="limit from the start of the process (2h, 1h30m, 45m): run the folds that lower the "
         "log loss most for their time, and list the folds that are left out",
     )
+    page_flags.add_page_flags(
+        parser,
+        "page to look at and to listen to (default: submission.html beside submission.csv; with "
+        "--time_limit, none)",
+    )
     arguments = parser.parse_args()
+    is_default = arguments.time_limit is None
+    default = page_flags.page_beside(arguments.submission) if is_default else None
+    page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
     # After the parser: torch takes seconds to import, and --help needs none of it.
     from hearback.reading.inference.submission import (  # noqa: PLC0415
         InferenceOptions,
@@ -65,7 +75,25 @@ def main() -> None:
         arguments.words = arguments.submission.with_name(WORDS)
     if arguments.divergences == BESIDE:
         arguments.divergences = arguments.submission.with_name(DIVERGENCES)
-    write_submission(InferenceOptions(**vars(arguments)))
+    del arguments.page, arguments.no_page
+    with cli.outliving_readers():  # `| head` must not cost the scores
+        write_submission(InferenceOptions(**vars(arguments)))
+        if page is not None:
+            _write_page(page, arguments)
+
+
+def _write_page(page: Path, arguments: argparse.Namespace) -> None:
+    # Here: a submission needs none of it.
+    from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
+    from hearback.reading.report.write import write_new_recordings  # noqa: PLC0415
+
+    write_new_recordings(
+        PageOptions(page),
+        arguments.submission,
+        arguments.data,
+        tts_data=arguments.tts_data,
+        config=arguments.config,
+    )
 
 
 if __name__ == "__main__":

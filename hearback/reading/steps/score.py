@@ -4,29 +4,36 @@
     python score.py recordings/       clip.wav beside clip.txt or clip.lab, in subfolders too
     python score.py table.csv         columns filename and text; perhaps grade, task, speaker
 
-Prints a table, in which words that were probably not said are in brackets, and writes scores.csv
-and word_scores.csv (for a single recording only with --out). Every row has a status: ok, unsure
-(a person should listen), or why there is no score.
+Prints a table, in which words that were probably not said are in brackets, and writes scores.csv,
+word_scores.csv, and scores.html, a page to look at and to listen to (for a single recording only
+with --out and --page). Every row has a status: ok, unsure
+(a person should listen), or why there is no score. The exit status is 2 if no row has a score.
 """
 
 import contextlib
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hearback.engine import cli
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
+from hearback.engine.failures import USER_ERROR_STATUS
 from hearback.engine.io import check_writable
 from hearback.engine.machine import PRECISIONS
+from hearback.engine.page import flags as page_flags
 
 if TYPE_CHECKING:
     from hearback.engine.data.problems import Report
     from hearback.reading.scoring.inputs import Inputs
+    from hearback.reading.scoring.results import Score
+    from hearback.reading.scoring.scorer import Scorer
 
 DEFAULT_OUT = Path("scores.csv")
 DASH = Path("-")
+PAGE_SUFFIX = ".html"  # of the page beside the table
 
 
 def _parser() -> cli.Parser:
@@ -63,6 +70,11 @@ def _parser() -> cli.Parser:
         help="folder that keeps the decoded recordings for the next time (default: a temporary "
         "one)",
     )
+    page_flags.add_page_flags(
+        parser,
+        "page to write (default: report.html beside the table; `python report.py --scores "
+        "scores.csv` writes it with other recordings to listen to)",
+    )
     add("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     add(
         "--precision",
@@ -73,8 +85,11 @@ def _parser() -> cli.Parser:
     return parser
 
 
-def main() -> None:
-    """Parse the command line, score, and show and write the scores."""
+def main() -> int:
+    """Parse the command line, score, and show and write the scores.
+
+    Returns 0, or 2 if no recording has a score.
+    """
     arguments = _parser().parse_args()
     # Imported after the command line: torch takes a second.
     from hearback.engine.data.problems import Report, count_noun  # noqa: PLC0415
@@ -95,7 +110,9 @@ def main() -> None:
     )
     is_single = arguments.input.is_file() and inputs.origin != arguments.input
     out = arguments.out or (None if is_single else DEFAULT_OUT)
-    _check_outputs(out, arguments.json, arguments.textgrid)
+    default = None if out is None else page_flags.page_beside(out)
+    page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
+    _check_outputs(out, arguments.json, arguments.textgrid, page)
     scorer = Scorer.load(arguments.scorer, device=arguments.device, precision=arguments.precision)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.store or Path(temporary)
@@ -115,8 +132,23 @@ def main() -> None:
         if arguments.textgrid is not None:
             n = write_textgrids(scores, arguments.textgrid)
             print(f"wrote {arguments.textgrid}: {count_noun(n, 'TextGrid')}")
+        if page is not None:
+            _write_page(page, scores, inputs, scorer, report)
     if arguments.json is not None:
         write_scores_json(scores, scorer.name, arguments.json)
+    return _status_of(scores)
+
+
+def _status_of(scores: "Sequence[Score]") -> int:
+    """Return the exit status; 2, with a line, if there is no score."""
+    from hearback.reading.scoring.results import count_statuses  # noqa: PLC0415
+
+    if any(score.probability is not None for score in scores):
+        return 0
+    n = len(scores)
+    what = "the recording has no score" if n == 1 else f"none of {n} recordings has a score"
+    print(f"{what}: {count_statuses(scores)}", file=sys.stderr)
+    return USER_ERROR_STATUS
 
 
 def _check_any_there(inputs: "Inputs", report: "Report", data: Path | None) -> None:
@@ -133,10 +165,32 @@ def _check_any_there(inputs: "Inputs", report: "Report", data: Path | None) -> N
     )
 
 
-def _check_outputs(out: Path | None, json: Path | None, textgrid: Path | None) -> None:
+def _write_page(
+    page: Path, scores: "Sequence[Score]", inputs: "Inputs", scorer: "Scorer", report: "Report"
+) -> None:
+    # Here: what it imports takes a while, too.
+    from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
+    from hearback.reading.pretrained.card import read_facts  # noqa: PLC0415
+    from hearback.reading.report.write import write_score_page  # noqa: PLC0415
+    from hearback.reading.scoring.scorer import find_scorer  # noqa: PLC0415
+
+    write_score_page(
+        scores,
+        PageOptions(page),
+        folder=inputs.folder,
+        scorer=scorer.name,
+        config=scorer.ensemble.config,
+        problems=report.problems,
+        card=read_facts(find_scorer(scorer.name)),
+    )
+
+
+def _check_outputs(
+    out: Path | None, json: Path | None, textgrid: Path | None, page: Path | None
+) -> None:
     """Check before the work that the outputs can be written."""
 
-    for path in (out, None if json == DASH else json):
+    for path in (out, None if json == DASH else json, page):
         if path is None:
             continue
         if path.is_dir():

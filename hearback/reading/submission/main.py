@@ -45,7 +45,7 @@ def score(scratch: Path) -> None:
         shutil.copytree(HERE / "tts_data", scratch / "tts_data")
     runtime.set_flags(
         "infer.py",
-        json.loads((HERE / "infer_flags.json").read_text(encoding="utf-8")),
+        ["--no_page", *json.loads((HERE / "infer_flags.json").read_text(encoding="utf-8"))],
         data=DATA,
         tts_data=scratch / "tts_data",
         store=scratch / "store",

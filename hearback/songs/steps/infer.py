@@ -3,13 +3,16 @@
     python -m hearback.songs infer --data FOLDER
 
 FOLDER contains audio files, also in subfolders. Writes submission.csv (filename and label: 0 no
-voice, 1 male, 2 female, 3 several) and beside it submission_probabilities.csv. Uses no network.
+voice, 1 male, 2 female, 3 several), and beside it submission_probabilities.csv and submission.html,
+a page to look at and to listen to. Uses no network.
 """
 
+import argparse
 from pathlib import Path
 
 from hearback.engine import cli
 from hearback.engine.machine import TRAINING_PRECISIONS
+from hearback.engine.page import flags
 from hearback.songs import FOLDERS, SUBFOLDER
 from hearback.songs.separation import methods
 
@@ -30,22 +33,39 @@ def main() -> None:
         help="of the matrix products; auto: half precision if the device has it, else float32",
     )
     methods.add_options(parser)
+    flags.add_page_flags(
+        parser,
+        "page to look at and to listen to (default: submission.html beside submission.csv)",
+    )
     arguments = parser.parse_args()
+    default = flags.page_beside(arguments.submission)
+    page = flags.choose_page(arguments.page, default, is_off=arguments.no_page)
+    arguments.config = arguments.config or arguments.assets / "model_configs.json"
     # After the parser: torch takes seconds to import, and --help needs none of it.
     from hearback.songs.inference import InferenceOptions, write_submission  # noqa: PLC0415
 
-    write_submission(
-        InferenceOptions(
-            data=arguments.data,
-            store=arguments.store,
-            assets=arguments.assets,
-            config=arguments.config or arguments.assets / "model_configs.json",
-            submission=arguments.submission,
-            device=arguments.device,
-            precision=arguments.precision,
-            separations=methods.options_from(arguments),
-        )
+    options = InferenceOptions(
+        data=arguments.data,
+        store=arguments.store,
+        assets=arguments.assets,
+        config=arguments.config,
+        submission=arguments.submission,
+        device=arguments.device,
+        precision=arguments.precision,
+        separations=methods.options_from(arguments),
     )
+    with cli.outliving_readers():  # `| head` must not cost the scores
+        write_submission(options)
+        if page is not None:
+            _write_page(page, arguments)
+
+
+def _write_page(page: Path, arguments: argparse.Namespace) -> None:
+    # Here: a submission needs none of it.
+    from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
+    from hearback.songs.report.write import write_new_recordings  # noqa: PLC0415
+
+    write_new_recordings(PageOptions(page), arguments.submission, arguments.data, arguments.config)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from hearback.engine.submission.sandbox import (
 )
 from hearback.songs import SUBFOLDER
 from hearback.songs.evaluation import PROBABILITIES
-from hearback.songs.tables import list_snippets
+from hearback.songs.tables import list_snippets, probabilities_path
 
 
 class SongDryRun(DryRun[Sandbox]):
@@ -42,7 +42,7 @@ class SongDryRun(DryRun[Sandbox]):
         """Compare classes and probabilities with those of infer in this environment."""
         folder = sandbox.submission_here.parent
         run_here(
-            ["hearback.songs", "infer"],
+            ["hearback.songs", "infer", "--no_page"],
             data=sandbox.data,
             store=folder / "store",
             assets=sandbox.runtime / "assets",
@@ -63,8 +63,6 @@ def compare(submission: Path, expected: Path) -> tuple[list[str], float]:
     Returns the faults of `submission` and the largest difference of a probability. If two classes
     are equally likely up to rounding, both are correct.
     """
-    from hearback.songs.inference import probabilities_path  # noqa: PLC0415  (imports torch)
-
     ours, theirs = (pd.read_csv(path, dtype={"filename": str}) for path in (submission, expected))
     if list(ours.columns) != ["filename", "label"]:
         return [f"header {list(ours.columns)}, not filename,label"], np.inf

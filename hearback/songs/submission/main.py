@@ -32,6 +32,7 @@ def score(scratch: Path) -> None:
     """Run the step infer with temporary files in `scratch`, and exit with its status."""
     runtime.set_flags(
         "python -m hearback.songs infer",
+        ["--no_page"],
         data=DATA,
         store=scratch / "store",
         assets=HERE / "assets",

@@ -1,0 +1,111 @@
+"""The page of new recordings without labels, from the tables of `score.py` or `infer.py`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from hearback.engine.data.problems import Problem
+from hearback.engine.page.content import (
+    DataSummary,
+    ModelResult,
+    Page,
+    Recordings,
+    Verdict,
+    Words,
+)
+from hearback.engine.page.distributions import (
+    count_distribution,
+    length_distribution,
+    value_distributions,
+)
+from hearback.engine.page.maker import describe_maker
+from hearback.engine.page.wording import general_warnings, refused
+from hearback.reading.report import verdict
+from hearback.reading.scoring.status import (
+    STATUSES,
+    UNSURE_ABOVE,
+    UNSURE_BELOW,
+)
+from hearback.reading.tables import GRADES, TASKS
+
+TITLE = "Did they say it?"
+SCORE = "score"  # the name of the only model
+_COLUMNS = ("grade", "task", "speaker")
+
+
+def build_page(
+    scores: pd.DataFrame,
+    words: dict[str, Words],
+    *,
+    scorer: str,
+    known_limits: str,
+    problems: Sequence[Problem] = (),
+    card: Sequence[tuple[str, str]] = (),
+) -> Page:
+    """Return the page of scored recordings, without sound.
+
+    Args:
+        scores: filename, text, score (NaN without one), status, and perhaps seconds, note, grade,
+            task, speaker; "" or NaN where unknown.
+        words: of the recordings, by index of the row, as text.
+        scorer: what scored them.
+        known_limits: a sentence on how good it was where labels were known.
+        problems: of the input.
+        card: facts of the model card.
+    """
+    values, lengths = _numbers(scores, "score"), _numbers(scores, "seconds")
+    fields = {name: scores[name].tolist() for name in _COLUMNS if name in scores}
+    fields = {name: found for name, found in fields.items() if any(found)}
+    statuses = scores["status"].tolist()
+    return Page(
+        title=TITLE,
+        made_by=describe_maker(),
+        kind="binary",
+        verdict=Verdict(
+            verdict.of_new_recordings(values, scorer, known_limits),
+            general_warnings(problems),
+            card,
+        ),
+        data=DataSummary(
+            _facts(scores, lengths),
+            [
+                *value_distributions(
+                    {"status": statuses, **{k: x for k, x in fields.items() if k != "speaker"}},
+                    {"status": STATUSES, "grade": GRADES, "task": TASKS},
+                ),
+                *count_distribution("recordings of a speaker", fields.get("speaker", ())),
+                *length_distribution(lengths),
+            ],
+            refused(problems),
+        ),
+        models=[ModelResult(SCORE, n=sum(value is not None for value in values))],
+        recordings=Recordings(
+            filenames=scores["filename"].tolist(),
+            texts=scores["text"].tolist(),
+            fields={**fields, "status": statuses},
+            labels=None,
+            predictions={SCORE: values},
+            seconds=lengths,
+            notes=scores["note"].tolist() if "note" in scores else (),
+            words=words,
+        ),
+        label_names=("not said", "said"),
+        unsure=(UNSURE_ABOVE, UNSURE_BELOW),
+    )
+
+
+def _numbers(scores: pd.DataFrame, column: str) -> list[float | None]:
+    """Return the numbers of a column, None where there is none."""
+    values = scores[column] if column in scores else [np.nan] * len(scores)
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _facts(scores: pd.DataFrame, lengths: Sequence[float | None]) -> list[tuple[str, str]]:
+    facts = [("recordings", str(len(scores))), ("texts", str(scores["text"].nunique()))]
+    if "speaker" in scores and (scores["speaker"] != "").any():
+        facts.append(("speakers", str(scores["speaker"].nunique())))
+    known = [value for value in lengths if value is not None]
+    if known:
+        facts.append(("length together", f"{sum(known) / 60:.1f} min"))
+    return facts

@@ -1,0 +1,86 @@
+"""Out-of-fold predictions of models and of their ensemble, for the page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from hearback.engine.data.corrections import Corrections
+from hearback.engine.ensemble.stacking import score_ensemble
+from hearback.engine.page import predictions
+from hearback.engine.page.content import Words
+from hearback.engine.page.predictions import Ensemble, collect
+from hearback.reading import evaluation, step_command, words
+from hearback.reading.ensemble import EnsembleConfig, stacking_data
+from hearback.reading.evaluation import ReadingOutOfFold
+
+Predictions: TypeAlias = predictions.Predictions[ReadingOutOfFold]
+
+_PREDICTION = "pred"  # column
+
+
+def read_predictions(
+    metadata: pd.DataFrame,
+    assets: Path,
+    config: Path | None,
+    models: Sequence[str] | None = None,
+    corrected: Corrections | None = None,
+) -> Predictions:
+    """Read the predictions of `models`, or of all, and fit their ensemble again, cross-fitted.
+
+    `metadata` and `corrected` are from `evaluation.read_corrected_metadata`; `config` is the
+    ensemble's file, None for models alone. Raises HearbackError for invalid files.
+    """
+    tables = evaluation.read_out_of_fold(assets, models, corrected)
+    if config is None:
+        return collect(tables, metadata, _PREDICTION)
+    loaded = EnsembleConfig.load(config)
+
+    def cross_fit(members: Sequence[ReadingOutOfFold]) -> tuple[pd.DataFrame, float]:
+        return _cross_fit(members, metadata, loaded)
+
+    ensemble = Ensemble(config.name, loaded, cross_fit, step_command("get_config"))
+    return collect(tables, metadata, _PREDICTION, ensemble)
+
+
+def _cross_fit(
+    members: Sequence[ReadingOutOfFold], metadata: pd.DataFrame, config: EnsembleConfig
+) -> tuple[pd.DataFrame, float]:
+    """Fit an ensemble on the rows that all of its members predicted, as `get_config.py` does.
+
+    Returns filename and cross-fitted prediction, and their log loss in nats.
+    """
+    joined = evaluation.join(members, metadata)
+    data = stacking_data(joined, [table.model for table in members])
+    scores = score_ensemble(data, config.combine, config.calibration.kind)
+    predicted = joined[["filename"]].assign(**{_PREDICTION: scores.cross_fitted_predictions})
+    return predicted, scores.cross_fitted
+
+
+def read_words(found: Predictions, assets: Path) -> dict[str, Words]:
+    """Return the words of recordings with their cross-fitted probabilities, by index of the row.
+
+    They are those of the ensemble's models that score words, by weight, or else of the best such
+    model; empty if there is none.
+    """
+    scoring = [table for table in found.tables if words.has_word_scores(table)]
+    chosen = [table for table in scoring if table.model in found.weights] or scoring[:1]
+    indices = [
+        index
+        for index, values in enumerate(np.isnan([found.by_model[t.model] for t in chosen]).T)
+        if chosen and not values.any()
+    ]
+    if not indices:
+        return {}
+    rows = found.rows.iloc[indices]
+    log_odds = words.read_log_odds(assets, chosen, rows)
+    mean = words.mean_log_odds(log_odds, {name: found.weights.get(name, 1.0) for name in log_odds})
+    groups = rows[evaluation.group_unit(rows)].to_numpy(dtype=str)
+    probabilities = words.cross_fit_probabilities(mean, rows["score"].to_numpy(), groups)
+    said = probabilities[:, :, words.SAID]
+    return {
+        str(index): Words(text.split(), scores=said[at, : len(text.split())].tolist())
+        for at, (index, text) in enumerate(zip(indices, rows["expected_text"], strict=True))
+    }

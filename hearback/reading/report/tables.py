@@ -1,0 +1,159 @@
+"""The tables of `score.py` and `infer.py` that a page of new recordings is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hearback.engine.data.problems import BadInputError, Problem, Report
+from hearback.engine.data.tables import read_problems, read_table, read_written
+from hearback.engine.page.content import Words
+from hearback.reading import DIVERGENCES
+from hearback.reading.scoring.results import Score
+from hearback.reading.scoring.status import (
+    SCORED,
+    STATUSES,
+    errors_by_row,
+    of_probability,
+    of_problem,
+)
+from hearback.reading.tables import metadata_path, read_metadata
+from hearback.reading.words import TABLE as WORDS
+
+_TEXTS = ("status", "text", "grade", "task", "speaker", "note")
+_OPTIONAL = (*_TEXTS, "seconds")
+
+
+@dataclass(frozen=True)
+class ScoredTables:
+    """What was written about scored recordings.
+
+    Attributes:
+        scores: filename, text (as written), score (NaN without one), status, and further columns.
+        words: by the index of the recording, as text.
+        problems: of the input.
+    """
+
+    scores: pd.DataFrame
+    words: dict[str, Words]
+    problems: Sequence[Problem] = ()
+
+
+def read_scored(scores: Path, data: Path) -> ScoredTables:
+    """Read the table `scores` of score.py or infer.py, and those that are beside it.
+
+    A submission has no texts: they, grades and tasks are those of the test table in `data`. Raises
+    BadInputError with all problems of the tables.
+    """
+    report = Report()
+    table = read_table(scores, ("filename", "score"), report, _OPTIONAL)
+    report.raise_if_errors()
+    frame = table.frame.assign(score=_parse(table.frame, "score", scores, report))
+    if "seconds" in frame:
+        frame["seconds"] = _parse(frame, "seconds", scores, report)
+    problems = read_problems(scores)
+    if "text" not in frame:
+        frame = _with_test_table(frame, metadata_path(data, "test"), problems, report)
+    if "status" not in frame:
+        frame["status"] = ["" if np.isnan(x) else of_probability(x) for x in frame["score"]]
+    for row in frame[~frame["status"].isin(STATUSES)].to_dict("records"):
+        what, cure = f"unknown status {row['status']!r}", f"use one of {', '.join(STATUSES)}"
+        report.add(Problem(str(scores), row["line"], what, cure, filename=row["filename"]))
+    report.raise_if_errors()
+    frame.loc[~frame["status"].isin(SCORED), "score"] = np.nan
+    words = read_words(scores.with_name(WORDS), scores.with_name(DIVERGENCES), frame["filename"])
+    return ScoredTables(frame, words, problems)
+
+
+def _parse(frame: pd.DataFrame, column: str, path: Path, report: Report) -> pd.Series:
+    """Return the numbers of a column, NaN where it is empty; others are reported."""
+    numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
+    wrong = numbers.isna() & (frame[column] != "")
+    for row in frame[wrong].to_dict("records"):
+        what = f"{column} is not a number: {row[column]!r}"
+        report.add(Problem(str(path), row["line"], what, "use a number", filename=row["filename"]))
+    return numbers
+
+
+def _with_test_table(
+    frame: pd.DataFrame, path: Path, problems: Sequence[Problem], report: Report
+) -> pd.DataFrame:
+    """Return the rows of a submission with the test table's texts, and their status.
+
+    Rows with an error have only a base rate: they get the error's status and its reason.
+    """
+    metadata = read_metadata(path, Report()) if path.is_file() else None
+    if metadata is None:
+        what = "this table has no texts, and there is no test table to take them from"
+        cure = "name the folder that has test_metadata.csv with --data"
+        report.add(Problem(str(path), None, what, cure))
+        raise BadInputError(report)
+    columns = ["filename", "written_text", "grade", "task"]
+    columns += [name for name in ("speaker",) if name in metadata]
+    joined = frame.merge(metadata[columns], on="filename", how="left").fillna(
+        dict.fromkeys(columns[1:], "")
+    )
+    errors = {name: each for (_, name), each in errors_by_row(problems).items() if name}
+    faults = [errors.get(name) for name in joined["filename"]]
+    statuses = [
+        of_probability(score) if fault is None else of_problem(fault)
+        for score, fault in zip(joined["score"], faults, strict=True)
+    ]
+    notes = ["" if fault is None else f"{fault.what}; {fault.cure}" for fault in faults]
+    return joined.rename(columns={"written_text": "text"}).assign(status=statuses, note=notes)
+
+
+def read_words(path: Path, divergences: Path, filenames: Sequence[str]) -> dict[str, Words]:
+    """Return the words of recordings by index, from a table of words and one of divergences.
+
+    Either may be missing. Raises HearbackError for a table that cannot be read.
+    """
+    scored = _words_by_filename(path, ("filename", "position", "word", "score"))
+    aligned = _words_by_filename(divergences, ("filename", "position", "word", "start", "end"))
+    found = {}
+    for index, filename in enumerate(filenames):
+        rows, times = scored.get(filename), aligned.get(filename)
+        first = rows if rows is not None else times
+        if first is None:
+            continue
+        is_same = times is not None and times["word"].tolist() == first["word"].tolist()
+        timed = times if is_same else first
+        found[str(index)] = Words(
+            first["word"].tolist(),
+            scores=_column(rows, "score"),
+            starts=_column(timed, "start"),
+            ends=_column(timed, "end"),
+            diverges=[int(value or 0) for value in _column(times if is_same else None, "diverges")],
+        )
+    return found
+
+
+def _column(rows: pd.DataFrame | None, name: str) -> list[float | None]:
+    """Return the numbers of a column, None for an empty one; [] without the column."""
+    if rows is None or name not in rows:
+        return []
+    return [float(value) if value else None for value in rows[name]]
+
+
+def _words_by_filename(path: Path, columns: Sequence[str]) -> dict[str, pd.DataFrame]:
+    if not path.is_file():
+        return {}
+    frame = read_written(path, columns)
+    frame = frame.assign(position=frame["position"].astype(int)).sort_values("position")
+    return {str(name): rows for name, rows in frame.groupby("filename")}
+
+
+def words_of_scores(scores: Sequence[Score]) -> dict[str, Words]:
+    """Return the words of scores, by index as text."""
+    return {
+        str(index): Words(
+            [word.word for word in score.words],
+            scores=[word.probability for word in score.words],
+            starts=[word.start_seconds for word in score.words],
+            ends=[word.end_seconds for word in score.words],
+        )
+        for index, score in enumerate(scores)
+        if score.words
+    }

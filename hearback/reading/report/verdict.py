@@ -1,0 +1,124 @@
+"""What a page says first, in three sentences: how good, for whom not, and what to do."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hearback.engine.data.problems import count_noun
+from hearback.engine.evaluation.metrics import entropy
+from hearback.engine.page.content import ModelResult
+from hearback.engine.page.results import THRESHOLD
+from hearback.engine.page.wording import MIN_ROWS, describe_model, show
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.scoring.status import UNSURE_ABOVE, UNSURE_BELOW
+
+_NAMED_BY = ("grade", "task")  # columns whose groups it names
+
+
+def of_models(
+    first: ModelResult, labels: np.ndarray, probabilities: np.ndarray, base_rate_loss: float
+) -> list[str]:
+    """Return the verdict on trained models, three sentences.
+
+    Args:
+        first: the ensemble, or the best model.
+        labels: (rows,) of the recordings that it predicted.
+        probabilities: (rows,), its predictions.
+        base_rate_loss: log loss of the base rate, in nats.
+    """
+    wrong = (probabilities >= THRESHOLD) != (labels > 0.5)
+    good = (
+        f"{describe_model(first)} has a log loss of {show(first.log_loss)} on "
+        f"{count_noun(first.n, 'recording')} (always predicting the base rate: "
+        f"{base_rate_loss:.3f}), and is on the wrong side of 0.5 for {wrong.mean():.1%} of them."
+    )
+    unsure = (probabilities > UNSURE_ABOVE) & (probabilities < UNSURE_BELOW)
+    rest = wrong[~unsure].mean() if (~unsure).any() else float("nan")
+    to_do = (
+        f"Let a person check the {unsure.mean():.0%} of the recordings that score between "
+        f"{UNSURE_ABOVE} and {UNSURE_BELOW}: of the others, {rest:.1%} are wrong, not "
+        f"{wrong.mean():.1%}."
+    )
+    return [good, _for_whom_not(first), to_do]
+
+
+def _for_whom_not(first: ModelResult) -> str:
+    """Return a sentence about the grades and tasks that are clearly worse than all recordings.
+
+    In log loss, false alarms or misses: the whole interval is above the value of all.
+    """
+    overall = {
+        "log loss": first.log_loss.value,
+        "false alarms": first.metrics["false alarms"].value,
+        "misses": first.metrics["misses"].value,
+    }
+    worse, few = [], []
+    for group in first.groups:
+        if group.by not in _NAMED_BY:
+            continue
+        if group.n < MIN_ROWS:
+            few.append(f"{group.by} {group.value}")
+            continue
+        found = {
+            "log loss": group.log_loss,
+            "false alarms": group.false_alarms,
+            "misses": group.misses,
+        }
+        for what, estimate in found.items():
+            whole = overall[what]
+            if whole is not None and estimate.low is not None and estimate.low > whole:
+                digits = 3 if what == "log loss" else 2
+                worse.append(
+                    f"{group.by} {group.value} ({what} {show(estimate, digits)}, of all "
+                    f"{whole:.{digits}f})"
+                )
+    unknown = f" Too few recordings to tell: {', '.join(few)}." if few else ""
+    if worse:
+        return f"It is clearly worse for {', '.join(worse)}.{unknown}"
+    return f"No grade or task is clearly worse than all recordings.{unknown}"
+
+
+def of_new_recordings(
+    probabilities: Sequence[float | None], scorer: str, known_limits: str
+) -> list[str]:
+    """Return the verdict on recordings without labels, three sentences.
+
+    Args:
+        probabilities: None for recordings without a score.
+        scorer: what scored them.
+        known_limits: a sentence on how good it was where labels were known.
+    """
+    known = np.array([value for value in probabilities if value is not None])
+    unsure = (known > UNSURE_ABOVE) & (known < UNSURE_BELOW)
+    counts = [
+        (int((known >= UNSURE_BELOW).sum()), "probably say the text"),
+        (int((known <= UNSURE_ABOVE).sum()), "probably do not"),
+        (int(unsure.sum()), "are unsure"),
+        (len(probabilities) - len(known), "have no score"),
+    ]
+    listed = ", ".join(f"{n} {what}" for n, what in counts if n)
+    good = f"{count_noun(len(probabilities), 'recording')}, scored by {scorer}: {listed}."
+    n_check = int(unsure.sum()) + len(probabilities) - len(known)
+    to_do = (
+        f"Listen to the {n_check} that are unsure or have no score, then to those nearest to them."
+        if n_check
+        else "Listen to the recordings nearest to 0.5 first."
+    )
+    return [good, known_limits, to_do]
+
+
+def describe_limits(config: EnsembleConfig | None) -> str:
+    """Return a sentence on how good an ensemble was on recordings with labels."""
+    loss = None if config is None else config.log_losses.get("cross_fitted")
+    if config is None or loss is None:
+        return (
+            "There are no labels here, and no ensemble to tell how good its scores were elsewhere: "
+            "check some by ear."
+        )
+    rate = config.base_rates["all"]
+    base = entropy([rate, 1 - rate])
+    return (
+        f"There are no labels here: on the {config.n_rows} recordings that it learned from, out of "
+        f"fold, its log loss was {loss:.3f} (base rate: {base:.3f}), and recordings unlike these "
+        "may score worse."
+    )

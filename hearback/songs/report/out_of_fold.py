@@ -1,0 +1,152 @@
+"""The page of trained models: each snippet as classified by the fold that did not learn from it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from hearback.engine.data.problems import Problem
+from hearback.engine.page.content import DataSummary, Page, Recordings, Verdict
+from hearback.engine.page.curves import learning_curves
+from hearback.engine.page.distributions import count_distribution, value_distributions
+from hearback.engine.page.maker import describe_maker
+from hearback.engine.page.predictions import Predictions, listed
+from hearback.engine.page.results import Labelled, Predicted, class_results
+from hearback.engine.page.wording import (
+    describe_models,
+    general_warnings,
+    not_predicted,
+    refused,
+)
+from hearback.songs import evaluation
+from hearback.songs.evaluation import ClassOutOfFold, class_log_loss
+from hearback.songs.report import verdict
+from hearback.songs.report.verdict import CLASS
+from hearback.songs.tables import CLASSES, SEVERAL
+
+TITLE = "Who sings?"
+COMMAND = "python -m hearback.songs report"
+SINGERS = "singers"  # a column that anonymous pages leave out
+KNOWN = "several singers"  # column: whether one of them is also in the training rows
+_KNOWN_VALUES = ("none in training", "one in training")
+
+
+def build_page(
+    snippets: pd.DataFrame,
+    found: Predictions[ClassOutOfFold],
+    problems: Sequence[Problem] = (),
+) -> Page:
+    """Return the page of trained models, without sound.
+
+    Args:
+        snippets: from `tables.read_corrected_snippets`.
+        found: the predictions.
+        problems: of the tables.
+    """
+    rows = found.rows
+    labels = rows["label"].to_numpy()
+    fields = _fields(rows, snippets, found.tables)
+    losses = {name: class_log_loss(labels, x) for name, x in found.by_model.items()}
+    predicted = {
+        name: Predicted(losses[name], x, found.weights.get(name))
+        for name, x in found.by_model.items()
+    }
+    results = class_results(_labelled(rows, fields), predicted)
+    first = found.by_model[results[0].name]
+    known = ~np.isnan(losses[results[0].name])
+    base_loss = float(found.base_losses[known].mean())
+    likeliest = {name: listed(np.max(x, axis=1)) for name, x in found.by_model.items()}
+    classes = {name: likeliest_classes(x) for name, x in found.by_model.items()}
+    statuses = ["" if p is None else verdict.status_of(p) for p in likeliest[results[0].name]]
+    return Page(
+        title=TITLE,
+        made_by=describe_maker(),
+        kind="classes",
+        verdict=Verdict(
+            verdict.of_models(results[0], labels[known], first[known], base_loss),
+            [*found.warnings, *general_warnings(problems)],
+            describe_models(results, found.tables, _kind),
+        ),
+        data=DataSummary(
+            _facts(rows),
+            [
+                *value_distributions({CLASS: [CLASSES[label] for label in labels]}, _ORDER),
+                *value_distributions({KNOWN: [x for x in fields.get(KNOWN, ()) if x]}, _ORDER),
+                *count_distribution("snippets of a singer", _singers(rows)),
+            ],
+            [
+                *not_predicted(snippets, rows, ClassOutOfFold.TRAIN_COMMAND),
+                *refused(problems, warnings=True),
+            ],
+        ),
+        models=results,
+        recordings=Recordings(
+            filenames=rows["filename"].tolist(),
+            texts=[""] * len(rows),
+            fields={**fields, "status": statuses},
+            labels=labels.tolist(),
+            predictions=likeliest,
+            losses={name: listed(x) for name, x in losses.items()},
+            predicted_classes=classes,
+            seconds=[None] * len(rows),
+        ),
+        label_names=CLASSES,
+        people=SINGERS,
+        train_command=ClassOutOfFold.TRAIN_COMMAND,
+        report_command=COMMAND,
+        base_rate_log_loss=base_loss,
+        curves=learning_curves(found.tables),
+    )
+
+
+_ORDER = {CLASS: CLASSES, KNOWN: _KNOWN_VALUES}
+
+
+def _fields(
+    rows: pd.DataFrame, snippets: pd.DataFrame, tables: Sequence[ClassOutOfFold]
+) -> dict[str, list[str]]:
+    """Return the columns of text to show and filter by; none without singers."""
+    if not rows["singers"].any():
+        return {}
+    several = (rows["label"] == SEVERAL) & (rows["singers"] != "")
+    known = evaluation.has_known_singer(rows, snippets, tables)
+    values = np.where(several, np.where(known, _KNOWN_VALUES[1], _KNOWN_VALUES[0]), "")
+    return {SINGERS: rows["singers"].tolist(), KNOWN: values.tolist()}
+
+
+def _labelled(rows: pd.DataFrame, fields: Mapping[str, Sequence[str]]) -> Labelled:
+    """Return what results are shown by: classes, snippets of several singers, single singers."""
+    by = {CLASS: np.array([CLASSES[label] for label in rows["label"]])}
+    if fields:
+        singers = rows["singers"].where(~rows["singers"].str.contains(";"), "")
+        by |= {KNOWN: np.array(fields[KNOWN]), SINGERS: singers.to_numpy(dtype=str)}
+    groups = rows["group"].to_numpy(dtype=str)
+    return Labelled(rows["label"].to_numpy(), groups, by, order=_ORDER)
+
+
+def likeliest_classes(probabilities: np.ndarray) -> list[int | None]:
+    """Return the likeliest class of each row; None for rows without probabilities."""
+    known = ~np.isnan(probabilities).any(axis=1)
+    classes = probabilities.argmax(axis=1).tolist()
+    return [label if there else None for label, there in zip(classes, known, strict=True)]
+
+
+def _kind(table: ClassOutOfFold) -> str:
+    """Return a model's architecture, and the separation before it."""
+    recipe = next(iter(table.metadata_by_fold.values())).get("recipe") or {}
+    separation = recipe.get("separate", "none")
+    parts = [recipe.get("architecture", ""), "" if separation == "none" else separation]
+    return " on voices separated by ".join(filter(None, parts))
+
+
+def _singers(rows: pd.DataFrame) -> list[str]:
+    """Return the singers of all rows, one after the other."""
+    return [name for joined in rows["singers"] for name in joined.split(";") if name]
+
+
+def _facts(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    facts = [("snippets", str(len(rows)))]
+    if singers := set(_singers(rows)):
+        facts.append(("singers", str(len(singers))))
+    facts.append(("folds", str(rows["fold"].nunique())))
+    return facts

@@ -1,0 +1,162 @@
+"""The page of recordings without labels, from the tables of score.py and infer.py."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from hearback.engine.data.problems import BadInputError, Problem
+from hearback.engine.data.tables import PROBLEMS
+from hearback.engine.errors import HearbackError
+from hearback.engine.page.writing import PageOptions
+from hearback.reading import DIVERGENCES
+from hearback.reading.report.tables import read_scored
+from hearback.reading.report.write import write_new_recordings
+from hearback.reading.words import TABLE as WORDS
+from tests.engine.page.page_reader import read_page
+from tests.helpers import tone
+
+SCORES = pd.DataFrame(
+    {
+        "filename": ["a.wav", "b.wav", "c.wav", "sub/d.wav"],
+        "score": [0.91, 0.42, np.nan, 0.03],
+        "status": ["ok", "unsure", "silent", "ok"],
+        "seconds": [1.5, 2.0, np.nan, 1.0],
+        "text": ["The cat sat.", "a “dog”", "<b>pig</b>", "it's 5 o'clock"],
+        "speaker": ["s1", "s1", "s2", ""],
+        "note": ["", "", "is silent; record it again", ""],
+    }
+)
+WORD_SCORES = pd.DataFrame(
+    {
+        "filename": ["a.wav"] * 3,
+        "position": [2, 0, 1],
+        "word": ["sat", "the", "cat"],
+        "score": [0.3, 0.9, np.nan],
+        "start": [0.9, 0.1, 0.5],
+        "end": [1.2, 0.4, 0.8],
+    }
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The tables of score.py, and two of the four recordings."""
+    SCORES.to_csv(tmp_path / "scores.csv", index=False)
+    WORD_SCORES.to_csv(tmp_path / WORDS, index=False)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, tone(seconds=1.0), 16000)
+    return tmp_path
+
+
+def write(folder: Path, scores: str = "scores.csv", **options: object) -> dict:
+    out = folder / "report.html"
+    write_new_recordings(
+        PageOptions(out, **options),  # type: ignore[arg-type]
+        folder / scores,
+        folder,
+        tts_data=folder / "none",
+        config=None,
+    )
+    return read_page(out)
+
+
+def test_scores_statuses_and_texts_are_those_of_the_table(folder: Path) -> None:
+    page = write(folder)
+    recordings = page["recordings"]
+    assert recordings["filenames"] == SCORES["filename"].tolist()
+    assert recordings["texts"] == SCORES["text"].tolist()
+    assert recordings["predictions"] == {"score": [0.91, 0.42, None, 0.03]}
+    assert recordings["fields"]["status"] == SCORES["status"].tolist()
+    assert recordings["labels"] is None
+    assert recordings["notes"][2] == "is silent; record it again"
+    assert page["unsure"] == [0.3, 0.7]
+
+
+def test_the_verdict_counts(folder: Path) -> None:
+    good, limits, to_do = write(folder)["verdict"]["sentences"]
+    assert good == (
+        "4 recordings, scored by scores.csv: 1 probably say the text, 1 probably do not, 1 are "
+        "unsure, 1 have no score."
+    )
+    assert "There are no labels here" in limits
+    assert to_do.startswith("Listen to the 2 that are unsure or have no score")
+
+
+def test_words_are_in_the_order_of_the_text(folder: Path) -> None:
+    words = write(folder)["recordings"]["words"]
+    assert list(words) == ["0"]
+    assert words["0"]["words"] == ["the", "cat", "sat"]
+    assert words["0"]["scores"] == [0.9, None, 0.3]
+    assert words["0"]["starts"] == [0.1, 0.5, 0.9]
+
+
+def test_recordings_that_are_there_are_played(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sorted(write(folder)["recordings"]["clips"]) == ["0", "1"]
+    assert "4 recordings, 2 of them to listen to" in capsys.readouterr().out
+    assert write(folder, audio="none")["recordings"]["clips"] == {}
+
+
+def test_a_page_without_names_has_no_sound(folder: Path) -> None:
+    page = write(folder, is_anonymous=True)
+    assert page["recordings"]["filenames"][0] == "recording 1"
+    assert page["recordings"]["clips"] == {}
+    html = (folder / "report.html").read_text()
+    assert "a.wav" not in html
+    assert "speaker" not in page["recordings"]["fields"]
+
+
+def test_a_submission_has_the_texts_of_the_test_table(tmp_path: Path) -> None:
+    rows = [("x.wav", "sentence_repetition", "The cat", "1"), ("y.wav", "deletion", "cow", "KG")]
+    columns = ["filename", "task", "expected_text", "grade"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "test_metadata.csv", index=False)
+    scores = pd.DataFrame({"filename": ["y.wav", "x.wav"], "score": [0.47, 0.97]})
+    scores.to_csv(tmp_path / "submission.csv", index=False)
+    problem = Problem("t", 3, "is silent", "record it", "error", "y.wav", "silent")
+    unlike = Problem("t", None, "they are noisier", "check some", "warning")
+    frame = pd.DataFrame([vars(problem), vars(unlike)]).astype({"row": "Int64"})
+    frame.to_csv(tmp_path / PROBLEMS, index=False)
+    aligned = WORD_SCORES.assign(filename="x.wav", cost=0.5, diverges=[1, 0, 0]).head(2)
+    aligned = aligned.assign(word=["cat", "the"], position=[1, 0])
+    aligned.to_csv(tmp_path / DIVERGENCES, index=False)
+
+    page = write(tmp_path, "submission.csv")
+    recordings = page["recordings"]
+    assert recordings["texts"] == ["cow", "The cat"]
+    assert recordings["fields"]["grade"] == ["KG", "1"]
+    # A base rate is no score of the recording.
+    assert recordings["predictions"]["score"] == [None, 0.97]
+    assert recordings["fields"]["status"] == ["silent", "ok"]
+    assert page["verdict"]["warnings"] == ["they are noisier"]
+    assert [each["filename"] for each in page["data"]["refused"]] == ["y.wav"]
+    assert recordings["words"]["1"]["diverges"] == [0, 1]
+    assert recordings["words"]["1"]["starts"] == [0.1, 0.9]
+
+
+def test_a_submission_without_its_test_table_is_an_error(tmp_path: Path) -> None:
+    SCORES[["filename", "score"]].dropna().to_csv(tmp_path / "submission.csv", index=False)
+    with pytest.raises(BadInputError, match=r"has no texts[^$]*--data"):
+        read_scored(tmp_path / "submission.csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "what"),
+    [("score", "high", "score is not a number: 'high'"), ("status", "fine", "unknown status")],
+)
+def test_invalid_values_are_reported_with_their_row(
+    folder: Path, column: str, value: str, what: str
+) -> None:
+    SCORES.astype(object).assign(**{column: value}).to_csv(folder / "scores.csv", index=False)
+    with pytest.raises(BadInputError, match=what) as error:
+        read_scored(folder / "scores.csv", folder)
+    assert "row 2 (a.wav)" in str(error.value) or "a.wav" in str(error.value)
+
+
+def test_a_broken_table_of_words_is_an_error(folder: Path) -> None:
+    (folder / WORDS).write_text("filename,word\na.wav,the\n")
+    with pytest.raises(HearbackError, match=rf"{WORDS}: has no column position, score"):
+        read_scored(folder / "scores.csv", folder)
