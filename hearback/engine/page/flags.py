@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
+from hearback.engine.io import check_writable
 
 if TYPE_CHECKING:
     from hearback.engine.page.writing import PageOptions
@@ -31,12 +32,19 @@ def add_report_flags(parser: argparse.ArgumentParser, people: str) -> None:
 
 
 def report_options(flags: argparse.Namespace) -> "PageOptions":
-    """Return how the step report writes its page."""
+    """Return how the step report writes its page.
+
+    Raises HearbackError if it cannot be written there.
+    """
     # Not for --help: it takes a while to import.
     from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
 
+    out = flags.out or (DEFAULT_PAGE if flags.scores is None else page_beside(flags.scores))
+    if out.is_dir():
+        raise HearbackError(f"{out}: is a folder; name a file in it")
+    check_writable(out)
     return PageOptions(
-        out=flags.out or (DEFAULT_PAGE if flags.scores is None else page_beside(flags.scores)),
+        out=out,
         audio=flags.audio,
         is_anonymous=flags.anonymous,
         seed=flags.seed,
