@@ -65,6 +65,7 @@ class Recipe(FoldRecipe):
         adapter_rank: rank of the low-rank updates that the decoder of a token scorer learns instead
             of its weights (`whisper.low_rank`); 0: it learns its weights.
         adapter_layers: the decoder's linear layers with an update.
+        adapted_share: share of the decoder's layers, from the top, whose linear layers have one.
         n_augmented: number of augmented versions of each recording that are encoded once, for all
             epochs, folds and seeds (`encoded`); 0: each example is augmented and encoded anew.
             Needs a frozen encoder.
@@ -86,7 +87,7 @@ class Recipe(FoldRecipe):
     OMITTED_AT_DEFAULT = frozenset(
         {
             *("text_embedder", "repeats_by_grade", "speed_by_grade"),
-            *("adapter_rank", "adapter_layers", "n_augmented", "uses_context"),
+            *("adapter_rank", "adapter_layers", "adapted_share", "n_augmented", "uses_context"),
         }
     )
 
@@ -117,6 +118,7 @@ class Recipe(FoldRecipe):
     frozen_share: float = 0.0
     adapter_rank: int = 0
     adapter_layers: tuple[str, ...] = ADAPTER_LAYERS
+    adapted_share: float = 1.0
     n_augmented: int = 0
     uses_context: bool = True
     batch_size: int = 16
@@ -140,6 +142,7 @@ class Recipe(FoldRecipe):
             "adapter_rank": self.adapter_rank >= 0
             and (self.adapter_rank == 0 or self.pair == "tokens"),
             "adapter_layers": set(self.adapter_layers) <= set(ADAPTER_LAYERS),
+            "adapted_share": 0 < self.adapted_share <= 1,
             "n_augmented": self.n_augmented >= 0
             and (self.n_augmented == 0 or (self.frozen_share == 1 and self.pair == "tokens")),
             "uses_context": self.uses_context or self.pair == "tokens",

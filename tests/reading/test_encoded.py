@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.engine.training.task import FoldRun
 from hearback.engine.whisper.encoder import WhisperEncoder
+from hearback.engine.whisper.low_rank import LowRankLinear
 from hearback.reading import encoded, training
 from hearback.reading.inference import model_group
 from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
@@ -167,3 +169,16 @@ def score_folds(options: TrainingOptions, source: PairSource) -> np.ndarray:
             for number, values in batch.values.items():
                 scores[number, batch.indices] = values
     return scores
+
+
+def test_a_share_of_the_decoder_has_updates_the_upper_layers(options: TrainingOptions) -> None:
+    recipe = options.adapt(replace(QUICK_LOW, adapted_share=0.5))
+    model = ReadingTask(FoldRun(recipe, 0, options, options.load_data())).build_model()
+    adapted = {
+        name.split(".")[1]
+        for name, module in model.decoder.named_modules()
+        if isinstance(module, LowRankLinear)
+    }
+    assert adapted == {"1"}  # of two
+    trained = [name for name, each in model.decoder.named_parameters() if each.requires_grad]
+    assert trained and all(name.endswith((".up", ".down")) for name in trained)

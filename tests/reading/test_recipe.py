@@ -108,7 +108,9 @@ def test_a_missing_script_or_a_wrong_name_is_an_error(tmp_path: Path) -> None:
         find_recipes(tmp_path)
 
 
-OF_TOKEN_SCORERS = ("adapter_rank", "adapter_layers", "n_augmented", "uses_context")
+OF_TOKEN_SCORERS = (
+    *("adapter_rank", "adapter_layers", "adapted_share", "n_augmented", "uses_context"),
+)
 OTHER_CHOICES = {
     **{"pooling": "attention", "dropout_on": "pooled", "window": "fixed"},
     **{"pair": "tokens", "token_score": "own"},

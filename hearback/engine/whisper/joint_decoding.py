@@ -42,10 +42,24 @@ def decode_jointly(
     """
     first = decoders[0]
     embedded = first.embed_tokens(tokens) + first.embed_positions.weight[: tokens.shape[1]]
+    n_equal = _count_equal_layers(decoders)
+    for layer in first.layers[:n_equal]:
+        embedded = layer(embedded, frames, clips)
     x = embedded.expand(len(decoders), *embedded.shape)
-    for layers in zip(*(decoder.layers for decoder in decoders), strict=True):
+    for layers in zip(*(decoder.layers[n_equal:] for decoder in decoders), strict=True):
         x = _apply_layers(layers, x, frames, clips)
     return first.layer_norm(x)
+
+
+def _count_equal_layers(decoders: Sequence[WhisperDecoder]) -> int:
+    """Return the number of lower layers in which no decoder has updates."""
+    layers = list(zip(*(decoder.layers for decoder in decoders), strict=True))
+    adapted = (
+        number
+        for number, of_each in enumerate(layers)
+        if any(isinstance(module, LowRankLinear) for each in of_each for module in each.modules())
+    )
+    return next(adapted, len(layers))
 
 
 def _apply_layers(

@@ -39,7 +39,7 @@ def add_low_rank(module: nn.Module, names: Collection[str], rank: int) -> None:
 
     Args:
         module: changed in place.
-        names: ends of the layers' names, such as "self_attn.q_proj" or "fc1".
+        names: the layers' names or their ends, such as "self_attn.q_proj" or "fc1".
         rank: of the updates.
 
     Raises:
@@ -48,10 +48,10 @@ def add_low_rank(module: nn.Module, names: Collection[str], rank: int) -> None:
     module.requires_grad_(False)
     linear = [name for name, each in module.named_modules() if isinstance(each, nn.Linear)]
     for end in names:
-        if not any(name.endswith(f".{end}") for name in linear):
+        if not any(f".{name}".endswith(f".{end}") for name in linear):
             raise ValueError(f"no linear layer is called {end}")
     for name in linear:
-        if any(name.endswith(f".{end}") for end in names):
+        if any(f".{name}".endswith(f".{end}") for end in names):
             parent, _, child = name.rpartition(".")
             layer = LowRankLinear(module.get_submodule(name), rank)  # type: ignore[arg-type]
             setattr(module.get_submodule(parent), child, layer)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import atomic_write, sha256_of
+from hearback.engine.io import atomic_write, cached_sha256, sha256_of
 from hearback.engine.training.fold_files import (
     FoldFiles,
     FoldMetadata,
@@ -99,7 +99,7 @@ def load_scorer(files: FoldFiles, fold_metadata: FoldMetadata) -> Scorer:
         tokenizer = find_shared(files, kept)
     if used := shared.get("text_embedder"):
         embedder = TextEmbedder(files.assets / used.name)
-        if sha256_of(embedder.weights_path) != used.sha256:
+        if cached_sha256(embedder.weights_path) != used.sha256:
             raise HearbackError(f"{embedder.directory}: not the one named in {files.metadata}")
     return build_and_load(
         files,
@@ -119,4 +119,5 @@ def joint_key(model: Scorer, fold_metadata: FoldMetadata) -> str:
         return ""
     decoder = shared_files(fold_metadata).get("decoder")
     layers = ",".join(sorted(model.recipe.adapter_layers))
-    return f"{decoder.sha256} {layers} {model.recipe.adapter_rank}" if decoder else ""
+    shape = f"{model.recipe.adapter_rank} {model.recipe.adapted_share}"
+    return f"{decoder.sha256} {layers} {shape}" if decoder else ""

@@ -39,13 +39,21 @@ class TokenScorer(Scorer):
         self.text_tokenizer = text_tokenizer
         self.decoder = WhisperDecoder(DecoderConfig.from_config(config))
         if recipe.adapter_rank:
-            add_low_rank(self.decoder, recipe.adapter_layers, recipe.adapter_rank)
+            self._add_updates(recipe)
         self.n_context = N_CONTEXT if recipe.uses_context else 0
         self.head = (
             TokenHead(self.decoder.config.d_model, self.n_context, recipe.dropout)
             if recipe.token_score == "likelihood"
             else None
         )
+
+    def _add_updates(self, recipe: Recipe) -> None:
+        """Freeze the decoder; give the recipe's share of its layers, from the top, updates."""
+        self.decoder.requires_grad_(False)
+        layers = self.decoder.layers
+        n_adapted = max(1, round(recipe.adapted_share * len(layers)))
+        for layer in layers[len(layers) - n_adapted :]:
+            add_low_rank(layer, recipe.adapter_layers, recipe.adapter_rank)
 
     def backbone_config(self) -> dict[str, int]:
         """Return the backbone's sizes under the names of a Transformers `config.json`."""
