@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import errno
 import importlib
 import importlib.util
@@ -11,9 +12,9 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from hearback.engine import failures
 from hearback.engine.errors import HearbackError, did_you_mean
@@ -131,6 +132,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         except SystemExit:  # of argparse, which has printed the help or an error
             _flush()
             raise
+    except _NothingReadsError:
+        status = SIGPIPE_STATUS
     except BrokenPipeError as error:
         status = SIGPIPE_STATUS
         if not _drop_closed_outputs():  # another pipe, such as one to a worker
@@ -185,9 +188,7 @@ def _drop_closed_outputs() -> bool:
     """
     closed = [stream for stream in (sys.stdout, sys.stderr) if _is_closed(stream)]
     for stream in closed:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
+        _drop(stream)
     return bool(closed)
 
 
@@ -204,6 +205,67 @@ def _is_closed(stream: TextIO | None) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+class _NothingReadsError(BrokenPipeError):
+    """The output of finished work was dropped, because nothing reads it."""
+
+
+class _Outliving:
+    """A stream that goes on, into nothing, when nothing reads it any more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.is_closed = False  # whether something was lost
+
+    def write(self, text: str) -> int:
+        """Write a text; return its length."""
+        if not self.is_closed:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except BrokenPipeError:
+                self._close()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        if not self.is_closed:
+            try:
+                self._stream.flush()
+            except BrokenPipeError:
+                self._close()
+
+    def _close(self) -> None:
+        self.is_closed = True
+        _drop(self._stream)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (of any attribute)
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def outliving_readers() -> Iterator[None]:
+    """Finish the work although nothing reads the output any more (`| head`).
+
+    What cannot be written is dropped. At the end a BrokenPipeError says so, as at once otherwise.
+    """
+    streams = sys.stdout, sys.stderr
+    stdout, stderr = (stream and _Outliving(stream) for stream in streams)
+    sys.stdout, sys.stderr = cast(tuple[TextIO, TextIO], (stdout, stderr))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+    if stdout and stdout.is_closed:
+        raise _NothingReadsError(errno.EPIPE, "nothing reads the output any more")
+
+
+def _drop(stream: TextIO) -> None:
+    """Discard what is still written to a stream."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _cure_of_disk(error: BaseException | None) -> str | None:

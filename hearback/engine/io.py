@@ -9,6 +9,7 @@ import tempfile
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,17 @@ def sha256_of(path: Path) -> str:
     """Return the file's SHA-256 in hexadecimal; reads in blocks."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cached_sha256(path: Path) -> str:
+    """Return `sha256_of` a file, computed once for all folds of this process that use it."""
+    status = path.stat()
+    return _sha256_of_state(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache
+def _sha256_of_state(path: Path, _modified_ns: int, _n_bytes: int) -> str:
+    return sha256_of(path)
 
 
 def describe_missing(path: Path) -> str:

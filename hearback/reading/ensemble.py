@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from hearback.engine.ensemble.config import (
     find_model_error,
     find_weight_error,
     load_config,
+    salvage,
 )
 from hearback.engine.ensemble.stacking import (
     EnsembleScores,
@@ -138,7 +139,22 @@ class EnsembleConfig:
 
     def base_rate(self, task: str | None) -> float:
         """Return a task's base rate, or that of all rows for a task not seen in training."""
-        return self.base_rates.get(task or "all", self.base_rates["all"])
+        return base_rate(self.base_rates, task)
+
+
+def base_rate(rates: Mapping[str, float], task: str | None) -> float:
+    """Return a task's base rate of `EnsembleConfig.base_rates`."""
+    return rates.get(task or "all", rates["all"])
+
+
+def salvage_base_rates(path: Path) -> dict[str, float] | None:
+    """Return the base rates of a configuration that may be damaged otherwise, or None."""
+    rates = salvage(path, "base_rates")
+    return rates if _are_base_rates(rates) else None
+
+
+def _are_base_rates(rates: object) -> TypeGuard[dict[str, float]]:
+    return isinstance(rates, dict) and "all" in rates and all(map(is_probability, rates.values()))
 
 
 def _find_error(config: EnsembleConfig) -> str | None:
@@ -153,9 +169,7 @@ def _find_error(config: EnsembleConfig) -> str | None:
 
 
 def _find_value_error(config: EnsembleConfig) -> str | None:
-    rates = config.base_rates
-    is_dict = isinstance(rates, dict)
-    if not is_dict or "all" not in rates or not all(map(is_probability, rates.values())):
+    if not _are_base_rates(config.base_rates):
         return "its base rates are not from 0 to 1, or lack that of all rows"
     if not (config.voice is None or isinstance(config.voice, dict)):
         return "its voice is not an object"

@@ -17,8 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hearback.engine.io import atomic_write
+from hearback.engine.data.problems import quoted
+from hearback.engine.errors import HearbackError
+from hearback.engine.io import atomic_write, cached_sha256
 from hearback.engine.locks import ReadOnlyFolderError, write_lock
+from hearback.engine.whisper.tokenizer import serialize_tokenizer
 from hearback.reading.dataset import TrainingData
 from hearback.reading.inference.batch_plan import plan_batches
 from hearback.reading.inference.model_group import ModelGroup
@@ -39,6 +42,7 @@ def collect_features(
     rows: Sequence[int] | np.ndarray,
     folder: Path,
     *,
+    backbone: Path,
     device: torch.device,
     dtype: torch.dtype,
     n_workers: int = 0,
@@ -53,10 +57,14 @@ def collect_features(
         source: its source, perhaps with encoder outputs.
         rows: (rows,), indices into both.
         folder: the store's folder; if it cannot be written to, the features are not kept.
+        backbone: the backbone's directory, for the error.
         device: where to compute.
         dtype: of the matrix products.
         n_workers: processes that load recordings.
         progress: title of the progress bar.
+
+    Raises:
+        HearbackError: features are NaN or infinite; such features are never kept.
     """
     path = folder / "features" / f"{_digest(model, data, source, device, dtype)}.npz"
     kept = _read(path)
@@ -73,11 +81,22 @@ def collect_features(
             chunk, computed = missing[:CHUNK], Features()
             planned = plan_batches(source, chunk, model.recipe, seconds=0.0)  # of one clip each
             for batch in group.run(source, chunk, planned, _features, n_workers=n_workers):
-                computed[chunk[batch.indices[0]]] = batch.values[0][0]
+                row = chunk[batch.indices[0]]
+                computed[row] = batch.values[0][0]
+                if not np.isfinite(computed[row]).all():
+                    raise HearbackError(_not_finite(backbone, source.filenames[row]))
                 bar.advance(1, 0.0)
                 n_done += 1
             kept = _save(path, computed) or {**kept, **computed}
     return np.array([kept[int(row)] for row in rows])
+
+
+def _not_finite(backbone: Path, filename: str) -> str:
+    return (
+        f"{backbone / 'model.safetensors'}: the model computes NaN or infinity from it for the "
+        f"recording {quoted(filename)}, so no head can be initialized. Use weights, config.json "
+        "and tokenizer.json of one model, downloaded again"
+    )
 
 
 def _features(model: Scorer, batch: Batch) -> Tensor:
@@ -104,6 +123,8 @@ def _digest(
         "pairing": (recipe.pair, recipe.token_score, recipe.pooling, recipe.text_embedder),
         "window": (recipe.window, recipe.window_step_seconds, recipe.speed_by_grade),
         "context": recipe.uses_context,
+        "sizes": model.backbone_config(),  # the number of heads is in no tensor
+        "others": _digests_of_others(model),
         # What can change the last bits of a matrix product.
         "computed": (device.type, str(dtype), torch.get_num_threads(), torch.__version__),
     }
@@ -115,12 +136,25 @@ def _digest(
     return digest.hexdigest()[:16]
 
 
+def _digests_of_others(model: Scorer) -> list[str]:
+    """Return digests of the tokenizer and of the text embedder, if the model has them."""
+    digests = []
+    if model.text_tokenizer is not None:
+        content = serialize_tokenizer(model.text_tokenizer.path)
+        digests.append(hashlib.sha256(content).hexdigest())
+    if model.embedder is not None:
+        folder = model.embedder.directory
+        digests += [cached_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return digests
+
+
 def _read(path: Path) -> Features:
     """Return the features that are kept; none if the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(zip(arrays["rows"].tolist(), arrays["features"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            kept = dict(zip(arrays["rows"].tolist(), arrays["features"], strict=True))
+            return {row: values for row, values in kept.items() if np.isfinite(values).all()}
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         return {}
 
 

@@ -87,7 +87,9 @@ class References:
 
     def waveform(self, text: str) -> NDArray[np.float32]:
         """Return the reference of `text`, shape (n,), 16 kHz. Raises MissingReferenceError."""
-        waveform, _ = soundfile.read(self.path(text), dtype="float32")
+        # Opened here: soundfile encodes a name strictly, which fails where only ASCII is known.
+        with self.path(text).open("rb") as file:
+            waveform, _ = soundfile.read(file, dtype="float32")
         return waveform
 
     def n_samples(self, text: str) -> int:

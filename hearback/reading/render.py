@@ -19,7 +19,8 @@ import soxr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from hearback.engine.audio.decode import SAMPLE_RATE, SILENCE_DBFS
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.audio.level import SILENCE_DBFS
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import write_json

@@ -24,14 +24,51 @@ _ABBREVIATIONS = {
     "vs.": "versus",
     "etc.": "et cetera",
 }
-_AMBIGUOUS = frozenset({"st.", "ave.", "rd.", "mt.", "ft.", "pt.", "approx."})
-_SYMBOLS = {"&": "and", "+": "plus", "=": "equals", "×": "times", "÷": "divided by"}
+# Without a full stop they are words in lower case, or letters: "mr" is what a plain text has.
+_TITLES = ("mr", "mrs", "dr", "prof", "jr", "sr")
+_ABBREVIATIONS |= {"feb.": "february", "apr.": "april", "aug.": "august", "sept.": "september"}
+_ABBREVIATIONS |= {"oct.": "october", "nov.": "november", "dec.": "december"}
+_AMBIGUOUS = frozenset(
+    {
+        "st.",
+        "ave.",
+        "rd.",
+        "mt.",
+        "ft.",
+        "pt.",
+        "approx.",
+        "lb.",
+        "lbs.",
+        "lbs",
+        "kg",
+        "kg.",
+        "vol.",
+    }
+)
+_ROMAN = re.compile(r"(?=[IVX]{2})X{0,3}(?:IX|IV|V?I{0,3})")
+_UNITS = {
+    **dict.fromkeys(("lb", "lbs"), ("pound", "pounds")),
+    "kg": ("kilogram", "kilograms"),
+    "km": ("kilometer", "kilometers"),
+    "cm": ("centimeter", "centimeters"),
+    "mm": ("millimeter", "millimeters"),
+    "oz": ("ounce", "ounces"),
+    "mph": ("mile per hour", "miles per hour"),
+}
+_NUMBERED = {"vol": "volume", "ch": "chapter", "p": "page"}
+_SYMBOLS = {
+    **{"&": "and", "+": "plus", "−": "minus", "=": "equals", "×": "times", "÷": "divided by"},
+}
 _FRACTIONS = {
     "1/2": "one half",
     "1/3": "one third",
     "2/3": "two thirds",
     "1/4": "one quarter",
     "3/4": "three quarters",
+    "1⁄8": "one eighth",
+    "3⁄8": "three eighths",
+    "5⁄8": "five eighths",
+    "7⁄8": "seven eighths",
 }
 _CURRENCIES = {
     "$": ("dollar", "dollars", "cent", "cents"),
@@ -66,17 +103,23 @@ def spoken_words(written: str) -> SpokenWords:
     lower = written.lower()
     if (spoken := _ABBREVIATIONS.get(lower) or _SYMBOLS.get(lower)) is not None:
         return SpokenWords(tuple(spoken.split()), True)
+    if lower in _TITLES and written != lower:
+        return SpokenWords(tuple(_ABBREVIATIONS[f"{lower}."].split()), True)
     if lower in _AMBIGUOUS:
         raise AmbiguousTextError("is an abbreviation of several words")
+    if _ROMAN.fullmatch(written.rstrip(".")):
+        raise AmbiguousTextError("is a Roman numeral, which can be read in several ways")
     if re.fullmatch(rf"(?:{_LETTER}\.){{2,}}", written):  # U.S.A., p.m.
         return SpokenWords(tuple(written.replace(".", " ").split()), True)
-    core = written.removesuffix(".").replace("⁄", "/")
+    core = re.sub("⁄(?!8$)", "/", written.removesuffix("."))
     if re.search(r"\w@\w|://|^www\.|\.(?:com|org|net)$", core, re.I):
         raise AmbiguousTextError("is an address, which can be read in several ways")
     if any(character.isdigit() for character in core):
         return SpokenWords(tuple(_spell_out(core).replace("-", " ").split()), True)
     if any(map(_is_read_in_several_ways, core)):
         raise AmbiguousTextError("has a symbol that can be read in several ways")
+    if any(unicodedata.category(character) in ("No", "Nl") for character in core):  # ⅒, ⑤, Ⅷ
+        raise AmbiguousTextError("has a number that can be read in several ways")
     # R&B, AT&T
     separated = "".join(
         f" {_SYMBOLS[character]} " if character in _SYMBOLS else character for character in core
@@ -156,11 +199,18 @@ def _time(match: Match) -> str:
 def _money(match: Match) -> str:
     one, many, one_part, many_parts = _CURRENCIES[match[1]]
     whole, _, part = match[2].partition(".")
+    if int(part or 0) and not int((whole or "0").replace(",", "")):
+        return f"{_number(str(int(part)))} {one_part if int(part) == 1 else many_parts}"
     words = f"{_number(whole)} {one if whole == '1' else many}"
     if int(part or 0):
         unit = one_part if int(part) == 1 else many_parts
         words += f" and {_number(str(int(part)))} {unit}"
     return words
+
+
+def _measure(match: Match) -> str:
+    one, many = _UNITS[match[2].lower()]
+    return f"{_number(match[1])} {one if match[1] == '1' else many}"
 
 
 _DIGITS = r"\d+|\d{1,3}(?:,\d{3})+"
@@ -169,7 +219,12 @@ _DECIMAL = rf"(?:{_DIGITS})(?:\.\d+)?"
 _READ_TOGETHER = (
     (re.compile(r"\d{1,2}(?:[:.]\d\d)?"), re.compile(r"[ap]\.?m\.?", re.I)),
     (re.compile(_DIGITS), re.compile("|".join(_FRACTIONS))),
-    (re.compile(r"(?:no|fig)\.", re.I), re.compile(r"\d+")),
+    (
+        re.compile(r"(?:no|fig|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\.", re.I),
+        re.compile(r"\d+"),
+    ),
+    (re.compile(rf"(?:{'|'.join(_NUMBERED)})\.", re.I), re.compile(r"\d+")),
+    (re.compile(_DECIMAL), re.compile(rf"(?:{'|'.join(_UNITS)})\.?", re.I)),
 )
 _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[Match], str]], ...] = (
     (re.compile("|".join(_FRACTIONS)), lambda match: _FRACTIONS[match[0]]),
@@ -184,7 +239,12 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[Match], str]], ...] = (
     (re.compile(r"(\d{1,2})[:.](\d{2}) ?([ap]\.?m\.?)", re.I), _time),
     (re.compile(r"(\d{1,2}):(\d{2})()"), _time),
     (re.compile(r"(\d{1,2}) ?([ap])\.?m\.?", re.I), lambda m: f"{_number(m[1])} {m[2]} m"),
-    (re.compile(rf"([$£€])((?:{_DIGITS})(?:\.\d\d)?)"), _money),
+    (re.compile(rf"([$£€])((?:{_DIGITS})(?:\.\d\d)?|\.\d\d)"), _money),
+    (re.compile(rf"({_DECIMAL}) ?({'|'.join(_UNITS)})", re.I), _measure),
+    (
+        re.compile(rf"({'|'.join(_NUMBERED)})\. (\d+)", re.I),
+        lambda match: f"{_NUMBERED[match[1].lower()]} {_number(match[2])}",
+    ),
     (re.compile(rf"({_DECIMAL})%"), lambda match: f"{_number(match[1])} percent"),
     (re.compile(r"#(\d+)"), lambda match: f"number {_number(match[1])}"),
     (re.compile(rf"(\d+)-({_LETTER}+(?:-{_LETTER}+)*)"), lambda m: f"{_number(m[1])} {m[2]}"),

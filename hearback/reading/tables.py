@@ -114,7 +114,10 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
             values = {value: parse(value) for value in frame[column].unique()}
             frame[column] = frame[column].map(values).astype(str)
             what = f"unknown {column} {{{column}}}"
-            add(~frame[column].isin(allowed), what, f"use one of {', '.join(allowed)}")
+            cure = f"use one of {', '.join(allowed)}"
+            is_empty = frame[column] == ""
+            add(is_empty, f"empty {column}", cure)
+            add(~frame[column].isin(allowed) & ~is_empty, what, cure)
     frame["written_text"] = frame["expected_text"]
     if "expected_text" in present:
         frame["expected_text"] = spoken_texts(path, frame, table.fits, report)
@@ -214,7 +217,7 @@ def report_unsafe_filenames(path: Path, frame: pd.DataFrame, report: Report) -> 
     """Report the rows of a table whose `filename` leads out of the data folder."""
     names = frame["filename"].map(portable)
     for row in frame[_matches(UNSAFE_FILENAME, names)].to_dict("records"):
-        report.add(leads_out(path, row["line"], row["filename"]))
+        report.add(leads_out(path, row["line"], row["filename"], path.parent))
 
 
 def spoken_texts(
@@ -259,7 +262,7 @@ def spoken_texts(
 
 def status_of_text(error: UnspeakableTextError) -> str:
     """Return the status of a row whose text cannot be scored: "too_long" or "unreadable"."""
-    return "too_long" if str(error).startswith(_TOO_LONG) else "unreadable"
+    return error.status
 
 
 def speak(written: str, longest: int = LONGEST_TEXT) -> NormalizedText:
@@ -285,7 +288,8 @@ def speak(written: str, longest: int = LONGEST_TEXT) -> NormalizedText:
 
 def _too_long(longest: int) -> UnspeakableTextError:
     what = f"{_TOO_LONG} to be said in 16 s" if longest == LONGEST_TEXT else _TOO_LONG
-    return UnspeakableTextError(what, f"at most {longest} bytes; split the recording")
+    cure = f"at most {longest} bytes; split the recording"
+    return UnspeakableTextError(what, cure, "too_long")
 
 
 def _matches(pattern: re.Pattern[str], texts: pd.Series) -> pd.Series:

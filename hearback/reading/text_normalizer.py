@@ -36,15 +36,34 @@ _PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)*(?: [a-z]+(?:'[a-z]+)*)*")
 _APOSTROPHES = str.maketrans(dict.fromkeys("´`ʹʻʼ′‘’‛＇", "'"))
 _STRAIGHT_QUOTES = str.maketrans(dict.fromkeys("“”„‟", '"'))
 _PUNCTUATION = ',.;:!?"“”„«»()[]{}…'
-_DASHES = re.compile(r"[‐‑‒–—―−]|--+")
+_DASHES = re.compile(r"[‐‑‒–—―]|--+")
+_DASH_BETWEEN_DIGITS = re.compile(r"(?<=\d)(?:[‐‑‒–—―−]|--+)(?=[$£€]?\d)")
+_DASH_BETWEEN_NUMBERS = re.compile(r"(?<=\d) (?:[-–−]|--) (?=[$£€]?\d)")
+_INCHES = re.compile(r'[.\d]*\d"')
+_MINUS = re.compile(r"(?<!\S)−(?=[.\d])")
+# A number of four digits without a comma, before a plural and not after "in": 1234 toys.
+_COUNT = re.compile(
+    r"(?<!in )(?<!of )(?<!by )(?<!since )(?<!until )(?<!from )(?<!year )(?<![^\s\"“'(])"
+    r"(1[1-9]|20)(\d\d) (?!(?:was|has|this|its|his|does|always|sometimes|perhaps|us|yes)\b)"
+    r"(?=[a-z]+s\b)",
+    re.I,
+)
 _SPACES = re.compile(r"[ \t\r\n]+")
 _DOUBLED_APOSTROPHE = re.compile(r"(?<=\w)''(?=\w)")
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
 
-_FRACTIONS = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"}
+_FRACTIONS = {
+    **{"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"},
+    # Not 1/8, which may be a date.
+    **{"⅛": "1⁄8", "⅜": "3⁄8", "⅝": "5⁄8", "⅞": "7⁄8"},
+}
 _FRACTION_AFTER_DIGIT = re.compile(rf"(?<=\d)(?=[{''.join(_FRACTIONS)}])")
 # A question mark in the place of an apostrophe; an accented capital inside a word, as in "itÂ’s".
-_WRONGLY_DECODED = re.compile(r"[^\W\d_]\?[^\W\d_]|[a-z][À-ÖØ-Þ]")
+_WRONGLY_DECODED = re.compile(
+    r"[^\W\d_]\?[^\W\d_]|[a-z][À-ÖØ-Þ]|Â['’]|[a-z];(?:s|t|m|d|re|ve|ll)\b"
+)
+
+_QUOTE_IN_WORD = re.compile(r"[^\W\d_]”[^\W\d_]")
 
 # Kinds of changes, for the report.
 ENCODING = "wrongly decoded characters"
@@ -64,13 +83,20 @@ CHANGED_CURE = (
 
 
 class UnspeakableTextError(HearbackError, ValueError):
-    """A text that is empty, too long, or can be read in several ways; `cure` says what to do."""
+    """A text that is empty, too long, or can be read in several ways.
+
+    `cure` says what to do; `status` is "unreadable" or "too_long".
+    """
 
     def __init__(
-        self, what: str, cure: str = "write the words that the learner was asked to say"
+        self,
+        what: str,
+        cure: str = "write the words that the learner was asked to say",
+        status: str = "unreadable",
     ) -> None:
         super().__init__(what)
         self.cure = cure
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -111,7 +137,8 @@ def describe_changes(changed: Sequence[tuple[str, NormalizedText]], n_texts: int
         f"{quoted(written)} -> {quoted(text)}"
         for written, text in islice(examples.items(), _MAX_EXAMPLES)
     )
-    return f"{len(changed)} of {n_texts} expected texts were changed ({kinds}), such as {shown}"
+    verb = "was" if len(changed) == 1 else "were"
+    return f"{len(changed)} of {n_texts} expected texts {verb} changed ({kinds}), such as {shown}"
 
 
 def written_words(texts: Sequence[str]) -> list[str]:
@@ -130,6 +157,8 @@ class _Normalizer:
         repaired = self._repair(self.text)
         if _MARKUP.search(repaired):
             raise UnspeakableTextError(f"{quoted(self.text)} has markup, such as <b>")
+        if (inches := _INCHES.search(repaired)) and repaired.count('"') % 2:
+            raise UnspeakableTextError(f"{quoted(inches[0])} can be read in several ways")
         words: list[str] = []
         written: list[str] = []
         for chunk, as_written in self._separate(repaired):
@@ -139,7 +168,9 @@ class _Normalizer:
         text = " ".join(words)
         is_same = text == " ".join(self.text.split())
         self._note(PUNCTUATION, not is_same and not self.changes)
-        return NormalizedText(text, tuple(written), tuple(self.changes), _is_suspicious(repaired))
+        return NormalizedText(
+            text, tuple(written), tuple(self.changes), self._is_suspicious(repaired)
+        )
 
     def _repair(self, text: str) -> str:
         """Repair characters: encoding, entities, apostrophes, composed letters, invisible ones."""
@@ -156,7 +187,7 @@ class _Normalizer:
         fixed = ftfy.fix_text(uncurled, unescape_html=False)
         visible = "".join(
             " " if unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc") else character
-            for character in fixed
+            for character in map(_plain_letter, fixed)
             # Cf: soft hyphens, zero-width spaces, directions.
             if unicodedata.category(character) != "Cf" and not _is_selector(character)
         )
@@ -167,10 +198,20 @@ class _Normalizer:
             what = f"{quoted(self.text)} has characters that were lost in decoding"
             raise UnspeakableTextError(what, DECODING_CURE)
         # 6½ becomes 6&1/2, and not 61/2.
-        separated = _FRACTION_AFTER_DIGIT.sub("&", visible)
+        separated = _FRACTION_AFTER_DIGIT.sub("&", self._settle_numbers(visible))
         for character, spelled in _FRACTIONS.items():
             separated = separated.replace(character, spelled)
         return separated
+
+    def _settle_numbers(self, text: str) -> str:
+        """Tell minus from dash beside numbers, and counts from years.
+
+        A dash between numbers is "to", "minus" or a pause: it becomes a hyphen, which is refused.
+        """
+        text = _MINUS.sub("-", _DASH_BETWEEN_DIGITS.sub("-", _COUNT.sub(_comma, text)))
+        text = _DASH_BETWEEN_NUMBERS.sub(" − " if "=" in text else "-", text)
+        # Elsewhere it is a dash: "the cat − a dog", "well−known".
+        return text if "=" in text else re.sub(r"(?<!\d )−|−(?! \d)", "—", text)
 
     def _note(self, change: str, is_changed: bool) -> None:
         if is_changed:
@@ -185,16 +226,17 @@ class _Normalizer:
         for part, as_written in _join_parts(parts, written):
             for piece in _DASHES.split(part):
                 core = _strip_punctuation(piece)
+                ends = piece.rstrip(_PUNCTUATION)
+                # Abbreviations keep their last full stop: "Mr.", "a.m.".
+                is_dotted = piece.removeprefix(ends).startswith(".")
                 if core.startswith("'") and core.lower() not in ELISIONS:
                     is_quoting = True
                     core = core.lstrip("'")
                 if core.endswith("'") and (is_quoting or core.endswith("''")):
-                    is_quoting = False
+                    is_quoting = is_dotted = False
                     core = core.rstrip("'")
                 if core:
-                    # Abbreviations keep their last full stop: "Mr.", "a.m.".
-                    rest = piece[piece.find(core) + len(core) :]
-                    yield core + "." if rest.startswith(".") else core, as_written
+                    yield core + "." if is_dotted else core, as_written
 
     def _words(self, chunk: str) -> list[str]:
         """Return the words of a part of the text, in lower case."""
@@ -210,12 +252,22 @@ class _Normalizer:
         self._note(CAPITALS, words != list(spoken.words))
         return words
 
+    def _is_suspicious(self, repaired: str) -> bool:
+        """Return whether characters may have been decoded wrongly, or replace an apostrophe."""
+        from ftfy.badness import is_bad  # noqa: PLC0415
+
+        if _QUOTE_IN_WORD.search(self.text):  # ftfy makes it straight
+            return True
+        return is_bad(repaired) or _WRONGLY_DECODED.search(repaired) is not None
+
     def _check_script(self, word: str) -> None:
-        """Refuse words that mix Latin letters with others: look-alikes, or wrongly decoded ones."""
+        """Refuse letters that are not Latin: others, look-alikes, wrongly decoded ones."""
         names = [unicodedata.name(letter, "") for letter in word if letter.isalpha()]
         is_latin = any(name.startswith("LATIN") for name in names)
         if is_latin and not all(name.startswith("LATIN") for name in names):
             raise UnspeakableTextError(f"{quoted(word)} mixes Latin letters with others")
+        if names and not is_latin:
+            raise UnspeakableTextError(f"{quoted(word)} has letters that no English word has")
 
 
 def _join_parts(parts: Sequence[str], written: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -239,11 +291,16 @@ def _strip_punctuation(piece: str) -> str:
     return ("." if point and core[:1].isdigit() else "") + _DOUBLED_APOSTROPHE.sub("'", core)
 
 
-def _is_suspicious(text: str) -> bool:
-    """Return whether characters may have been decoded wrongly, or an apostrophe became "?"."""
-    from ftfy.badness import is_bad  # noqa: PLC0415
+def _comma(found: re.Match[str]) -> str:
+    """Return a number of four digits and the space after it, with a comma."""
+    digits = found[1] + found[2]
+    return f"{digits[0]},{digits[1:]} "
 
-    return is_bad(text) or _WRONGLY_DECODED.search(text) is not None
+
+def _plain_letter(character: str) -> str:
+    """Return the letter or digit that a mathematical one (bold, script) looks like."""
+    is_styled = "\U0001d400" <= character <= "\U0001d7ff"
+    return unicodedata.normalize("NFKC", character) if is_styled else character
 
 
 def _is_selector(character: str) -> bool:

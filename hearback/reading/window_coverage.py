@@ -16,7 +16,7 @@ import pandas as pd
 
 from hearback.engine.audio.decode import KEPT_SECONDS, SAMPLE_RATE
 from hearback.engine.audio.effects import n_samples_at_speed
-from hearback.engine.audio.notes import split_length
+from hearback.engine.audio.store_builder import describe_notes
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.whisper.encoder import WINDOW_SECONDS
 from hearback.reading.pairings import WITHOUT_REFERENCE, Pairing
@@ -139,15 +139,16 @@ def report_uncovered(
 
 def _drop_length_note(source: PairSource, filename: str, file: str, report: Report) -> None:
     """Remove the decoder's note that it cut the recording: what is added here says more."""
-    notes = source.store.entries[filename].notes
-    length, kept = split_length(notes)
-    if length is None:
+    entry = source.store.entries[filename]
+    if "cut" not in entry.kinds:
         return
+    everything, _ = describe_notes(entry)
+    kept, cure = describe_notes(entry, without="cut")
     for problem in report.warnings:
-        if (problem.file, problem.filename, problem.what) == (file, filename, "; ".join(notes)):
+        if (problem.file, problem.filename, problem.what) == (file, filename, everything):
             report.discard(problem)
             if kept:
-                report.add(replace(problem, what="; ".join(kept)))
+                report.add(replace(problem, what=kept, cure=cure))
 
 
 def find_speech(waveform: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -193,7 +194,7 @@ class _Cut:
         speed = source.speed_of(row)
         fits = n_samples_at_speed(n_samples, speed) <= n_room
         n_covered = n_samples if fits else int(n_room * speed)
-        original, _ = split_length(source.store.entries[source.filenames[row]].notes)
+        original = source.store.entries[source.filenames[row]].original
         length = f"{original or f'{n_samples / SAMPLE_RATE:.1f} s'} long"
         return cls(coverage, length, n_samples, n_covered, n_reference)
 

@@ -205,10 +205,10 @@ def test_a_damaged_configuration_leaves_a_submission(
 def test_a_failure_after_the_scores_says_that_they_are_there(
     inference: Inference, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(HearbackError, match="damaged"):
-        with prior_on_failure(inference.options.submission, lambda: "no prior"):
-            inference.run()
-            raise HearbackError("damaged")
+    guard = prior_on_failure(inference.options.submission, lambda: "no prior")
+    with pytest.raises(HearbackError, match="damaged"), guard:
+        inference.run()
+        raise HearbackError("damaged")
     expected = f"FAILED after all scores were written to {inference.options.submission}"
     assert expected in capsys.readouterr().err
 

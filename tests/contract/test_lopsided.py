@@ -137,6 +137,17 @@ def test_rows_of_one_label_are_refused_before_anything_is_decoded(
     assert not options.store.exists()
 
 
+def test_a_label_that_a_folds_training_rows_lack_is_said_before_training(
+    labelled: Labelled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if len(set(labelled.labels)) == 2:
+        return  # then its training rows have one label, which is another message
+    groups = [0 if label == 1 else 1 + row % 5 for row, label in enumerate(labelled.labels)]
+    labelled.write_groups(groups)
+    load(labelled)
+    assert ": no training row of 1 (male); they never predict it" in capsys.readouterr().out
+
+
 def test_a_limit_that_leaves_one_label_is_refused_with_the_flag(labelled: Labelled) -> None:
     labelled.write_labels([1] * 4 + labelled.labels[4:])
     with pytest.raises(BadInputError) as refused:

@@ -150,7 +150,7 @@ def with_one(value: float) -> np.ndarray:
         (with_one(np.nan), "NaN or infinite"),
         (with_one(np.inf), "NaN or infinite"),
         (np.stack([with_one(np.inf), with_one(-np.inf)], axis=1), "NaN or infinite"),
-        (tone(peak=32_767.0), "times full scale"),
+        (tone(peak=32_767.0), "integers of 16 bits as floating point"),
     ],
 )
 def test_unusable_recordings_are_refused(tmp_path: Path, samples: np.ndarray, why: str) -> None:
@@ -974,7 +974,7 @@ def test_the_index_of_speech_has_the_documented_fields(
     build("a.wav")
     index = json.loads((tmp_path / "store" / "train.json").read_text())
     assert list(index) == ["version", "dtype", "sample_rate", "data", "n_samples", "recordings"]
-    assert (index["version"], index["dtype"], index["sample_rate"]) == (3, "<i2", 16_000)
+    assert (index["version"], index["dtype"], index["sample_rate"]) == (4, "<i2", 16_000)
 
 
 def test_loud_recordings_are_clipped_in_the_store(

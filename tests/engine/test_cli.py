@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -234,6 +235,45 @@ def test_output_that_nothing_reads_ends_quietly(arguments: tuple[str, ...]) -> N
     assert done.stderr == b""
     # argparse ignores errors of a help that is longer than the buffer.
     assert done.returncode in ({0, 141} if "--help" in arguments[2:] + arguments[1:2] else {141})
+
+
+OUTLIVING = """
+import pathlib, sys
+from hearback.engine import cli
+
+def main():
+    with cli.outliving_readers():
+        print("scores")
+        pathlib.Path(sys.argv[1]).write_text("all of them")
+        print("done")
+        print("FAILED", file=sys.stderr)
+        if len(sys.argv) > 2:
+            raise cli.HearbackError("damaged")
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(("more", "status"), [((), 141), (("fails",), 2)])
+def test_work_that_outlives_its_readers_is_finished_first(
+    more: tuple[str, ...], status: int, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", OUTLIVING, str(tmp_path / "scores"), *more]
+    try:
+        done = subprocess.run(
+            *(command,),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            env=environment_of_scripts(),
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (tmp_path / "scores").read_text() == "all of them"
+    assert done.returncode == status
+    assert done.stderr == (b"FAILED\ndamaged\n" if more else b"FAILED\n")
 
 
 @pytest.mark.parametrize(

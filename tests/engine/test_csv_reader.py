@@ -141,7 +141,46 @@ def test_a_line_with_a_comma_too_many_is_one_error(tmp_path: Path) -> None:
 def test_rows_below_a_wrong_header_are_not_reported(tmp_path: Path) -> None:
     _, problems = read(tmp_path, "name\n" + "a.wav,x,1\n" * 50)
     assert {problem.row for problem in problems} == {None}
-    assert len(problems) == len(COLUMNS)
+    assert [problem.what for problem in problems] == ["its first line names no column: 'name'"]
+
+
+def test_a_header_below_other_lines_is_found(tmp_path: Path) -> None:
+    _, (problem,) = read(tmp_path, "My class\n\nfilename,text,score\na.wav,x,1\n")
+    assert problem.cure == "remove what is above line 3, which names them"
+
+
+def test_a_table_without_a_header_is_one_error(tmp_path: Path) -> None:
+    _, (problem,) = read(tmp_path, "a.wav,x,1\nb.wav,y,0\n")
+    assert problem.what == "its first line names no column: 'a.wav', 'x', '1'"
+    assert problem.cure.startswith(
+        "write a first line with the columns' names: filename,text,score"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ('[{"filename": "a.wav",\n "text": "x"}]', "JSON"),
+        ('{"audio_filepath": "a.wav"}\n{"audio_filepath": "b.wav"}\n', "JSON lines (a manifest)"),
+    ],
+)
+def test_json_in_the_place_of_a_table_is_one_error(tmp_path: Path, content: str, kind: str) -> None:
+    _, (problem,) = read(tmp_path, content)
+    assert problem.what == f"the file is {kind}, not CSV"
+
+
+def test_too_few_fields_are_named_and_curly_quotes_explained(tmp_path: Path) -> None:
+    _, (few, many) = read(tmp_path, "filename,text,score\na.wav,x\nb.wav,“one, two”,1\n")
+    assert few.what == "2 fields where the header has 3: no score"
+    assert few.cure == "add what is missing; an empty field needs its comma, too"
+    assert many.cure.endswith('double quotes (straight ones: ", not “)')
+
+
+def test_a_replacement_character_in_valid_utf_8_is_no_fault_of_the_encoding(
+    tmp_path: Path,
+) -> None:
+    _, problems = read(tmp_path, "filename,text,score\na.wav,it\ufffds,1\n")
+    assert problems == []
 
 
 def zipped(folder: Path) -> bytes:

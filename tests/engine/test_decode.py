@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from hearback.engine.audio import decode as decode_module
 from hearback.engine.audio import other_decoders
@@ -329,7 +330,22 @@ SAID: dict[str, tuple[Callable[[], bytes], float, str]] = {
     "avi, cut": (
         lambda: part_of(encoded_by_av("avi", "pcm_s16le")),
         2.03,
-        "breaks off after 2.03 s: its last packet is damaged",
+        f"breaks off after 2.03 s: {NO_END_OF_FILE}",
+    ),
+    "avi, cut between packets": (
+        lambda: encoded_by_av("avi", "pcm_s16le")[: -1000 - 2 * 4096],
+        0.0,
+        "breaks off after ",
+    ),
+    "mpeg-ts, cut": (
+        lambda: part_of(encoded_by_av("mpegts", "aac"), 0.6)[:-40],
+        0.0,
+        "breaks off after ",
+    ),
+    "caf, cut": (
+        lambda: part_of(encoded("CAF")),
+        2.05,
+        "breaks off after ",
     ),
     "mp4 in fragments, cut": (
         lambda: encoded_by_av("mp4", "aac", options={"movflags": "frag_keyframe+empty_moov"})[
@@ -350,6 +366,32 @@ def test_what_is_lost_or_joined_is_said(name: str, tmp_path: Path) -> None:
         assert read == pytest.approx(seconds, abs=0.02)
 
 
+@pytest.mark.parametrize("container", ["WAV", "OGG", "FLAC", "AIFF", "CAF", "AU"])
+def test_a_tag_before_another_format_than_mp3_is_skipped(
+    container: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert told_on(id3v2() + encoded(container), tmp_path) == (3.5, ())
+    assert capfd.readouterr().err == ""
+
+
+def test_a_recording_that_is_silent_as_far_as_it_is_read_is_too_long(tmp_path: Path) -> None:
+    silence = np.zeros(31 * SAMPLE_RATE, np.float32)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([silence, sound()]), SAMPLE_RATE)
+    with pytest.raises(UnreadableAudioError) as raised:
+        decode(tmp_path / "a.wav")
+    assert str(raised.value) == "is 34 s long; its first 30 s are silent, and no more is read"
+    assert raised.value.kind == "too_long"
+    assert raised.value.cure == "cut the silence before the speech"
+    assert decode(tmp_path / "a.wav", kept_seconds=60.0).notes == ()
+
+
+def test_integers_written_as_floating_point_are_named(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sound() * 30_000, SAMPLE_RATE, "FLOAT")
+    with pytest.raises(UnreadableAudioError, match=r"^has integers of 16 bits as") as raised:
+        decode(tmp_path / "a.wav")
+    assert raised.value.cure == "divide its samples by 32768"
+
+
 def test_a_wav_without_samples_is_empty(tmp_path: Path) -> None:
     for content in (encoded("WAV", None, np.zeros(0)), wav_with_sizes(encoded("WAV"), 36, 0)[:44]):
         (tmp_path / "a.wav").write_bytes(content)
@@ -361,7 +403,7 @@ def test_an_ogg_without_its_sound_breaks_off(tmp_path: Path) -> None:
     (tmp_path / "a.ogg").write_bytes(encoded("OGG", "VORBIS")[:4000])
     with pytest.raises(UnreadableAudioError, match=f"^has no samples: {NO_END}$") as raised:
         decode(tmp_path / "a.ogg")
-    assert "copy the recording again" in str(raised.value.cure)
+    assert "copy it again" in str(raised.value.cure)
 
 
 def test_chunks_behind_an_empty_or_a_short_wav_are_no_samples(tmp_path: Path) -> None:
@@ -462,6 +504,15 @@ def test_of_channels_that_cancel_the_louder_is_used(part: float, tmp_path: Path)
     left = sound()
     recording = stereo(left * part, left, tmp_path)
     assert recording.notes == ("2 channels that cancel each other, only channel 2 is used",)
+    assert np.array_equal(recording.waveform, left)
+
+
+def test_channels_that_cancel_in_a_part_of_the_recording_are_noticed(tmp_path: Path) -> None:
+    left = np.concatenate([sound(), sound()])
+    right = np.float32(0.9) * left
+    right[len(left) // 2 :] *= -1
+    recording = stereo(left, right, tmp_path)
+    assert recording.notes == ("2 channels that cancel each other, only channel 1 is used",)
     assert np.array_equal(recording.waveform, left)
 
 
@@ -598,7 +649,7 @@ def test_the_report_has_the_cure_of_the_kind(tmp_path: Path) -> None:
         progress=False,
     )
     (problem,) = report.errors
-    assert problem.what == "the recording is a Git LFS pointer, not the recording"
+    assert problem.what == "the file is a Git LFS pointer, not the recording"
     assert problem.cure == "run `git lfs pull` in the folder of the data, or remove the row"
 
 
@@ -608,7 +659,7 @@ def test_damaged_files_of_other_formats_are_refused(tmp_path: Path) -> None:
         (tmp_path / "a.bin").write_bytes(content[:40])
         with pytest.raises(UnreadableAudioError, match=r"^is .* unreadable: ") as error:
             decode(tmp_path / "a.bin")
-        assert error.value.cure is not None and "copy the recording again" in error.value.cure
+        assert error.value.cure is not None and "copy it again" in error.value.cure
 
 
 # The command ffmpeg, where there is no PyAV

@@ -168,3 +168,13 @@ def test_a_store_has_the_names_as_written(tmp_path: Path) -> None:
         )
         assert warning.row is None
         assert error.cure.startswith("'clip_07.wav' is there; ")
+
+
+def test_links_to_outside_are_followed_where_the_caller_wants_it(tmp_path: Path) -> None:
+    put(tmp_path, "outside/b.wav", "data/a.wav")
+    (tmp_path / "data" / "out").symlink_to(tmp_path / "outside")
+    (tmp_path / "data" / "b.wav").symlink_to(tmp_path / "outside" / "b.wav")
+    names = ["b.wav", "out/b.wav", "out/B.WAV", "../outside/b.wav", "out/../../outside/b.wav"]
+    found, _ = find_files(tmp_path / "data", names, follow_links=True)
+    assert [found[name].exists for name in names] == [True, True, False, False, False]
+    assert [found[name].path is None for name in names] == [False, False, False, True, True]

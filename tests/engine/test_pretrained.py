@@ -585,7 +585,15 @@ def test_weights_that_do_not_fit_the_configuration_are_an_error(tmp_path: Path) 
     ("files", "message"),
     [
         (["adapter_model.safetensors", "adapter_config.json"], "PEFT adapter only.*merge_and_un"),
-        (["tiny.pt"], "tiny.pt is a checkpoint of openai-whisper.*openai/whisper-tiny"),
+        (["tiny.pt"], "tiny.pt is a checkpoint as openai-whisper.*openai/whisper-tiny"),
+        (["afile.pt"], r"without a config\.json\. Convert your own with"),
+        (["config.json", "tiny.pt"], "tiny.pt is a checkpoint as openai-whisper"),
+        (["config.json"], r"no model\.safetensors\. Download it"),
+        (["model.safetensors"], r"no config\.json: .* Copy that of the model"),
+        (
+            ["config.json", "model-00001-of-00002.safetensors"],
+            r"parts of the weights .*, but no model\.safetensors\.index\.json",
+        ),
         (["snapshots/abc/config.json"], "hub's cache: use .*snapshots/abc"),
         (["config.json", "model.fp16.safetensors"], "but model.fp16.safetensors: rename it"),
         (["model.bin"], "faster-whisper directory. Convert it first"),
@@ -601,6 +609,14 @@ def test_other_layouts_are_named_with_their_cure(
         path.write_text("{}")
     with pytest.raises(HearbackError, match=message):
         pretrained.resolve(str(tmp_path / "mine"), tmp_path / "assets")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_pointers_of_git_lfs_are_named(tmp_path: Path, name: str) -> None:
+    folder = write_whisper(tmp_path / "a")
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(HearbackError, match=rf"{name} is a Git LFS pointer.*`git lfs pull` in"):
+        read_config(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
@@ -17,6 +20,7 @@ from hearback.engine.data.problems import BadInputError
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
+from hearback.engine.project import ROOT
 from hearback.engine.training import fold_files
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.engine.whisper.encoder import EncoderLayer
@@ -31,9 +35,11 @@ from hearback.reading.models import base, load
 from hearback.reading.models.base import Scorer
 from hearback.reading.pairs import PairDataset, PairSource
 from hearback.reading.recipe import Recipe
+from hearback.reading.scoring import listening
 from hearback.reading.steps import infer
 from hearback.reading.window_batches import Batch
 from hearback.reading.words import WordCalibration
+from tests.helpers import environment_of_scripts, make_read_only
 from tests.reading.inference_data import CPU, write_ensemble
 from tests.reading.random_models import BASE_RATES, make_model, write_fold
 from train_model2ds import RECIPE as MEAN
@@ -68,6 +74,47 @@ def test_the_submission_has_the_formats_rows_in_its_order(options: InferenceOpti
     assert submission["score"].between(0, 1, inclusive="neither").all()
     assert submission["score"].nunique() == len(submission)
     assert not options.submission.with_name(tables.PROBLEMS).exists()
+
+
+def test_an_output_that_nothing_reads_costs_neither_scores_nor_problems(
+    options: InferenceOptions,
+) -> None:
+    broken = pd.read_csv(options.data / "test_metadata.csv")["filename"][0]
+    (options.data / broken).write_bytes(b"broken")
+    places = vars(options)
+    names = ("data", "tts_data", "store", "assets", "config", "submission", "device")
+    flags = [part for name in names for part in (f"--{name}", str(places[name]))]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, ROOT / "infer.py", *flags, "--no_page"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            env=environment_of_scripts(),
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 141, done.stderr
+    assert b"FAILED" not in done.stderr
+    assert scores(options).nunique() == len(scores(options))
+    listed = problems(options)
+    assert listed.loc[listed["severity"] == "error", "filename"].tolist() == [broken]
+
+
+def test_a_store_that_cannot_be_written_to_is_replaced_by_a_temporary_one(
+    options: InferenceOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_submission(options)
+    before = options.submission.read_bytes()
+    for recording in options.data.rglob("*.wav"):  # a copy has new times
+        os.utime(recording, (1, 1))
+    with monkeypatch.context() as patch:
+        make_read_only(patch, options.store)
+        write_submission(options)
+    assert options.submission.read_bytes() == before
+    assert "Decoded into a temporary folder instead" in capsys.readouterr().out
 
 
 def test_without_a_format_the_order_is_the_metadatas(options: InferenceOptions) -> None:
@@ -160,6 +207,32 @@ def test_a_stereo_recording_is_scored_and_listed(options: InferenceOptions) -> N
     write_submission(options)
     assert scores(options)["test000.wav"] not in BASE_RATES.values()
     assert list(problems(options)["severity"]) == ["warning"]
+
+
+def test_what_is_no_english_is_listed_and_keeps_its_score(
+    options: InferenceOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EnsembleConfig.load(options.config)
+    said = WordCalibration((BY_GRADE.name,), Line(), Line())
+    replace(config, words=said).save(options.config)
+    options = replace(options, words=options.submission.with_name("words.csv"))
+    write_submission(options)
+    before = scores(options)
+    monkeypatch.setattr(listening, "SURPRISE", -np.inf)
+    monkeypatch.setattr(listening, "CONFIDENCE", np.inf)
+    write_submission(options)
+    pd.testing.assert_series_equal(scores(options), before)
+    assert options.words is not None
+    texts = pd.read_csv(options.data / "test_metadata.csv").set_index("filename")["expected_text"]
+    is_long = texts[before.index].str.split().str.len() >= listening.MIN_WORDS
+    unheard = set(before.index[(before < 0.5) & is_long])
+    assert unheard and unheard < set(before.index)
+    listed = problems(options).set_index("filename").loc[sorted(unheard)]
+    assert set(listed["severity"]) == {"warning"}
+    assert listed["what"].str.startswith("no English words are heard, but another").all()
+    assert set(listed["cure"]) == {"listen to it; the score stays"}
+    words = pd.read_csv(options.words, keep_default_na=False)
+    assert set(words["filename"][words["status"] == "another_language_or_noise"]) == unheard
 
 
 def test_a_text_that_cannot_be_rendered_does_not_lose_the_submission(
@@ -509,10 +582,12 @@ def test_the_command_line_sets_precision_memory_and_limit(
 ) -> None:
     received: list[InferenceOptions] = []
     monkeypatch.setattr(submission, "write_submission", received.append)
-    monkeypatch.setattr("sys.argv", ["infer.py", "--precision", "int8", "--memory_gb", "1.5"])
+    monkeypatch.setattr(
+        "sys.argv", ["infer.py", "--no_page", "--precision", "int8", "--memory_gb", "1.5"]
+    )
     infer.main()
     assert (received[0].precision, received[0].memory_gb) == ("int8", 1.5)
-    monkeypatch.setattr("sys.argv", ["infer.py"])
+    monkeypatch.setattr("sys.argv", ["infer.py", "--no_page"])
     infer.main()
     assert (received[1].precision, received[1].memory_gb) == ("auto", None)
     assert received[1].time_limit is None

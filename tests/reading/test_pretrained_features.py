@@ -1,5 +1,7 @@
 """The features of untrained models: kept, shared by folds, and equal to computed ones."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.engine.training.task import FoldRun
 from hearback.reading import pretrained_features, training
 from hearback.reading.inference.model_group import ModelGroup
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pretrained_features import collect_features
 from hearback.reading.recipe import Recipe
@@ -48,7 +52,11 @@ def features_of(
     torch.manual_seed(seed)
     model = training.ReadingTask(run).build_model()
     source = data.source
-    places: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}
+    places: dict[str, Any] = {
+        "backbone": Path("X"),
+        "device": torch.device("cpu"),
+        "dtype": torch.float32,
+    }
     return collect_features(model, data, source, rows, options.store, **places)
 
 
@@ -108,6 +116,36 @@ def test_another_input_has_other_features(options: TrainingOptions, computed: li
     metadata.write_text(metadata.read_text().replace("a red hat", TEXTS[0]))
     features_of(options, TOKENS, [0])
     assert computed == [0, 0, 0, 0]
+
+
+def test_another_tokenizer_has_other_features(
+    options: TrainingOptions, computed: list[int], tmp_path: Path
+) -> None:
+    assert options.backbone is not None
+    features_of(options, TOKENS, [0])
+    other = shutil.copytree(options.backbone, tmp_path / "other")
+    path = other / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"]["merges"] = values["model"]["merges"][:-1]  # the last word has two tokens
+    path.write_text(json.dumps(values))
+    features_of(replace(options, backbone=str(other)), TOKENS, [0])
+    assert computed == [0, 0]
+
+
+def test_features_that_are_not_finite_are_an_error_and_never_kept(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            TokenScorer, "pretrained_features", lambda *_: torch.full((1, 3), float("nan"))
+        )
+        with pytest.raises(HearbackError, match=r"X/model\.safetensors: .* NaN or infinity"):
+            features_of(options, TOKENS, [0])
+    assert kept_files(options) == []
+    good = features_of(options, TOKENS, [0])
+    (kept,) = kept_files(options)  # of an older version, with what is not finite
+    np.savez(kept, rows=np.array([0]), features=np.full((1, good.shape[1]), np.nan))
+    np.testing.assert_array_equal(features_of(options, TOKENS, [0]), good)
 
 
 def test_features_are_not_kept_in_a_read_only_store(

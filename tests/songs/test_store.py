@@ -181,7 +181,7 @@ def test_a_folder_of_snippets_without_labels_is_stored_too(tmp_path: Path, data:
     )
     assert len(store) == 3
     (error,) = report.errors
-    assert (error.file, error.row, error.filename) == (str(data), 4, "train/d.wav")
+    assert (error.file, error.row, error.filename) == (str(data), None, "train/d.wav")
 
 
 def test_a_feature_store_can_be_pickled(build: Callable[..., Store]) -> None:

@@ -65,7 +65,7 @@ def test_without_a_manifest_each_snippet_is_its_own_group_with_a_warning(tmp_pat
         ("b.ogg,", "the class is ''"),
         ("b.ogg,-1", "the class is '-1'"),
         ("b.ogg,male", "the class is 'male'"),
-        ("b.ogg", "1 field where a row has 2"),
+        ("b.ogg", "1 field where a row has 2: no label"),
         ("b.ogg,1,2", "3 fields where a row has 2"),
         ("a.ogg,1", "duplicated filename, first on line 1"),
     ],

@@ -14,7 +14,8 @@ from itertools import pairwise
 from typing import BinaryIO
 
 from hearback.engine.audio.flac import flac_starts, mended_flac
-from hearback.engine.audio.mpeg import MpegStream, find_streams
+from hearback.engine.audio.mpeg import MpegStream, find_streams, id3_bytes
+from hearback.engine.audio.notes import LossNote
 
 # Sizes that a program writes when it does not know the size (yet): 0xFFFFFFFF, 0x7FFFF000, ...
 # Only the first seconds of a true length of 2 GB would be kept.
@@ -93,6 +94,9 @@ def find_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Par
     """Return the recordings in a file of `n_bytes`, at least those of its first `kept_seconds`."""
     content.seek(0)
     head = content.read(12)
+    if head[:3] == b"ID3" and (tag := _tag_before_other(content, head, n_bytes)):
+        # libsndfile takes any file with such a tag for an MP3, except a FLAC.
+        return find_parts(join_pieces(content, (tag, n_bytes)), n_bytes - tag, kept_seconds)
     if head[:4] == b"OggS":
         parts = _ogg_parts(content, n_bytes)
     elif head[:4] == b"fLaC":
@@ -112,6 +116,15 @@ def find_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Par
         parts = []
     content.seek(0)
     return parts or [Part(content)]
+
+
+def _tag_before_other(content: BinaryIO, head: bytes, n_bytes: int) -> int:
+    """Return the length of an ID3v2 tag before a file that is no MP3; else 0."""
+    end = id3_bytes(head)
+    content.seek(end)
+    start = content.read(4)
+    is_other = start in (b"RIFF", b"OggS", b"fLaC", b"caff", *_ENDS)
+    return end if is_other and end < n_bytes else 0
 
 
 def mended(part: Part) -> Part | None:
@@ -290,7 +303,7 @@ def _wav_part(
         return [plain]
     if size:
         note = f"{(end - behind) / rate:.2f} s behind what its header announces are not read"
-        return [replace(plain, notes=(note,))]
+        return [replace(plain, notes=(LossNote(note),))]
     told = struct.pack("<I", min(end - first, 0xFFFF_FFFF - 64))
     whole = struct.pack("<I", min(end - start - 8, 0xFFFF_FFFF - 64))
     pieces = (start, start + 4), whole, (start + 8, first - 4), told, (first, end)
@@ -346,13 +359,19 @@ def _caf_parts(content: BinaryIO, n_bytes: int) -> list[Part]:
             position += 8
             continue
         size = int.from_bytes(header[4:], "big", signed=True)
-        if header[:4] == b"data" and size == -1:
-            told = struct.pack(">q", n_bytes - position - 12)
-            pieces = (starts[-1], position + 4), told, (position + 12, n_bytes)
+        n_there = n_bytes - position - 12
+        is_cut = size > n_there > 4  # libsndfile refuses it; the first 4 bytes are a counter
+        if header[:4] == b"data" and (size == -1 or is_cut):
+            pieces = (
+                (starts[-1], position + 4),
+                struct.pack(">q", n_there),
+                (position + 12, n_bytes),
+            )
             spans = list(pairwise(starts))
+            cut = "its header announces more" if is_cut else None
             return [
                 *(Part(join_pieces(content, span)) for span in spans),
-                Part(join_pieces(content, *pieces)),
+                Part(join_pieces(content, *pieces), cut),
             ]
         if len(header) < 12 or size < 0:
             break

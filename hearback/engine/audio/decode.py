@@ -30,8 +30,15 @@ from hearback.engine.audio.file_kinds import (
     other_codec,
     unreadable_by_libsndfile,
 )
+from hearback.engine.audio.level import find_excess, find_silence
 from hearback.engine.audio.mixdown import Mixdown, NotFiniteError, mix
-from hearback.engine.audio.notes import OriginalLength, channel_notes, resampling_note
+from hearback.engine.audio.notes import (
+    CutNote,
+    LossNote,
+    OriginalLength,
+    channel_notes,
+    resampling_note,
+)
 from hearback.engine.audio.other_containers import find_other_parts
 from hearback.engine.audio.other_decoders import (
     AvModule,
@@ -47,10 +54,6 @@ from hearback.engine.io import describe_missing, open_file
 
 SAMPLE_RATE = 16_000  # Hz, Whisper's
 
-# Peaks of speech, even when recorded far too quietly, are some 20 dB above this level, which is
-# 32 steps of 16-bit audio.
-SILENCE_DBFS = -60.0
-
 # No word is this short: such a file was cut by mistake.
 MIN_SECONDS = 0.05
 
@@ -62,13 +65,9 @@ KEPT_SECONDS = 30.0
 # damaged: resampling "one second at 2 GHz" would need the memory of a day of audio.
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz
 
-# Lossy codecs exceed full scale slightly. A peak of four times full scale (12 dB) means integers
-# written as floating point, or a damaged stream.
-MAX_PEAK = 4.0
-
 # Increase it when decode() returns other samples or refuses other recordings than before, so that
 # existing stores are built again.
-VERSION = 3
+VERSION = 4
 
 # Samples of all channels per read, 64 MB as float32: a usual clip is read at once.
 _BLOCK_SAMPLES = 1 << 24
@@ -82,7 +81,7 @@ _PADDING_SECONDS = 0.2
 
 # Of libsndfile: the format, or its encoding, is none that it knows.
 _UNKNOWN_FORMAT = (1, 4)
-_CURE_CUT = "copy the recording again: it is damaged, or its end is missing"
+_CURE_CUT = "the file is damaged or cut: copy it again"
 
 # libsndfile keeps the error of a failed open in a global, which other threads' opens overwrite.
 _opening = threading.Lock()
@@ -99,14 +98,16 @@ class Recording:
 class UnreadableAudioError(HearbackError, ValueError):
     """A recording that cannot be used; the message completes a sentence about it.
 
-    `cure` tells what to do, where that is known from what is in the file. `kind` is "unreadable",
-    "silent" or "too_short".
+    `cure` tells what to do, where that is known from what is in the file. `subject` is what the
+    sentence is about, "the recording" or "the file". `kind` is "unreadable",
+    "silent", "too_short", or "too_long" if no sound is in the seconds that are read.
     """
 
     def __init__(self, what: str, cure: str | None = None, kind: str = "unreadable") -> None:
         super().__init__(what)
         self.cure = cure
         self.kind = kind
+        self.subject = "the recording"
 
 
 @dataclass
@@ -118,6 +119,7 @@ class _Sound:
     seconds: float  # of all there is, as far as it is known
     notes: list[str] = field(default_factory=list)
     is_longer: bool = False  # by an unknown time
+    original: OriginalLength | None = None  # if only a part of it is kept
 
 
 def decode(
@@ -138,7 +140,10 @@ def decode(
     mono, own_rate, notes = sound.mono, sound.sample_rate, sound.notes
     if len(mono) < MIN_SECONDS * own_rate:
         raise UnreadableAudioError(f"is shorter than {MIN_SECONDS:g} s", kind="too_short")
-    _check_level(mono)
+    if silence := find_silence(mono, sound.original, kept_seconds):
+        raise UnreadableAudioError(*silence)
+    if excess := find_excess(mono):
+        raise UnreadableAudioError(*excess)
     if own_rate != sample_rate:
         # soxr's filter ends just below the lower of the two Nyquist frequencies; linear
         # interpolation or a short filter would alias the band above 8 kHz of a 44.1 kHz recording
@@ -152,7 +157,8 @@ def _read(path: Path, kept_seconds: float) -> _Sound:
     """Return an audio file's first seconds."""
     try:
         if not path.is_file():
-            raise UnreadableAudioError("is not a file" if path.exists() else describe_missing(path))
+            what = "is not a file" if path.exists() else describe_missing(path)
+            raise UnreadableAudioError(what)
         n_bytes = path.stat().st_size
         if n_bytes == 0:
             raise UnreadableAudioError("is empty: 0 bytes")
@@ -175,7 +181,7 @@ def _read(path: Path, kept_seconds: float) -> _Sound:
     except (OSError, soundfile.SoundFileError) as error:
         # str(OSError) contains the path, which the report already names.
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
-        raise UnreadableAudioError(f"is unreadable: {reason}") from error
+        raise UnreadableAudioError(f"is unreadable: {str(reason).rstrip('.')}") from error
 
 
 def _read_parts(
@@ -193,7 +199,8 @@ def _read_parts(
             if sound is None:
                 raise
             reason = getattr(error, "error_string", None) or error
-            sound.notes.append(f"recording {n_read + 1} of {len(parts)} in the file: {reason}")
+            which = f"recording {n_read + 1} of {len(parts)} in the file"
+            sound.notes.append(LossNote(f"{which}: {reason}".rstrip(".")))
             continue
         finally:
             n_read += 1
@@ -219,7 +226,8 @@ def _cut_to_kept(sound: _Sound, kept_seconds: float, is_more: bool = False) -> _
     n_kept = round(kept_seconds * sound.sample_rate)
     is_more = is_more or sound.is_longer
     if is_more or sound.seconds * sound.sample_rate > n_kept + 0.5:
-        sound.notes.insert(0, OriginalLength(sound.seconds, is_more).note(kept_seconds))
+        sound.original = OriginalLength(sound.seconds, is_more)
+        sound.notes.insert(0, CutNote(sound.original, kept_seconds))
     sound.mono = sound.mono[:n_kept]
     return sound
 
@@ -279,12 +287,12 @@ def _read_with_libsndfile(part: Part, kept_seconds: float) -> _Sound:
     if missing and int(missing[2]) < int(missing[1]) < PLACEHOLDER_SIZE:
         is_short = True
     cut = part.cut or ("its header announces more" if is_short else None)
-    notes = []
+    notes: list[str] = []
     seconds = part.seconds or n_frames / sample_rate
     if n_read < n_frames:
         seconds = max(seconds, n_read / sample_rate) if n_read == n_wanted else n_read / sample_rate
     if cut and n_read < round(kept_seconds * sample_rate):
-        notes.append(f"breaks off after {n_read / sample_rate:.2f} s: {cut}")
+        notes.append(LossNote(f"breaks off after {n_read / sample_rate:.2f} s: {cut}"))
     notes += [*part.notes, *channel_notes(mixdown)]
     return _Sound(mixdown.mono, sample_rate, seconds, notes)
 
@@ -311,7 +319,9 @@ def _mix(blocks: Iterator[np.ndarray], n_channels: int, channel: int | None = No
 def _read_other(path: Path, content: BinaryIO, kind: FileKind, kept_seconds: float) -> _Sound:
     """Return the first seconds of a file that libsndfile does not read."""
     if kind.demuxer is None:
-        raise UnreadableAudioError(f"is {kind.name}", kind.cure)
+        error = UnreadableAudioError(f"is {kind.name}", kind.cure)
+        error.subject = "the file"  # it is no recording
+        raise error
     demuxer, av, ffmpeg = kind.demuxer, load_av(), find_ffmpeg()
     try:
         parts = find_other_parts(content, content.seek(0, 2), demuxer)
@@ -339,9 +349,9 @@ def _read_with_ffmpeg(
         sound = _read_parts([Part(wav, parts[-1].cut)], _read_part, kept_seconds)
     if len(parts) > 1:
         note = f"{len(parts)} recordings one after the other in the file, perhaps not all are read"
-        sound.notes.insert(0, note)
+        sound.notes.insert(0, LossNote(note))
     if said:
-        sound.notes.insert(0, f"ffmpeg complains: {said}")
+        sound.notes.insert(0, LossNote(f"ffmpeg complains: {said}"))
     return sound
 
 
@@ -366,9 +376,9 @@ def _read_with_av(av: AvModule, demuxer: str, part: Part, kept_seconds: float) -
     if n_tracks > 1:
         notes.append(f"{n_tracks} sound tracks, only the first is used")
     if cut and n_read < n_wanted:
-        notes.insert(0, f"breaks off after {seconds:.2f} s: {cut}")
+        notes.insert(0, LossNote(f"breaks off after {seconds:.2f} s: {cut}"))
     elif damage.n_packets:
-        notes.append(count_noun(damage.n_packets, "damaged packet"))
+        notes.append(LossNote(count_noun(damage.n_packets, "damaged packet")))
     is_longer = n_read > n_wanted and told is None
     return _Sound(mixdown.mono, sample_rate, max(told or 0.0, seconds), notes, is_longer)
 
@@ -383,13 +393,3 @@ def _first(blocks: Iterator[np.ndarray], n_samples: int) -> Iterator[np.ndarray]
 def _check_rate(sample_rate: int) -> None:
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         raise UnreadableAudioError(f"has an invalid sample rate: {sample_rate} Hz")
-
-
-def _check_level(mono: np.ndarray) -> None:
-    # Half the range, not the maximum: a constant offset is silence.
-    if (mono.max() - mono.min()) / 2 < 10 ** (SILENCE_DBFS / 20):
-        what = f"is silent: its peak is below {SILENCE_DBFS:g} dBFS"
-        raise UnreadableAudioError(what, kind="silent")
-    peak = np.abs(mono).max()
-    if peak > MAX_PEAK:
-        raise UnreadableAudioError(f"has a peak of {peak:.3g} times full scale")

@@ -7,13 +7,14 @@ pointer, and each has another cure.
 import re
 from dataclasses import dataclass
 
+from hearback.engine.audio.mpeg import id3_bytes
 from hearback.engine.data.other_files import OtherFile, identify
 
 # Bytes to look at. A web page's or a pointer's kind is clear from fewer.
 HEAD_BYTES = 4096
 
 _CURE_UNPACK = "unpack it, and put the recordings that are in it there"
-_CURE_DOWNLOAD = "download or copy the recording again; what the file says may tell what went wrong"
+_CURE_DOWNLOAD = "look into the file, and download or copy the recording again"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _kind_inside(head: bytes) -> FileKind | None:
     if head[4:8] in _ATOMS:
         names = [name for brand, name in _BRANDS if head[8:].startswith(brand)]
         return FileKind(names[0] if names else "an MP4 file", "mov")
-    is_tagged_aac = head[:3] == b"ID3" and _is_adts(head[_id3_bytes(head) :])
+    is_tagged_aac = head[:3] == b"ID3" and _is_adts(head[id3_bytes(head) :])
     patterns = (
         (head[:4] == b"RIFF" and head[8:12] == b"AVI ", _AVI),
         (is_tagged_aac or _is_adts(head), FileKind("an AAC file (ADTS)", "aac")),
@@ -140,14 +141,6 @@ def _is_adts(data: bytes) -> bool:
         return False
     rate, length = data[2] >> 2 & 15, (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5
     return rate < 13 and length >= 7
-
-
-def _id3_bytes(head: bytes) -> int:
-    """Return the length of a file's ID3v2 tag, in bytes."""
-    size = 0
-    for byte in head[6:10]:
-        size = size << 7 | byte & 0x7F
-    return 10 + size
 
 
 def _text_kind(start: bytes) -> FileKind | None:

@@ -21,7 +21,7 @@ class MemoryStore(Store):
         n_samples = 0
         for name, recording in recordings.items():
             samples = SPEECH.pack(recording.waveform)
-            entry = StoreEntry(n_samples, samples.size, 0, 0, "", recording.notes)
+            entry = StoreEntry.of(samples, "", recording.notes, offset=n_samples)
             self._entries[name] = entry
             packed.append(samples)
             n_samples += samples.size

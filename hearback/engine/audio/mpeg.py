@@ -141,7 +141,7 @@ def find_streams(content: BinaryIO, n_bytes: int, seconds: float) -> MpegFile | 
     start = 0
     content.seek(0)
     while (tag := content.read(10))[:3] == b"ID3" and len(tag) == 10:
-        start += _id3_bytes(tag)
+        start += id3_bytes(tag)
         content.seek(start)
     content.seek(start)
     data = content.read(max(min(_MOST_BYTES, n_bytes - start), 0))
@@ -153,7 +153,7 @@ def find_streams(content: BinaryIO, n_bytes: int, seconds: float) -> MpegFile | 
     return walk.streams(position, seconds, start + len(data) == n_bytes)
 
 
-def _id3_bytes(tag: bytes) -> int:
+def id3_bytes(tag: bytes) -> int:
     """Return the length of an ID3v2 tag from its first ten bytes."""
     size = 0
     for byte in tag[6:10]:
@@ -222,7 +222,7 @@ class _Walk:
         if mark.startswith(b"TAG"):
             return position + 128
         if mark.startswith(b"ID3") and len(mark) > 10:
-            return position + _id3_bytes(mark[:10])
+            return position + id3_bytes(mark[:10])
         if mark.startswith(b"APETAGEX") and len(mark) > 16:
             n_bytes = int.from_bytes(mark[12:16], "little")
             return position + n_bytes + (32 if mark[23] & 0x20 else 0)

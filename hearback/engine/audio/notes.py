@@ -1,12 +1,28 @@
-"""Notes on how a recording was converted; a store keeps them as text."""
+"""Notes on how a recording was converted; a store keeps them as text, with their kinds."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from hearback.engine.audio.mixdown import Mixdown
 
-_CUT = re.compile(r"(more than )?(\d+) s long, only the first [\d.]+ s are kept")
+Kind: TypeAlias = Literal["conversion", "loss", "cut"]
+
+
+class LossNote(str):
+    """A note that some of the sound is missing from the file."""
+
+
+class CutNote(str):
+    """A note that only the beginning of a recording is kept."""
+
+    def __new__(cls, original: "OriginalLength", kept_seconds: float) -> "CutNote":
+        """Return the note on a recording of which only `kept_seconds` are kept."""
+        note = super().__new__(cls, f"{original} long, only the first {kept_seconds:g} s are kept")
+        note.original = original
+        return note
+
+    original: "OriginalLength"
 
 
 @dataclass(frozen=True)
@@ -25,26 +41,22 @@ class OriginalLength:
         """Return e.g. "40 s" or "more than 31 s"."""
         return f"{'more than ' if self.is_minimum else ''}{self.seconds:.0f} s"
 
-    def note(self, kept_seconds: float) -> str:
-        """Return the note on a recording of which only `kept_seconds` are kept."""
-        return f"{self} long, only the first {kept_seconds:g} s are kept"
 
-    @classmethod
-    def from_note(cls, note: str) -> "OriginalLength | None":
-        """Return the length that a `note` of this class says; None for other notes."""
-        found = _CUT.fullmatch(note)
-        return None if found is None else cls(float(found[2]), found[1] is not None)
+def kinds_of(notes: Sequence[str]) -> tuple[Kind, ...]:
+    """Return the kind of each note."""
+    return tuple(
+        "loss"
+        if isinstance(note, LossNote)
+        else "cut"
+        if isinstance(note, CutNote)
+        else "conversion"
+        for note in notes
+    )
 
 
-def split_length(notes: Iterable[str]) -> tuple[OriginalLength | None, list[str]]:
-    """Return the original length of a recording that was cut, or None, and the other notes."""
-    length, others = None, []
-    for note in notes:
-        found = OriginalLength.from_note(note)
-        length = length or found
-        if found is None:
-            others.append(note)
-    return length, others
+def original_length(notes: Sequence[str]) -> str:
+    """Return the original length of a recording that was cut, such as "40 s"; else ""."""
+    return next((str(note.original) for note in notes if isinstance(note, CutNote)), "")
 
 
 def channel_notes(mixdown: Mixdown) -> list[str]:

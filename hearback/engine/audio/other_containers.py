@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import BinaryIO
 
-from hearback.engine.audio.containers import Part, join_pieces
+from hearback.engine.audio.containers import PLACEHOLDER_SIZE, Part, join_pieces
 
 _NO_END = "the end of the file is missing"
 _MOST_ELEMENTS = 100_000  # of a file; those after are not read
@@ -62,6 +62,25 @@ def _find_mp4(content: BinaryIO, n_bytes: int) -> _Found:
         if position >= n_bytes:
             return starts, position > n_bytes
     return starts, False
+
+
+def _find_avi(content: BinaryIO, n_bytes: int) -> _Found:
+    """Large ones are several RIFF files, one after the other."""
+    position = 0
+    for _ in range(_MOST_ELEMENTS):
+        content.seek(position)
+        header = content.read(8)
+        size = int.from_bytes(header[4:], "little")
+        if header[:4] != b"RIFF" or not size:
+            return [0], False
+        position += 8 + size + size % 2
+        if position > n_bytes + size % 2:
+            return [0], size < PLACEHOLDER_SIZE
+    return [0], False
+
+
+def _find_mpegts(content: BinaryIO, n_bytes: int) -> _Found:
+    return [0], n_bytes % 188 != 0  # bytes of a packet
 
 
 def _find_amr(content: BinaryIO, n_bytes: int) -> _Found:
@@ -129,6 +148,8 @@ def _find_matroska(content: BinaryIO, n_bytes: int) -> _Found:
 _FINDERS: dict[str, Callable[[BinaryIO, int], _Found]] = {
     "mov": _find_mp4,
     "amr": _find_amr,
+    "avi": _find_avi,
+    "mpegts": _find_mpegts,
     "asf": _find_asf,
     "matroska": _find_matroska,
 }

@@ -29,6 +29,13 @@ from hearback.engine.machine import count_processors
 Load = Callable[[str, Path], tuple[np.ndarray, tuple[str, ...]]]
 
 
+# What to do about notes on the sound, by their kind.
+_CURES_OF_NOTES = {
+    "loss": "what is there is used; copy the recording again, if a whole one exists",
+    "cut": "used as far as it is kept; split the recording and its text, if the speech goes on",
+}
+
+
 def load_speech(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return a recording's waveform, (n,) float32 at 16 kHz, and notes on its conversion."""
     recording = decode(path)
@@ -48,6 +55,7 @@ def build_store(
     store_format: StoreFormat = SPEECH,
     load: Load = load_speech,
     description: str = "decoding",
+    follow_links: bool = False,
 ) -> Store:
     """Bring the store up to date with a metadata table, and open it.
 
@@ -60,11 +68,16 @@ def build_store(
     processor.
 
     For other arrays than 16 kHz speech, pass their `store_format`, the function that computes them
-    (`load`, called in those threads) and the progress bar's `description`.
+    (`load`, called in those threads) and the progress bar's `description`. With `follow_links`,
+    recordings may be links to outside of `data_folder`.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"a store's name is letters, digits, '_' and '-', not {name!r}")
-    sources = _find_sources(metadata, data_folder, table_path, store_format, report)
+    sources = _find_sources(
+        *(metadata, data_folder, table_path, report),
+        is_audio=store_format.is_audio,
+        follow_links=follow_links,
+    )
     build = _Build(sources, store_folder, name, store_format, load, table_path, report)
     complete = build.complete_store()
     if complete is not None:
@@ -133,8 +146,7 @@ class _Decoder:
                 if isinstance(decoded, UnreadableAudioError):
                     _report_error(source, decoded, table_path, report)
                     continue
-                notes = decoded.entry.notes
-                _report_notes(source, notes, self.store_format, table_path, report)
+                _report_notes(source, decoded.entry, self.store_format, table_path, report)
                 yield source, decoded
 
     def _decode(self, source: _Source) -> _Decoded | UnreadableAudioError:
@@ -144,7 +156,8 @@ class _Decoder:
             return error
         samples = self.store_format.pack(values)
         digest = hashlib.sha256(samples.data).hexdigest()
-        entry = StoreEntry(0, samples.size, source.size, source.mtime_ns, digest, notes)
+        where = {"source_size": source.size, "source_mtime_ns": source.mtime_ns}
+        entry = StoreEntry.of(samples, digest, notes, **where)
         return _Decoded(entry, samples)
 
 
@@ -227,16 +240,19 @@ class _Build:
         """Report the notes of recordings that are not decoded again."""
         for source in self.sources:
             if _is_current(source, stored):
-                notes = stored[source.filename].notes
-                _report_notes(source, notes, self.store_format, self.table_path, self.report)
+                _report_notes(
+                    source, stored[source.filename], self.store_format, self.table_path, self.report
+                )
 
 
 def _find_sources(
     metadata: pd.DataFrame,
-    data_folder: Path,
+    folder: Path,
     table_path: Path,
-    store_format: StoreFormat,
     report: Report,
+    *,
+    is_audio: bool,
+    follow_links: bool,
 ) -> list[_Source]:
     """Return the file of each metadata row, also of one that is spelled otherwise.
 
@@ -246,14 +262,14 @@ def _find_sources(
     for filename, line in zip(metadata["filename"], metadata["line"].tolist(), strict=True):
         if filename:  # read_metadata reports empty and duplicated ones
             lines.setdefault(filename, line)
-    found, match_of = find_files(data_folder, lines)
+    found, match_of = find_files(folder, lines, follow_links=follow_links)
     # Arrays that are computed from another store's have its filenames, and it has reported them.
-    if match_of and store_format.is_audio:
+    if match_of and is_audio:
         report.add(respelled(table_path, match_of, "than their files"))
     sources = []
     for filename, file in found.items():
         if file.path is None:
-            report.add(leads_out(table_path, lines[filename], filename))
+            report.add(leads_out(table_path, lines[filename], filename, folder))
             continue
         sources.append(
             _Source(filename, lines[filename], file.path, file.size, file.mtime_ns, file.nearest)
@@ -273,22 +289,43 @@ def _report_error(
 ) -> None:
     wrong = "it" if table_path.is_dir() else "the row"  # a listed folder has no rows
     cure = f"{error.cure or 'put a good recording there'}, or remove {wrong}"
+    if re.fullmatch(r"\d[.,]\d+E\+\d+", source.filename, re.I):
+        cure = f"a spreadsheet took this name for a number: write the name as a text; {cure}"
     if source.nearest:
         names = " and ".join(map(quoted, source.nearest))
         cure = f"{names} {'is' if len(source.nearest) == 1 else 'are'} there; {cure}"
-    what, filename = f"the recording {error}", source.filename
-    status = error.kind
-    report.add(Problem(str(table_path), source.line, what, cure, filename=filename, status=status))
+    what, filename = f"{error.subject} {error}", source.filename
+    status, line = error.kind, _line(source, table_path)
+    report.add(Problem(str(table_path), line, what, cure, filename=filename, status=status))
 
 
 def _report_notes(
     source: _Source,
-    notes: Sequence[str],
+    entry: StoreEntry,
     store_format: StoreFormat,
     table_path: Path,
     report: Report,
 ) -> None:
-    if notes:
-        cure = f"used as converted; where there is a {store_format.original}, use that"
-        what, filename = "; ".join(notes), source.filename
-        report.add(Problem(str(table_path), source.line, what, cure, "warning", filename))
+    if entry.notes:
+        what, cure = describe_notes(entry, store_format)
+        line, filename = _line(source, table_path), source.filename
+        report.add(Problem(str(table_path), line, what, cure, "warning", filename))
+
+
+def describe_notes(
+    entry: StoreEntry, store_format: StoreFormat = SPEECH, *, without: str = ""
+) -> tuple[str, str]:
+    """Return the notes on a recording in one line, except those of a kind, and what to do."""
+    kept = {n: kind for n, kind in zip(entry.notes, entry.kinds, strict=True) if kind != without}
+    kinds = set(kept.values())
+    cure = f"used as converted; where there is a {store_format.original}, use that"
+    for kind in ("loss", "cut"):
+        if kind in kinds:
+            cure = _CURES_OF_NOTES[kind]
+            break
+    return "; ".join(kept), cure
+
+
+def _line(source: _Source, table_path: Path) -> int | None:
+    """Return the line of a recording in its table; None in the list of a folder."""
+    return None if table_path.is_dir() else source.line

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hearback.engine.audio.decode import SAMPLE_RATE, VERSION
+from hearback.engine.audio.notes import kinds_of, original_length
 from hearback.engine.audio.wav import FULL_SCALE, INT16, to_int16
 
 _FLOAT32 = np.dtype("<f4")
@@ -79,14 +80,36 @@ class StoreEntry:
     source_mtime_ns: int
     sha256: str  # of its samples
     notes: Sequence[str]
+    kinds: Sequence[str] = ()  # of the notes, `notes.Kind`
+    original: str = ""  # how long it was, if only its beginning is kept: "40 s"
+
+    @classmethod
+    def of(
+        cls, samples: np.ndarray, sha256: str, notes: Sequence[str], **where: int
+    ) -> "StoreEntry":
+        """Return the entry of samples and notes of `decode`; `where` are the first fields."""
+        texts, kinds = tuple(map(str, notes)), kinds_of(notes)
+        fields = {"offset": 0, "source_size": 0, "source_mtime_ns": 0, **where}
+        original = original_length(notes)
+        return cls(
+            n_samples=samples.size,
+            sha256=sha256,
+            notes=texts,
+            kinds=kinds,
+            original=original,
+            **fields,
+        )
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that no build writes."""
         counts = (self.offset, self.n_samples)
         if not all(type(count) is int and count >= 0 for count in counts):
             raise ValueError(f"invalid offset and length: {counts}")
-        if not all(isinstance(note, str) for note in self.notes):
-            raise ValueError(f"invalid notes: {self.notes}")
+        texts = (*self.notes, *self.kinds, self.original)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"invalid notes: {texts}")
+        if len(self.kinds) != len(self.notes):
+            raise ValueError(f"{len(self.kinds)} kinds of {len(self.notes)} notes")
 
     @property
     def end(self) -> int:

@@ -6,7 +6,9 @@ separator is chosen by the header, never guessed from the rows.
 """
 
 import codecs
+import contextlib
 import csv
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,6 +60,7 @@ class Row:
     line: int
     fields: list[str]
     fault: str | None = None  # the CSV error
+    is_text: bool = True  # False: it has bytes that are not in the file's encoding
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class CsvText:
 
     lines: list[str]
     encoding: str
-    is_damaged: bool  # has U+FFFD, perhaps for bytes that are not in the encoding
+    is_damaged: bool  # has U+FFFD for bytes that are not in the encoding
 
 
 def read_text(path: Path, report: Report) -> CsvText | None:
@@ -80,12 +83,16 @@ def read_text(path: Path, report: Report) -> CsvText | None:
     if other := identify(content[:_HEAD_BYTES]):
         report.add(Problem(str(path), None, f"the file is {other.name}, not CSV", _cure(other)))
         return None
-    encoding, text = _decode(path, content, report)
+    encoding, text, is_damaged = _decode(path, content, report)
+    if name := _kind_of_json(text):
+        cure = "save it as CSV: a line with the columns' names, and a line for each recording"
+        report.add(Problem(str(path), None, f"the file is {name}, not CSV", cure))
+        return None
     if "\0" in text.partition("\n")[0]:  # an unknown kind of file
         report.add(Problem(str(path), None, "the file is not UTF-8 text", _SAVE_AS_CSV))
         return None
     # Unlike editors, splitlines() also splits at form feeds and other characters.
-    return CsvText(re.split(r"(?<=\n)|(?<=\r)(?!\n)", text), encoding, "\ufffd" in text)
+    return CsvText(re.split(r"(?<=\n)|(?<=\r)(?!\n)", text), encoding, is_damaged)
 
 
 def _cure(other: OtherFile) -> str:
@@ -115,20 +122,37 @@ def _read_bytes(path: Path, report: Report) -> bytes | None:
     return content
 
 
-def _decode(path: Path, content: bytes, report: Report) -> tuple[str, str]:
-    """Return the encoding and the text."""
+def _kind_of_json(text: str) -> str | None:
+    """Return what a file is that is JSON, or has a JSON object on each line; None if it is not."""
+    first = text.lstrip().partition("\n")[0].strip()
+    if not first.startswith(("{", "[")):
+        return None
+    for part, name in ((text, "JSON"), (first, "JSON lines (a manifest)")):
+        with contextlib.suppress(ValueError, RecursionError):
+            json.loads(part)
+            return name
+    return None
+
+
+def _decode(path: Path, content: bytes, report: Report) -> tuple[str, str, bool]:
+    """Return the encoding, the text, and whether some bytes are not in the encoding."""
     for mark, encoding in _BYTE_ORDER_MARKS:
         if content.startswith(mark):
-            return encoding, content[len(mark) :].decode(encoding, errors="replace")
+            return encoding, *_replacing(content[len(mark) :], encoding)
     if encoding := _utf16_without_mark(content):
-        return encoding, content.decode(encoding, errors="replace")
+        return encoding, *_replacing(content, encoding)
+    text, is_damaged = _replacing(content, "utf-8")
+    if is_damaged and (ansi := _decode_ansi(path, content, report)) is not None:
+        return "Windows-1252", ansi, False
+    return "UTF-8", text, is_damaged
+
+
+def _replacing(content: bytes, encoding: str) -> tuple[str, bool]:
+    """Return the text, with U+FFFD for bytes that are not in the encoding; and if it has such."""
     try:
-        return "UTF-8", content.decode("utf-8")
+        return content.decode(encoding), False
     except UnicodeDecodeError:
-        text = _decode_ansi(path, content, report)
-        if text is None:
-            return "UTF-8", content.decode("utf-8", errors="replace")
-        return "Windows-1252", text
+        return content.decode(encoding, errors="replace"), True
 
 
 def _utf16_without_mark(content: bytes) -> str:

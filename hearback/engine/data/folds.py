@@ -173,6 +173,11 @@ def find_lopsided_folds(
                 else "its score says little, and choosing its best epoch by it even less"
             )
             warn(f"{_name_folds(single)}: all {kind} rows have one label; {effect}", cure)
+        if kind == "training":
+            several = {fold: found for fold, found in by_fold.items() if fold not in single}
+            for label, folds in _lacking(several, labels, classes).items():
+                effect = "they never predict it, and recipes that weight labels cannot train them"
+                warn(f"{_name_folds(folds)}: no training row of {classes[label]}; {effect}", cure)
     return problems
 
 
@@ -188,6 +193,18 @@ def print_lopsided_folds(
 def _count(labels: np.ndarray, classes: Mapping[int, str]) -> dict[int, int]:
     """Return the number of rows of each label."""
     return {label: int(np.count_nonzero(labels == label)) for label in classes}
+
+
+def _lacking(
+    by_fold: Mapping[int, np.ndarray], labels: np.ndarray, classes: Mapping[int, str]
+) -> dict[int, list[int]]:
+    """Return the folds without rows of a label that other rows have, by label."""
+    found = {
+        label: [fold for fold, rows in by_fold.items() if len(rows) and label not in rows]
+        for label, n_rows in _count(labels, classes).items()
+        if n_rows
+    }
+    return {label: folds for label, folds in found.items() if folds}
 
 
 def _name_folds(folds: Sequence[int]) -> str:

@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from hearback.engine.data.problems import Problem
+from hearback.engine.data.problems import Problem, quoted
 
-# Refused in a filename: a root or a drive, a backslash (a separator on Windows only, so the table
-# would be ambiguous), a `..` folder, a control character.
+# Refused in a filename, after `filenames.portable`: a root or a drive, a backslash (no table has
+# any then, but an archive may), a `..` folder, a control character.
 UNSAFE_FILENAME = re.compile(r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)|[\x00-\x1f\x7f]")
 
 
@@ -51,11 +51,14 @@ def containing(folder: Path, *, follow_links: bool = False) -> Callable[[str], P
     return path_of
 
 
-def leads_out(path: Path, line: int, filename: str) -> Problem:
-    """Return the problem for a `filename` that `contained` refuses, in the table at `path`."""
+def leads_out(path: Path, line: int, filename: str, folder: Path) -> Problem:
+    """Return the problem for a `filename` that `contained` refuses, in the table at `path`.
+
+    `folder` is that of the recordings: a file of the same name that is there is what is meant.
+    """
     what = "the filename leads out of the data folder"
-    cure = (
-        "name a file inside it, folders with '/'; no '..', drive, backslash, control character or "
-        "link to outside"
-    )
+    own = re.split(r"[/\\]", filename)[-1]
+    cure = "name a file inside it; no '..', drive, control character or link to outside"
+    if own and not UNSAFE_FILENAME.search(own) and os.path.isfile(folder / own):  # noqa: PTH113
+        cure = f"{quoted(own)} is there: name it so, without the folders before it"
     return Problem(str(path), line, what, cure, filename=filename)

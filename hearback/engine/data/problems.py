@@ -18,6 +18,7 @@ from hearback.engine.errors import HearbackError
 # Up to this many rows with the same fault are printed on a line each, with their filename; more are
 # printed as ranges of line numbers, so that a whole corpus at 44.1 kHz takes one line.
 _MAX_ROWS_LISTED = 20
+_MAX_FAULTS_LISTED = 200  # of a file; 5,000 recordings may have a fault of their own each
 _MAX_CHARACTERS_SHOWN = 80
 
 
@@ -95,7 +96,10 @@ class Report:
         return frame.astype({"row": "Int64"})  # a None would turn all line numbers into floats
 
     def __str__(self) -> str:
-        """Format every problem, grouped by file and by fault."""
+        """Format the problems, grouped by file and by fault; of many, the first ones.
+
+        `frame` has all of them.
+        """
         if not self._problems:
             return "no problems"
         counts = [count_noun(len(self.errors), "error"), count_noun(len(self.warnings), "warning")]
@@ -106,10 +110,12 @@ class Report:
             by_file.setdefault(problem.file, {}).setdefault(fault, []).append(problem)
         for file, faults in by_file.items():
             lines += ["", file]
-            for (severity, what, cure), problems in faults.items():
+            for (severity, what, cure), problems in list(faults.items())[:_MAX_FAULTS_LISTED]:
                 lines.append(f"  {severity}: {what}")
                 lines += [f"    {line}" for line in _format_rows(problems)]
                 lines.append(f"    -> {cure}")
+            if (n_more := len(faults) - _MAX_FAULTS_LISTED) > 0:
+                lines.append(f"  … and {count_noun(n_more, 'other fault')}")
         return "\n".join(lines)
 
 
@@ -132,7 +138,9 @@ def _format_rows(problems: Sequence[Problem]) -> list[str]:
     """Format the rows with one fault: a line each if they are few, otherwise ranges of lines."""
     rows = [problem.row for problem in problems if problem.row is not None]
     if len(problems) <= _MAX_ROWS_LISTED or len(rows) < len(problems):
-        return [text for problem in problems if (text := _format_row(problem))]
+        texts = [text for problem in problems if (text := _format_row(problem))]
+        n_more = len(texts) - _MAX_ROWS_LISTED
+        return texts if n_more <= 0 else [*texts[:_MAX_ROWS_LISTED], f"… and {n_more} more"]
     ranges = []
     # Within a run of consecutive lines, line number minus index is constant.
     for _, run in groupby(enumerate(sorted(set(rows))), key=lambda item: item[1] - item[0]):

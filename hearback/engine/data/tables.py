@@ -23,6 +23,7 @@ from hearback.engine.io import atomic_write
 PROBLEMS = "submission_problems.csv"  # beside a submission
 
 _MAX_COLUMNS_LISTED = 20  # in a message
+_MAX_NAME = 40  # characters of a column's name that a row lacks
 _MAX_SUGGESTIONS = 20  # rows of a table whose message names the nearest name
 
 
@@ -111,7 +112,7 @@ def read_table(
     """
     columns = _Columns(path, required, optional, synonyms or {}, report)
     header, rows = _read(columns, has_header)
-    names = list(required) if header is None else columns.understand(header)
+    names = list(required) if header is None else columns.understand(header, rows)
     if header is not None and header.fields and not rows:
         report.add(Problem(str(path), None, "no rows below the header", "add the rows"))
     texts: dict[str, list[str]] = {}
@@ -124,7 +125,7 @@ def read_table(
     name_of_row = required[0]
     n_named = _count_named(names)
     expected = f"where {'a row' if header is None else 'the header'} has {n_named}"
-    faults = [_fault(row, n_named, len(names), expected) for row in rows]
+    faults = [_fault(row, n_named, names, expected) for row in rows]
     lines = np.array([row.line for row in rows], dtype=np.int64)
     frame = pd.DataFrame(texts, dtype=str).assign(line=lines)
     if columns.has_all(names):
@@ -172,7 +173,7 @@ def _read(columns: "_Columns", has_header: bool) -> tuple[Row | None, list[Row]]
 def _with_encoding(row: Row, encoding: str) -> Row:
     """Return the row with a fault if it has characters that are not in the file's encoding."""
     if row.fault is None and any("\ufffd" in field for field in row.fields):
-        return Row(row.line, row.fields, f"not {encoding}")
+        return Row(row.line, row.fields, f"not {encoding}", is_text=False)
     return row
 
 
@@ -211,17 +212,32 @@ class _Columns:
         """Return whether all required columns are there."""
         return set(self.required).issubset(names)
 
-    def understand(self, header: Row) -> list[str]:
-        """Return the recognized names of the header's fields, and report what is wrong."""
+    def understand(self, header: Row, rows: Sequence[Row]) -> list[str]:
+        """Return the recognized names of the header's fields, and report what is wrong.
+
+        `rows` are those below it, among which a header is looked for if it names no column.
+        """
         names = self.recognize(header.fields)
         if not names:  # an empty file has been reported
             return names
-        if (fault := _fault(header, 0, len(names), "")) is not None:
+        if (fault := _fault(header, 0, names, "")) is not None:
             self.report.add(Problem(str(self.path), header.line, *fault))
         listed = [quoted(name) for name in header.fields[:_MAX_COLUMNS_LISTED]]
         if n_more := len(names) - len(listed):
             listed.append(f"and {n_more} more")
         there = f"the columns that are there: {', '.join(listed)}"
+        if not self.count(header.fields) and not any(
+            self._suggest(n, names) for n in self.required
+        ):
+            later = next(
+                (row for row in rows[:10] if self.has_all(self.recognize(row.fields))), None
+            )
+            cure = f"write a first line with the columns' names: {','.join(self.required)}"
+            if later is not None:
+                cure = f"remove what is above line {later.line}, which names them"
+            what = f"its first line names no column: {', '.join(listed)}"
+            self.report.add(Problem(str(self.path), None, what, cure))
+            return names
         for name in self.required:
             if name not in names:
                 what = f"the column {name!r} is missing"
@@ -255,20 +271,30 @@ def _count_named(names: Sequence[str]) -> int:
     return max((at + 1 for at, name in enumerate(names) if name), default=0)
 
 
-def _fault(row: Row, n_named: int, n_columns: int, expected: str) -> tuple[str, str] | None:
+def _fault(row: Row, n_named: int, names: Sequence[str], expected: str) -> tuple[str, str] | None:
     """Return a row's fault and its cure, independent of the meaning of its columns, or None.
 
-    A row has `n_named` fields, or up to `n_columns`; empty ones may follow.
+    A row has `n_named` fields, or up to one for each of the `names`; empty ones may follow.
     """
     if row.fault is not None:
-        if row.fault.startswith("not "):
+        if not row.is_text:
             return row.fault, "save the file as CSV in UTF-8"
         cure = 'close each quote; write a quote inside quotes as ""; shorten what is too long'
         return f"not CSV: {row.fault}", cure
     # Spreadsheets add empty fields to the end of a line, or leave them away.
-    if len(row.fields) < n_named or any(row.fields[n_columns:]):
-        what = f"{count_noun(len(row.fields), 'field')} {expected}"
-        return what, "put text that has a comma in double quotes"
+    what = f"{count_noun(len(row.fields), 'field')} {expected}"
+    if len(row.fields) < n_named:
+        missing = names[len(row.fields) : n_named]
+        shown = ", ".join(name[:_MAX_NAME] for name in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return (
+            f"{what}: no {shown}{more}",
+            "add what is missing; an empty field needs its comma, too",
+        )
+    if any(row.fields[len(names) :]):
+        is_curly = any(field[:1] in "“„" for field in row.fields if field)
+        straight = ' (straight ones: ", not “)' if is_curly else ""
+        return what, f"put text that has a comma in double quotes{straight}"
     if any("\0" in field for field in row.fields):
         return "not text: a zero byte", "write the row again"
     return None

@@ -65,6 +65,15 @@ def load_config(
     return config
 
 
+def salvage(path: Path, name: str) -> object:
+    """Return a field of a configuration that may be damaged; None if it cannot be read."""
+    try:
+        values = read_json(path)
+    except (OSError, ValueError, HearbackError):
+        return None
+    return values.get(name) if isinstance(values, dict) else None
+
+
 def _in_words(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"no field {error.args[0]}"

@@ -10,25 +10,41 @@ from hearback.engine.errors import HearbackError
 
 
 @contextlib.contextmanager
-def prior_on_failure(submission: Path, write_prior: Callable[[], object]) -> Iterator[None]:
+def prior_on_failure(submission: Path, write_prior: Callable[[], str]) -> Iterator[None]:
     """Call `write_prior` if scoring fails before it has written the submission.
 
-    The error is raised again, and standard error says what the submission contains. A submission
-    that is there already, such as one of an earlier run, is left as it is.
+    It returns what all rows have, such as "their base rate". The error is raised again, and
+    standard error says what the submission contains. A submission that is there already, such as
+    one of an earlier run, is left as it was.
     """
+    before = _state(submission)
     try:
         yield
     except Exception:
-        if submission.exists():
-            print(f"SCORING FAILED: {submission} is left as it was", file=sys.stderr)
-        else:
+        after = _state(submission)
+        if after is None:
             with contextlib.suppress(HearbackError, OSError):  # no table: nothing can be written
-                write_prior()
-                print(
-                    f"SCORING FAILED: all rows of {submission} have their base rate",
-                    file=sys.stderr,
-                )
+                have = write_prior()
+                _say(f"SCORING FAILED: all rows of {submission} have {have}")
+        elif after == before:
+            _say(f"SCORING FAILED: {submission} is left as it was")
+        else:
+            _say(f"FAILED after all scores were written to {submission}")
         raise
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Return what changes if a file is replaced, or None if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):  # nothing reads it any more
+        print(message, file=sys.stderr)
 
 
 def report_no_models(config: Path, rows: str, prior: str, command: str) -> Problem:

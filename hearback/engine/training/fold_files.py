@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +22,7 @@ from safetensors import SafetensorError
 
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import open_file, parse_json, sha256_of, write_json
+from hearback.engine.io import cached_sha256, open_file, parse_json, sha256_of, write_json
 from hearback.engine.locks import write_lock
 from hearback.engine.project import cache_folder
 from hearback.engine.training.fold_archive import read_archive
@@ -362,18 +361,12 @@ def find_shared(files: FoldFiles, shared: SharedFile) -> Path:
             f"{files.assets / shared.name}: missing; {files.metadata.name} needs it: copy it from "
             "the folder that the fold was trained in"
         )
-    status = path.stat()
-    if _digest_of(path, status.st_mtime_ns, status.st_size) != shared.sha256:
+    if cached_sha256(path) != shared.sha256:
         raise HearbackError(
             f"{path}: not the file that {files.metadata.name} was trained with; copy it from the "
             "folder that the fold was trained in"
         )
     return path
-
-
-@lru_cache
-def _digest_of(path: Path, _modified_ns: int, _n_bytes: int) -> str:
-    return sha256_of(path)  # once for all folds that use it
 
 
 # Errors of building a model from damaged metadata.

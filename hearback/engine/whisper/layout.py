@@ -1,12 +1,25 @@
 """The files of a model in Transformers' layout, and how other layouts are converted to it."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hearback.engine.data.other_files import identify
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import read_json
+from hearback.engine.io import open_file, read_json
 
+# Names of openai-whisper's own checkpoints, also on the hub.
+_OPENAI_NAMES = frozenset(
+    {
+        *(
+            f"{size}{language}"
+            for size in ("tiny", "base", "small", "medium")
+            for language in ("", ".en")
+        ),
+        *("large", "large-v2", "large-v3", "large-v3-turbo"),
+    }
+)
 _N_SHOWN = 3  # tensors or files in an error message
 _SAVE = "WhisperForConditionalGeneration.from_pretrained(…).save_pretrained(…)"
 
@@ -34,17 +47,38 @@ def check_layout(directory: Path) -> None:
         checkpoint = next(directory.glob("*.pt"), None)
         if checkpoint is not None:
             raise HearbackError(openai_checkpoint(checkpoint))
-        raise HearbackError(f"{directory} has no config.json: not a model in Transformers' layout")
-    weight_files(directory)
+        raise HearbackError(
+            f"{directory} has no config.json: not a model in Transformers' layout. Copy that of "
+            f"the model which it was fine-tuned from, or save it again: {_SAVE}"
+        )
+    for path in (directory / "config.json", *weight_files(directory)):
+        check_fetched(path)
+
+
+def check_fetched(path: Path) -> None:
+    """Raise HearbackError if a file is a pointer that Git LFS has not replaced by the file."""
+    try:
+        with open_file(path) as file:
+            head = file.read(1024)
+    except OSError:
+        return  # reading it tells
+    other = identify(head)
+    if other is not None and other.group == "pointer":
+        raise HearbackError(
+            f"{path} is {other.name}, not the file itself. Get it with `{other.command}` in "
+            f"{path.parent}"
+        )
 
 
 def openai_checkpoint(path: Path) -> str:
     """Return the message that a file is no directory of a model, with the cure."""
     if path.suffix == ".pt":
+        is_openai = path.stem in _OPENAI_NAMES
+        same = f"Take the same model from the hub (openai/whisper-{path.stem}), or convert"
         return (
-            f"{path} is a checkpoint of openai-whisper: a pickle, which can run code, without a "
-            "config.json. Take the same model from the hub (openai/whisper-"
-            f"{path.stem}), or convert your own with Transformers' convert_openai_to_hf.py"
+            f"{path} is a checkpoint as openai-whisper writes it: a pickle, which can run code, "
+            f"without a config.json. {same if is_openai else 'Convert'} your own with "
+            "Transformers' convert_openai_to_hf.py"
         )
     return f"{path} is a file: a backbone is the folder that has its config.json and weights"
 
@@ -66,12 +100,21 @@ def weight_files(directory: Path) -> list[Path]:
             f"code. Save it as safetensors on a machine where you trust it: {_SAVE}"
         )
     others = sorted(path.name for path in directory.glob("*.safetensors"))
+    if parts := [name for name in others if re.search(r"-\d+-of-\d+\.safetensors$", name)]:
+        raise HearbackError(
+            f"{directory} has parts of the weights ({shown_tensors(parts)}), but no {index.name}, "
+            f"which lists them. Download that, too, or save the model again: {_SAVE}"
+        )
     if others:
         raise HearbackError(
             f"{directory} has no model.safetensors, but {shown_tensors(others)}: rename it, or "
             f"save the model again: {_SAVE}"
         )
-    raise HearbackError(f"{directory} has no model.safetensors")
+    if (checkpoint := next(directory.glob("*.pt"), None)) is not None:
+        raise HearbackError(openai_checkpoint(checkpoint))
+    raise HearbackError(
+        f"{directory} has no model.safetensors. Download it, or save the model there: {_SAVE}"
+    )
 
 
 def _shard_names(index: Path) -> list[str]:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import read_json
+from hearback.engine.whisper.layout import check_fetched
 
 START, END = "<|startoftranscript|>", "<|endoftext|>"
 # The prompt of a multilingual Whisper also names the language and the task.
@@ -57,7 +58,13 @@ class TextTokenizer:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust binding raises bare Exception
-            raise HearbackError(f"{path}: not a tokenizer ({error})") from None
+            check_fetched(path)
+            what = " ".join(str(error).split())[:200]
+            cure = _missing_cure(path)
+            raise HearbackError(
+                f"{path}: not a tokenizer ({what}). Download it again, or "
+                f"{cure[0].lower()}{cure[1:]}"
+            ) from None
         self.path = path
         # Encode a literal "<|endoftext|>" in a text as plain characters, not as the special token.
         self._tokenizer.encode_special_tokens = True
@@ -77,7 +84,7 @@ class TextTokenizer:
         return token_id
 
     def encode(self, text: str) -> TokenizedText:
-        """Tokenize a text of at least one word.
+        """Tokenize a text of at least one word; HearbackError if a word has no token.
 
         The first letter is capitalised, as in Whisper's training transcripts: with the pretrained
         decoder this lowers the log loss on read speech by 0.014 (docs/results/token_scorer.md).
@@ -86,6 +93,11 @@ class TextTokenizer:
         for index, word in enumerate((text[:1].upper() + text[1:]).split()):
             # Encoding word by word is exact: Whisper's tokens never span a space.
             word_tokens = self._tokenizer.encode(f" {word}", add_special_tokens=False).ids
+            if not word_tokens:
+                raise HearbackError(
+                    f"{self.path}: not a Whisper's tokenizer: it has no token for {word!r}. Use "
+                    "the tokenizer.json of the backbone's own model"
+                )
             tokens += word_tokens
             word_ids += [index] * len(word_tokens)
         n_words = len(text.split())

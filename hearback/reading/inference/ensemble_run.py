@@ -1,7 +1,7 @@
 """The ensemble's scores of all clips, with or without a time limit."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from hearback.reading.inference.schedule import FoldSchedule
 from hearback.reading.inference.score_sums import ScoreSums
 from hearback.reading.inference.time_limit import Deadline
 from hearback.reading.pairs import PairSource
+from hearback.reading.scoring.listening import DecoderEvidence, Listener
 
 Plans = dict[tuple[Any, ...], list[PlannedBatch]]  # by the folds' input format
 
@@ -30,13 +31,15 @@ class EnsembleRun:
     `config` is the ensemble of the finished folds; None if no fold was finished in time.
     `is_scored`, (rows,) bool, is the mask of clips with scores: all clips, or those that the
     unfinished first fold scored. `left_out` has lines about folds that were not run or not used,
-    with the reason.
+    with the reason. `evidence` is what a token scorer hears, by row, without times; rows that none
+    scored are missing.
     """
 
     config: EnsembleConfig | None
     predictions: Predictions
     is_scored: np.ndarray
     left_out: tuple[str, ...] = ()
+    evidence: Mapping[int, DecoderEvidence] = field(default_factory=dict)
 
 
 def predict_ensemble(
@@ -64,7 +67,7 @@ def predict_ensemble(
     max_bytes = memory_for_models(device, memory_gb)
     plans = _plan_batches(folds, source, device)
     n_positions = count_positions(source, rows)
-    score_fn = score_with_words(n_positions)
+    listener = Listener(score_with_words(n_positions), with_times=False)
     schedule = FoldSchedule(config, folds, len(rows), deadline)
     sums = ScoreSums(config, len(rows), n_positions)
     # Within a limit it is unknown how much will run, so the remaining time is not estimated.
@@ -76,7 +79,7 @@ def predict_ensemble(
             for group, loaded in load_model_groups(to_load, device, dtype, max_bytes):
                 progress.write(describe_group(group, loaded, max_bytes))
                 schedule.start(loaded)
-                for batch in group.run(source, rows, plan, score_fn, n_workers=n_workers):
+                for batch in group.run(source, rows, plan, listener, n_workers=n_workers):
                     for number, values in batch.values.items():
                         sums.add(loaded[number], batch.indices, values)
                     progress.advance(len(batch.indices) * len(batch.values), batch.cost)
@@ -84,7 +87,7 @@ def predict_ensemble(
                     sums.drop(stopping)
                     group.drop([loaded.index(fold) for fold in stopping])
                 sums.finish(schedule.finish(loaded))
-    return _combine(config, sums, schedule, folds, grades)
+    return replace(_combine(config, sums, schedule, folds, grades), evidence=listener.evidence)
 
 
 def _plan_batches(folds: Sequence[EnsembleFold], source: PairSource, device: torch.device) -> Plans:

@@ -1,6 +1,6 @@
 """From `model_configs.json` to `submission.csv`, with only the packages of the runtime."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from hearback.engine.ensemble.prior import prior_on_failure, report_no_models
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import check_writable
 from hearback.reading import step_command
-from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.ensemble import EnsembleConfig, base_rate, salvage_base_rates
 from hearback.reading.inference.divergences import choose_fold, write_divergences
 from hearback.reading.inference.ensemble_run import EnsembleRun, predict_ensemble
 from hearback.reading.inference.folds import EnsembleFold, read_folds
@@ -31,6 +31,9 @@ from hearback.reading.window_coverage import coverages_of, report_uncovered
 from hearback.reading.words import score_table
 
 FOLDS = "submission_folds.json"
+
+# Score of all rows where no model and no base rate is known: it says nothing.
+UNKNOWN_BASE_RATE = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,12 @@ def write_submission(options: InferenceOptions) -> None:
     folds that were run. Passed as --config, it gives the same scores without a limit.
 
     Raises HearbackError or BadInputError for problems of all rows: a missing table,
-    configuration or weights, or another voice. If it is not the tables' or the configuration's, and
-    no submission is there, one of base rates is written first. A configuration without a model that
-    has a weight gives base rates, too. Tables that the ensemble's models cannot fill (`words`,
-    `divergences`) are not written; a warning says so.
+    configuration or weights, or another voice. If it is not the tables', and no submission is
+    there, one of base rates is written first: those of the configuration, or `UNKNOWN_BASE_RATE` if
+    it has none. A configuration without a model that has a weight gives base rates, too. Tables
+    that the ensemble's models cannot fill (`words`, `divergences`) are not written; a warning says
+    so.
     """
-    config = EnsembleConfig.load(options.config)
     if options.divergences is not None and options.time_limit is not None:
         raise HearbackError(
             "--divergences needs another pass after the scores, which --time_limit does not "
@@ -83,11 +86,12 @@ def write_submission(options: InferenceOptions) -> None:
     device = choose_device(options.device)
     dtype = compute_dtype(device, options.precision)
     report = Report()
-    with prior_on_failure(options.submission, lambda: _write_base_rates(options, config, Report())):
+    with prior_on_failure(options.submission, lambda: _write_prior(options)):
+        config = EnsembleConfig.load(options.config)
         if config.models_to_run:
             _score_and_write(options, config, device, dtype, report)
         else:
-            _write_base_rates(options, config, report)
+            _write_base_rates(options, config.base_rates, report)
             rows, command = "every row has its base rate", step_command("get_config")
             report.add(report_no_models(options.config, rows, "the base rate", command))
             _skip_tables(options, report, words="no model", divergences="no model")
@@ -116,7 +120,7 @@ def _score_and_write(
     _save_folds(options, run, data)
     scored = _write_scores(options.submission, config, run, data)
     table = metadata_path(options.data, "test")
-    statuses = find_statuses(data, run.predictions.clips, table, report)
+    statuses = find_statuses(data, run.predictions.clips, run.evidence, table, report)
     report_unlike(options.assets, folds, data, table, report)
     if options.words is not None and config.words is not None:
         used = run.config or config
@@ -138,7 +142,20 @@ def _score_and_write(
     )
 
 
-def _write_base_rates(options: InferenceOptions, config: EnsembleConfig, report: Report) -> None:
+def _write_prior(options: InferenceOptions) -> str:
+    """Write a submission of base rates; return what the rows have.
+
+    The configuration may be missing or damaged.
+    """
+    rates = salvage_base_rates(options.config)
+    _write_base_rates(options, rates or {"all": UNKNOWN_BASE_RATE}, Report())
+    unknown = f"{UNKNOWN_BASE_RATE}, because no base rates are in {options.config}"
+    return "their base rate" if rates else unknown
+
+
+def _write_base_rates(
+    options: InferenceOptions, rates: Mapping[str, float], report: Report
+) -> None:
     """Write a submission in which every row has the base rate of its task.
 
     Raises BadInputError if a test table cannot be read.
@@ -146,7 +163,7 @@ def _write_base_rates(options: InferenceOptions, config: EnsembleConfig, report:
     metadata, order = read_rows(options.data, report)
     tasks = dict(zip(metadata["filename"], metadata["task"], strict=True))
     names = match_names(order, tasks)
-    scores = [config.base_rate(tasks.get(names.get(name, name))) for name in order]
+    scores = [base_rate(rates, tasks.get(names.get(name, name))) for name in order]
     write_table(pd.DataFrame({"filename": order, "score": scores}), options.submission)
     options.submission.with_name(FOLDS).unlink(missing_ok=True)  # of an earlier run
     print(f"wrote {options.submission}: {len(order)} rows, {len(order)} of them at the base rate")

@@ -58,7 +58,7 @@ def _write(page: Page, folder: Path, options: PageOptions) -> None:
     """Write a page of snippets, which are in `folder`."""
 
     def sound_of(index: int) -> Sound:
-        recording = decode_if_possible(folder / page.recordings.filenames[index])
+        recording = decode_if_possible(folder, page.recordings.filenames[index])
         return Sound(None if recording is None else recording.waveform)
 
     write_page(page, choose_clips(page, options), sound_of, options)

@@ -34,10 +34,10 @@ def main() -> int:
         "--picture", type=Path, help="draw the confusion matrices into this file (.png, .svg, …)"
     )
     page_flags.add_page_flags(
-        parser, "page to write, without sound (default: report.html in the assets)"
+        parser, "page to write, without sound (default: check_models.html in the assets)"
     )
     flags = parser.parse_args()
-    default = flags.assets / page_flags.DEFAULT_PAGE
+    default = flags.assets / "check_models.html"
     page = page_flags.choose_page(flags.page, default, is_off=flags.no_page)
 
     def show_all() -> list[Outlier]:

@@ -1,4 +1,4 @@
-"""Write report.html: one page to look at results and to listen to snippets, offline.
+"""Write report_songs.html: one page to look at results and to listen to snippets, offline.
 
     python -m hearback.songs report                             trained models, out of fold
     python -m hearback.songs report --scores submission.csv     new snippets, classified by infer
@@ -54,7 +54,7 @@ def _parse_flags() -> argparse.Namespace:
     add("--scores", type=Path, help="submission.csv of infer: new snippets")
     add("--config", type=Path, help="the ensemble (default: model_configs.json in the assets)")
     add("--models", nargs="+", help="models to show (default: all trained ones)")
-    page_flags.add_report_flags(parser, "singers")
+    page_flags.add_report_flags(parser, "singers", Path("report_songs.html"))
     return parser.parse_args()
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from hearback.engine.audio.decode import KEPT_SECONDS, MAX_PEAK, SAMPLE_RATE, decode
+from hearback.engine.audio.decode import KEPT_SECONDS, SAMPLE_RATE, decode
+from hearback.engine.audio.level import MAX_PEAK
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.data.problems import Report
 from tests.soak.fuzz.audio_files import speech, valid_file
