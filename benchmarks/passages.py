@@ -16,16 +16,11 @@ import pandas as pd
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
+from benchmarks.first_folds import declare, read_first_folds
 from benchmarks.joined_clips import JoinedClips, Joiner, as_source
-from benchmarks.speeds import declare_trained, load_data
 from hearback.engine import cli
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.devices import choose_device
-from hearback.engine.errors import HearbackError
-from hearback.engine.training.fold_files import FoldFiles
-from hearback.reading import evaluation
 from hearback.reading.inference.predict import Predictions, predict
-from hearback.reading.models.load import load_scorer
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import split_rows
@@ -38,30 +33,23 @@ DTYPE = torch.float32
 def main() -> None:
     """Score joined clips with each model's first fold, and print a table for each."""
     parser = cli.parser(__doc__)
-    declare_trained(parser)
+    declare(parser)
     add = parser.add_argument
     lengths = [5.0, 10.0, 14.0, 17.0, 20.0, 30.0, 120.0]
     add("--seconds", nargs="+", type=float, default=lengths, help="lengths of the recordings")
     add("--recordings", type=cli.int_of_at_least(1), default=40, help="of each length")
-    add("--seed", type=cli.int_of_at_least(0), default=0, help="chooses the clips")
     arguments = parser.parse_args()
-    device = choose_device(arguments.device)
-    for table in evaluation.read_out_of_fold(arguments.assets, arguments.models):
-        fold, fold_metadata = next(iter(table.metadata_by_fold.items()))
-        model = load_scorer(FoldFiles(arguments.assets, table.model, fold), fold_metadata)
-        if not isinstance(model, TokenScorer):
-            raise HearbackError(f"{table.model} has no decoder: choose a token scorer")
-        model.to(device).eval()
-        data = load_data([table], arguments.data, arguments.tts_data, arguments.store)
+    for fold in read_first_folds(arguments):
         lines = []
         for seconds in arguments.seconds:
-            joiner = Joiner(data, data.validation_rows(fold), MARGIN_SECONDS, arguments.seed)
+            joiner = Joiner(fold.data, fold.rows, MARGIN_SECONDS, arguments.seed)
             joined = joiner.draw(
                 seconds, max(4, round(arguments.recordings * min(1, 30 / seconds)))
             )
-            lines.append(compare(model, as_source(data, joined), joined, device))
+            source = as_source(fold.data, joined)
+            lines.append(compare(fold.model, source, joined, fold.device))
             print(show(lines[-1:]), flush=True)
-        print(f"{table.model} fold {fold}\n{show(lines)}")
+        print(f"{fold.name}\n{show(lines)}")
 
 
 def show(lines: Sequence[dict[str, float]]) -> str:

@@ -7,7 +7,6 @@ without it, a text is scored as it is written. The first table has the rows whos
 apostrophe, the second one --rows rows chosen at random.
 """
 
-import argparse
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,18 +14,12 @@ import pandas as pd
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
-from benchmarks.speeds import declare_trained, load_data
+from benchmarks.first_folds import FirstFold, declare, read_first_folds
 from hearback.engine import cli
-from hearback.engine.devices import choose_device, compute_dtype
-from hearback.engine.errors import HearbackError
-from hearback.engine.training.fold_files import FoldFiles
-from hearback.reading import evaluation
+from hearback.engine.devices import compute_dtype
 from hearback.reading.dataset import TrainingData
-from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.inference.predict import predict
 from hearback.reading.models.base import Scorer
-from hearback.reading.models.load import load_scorer
-from hearback.reading.pairings import WITHOUT_REFERENCE
 from hearback.reading.pairs import PairSource
 from hearback.reading.text_normalizer import normalize_text
 
@@ -55,34 +48,25 @@ FORMS: dict[str, Write] = {
 def main() -> None:
     """Score the folds' rows in each form, and print the tables."""
     parser = cli.parser(__doc__)
-    declare_trained(parser)
+    declare(parser)
     add = parser.add_argument
     add("--rows", type=cli.int_of_at_least(1), default=300, help="rows of the second table")
-    add("--seed", type=cli.int_of_at_least(0), default=0, help="chooses these rows")
     arguments = parser.parse_args()
-    for table in evaluation.read_out_of_fold(arguments.assets, arguments.models):
-        compare(table, arguments)
+    for fold in read_first_folds(arguments):
+        compare(fold, arguments.rows, np.random.default_rng(arguments.seed))
 
 
-def compare(table: ReadingOutOfFold, arguments: argparse.Namespace) -> None:
-    """Print the tables of one model's first fold."""
-    fold, fold_metadata = next(iter(table.metadata_by_fold.items()))
-    if fold_metadata["recipe"]["pair"] not in WITHOUT_REFERENCE:
-        raise HearbackError(f"{table.model} needs references of all forms: choose a token scorer")
-    data = load_data([table], arguments.data, arguments.tts_data, arguments.store)
-    model = load_scorer(FoldFiles(arguments.assets, table.model, fold), fold_metadata)
-    held_out = data.validation_rows(fold)
-    texts = data.metadata["expected_text"]
-    with_apostrophe = held_out[texts[held_out].str.contains("'").to_numpy()]
-    rng = np.random.default_rng(arguments.seed)
-    chosen = rng.choice(held_out, min(arguments.rows, len(held_out)), replace=False)
-    device = choose_device(arguments.device)
+def compare(fold: FirstFold, n_rows: int, rng: np.random.Generator) -> None:
+    """Print the tables of one fold."""
+    texts = fold.data.metadata["expected_text"]
+    with_apostrophe = fold.rows[texts[fold.rows].str.contains("'").to_numpy()]
+    chosen = rng.choice(fold.rows, min(n_rows, len(fold.rows)), replace=False)
     for name, rows, forms in (
         ("texts with an apostrophe", with_apostrophe, FORMS | APOSTROPHE_FORMS),
         ("texts", chosen, FORMS),
     ):
-        scores = score_forms(model, data, rows, forms, device)
-        print(f"{table.model} fold {fold}: {len(rows)} {name}\n{scores.to_string(index=False)}\n")
+        scores = score_forms(fold.model, fold.data, rows, forms, fold.device)
+        print(f"{fold.name}: {len(rows)} {name}\n{scores.to_string(index=False)}\n")
 
 
 def score_forms(

@@ -11,17 +11,11 @@ errors in seconds.
 import numpy as np
 import pandas as pd
 
+from benchmarks.first_folds import declare, read_first_folds
 from benchmarks.joined_clips import JoinedClips, Joiner, as_source
-from benchmarks.speeds import declare_trained, load_data
 from hearback.engine import cli
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.devices import choose_device
-from hearback.engine.errors import HearbackError
-from hearback.engine.training.fold_files import FoldFiles
 from hearback.engine.whisper.encoder import WINDOW_SECONDS
-from hearback.reading import evaluation
-from hearback.reading.models.load import load_scorer
-from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.models.word_times import time_words
 from hearback.reading.window_coverage import FRAME_SAMPLES, find_speech
 
@@ -29,28 +23,19 @@ from hearback.reading.window_coverage import FRAME_SAMPLES, find_speech
 def main() -> None:
     """Time the words of the joined clips with each model's first fold, and print the errors."""
     parser = cli.parser(__doc__)
-    declare_trained(parser)
-    add = parser.add_argument
-    add("--pairs", type=cli.int_of_at_least(1), default=100, help="pairs of clips")
-    add("--seed", type=cli.int_of_at_least(0), default=0, help="chooses them")
+    declare(parser)
+    parser.add_argument("--pairs", type=cli.int_of_at_least(1), default=100, help="pairs of clips")
     arguments = parser.parse_args()
-    for table in evaluation.read_out_of_fold(arguments.assets, arguments.models):
-        fold, fold_metadata = next(iter(table.metadata_by_fold.items()))
-        model = load_scorer(FoldFiles(arguments.assets, table.model, fold), fold_metadata)
-        if not isinstance(model, TokenScorer):
-            raise HearbackError(f"{table.model} has no decoder: choose a token scorer")
-        data = load_data([table], arguments.data, arguments.tts_data, arguments.store)
+    for fold in read_first_folds(arguments):
         lines = []
         for name, margin in (("as recorded", None), ("20 ms around the speech", 0.02)):
-            joiner = Joiner(data, data.validation_rows(fold), margin, arguments.seed)
+            joiner = Joiner(fold.data, fold.rows, margin, arguments.seed)
             joined = list(joiner.draw_pairs(arguments.pairs, WINDOW_SECONDS))
-            source = as_source(data, joined)
-            times = time_words(
-                model, source, range(0, len(source), 2), choose_device(arguments.device)
-            )
+            source = as_source(fold.data, joined)
+            times = time_words(fold.model, source, range(0, len(source), 2), fold.device)
             lines.append({"joined": name} | summarize(joined, times))
         shown = pd.DataFrame(lines).to_string(index=False)
-        print(f"{table.model} fold {fold}: errors in seconds\n{shown}")
+        print(f"{fold.name}: errors in seconds\n{shown}")
 
 
 def summarize(joined: list[JoinedClips], times: dict[int, np.ndarray]) -> dict[str, float]:

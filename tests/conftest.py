@@ -22,6 +22,7 @@ from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.render import render_missing
+from hearback.reading.scoring import acoustics, listening
 from hearback.reading.tables import GRADES, TASKS, read_labelled
 from hearback.songs.options import SongOptions
 from hearback.songs.recipe import find_recipes
@@ -34,6 +35,16 @@ from tests.toy import TEXTS, ToneVoice, make_backbone, spoken
 os.environ.setdefault(failures.SHOW_TRACEBACK, "1")  # a bug is shown where it is tested
 
 CONFIG = {"model_type": "whisper", **TINY.as_dict(), **TINY_DECODER.as_dict()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def toys_are_speech() -> Iterator[None]:
+    """Toy recordings are tones, and a decoder with random weights understands nothing."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(listening, "SURPRISE", np.inf)
+        monkeypatch.setattr(acoustics, "TONE_ENTROPY", -np.inf)
+        monkeypatch.setattr(acoustics, "STEADY_ENTROPY", -np.inf)
+        yield
 
 
 @pytest.fixture

@@ -26,11 +26,10 @@ from hearback.engine.io import atomic_write, open_file, read_json, write_json
 from hearback.engine.locks import write_lock
 from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, WhisperEncoder
 from hearback.reading.augment import Augmentation
-from hearback.reading.pairs import PairSource
+from hearback.reading.pairs import ORIGINAL, PairSource
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import WINDOW_SAMPLES, Encoding, pad_waveforms, window_samples
 
-ORIGINAL = 0  # number of the version without augmentation, at the speed of inference
 BATCH_SECONDS = 128.0  # of recordings that are encoded together
 _SEED = 2311
 

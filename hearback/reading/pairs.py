@@ -26,6 +26,8 @@ from hearback.reading.window_batches import (
     Pair,
 )
 
+ORIGINAL = 0  # of the versions of `EncodedRows`: without augmentation, at the speed of inference
+
 
 def join(reference: np.ndarray, learner: np.ndarray) -> np.ndarray:
     """Concatenate reference and learner, (samples,) each, and cut the result at 16 s."""
@@ -44,7 +46,7 @@ def encode_context(task: str, grade: str) -> np.ndarray:
 
 
 class EncodedRows(Protocol):
-    """Encoder outputs of the rows, in versions: 0 is the original, the others are augmented."""
+    """Encoder outputs of the rows, in versions: `ORIGINAL`, and from 1 on augmented ones."""
 
     @property
     def n_augmented(self) -> int:
@@ -259,7 +261,7 @@ class PairDataset(SizedDataset[Pair]):
         return replace(pair, reference=reference[:WINDOW_SAMPLES])
 
     def _encoded_pair(self, encoded: EncodedRows, example: Example, index: int) -> Pair:
-        version = 0
+        version = ORIGINAL
         if self.augmentations is not None:
             rng = np.random.default_rng((*self.seeds, index))
             version = int(rng.integers(1, encoded.n_augmented + 1))

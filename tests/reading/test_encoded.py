@@ -18,6 +18,7 @@ from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
 from hearback.reading.inference.folds import EnsembleFold
 from hearback.reading.inference.model_group import load_model_groups
 from hearback.reading.inference.predict import collect
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import PairSource
 from hearback.reading.training import ReadingTask
@@ -174,6 +175,7 @@ def score_folds(options: TrainingOptions, source: PairSource) -> np.ndarray:
 def test_a_share_of_the_decoder_has_updates_the_upper_layers(options: TrainingOptions) -> None:
     recipe = options.adapt(replace(QUICK_LOW, adapted_share=0.5))
     model = ReadingTask(FoldRun(recipe, 0, options, options.load_data())).build_model()
+    assert isinstance(model, TokenScorer)
     adapted = {
         name.split(".")[1]
         for name, module in model.decoder.named_modules()

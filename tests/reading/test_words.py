@@ -450,7 +450,9 @@ def test_words_are_written_beside_the_submission_or_to_the_given_path(
 ) -> None:
     asked: list[InferenceOptions] = []
     monkeypatch.setattr(submission, "write_submission", asked.append)
-    monkeypatch.setattr("sys.argv", ["infer.py", "--submission", "there/submission.csv", *flags])
+    monkeypatch.setattr(
+        "sys.argv", ["infer.py", "--no_page", "--submission", "there/submission.csv", *flags]
+    )
     infer.main()
     assert asked[0].words == path
 

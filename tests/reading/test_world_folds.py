@@ -21,7 +21,6 @@ from tests.reading.world_steps import (
     run_infer,
     run_preprocess,
     run_training,
-    write_good,
     write_text,
 )
 from tests.world_inputs import (
@@ -30,18 +29,6 @@ from tests.world_inputs import (
     check_says,
     run_step,
 )
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
-    """A folder with good data, its references, and an ensemble of a fold of two models."""
-    return write_good(tmp_path_factory.mktemp("good"), tokenizer)
-
-
-@pytest.fixture
-def folder(good: Path, tmp_path: Path) -> Path:
-    """A copy of the good folder, which a test may change."""
-    return shutil.copytree(good, tmp_path / "world")
 
 
 @pytest.fixture

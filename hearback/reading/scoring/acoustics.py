@@ -15,6 +15,11 @@ from hearback.reading.window_coverage import (
 TREBLE_HZ = 4000  # telephones have nothing above
 FLAT = 0.995  # samples above this share of the peak count as at the peak
 MIN_RUN = 3  # samples in a row at the peak: the microphone or the amplifier cut them
+LOUD_SHARE = 1e-3  # of the loudest frame's power: 30 dB below
+# The entropy of a frame's spectrum, in nats; thresholds: docs/results/scoring.md.
+TONE_ENTROPY = 1.1  # its mean over the loud frames; a sine has 0.9
+STEADY_ENTROPY = 0.1  # its standard deviation
+MIN_STEADY_FRAMES = 10  # 0.3 s: a short vowel is steady, too
 _TINY = 1e-12
 
 
@@ -30,6 +35,7 @@ class Acoustics:
             signal-to-noise ratio.
         treble_db: energy above 4 kHz against that below, in dB.
         clipped_share: share of the speech's samples that are cut off at the peak.
+        is_tone: whether it has one frequency at a time, or sounds the same all the time.
     """
 
     seconds: float
@@ -38,6 +44,7 @@ class Acoustics:
     contrast_db: float
     treble_db: float
     clipped_share: float
+    is_tone: bool
 
     @classmethod
     def of(cls, waveform: np.ndarray) -> "Acoustics":
@@ -47,7 +54,7 @@ class Acoustics:
         level = _decibel(frames.var(axis=1, dtype=np.float64))
         loudest = np.sort(level)[-min(N_LOUDEST_FRAMES, len(level))]
         spoken = frames[speech] if speech.any() else frames
-        power = (np.abs(np.fft.rfft(spoken * np.hanning(FRAME_SAMPLES), axis=1)) ** 2).mean(axis=0)
+        power = _spectra(spoken).mean(axis=0)
         n_low = TREBLE_HZ * FRAME_SAMPLES // SAMPLE_RATE
         return cls(
             seconds=len(waveform) / SAMPLE_RATE,
@@ -56,7 +63,26 @@ class Acoustics:
             contrast_db=float(loudest - np.percentile(level, NOISE_PERCENTILE)),
             treble_db=float(_decibel(power[n_low:].sum() / max(power[1:n_low].sum(), _TINY))),
             clipped_share=clipped_share(waveform, spoken.size),
+            is_tone=is_tone(waveform),
         )
+
+
+def is_tone(waveform: np.ndarray) -> bool:
+    """Return whether a recording has one frequency at a time, or never changes."""
+    n_frames = len(waveform) // FRAME_SAMPLES
+    spectra = _spectra(waveform[: n_frames * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES))
+    total = spectra.sum(axis=1)
+    loud = total > LOUD_SHARE * total.max()
+    shares = spectra[loud] / np.maximum(total[loud, None], _TINY)
+    entropy = -(shares * np.log(shares + _TINY)).sum(axis=1)
+    is_steady = len(entropy) >= MIN_STEADY_FRAMES and entropy.std() < STEADY_ENTROPY
+    return bool(is_steady or entropy.mean() < TONE_ENTROPY)
+
+
+def _spectra(frames: np.ndarray) -> np.ndarray:
+    """Return the power spectra of (frames, samples), (frames, frequencies)."""
+    power: np.ndarray = np.abs(np.fft.rfft(frames * np.hanning(FRAME_SAMPLES), axis=1)) ** 2
+    return power
 
 
 def _decibel(power: np.ndarray | float) -> np.ndarray:

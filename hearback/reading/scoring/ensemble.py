@@ -1,12 +1,11 @@
 """A scorer's ensemble, loaded once and run on any number of clips."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hearback.engine.errors import HearbackError
 from hearback.reading.ensemble import EnsembleConfig
@@ -14,20 +13,18 @@ from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
 from hearback.reading.inference.ensemble_run import predict_ensemble
 from hearback.reading.inference.folds import EnsembleFold, read_folds
 from hearback.reading.inference.memory import memory_for_models
-from hearback.reading.inference.model_group import ModelGroup, ScoreFn, load_model_groups
+from hearback.reading.inference.model_group import ModelGroup, load_model_groups
 from hearback.reading.inference.predict import Predictions, count_positions, score_with_words
 from hearback.reading.inference.progress import Progress
 from hearback.reading.inference.score_sums import ScoreSums
-from hearback.reading.models.base import Scorer
 from hearback.reading.models.load import load_scorer
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairings import WITHOUT_REFERENCE
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import Passages, split_rows, whole_rows
-from hearback.reading.scoring.listening import DecoderEvidence, listen
+from hearback.reading.scoring.listening import DecoderEvidence, Listener
 from hearback.reading.scoring.statistics import Statistics, read_learned
 from hearback.reading.tables import GRADES
-from hearback.reading.window_batches import Batch
 
 
 @dataclass
@@ -98,7 +95,7 @@ class LoadedEnsemble:
             return run.predictions, {}
         rows = np.arange(len(source))
         n_positions = count_positions(source, rows)
-        score_fn, heard = self._listening(score_with_words(n_positions))
+        listener = Listener(score_with_words(n_positions), with_times=True)
         sums = ScoreSums(self.config, len(rows), n_positions)
         plans = [
             plan_batches(source, rows, folds[0].recipe, batch_seconds(self.device))
@@ -112,28 +109,14 @@ class LoadedEnsemble:
         )
         with Progress(len(rows) * len(self.folds), cost, progress) as bar:
             for (group, folds), plan in zip(self.groups, plans, strict=True):
-                for batch in group.run(source, rows, plan, score_fn):
+                for batch in group.run(source, rows, plan, listener):
                     for number, values in batch.values.items():
                         sums.add(folds[number], batch.indices, values)
                     bar.advance(len(batch.indices) * len(batch.values), batch.cost)
                 sums.finish(folds)
         combined = sums.combine(grades)
         assert combined is not None  # all folds are finished
-        return combined[1], heard
-
-    def _listening(self, score: ScoreFn) -> tuple[ScoreFn, dict[int, DecoderEvidence]]:
-        """Return `score`, and what it fills while it runs: what one model hears, by row."""
-        heard: dict[int, DecoderEvidence] = {}
-        listener = self._listener
-
-        def score_and_listen(model: Scorer, batch: Batch) -> Tensor:
-            if model is listener and isinstance(model, TokenScorer):
-                # Decoded once, for the score too.
-                batch = replace(batch, decoded=batch.decoded or model.decode(batch))
-                heard.update(zip(batch.rows.tolist(), listen(model, batch), strict=True))
-            return score(model, batch)
-
-        return score_and_listen, heard
+        return combined[1], listener.evidence
 
     def split(self, source: PairSource) -> Passages:
         """Return the rows of `source` in windows that the models hear whole.
@@ -144,7 +127,7 @@ class LoadedEnsemble:
             return whole_rows(source)
         if self.groups is None:
             self.groups = self._load()
-        model = self._listener
+        model = self._first_token_scorer
         if model is None:  # the folds don't fit in memory together
             loaded = load_scorer(self.folds[0].files, self.folds[0].metadata)
             assert isinstance(loaded, TokenScorer)
@@ -152,8 +135,8 @@ class LoadedEnsemble:
         return split_rows(source, model, device=self.device, dtype=self.dtype)
 
     @property
-    def _listener(self) -> TokenScorer | None:
-        """The first token scorer, which times the words and hears noise; None without one."""
+    def _first_token_scorer(self) -> TokenScorer | None:
+        """The first token scorer, which finds the words of passages; None without one."""
         models = [model for group, _ in self.groups or () for model in group.models]
         return next((model for model in models if isinstance(model, TokenScorer)), None)
 

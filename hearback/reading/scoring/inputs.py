@@ -116,7 +116,7 @@ def _read_recording(
     path: Path, text: str | None, report: Report, *, grade: str, task: str
 ) -> Inputs:
     """Return one recording with its text, from the command line or from the file beside it."""
-    path = path.resolve()
+    path = path.absolute()  # not resolved: the text is beside a link, not beside its target
     if text is None:
         beside = [path.with_suffix(suffix) for suffix in TEXT_SUFFIXES]
         found = [each for each in beside if each.is_file()]
@@ -163,10 +163,19 @@ def read_folder(folder: Path, report: Report, *, grade: str = "", task: str = ""
 
 
 def _list_files(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the recordings below a folder, and the texts by their name without suffix."""
+    """Return the recordings below a folder, and the texts by their name without suffix.
+
+    Links are followed; a folder that several links lead to is read once.
+    """
     recordings: list[str] = []
     texts: dict[str, list[str]] = {}
-    for parent, folders, names in os.walk(folder):
+    known: set[Path] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = Path(parent).resolve()
+        if real in known:
+            folders.clear()
+            continue
+        known.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if name.startswith("."):

@@ -6,11 +6,14 @@ not taken for noise.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from hearback.reading.inference.model_group import ScoreFn
+from hearback.reading.models.base import Scorer
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.models.word_times import word_times
 from hearback.reading.window_batches import Batch
@@ -26,16 +29,19 @@ class DecoderEvidence:
     """What a decoder hears in a clip, numbers in nats.
 
     Attributes:
-        times: (words, 2) start and end of each word, in s of the clip as the batch has it.
+        n_words: of the text.
         no_speech: log-probability that there is no speech; -inf if the decoder cannot tell.
         surprise: entropy of the first word that it expects: high if it does not understand.
         confidence: mean log-probability of the likeliest token at each position of the text.
+        times: (words, 2) start and end of each word, in s of the clip as the batch has it; None if
+            they were not asked for.
     """
 
-    times: np.ndarray
+    n_words: int
     no_speech: float
     surprise: float
     confidence: float
+    times: np.ndarray | None = None
 
     @property
     def is_no_speech(self) -> bool:
@@ -45,24 +51,54 @@ class DecoderEvidence:
     @property
     def is_not_understood(self) -> bool:
         """Whether there is speech, but no English that the decoder understands."""
-        is_long = len(self.times) >= MIN_WORDS
+        is_long = self.n_words >= MIN_WORDS
         return is_long and self.surprise > SURPRISE and self.confidence < CONFIDENCE
 
 
+class Listener:
+    """A score function that also hears each clip, with the first token scorer that scores it.
+
+    Attributes:
+        score_fn: the score function.
+        with_times: whether to find when each word is said, which takes another pass of the decoder.
+        evidence: what was heard so far, by row.
+    """
+
+    def __init__(self, score_fn: ScoreFn, *, with_times: bool) -> None:
+        self.score_fn = score_fn
+        self.with_times = with_times
+        self.evidence: dict[int, DecoderEvidence] = {}
+
+    def __call__(self, model: Scorer, batch: Batch) -> Tensor:
+        """Return the scores of a batch."""
+        rows = batch.rows.tolist()
+        if isinstance(model, TokenScorer) and not self.evidence.keys() >= set(rows):
+            # Decoded once, for the score too.
+            batch = replace(batch, decoded=batch.decoded or model.decode(batch))
+            found = listen(model, batch, with_times=self.with_times)
+            self.evidence.update(zip(rows, found, strict=True))
+        return self.score_fn(model, batch)
+
+
 @torch.inference_mode()
-def listen(model: TokenScorer, batch: Batch) -> list[DecoderEvidence]:
+def listen(model: TokenScorer, batch: Batch, *, with_times: bool = True) -> list[DecoderEvidence]:
     """Return what the model hears in each clip of a batch; `batch.decoded` is used if present."""
     assert batch.texts is not None
-    times = word_times(model, batch)
     output = batch.decoded or model.decode(batch)
     texts, n_clips = batch.texts, len(batch)
-    hidden = output.hidden[:n_clips, [0, texts.n_prompt - 1]].float()
-    log_probs = (hidden @ model.decoder.embed_tokens.weight.float().T).log_softmax(-1)
+    hidden, embedding = output.hidden, model.decoder.embed_tokens.weight
+    hidden = hidden[:n_clips, [0, texts.n_prompt - 1]].to(embedding.dtype)
+    log_probs = (hidden @ embedding.T).float().log_softmax(-1)
     first = log_probs[:, 1]
     surprise = -(first.exp() * first).sum(-1)
     token = model.text_tokenizer.no_speech if model.text_tokenizer else None
     no_speech = [-math.inf] * n_clips if token is None else log_probs[:, 0, token].tolist()
     # 0 in the padding.
     confidence = output.best_log_probs[:n_clips].sum(1) / texts.n_targets[:n_clips]
-    values = zip(times, no_speech, surprise.tolist(), confidence.tolist(), strict=True)
-    return [DecoderEvidence(*each) for each in values]
+    n_words = texts.n_words[:n_clips].tolist()
+    values = zip(n_words, no_speech, surprise.tolist(), confidence.tolist(), strict=True)
+    found = [DecoderEvidence(*each) for each in values]
+    if not with_times:
+        return found
+    times = word_times(model, batch)
+    return [replace(each, times=of_clip) for each, of_clip in zip(found, times, strict=True)]

@@ -20,13 +20,17 @@ LONGEST_RECORDING = 600.0  # seconds; what follows is not read
 def open_recordings(
     inputs: Inputs, folder: Path, report: Report, *, progress: bool = False
 ) -> Store:
-    """Decode the recordings of `inputs` into a store in `folder`, and open it."""
+    """Decode the recordings of `inputs` into a store in `folder`, and open it.
+
+    Links are followed wherever they lead: the folder is the user's own.
+    """
     frame = inputs.frame
     return build_store(
         *(frame, inputs.folder, inputs.origin, folder, "score"),
         report=report,
         progress=progress,
         load=_load_long,
+        follow_links=True,
     )
 
 

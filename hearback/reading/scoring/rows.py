@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.audio.notes import split_length
 from hearback.engine.audio.store import Store
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import Passages
@@ -19,7 +18,7 @@ from hearback.reading.scoring.results import Score
 from hearback.reading.scoring.scores import make_score, unscored
 from hearback.reading.scoring.statistics import measure
 from hearback.reading.window_coverage import coverages_of, find_uncovered
-from hearback.reading.words import SAID
+from hearback.reading.words import said_probabilities
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,15 @@ def score_rows(
         return RowScores()
     reasons = _find_too_long(ensemble, PairSource(frame, None, store))
     rows = [row for row in range(len(frame)) if row not in reasons]
-    heard = _run(ensemble, frame.iloc[rows].reset_index(drop=True), store, progress)
-    scores = dict(zip(rows, heard.scores, strict=True))
+    scored = _run(ensemble, frame.iloc[rows].reset_index(drop=True), store, progress)
+    scores = dict(zip(rows, scored.scores, strict=True))
     for row, note in reasons.items():
         record = frame.iloc[row].to_dict()
         entry = store.entries[record["filename"]]
         seconds = entry.n_samples / SAMPLE_RATE
         score = unscored(record, status.TOO_LONG, (*entry.notes, note))
         scores[row] = replace(score, seconds=seconds)
-    return RowScores([scores[row] for row in range(len(frame))], heard.measured)
+    return RowScores([scores[row] for row in range(len(frame))], scored.measured)
 
 
 def _find_too_long(ensemble: LoadedEnsemble, source: PairSource) -> dict[int, str]:
@@ -67,8 +66,8 @@ def _find_cut(source: PairSource) -> dict[int, str]:
     """Return the rows whose recordings were cut when they were decoded, with the reason."""
     found = {}
     for row, name in enumerate(source.filenames):
-        original, _ = split_length(source.store.entries[name].notes)
-        if original is not None:
+        original = source.store.entries[name].original
+        if original:
             found[row] = (
                 f"{original} long, and only the first {recordings.LONGEST_RECORDING:g} s are read; "
                 "split the recording and its text"
@@ -85,11 +84,11 @@ def _run(
     source = PairSource(frame, None, store)
     grades = frame["grade"].to_numpy(dtype=str)
     passages = ensemble.split(source)
-    by_window, heard_by_window = ensemble.predict(
+    by_window, evidence_by_window = ensemble.predict(
         passages.source, passages.grades(grades), progress=progress
     )
     predictions = passages.merge(by_window)
-    heard = _merge_heard(ensemble, passages, heard_by_window)
+    evidence = _merge_evidence(ensemble, passages, evidence_by_window)
     words = _word_probabilities(ensemble, predictions.words)
     found = RowScores()
     for row, record in enumerate(frame.to_dict("records")):
@@ -100,31 +99,36 @@ def _run(
             words=None if words is None else words[row],
             acoustics=acoustics,
             notes=(*store.entries[record["filename"]].notes, *_describe_unheard(passages, row)),
-            heard=heard.get(row),
+            evidence=evidence.get(row),
             speed=1.0,
         )
         found.scores.append(score)
-        found.measured.append(measure(acoustics, record["expected_text"], heard.get(row)))
+        found.measured.append(measure(acoustics, record["expected_text"], evidence.get(row)))
     return found
 
 
-def _merge_heard(
-    ensemble: LoadedEnsemble, passages: Passages, heard: Mapping[int, DecoderEvidence]
+def _merge_evidence(
+    ensemble: LoadedEnsemble, passages: Passages, evidence: Mapping[int, DecoderEvidence]
 ) -> dict[int, DecoderEvidence]:
     """Return what is heard in each row, times in seconds of its recording at its own speed."""
-    if not heard:
+    if not evidence:
         return {}
     source = passages.source.with_speeds(ensemble.speed_by_grade)
-    times = {number: each.times * source.speed_of(number) for number, each in heard.items()}
+    times = {
+        number: each.times * source.speed_of(number)
+        for number, each in evidence.items()
+        if each.times is not None
+    }
     merged, by_row = {}, passages.by_row()
     for row, of_row in passages.merge_times(times).items():
-        windows = [heard[number] for number in by_row[row]]
+        windows = [evidence[number] for number in by_row[row]]
         # Speech in one window is enough.
         merged[row] = DecoderEvidence(
-            of_row,
+            sum(each.n_words for each in windows),
             min(each.no_speech for each in windows),
             min(each.surprise for each in windows),
             max(each.confidence for each in windows),
+            of_row,
         )
     return merged
 
@@ -144,4 +148,4 @@ def _word_probabilities(ensemble: LoadedEnsemble, log_odds: np.ndarray | None) -
     calibration = ensemble.config.words
     if calibration is None or log_odds is None:
         return None
-    return calibration.apply(log_odds)[:, :, SAID]
+    return said_probabilities(calibration.apply(log_odds))

@@ -20,7 +20,7 @@ from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.errors import HearbackError
 from hearback.engine.machine import PRECISIONS
 from hearback.reading.models.provide import provide_backbones
-from hearback.reading.pretrained.folders import PRETRAINED, find_scorers
+from hearback.reading.pretrained.folders import find_scorer
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.ensemble import LoadedEnsemble
 from hearback.reading.scoring.inputs import Inputs, known, read_inputs
@@ -110,6 +110,7 @@ class Scorer:
                 uint8) with their own full scale.
             text: that the learner was asked to say.
             sample_rate: of an array, in Hz; other rates than 16 kHz are resampled, as files are.
+                None for a file, which has its own.
             grade: "KG", "1", "2" or "3"; None: the score is not adjusted by grade.
             task: one of `hearback.reading.tables.TASKS`; None if unknown.
 
@@ -119,7 +120,8 @@ class Scorer:
 
         Raises:
             HearbackError: a text that cannot be read, an array of another shape or type, no sample
-                rate for an array, an unknown grade or task, or a file that does not exist.
+                rate for an array or one for a file, an unknown grade or task, or a file that does
+                not exist.
         """
         _check_type("the recording", recording, (*_PATHS, np.ndarray), "a path or a NumPy array")
         _check_type("the text", text, (str,), "a string of its words")
@@ -235,22 +237,6 @@ class Scorer:
             report.add(Problem(str(origin), None, what, statistics.CURE, "warning"))
 
 
-def find_scorer(name_or_folder: str | Path) -> Path:
-    """Return the folder of a scorer; raise HearbackError if there is none of that name."""
-    shipped = [path.name for path in find_scorers(PRETRAINED)]
-    if str(name_or_folder) in shipped:
-        return PRETRAINED / str(name_or_folder)
-    folder = Path(name_or_folder)
-    if (folder / "model_configs.json").is_file():
-        return folder
-    names = ", ".join(shipped) or "none is in this package"
-    what = "has no model_configs.json" if folder.is_dir() else "no such scorer, and no such folder"
-    raise HearbackError(
-        f"{name_or_folder}: {what}; use a shipped scorer ({names}), or the folder of an ensemble "
-        "with its model_configs.json and its folds"
-    )
-
-
 def _check_type(what: str, value: object, allowed: tuple[type, ...], cure: str) -> None:
     """Raise HearbackError if a value is of none of the types allowed."""
     if not isinstance(value, allowed):
@@ -262,6 +248,10 @@ def _decode(recording: str | Path | np.ndarray, sample_rate: int | None) -> Reco
     if isinstance(recording, np.ndarray):
         return decode_samples(recording, sample_rate)
     path = Path(recording)
+    if sample_rate is not None:
+        raise HearbackError(
+            f"{path}: sample_rate is of an array of samples; a file has its own: leave it out"
+        )
     if not path.exists():
         raise HearbackError(f"{path}: no such file")
     return decode(path, kept_seconds=LONGEST_RECORDING)

@@ -27,7 +27,7 @@ def make_score(
     words: np.ndarray | None,
     acoustics: Acoustics,
     notes: Sequence[str],
-    heard: DecoderEvidence | None,
+    evidence: DecoderEvidence | None,
     speed: float,
 ) -> Score:
     """Return the score of a row.
@@ -38,14 +38,14 @@ def make_score(
         words: (positions,), the probabilities of its words, then padding; None if unknown.
         acoustics: of its recording.
         notes: on the recording's conversion.
-        heard: what a decoder hears, if there is one.
+        evidence: what a decoder hears, if there is one.
         speed: at which it heard it.
     """
     seconds = acoustics.seconds
     why = reason = None
     # A text that was recognized is English, whatever else is heard.
-    if heard is not None and probability < 0.5:
-        why, reason = _not_english(heard)
+    if probability < 0.5:
+        why, reason = not_english(acoustics.is_tone, evidence)
     if why is None and acoustics.clipped_share > MAX_CLIPPED_SHARE:
         why, reason = status.CLIPPED, f"{describe_clipped(acoustics.clipped_share)}; {CLIPPED_CURE}"
     if why is not None:
@@ -53,7 +53,8 @@ def make_score(
     texts = row["expected_text"].split()
     written = written_words([row["written_text"]])
     values = [None] * len(texts) if words is None else words[: len(texts)].tolist()
-    times = [(None, None)] * len(texts) if heard is None else _times(heard, speed, seconds)
+    found = None if evidence is None else evidence.times
+    times = [(None, None)] * len(texts) if found is None else _times(found, speed, seconds)
     return Score(
         filename=row["filename"],
         text=row["written_text"],
@@ -74,20 +75,22 @@ def describe_clipped(share: float) -> str:
     return f"{share:.0%} of the speech is cut off at the peak"
 
 
-def _not_english(heard: DecoderEvidence) -> tuple[str | None, str | None]:
-    """Return the status and reason of a clip without English speech; None for others."""
-    if heard.is_no_speech:
+def not_english(is_tone: bool, evidence: DecoderEvidence | None) -> tuple[str | None, str | None]:
+    """Return the status and reason of a clip without English speech; None for others.
+
+    `is_tone` is that of `Acoustics`; `evidence` is None if no decoder has heard the clip.
+    """
+    if is_tone or (evidence is not None and evidence.is_no_speech):
         return status.NO_ENGLISH, "no speech is heard, only noise, music or a tone; listen to it"
-    if heard.is_not_understood:
-        what = "no English words are heard; another language, several voices, or noise"
-        return status.NO_ENGLISH, f"{what}: listen to it"
+    if evidence is not None and evidence.is_not_understood:
+        what = "no English words are heard, but another language, several voices, or noise"
+        return status.NO_ENGLISH, f"{what}; listen to it"
     return None, None
 
 
-def _times(heard: DecoderEvidence, speed: float, seconds: float) -> list[tuple[float, float]]:
+def _times(times: np.ndarray, speed: float, seconds: float) -> list[tuple[float, float]]:
     """Return start and end of each word, in s of the recording at its own speed."""
-    times = np.clip(heard.times * speed, 0.0, seconds)
-    return [(float(start), float(end)) for start, end in times]
+    return [(float(start), float(end)) for start, end in np.clip(times * speed, 0.0, seconds)]
 
 
 def unscored(row: Row, why: str, notes: Sequence[str]) -> Score:

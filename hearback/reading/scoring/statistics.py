@@ -78,9 +78,9 @@ class Difference:
 
 
 def measure(
-    acoustics: Acoustics, text: str, heard: DecoderEvidence | None = None
+    acoustics: Acoustics, text: str, evidence: DecoderEvidence | None = None
 ) -> dict[str, float]:
-    """Return the quantities of one recording and its text; those of `heard` if it is given."""
+    """Return the quantities of one recording and its text; those of `evidence` if it is given."""
     n_letters = sum(map(str.isalpha, text))
     values = {
         "seconds": acoustics.seconds,
@@ -89,8 +89,8 @@ def measure(
         "treble_db": acoustics.treble_db,
         "letters_per_second": n_letters / max(acoustics.speech_seconds, 0.1),
     }
-    if heard is not None and np.isfinite(heard.no_speech):
-        values |= {"surprise": heard.surprise, "no_speech": heard.no_speech}
+    if evidence is not None and np.isfinite(evidence.no_speech):
+        values |= {"surprise": evidence.surprise, "no_speech": evidence.no_speech}
     return values
 
 
@@ -98,12 +98,12 @@ def describe(
     source: PairSource,
     rows: Sequence[int] | np.ndarray | None = None,
     *,
-    heard: Mapping[int, DecoderEvidence] | None = None,
+    evidence: Mapping[int, DecoderEvidence] | None = None,
 ) -> Statistics:
     """Return the statistics of some recordings of `source`, by default all, as JSON types.
 
-    Of many, `N_MEASURED` are measured. `heard` is by row, from `listening.listen`; without it the
-    statistics lack its quantities.
+    Of many, `N_MEASURED` are measured. `evidence` is by row, from `listening.listen`; without it,
+    the statistics lack its quantities.
     """
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
     kept = np.linspace(0, len(rows) - 1, min(len(rows), N_MEASURED)).round().astype(int)
@@ -112,7 +112,7 @@ def describe(
             measure(
                 Acoustics.of(source.store.get(source.filenames[row])),
                 source.texts[row],
-                None if heard is None else heard.get(int(row)),
+                None if evidence is None else evidence.get(int(row)),
             )
             for row in rows[kept].tolist()
         ]

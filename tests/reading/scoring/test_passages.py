@@ -8,14 +8,8 @@ import soundfile
 
 from hearback import Scorer
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.reading.scoring import listening, recordings
+from hearback.reading.scoring import recordings
 from tests.toy import spoken
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_surprising(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder with random weights understands nothing."""
-    monkeypatch.setattr(listening, "SURPRISE", np.inf)
 
 
 def passage(texts: list[str], pause_seconds: float) -> np.ndarray:

@@ -13,14 +13,9 @@ import soundfile
 from hearback.engine import cli
 from hearback.engine.audio import decode
 from hearback.engine.project import ROOT
-from hearback.reading.scoring import listening
 from hearback.reading.steps import score as step
+from tests.engine.page.page_reader import read_page
 from tests.reading.scoring.conftest import SENTENCES, render
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_surprising(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "SURPRISE", np.inf)
 
 
 class Run:
@@ -72,12 +67,13 @@ def test_one_recording_is_shown_and_writes_nothing_by_itself(run: Run, clips: Pa
     assert run.err == ""
     assert names_in(run.folder) == set()
     assert run("recordings/c.wav", "--out", "one.csv") == 0
-    assert names_in(run.folder) == {"one.csv", "word_scores.csv"}
+    assert names_in(run.folder) == {"one.csv", "one.html", "word_scores.csv"}
     assert pd.read_csv(run.folder / "one.csv")["text"].tolist() == ["the dog ran home"]
 
 
-def test_a_folder_writes_two_tables(run: Run, clips: Path) -> None:
+def test_a_folder_writes_two_tables_and_a_page(run: Run, clips: Path) -> None:
     assert run("recordings") == 0
+    assert names_in(run.folder) == {"scores.csv", "scores.html", "word_scores.csv"}
     scores = pd.read_csv(run.folder / "scores.csv")
     assert list(scores.columns) == ["filename", "score", "status", "seconds", "text", "note"]
     assert scores["filename"].tolist() == ["a.wav", "c.wav", "deep/b.wav"]
@@ -104,6 +100,29 @@ def test_a_table_gives_json_and_textgrids(run: Run, clips: Path) -> None:
     assert names_in(run.folder / "o" / "grids") == {"a.TextGrid", "c.TextGrid"}
     assert "speaker" in pd.read_csv(run.folder / "o" / "s.csv").columns
     assert "s.json: 2 recordings" in run.out and "2 TextGrids" in run.out
+
+
+def test_the_page_has_the_scores_words_and_sound(run: Run, clips: Path) -> None:
+    assert run("recordings", "--page", "page.html") == 0
+    assert "page.html: 3 recordings, 3 of them to listen to" in run.out
+    page = read_page(run.folder / "page.html")
+    scores = pd.read_csv(run.folder / "scores.csv")
+    recordings = page["recordings"]
+    assert recordings["filenames"] == scores["filename"].tolist()
+    assert recordings["predictions"]["score"] == pytest.approx(scores["score"].tolist(), abs=1e-4)
+    words = pd.read_csv(run.folder / "word_scores.csv")
+    of_last = words[words["filename"] == "deep/b.wav"]
+    assert recordings["words"]["2"]["words"] == of_last["word"].tolist()
+    assert recordings["words"]["2"]["ends"] == pytest.approx(of_last["end"].tolist(), abs=0.01)
+    assert all(recordings["clips"][index]["learner"] for index in "012")
+    assert f"scored by {run.scorer}" in page["verdict"]["sentences"][0]
+
+
+def test_no_page_is_written_where_none_is_wanted(run: Run, clips: Path) -> None:
+    assert run("recordings", "--no_page") == 0
+    assert names_in(run.folder) == {"scores.csv", "word_scores.csv"}
+    assert run("recordings", "--no_page", "--page", "p.html") == 2
+    assert "leave one of them out" in run.err
 
 
 def test_json_on_standard_output_is_nothing_but_json(run: Run, clips: Path) -> None:
@@ -139,8 +158,50 @@ def test_a_table_of_another_folder_is_refused(run: Run, clips: Path) -> None:
 
 def test_a_single_recording_without_a_score_has_a_status(run: Run, clips: Path) -> None:
     soundfile.write(clips / "d.wav", np.zeros(16_000), 16_000)
-    assert run("recordings/d.wav", "--text", "boy") == 0
+    assert run("recordings/d.wav", "--text", "boy") == 2
     assert "silent  d.wav" in run.out
+    assert run.err.endswith("\nthe recording has no score: 1 silent\n")
+
+
+@pytest.mark.parametrize("is_table", [True, False])
+def test_without_any_score_the_status_is_2_and_the_tables_are_written(
+    run: Run, is_table: bool
+) -> None:
+    folder = run.folder / "recordings"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.wav").write_bytes(b"RIFF")
+        (folder / f"{name}.txt").write_text("the cat")
+    table = folder / "table.csv"
+    table.write_text("filename,text\na.wav,the cat\nb.wav,the cat\n")
+    assert run(table if is_table else "recordings") == 2
+    assert run.err.endswith("\nnone of 2 recordings has a score: 2 unreadable\n")
+    scores = pd.read_csv(run.folder / "scores.csv")
+    assert scores["status"].tolist() == ["unreadable"] * 2
+
+
+def test_linked_recordings_and_folders_are_scored(run: Run, clips: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    clips.rename(kept)
+    clips.mkdir()
+    for name in ("a.wav", "a.txt", "deep"):
+        (clips / name).symlink_to(kept / name)
+    (clips / "round").symlink_to(clips)
+    assert run("recordings") == 0
+    assert pd.read_csv(run.folder / "scores.csv")["filename"].tolist() == ["a.wav", "deep/b.wav"]
+    (clips / "table.csv").write_text("filename,text\na.wav,boy\n../kept/c.wav,dog\n")
+    assert run(clips / "table.csv") == 0
+    assert pd.read_csv(run.folder / "scores.csv")["score"].notna().tolist() == [True, False]
+    assert "the filename leads out of the data folder" in run.err
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "nowhere", "a.wav", "/proc/self/mem"])
+def test_links_to_no_recording_are_unreadable(run: Run, clips: Path, target: str) -> None:
+    (clips / "a.wav").unlink()
+    (clips / "a.wav").symlink_to(target)
+    assert run("recordings") == 0
+    scores = pd.read_csv(run.folder / "scores.csv").set_index("filename")
+    assert scores["status"].loc["a.wav"] == "unreadable"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +211,7 @@ def test_a_single_recording_without_a_score_has_a_status(run: Run, clips: Path) 
         (("recordings", "--textgrid", "file"), "file: is a file; name a folder"),
         (("recordings", "--json", "file/s.json"), "file/s.json: cannot be written"),
         (("none",), "none: no such file or folder"),
-        (("file",), "the column 'filename' is missing"),
+        (("file",), "its first line names no column"),
         (("recordings", "--grade", "9"), "unknown grade '9'"),
         (("recordings", "--page"), "--page"),
     ],

@@ -18,7 +18,7 @@ from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
 from hearback.reading.inference.submission import write_submission
 from hearback.reading.recipe import Recipe
-from hearback.reading.scoring import ensemble, listening, recordings
+from hearback.reading.scoring import ensemble, recordings
 from hearback.reading.scoring.inputs import read_folder, read_score_table
 from tests.conftest import inference_options
 from tests.reading.random_models import write_fold
@@ -26,12 +26,6 @@ from tests.reading.scoring.conftest import write_config
 from tests.toy import spoken
 from train_modelali import RECIPE as ALIGNED
 from train_modeltok import RECIPE as TOKENS
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_surprising(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder with random weights understands nothing."""
-    monkeypatch.setattr(listening, "SURPRISE", np.inf)
 
 
 @pytest.fixture
@@ -114,7 +108,8 @@ def test_what_cannot_be_scored_is_no_error_but_a_status(scorer: Scorer, tmp_path
         (np.full(16_000, np.nan, np.float32), "unreadable"),
         (broken, "unreadable"),
     ):
-        score = scorer.score(recording, "boy", sample_rate=16_000)
+        rate = None if recording is broken else 16_000
+        score = scorer.score(recording, "boy", sample_rate=rate)
         assert (score.status, score.probability) == (status, None)
         assert score.notes[-1].startswith("the recording ")
         assert [word.word for word in score.words] == ["boy"]
@@ -139,6 +134,8 @@ def test_wrong_arguments_are_errors(scorer: Scorer, clips: Path) -> None:
         scorer.score(clips / "a.wav", "boy", grade="7")
     with pytest.raises(HearbackError, match="unknown task 'reading'"):
         scorer.score(clips / "a.wav", "boy", task="reading")
+    with pytest.raises(HearbackError, match=r"a\.wav: sample_rate is of an array of samples; a"):
+        scorer.score(clips / "a.wav", "boy", sample_rate=8000)
 
 
 def test_arguments_of_another_type_are_errors(scorer: Scorer, clips: Path) -> None:

@@ -9,17 +9,12 @@ import pytest
 from hearback import Scorer
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
-from hearback.reading.scoring import listening, statistics
+from hearback.reading.scoring import statistics
 from hearback.reading.scoring.acoustics import Acoustics, clipped_share
 from hearback.reading.scoring.listening import DecoderEvidence
 from tests.reading.scoring.conftest import source_of
 
 RATE = 16_000
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_surprising(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "SURPRISE", np.inf)
 
 
 def speech(
@@ -69,12 +64,12 @@ def test_statistics_are_json_with_percentiles() -> None:
 
 def test_what_a_decoder_hears_is_a_quantity_too() -> None:
     source = source_of(["a b"] * 3, [speech()] * 3)
-    heard = {row: DecoderEvidence(np.zeros((2, 2)), -3.0, 1.0, -0.5) for row in range(3)}
-    found = statistics.describe(source, heard=heard)
+    evidence = {row: DecoderEvidence(2, -3.0, 1.0, -0.5) for row in range(3)}
+    found = statistics.describe(source, evidence=evidence)
     assert found["percentiles"]["no_speech"] == [-3.0] * 21
     # A decoder that cannot tell has no value.
-    heard = {row: DecoderEvidence(np.zeros((2, 2)), -np.inf, 1.0, -0.5) for row in range(3)}
-    assert "no_speech" not in statistics.describe(source, heard=heard)["percentiles"]
+    evidence = {row: DecoderEvidence(2, -np.inf, 1.0, -0.5) for row in range(3)}
+    assert "no_speech" not in statistics.describe(source, evidence=evidence)["percentiles"]
 
 
 def test_a_large_set_is_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,11 @@ from hearback.reading.scoring.results import Score
 from tests.reading.scoring.conftest import SENTENCES, render
 
 
+@pytest.fixture(autouse=True, scope="module")
+def toys_are_speech() -> None:
+    """With real weights, toys are what they are."""
+
+
 @pytest.fixture(scope="module")
 def score(real_scorer: Path) -> Callable[..., Score]:
     scorer = Scorer.load(real_scorer, device="cpu", precision="float32")
@@ -28,6 +33,11 @@ def chord(seconds: float = 3.0) -> np.ndarray:
     time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     tones = sum(np.sin(2 * np.pi * hertz * time) for hertz in (262, 330, 392))
     return (0.2 * tones * (1 + np.sin(2 * np.pi * 2 * time))).astype(np.float32)
+
+
+def tone(seconds: float = 5.0) -> np.ndarray:
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    return (0.3 * np.sin(2 * np.pi * 3000 * time)).astype(np.float32)
 
 
 def noise(seconds: float = 3.0) -> np.ndarray:
@@ -60,7 +70,7 @@ def test_another_sentence_is_ok_with_a_low_score(score: Callable[..., Score]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [noise, chord])
+@pytest.mark.parametrize("make", [noise, chord, tone])
 def test_noise_and_music_are_no_speech(
     score: Callable[..., Score], make: Callable[[], np.ndarray]
 ) -> None:

@@ -1,0 +1,20 @@
+"""A folder in which every step succeeds, for tests that spoil it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.reading.world_steps import write_good
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
+    """A folder with good data, its references, and an ensemble of a fold of two models."""
+    return write_good(tmp_path_factory.mktemp("good"), tokenizer)
+
+
+@pytest.fixture
+def folder(good: Path, tmp_path: Path) -> Path:
+    """A copy of the good folder, which a test may change."""
+    return shutil.copytree(good, tmp_path / "world")
