@@ -20,7 +20,7 @@ demo: $(VENV)/installed $(BACKBONE)
 	$(RUN) score.py $(DEMO)/data/test_metadata.csv --out $(DEMO)/scores.csv --device cpu
 	$(RUN) preprocess.py $(DEMO_FOLDERS) --models $(DEMO_MODELS)
 	$(RUN) train.py $(DEMO_FOLDERS) $(DEMO_TRAINING) --models $(DEMO_MODELS) --jobs 2
-	$(RUN) check_models.py --data $(DEMO)/data --assets $(DEMO)/assets --page $(DEMO)/report.html \
+	$(RUN) check_models.py --data $(DEMO)/data --assets $(DEMO)/assets --page $(DEMO)/check_models.html \
 		|| test $$? -eq 1
 	$(RUN) get_config.py --data $(DEMO)/data --assets $(DEMO)/assets \
 		--config $(DEMO)/model_configs.json
@@ -41,7 +41,7 @@ demo-songs: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m hearback.songs train $(SONGS_FOLDERS) $(SONGS_TRAINING) --jobs 2 --epochs 2 \
 		--models cnn4 --separations repet --seeds 1 2
 	$(RUN) -m hearback.songs check_models --data $(SONGS)/data --assets $(SONGS)/assets \
-		--page $(SONGS)/report.html || test $$? -eq 1
+		--page $(SONGS)/check_models.html || test $$? -eq 1
 	$(RUN) -m hearback.songs get_config --data $(SONGS)/data --assets $(SONGS)/assets
 	$(RUN) -m hearback.songs infer --data $(SONGS)/data/test --store $(SONGS)/store \
 		--assets $(SONGS)/assets --submission $(SONGS)/submission.csv --device cpu

@@ -60,6 +60,7 @@ COMMANDS = {
         "python -m hearback.songs check_models",
         "python -m hearback.songs get_config",
         "python -m hearback.songs infer",
+        "python -m hearback.songs report",
         "python -m hearback.songs submission",
         "python -m hearback.songs dry_run",
     ),

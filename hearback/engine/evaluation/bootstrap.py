@@ -116,5 +116,6 @@ def bootstrap_mean_intervals(
         )
     several = (counts > 0).sum(axis=0) > 1
     intervals = np.full((n_columns, 2), np.nan)
-    intervals[several] = np.nanpercentile(means[:, several], [2.5, 97.5], axis=0).T
+    if several.any():
+        intervals[several] = np.nanpercentile(means[:, several], [2.5, 97.5], axis=0).T
     return intervals

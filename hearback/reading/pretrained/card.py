@@ -1,6 +1,5 @@
 """The model card of a scorer: data, licence, command, scores, and for whom it is wrong."""
 
-import itertools
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import hearback
 from hearback.engine import cli
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.pretrained.accuracy import WITHOUT_GRADE
-from hearback.reading.pretrained.folders import CARD, show_megabytes
+from hearback.reading.pretrained.folders import show_megabytes
 from hearback.reading.recipe import Recipe
 from hearback.reading.scoring.statistics import PERCENTS, Statistics
 from hearback.reading.scoring.status import UNSURE_ABOVE, UNSURE_BELOW
@@ -165,20 +164,6 @@ def _facts_table(facts: CardFacts, source: Source) -> str:
         "size": show_megabytes(facts.n_bytes),
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in lines.items())])
-
-
-def read_facts(folder: Path) -> list[tuple[str, str]]:
-    """Return the facts of a scorer's card, (name, value) each; [] if it has none."""
-    path = folder / CARD
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    table = itertools.takewhile(
-        lambda line: line.startswith("|"),
-        itertools.dropwhile(lambda line: not line.startswith("| --- "), lines),
-    )
-    rows = [line.strip("| ").split(" | ", 1) for line in list(table)[1:]]
-    return [(name, value) for name, value in rows]
 
 
 def _how_measured(facts: CardFacts) -> str:

@@ -11,6 +11,7 @@ from hearback.engine.page.content import (
     ModelResult,
     Page,
     Recordings,
+    Refused,
     Verdict,
     Words,
 )
@@ -32,6 +33,7 @@ from hearback.reading.tables import GRADES, TASKS
 TITLE = "Did they say it?"
 SCORE = "score"  # the name of the only model
 _COLUMNS = ("grade", "task", "speaker")
+_ORDER = {"status": STATUSES, "grade": GRADES, "task": TASKS}
 
 
 def build_page(
@@ -72,12 +74,12 @@ def build_page(
             [
                 *value_distributions(
                     {"status": statuses, **{k: x for k, x in fields.items() if k != "speaker"}},
-                    {"status": STATUSES, "grade": GRADES, "task": TASKS},
+                    _ORDER,
                 ),
                 *count_distribution("recordings of a speaker", fields.get("speaker", ())),
                 *length_distribution(lengths),
             ],
-            refused(problems),
+            [*refused(problems), *_unscored(scores, problems)],
         ),
         models=[ModelResult(SCORE, n=sum(value is not None for value in values))],
         recordings=Recordings(
@@ -92,7 +94,18 @@ def build_page(
         ),
         label_names=("not said", "said"),
         unsure=(UNSURE_ABOVE, UNSURE_BELOW),
+        order=_ORDER,
     )
+
+
+def _unscored(scores: pd.DataFrame, problems: Sequence[Problem]) -> list[Refused]:
+    """Return the recordings without a score of which the problems say nothing."""
+    known = {each.filename for each in problems if each.severity == "error"}
+    return [
+        Refused(row["filename"], None, row.get("note") or row["status"], "")
+        for row in scores[scores["score"].isna()].to_dict("records")
+        if row["filename"] not in known
+    ]
 
 
 def _numbers(scores: pd.DataFrame, column: str) -> list[float | None]:

@@ -26,6 +26,7 @@ from hearback.reading.tables import GRADES, TASKS
 LABEL_NAMES = ("not said", "said")
 TITLE = "Did they say it?"
 _COLUMNS = ("grade", "task", "cause", "speaker")  # to show and filter by
+BINS_BY = "grade"  # reliability is shown by it
 _ORDER = {"label": LABEL_NAMES, "grade": GRADES, "task": TASKS}
 
 
@@ -85,6 +86,8 @@ def build_page(
         base_rate_log_loss=base_loss,
         unsure=(UNSURE_ABOVE, UNSURE_BELOW),
         curves=learning_curves(found.tables),
+        bins_by=BINS_BY,
+        order=_ORDER,
     )
 
 
@@ -99,7 +102,7 @@ def _labelled(rows: pd.DataFrame, fields: Mapping[str, Sequence[str]]) -> Labell
         rows["score"].to_numpy().astype(int),
         rows[evaluation.group_unit(rows)].to_numpy(dtype=str),
         {name: np.array(values, dtype=str) for name, values in fields.items()},
-        bins_by="grade",
+        bins_by=BINS_BY,
         order=_ORDER,
     )
 

@@ -63,7 +63,7 @@ def read_words(found: Predictions, assets: Path) -> dict[str, Words]:
     """Return the words of recordings with their cross-fitted probabilities, by index of the row.
 
     They are those of the ensemble's models that score words, by weight, or else of the best such
-    model; empty if there is none.
+    model; empty if there is none, or only one speaker: they cannot be cross-fitted then.
     """
     scoring = [table for table in found.tables if words.has_word_scores(table)]
     chosen = [table for table in scoring if table.model in found.weights] or scoring[:1]
@@ -78,8 +78,10 @@ def read_words(found: Predictions, assets: Path) -> dict[str, Words]:
     log_odds = words.read_log_odds(assets, chosen, rows)
     mean = words.mean_log_odds(log_odds, {name: found.weights.get(name, 1.0) for name in log_odds})
     groups = rows[evaluation.group_unit(rows)].to_numpy(dtype=str)
+    if len(np.unique(groups)) < 2:
+        return {}
     probabilities = words.cross_fit_probabilities(mean, rows["score"].to_numpy(), groups)
-    said = probabilities[:, :, words.SAID]
+    said = words.said_probabilities(probabilities)
     return {
         str(index): Words(text.split(), scores=said[at, : len(text.split())].tolist())
         for at, (index, text) in enumerate(zip(indices, rows["expected_text"], strict=True))

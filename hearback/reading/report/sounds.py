@@ -46,7 +46,7 @@ class Sounds:
 
     def recording(self, index: int) -> Recording | None:
         """Return a decoded recording, or None if it is missing or cannot be read."""
-        return decode_if_possible(self.folder / self.filenames[index], LONGEST_RECORDING)
+        return decode_if_possible(self.folder, self.filenames[index], LONGEST_RECORDING)
 
     def reference(self, index: int) -> np.ndarray | None:
         """Return the reference of a recording's text, (samples,), or None."""

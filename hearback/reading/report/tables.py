@@ -9,13 +9,14 @@ import pandas as pd
 
 from hearback.engine.data.problems import BadInputError, Problem, Report
 from hearback.engine.data.tables import read_problems, read_table, read_written
+from hearback.engine.errors import HearbackError
 from hearback.engine.page.content import Words
 from hearback.reading import DIVERGENCES
 from hearback.reading.scoring.results import Score
 from hearback.reading.scoring.status import (
     SCORED,
     STATUSES,
-    errors_by_row,
+    UNREADABLE,
     of_probability,
     of_problem,
 )
@@ -56,25 +57,33 @@ def read_scored(scores: Path, data: Path) -> ScoredTables:
     problems = read_problems(scores)
     if "text" not in frame:
         frame = _with_test_table(frame, metadata_path(data, "test"), problems, report)
-    if "status" not in frame:
-        frame["status"] = ["" if np.isnan(x) else of_probability(x) for x in frame["score"]]
+    elif "status" not in frame:
+        frame["status"] = [_status_of(score) for score in frame["score"]]
+    else:
+        frame.loc[~frame["status"].isin(SCORED), "score"] = np.nan
     for row in frame[~frame["status"].isin(STATUSES)].to_dict("records"):
         what, cure = f"unknown status {row['status']!r}", f"use one of {', '.join(STATUSES)}"
         report.add(Problem(str(scores), row["line"], what, cure, filename=row["filename"]))
     report.raise_if_errors()
-    frame.loc[~frame["status"].isin(SCORED), "score"] = np.nan
     words = read_words(scores.with_name(WORDS), scores.with_name(DIVERGENCES), frame["filename"])
     return ScoredTables(frame, words, problems)
 
 
 def _parse(frame: pd.DataFrame, column: str, path: Path, report: Report) -> pd.Series:
-    """Return the numbers of a column, NaN where it is empty; others are reported."""
+    """Return the numbers of a column, NaN where it is empty; invalid ones are reported."""
     numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
-    wrong = numbers.isna() & (frame[column] != "")
-    for row in frame[wrong].to_dict("records"):
-        what = f"{column} is not a number: {row[column]!r}"
-        report.add(Problem(str(path), row["line"], what, "use a number", filename=row["filename"]))
+    most = 1.0 if column == "score" else np.inf
+    valid = np.isfinite(numbers) & (numbers >= 0) & (numbers <= most)
+    for row in frame[~valid & (frame[column] != "")].to_dict("records"):
+        what, cure = f"{column} is {row[column]!r}", "use a number from 0 to 1"
+        if column != "score":
+            cure = "use a number, at least 0"
+        report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"]))
     return numbers
+
+
+def _status_of(score: float) -> str:
+    return UNREADABLE if np.isnan(score) else of_probability(score)
 
 
 def _with_test_table(
@@ -82,7 +91,8 @@ def _with_test_table(
 ) -> pd.DataFrame:
     """Return the rows of a submission with the test table's texts, and their status.
 
-    Rows with an error have only a base rate: they get the error's status and its reason.
+    Rows with an error have only a base rate: they lose it, and get the error's status. The notes
+    are what the problems say of a row; a warning may give it a status, too.
     """
     metadata = read_metadata(path, Report()) if path.is_file() else None
     if metadata is None:
@@ -95,14 +105,21 @@ def _with_test_table(
     joined = frame.merge(metadata[columns], on="filename", how="left").fillna(
         dict.fromkeys(columns[1:], "")
     )
-    errors = {name: each for (_, name), each in errors_by_row(problems).items() if name}
-    faults = [errors.get(name) for name in joined["filename"]]
+    found: dict[str, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(problem.filename or "", []).append(problem)
+    of_rows = [found.get(name, []) for name in joined["filename"]]
+    is_error = np.array([any(x.severity == "error" for x in each) for each in of_rows], bool)
     statuses = [
-        of_probability(score) if fault is None else of_problem(fault)
-        for score, fault in zip(joined["score"], faults, strict=True)
+        of_problem(next(x for x in each if x.severity == "error"))
+        if failed
+        else next((x.status for x in each if x.status), _status_of(score))
+        for score, each, failed in zip(joined["score"], of_rows, is_error, strict=True)
     ]
-    notes = ["" if fault is None else f"{fault.what}; {fault.cure}" for fault in faults]
-    return joined.rename(columns={"written_text": "text"}).assign(status=statuses, note=notes)
+    notes = ["; ".join(f"{x.what}; {x.cure}" for x in each) for each in of_rows]
+    return joined.rename(columns={"written_text": "text"}).assign(
+        status=statuses, note=notes, score=joined["score"].mask(is_error)
+    )
 
 
 def read_words(path: Path, divergences: Path, filenames: Sequence[str]) -> dict[str, Words]:
@@ -134,14 +151,18 @@ def _column(rows: pd.DataFrame | None, name: str) -> list[float | None]:
     """Return the numbers of a column, None for an empty one; [] without the column."""
     if rows is None or name not in rows:
         return []
-    return [float(value) if value else None for value in rows[name]]
+    numbers = pd.to_numeric(rows[name], errors="coerce").astype(float)
+    return [value if np.isfinite(value) else None for value in numbers.tolist()]
 
 
 def _words_by_filename(path: Path, columns: Sequence[str]) -> dict[str, pd.DataFrame]:
     if not path.is_file():
         return {}
     frame = read_written(path, columns)
-    frame = frame.assign(position=frame["position"].astype(int)).sort_values("position")
+    positions = pd.to_numeric(frame["position"], errors="coerce")
+    if positions.isna().any():
+        raise HearbackError(f"{path}: a position is not a number; write it again, or move it away")
+    frame = frame.assign(position=positions).sort_values("position")
     return {str(name): rows for name, rows in frame.groupby("filename")}
 
 

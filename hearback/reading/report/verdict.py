@@ -32,14 +32,21 @@ def of_models(
         f"{count_noun(first.n, 'recording')} (always predicting the base rate: "
         f"{base_rate_loss:.3f}), and is on the wrong side of 0.5 for {wrong.mean():.1%} of them."
     )
+    return [good, _for_whom_not(first), _what_to_do(probabilities, wrong)]
+
+
+def _what_to_do(probabilities: np.ndarray, wrong: np.ndarray) -> str:
+    """Return a sentence about the recordings that a person should check."""
     unsure = (probabilities > UNSURE_ABOVE) & (probabilities < UNSURE_BELOW)
-    rest = wrong[~unsure].mean() if (~unsure).any() else float("nan")
-    to_do = (
-        f"Let a person check the {unsure.mean():.0%} of the recordings that score between "
-        f"{UNSURE_ABOVE} and {UNSURE_BELOW}: of the others, {rest:.1%} are wrong, not "
-        f"{wrong.mean():.1%}."
+    between = f"between {UNSURE_ABOVE} and {UNSURE_BELOW}"
+    if not unsure.any():
+        return f"No recording scores {between}: listen to those with the largest loss."
+    if unsure.all():
+        return f"All recordings score {between}: these models cannot decide anything."
+    return (
+        f"Let a person check the {unsure.mean():.0%} of the recordings that score {between}: of "
+        f"the others, {wrong[~unsure].mean():.1%} are wrong, not {wrong.mean():.1%}."
     )
-    return [good, _for_whom_not(first), to_do]
 
 
 def _for_whom_not(first: ModelResult) -> str:
@@ -100,7 +107,7 @@ def of_new_recordings(
     good = f"{count_noun(len(probabilities), 'recording')}, scored by {scorer}: {listed}."
     n_check = int(unsure.sum()) + len(probabilities) - len(known)
     to_do = (
-        f"Listen to the {n_check} that are unsure or have no score, then to those nearest to them."
+        f"Listen to the {n_check} that are unsure or have no score, then to those nearest to 0.5."
         if n_check
         else "Listen to the recordings nearest to 0.5 first."
     )

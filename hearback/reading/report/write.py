@@ -12,6 +12,7 @@ from hearback.engine.page.writing import PageOptions, choose_clips, write_page
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading import evaluation
 from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.pretrained.folders import CONFIG, find_scorer, read_facts
 from hearback.reading.report import new_recordings, out_of_fold, verdict
 from hearback.reading.report.predictions import read_predictions, read_words
 from hearback.reading.report.sounds import Sounds, add_times, open_references, open_timer
@@ -85,20 +86,30 @@ def read_lengths(folder: Path, name: str) -> dict[str, float]:
 
 
 def write_new_recordings(
-    options: PageOptions, scores: Path, data: Path, *, tts_data: Path, config: Path | None
+    options: PageOptions,
+    scores: Path,
+    data: Path,
+    *,
+    tts_data: Path,
+    config: Path | None,
+    scorer: str | None = None,
 ) -> None:
     """Write the page of recordings without labels, of the tables `scores` and those beside it.
 
-    `config` is the ensemble that scored them; None if unknown.
+    `config` is the ensemble that scored them, or `scorer` the name or folder of what did; both are
+    None if unknown.
     """
     tables = read_scored(scores, data)
+    folder = None if scorer is None else find_scorer(scorer)
+    config = folder / CONFIG if folder is not None else config
     loaded = None if config is None else EnsembleConfig.load(config)
     page = new_recordings.build_page(
         tables.scores,
         tables.words,
-        scorer=scores.name if config is None else config.name,
+        scorer=scorer or (scores.name if config is None else config.name),
         known_limits=verdict.describe_limits(loaded),
         problems=tables.problems,
+        card=() if folder is None else read_facts(folder),
     )
     write_scored_page(page, data, options, tts_data)
 

@@ -22,6 +22,7 @@ from hearback.engine.training.recipe import name_with_seed, split_seed
 from hearback.reading import evaluation, step_command
 from hearback.reading.options import TrainingOptions
 
+PAGE = Path("check_models.html")  # report.html has the ensemble and sound: it is kept
 ABLATION = "hearback.reading.baselines.ablation"
 
 
@@ -39,9 +40,9 @@ def main() -> int:
         type=Path,
         help="folder with other trainings of the same models: print paired differences",
     )
-    page_flags.add_page_flags(parser, "page to write, without sound (default: report.html)")
+    page_flags.add_page_flags(parser, f"page to write, without sound (default: {PAGE})")
     flags = parser.parse_args()
-    page = page_flags.choose_page(flags.page, page_flags.DEFAULT_PAGE, is_off=flags.no_page)
+    page = page_flags.choose_page(flags.page, PAGE, is_off=flags.no_page)
 
     def show_all() -> list[Outlier]:
         return show(

@@ -28,7 +28,12 @@ def main() -> None:
 
     if flags.scores is not None:
         write.write_new_recordings(
-            options, flags.scores, flags.data, tts_data=flags.tts_data, config=flags.config
+            options,
+            flags.scores,
+            flags.data,
+            tts_data=flags.tts_data,
+            config=flags.config,
+            scorer=flags.scorer,
         )
         return
     sources = write.OutOfFoldSources(
@@ -51,13 +56,19 @@ def _parse_flags() -> argparse.Namespace:
     corrections.add_flag(parser)
     add = parser.add_argument
     add("--scores", type=Path, help="scores.csv of score.py, or submission.csv of infer.py")
+    add("--scorer", help="of score.py, for its card: tiny.en, base, or a folder")
     add("--config", type=Path, help=f"the ensemble (default: {CONFIG}, if it is there)")
     add("--models", nargs="+", help="models to show (default: all trained ones)")
     add("--causes", type=Path, help="CSV with the columns filename and why: results by cause")
     page_flags.add_report_flags(parser, "speakers")
     add("--device", help="cpu, cuda, … for the times of words (default: a GPU if there is one)")
     flags = parser.parse_args()
-    if flags.config is None and CONFIG.is_file():
+    for name in ("models", "causes", "corrections"):
+        if flags.scores is not None and getattr(flags, name) is not None:
+            parser.error(f"--{name} is for trained models, not for --scores: leave it out")
+    if flags.scorer is not None and (flags.scores is None or flags.config is not None):
+        parser.error("--scorer is for --scores, without --config")
+    if flags.config is None and flags.scorer is None and CONFIG.is_file():
         flags.config = CONFIG
     return flags
 

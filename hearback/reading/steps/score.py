@@ -72,8 +72,8 @@ def _parser() -> cli.Parser:
     )
     page_flags.add_page_flags(
         parser,
-        "page to write (default: report.html beside the table; `python report.py --scores "
-        "scores.csv` writes it with other recordings to listen to)",
+        "page to write (default: scores.html beside scores.csv); report.py --scores scores.csv "
+        "writes it with other recordings to listen to",
     )
     add("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     add(
@@ -170,9 +170,8 @@ def _write_page(
 ) -> None:
     # Here: what it imports takes a while, too.
     from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
-    from hearback.reading.pretrained.card import read_facts  # noqa: PLC0415
+    from hearback.reading.pretrained.folders import find_scorer, read_facts  # noqa: PLC0415
     from hearback.reading.report.write import write_score_page  # noqa: PLC0415
-    from hearback.reading.scoring.scorer import find_scorer  # noqa: PLC0415
 
     write_score_page(
         scores,

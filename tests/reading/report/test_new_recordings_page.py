@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from hearback.engine import cli
 from hearback.engine.data.problems import BadInputError, Problem
 from hearback.engine.data.tables import PROBLEMS
 from hearback.engine.errors import HearbackError
@@ -14,6 +15,7 @@ from hearback.engine.page.writing import PageOptions
 from hearback.reading import DIVERGENCES
 from hearback.reading.report.tables import read_scored
 from hearback.reading.report.write import write_new_recordings
+from hearback.reading.steps import report
 from hearback.reading.words import TABLE as WORDS
 from tests.engine.page.page_reader import read_page
 from tests.helpers import tone
@@ -145,7 +147,13 @@ def test_a_submission_without_its_test_table_is_an_error(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("column", "value", "what"),
-    [("score", "high", "score is not a number: 'high'"), ("status", "fine", "unknown status")],
+    [
+        ("score", "high", "score is 'high'"),
+        ("score", "1.7", "score is '1.7'"),
+        ("score", "inf", "score is 'inf'"),
+        ("seconds", "-3", "seconds is '-3'"),
+        ("status", "fine", "unknown status"),
+    ],
 )
 def test_invalid_values_are_reported_with_their_row(
     folder: Path, column: str, value: str, what: str
@@ -160,3 +168,67 @@ def test_a_broken_table_of_words_is_an_error(folder: Path) -> None:
     (folder / WORDS).write_text("filename,word\na.wav,the\n")
     with pytest.raises(HearbackError, match=rf"{WORDS}: has no column position, score"):
         read_scored(folder / "scores.csv", folder)
+
+
+def test_recordings_without_a_score_are_listed(folder: Path) -> None:
+    assert [each["filename"] for each in write(folder)["data"]["refused"]] == ["c.wav"]
+
+
+def test_a_warning_of_a_row_is_its_status_and_its_note(tmp_path: Path) -> None:
+    pd.DataFrame(
+        [("x.wav", "deletion", "cow", "KG")],
+        columns=["filename", "task", "expected_text", "grade"],
+    ).to_csv(tmp_path / "test_metadata.csv", index=False)
+    pd.DataFrame({"filename": ["x.wav"], "score": [0.2]}).to_csv(
+        tmp_path / "submission.csv", index=False
+    )
+    what = Problem("t", 2, "no speech", "listen", "warning", "x.wav", "another_language_or_noise")
+    pd.DataFrame([vars(what)]).to_csv(tmp_path / PROBLEMS, index=False)
+    recordings = write(tmp_path, "submission.csv")["recordings"]
+    assert recordings["fields"]["status"] == ["another_language_or_noise"]
+    assert recordings["predictions"]["score"] == [0.2]  # it stays in the submission
+    assert recordings["notes"] == ["no speech; listen"]
+
+
+def test_a_position_that_is_no_number_is_an_error(folder: Path) -> None:
+    WORD_SCORES.astype({"position": object}).assign(position="x").to_csv(
+        folder / WORDS, index=False
+    )
+    with pytest.raises(HearbackError, match="a position is not a number"):
+        read_scored(folder / "scores.csv", folder)
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (["--models", "modeltok"], "--models is for trained models"),
+        (["--out", "scores.csv"], "is the table of --scores"),
+        (["--scorer", "tiny.en", "--config", "c.json"], "--scorer is for --scores, without"),
+        (["--out", "."], "is a folder"),
+    ],
+)
+def test_contradictory_flags_are_errors(
+    folder: Path,
+    flags: list[str],
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["report.py", "--scores", "scores.csv", *flags])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(report.main)
+    assert ended.value.code == 2
+    assert what in capsys.readouterr().err
+
+
+def test_a_scorer_gives_its_card(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    flags = ["--scores", "scores.csv", "--scorer", "tiny.en", "--data", "."]
+    monkeypatch.setattr("sys.argv", ["report.py", *flags])
+    report.main()
+    verdict = read_page(folder / "scores.html")["verdict"]
+    assert "scored by tiny.en" in verdict["sentences"][0]
+    assert dict(verdict["card"])["licence of the recordings"] == "CC BY 4.0"

@@ -205,3 +205,13 @@ def test_a_missing_configuration_is_an_error(folder: Path, tmp_path: Path) -> No
 def test_a_missing_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises((BadInputError, HearbackError), match="train_metadata"):
         write_out_of_fold(PageOptions(tmp_path / "p.html"), OutOfFoldSources(data=tmp_path))
+
+
+def test_one_speaker_has_a_page_without_intervals(tmp_path: Path) -> None:
+    write_data(tmp_path / "data", make_metadata().assign(speaker="only"))
+    write_folds(tmp_path / "assets", "modeltok", MODELS["modeltok"], words=make_words())
+    sources = OutOfFoldSources(data=tmp_path / "data", assets=tmp_path / "assets")
+    write_out_of_fold(PageOptions(tmp_path / "report.html"), sources)
+    page = read_page(tmp_path / "report.html")
+    assert page["models"][0]["log_loss"][1:] == [None, None]
+    assert page["recordings"]["words"] == {}  # they cannot be cross-fitted
