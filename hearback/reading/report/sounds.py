@@ -14,13 +14,15 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.page.clips import Sound, decode_if_possible
 from hearback.engine.page.content import Words
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
+from hearback.reading.inference.divergences import align_clips, divergence_table
 from hearback.reading.models.load import load_scorer
+from hearback.reading.models.scorers import AlignedScorer
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.models.word_times import time_words
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.scoring.recordings import LONGEST_RECORDING
-from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
+from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, WINDOW_SAMPLES
 
 
 @dataclass(frozen=True)
@@ -126,3 +128,52 @@ def add_times(
             known = replace(known, reference_starts=starts, reference_ends=ends)
         found[key] = known
     return found
+
+
+def add_divergences(
+    words: Mapping[str, Words],
+    sounds: Sounds,
+    indices: Sequence[int],
+    folds: Sequence[FoldFiles],
+    device_name: str | None,
+) -> dict[str, Words]:
+    """Return the words of all recordings, those of `indices` with where they leave the reference.
+
+    The first of `folds` that aligns learner and reference, and has its weights, tells; without one,
+    or without references, nothing is added.
+    """
+    model = _open_aligned(folds) if sounds.references is not None else None
+    learners = {
+        str(index): sounds.recording(index)
+        for index in indices
+        if sounds.references is not None and sounds.texts[index] in sounds.references
+    }
+    readable = {
+        key: recording
+        for key, recording in learners.items()
+        if recording is not None and len(recording.waveform) <= WINDOW_SAMPLES
+    }
+    if model is None or not readable:
+        return dict(words)
+    texts = [sounds.texts[int(key)] for key in readable]
+    frame = pd.DataFrame({"filename": list(readable), "expected_text": texts})
+    source = PairSource(
+        frame.assign(task="", grade=""), sounds.references, MemoryStore(readable)
+    ).with_speeds(model.recipe.speed_by_grade)
+    paths = align_clips(model, source, range(len(source)), device=choose_device(device_name))
+    found = dict(words)
+    for key, rows in divergence_table(source, paths).groupby("filename", sort=False):
+        known = found.get(str(key), Words(rows["word"].tolist()))
+        found[str(key)] = replace(known, diverges=rows["diverges"].tolist())
+    return found
+
+
+def _open_aligned(folds: Sequence[FoldFiles]) -> AlignedScorer | None:
+    """Return the first model of `folds` that aligns, and has its weights."""
+    for files in folds:
+        metadata = read_fold_metadata(files)
+        if metadata["recipe"].get("pair") == "aligned" and files.weights.is_file():
+            model = load_scorer(files, metadata)
+            assert isinstance(model, AlignedScorer)
+            return model
+    return None

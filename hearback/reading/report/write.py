@@ -15,7 +15,13 @@ from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.pretrained.folders import CONFIG, find_scorer, read_facts
 from hearback.reading.report import new_recordings, out_of_fold, verdict
 from hearback.reading.report.predictions import read_predictions, read_words
-from hearback.reading.report.sounds import Sounds, add_times, open_references, open_timer
+from hearback.reading.report.sounds import (
+    Sounds,
+    add_divergences,
+    add_times,
+    open_references,
+    open_timer,
+)
 from hearback.reading.report.tables import read_scored, words_of_scores
 from hearback.reading.scoring.results import Score, score_frame
 from hearback.reading.tables import speak
@@ -72,7 +78,8 @@ def write_out_of_fold(options: PageOptions, sources: OutOfFoldSources) -> None:
     timer = open_timer(folds, sources.device) if indices else None
     if timer is not None:
         words = add_times(words, sounds, indices, timer)
-        page = replace(page, recordings=replace(page.recordings, words=words))
+    words = add_divergences(words, sounds, indices, folds, sources.device)
+    page = replace(page, recordings=replace(page.recordings, words=words))
     write_page(page, indices, sounds, options)
 
 
