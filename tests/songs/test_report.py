@@ -219,7 +219,7 @@ def test_check_models_ends_with_its_page_in_the_assets(tmp_path: Path) -> None:
     write_folds(tmp_path / "assets", "cnn4", MODELS["cnn4"])
     status, output, _ = run_step(check_models, tmp_path)
     assert status in (0, 1)
-    out = tmp_path / "assets" / "report.html"
+    out = tmp_path / "assets" / "check_models.html"
     said, how = output.splitlines()[-2:]
     assert said.startswith(f"wrote {out}: 192 recordings, without sound (")
     assert how == "python -m hearback.songs report writes it with the ensemble and with sound"
@@ -318,8 +318,8 @@ def test_a_page_of_a_submission_tells_what_its_ensemble_could(tmp_path: Path) ->
         "snippets unlike these may score worse."
     )
     assert to_do == (
-        "Listen to the 1 snippet of which no class has a probability of 0.5, then to the least "
-        "sure ones."
+        "Listen to the 1 snippet of which no class has a probability of at least 0.5, then to the "
+        "least sure ones."
     )
     assert page["verdict"]["card"] == [["ensemble", "cnn4 (0.80)"]]
     assert page["recordings"]["fields"]["class"] == ["no voice", "male", "several"]

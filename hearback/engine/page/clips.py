@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from hearback.engine.audio.decode import (
     UnreadableAudioError,
     decode,
 )
+from hearback.engine.data.paths import containing
 from hearback.engine.io import atomic_write
 from hearback.engine.machine import count_processors
 from hearback.engine.page.content import Clip
@@ -30,6 +32,7 @@ N_FIRST, N_RANDOM = 150, 50  # recordings that `SOME` plays: the first of the or
 MAX_BYTES = 10_000_000  # of the clips of `SOME`, as base64
 MAX_BYTES_INSIDE = 75_000_000  # of clips in the page itself; beyond, they are scripts beside it
 _SCRIPT_BYTES = 4_000_000  # of one script
+_CALL = "hearback.addClips("  # how a script begins
 
 
 class Sound(NamedTuple):
@@ -47,10 +50,16 @@ class Clips:
     n_left_out: int = 0
 
 
-def decode_if_possible(path: Path, kept_seconds: float = KEPT_SECONDS) -> Recording | None:
-    """Decode a recording, of which the first `kept_seconds` count; None if it cannot be read."""
+def decode_if_possible(
+    folder: Path, filename: str, kept_seconds: float = KEPT_SECONDS
+) -> Recording | None:
+    """Decode a recording, of which the first `kept_seconds` count; None if it cannot be read.
+
+    A filename that leads out of the folder is not read: a page may be passed on.
+    """
+    path = containing(folder, follow_links=True)(filename)
     try:
-        return decode(path, kept_seconds=kept_seconds) if path.is_file() else None
+        return decode(path, kept_seconds=kept_seconds) if path and path.is_file() else None
     except UnreadableAudioError:
         return None
 
@@ -83,7 +92,7 @@ def encode(
     max_bytes: float = float("inf"),
     progress: str | None = None,
 ) -> Clips:
-    """Encode recordings in their order, up to `max_bytes` of base64; the rest is left out.
+    """Encode recordings in their order; those that exceed `max_bytes` of base64 are left out.
 
     `progress` is the description of a bar.
     """
@@ -111,12 +120,11 @@ def encode(
             if clip is None:
                 n_silent += 1
                 continue
-            n_bytes += len(clip.learner) + len(clip.reference)
-            if n_bytes > max_bytes:
-                threads.shutdown(wait=False, cancel_futures=True)
-                return Clips(clips, len(indices) - len(clips) - n_silent)
-            clips[index] = clip
-    return Clips(clips)
+            size = len(clip.learner) + len(clip.reference)
+            if n_bytes + size <= max_bytes:
+                clips[index] = clip
+                n_bytes += size
+    return Clips(clips, len(indices) - len(clips) - n_silent)
 
 
 def encode_mp3(waveform: np.ndarray) -> str:
@@ -149,7 +157,7 @@ def write_scripts(clips: Mapping[int, Clip], page: Path) -> dict[str, list[int]]
         path = folder / f"{len(scripts):04d}.js"
         content = json.dumps({str(index): clip.__dict__ for index, clip in part.items()})
         with atomic_write(path) as temporary:
-            temporary.write_text(f"hearback.addClips({content});\n", encoding="utf-8")
+            temporary.write_text(f"{_CALL}{content});\n", encoding="utf-8")
         scripts[f"{folder.name}/{path.name}"] = list(part)
         part.clear()
 
@@ -170,5 +178,13 @@ def clips_folder(page: Path) -> Path:
 def remove_scripts(page: Path) -> None:
     """Delete the scripts of an earlier page of this name: they would play other recordings."""
     folder = clips_folder(page)
-    if folder.is_dir() and all(path.suffix == ".js" for path in folder.iterdir()):
+    if folder.is_dir() and all(map(_is_script, folder.iterdir())):
         shutil.rmtree(folder)
+
+
+def _is_script(path: Path) -> bool:
+    """Return whether a file was written by `write_scripts`."""
+    if not re.fullmatch(r"[0-9]{4,}\.js", path.name) or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_CALL)) == _CALL.encode()

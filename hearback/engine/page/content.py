@@ -231,6 +231,9 @@ class Page:
             `recordings.clips`: the indices of the recordings in each, by its path from the page.
             Loaded when one of them is opened; each calls `hearback.addClips({"12": {"learner":
             "…", "reference": "…"}, …})`.
+        bins_by: the column whose values are the groups of `ModelResult.reliability`; "" for none.
+        order: values of columns in the order to show them in; others are sorted.
+        is_anonymous: whether names were taken out (`writing.anonymize`).
     """
 
     title: str
@@ -248,6 +251,9 @@ class Page:
     unsure: tuple[float, float] | None = None
     curves: Sequence[Curve] = ()
     clip_scripts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    bins_by: str = ""
+    order: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    is_anonymous: bool = False
 
     @property
     def labelled(self) -> bool:

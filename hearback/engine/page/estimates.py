@@ -34,5 +34,16 @@ class MeanTable:
             filled, np.nanmean(columns, axis=0).tolist(), intervals.tolist(), strict=True
         ):
             low, high = (None if np.isnan(edge) else edge for edge in interval)
+            if low is not None and low == high and mean in (0, 1):
+                low, high = _exact_interval(mean, int(np.count_nonzero(~np.isnan(filled[key]))))
             found[key] = Estimate(mean, low, high)
         return found
+
+
+def _exact_interval(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of 0 or 1 in `n` rows, which a bootstrap cannot show.
+
+    Clopper & Pearson 1934; as if the rows were independent.
+    """
+    edge = 0.025 ** (1 / n)
+    return (0.0, 1 - edge) if share == 0 else (edge, 1.0)

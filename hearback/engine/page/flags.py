@@ -15,10 +15,13 @@ DEFAULT_PAGE = Path("report.html")
 SOME, EVERY, NO = AUDIO = ("some", "all", "none")  # recordings that a page plays
 
 
-def add_report_flags(parser: argparse.ArgumentParser, people: str) -> None:
+def add_report_flags(
+    parser: argparse.ArgumentParser, people: str, default_page: Path = DEFAULT_PAGE
+) -> None:
     """Add the flags of the step report; `people` are those of the recordings, such as speakers."""
+    parser.set_defaults(default_page=default_page)
     add = parser.add_argument
-    help_ = f"page to write (default: {DEFAULT_PAGE}; with --scores scores.csv, scores.html)"
+    help_ = f"page to write (default: {default_page}; with --scores scores.csv, scores.html)"
     add("--out", type=Path, help=help_)
     add(
         "--audio",
@@ -39,9 +42,11 @@ def report_options(flags: argparse.Namespace) -> "PageOptions":
     # Not for --help: it takes a while to import.
     from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
 
-    out = flags.out or (DEFAULT_PAGE if flags.scores is None else page_beside(flags.scores))
+    out = flags.out or (flags.default_page if flags.scores is None else page_beside(flags.scores))
     if out.is_dir():
         raise HearbackError(f"{out}: is a folder; name a file in it")
+    if out == flags.scores:
+        raise HearbackError(f"{out}: is the table of --scores; name another file with --out")
     check_writable(out)
     return PageOptions(
         out=out,

@@ -55,7 +55,9 @@ _SCRIPTS = (
     "static/main.js",
 )
 DIGITS = 4
-_BIN_WIDTH = 0.1  # of predictions: rounding moves none into the next bin
+_PREDICTION_DIGITS = 6
+_PREDICTIONS = "page.recordings.predictions."  # their place in a page
+_STEP = 0.01  # of the thresholds, and a part of a bin: rounding moves no prediction across one
 # Inside <script> only these can end the element or change how it is parsed.
 _ESCAPES = str.maketrans(
     {character: f"\\u{ord(character):04x}" for character in ("<", ">", "&", "\u2028", "\u2029")}
@@ -68,11 +70,16 @@ def render(page: Page) -> str:
     Raises:
         ValueError: a number of the page is NaN or infinite.
     """
-    key = _digest(f"{page.title}\n{page.made_by}")
+    key = _content_key(page)
     scripts = [_read(name) for name in _SCRIPTS]
     styles = [_read(name) for name in _STYLES]
     data = plain(dataclasses.replace(page, recordings=_recordings_without_clips(page)))
     data |= {"key": key, "style_nonce": key, "with_sound": sorted(map(int, page.recordings.clips))}
+    data["n_enough"] = tables.N_ENOUGH
+    # A script sorts keys such as "1" and "10" of an object before all others.
+    data["field_names"] = list(page.recordings.fields)
+    for model, result in zip(data["models"], page.models, strict=True):
+        model["group_names"] = list(result.reliability)
     data["clip_scripts"] = {
         quote(name): list(indices) for name, indices in page.clip_scripts.items()
     }
@@ -98,8 +105,8 @@ def render(page: Page) -> str:
 def plain(value: Any, path: str = "page") -> Any:  # noqa: ANN401
     """Return a content dataclass as what JSON holds; numbers are rounded to `DIGITS` digits.
 
-    A prediction is rounded so that it stays in its bin of width 0.1: a page's counts are those of
-    the tables that it was made from.
+    A prediction has more digits, and stays on its side of each threshold of the page: a page's
+    counts are those of the tables that it was made from.
 
     Raises:
         ValueError: a number is NaN or infinite; the message says where.
@@ -124,11 +131,12 @@ def _rounded(value: Any, path: str) -> int | float | bool:  # noqa: ANN401
         return number
     if not math.isfinite(number):
         raise ValueError(f"{path} is {number}: a page holds finite numbers, or None")
-    rounded = round(number, DIGITS)
-    if path.startswith("page.recordings.predictions."):
-        edge = round(round(rounded / _BIN_WIDTH) * _BIN_WIDTH, DIGITS)
-        if number < edge <= rounded < 1:
-            return round(edge - 10**-DIGITS, DIGITS)
+    if not path.startswith(_PREDICTIONS):
+        return round(number, DIGITS)
+    rounded = round(number, _PREDICTION_DIGITS)
+    edge = round(round(rounded / _STEP) * _STEP, _PREDICTION_DIGITS)
+    if number < edge <= rounded:
+        return round(edge - 10**-_PREDICTION_DIGITS, _PREDICTION_DIGITS)
     return rounded
 
 
@@ -173,8 +181,12 @@ def content_hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _content_key(page: Page) -> str:
+    """Return what verdicts are kept under: the same for the same recordings, texts and labels."""
+    rows = page.recordings
+    labels = None if rows.labels is None else [int(label) for label in rows.labels]
+    content = json.dumps([list(rows.filenames), list(rows.texts), labels, list(page.label_names)])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _read(name: str) -> str:

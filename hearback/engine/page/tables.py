@@ -7,6 +7,7 @@ from hearback.engine.page.content import Estimate, GroupResult, ModelResult, Pag
 
 N_RECORDINGS = 500  # shown without JavaScript
 N_ENOUGH = 30  # recordings; results of fewer are greyed
+SHARES = ("false alarms", "misses", "errors", "accuracy")  # metrics that are shown in percent
 NOTHING = "–"
 
 

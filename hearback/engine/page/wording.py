@@ -10,8 +10,9 @@ from hearback.engine.data.problems import Problem
 from hearback.engine.evaluation.oof import OutOfFold
 from hearback.engine.page.content import Estimate, ModelResult, Refused
 from hearback.engine.page.results import ENSEMBLE
+from hearback.engine.page.tables import N_ENOUGH
 
-MIN_ROWS = 30  # of a group that a verdict names
+MIN_ROWS = N_ENOUGH  # of a group that a verdict names
 
 Table = TypeVar("Table", bound=OutOfFold)
 

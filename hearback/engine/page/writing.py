@@ -134,6 +134,7 @@ def anonymize(page: Page) -> Page:
         data=replace(page.data, refused=refused),
         recordings=replace(recordings, filenames=numbers, fields=fields, notes=(), clips={}),
         clip_scripts={},
+        is_anonymous=True,
     )
 
 

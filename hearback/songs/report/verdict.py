@@ -100,8 +100,8 @@ def _to_do(
         return f"{listen}."
     return (
         f"{listen}; and let a person check the {unsure.mean():.0%} of the snippets of which no "
-        f"class has a probability of at least {UNSURE_BELOW}: of the others, {wrong[~unsure].mean():.1%} "
-        f"are wrong, not {wrong.mean():.1%}."
+        f"class has a probability of at least {UNSURE_BELOW}: of the others, "
+        f"{wrong[~unsure].mean():.1%} are wrong, not {wrong.mean():.1%}."
     )
 
 
@@ -123,7 +123,8 @@ def of_new_snippets(
     good = f"{count_noun(len(predicted), 'snippet')}: {', '.join(listed)}."
     n_unsure = sum(value is not None and value < UNSURE_BELOW for value in probabilities)
     reasons = [
-        f"{count_noun(n_unsure, 'snippet')} of which no class has a probability of at least {UNSURE_BELOW}"
+        f"{count_noun(n_unsure, 'snippet')} of which no class has a probability of at least "
+        f"{UNSURE_BELOW}"
         if n_unsure
         else "",
         f"{n_unscored} without a prediction" if n_unscored else "",

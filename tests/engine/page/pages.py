@@ -252,6 +252,8 @@ def binary_page(n: int = 300, n_clips: int = 12, labelled: bool = True, seed: in
         label_names=["did not say it", "said it"],
         base_rate_log_loss=0.593 if labelled else None,
         unsure=(0.35, 0.65),
+        bins_by="grade",
+        order={"grade": list("K123")},
         curves=_curves() if labelled else [],
     )
 
@@ -283,7 +285,7 @@ def classes_page(n: int = 120, n_clips: int = 4, seed: int = 0) -> Page:
         None,
         n,
         _estimate(losses),
-        {"error": Estimate(0.2, 0.15, 0.25)},
+        {"accuracy": Estimate(0.8, 0.75, 0.85)},
         groups=groups,
         confusion=confusion.tolist(),
     )

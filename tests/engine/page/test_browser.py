@@ -45,6 +45,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "unlabelled": binary_page(60, n_clips=3, labelled=False),
         "songs": classes_page(),
         "silent": binary_page(40, n_clips=0),
+        "anonymous": replace(binary_page(20, n_clips=0), is_anonymous=True),
     }
     paths = {}
     for name, page in pages.items():
@@ -171,6 +172,46 @@ def test_a_word_is_played_in_both_and_stops_at_its_end(open_page: Open) -> None:
     for name in ("learner", "reference"):
         assert seconds_of(tab, name) == pytest.approx(end, abs=0.01)
         assert start < tab.evaluate(f"window.furthest.{name}") <= end + 0.05
+
+
+def test_play_after_a_stop_inside_a_word_plays_on_to_the_end(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=0")
+    wait_for_sound(tab)
+    words = readings().recordings.words["0"]
+    start, end = words.starts[7], words.ends[7]
+    assert start and end
+    tab.evaluate("hearback.sound.toggleRate()")  # time enough to stop inside
+    learner = "hearback.sound.players().learner"
+    # At once, before the browser has told of the stop; and later.
+    for stop_and_play in (
+        ["hearback.sound.toggle(); hearback.sound.toggle()"],
+        ["hearback.sound.toggle()", "hearback.sound.toggle()"],
+    ) * 2:
+        tab.locator('button[data-word="7"]').click()
+        wait_until(tab, f"{learner}.surfer.getCurrentTime() > {start} && {learner}.isPlaying")
+        for action in stop_and_play:
+            assert seconds_of(tab, "learner") < end
+            tab.evaluate(f"() => {{ {action} }}")
+        wait_until(tab, f"!{is_playing(tab, 'learner')}")
+        assert seconds_of(tab, "learner") == pytest.approx(ENCODED_SECONDS, abs=0.05)
+
+
+def test_a_word_says_in_what_it_can_be_heard(open_page: Open, tmp_path: Path) -> None:
+    page = binary_page(4, n_clips=2)
+    silent = {**page.recordings.clips, "1": replace(page.recordings.clips["1"], reference="")}
+    file = tmp_path / "hints.html"
+    file.write_text(render(replace(page, recordings=replace(page.recordings, clips=silent))))
+    for index, (n_players, hint) in enumerate(
+        [(2, "Choose a word to hear it in both."), (1, "Choose a word to hear it."), (0, "")]
+    ):
+        tab = open_page(file, f"#clip={index}")
+        wait_for_sound(tab, n_players)
+        expect(tab.locator("#words-hint")).to_have_text(hint)
+        tab.evaluate("hearback.state.set({ model: 'model2m' })")
+        expect(tab.locator("#words-hint")).to_have_text(hint)
+    tab = open_page("songs", "#clip=0")
+    wait_for_sound(tab, 1)
+    expect(tab.locator("#sound figcaption")).to_contain_text("Snippet")
 
 
 def test_another_word_ends_the_one_before(open_page: Open) -> None:
@@ -328,7 +369,7 @@ def test_the_list_can_be_sorted_by_a_column(open_page: Open) -> None:
     grades = readings().recordings.fields["grade"]
     tab = open_page()
     tab.locator('[data-sort="f.grade"]').click()
-    assert [grades[index] for index in listed(tab)] == (["1"] * 75 + ["2"] * 75)[:100]
+    assert [grades[index] for index in listed(tab)] == (["K"] * 75 + ["1"] * 75)[:100]
     expect(tab.locator("#order")).to_have_value("other")
 
 
@@ -338,6 +379,32 @@ def test_likely_wrong_labels_are_those_that_no_model_believes(open_page: Open) -
     tab = open_page()
     tab.locator("#order").select_option("suspect")
     assert listed(tab)[0] == least.index(max(least))
+
+
+def test_likely_wrong_labels_show_their_loss_and_can_be_of_one_label(open_page: Open) -> None:
+    recordings = readings().recordings
+    assert recordings.labels is not None
+    tab = open_page(hash_="#order=suspect")
+    least = min(known([of[listed(tab)[0]] for of in recordings.losses.values()]))
+    cells = tab.locator("#recordings-list tbody tr").first
+    expect(cells.locator("td").first).to_have_text(f"{least:.3f}")
+    header = tab.locator("th", has_text="Least loss of any model")
+    expect(header).to_have_attribute("aria-sort", "descending")
+    tab.locator("#label-filter").select_option("0")
+    assert count_of(tab) == list(recordings.labels).count(0)
+    tab.locator("#chips .chip").click()
+    assert count_of(tab) == len(recordings)
+    tab.locator("#order").select_option("loss")
+    expect(header).to_have_count(0)
+
+
+def test_groups_and_filters_keep_their_order(open_page: Open) -> None:
+    tab = open_page()
+    choice = tab.locator("#reliability-view select option")
+    assert choice.all_inner_texts() == ["all recordings", "K", "1", "2", "3"]
+    values = 'select[data-field="grade"] option'
+    shown = tab.eval_on_selector_all(values, "nodes => nodes.map(node => node.value)")
+    assert shown == ["", "K", "1", "2", "3"]
 
 
 def test_search_and_filters_narrow_the_list(open_page: Open) -> None:
@@ -398,14 +465,8 @@ def test_another_model_changes_the_whole_page(open_page: Open) -> None:
 def test_the_threshold_counts_and_the_band_abstains(open_page: Open) -> None:
     page = readings()
     assert page.recordings.labels is not None
-    pairs = [
-        (round(value, 4), label)
-        for value, label in zip(
-            known(list(page.recordings.predictions["ensemble"])),
-            page.recordings.labels,
-            strict=True,
-        )
-    ]
+    predictions = known(list(page.recordings.predictions["ensemble"]))
+    pairs = list(zip(predictions, page.recordings.labels, strict=True))
     tab = open_page(hash_="#t=0.6&lo=0.4&hi=0.8")
     rest = [pair for pair in pairs if not 0.4 <= pair[0] < 0.8]
     wrong = [(value >= 0.6) != label for value, label in pairs]
@@ -422,6 +483,45 @@ def test_the_threshold_counts_and_the_band_abstains(open_page: Open) -> None:
     tab.keyboard.press("ArrowRight")
     expect(tab.locator('output[for="slider-t"]')).to_have_text("0.61")
     expect(tab.locator("#slider-t")).to_be_focused()
+
+
+def test_the_threshold_leaves_the_band_as_it_was_chosen(open_page: Open) -> None:
+    tab = open_page()
+
+    def shown() -> list[str]:
+        return [
+            tab.locator(f'output[for="slider-{key}"]').inner_text() for key in ("t", "lo", "hi")
+        ]
+
+    for threshold, expected in (
+        ("0.9", ["0.90", "0.35", "0.90"]),
+        ("0.1", ["0.10", "0.10", "0.65"]),
+        ("0.5", ["0.50", "0.35", "0.65"]),
+    ):
+        tab.locator("#slider-t").fill(threshold)
+        assert shown() == expected
+    tab.locator("#slider-lo").fill("0.5")
+    tab.locator("#slider-hi").fill("0.5")
+    tab.locator("#slider-t").fill("0.7")
+    assert shown() == ["0.70", "0.70", "0.70"]
+    tab.locator("#slider-lo").fill("0.6")
+    assert shown() == ["0.70", "0.60", "0.70"]
+    tab.locator("#threshold-reset").click()
+    assert shown() == ["0.50", "0.35", "0.65"]
+
+
+@pytest.mark.parametrize("threshold", [0.07, 0.29, 0.58, 1.0])
+def test_counts_at_a_threshold_are_those_of_the_unrounded_predictions(
+    open_page: Open, tmp_path: Path, threshold: float
+) -> None:
+    page = binary_page(4, n_clips=0, labelled=False)
+    values = [threshold - 3e-7, threshold - 3e-5, threshold, threshold - 0.05]
+    predictions = dict.fromkeys(page.recordings.predictions, values)
+    file = tmp_path / "edges.html"
+    recordings = replace(page.recordings, predictions=predictions)
+    file.write_text(render(replace(page, unsure=None, recordings=recordings)))
+    tab = open_page(file, f"#t={threshold}")
+    assert tab.locator("#threshold-table tbody td").all_inner_texts() == ["3", "0", "1"]
 
 
 def test_a_cell_of_the_confusion_matrix_lists_its_recordings(open_page: Open) -> None:
@@ -469,10 +569,20 @@ def test_the_state_is_in_the_address_and_back_undoes_it(open_page: Open) -> None
     assert tab.evaluate("hearback.state.get().model") == "modeltok"
 
 
-@pytest.mark.parametrize("hash_", ["#t=nan&clip=99999&model=no&f.no=1&bin=77", "#%%%", "#verdicts"])
+@pytest.mark.parametrize(
+    "hash_",
+    [
+        "#t=nan&clip=99999&model=no&f.no=1&bin=77",
+        "#p=-1&order=constructor&dir=up&cell=7-8&bin=-1&label=2&clip=-0",
+        "#p=0.5&order=f.no&cell=1&bin=1e0&label=x&clip=01",
+        *("#%%%", "#verdicts"),
+    ],
+)
 def test_an_address_of_another_page_is_no_error(open_page: Open, hash_: str) -> None:
     tab = open_page(hash_=hash_)
     assert count_of(tab) == len(readings().recordings)
+    assert tab.evaluate("hearback.state.get()") == tab.evaluate("hearback.state.DEFAULTS")
+    assert len(listed(tab)) == 100
 
 
 def test_names_stay_text(open_page: Open) -> None:
@@ -522,6 +632,88 @@ def test_verdicts_are_kept_exported_and_read_again(open_page: Open, tmp_path: Pa
     other.locator("#import-corrections").set_input_files(file)
     expect(other.locator("#import-status")).to_have_text("Added 3 verdicts.")
     assert other.evaluate("hearback.exports.corrections()") == file.read_bytes().decode()
+
+
+def test_two_tabs_of_a_page_keep_the_verdicts_of_both(open_page: Open) -> None:
+    one = open_page(hash_="#clip=1")
+    other = one.context.new_page()
+    other.goto(one.url)
+    one.locator("#verdict-agree").click()
+    expect(other.locator("#verdict-agree")).to_have_attribute("aria-pressed", "true")
+    other.evaluate("hearback.verdictForm.give(2, 'unscorable')")
+    expect(one.locator("#verdict-count")).to_contain_text("2 verdicts:")
+    # Even where a tab has not heard of the other's.
+    key = "`hearback:${hearback.page.key}`"
+    kept = one.evaluate(f"localStorage.getItem({key})")
+    verdict = {"verdict": "agree", "score": "", "note": "elsewhere"}
+    one.evaluate(
+        f"value => localStorage.setItem({key}, value)",
+        json.dumps({**json.loads(kept), NASTY[3]: verdict}),
+    )
+    one.evaluate("hearback.verdictForm.give(1, 'unscorable')")
+    verdicts = dict(one.evaluate("hearback.verdicts.entries()"))
+    assert set(verdicts) == {NASTY[1], NASTY[2], NASTY[3]}
+    assert verdicts[NASTY[3]] == verdict
+    assert verdicts[NASTY[1]]["verdict"] == "unscorable"
+
+
+def test_what_is_typed_is_never_lost(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=1")
+    tab.locator("#verdict-agree").click()
+    tab.locator("#verdict-note").press_sequentially("mumbles")
+    expect(tab.locator("#verdict-note")).to_be_focused()
+    tab.reload()  # without leaving the field
+    expect(tab.locator("#verdict-note")).to_have_value("mumbles")
+    tab.locator("#verdict-agree").click()
+    expect(tab.locator("#verdict-hint")).to_contain_text("delete its note first")
+    expect(tab.locator("#verdict-agree")).to_have_attribute("aria-pressed", "true")
+    tab.locator("#verdict-unscorable").click()
+    expect(tab.locator("#verdict-note")).to_have_value("mumbles")
+    tab.locator("#verdict-note").fill("")
+    tab.locator("#verdict-unscorable").click()
+    expect(tab.locator("#verdict-unscorable")).to_have_attribute("aria-pressed", "false")
+    expect(tab.locator("#verdict-count")).to_contain_text("None yet")
+
+
+def test_an_import_says_which_rows_it_does_not_take(open_page: Open, tmp_path: Path) -> None:
+    file = tmp_path / "corrections.csv"
+    names = readings().recordings.filenames
+    rows = [
+        ["filename", "verdict", "score", "note"],
+        [names[7], "wrong_label", "1", "new"],
+        [names[8], "wrong_label", "", ""],
+        [names[9], "wrong_label", "2", ""],
+        [names[10], "constructor", "", ""],
+        ["no.wav", "agree", "", ""],
+    ]
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    tab = open_page(hash_="#clip=7")
+    tab.locator("#verdict-agree").click()
+    tab.locator("#verdict-note").fill("old")
+    tab.locator("#import-corrections").set_input_files(file)
+    expect(tab.locator("#import-status")).to_have_text(
+        "Added 1 verdict. Not taken: 1 row of a wrong label without the right one in “score”, "
+        "1 row with a “score” that is no label, 1 row without a verdict that is known, "
+        "1 row of no recording of this page."
+    )
+    entry = {"verdict": "wrong_label", "score": "1", "note": "old; new"}
+    assert tab.evaluate("hearback.verdicts.entries()") == [[names[7], entry]]
+    expect(tab.locator("#verdict-note")).to_have_value("old; new")
+
+
+def test_only_labelled_pages_with_names_offer_corrections(open_page: Open) -> None:
+    use = open_page("silent").locator("#verdict-use")
+    expect(use).to_contain_text("python train.py --corrections corrections.csv")
+    use = open_page("unlabelled").locator("#verdict-use")
+    expect(use).to_contain_text("lists your verdicts")
+    expect(use).not_to_contain_text("--corrections")
+    tab = open_page("anonymous", "#clip=1")
+    expect(tab.locator("#verdicts")).to_contain_text("this page is anonymous")
+    expect(tab.locator("#verdicts button, #verdicts input, #verdict-form")).to_have_count(0)
+    tab.locator("#recording").focus()
+    tab.keyboard.press("a")
+    assert tab.evaluate("hearback.verdicts.entries()") == []
 
 
 def test_a_file_that_is_no_corrections_is_refused(open_page: Open, tmp_path: Path) -> None:
@@ -618,6 +810,20 @@ def test_axe_finds_nothing_grave_and_nothing_is_too_wide(
     assert tab.evaluate("document.documentElement.scrollWidth") == width
     tab.evaluate("hearback.keys.showHelp()")
     assert grave_findings(tab) == []
+
+
+def test_on_paper_there_is_no_navigation_and_nothing_is_cut(open_page: Open) -> None:
+    tab = open_page(viewport={"width": 760, "height": 1000})
+    tab.emulate_media(media="print")
+    expect(tab.locator(".bar-nav")).to_be_hidden()
+    assert tab.evaluate("document.documentElement.scrollWidth") == 760
+
+
+def test_the_threshold_table_fits_a_telephone(open_page: Open) -> None:
+    tab = open_page(viewport={"width": 360, "height": 800})
+    region = tab.locator(".scroll:has(> #threshold-table)")
+    assert region.evaluate("node => node.scrollWidth <= node.clientWidth")
+    assert region.evaluate("node => getComputedStyle(node).overflowX") == "auto"
 
 
 def test_without_javascript_the_tables_are_there(open_page: Open) -> None:

@@ -80,7 +80,7 @@ def test_the_most_important_clips_are_within_the_budget() -> None:
     exact = encode([4, 2, 0], sound_of, sizes[0] + sizes[1])
     assert list(exact.by_index) == [4, 2]
     assert exact.n_left_out == 1
-    assert encode([4, 2, 0], sound_of, sizes[0] - 1).n_left_out == 3
+    assert list(encode([4, 2, 0], sound_of, sizes[0] - 1).by_index) == [2]  # what does fit
 
 
 def read_script(path: Path) -> dict[str, dict[str, str]]:
@@ -119,7 +119,36 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 def test_a_recording_that_cannot_be_played_is_none(tmp_path: Path) -> None:
     write_wav(tmp_path / "good.wav", tone(seconds=2.0), SAMPLE_RATE)
     (tmp_path / "bad.wav").write_bytes(b"RIFF and no more")
-    found = clips.decode_if_possible(tmp_path / "good.wav", 1.0)
+    found = clips.decode_if_possible(tmp_path, "good.wav", 1.0)
     assert found is not None and len(found.waveform) == SAMPLE_RATE
     for name in ("bad.wav", "missing.wav", "."):
-        assert clips.decode_if_possible(tmp_path / name) is None
+        assert clips.decode_if_possible(tmp_path, name) is None
+
+
+def test_a_clip_that_is_too_large_leaves_room_for_others() -> None:
+    def sound_of_length(index: int) -> Sound:
+        return Sound(tone(seconds=60.0 if index == 0 else 0.2))
+
+    found = encode([0, 1, 2], sound_of_length, max_bytes=20_000)
+    assert list(found.by_index) == [1, 2]
+    assert found.n_left_out == 1
+
+
+def test_only_scripts_of_clips_are_removed(tmp_path: Path) -> None:
+    page, folder = tmp_path / "user.html", tmp_path / "user_clips"
+    folder.mkdir()
+    (folder / "0000.js").write_text("my own script")
+    clips.remove_scripts(page)
+    assert (folder / "0000.js").exists()
+    clips.write_scripts({0: Clip("AAAA")}, tmp_path / "other.html")
+    assert clips.clips_folder(tmp_path / "other.html").is_dir()
+    clips.remove_scripts(tmp_path / "other.html")
+    assert not clips.clips_folder(tmp_path / "other.html").exists()
+
+
+def test_a_filename_that_leads_out_is_not_played(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "secret.wav", tone(), SAMPLE_RATE)
+    (tmp_path / "data").mkdir()
+    assert clips.decode_if_possible(tmp_path / "data", "../secret.wav") is None
+    assert clips.decode_if_possible(tmp_path / "data", str(tmp_path / "secret.wav")) is None
+    assert clips.decode_if_possible(tmp_path, "secret.wav") is not None

@@ -51,3 +51,19 @@ def test_one_speaker_has_no_interval_and_no_row_no_estimate() -> None:
     assert found["none"] == NO_ESTIMATE
     assert found["counts"][0] == pytest.approx((VALUES > 2).mean())  # type: ignore[index]
     assert estimate() == {}
+
+
+def test_a_share_of_none_or_all_has_an_exact_interval() -> None:
+    table = MeanTable(np.array(["a", "b", "c", "c"]))
+    table.add("none", np.zeros(4), np.full(4, True))
+    table.add("all", np.ones(4), np.array([True, True, True, False]))
+    found = table.estimate(np.random.default_rng(0))
+    # Clopper-Pearson: nothing in n rows is at most 1 - 0.025 ** (1 / n).
+    assert found["none"] == pytest.approx((0, 0, 1 - 0.025 ** (1 / 4)))
+    assert found["all"] == pytest.approx((1, 0.025 ** (1 / 3), 1))
+
+
+def test_one_cluster_has_no_interval() -> None:
+    table = MeanTable(np.array(["a", "a"]))
+    table.add("x", np.array([0.2, 0.4]), np.full(2, True))
+    assert table.estimate(np.random.default_rng(0))["x"] == pytest.approx((0.3, None, None))

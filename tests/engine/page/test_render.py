@@ -12,7 +12,8 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from hearback.engine.page.content import Page, Recordings, Words
+from hearback.engine.page import tables
+from hearback.engine.page.content import Estimate, Page, Recordings, Words
 from hearback.engine.page.render import content_hash, plain, render, to_script_json
 from tests.engine.page.pages import NASTY, binary_page, classes_page
 
@@ -163,12 +164,41 @@ def test_numbers_are_rounded() -> None:
 
 @pytest.mark.parametrize(
     ("prediction", "shown"),
-    [(0.79996, 0.7999), (0.8, 0.8), (0.49999, 0.4999), (0.50001, 0.5), (0.99999, 1.0), (0.0, 0.0)],
+    [
+        *[(0.79996, 0.79996), (0.8, 0.8), (0.3, 0.3), (0.0, 0.0), (1.0, 1.0)],
+        *[(0.79999996, 0.799999), (0.06999999, 0.069999), (0.50000001, 0.5), (1 - 1e-9, 0.999999)],
+    ],
 )
-def test_a_rounded_prediction_stays_in_its_bin(prediction: float, shown: float) -> None:
+def test_a_rounded_prediction_stays_on_its_side_of_each_threshold(
+    prediction: float, shown: float
+) -> None:
     recordings = Recordings(["a.wav"], ["a"], {}, None, {"ensemble": [prediction]})
     page = replace(binary_page(3, n_clips=0), recordings=recordings)
     assert plain(page)["recordings"]["predictions"]["ensemble"] == [shown]
+
+
+def key_of(page: Page) -> str:
+    return str(json.loads(Elements(render(page)).by_id("page-data"))["key"])
+
+
+def test_verdicts_are_kept_by_the_content_of_a_page() -> None:
+    page = binary_page(3, n_clips=0)
+    key = key_of(page)
+    assert key_of(replace(page, title="another", made_by="tomorrow", models=page.models[:1])) == key
+    rows = page.recordings
+    for change in (
+        {"filenames": ["a.wav", *rows.filenames[1:]]},
+        {"texts": ["a", *rows.texts[1:]]},
+        {"labels": [1 - (rows.labels or [0])[0], *(rows.labels or [])[1:]]},
+    ):
+        assert key_of(replace(page, recordings=replace(rows, **change))) != key
+
+
+def test_names_of_groups_and_columns_keep_their_order(elements: Elements) -> None:
+    data = json.loads(elements.by_id("page-data"))
+    assert data["models"][0]["group_names"] == ["all", *"K123"]
+    assert data["field_names"] == ["grade", "task", "speaker"]
+    assert data["n_enough"] == tables.N_ENOUGH
 
 
 def test_the_sound_is_in_the_page_once_and_not_in_its_data(page: Page, elements: Elements) -> None:
@@ -217,7 +247,7 @@ def test_every_section_has_a_table_without_javascript(page: Page, html: str) -> 
 def test_the_recordings_without_javascript_are_the_worst() -> None:
     page = binary_page(700, n_clips=0)
     section = tables_by_section(render(page))["Recordings"]
-    assert "The first 500 of 700 recordings" in section
+    assert "The first 500 of 700 recordings, the largest loss first." in section
     assert section.count("<tr>") == 1 + 500
     losses = page.recordings.losses["ensemble"]
     worst = page.recordings.filenames[max(range(700), key=lambda index: losses[index] or 0)]
@@ -225,10 +255,21 @@ def test_the_recordings_without_javascript_are_the_worst() -> None:
 
 
 def test_without_labels_there_are_no_results_of_them() -> None:
-    sections = tables_by_section(render(binary_page(20, n_clips=0, labelled=False)))
+    page = binary_page(20, n_clips=0, labelled=False)
+    assert "Models" not in tables_by_section(render(replace(page, models=page.models[:1])))
+    sections = tables_by_section(render(page))
     assert list(sections)[:5] == ["Verdict", "The data", "Models", "A threshold", "Recordings"]
     assert "nearest to 0.5 first" in sections["Recordings"]
     assert "Log loss" not in sections["Models"]
+
+
+def test_shares_are_in_percent_in_every_table() -> None:
+    page = classes_page(30, n_clips=0)
+    metrics = {"accuracy": Estimate(0.824, 0.8, 0.85), "AUC": Estimate(0.912)}
+    page = replace(page, models=[replace(page.models[0], metrics=metrics)])
+    section = tables_by_section(render(page))["Models"]
+    assert "82.4 % <span" in section
+    assert "0.912" in section
 
 
 def test_classes_have_a_confusion_matrix_in_place_of_a_threshold() -> None:

@@ -134,7 +134,7 @@
         label,
         label_name: label === null ? null : page.label_names[label],
         fields: Object.fromEntries(
-          Object.entries(recordings.fields).map(([name, values]) => [name, values[index]]),
+          hearback.fields.map(([name, values]) => [name, values[index]]),
         ),
         predictions: ofModels(recordings.predictions),
         predicted_classes: ofModels(recordings.predicted_classes),

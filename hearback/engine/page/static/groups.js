@@ -5,7 +5,6 @@
   const { page, el, bdi, scrolling, table, numberCell, select, isBinary, charts, makeButton } =
     hearback;
   const { capitalize, estimate } = hearback.format;
-  const N_ENOUGH = 30; // recordings; results of fewer are greyed
   const N_FIRST = 10; // speakers shown before "show all"
 
   const view = () => document.getElementById("groups-view");
@@ -28,7 +27,7 @@
   }
 
   function filterButton(by, value) {
-    if (!(by in page.recordings.fields)) return bdi(value);
+    if (!page.field_names.includes(by)) return bdi(value);
     const list = () => {
       hearback.state.set({ fields: { ...hearback.state.get().fields, [by]: value } });
       hearback.recordings.reveal();
@@ -40,7 +39,7 @@
   }
 
   function row(group, worst) {
-    const isFew = group.n < N_ENOUGH;
+    const isFew = group.n < page.n_enough;
     const errors = isBinary ? [group.false_alarms, group.misses] : [group.errors];
     return el(
       "tr",

@@ -2,7 +2,7 @@
 /** Keys for those who listen to many recordings. */
 
 (() => {
-  const { el, makeButton } = hearback;
+  const { page, el, makeButton } = hearback;
 
   const HELP = [
     ["space", "play or stop"],
@@ -11,7 +11,7 @@
     ["p or k", "previous recording"],
     ["s", "slower, and back"],
     ["c", "spectrogram on or off"],
-    ["a, w, u", "your verdict: agree, wrong, unscorable"],
+    ...(page.is_anonymous ? [] : [["a, w, u", "your verdict: agree, wrong, unscorable"]]),
     ["?", "these keys"],
   ];
 
@@ -21,10 +21,10 @@
     const index = recording.openIndex();
     const moves = { n: 1, j: 1, p: -1, k: -1 };
     if (key === "?") return showHelp;
-    if (key in moves) return () => recording.step(moves[key]);
+    if (Object.hasOwn(moves, key)) return () => recording.step(moves[key]);
     if (index === null) return undefined;
     const verdict = Object.keys(verdictForm.KEYS).find((each) => verdictForm.KEYS[each] === key);
-    if (verdict) return () => verdictForm.give(index, verdict);
+    if (verdict && !page.is_anonymous) return () => verdictForm.give(index, verdict);
     return {
       " ": () => hearback.sound.toggle(),
       r: () => hearback.sound.toggle("reference"),

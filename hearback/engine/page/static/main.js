@@ -27,6 +27,7 @@
     verdicts,
     recordings,
     recording,
+    verdictForm,
     keys,
   } = hearback;
   for (const part of [
@@ -39,6 +40,7 @@
     verdicts,
     recordings,
     recording,
+    verdictForm,
     keys,
   ]) {
     part.start();

@@ -130,8 +130,10 @@
     /** Play on from where it is; from the start if it is at the end. */
     play() {
       this.#ended();
-      const isAtEnd = this.surfer.getCurrentTime() >= this.seconds - 0.01;
-      return this.surfer.play(isAtEnd ? 0 : undefined);
+      const now = this.surfer.getCurrentTime();
+      const isAtEnd = now >= this.seconds - 0.01;
+      // A start, even where it is: without one it would stop at the end of the last part.
+      return this.surfer.play(isAtEnd ? 0 : now);
     }
 
     pause() {

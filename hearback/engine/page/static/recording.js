@@ -44,7 +44,7 @@
       isLabelled ? ["Label", bdi(labelName(selection.label(index)))] : null,
       ["Prediction", said],
       isLabelled ? ["Log loss", number(selection.loss(index, model))] : null,
-      ...Object.entries(recordings.fields).map(([name, values]) => [
+      ...hearback.fields.map(([name, values]) => [
         capitalize(name),
         bdi(values[index]),
       ]),
@@ -152,7 +152,7 @@
     if (index === null) {
       hearback.sound.remove();
       view().replaceChildren(el("p", {}, "Choose a recording above to see and hear it."));
-      return;
+      return undefined;
     }
     const focused = view().contains(document.activeElement) ? document.activeElement.id : "";
     const hasPlayers = Object.keys(hearback.sound.players()).length > 0;
@@ -165,7 +165,7 @@
         factsOf(index, state),
         soundBox,
         hearback.words.list(index),
-        hearback.verdictForm.build(index),
+        page.is_anonymous ? null : hearback.verdictForm.build(index),
         downloads(index),
         opinions(index),
       ].filter(Boolean),
@@ -174,7 +174,8 @@
       (document.getElementById(focused) ?? document.getElementById("recording")).focus({
         preventScroll: true,
       });
-    if (!isSame) hearback.sound.load(index, soundBox);
+    if (!isSame) return void hearback.sound.load(index, soundBox);
+    return hearback.words.showHint(page.recordings.words[index], hearback.sound.players());
   }
 
   hearback.recording = {
@@ -182,8 +183,7 @@
     step,
     openIndex,
     start() {
-      const listing = ["q", "order", "dir", "bin", "cell", "fields", "group"];
-      store.follow(["clip", "model", ...listing], show);
+      store.follow(["clip", "model", "group", ...store.LISTING], show);
       // Waveforms draw their colours into a canvas.
       const scheme = matchMedia("(prefers-color-scheme: dark)");
       scheme.addEventListener("change", () => hearback.sound.reload());

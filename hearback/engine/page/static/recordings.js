@@ -55,12 +55,21 @@
       isNumber: true,
       content: (index, { model }) => number(selection.loss(index, model)),
     }),
-    ...Object.entries(page.recordings.fields).map(([name, values]) => ({
+    ...hearback.fields.map(([name, values]) => ({
       key: store.FIELD + name,
       title: capitalize(name),
       content: (index) => bdi(values[index]),
     })),
   ];
+
+  /** The column that "likely wrong labels" are sorted by: shown only then. */
+  const LEAST_LOSS = {
+    key: "suspect",
+    title: "Least loss of any model",
+    isNumber: true,
+    content: (index) => number(selection.smallestLosses[index]),
+  };
+  const columnsOf = ({ order }) => (order === "suspect" ? [LEAST_LOSS, ...columns] : columns);
 
   /** Orders that have a name; all others are by a column. */
   const ORDERS = [
@@ -72,7 +81,7 @@
 
   function orderBy(key) {
     const { order, dir } = store.get();
-    const first = ["prediction", "loss"].includes(key) ? "desc" : "asc";
+    const first = ["prediction", "loss", "suspect"].includes(key) ? "desc" : "asc";
     store.set({ order: key, dir: order === key ? (dir === "asc" ? "desc" : "asc") : first });
   }
 
@@ -107,7 +116,7 @@
       "tr",
       { "aria-current": String(index) === state.clip ? "true" : null },
       el("th", { scope: "row" }, open, sound, mark),
-      columns.map(({ isNumber, content, className }) =>
+      columnsOf(state).map(({ isNumber, content, className }) =>
         isNumber
           ? numberCell(content(index, state))
           : el("td", { class: className }, content(index, state)),
@@ -143,8 +152,12 @@
       const [actual, said] = state.cell.split("-").map((label) => bdi(labelName(Number(label))));
       found.push(chip(["is ", actual, ", model says ", said], { cell: "" }));
     }
+    if (state.label) {
+      found.push(chip(["label ", bdi(labelName(Number(state.label)))], { label: "" }));
+    }
     if (state.q) found.push(chip(["search ", bdi(state.q)], { q: "" }));
-    if (found.length > 1) found.push(chip("all filters", { fields: {}, bin: "", cell: "", q: "" }));
+    const none = { fields: {}, bin: "", cell: "", label: "", q: "" };
+    if (found.length > 1) found.push(chip("all filters", none));
     return found;
   }
 
@@ -174,8 +187,7 @@
     for (const value of page.recordings.fields[name])
       counts.set(value, (counts.get(value) ?? 0) + 1);
     if (counts.size < 2 || counts.size > MOST_CHOICES) return null;
-    const collator = new Intl.Collator("en", { numeric: true });
-    const values = [...counts].sort(([a], [b]) => collator.compare(a, b));
+    const values = [...selection.placesOf(name).keys()].map((value) => [value, counts.get(value)]);
     const choices = [
       ["", "any"],
       ...values
@@ -189,6 +201,16 @@
     const node = select(capitalize(name), choices, "", choose);
     node.querySelector("select").dataset.field = name;
     return node;
+  }
+
+  /** Return the choice of a label, or nothing without labels. */
+  function labelFilter() {
+    if (!isLabelled) return [];
+    const choices = page.label_names.map((name, label) => [String(label), name]);
+    const choose = (label) => store.set({ label });
+    const node = select("Label", [["", "any"], ...choices], "", choose);
+    node.querySelector("select").id = "label-filter";
+    return [node];
   }
 
   function build() {
@@ -214,7 +236,8 @@
         { class: "row filters", role: "search" },
         el("label", { class: "field" }, el("span", {}, searchTitle), search),
         order,
-        Object.keys(page.recordings.fields).map(fieldFilter).filter(Boolean),
+        labelFilter(),
+        page.field_names.map(fieldFilter).filter(Boolean),
       ),
       el("p", { id: "recordings-count", role: "status", "aria-live": "polite", tabindex: -1 }),
       el("div", { id: "chips", class: "row" }),
@@ -235,6 +258,8 @@
       : "other";
     for (const each of view().querySelectorAll("select[data-field]"))
       each.value = state.fields[each.dataset.field] ?? "";
+    const ofLabel = document.getElementById("label-filter");
+    if (ofLabel) ofLabel.value = state.label;
     document.getElementById("chips").replaceChildren(...chips(state));
   }
 
@@ -264,7 +289,7 @@
       : {};
     const heads = [
       head("file", "Recording", false, state),
-      ...columns.map(({ key, title, isNumber }) => head(key, title, isNumber, state)),
+      ...columnsOf(state).map(({ key, title, isNumber }) => head(key, title, isNumber, state)),
     ];
     const rows = shown.map((index) => row(index, state));
     list.replaceChildren(
@@ -303,7 +328,7 @@
       document.getElementById("recordings-h").tabIndex = -1;
       build();
       store.follow(
-        ["model", "group", "t", "q", "order", "dir", "p", "bin", "cell", "fields"],
+        ["model", "group", "t", "p", ...store.LISTING],
         show,
       );
       store.follow(["clip"], markOpen);

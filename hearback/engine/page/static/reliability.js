@@ -78,7 +78,7 @@
     );
   }
 
-  function chart(bins, chosen) {
+  function chart(bins, chosen, canList) {
     const width = PAD.left + SIZE + PAD.right;
     const height = PAD.top + SIZE + PAD.histogram + PAD.bottom;
     const path = bins
@@ -114,7 +114,7 @@
       svg("polyline", { class: "curve", points: path }),
       points(bins, chosen),
       titles,
-      targets(bins),
+      canList ? targets(bins) : null,
     );
   }
 
@@ -124,7 +124,7 @@
     if (!isChosen) hearback.recordings.reveal();
   }
 
-  function binTable(bins, chosen) {
+  function binTable(bins, chosen, canList) {
     const rows = bins.map((bin, index) =>
       el(
         "tr",
@@ -137,7 +137,7 @@
               class: "choose",
               "data-bin": index,
               "aria-pressed": String(index === chosen),
-              disabled: bin.n === 0,
+              disabled: bin.n === 0 || !canList,
               onclick: () => choose(index),
             },
             name(bin),
@@ -155,8 +155,7 @@
   }
 
   function show(state) {
-    const { reliability } = hearback.state.model();
-    const groups = Object.keys(reliability);
+    const { reliability, group_names: groups } = hearback.state.model();
     if (!groups.length)
       return view().replaceChildren(el("p", {}, "There is no reliability curve of this model."));
     const group = groups.includes(state.group) ? state.group : groups[0];
@@ -171,6 +170,7 @@
             (value) => hearback.state.set({ group: value, bin: "" }),
           )
         : null;
+    const canList = group === "all" || hearback.selection.binColumn() !== null;
     const hint =
       chosen >= 0
         ? el(
@@ -179,15 +179,15 @@
             plural(reliability[group][chosen]?.n ?? 0, "recording"),
             " of this bin are listed below.",
           )
-        : el("p", { class: "soft" }, "Choose a bin to list its recordings.");
+        : el("p", { class: "soft" }, canList ? "Choose a bin to list its recordings." : "");
     view().replaceChildren(
       ...[
         choice,
         el(
           "div",
           { class: "beside" },
-          chart(reliability[group], chosen),
-          el("div", {}, scrolling("Bins", binTable(reliability[group], chosen)), hint),
+          chart(reliability[group], chosen, canList),
+          el("div", {}, scrolling("Bins", binTable(reliability[group], chosen, canList)), hint),
         ),
       ].filter(Boolean),
     );

@@ -30,16 +30,7 @@
   });
 
   /** Return the column whose values are the groups of the reliability curves; null for none. */
-  function binColumn(model) {
-    const groups = Object.keys(model.reliability).filter((group) => group !== "all");
-    const names = Object.keys(recordings.fields);
-    return (
-      names.find((name) => {
-        const values = new Set(recordings.fields[name]);
-        return groups.length > 0 && groups.every((group) => values.has(group));
-      }) ?? null
-    );
-  }
+  const binColumn = () => (page.field_names.includes(page.bins_by) ? page.bins_by : null);
 
   /** Return the bin that the list is limited to, or null. */
   function chosenBin(state) {
@@ -53,7 +44,7 @@
     const value = prediction(index, state.model);
     if (!isKnown(value) || (isLabelled && !isKnown(loss(index, state.model)))) return false;
     const isInGroup =
-      state.group === "all" || !column || recordings.fields[column][index] === state.group;
+      state.group === "all" || recordings.fields[column]?.[index] === state.group;
     return isInGroup && value >= bin.low && (value < bin.high || (bin.high >= 1 && value <= 1));
   }
 
@@ -66,14 +57,15 @@
   function filtered(state) {
     const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
     const bin = chosenBin(state);
-    const column = bin && binColumn(hearback.state.model());
+    const column = bin && binColumn();
     const fields = Object.entries(state.fields);
     return all.filter(
       (index) =>
         words.every((word) => searched[index].includes(word)) &&
         fields.every(([name, value]) => recordings.fields[name][index] === value) &&
         (!bin || isInBin(index, state, bin, column)) &&
-        (!state.cell || isInCell(index, state)),
+        (!state.cell || isInCell(index, state)) &&
+        (!state.label || label(index) === Number(state.label)),
     );
   }
 
@@ -91,8 +83,23 @@
       doubt: (index) => doubt(index, model, t),
     };
     if (Object.hasOwn(keys, state.order)) return keys[state.order];
-    const values = recordings.fields[state.order.slice(hearback.state.FIELD.length)];
-    return (index) => values?.[index] ?? null;
+    return columnKey(state.order.slice(hearback.state.FIELD.length));
+  }
+
+  /** Return the key to sort a column by: the place in its order, then the other values. */
+  function columnKey(name) {
+    const places = placesOf(name);
+    const values = recordings.fields[name];
+    return (index) => places.get(values[index]) ?? null;
+  }
+
+  /** Return the places of a column's values, those of the page's order first, then sorted. */
+  function placesOf(name) {
+    const there = new Set(recordings.fields[name]);
+    const first = (page.order[name] ?? []).filter((value) => there.has(value));
+    for (const value of first) there.delete(value);
+    const others = [...there].sort(collator.compare);
+    return new Map([...first, ...others].map((value, place) => [value, place]));
   }
 
   /** Return how doubtful a recording is: larger is nearer to the threshold, or less sure. */
@@ -123,13 +130,14 @@
 
   /** Return the indices of the listed recordings, in order. */
   function listed(state) {
-    const { q, order, dir, bin, cell, fields, model, group, t } = state;
+    const { q, order, dir, bin, cell, label: only, fields, model, group, t } = state;
     const key = JSON.stringify([
       q,
       order,
       dir,
       bin,
       cell,
+      only,
       fields,
       model,
       bin && group,
@@ -143,6 +151,7 @@
     listed,
     chosenBin,
     binColumn,
+    placesOf,
     prediction,
     loss,
     label,

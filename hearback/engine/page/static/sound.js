@@ -2,7 +2,7 @@
 /** The sound of the open recording: the learner over the reference, as waveforms that play. */
 
 (() => {
-  const { page, el, makeButton, keyHint, announce } = hearback;
+  const { page, el, makeButton, keyHint, announce, isBinary } = hearback;
   const { isKnown, number, percent } = hearback.format;
   const RATES = [1, 0.75];
 
@@ -140,7 +140,7 @@
   }
 
   async function show(index, clip, box, isStale) {
-    const tracks = { learner: track("Learner", "play") };
+    const tracks = { learner: track(isBinary ? "Learner" : "Snippet", "play") };
     if (clip.reference) tracks.reference = track("Reference", "play-reference");
     const nodes = Object.values(tracks).map((each) => each.node);
     const status = el("p", { id: "sound-status", role: "status" });
@@ -157,6 +157,7 @@
     if (!words) return;
     const { addRegions } = hearback.words;
     const { learner, reference } = players;
+    hearback.words.showHint(words, players);
     addRegions(learner, words, words.starts, words.ends);
     if (reference) addRegions(reference, words, words.reference_starts, words.reference_ends);
   }

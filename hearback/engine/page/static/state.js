@@ -12,7 +12,7 @@
    * @property {string} by column of the groups' table
    * @property {number} t threshold
    * @property {number} lo predictions from here on …
-   * @property {number} hi … up to here go to a person; equal if none does
+   * @property {number} hi … up to here go to a person; equal if none does. See `band`.
    * @property {string} q search
    * @property {string} order of the recordings: a column, "doubt" or "suspect"
    * @property {string} dir "asc" or "desc"
@@ -20,6 +20,7 @@
    * @property {string} bin number of the bin of predictions, or ""
    * @property {string} cell "true-predicted" classes, or ""
    * @property {string} clip index of the recording that is open, or ""
+   * @property {string} label that is listed, or ""
    * @property {Object<string, string>} fields filters by column
    */
 
@@ -37,17 +38,22 @@
     p: 0,
     bin: "",
     cell: "",
+    label: "",
     clip: "",
     fields: {},
   };
   const FIELD = "f."; // before the name of a column: what is filtered or ordered by it
   /** What decides which recordings are listed: a change starts the list again. */
-  const LISTING = ["q", "order", "dir", "bin", "cell", "fields"];
+  const LISTING = ["q", "order", "dir", "bin", "cell", "label", "fields"];
+  const ORDERS = [
+    ...["file", "text", "prediction", "doubt"],
+    ...(hearback.isLabelled ? ["label", "loss", "suspect"] : []),
+    ...(hearback.isBinary ? [] : ["said"]),
+    ...page.field_names.map((name) => FIELD + name),
+  ];
 
   /** @type {Array<{keys: string[], listener: function(State): void}>} */
   const subscribers = [];
-  let state = parse(location.hash);
-
   /** Return the state that an address stands for; what it does not know is ignored. */
   function parse(hash) {
     const parsed = { ...DEFAULTS, fields: {} };
@@ -68,14 +74,38 @@
     if (!page.models.some((model) => model.name === parsed.model)) parsed.model = DEFAULTS.model;
     const { reliability } = page.models.find((model) => model.name === parsed.model);
     if (!Object.hasOwn(reliability, parsed.group)) parsed.group = DEFAULTS.group;
-    if (!(Number(parsed.clip) in page.recordings.filenames)) parsed.clip = "";
+    parsed.bin = indexIn(reliability[parsed.group] ?? [], parsed.bin);
+    parsed.clip = indexIn(page.recordings.filenames, parsed.clip);
+    parsed.label = hearback.isLabelled ? indexIn(page.label_names, parsed.label) : "";
+    if (!isCell(parsed.cell)) parsed.cell = "";
+    if (!ORDERS.includes(parsed.order)) parsed.order = DEFAULTS.order;
+    if (!["asc", "desc"].includes(parsed.dir)) parsed.dir = DEFAULTS.dir;
+    if (!Number.isSafeInteger(parsed.p) || parsed.p < 0) parsed.p = 0;
     for (const name of Object.keys(parsed.fields)) {
       if (!Object.hasOwn(page.recordings.fields, name)) delete parsed.fields[name];
     }
     parsed.t = within(parsed.t);
-    parsed.lo = Math.min(within(parsed.lo), parsed.t);
-    parsed.hi = Math.max(within(parsed.hi), parsed.t);
+    parsed.lo = within(parsed.lo);
+    parsed.hi = Math.max(within(parsed.hi), parsed.lo);
     return parsed;
+  }
+
+  /** Return an index into a list as text; "" if it is none. */
+  const indexIn = (list, text) => (/^(0|[1-9]\d*)$/.test(text) && Number(text) in list ? text : "");
+
+  function isCell(text) {
+    const labels = text.split("-");
+    const isLabel = (label) => indexIn(page.label_names, label) !== "";
+    return hearback.isLabelled && labels.length === 2 && labels.every(isLabel);
+  }
+
+  /**
+   * Return the band that goes to a person. It reaches to the threshold where that is outside of
+   * what was chosen; an empty one is at the threshold.
+   */
+  function band({ t, lo, hi }) {
+    if (lo === hi) return { lo: t, hi: t };
+    return { lo: Math.min(lo, t), hi: Math.max(hi, t) };
   }
 
   /** Return the address of a state: what differs from the start. */
@@ -117,11 +147,15 @@
     if (!isEqual(state, next)) changeTo(next);
   }
 
+  let state = parse(location.hash);
   addEventListener("popstate", followAddress);
   addEventListener("hashchange", followAddress);
 
   hearback.state = {
     FIELD,
+    LISTING,
+    DEFAULTS,
+    band,
     /** @returns {State} */
     get: () => state,
     set,

@@ -2,7 +2,7 @@
 /** A threshold, and a band around it of recordings that go to a person. */
 
 (() => {
-  const { page, el, bdi, scrolling, table, numberCell, isLabelled, charts } = hearback;
+  const { page, el, bdi, scrolling, table, numberCell, makeButton, isLabelled, charts } = hearback;
   const { isKnown, number, percent, count, plural, labelName } = hearback.format;
   const N_POINTS = 60; // of the curve
   const MOST = 0.9; // share that goes to a person, at the end of the curve
@@ -77,18 +77,27 @@
     };
   }
 
-  /** Move one of the three; the threshold stays inside of the band. */
+  /** Move one of the three. The threshold leaves the band as it was chosen: it can come back. */
   function move(key, value) {
-    const { t, lo, hi } = hearback.state.get();
-    const isEmpty = lo === hi;
-    const moved = {
-      t: isEmpty
-        ? { t: value, lo: value, hi: value }
-        : { t: value, lo: Math.min(lo, value), hi: Math.max(hi, value) },
-      lo: { lo: Math.min(value, t) },
-      hi: { hi: Math.max(value, t) },
-    };
-    hearback.state.set(moved[key], { replace: true });
+    const state = hearback.state.get();
+    hearback.state.set(key === "t" ? { t: value } : movedEnd(key, value, state), { replace: true });
+  }
+
+  /** Return the band with an end moved, at most up to the threshold. */
+  function movedEnd(key, value, state) {
+    const isEmpty = state.lo === state.hi;
+    const { lo, hi } = isEmpty ? hearback.state.band(state) : state;
+    if (key === "lo") {
+      const moved = Math.min(value, state.t);
+      return { lo: moved, hi: hi < moved ? state.t : hi };
+    }
+    const moved = Math.max(value, state.t);
+    return { hi: moved, lo: lo > moved ? state.t : lo };
+  }
+
+  function reset() {
+    const { t, lo, hi } = hearback.state.DEFAULTS;
+    hearback.state.set({ t, lo, hi });
   }
 
   function countTable(rows) {
@@ -203,6 +212,7 @@
     };
     const parts = {
       sliders,
+      reset: makeButton({ id: "threshold-reset", onclick: reset }, "Reset"),
       sentence: el("p", { class: "sentence", id: "threshold-sentence" }),
       counts: el("div"),
       curve: el("div", { class: "chart" }),
@@ -212,6 +222,7 @@
       "div",
       {},
       Object.values(sliders).map((each) => each.node),
+      el("div", { class: "row" }, parts.reset),
       parts.sentence,
       parts.counts,
     );
@@ -231,7 +242,8 @@
     start() {
       if (!view()) return;
       const parts = build();
-      hearback.state.follow(["model", "t", "lo", "hi"], (state) => {
+      hearback.state.follow(["model", "t", "lo", "hi"], (chosen) => {
+        const state = { ...chosen, ...hearback.state.band(chosen) };
         const known = pairs(state);
         for (const [key, each] of Object.entries(parts.sliders)) {
           each.input.value = state[key];

@@ -14,11 +14,16 @@
     return (selection.prediction(index, hearback.state.get().model) ?? 0) >= 0.5 ? 0 : 1;
   }
 
-  /** Give a verdict, or take it back if it is given already. */
+  /** Give a verdict, or take it back if it is given already: not with its note, which was typed. */
   function give(index, verdict) {
     const filename = page.recordings.filenames[index];
     const given = verdicts.get(filename);
     const note = given?.note ?? "";
+    if (given?.verdict === verdict && note) {
+      const kept = "To take this verdict back, delete its note first.";
+      document.getElementById("verdict-hint").textContent = kept;
+      return announce(kept);
+    }
     if (given?.verdict === verdict) {
       verdicts.set(filename, null);
       announce("Verdict taken back");
@@ -27,7 +32,7 @@
       verdicts.set(filename, { verdict, score, note });
       announce(`Verdict: ${verdicts.NAMES[verdict]}`);
     }
-    refresh(index);
+    return undefined;
   }
 
   function change(index, patch) {
@@ -68,7 +73,7 @@
       disabled: !given,
       maxlength: 500,
       placeholder: given ? "" : "after a verdict",
-      onchange: () => change(index, { note: note.value }),
+      oninput: () => change(index, { note: note.value }), // the page may be closed at any time
     });
     const right =
       given?.verdict === "wrong_label" && isBinary && isLabelled
@@ -77,20 +82,40 @@
     return [
       el("legend", {}, "Your verdict"),
       el("div", { class: "row" }, buttons(index, given), right, labelChoice(index, given)),
+      el("p", { id: "verdict-hint", class: "soft" }),
       el("label", { class: "field wide" }, el("span", {}, "Note"), note),
     ].filter(Boolean);
+  }
+
+  function fill(form, index) {
+    const { verdict = "", score = "" } = verdicts.get(page.recordings.filenames[index]) ?? {};
+    form.dataset.shown = `${verdict} ${score}`;
+    form.replaceChildren(...content(index));
+    return form;
   }
 
   function refresh(index) {
     const form = document.getElementById("verdict-form");
     const focused = form.contains(document.activeElement) ? document.activeElement.id : "";
-    form.replaceChildren(...content(index));
+    fill(form, index);
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  }
+
+  /** Show the verdict as it is now, unless the form shows it already: it may be typed into. */
+  function follow() {
+    const index = hearback.recording.openIndex();
+    const note = document.getElementById("verdict-note");
+    if (index === null || !note) return;
+    const given = verdicts.get(page.recordings.filenames[index]);
+    const { verdict = "", score = "" } = given ?? {};
+    const { shown } = document.getElementById("verdict-form").dataset;
+    if (shown !== `${verdict} ${score}` || note.value !== (given?.note ?? "")) refresh(index);
   }
 
   hearback.verdictForm = {
     KEYS,
     give,
-    build: (index) => el("fieldset", { id: "verdict-form" }, content(index)),
+    build: (index) => fill(el("fieldset", { id: "verdict-form" }), index),
+    start: () => verdicts.follow(follow),
   };
 })();

@@ -15,37 +15,78 @@
 
   /** @type {Array<function(): void>} */
   const listeners = [];
+  /** Changes that the browser has not kept; null takes a verdict back. @type {Map<string, ?Verdict>} */
+  const unkept = new Map();
   let isKept = true;
-  let verdicts = read();
+  const isVerdict = (value) => Object.hasOwn(NAMES, value?.verdict ?? "");
+  let verdicts = page.is_anonymous ? new Map() : read();
 
+  /** Return the verdicts that are kept; another tab of this page may have changed them. */
   function read() {
     try {
-      return new Map(Object.entries(JSON.parse(localStorage.getItem(KEY) ?? "{}")));
+      const kept = Object.entries(JSON.parse(localStorage.getItem(KEY) ?? "{}"));
+      return new Map(kept.filter(([, value]) => isVerdict(value)));
     } catch {
       isKept = false; // a browser that keeps nothing for files, or private browsing
       return new Map();
     }
   }
 
-  function write() {
+  /** Return the verdicts that are kept, with the changes that are not. */
+  function merged() {
+    const found = read();
+    for (const [filename, verdict] of unkept) {
+      if (verdict === null) found.delete(filename);
+      else found.set(filename, verdict);
+    }
+    return found;
+  }
+
+  /** Change verdicts by filename, and no others: those may have been changed in another tab. */
+  function change(patch) {
+    for (const [filename, verdict] of patch) unkept.set(filename, verdict);
+    verdicts = merged();
     try {
       localStorage.setItem(KEY, JSON.stringify(Object.fromEntries(verdicts)));
+      unkept.clear();
       isKept = true;
     } catch {
       isKept = false;
     }
+    tell();
+  }
+
+  function tell() {
     for (const listener of listeners) listener();
   }
 
-  /** Set the verdict of a recording; null takes it back. */
-  function set(filename, verdict) {
-    if (verdict === null) verdicts.delete(filename);
-    else verdicts.set(filename, verdict);
-    write();
+  function onStorage(event) {
+    if (event.key !== KEY && event.key !== null) return;
+    verdicts = merged();
+    tell();
   }
 
-  /** Add the verdicts of a corrections.csv; return how many, and how many it does not know. */
-  function importCsv(text) {
+  /** Set the verdict of a recording; null takes it back. */
+  const set = (filename, verdict) => change([[filename, verdict]]);
+
+  /** Return why a row of a corrections.csv is not taken; "" if it is. */
+  function problemOf({ filename, verdict, score }, known) {
+    if (!known.has(filename)) return "of no recording of this page";
+    if (!Object.hasOwn(NAMES, verdict)) return "without a verdict that is known";
+    if (verdict !== "wrong_label") return "";
+    if (score === "") return "of a wrong label without the right one in “score”";
+    const isLabel = page.label_names.some((_, label) => String(label) === score);
+    return isLabel ? "" : "with a “score” that is no label";
+  }
+
+  /** Return two notes as one: nothing that was typed is lost. */
+  function joined(note, other) {
+    if (!note || other.includes(note)) return other;
+    return other && !note.includes(other) ? `${note}; ${other}` : note;
+  }
+
+  /** Return the rows of a corrections.csv by column; all are text. */
+  function rowsOf(text) {
     const [head, ...rows] = hearback.exports.parseCsv(text);
     const at = (name) => (head ?? []).indexOf(name);
     if (at("filename") < 0 || at("verdict") < 0) {
@@ -53,19 +94,36 @@
         "the file has no columns “filename” and “verdict”: choose a corrections.csv of this page",
       );
     }
+    const names = ["filename", "verdict", "score", "note"];
+    return rows.map((row) => Object.fromEntries(names.map((name) => [name, row[at(name)] ?? ""])));
+  }
+
+  /** Add the verdicts of a corrections.csv; return how many, and how many not by the reason. */
+  function importCsv(text) {
     const known = new Set(page.recordings.filenames);
-    const found = rows.filter(
-      (row) => known.has(row[at("filename")]) && row[at("verdict")] in NAMES,
-    );
-    for (const row of found) {
-      verdicts.set(row[at("filename")], {
-        verdict: row[at("verdict")],
-        score: row[at("score")] ?? "",
-        note: row[at("note")] ?? "",
-      });
+    const taken = new Map();
+    const refused = new Map();
+    let nTaken = 0;
+    for (const row of rowsOf(text)) {
+      const problem = problemOf(row, known);
+      if (problem) {
+        refused.set(problem, (refused.get(problem) ?? 0) + 1);
+        continue;
+      }
+      const { filename, verdict } = row;
+      const before = taken.get(filename) ?? verdicts.get(filename);
+      const score = verdict === "wrong_label" ? row.score : "";
+      taken.set(filename, { verdict, score, note: joined(before?.note, row.note) });
+      nTaken += 1;
     }
-    write();
-    return { nAdded: found.length, nIgnored: rows.length - found.length };
+    change(taken);
+    return { nTaken, refused };
+  }
+
+  function importSummary({ nTaken, refused }) {
+    const added = `Added ${plural(nTaken, "verdict")}.`;
+    const reasons = [...refused].map(([problem, n]) => `${plural(n, "row")} ${problem}`);
+    return reasons.length ? `${added} Not taken: ${reasons.join(", ")}.` : added;
   }
 
   async function onFile(event) {
@@ -73,11 +131,7 @@
     if (!file) return;
     const status = document.getElementById("import-status");
     try {
-      const { nAdded, nIgnored } = importCsv(await file.text());
-      const ignored = nIgnored
-        ? ` ${plural(nIgnored, "row")} without a verdict or a recording of this page ignored.`
-        : "";
-      status.textContent = `Added ${plural(nAdded, "verdict")}.${ignored}`;
+      status.textContent = importSummary(importCsv(await file.text()));
     } catch (error) {
       status.textContent = `Not read: ${error.message}.`;
     }
@@ -86,8 +140,7 @@
 
   function clear() {
     if (!confirm(`Delete ${plural(verdicts.size, "verdict")} on this page?`)) return;
-    verdicts = new Map();
-    write();
+    change([...verdicts.keys()].map((filename) => [filename, null]));
     announce("The verdicts are deleted.");
   }
 
@@ -136,13 +189,20 @@
         button("clear-verdicts", "Delete all", clear),
       ),
       el("p", { id: "import-status", role: "status" }),
-      el(
-        "p",
-        { class: "soft" },
-        "Train with your corrections: ",
-        el("code", {}, `${page.train_command} --corrections corrections.csv`),
-      ),
+      el("p", { class: "soft", id: "verdict-use" }, use()),
     );
+  }
+
+  /** Return what the exported file is good for. */
+  function use() {
+    if (!isLabelled) {
+      return [
+        "The file lists your verdicts. It is for you to read: a training does not take it, ",
+        "as these recordings have no labels.",
+      ];
+    }
+    const command = `${page.train_command} --corrections corrections.csv`;
+    return ["Train with your corrections: ", el("code", {}, command)];
   }
 
   hearback.verdicts = {
@@ -155,7 +215,9 @@
       listener();
     },
     start() {
+      if (page.is_anonymous) return;
       build();
+      addEventListener("storage", onStorage);
       this.follow(show);
     },
   };

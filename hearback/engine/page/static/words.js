@@ -46,16 +46,23 @@
   function list(index) {
     const words = page.recordings.words[index];
     if (!words?.words.length) return null;
-    const hint = hearback.recordings.hasSound(index) ? " Choose a word to hear it in both." : "";
-    const legend = `Blue, single line: probably said. Orange, double line: below ${LOW}.${hint}`;
+    const legend = `Blue, single line: probably said. Orange, double line: below ${LOW}.`;
     const items = words.words.map((_, at) => el("li", {}, wordButton(index, words, at)));
     return el(
       "div",
       {},
       el("h4", {}, "Words"),
-      el("p", { class: "soft" }, legend),
+      el("p", { class: "soft" }, legend, el("span", { id: "words-hint" })),
       el("ol", { class: "words" }, items),
     );
+  }
+
+  /** Say in which sounds a word can be heard; nothing if in none. */
+  function showHint(words, { learner, reference }) {
+    const hint = document.getElementById("words-hint");
+    if (!hint || !learner || !words?.starts.some(isKnown)) return;
+    const inBoth = reference && words.reference_starts.some(isKnown);
+    hint.textContent = ` Choose a word to hear it${inBoth ? " in both" : ""}.`;
   }
 
   /**
@@ -104,5 +111,5 @@
     });
   }
 
-  hearback.words = { list, addRegions };
+  hearback.words = { list, addRegions, showHint };
 })();
