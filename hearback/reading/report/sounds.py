@@ -10,7 +10,6 @@ import pandas as pd
 from hearback.engine.audio.decode import Recording
 from hearback.engine.audio.memory_store import MemoryStore
 from hearback.engine.devices import choose_device, compute_dtype, mixed_precision
-from hearback.engine.errors import HearbackError
 from hearback.engine.page.clips import Sound, decode_if_possible
 from hearback.engine.page.content import Words
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
@@ -20,7 +19,7 @@ from hearback.reading.models.scorers import AlignedScorer
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.models.word_times import time_words
 from hearback.reading.pairs import PairSource
-from hearback.reading.references import References
+from hearback.reading.references import INDEX, References
 from hearback.reading.scoring.recordings import LONGEST_RECORDING
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, WINDOW_SAMPLES
 
@@ -59,11 +58,8 @@ class Sounds:
 
 
 def open_references(folder: Path) -> References | None:
-    """Open a folder of reference speech; None if there is none."""
-    try:
-        return References(folder)
-    except HearbackError:
-        return None
+    """Open a folder of reference speech; None if it has none. HearbackError if it is damaged."""
+    return References(folder) if (folder / INDEX).is_file() else None
 
 
 # Returns start and end of each word, (words, 2) seconds, of some waveforms and their texts, by key.
