@@ -1,9 +1,12 @@
 """Take pictures of made-up pages, to look at: python -m tests.engine.page.screenshots FOLDER."""
 
 import sys
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
+
+from PIL import Image
 
 from hearback.engine.page.render import render
 from tests.engine.page.browser import chromium
@@ -36,7 +39,8 @@ def main(out: Path) -> None:
                     tab.locator("#sound .spectrogram canvas").first.wait_for(state="attached")
                     tab.wait_for_timeout(500)  # until the waveforms are drawn
                     path = out / f"{name}-{width}-{scheme}.png"
-                    tab.screenshot(path=path, full_page=True)
+                    picture = Image.open(BytesIO(tab.screenshot(full_page=True)))
+                    picture.quantize(128).save(path, optimize=True)  # a quarter of the size
                     tab.close()
                     print(f"wrote {path}")
 
