@@ -20,7 +20,7 @@ from hearback.engine.data.problems import Problem, Report, count_noun, quoted
 from hearback.engine.errors import HearbackError, nearest
 from hearback.engine.io import atomic_write
 
-PROBLEMS = "submission_problems.csv"  # beside a submission
+PROBLEMS = "submission_problems.csv"  # beside submission.csv; see `problems_path`
 
 _MAX_COLUMNS_LISTED = 20  # in a message
 _MAX_NAME = 40  # characters of a column's name that a row lacks
@@ -39,19 +39,29 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         frame.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting)
 
 
-def write_problems(report: Report, submission: Path) -> None:
-    """Print the problems of a submission, and write them to `PROBLEMS` beside it."""
-    problems = submission.with_name(PROBLEMS)
+def problems_path(table: Path) -> Path:
+    """Return the file of the problems of a table of scores: x_problems.csv beside x.csv."""
+    return table.with_name(f"{table.stem}_problems.csv")
+
+
+def save_problems(report: Report, table: Path) -> None:
+    """Write the problems of a table of scores to its `problems_path`, if there are any."""
     if report.problems:
-        write_table(report.frame(), problems)
-        print(f"\nWARNING, also in {problems}:\n{report}")
+        write_table(report.frame(), problems_path(table))
     else:
-        problems.unlink(missing_ok=True)  # an earlier run's would mislead
+        problems_path(table).unlink(missing_ok=True)  # an earlier run's would mislead
+
+
+def write_problems(report: Report, submission: Path) -> None:
+    """Print the problems of a submission, and save them beside it."""
+    save_problems(report, submission)
+    if report.problems:
+        print(f"\nWARNING, also in {problems_path(submission)}:\n{report}")
 
 
 def read_problems(submission: Path) -> list[Problem]:
-    """Return the problems of a submission that `write_problems` wrote; [] if there are none."""
-    path = submission.with_name(PROBLEMS)
+    """Return the problems of a table of scores that were saved; [] if there are none."""
+    path = problems_path(submission)
     if not path.is_file():
         return []
     frame = read_written(path, [field.name for field in fields(Problem)])

@@ -93,6 +93,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     # Imported after the command line: torch takes a second.
     from hearback.engine.data.problems import Report, count_noun  # noqa: PLC0415
+    from hearback.engine.data.tables import save_problems  # noqa: PLC0415
     from hearback.reading.scoring.inputs import read_inputs  # noqa: PLC0415
     from hearback.reading.scoring.outputs import write_scores, write_scores_json  # noqa: PLC0415
     from hearback.reading.scoring.scorer import Scorer, open_recordings  # noqa: PLC0415
@@ -129,6 +130,7 @@ def main() -> int:
         _print_problems(Report(each for each in report.problems if each not in known))
         if out is not None:
             write_scores(scores, out)
+            save_problems(report, out)
         if arguments.textgrid is not None:
             n = write_textgrids(scores, arguments.textgrid)
             print(f"wrote {arguments.textgrid}: {count_noun(n, 'TextGrid')}")

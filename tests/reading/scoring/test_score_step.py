@@ -138,6 +138,8 @@ def test_problems_are_printed_before_the_scores(run: Run, clips: Path) -> None:
     (clips / "d.txt").write_text("boy")
     assert run("recordings") == 0
     assert "the recording is silent" in run.err and "several" in run.err
+    problems = pd.read_csv(run.folder / "scores_problems.csv").set_index("filename")
+    assert problems["status"].loc[["a.wav", "d.wav"]].tolist() == ["unreadable", "silent"]
     scores = pd.read_csv(run.folder / "scores.csv").set_index("filename")
     assert scores["status"].loc[["a.wav", "d.wav"]].tolist() == ["unreadable", "silent"]
     assert scores["score"].isna().loc[["a.wav", "d.wav"]].all()
