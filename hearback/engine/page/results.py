@@ -1,7 +1,7 @@
 """What a page tells of models whose recordings have labels: losses, groups, bins, confusions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -79,19 +79,14 @@ def binary_results(rows: Labelled, models: Mapping[str, Predicted]) -> list[Mode
                 table.add((name, group, number), rows.labels, inside & members & known)
     found = table.estimate(np.random.default_rng(0))
     return [
-        ModelResult(
-            name,
-            is_ensemble=name == ENSEMBLE,
-            weight=model.weight,
-            n=int(np.count_nonzero(~np.isnan(model.losses))),
-            log_loss=found[name, ALL],
+        replace(
+            _result(rows, name, model, found),
             metrics={
                 "AUC": _area(rows, model),
                 "false alarms": found[name, ALL, "false alarms"],
                 "misses": found[name, ALL, "misses"],
             },
             reliability=_reliability(rows, name, model, found),
-            groups=_groups(rows, name, model, found),
         )
         for name, model in models.items()
     ]
@@ -108,14 +103,9 @@ def class_results(rows: Labelled, models: Mapping[str, Predicted]) -> list[Model
             table.add((name, column, value, "errors"), wrong, known & members)
     found = table.estimate(np.random.default_rng(0))
     return [
-        ModelResult(
-            name,
-            is_ensemble=name == ENSEMBLE,
-            weight=model.weight,
-            n=int(np.count_nonzero(~np.isnan(model.losses))),
-            log_loss=found[name, ALL],
+        replace(
+            _result(rows, name, model, found),
             metrics={"accuracy": found[name, ALL, "accuracy"]},
-            groups=_groups(rows, name, model, found),
             confusion=_confusion(rows, model),
         )
         for name, model in models.items()
@@ -127,6 +117,20 @@ def _add_losses(table: MeanTable, rows: Labelled, name: str, model: Predicted) -
     table.add((name, ALL), model.losses, known)
     for column, value, members in rows.groups:
         table.add((name, column, value), model.losses, known & members)
+
+
+def _result(
+    rows: Labelled, name: str, model: Predicted, found: Mapping[object, Estimate]
+) -> ModelResult:
+    """Return what binary models and those of classes have in common."""
+    return ModelResult(
+        name,
+        is_ensemble=name == ENSEMBLE,
+        weight=model.weight,
+        n=int(np.count_nonzero(~np.isnan(model.losses))),
+        log_loss=found[name, ALL],
+        groups=_groups(rows, name, model, found),
+    )
 
 
 def _groups(

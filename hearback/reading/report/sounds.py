@@ -14,10 +14,12 @@ from hearback.engine.page.clips import Sound, decode_if_possible
 from hearback.engine.page.content import Words
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.reading.inference.divergences import align_clips, divergence_table
+from hearback.reading.models.base import Scorer
 from hearback.reading.models.load import load_scorer
 from hearback.reading.models.scorers import AlignedScorer
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.models.word_times import time_words
+from hearback.reading.pairings import Pairing
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import INDEX, References
 from hearback.reading.scoring.recordings import LONGEST_RECORDING
@@ -72,13 +74,8 @@ def open_timer(folds: Sequence[FoldFiles], device: str | None) -> WordTimer | No
 
     None if there is none: predictions are published without their weights.
     """
-    for files in folds:
-        metadata = read_fold_metadata(files)
-        if metadata["recipe"].get("pair") == "tokens" and files.weights.is_file():
-            scorer = load_scorer(files, metadata)
-            assert isinstance(scorer, TokenScorer)
-            return _timer(scorer, device)
-    return None
+    scorer = _open_first(folds, "tokens")
+    return _timer(scorer, device) if isinstance(scorer, TokenScorer) else None
 
 
 def _timer(scorer: TokenScorer, device_name: str | None) -> WordTimer:
@@ -138,7 +135,7 @@ def add_divergences(
     The first of `folds` that aligns learner and reference, and has its weights, tells; without one,
     or without references, nothing is added.
     """
-    model = _open_aligned(folds) if sounds.references is not None else None
+    model = _open_first(folds, "aligned") if sounds.references is not None else None
     learners = {
         str(index): sounds.recording(index)
         for index in indices
@@ -149,7 +146,7 @@ def add_divergences(
         for key, recording in learners.items()
         if recording is not None and len(recording.waveform) <= WINDOW_SAMPLES
     }
-    if model is None or not readable:
+    if not isinstance(model, AlignedScorer) or not readable:
         return dict(words)
     texts = [sounds.texts[int(key)] for key in readable]
     frame = pd.DataFrame({"filename": list(readable), "expected_text": texts})
@@ -164,12 +161,10 @@ def add_divergences(
     return found
 
 
-def _open_aligned(folds: Sequence[FoldFiles]) -> AlignedScorer | None:
-    """Return the first model of `folds` that aligns, and has its weights."""
+def _open_first(folds: Sequence[FoldFiles], pairing: Pairing) -> Scorer | None:
+    """Return the first model of `folds` with this pairing that has its weights, or None."""
     for files in folds:
         metadata = read_fold_metadata(files)
-        if metadata["recipe"].get("pair") == "aligned" and files.weights.is_file():
-            model = load_scorer(files, metadata)
-            assert isinstance(model, AlignedScorer)
-            return model
+        if metadata["recipe"].get("pair") == pairing and files.weights.is_file():
+            return load_scorer(files, metadata)
     return None

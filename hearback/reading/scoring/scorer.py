@@ -125,15 +125,7 @@ class Scorer:
         """
         _check_type("the recording", recording, (*_PATHS, np.ndarray), "a path or a NumPy array")
         _check_type("the text", text, (str,), "a string of its words")
-        grade, task = ("" if value is None else str(value) for value in (grade, task))
-        row = {
-            "filename": "",
-            "written_text": text,
-            "expected_text": "",
-            "grade": known("grade", grade, GRADES, parse_grade(grade)),
-            "task": known("task", task, TASKS, parse_task(task)),
-            "speaker": "",
-        }
+        row = _make_row(text, *("" if value is None else str(value) for value in (grade, task)))
         if self.ensemble.uses_context:
             for column in ("grade", "task"):
                 if not row[column]:
@@ -235,6 +227,18 @@ class Scorer:
         own["synthetic"] = statistics.is_synthetic(filenames)
         for what in statistics.warnings(own, self.ensemble.learned):
             report.add(Problem(str(origin), None, what, statistics.CURE, "warning"))
+
+
+def _make_row(text: str, grade: str, task: str) -> dict[str, str]:
+    """Return the row of one recording, as `Inputs.frame` has it, without what is read later."""
+    return {
+        "filename": "",
+        "written_text": text,
+        "expected_text": "",
+        "grade": known("grade", grade, GRADES, parse_grade(grade)),
+        "task": known("task", task, TASKS, parse_task(task)),
+        "speaker": "",
+    }
 
 
 def _check_type(what: str, value: object, allowed: tuple[type, ...], cure: str) -> None:

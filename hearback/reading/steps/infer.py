@@ -20,7 +20,25 @@ BESIDE = Path()  # value of a flag without a path: a file beside the submission
 
 
 def main() -> None:
-    """Parse the command line and write the submission."""
+    """Parse the command line, and write the submission and its page."""
+    arguments = _parse_flags()
+    is_default = arguments.time_limit is None
+    default = page_flags.page_beside(arguments.submission) if is_default else None
+    page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
+    # After the parser: torch takes seconds to import, and --help needs none of it.
+    from hearback.reading.inference.submission import (  # noqa: PLC0415
+        InferenceOptions,
+        write_submission,
+    )
+
+    del arguments.page, arguments.no_page
+    with cli.outliving_readers():  # `| head` must not cost the scores
+        write_submission(InferenceOptions(**vars(arguments)))
+        if page is not None:
+            _write_page(page, arguments)
+
+
+def _parse_flags() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_folders(parser, FOLDERS)
     add = parser.add_argument
@@ -62,24 +80,11 @@ def main() -> None:
         "--time_limit, none)",
     )
     arguments = parser.parse_args()
-    is_default = arguments.time_limit is None
-    default = page_flags.page_beside(arguments.submission) if is_default else None
-    page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
-    # After the parser: torch takes seconds to import, and --help needs none of it.
-    from hearback.reading.inference.submission import (  # noqa: PLC0415
-        InferenceOptions,
-        write_submission,
-    )
-
     if arguments.words == BESIDE:
         arguments.words = arguments.submission.with_name(WORDS)
     if arguments.divergences == BESIDE:
         arguments.divergences = arguments.submission.with_name(DIVERGENCES)
-    del arguments.page, arguments.no_page
-    with cli.outliving_readers():  # `| head` must not cost the scores
-        write_submission(InferenceOptions(**vars(arguments)))
-        if page is not None:
-            _write_page(page, arguments)
+    return arguments
 
 
 def _write_page(page: Path, arguments: argparse.Namespace) -> None:

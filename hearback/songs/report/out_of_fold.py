@@ -67,18 +67,7 @@ def build_page(
             [*found.warnings, *general_warnings(problems)],
             describe_models(results, found.tables, _kind),
         ),
-        data=DataSummary(
-            _facts(rows),
-            [
-                *value_distributions({CLASS: [CLASSES[label] for label in labels]}, _ORDER),
-                *value_distributions({KNOWN: [x for x in fields.get(KNOWN, ()) if x]}, _ORDER),
-                *count_distribution("snippets of a singer", _singers(rows)),
-            ],
-            [
-                *not_predicted(snippets, rows, ClassOutOfFold.TRAIN_COMMAND),
-                *refused(problems, warnings=True),
-            ],
-        ),
+        data=_summarize(snippets, rows, fields, problems),
         models=results,
         recordings=Recordings(
             filenames=rows["filename"].tolist(),
@@ -100,6 +89,27 @@ def build_page(
 
 
 _ORDER = {CLASS: CLASSES, KNOWN: _KNOWN_VALUES}
+
+
+def _summarize(
+    snippets: pd.DataFrame,
+    rows: pd.DataFrame,
+    fields: Mapping[str, Sequence[str]],
+    problems: Sequence[Problem],
+) -> DataSummary:
+    """Return what the snippets are, and which of them no fold scored or have a problem."""
+    return DataSummary(
+        _facts(rows),
+        [
+            *value_distributions({CLASS: [CLASSES[label] for label in rows["label"]]}, _ORDER),
+            *value_distributions({KNOWN: [x for x in fields.get(KNOWN, ()) if x]}, _ORDER),
+            *count_distribution("snippets of a singer", _singers(rows)),
+        ],
+        [
+            *not_predicted(snippets, rows, ClassOutOfFold.TRAIN_COMMAND),
+            *refused(problems, warnings=True),
+        ],
+    )
 
 
 def _fields(

@@ -278,7 +278,7 @@ def test_where_they_part_is_shown_only_where_the_score_is_low(open_page: Open) -
         ]
         tab.evaluate(f"hearback.state.set({{ clip: '{index}' }})")
         shown = tab.eval_on_selector_all(
-            "button[data-word]:has(.parting)", "x => x.map(each => Number(each.dataset.word))"
+            "button[data-word]:has(.divergence)", "x => x.map(each => Number(each.dataset.word))"
         )
         assert shown == low
 

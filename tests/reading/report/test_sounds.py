@@ -34,7 +34,7 @@ def test_the_word_where_they_part_is_marked(
     corpus: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = replace_recording(corpus, "the fox ran home")
-    monkeypatch.setattr(sounds, "_open_aligned", lambda _folds: make_model(backbone))
+    monkeypatch.setattr(sounds, "_open_first", lambda *_: make_model(backbone))
     words = {str(row): Words(TEXT.split(), scores=[0.9, 0.1, 0.9, 0.9])}
     found = add_divergences(words, make_sounds(corpus), [row], [], "cpu")
     assert found[str(row)].diverges == [0, 1, 0, 0]
@@ -46,7 +46,7 @@ def test_nothing_is_marked_without_a_model_or_references(
 ) -> None:
     words = {"0": Words(["the"])}
     assert add_divergences(words, make_sounds(corpus), [0], [], "cpu") == words
-    monkeypatch.setattr(sounds, "_open_aligned", lambda _folds: make_model(backbone))
+    monkeypatch.setattr(sounds, "_open_first", lambda *_: make_model(backbone))
     assert add_divergences(words, make_sounds(corpus, False), [0], [], "cpu") == words
 
 

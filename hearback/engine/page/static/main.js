@@ -17,32 +17,18 @@
 
   document.documentElement.classList.add("js");
   followLinks();
-  const {
-    models,
-    reliability,
-    groups,
-    confusion,
-    threshold,
-    curves,
-    verdicts,
-    recordings,
-    recording,
-    verdictForm,
-    keys,
-  } = hearback;
-  for (const part of [
-    models,
-    reliability,
-    groups,
-    confusion,
-    threshold,
-    curves,
-    verdicts,
-    recordings,
-    recording,
-    verdictForm,
-    keys,
-  ]) {
-    part.start();
-  }
+  const PARTS = [
+    "models",
+    "reliability",
+    "groups",
+    "confusion",
+    "threshold",
+    "curves",
+    "verdicts",
+    "recordings",
+    "recording",
+    "verdictForm",
+    "keys",
+  ];
+  for (const part of PARTS) hearback[part].start();
 })();

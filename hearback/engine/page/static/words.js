@@ -37,7 +37,7 @@
       el("span", { class: "spelled" }, bdi(words.words[at])),
       el("span", { class: "score" }, number(score, 2)),
       isParting(index, words, at)
-        ? el("span", { class: "parting" }, "≠ here learner and reference part")
+        ? el("span", { class: "divergence" }, "≠ here learner and reference part")
         : null,
     );
   }
