@@ -7,6 +7,7 @@ DEMO = demo
 # A trained and an untrained model that score words, and one that aligns with reference speech.
 DEMO_MODELS = modeltok modelali modeltokzero
 BACKBONE = assets/whisper-tiny.en
+PHONES = assets/hama-phones
 DEMO_FOLDERS = --data $(DEMO)/data --tts_data $(DEMO)/tts_data --store $(DEMO)/store
 DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBONE) \
 	--preset small --epochs 2 --n_folds 3 --device cpu
@@ -102,6 +103,9 @@ $(VENV)/installed: requirements.txt requirements/dev.txt requirements/ray.txt
 
 $(BACKBONE): | $(VENV)/installed
 	$(RUN) -m hearback.engine.whisper.pretrained whisper-tiny.en
+
+$(PHONES): | $(VENV)/installed
+	$(RUN) -m hearback.engine.phones.pretrained
 
 # The first Python 3.12 that runs; a shim of pyenv may be there and not run.
 RUNTIME_PYTHON ?= $(shell for python in python3.12 $(HOME)/.pyenv/versions/3.12.*/bin/python3.12 \

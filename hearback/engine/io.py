@@ -4,9 +4,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -111,6 +111,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `path`; rename it to `path` if the block succeeds.
+
+    Raises HearbackError if `path` exists.
+    """
+    if path.exists():
+        raise HearbackError(f"{path} exists already: remove it or choose another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    complete = temporary / "complete"  # with the usual permissions; mkdtemp's are 0700
+    try:
+        complete.mkdir()
+        yield complete
+        complete.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def check_is_file(path: Path) -> None:
     """Raise HearbackError if a folder, a device or a pipe is in the place of an output file.
 
@@ -174,12 +193,3 @@ def cached_sha256(path: Path) -> str:
 @lru_cache
 def _sha256_of_state(path: Path, _modified_ns: int, _n_bytes: int) -> str:
     return sha256_of(path)
-
-
-def describe_missing(path: Path) -> str:
-    """Describe a missing file; mention a file with the same name in another Unicode form."""
-    for form in ("NFC", "NFD"):  # archives from a Mac use NFD
-        other = path.with_name(unicodedata.normalize(form, path.name))
-        if other.name != path.name and other.exists():
-            return f"is missing; there is one with the same letters in another Unicode form, {form}"
-    return "is missing"

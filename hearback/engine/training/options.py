@@ -12,6 +12,8 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.machine import TRAINING_PRECISIONS
 from hearback.engine.whisper import pretrained
 
+N_FOLDS = 6  # by default
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoldOptions(ABC):
@@ -65,9 +67,16 @@ class FoldOptions(ABC):
     def pretrained_models(self, recipe: Any) -> frozenset[tuple[str, Path]]:  # noqa: ANN401
         """Return the pretrained models that a recipe starts from, and their folders.
 
-        They are arguments of `pretrained.resolve`. `recipe` is the result of `adapt`.
+        They are arguments of `resolve_model`. `recipe` is the result of `adapt`.
         """
         return frozenset()
+
+    def resolve_model(self, name: str, folder: Path) -> Path:
+        """Return the directory of a pretrained model, downloaded if it is not there.
+
+        Raises HearbackError if it cannot be had.
+        """
+        return pretrained.resolve(name, folder)
 
     def resolve_pretrained(self, recipes: Sequence[Any]) -> None:
         """Download the pretrained models of some recipes that are not there.
@@ -78,7 +87,7 @@ class FoldOptions(ABC):
         models = {model for recipe in recipes for model in self.pretrained_models(recipe)}
         for name, folder in sorted(models):
             try:
-                pretrained.resolve(name, folder)
+                self.resolve_model(name, folder)
             except HearbackError as error:
                 faults.append(str(error))
         if faults:
@@ -133,7 +142,7 @@ def declare_common(
     }
     cli.add_folders(parser, folders, subfolder)
     add = parser.add_argument
-    add("--n_folds", type=int, default=6, help="number of cross-validation folds")
+    add("--n_folds", type=int, default=N_FOLDS, help="number of cross-validation folds")
     add(
         "--group_by",
         choices=(*group_by, "none"),

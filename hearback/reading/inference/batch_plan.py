@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, EncoderConfig
 from hearback.reading.pairings import WITHOUT_REFERENCE
 from hearback.reading.pairs import PairSource
 from hearback.reading.recipe import Recipe
@@ -16,6 +16,13 @@ from hearback.reading.window_batches import window_samples
 # Seconds of windows in a batch, by device type. A CPU is fastest while a batch's frames stay in its
 # cache; a GPU needs larger batches to be fully used.
 BATCH_SECONDS = {"cpu": 32.0, "cuda": 512.0}
+
+
+class EncoderSizes(Protocol):
+    """The sizes of an encoder."""
+
+    def multiply_adds(self, n_samples: int) -> float:
+        """Return the multiply-adds of encoding a window of `n_samples`."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,9 @@ class PlannedBatch:
     n_samples: int
     n_windows: int
 
-    def cost(self, config: EncoderConfig) -> float:
+    def cost(self, config: EncoderSizes) -> float:
         """Return the multiply-adds that an encoder of these sizes needs for the batch."""
-        frames, width = self.n_samples / SAMPLES_PER_FRAME, config.d_model
-        stem = 3 * frames * width * (2 * config.num_mel_bins + width)
-        layer = frames * width * (4 * width + 2 * config.encoder_ffn_dim + 2 * frames)
-        return self.n_windows * (stem + config.encoder_layers * layer)
+        return self.n_windows * config.multiply_adds(self.n_samples)
 
 
 def batch_seconds(device: torch.device) -> float:

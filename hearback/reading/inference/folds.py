@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hearback.engine.phones.ctc import PhoneCTCConfig
 from hearback.engine.training.fold_files import FoldFiles, TrainedFold, shared_files
 from hearback.engine.whisper.backbone import PARTS
 from hearback.engine.whisper.encoder import EncoderConfig
@@ -26,9 +27,12 @@ class EnsembleFold(TrainedFold):
         return Recipe.from_dict(self.metadata["recipe"])
 
     @cached_property
-    def encoder_config(self) -> EncoderConfig:
+    def encoder_config(self) -> EncoderConfig | PhoneCTCConfig:
         """The sizes of its encoder."""
-        return EncoderConfig.from_config(self.metadata["shape"])
+        shape = self.metadata["shape"]
+        if self.recipe.pair == "phones":
+            return PhoneCTCConfig.from_config(shape)
+        return EncoderConfig.from_config(shape)
 
     @cached_property
     def input_format(self) -> tuple[Any, ...]:
@@ -39,7 +43,7 @@ class EnsembleFold(TrainedFold):
             recipe.window,
             recipe.window_step_seconds,
             recipe.speed_by_grade,
-            self.encoder_config.num_mel_bins,
+            self.metadata["shape"].get("num_mel_bins"),
             *sorted(
                 (key, file.sha256)
                 for key, file in shared_files(self.metadata).items()
@@ -54,7 +58,9 @@ class EnsembleFold(TrainedFold):
         Trained stages are unique, so they are not compared: hashing all weights of a large encoder
         takes seconds.
         """
-        n_layers = self.encoder_config.encoder_layers
+        if self.recipe.frozen_share == 0:
+            return 0
+        n_layers = int(self.metadata["shape"]["encoder_layers"])
         n_frozen = round(self.recipe.frozen_share * n_layers)
         if n_frozen == 0:
             return 0

@@ -21,7 +21,7 @@ from hearback.engine.whisper.shared_layers import SharedLayers, digest_stages, u
 from hearback.reading.inference.batch_plan import PlannedBatch
 from hearback.reading.inference.folds import EnsembleFold, name_folds
 from hearback.reading.inference.memory import GB
-from hearback.reading.models.base import Scorer
+from hearback.reading.models.base import Scorer, WhisperScorer
 from hearback.reading.models.load import joint_key, load_scorer
 from hearback.reading.models.token_scorer import TokenScorer, decode_jointly
 from hearback.reading.pairs import Example, PairDataset, PairSource
@@ -64,7 +64,8 @@ class ModelGroup:
         self._active.add(len(self.models))
         self._joint_keys.append(joint_key)
         self.models.append(model.to(self.device).eval())
-        self.shared_layers.add(model.encoder, digests)
+        if isinstance(model, WhisperScorer):
+            self.shared_layers.add(model.encoder, digests)
 
     def drop(self, numbers: Collection[int]) -> None:
         """Skip some models from the next batch on; the numbers of the remaining ones stay."""
@@ -95,7 +96,7 @@ class ModelGroup:
 
         Between two batches the caller may `drop` models; the pass ends early when none is left.
         """
-        config = self.models[0].encoder.config
+        config = self.models[0].encoder_sizes
         costs = np.cumsum([batch.cost(config) for batch in planned])
         pairs_by_batch = self._load_pairs(source, rows, planned, n_workers)
         for plan, pairs, cost in zip(planned, pairs_by_batch, costs, strict=True):
@@ -103,7 +104,7 @@ class ModelGroup:
             yield BatchValues(
                 plan.indices,
                 values,
-                cost=sum(plan.cost(self.models[n].encoder.config) for n in self._active),
+                cost=sum(plan.cost(self.models[n].encoder_sizes) for n in self._active),
                 share_done=float(cost / costs[-1]),
             )
             if not self._active:
@@ -154,12 +155,19 @@ class ModelGroup:
         # Copied only after the last model, so that a GPU does not wait between models.
         return {number: value.double().cpu().numpy() for number, value in values.items()}
 
-    def _encode(self, batch: Batch) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield the encoder output of each active model, and the models that share it."""
+    def _encode(self, batch: Batch) -> Iterator[tuple[list[int], Tensor | None]]:
+        """Yield the encoder output of each active model, and the models that share it.
+
+        None for models that share nothing: they encode the batch themselves.
+        """
+        first = self.models[0]
+        if not isinstance(first, WhisperScorer):
+            yield from (([number], None) for number in sorted(self._active))
+            return
         if batch.frames is not None:  # computed before, for the only model
             yield sorted(self._active), batch.frames
             return
-        spectrograms = log_mel(batch.encoder_waveforms, self.models[0].encoder.config.num_mel_bins)
+        spectrograms = log_mel(batch.encoder_waveforms, first.encoder.config.num_mel_bins)
         encoded = self.shared_layers.encode(spectrograms)
         for _, group in groupby(encoded, key=lambda item: id(item[1])):
             numbers, frames = zip(*group, strict=True)
@@ -207,9 +215,11 @@ def load_model_groups(
     for fold in folds:
         model = load_scorer(fold.files, fold.metadata)
         # Digests first: after conversion, weights that differ could look equal.
-        digests = digest_stages(model.encoder, fold.n_shareable)
-        group.shared_layers.share_modules(model.encoder, digests)
-        convert_weights(model, dtype)
+        digests: list[str] = []
+        if isinstance(model, WhisperScorer):
+            digests = digest_stages(model.encoder, fold.n_shareable)
+            group.shared_layers.share_modules(model.encoder, digests)
+            convert_weights(model, dtype)
         if loaded and group.n_bytes(model) > max_bytes:
             yield group, loaded
             group.clear()  # the caller may still hold a reference to the group

@@ -77,7 +77,7 @@ def collect(
     group = ModelGroup(device, dtype)
     group.add(model)
     planned = plan_batches(source, rows, model.recipe, batch_seconds(device))
-    cost = sum(batch.cost(model.encoder.config) for batch in planned)
+    cost = sum(batch.cost(model.encoder_sizes) for batch in planned)
     values: dict[int, np.ndarray] = {}
     with Progress(len(rows), cost, progress) as bar:
         for batch in group.run(source, rows, planned, score_fn, n_workers=n_workers):

@@ -1,7 +1,6 @@
 """The test data: the rows that the submission needs, and those that can be scored."""
 
 import contextlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hearback.engine.audio.store import Store
 from hearback.engine.audio.store_builder import build_store
+from hearback.engine.audio.store_folder import StoreFolder
 from hearback.engine.data.filenames import match_names
 from hearback.engine.data.problems import BadInputError, Problem, Report
 from hearback.engine.errors import HearbackError
-from hearback.engine.locks import ReadOnlyFolderError
 from hearback.reading import step_command
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References, missing_texts
@@ -40,8 +38,7 @@ class ScoringData:
     usable: pd.DataFrame
     source: PairSource
     metadata_names: Mapping[str, str] = field(default_factory=dict)
-    # Removed with the data: the store, if that of the options cannot be written to.
-    temporary: tempfile.TemporaryDirectory[str] | None = None
+    store_folder: StoreFolder | None = None  # kept as long as the data: it may be a temporary one
 
     @property
     def grades(self) -> np.ndarray:
@@ -94,7 +91,10 @@ def read_scoring_data(
     path = metadata_path(data, "test")
     metadata, order = read_rows(data, report)
     filenames = metadata["filename"].tolist()
-    recordings, temporary = _decode(metadata, data, store, report)
+    store_folder = StoreFolder(store)
+    recordings = store_folder.build(
+        lambda folder: build_store(metadata, data, path, folder, "test", report=report)
+    )
     references = None
     if voice is not None:
         references = _prepare_references(metadata, tts_data, voice, path, report)
@@ -103,21 +103,7 @@ def read_scoring_data(
     tasks = dict(zip(metadata["filename"], metadata["task"], strict=True))
     names = match_names(order, filenames)
     source = PairSource(usable, references, recordings)
-    return ScoringData(order, tasks, usable, source, names, temporary)
-
-
-def _decode(
-    metadata: pd.DataFrame, data: Path, store: Path, report: Report
-) -> tuple[Store, tempfile.TemporaryDirectory[str] | None]:
-    """Return the store of the recordings, and its folder if it had to be a temporary one."""
-    path = metadata_path(data, "test")
-    try:
-        return build_store(metadata, data, path, store, "test", report=report), None
-    except ReadOnlyFolderError as error:
-        temporary = tempfile.TemporaryDirectory(prefix="hearback-store-")
-        print(f"{error}. Decoded into a temporary folder instead")
-        folder = Path(temporary.name)
-        return build_store(metadata, data, path, folder, "test", report=report), temporary
+    return ScoringData(order, tasks, usable, source, names, store_folder)
 
 
 def _prepare_references(

@@ -24,6 +24,7 @@ from hearback.reading.inference.folds import EnsembleFold, read_folds
 from hearback.reading.inference.scoring_data import ScoringData, read_rows, read_scoring_data
 from hearback.reading.inference.statuses import find_statuses, report_unlike
 from hearback.reading.inference.time_limit import Deadline
+from hearback.reading.pairings import HEARS_30_S
 from hearback.reading.passages.rows import correct_longer
 from hearback.reading.tables import metadata_path
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
@@ -111,7 +112,7 @@ def _score_and_write(
     hear = aligned_fold is not None or any(fold.recipe.hears_reference for fold in folds)
     voice = config.voice if hear else None
     data = read_scoring_data(options.data, options.tts_data, options.store, voice, report)
-    if all(fold.recipe.pair == "tokens" for fold in folds):
+    if all(fold.recipe.pair in HEARS_30_S for fold in folds):
         data = data.with_longest(LONGEST_WINDOW_SAMPLES)
     data = _leave_out_uncovered(options, folds, data, report)
     run = _score(options, config, folds, data, device=device, dtype=dtype)
@@ -228,7 +229,9 @@ def _score(
         n_workers=options.workers,
         memory_gb=options.memory_gb,
     )
-    return replace(run, predictions=correct_longer(run.predictions, data.source))
+    if any(fold.recipe.pair == "tokens" for fold in folds):  # the correction is fitted to them
+        run = replace(run, predictions=correct_longer(run.predictions, data.source))
+    return run
 
 
 def _report_time_limit(

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from hearback.engine.audio.log_mel import log_mel
 from hearback.engine.errors import HearbackError
+from hearback.engine.phones.ctc import PhoneCTCConfig
 from hearback.engine.whisper.backbone import BackboneModel, Part
 from hearback.engine.whisper.encoder import EncoderConfig, WhisperEncoder
-from hearback.engine.whisper.tokenizer import TextTokenizer
+from hearback.engine.whisper.tokenizer import WordTokenizer
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import Batch
@@ -22,6 +23,8 @@ N_CONTEXT = 2  # task, grade
 
 class Scorer(BackboneModel, ABC):
     """Maps batches to logits that the learners said the texts.
+
+    `WhisperScorer` is the base of those on Whisper's encoder.
 
     Models return logits, not probabilities: in half precision, the sigmoid of a large logit rounds
     to 0 or 1, and the log loss of a confident mistake would be infinite.
@@ -34,13 +37,13 @@ class Scorer(BackboneModel, ABC):
     """
 
     parts: ClassVar[tuple[Part, ...]] = ("encoder",)
+    encoder: Any  # by subclass
 
-    def __init__(self, recipe: Recipe, config: Mapping[str, Any]) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.text_tokenizer: TextTokenizer | None = None
+        self.text_tokenizer: WordTokenizer | None = None
         self.embedder: TextEmbedder | None = None
-        self.encoder = WhisperEncoder(EncoderConfig.from_config(config))
         # Sampled negatives raise the share of incorrect texts in training. This bias absorbs the
         # shift, so that it does not lower the scores of real texts; inference does not apply it.
         self.negative_bias = nn.Parameter(torch.zeros(()))
@@ -75,13 +78,46 @@ class Scorer(BackboneModel, ABC):
         """
         raise HearbackError(f"{self.recipe.name} has no pretrained features")
 
+    @property
+    @abstractmethod
+    def encoder_sizes(self) -> EncoderConfig | PhoneCTCConfig:
+        """The sizes of the encoder."""
+
+    @abstractmethod
+    def load_pretrained(self, tensors: Mapping[Part, Mapping[str, Tensor]]) -> None:
+        """Load the backbone's weights; freeze the recipe's share of encoder layers."""
+
+    @abstractmethod
+    def backbone_config(self) -> dict[str, Any]:
+        """Return the backbone's sizes, as JSON."""
+
+
+class WhisperScorer(Scorer):
+    """A scorer on Whisper's encoder.
+
+    Args:
+        recipe: the recipe.
+        config: the backbone's sizes, as in Transformers' `config.json`.
+    """
+
+    encoder: WhisperEncoder
+
+    def __init__(self, recipe: Recipe, config: Mapping[str, Any]) -> None:
+        super().__init__(recipe)
+        self.encoder = WhisperEncoder(EncoderConfig.from_config(config))
+
+    @property
+    def encoder_sizes(self) -> EncoderConfig:
+        """The sizes of the encoder."""
+        return self.encoder.config
+
     def load_pretrained(self, tensors: Mapping[Part, Mapping[str, Tensor]]) -> None:
         """Load the backbone's weights; freeze the recipe's share of encoder layers."""
         self.encoder.load_pretrained(tensors["encoder"])
         n_layers = self.encoder.config.encoder_layers
         self.encoder.freeze_below(round(self.recipe.frozen_share * n_layers))
 
-    def backbone_config(self) -> dict[str, int]:
+    def backbone_config(self) -> dict[str, Any]:
         """Return the backbone's sizes under the names of a Transformers `config.json`."""
         return self.encoder.config.as_dict()
 

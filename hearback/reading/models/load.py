@@ -1,6 +1,7 @@
 """Load trained scorers, and keep the files that they need beside their weights.
 
-Token scorers need their backbone's tokenizer, copied to `tokenizer_<digest>.json` in the assets.
+Token scorers need their backbone's tokenizer, and phone scorers their pronunciations, copied to
+`tokenizer_<digest>.json` or `.safetensors` in the assets.
 Models with text embeddings need the directory of a text embedder in the assets.
 """
 
@@ -42,7 +43,7 @@ def training_command(files: FoldFiles) -> str:
 def save_tokenizer(tokenizer: Path, assets: Path) -> dict[str, str]:
     """Copy a backbone's tokenizer into `assets`; return its name and digest for the metadata."""
     digest = sha256_of(tokenizer)
-    target = assets / f"tokenizer_{digest[:16]}.json"
+    target = assets / f"tokenizer_{digest[:16]}{tokenizer.suffix}"
     if not target.exists() or sha256_of(target) != digest:
         with atomic_write(target) as temporary:
             shutil.copyfile(tokenizer, temporary)

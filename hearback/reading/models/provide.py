@@ -11,6 +11,9 @@ from pathlib import Path
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write, check_writable, sha256_of
+from hearback.engine.phones import layout as phones
+from hearback.engine.phones.pretrained import download as download_phones
+from hearback.engine.phones.weights import load_ctc
 from hearback.engine.project import cache_folder
 from hearback.engine.training.backbone_files import serialize_part, shared_parts
 from hearback.engine.training.fold_files import SharedFile, TrainedFold, shared_files
@@ -45,7 +48,8 @@ def provide_backbones(
             if not any(path.is_file() for path in places):
                 _check_cache()
                 backbone = fold.metadata["recipe"]["backbone"]
-                _provide(kind, shared, _find_backbone(backbone, log, backbones), backbone)
+                find = _find_phones if backbone == phones.NAME else _find_backbone
+                _provide(kind, shared, find(backbone, log, backbones), backbone)
 
 
 def _check_cache() -> None:
@@ -62,13 +66,17 @@ def _check_cache() -> None:
 
 def _provide(kind: str, shared: SharedFile, directory: Path, backbone: str) -> None:
     """Write one file of a backbone, a part's or the tokenizer's, into the cache folder."""
-    path = cache_folder() / shared.name
+    path, is_phones = cache_folder() / shared.name, backbone == phones.NAME
     with atomic_write(path) as temporary:
         if kind in shared_parts({kind: shared}):
             part = shared_parts({kind: shared})[0]
-            temporary.write_bytes(serialize_part(read_tensors(directory, part)))
+            tensors = (
+                load_ctc(directory).state_dict() if is_phones else read_tensors(directory, part)
+            )
+            temporary.write_bytes(serialize_part(tensors))
         else:
-            _write_tokenizer(directory / "tokenizer.json", shared, temporary)
+            name = phones.PRONUNCIATIONS if is_phones else "tokenizer.json"
+            _write_tokenizer(directory / name, shared, temporary)
         if sha256_of(temporary) != shared.sha256:
             raise HearbackError(
                 f"{directory}: its {kind} is not the one that the scorer was trained with: another "
@@ -98,3 +106,12 @@ def _find_backbone(backbone: str, log: Callable[[str], None], backbones: Path) -
     cache_folder().mkdir(parents=True, exist_ok=True)
     log(f"downloading {backbone} to {cache_folder()}, once")
     return pretrained.download_model(backbone, cache_folder(), log)
+
+
+def _find_phones(_backbone: str, log: Callable[[str], None], backbones: Path) -> Path:
+    """Return the directory of the recogniser of phones, as `_find_backbone`."""
+    for folder in (backbones, cache_folder()):
+        if (folder / phones.NAME).is_dir():
+            return phones.resolve(folder)
+    log(f"downloading {phones.NAME} to {cache_folder()}, once")
+    return download_phones(cache_folder(), log)

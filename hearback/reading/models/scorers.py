@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from hearback.engine.errors import HearbackError
+from hearback.engine.phones.tokenizer import PhoneTokenizer
 from hearback.engine.whisper.heads import Head, Pooler, VectorClassifier, VectorCosine
 from hearback.engine.whisper.tokenizer import TextTokenizer
 from hearback.reading.models.alignment import AlignmentPath
 from hearback.reading.models.alignment_head import AlignmentHead
-from hearback.reading.models.base import N_CONTEXT, Scorer, frame_mask
+from hearback.reading.models.base import N_CONTEXT, Scorer, WhisperScorer, frame_mask
+from hearback.reading.models.phone_scorer import PhoneScorer
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairings import WITH_TEXT_EMBEDDING
@@ -23,7 +25,7 @@ from hearback.reading.window_batches import Batch
 ALIGNMENT_HIDDEN = 64  # width of the alignment head's correction network
 
 
-class JoinedScorer(Scorer):
+class JoinedScorer(WhisperScorer):
     """Reference and learner concatenated into one waveform, as the competition's winner did."""
 
     def __init__(self, recipe: Recipe, config: Mapping[str, Any]) -> None:
@@ -44,7 +46,7 @@ class JoinedScorer(Scorer):
         return self.head(frames, frame_mask(frames, batch.n_frames), batch.context).float()
 
 
-class EmbeddingScorer(Scorer):
+class EmbeddingScorer(WhisperScorer):
     """Learner and text as two vectors, compared by a classifier or their cosine.
 
     The learner's vector is pooled from its encoder frames. The text's vector is a sentence
@@ -97,7 +99,7 @@ class EmbeddingScorer(Scorer):
             return self.pooler.pool(frames.float(), frame_mask(frames, n_frames))
 
 
-class AlignedScorer(Scorer):
+class AlignedScorer(WhisperScorer):
     """Reference and learner encoded separately, aligned frame by frame and compared."""
 
     def __init__(self, recipe: Recipe, config: Mapping[str, Any]) -> None:
@@ -145,7 +147,7 @@ def build(
     Args:
         recipe: the recipe.
         config: the backbone's sizes, as in Transformers' `config.json`.
-        tokenizer: the backbone's tokenizer.json; required for token scorers.
+        tokenizer: the backbone's tokenizer; required for token and phone scorers.
         embedder: required for the pairings in `WITH_TEXT_EMBEDDING`.
 
     Raises:
@@ -156,13 +158,16 @@ def build(
         if recipe.pair in WITH_TEXT_EMBEDDING and embedder is None:
             raise HearbackError(f"{recipe.name} compares text embeddings: it needs a text embedder")
         return EmbeddingScorer(recipe, config, embedder)
-    if kind is TokenScorer:
+    if kind in (TokenScorer, PhoneScorer):
         if tokenizer is None:
             raise HearbackError(
-                f"{recipe.name} scores tokens: it needs its backbone's tokenizer.json"
+                f"{recipe.name} scores {recipe.pair}: it needs its backbone's tokenizer"
             )
+        if kind is PhoneScorer:
+            return PhoneScorer(recipe, config, PhoneTokenizer(tokenizer))
         return TokenScorer(recipe, config, TextTokenizer(tokenizer))
-    return kind(recipe, config)
+    whisper = {"joined": JoinedScorer, "aligned": AlignedScorer}
+    return whisper[recipe.pair](recipe, config)
 
 
 def model_class(recipe: Recipe) -> type[Scorer]:
@@ -171,5 +176,6 @@ def model_class(recipe: Recipe) -> type[Scorer]:
         "joined": JoinedScorer,
         "aligned": AlignedScorer,
         "tokens": TokenScorer,
+        "phones": PhoneScorer,
     }
     return classes.get(recipe.pair, EmbeddingScorer)

@@ -15,13 +15,14 @@ from hearback.engine.whisper.encoder import FRAMES_PER_SECOND
 from hearback.engine.whisper.low_rank import add_low_rank, load_frozen
 from hearback.engine.whisper.token_logprobs import token_log_probs
 from hearback.engine.whisper.tokenizer import TextTokenizer
-from hearback.reading.models.base import N_CONTEXT, Scorer
-from hearback.reading.models.token_head import TokenHead, TokenScores, log_odds
+from hearback.reading.models.base import N_CONTEXT, WhisperScorer
+from hearback.reading.models.evidence import WordScores, word_losses, words_by_position
+from hearback.reading.models.token_head import TokenHead
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import Batch, DecoderOutput, TextBatch
 
 
-class TokenScorer(Scorer):
+class TokenScorer(WhisperScorer):
     """Scores the expected text's tokens with the decoder, given the encoded learner.
 
     `recipe.token_score`:
@@ -31,6 +32,7 @@ class TokenScorer(Scorer):
     """
 
     parts = ("encoder", "decoder")
+    text_tokenizer: TextTokenizer
 
     def __init__(
         self, recipe: Recipe, config: Mapping[str, Any], text_tokenizer: TextTokenizer
@@ -55,7 +57,7 @@ class TokenScorer(Scorer):
         for layer in layers[len(layers) - n_adapted :]:
             add_low_rank(layer, recipe.adapter_layers, recipe.adapter_rank)
 
-    def backbone_config(self) -> dict[str, int]:
+    def backbone_config(self) -> dict[str, Any]:
         """Return the backbone's sizes under the names of a Transformers `config.json`."""
         return self.encoder.config.as_dict() | self.decoder.config.as_dict()
 
@@ -76,11 +78,7 @@ class TokenScorer(Scorer):
             return super().forward_with_words(batch)
         assert batch.texts is not None
         scores, _ = self.score_texts(batch)
-        log_probs = torch.stack([F.pad(scores.said, (0, 1)), scores.complete], dim=-1)
-        n_words = batch.texts.n_words[:, None]
-        indices = torch.arange(log_probs.shape[1], device=n_words.device)
-        padding = torch.stack([indices >= n_words, indices > n_words], dim=-1)
-        words = log_odds(log_probs).masked_fill(padding, float("nan"))
+        words = words_by_position(scores, batch.texts)
         return scores.logits[: len(batch)], words[: len(batch)]
 
     def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -96,12 +94,12 @@ class TokenScorer(Scorer):
         else:
             scores, _ = self.score_texts(batch)
             logits = scores.logits
-            words = self.head.word_losses(scores, batch.texts).sum()
+            words = word_losses(scores, batch.texts).sum()
         hard_negatives = F.softplus(logits[len(batch) :] + self.negative_bias).sum()
         loss = self.recipe.hard_negative_weight * hard_negatives + self.recipe.word_loss * words
         return logits[: len(batch)] + self.negative_bias * batch.is_negative, loss
 
-    def score_texts(self, batch: Batch) -> tuple[TokenScores, Tensor]:
+    def score_texts(self, batch: Batch) -> tuple[WordScores, Tensor]:
         """Return the scores of all texts of the batch, and the features of `TokenHead`."""
         assert batch.texts is not None and self.head is not None
         texts = batch.texts
