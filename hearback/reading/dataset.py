@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,12 @@ from hearback.reading.tables import (
     read_corrections,
     read_labelled,
 )
+from hearback.reading.word_label_table import (
+    read_word_labels,
+    report_disagreement,
+    words_path,
+)
+from hearback.reading.word_labels import WordLabels
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class TrainingData(FoldSplit):
         labels: (rows,) float32, 0 or 1.
         folds: (rows,) int64, the fold that holds out each row.
         corrections: have been applied to the table and the labels; the folds are those without.
+        word_labels: labels of the words of its recordings; none if the corpus has no such table.
         fingerprint: 16 hex digits; a digest of table, labels and recordings.
         fingerprint_with_references: the same with the references; None if there are none. Until
             version 0.2 it was the fingerprint of every model's data.
@@ -51,6 +58,7 @@ class TrainingData(FoldSplit):
     corrections: Corrections
     fingerprint: str
     fingerprint_with_references: str | None = None
+    word_labels: WordLabels = field(default_factory=WordLabels)
 
     @property
     def filenames(self) -> list[str]:
@@ -72,52 +80,61 @@ def load_training_data(
     """Read and check a training set; decode recordings that are not in the store yet.
 
     Args:
-        data: folder with train_metadata.csv, train_labels.csv and the recordings.
+        data: folder with train_metadata.csv, train_labels.csv, train_words.csv and the recordings.
         tts_data: folder with the references; None for models that hear none.
         store: folder of the decoded recordings.
         n_folds: number of folds.
         group_by: column whose values stay within one fold (None: by row).
-        limit: use only the first rows.
+        limit: number of rows, the first ones (None: all).
         strict: warnings, such as recordings that had to be converted, are errors.
         corrections_path: table of corrections (`engine.data.corrections`).
 
     Raises:
         BadInputError: every problem of the tables and recordings, and texts without a reference.
     """
-    report = Report()
-    path = metadata_path(data, "train")
+    report, path = Report(), metadata_path(data, "train")
     metadata, labels = read_labelled(data, report)
     corrections = read_corrections(corrections_path, data, metadata, labels, report)
     used, used_labels = corrections.apply(metadata[:limit], labels[:limit])
     report.extend(find_single_class(used_labels, LABELS, str(labels_path(data)), limit))
+    word_labels = _read_word_labels(words_path(data), metadata, used, used_labels, report)
     if report.table_errors:
         report.raise_if_errors()  # before anything is decoded
-    references = None if tts_data is None else References(tts_data)
+    references = References(tts_data) if tts_data else None
     # All rows: a store drops recordings that its table does not list.
     recordings = build_store(metadata, data, path, store, "train", report=report)
     corrections.discard_problems(report)
     report.raise_if_errors(strict)
     if references is not None:
-        listed = metadata[corrections.kept(metadata)]
-        report.extend(_find_unrendered(listed, references, path))
+        report.extend(_find_unrendered(metadata[corrections.kept(metadata)], references, path))
         report.raise_if_errors()
     if report.warnings:
         print(report)
     if corrections_path is not None:
         print(corrections)
     source = PairSource(used, references, recordings, used_labels)
-    fingerprint, with_references = _fingerprints(used, used_labels, source)
+    fingerprints = _fingerprints(used, used_labels, source)
     training_data = TrainingData(
         metadata=used,
         source=source,
         labels=used_labels,
         folds=_split(metadata[:limit], labels[:limit], corrections, n_folds, group_by),
         corrections=corrections,
-        fingerprint=fingerprint,
-        fingerprint_with_references=with_references,
+        fingerprint=fingerprints[0],
+        fingerprint_with_references=fingerprints[1],
+        word_labels=word_labels,
     )
     print_lopsided_folds(training_data, used_labels, LABELS, n_folds, labels_path(data))
     return training_data
+
+
+def _read_word_labels(
+    path: Path, metadata: pd.DataFrame, used: pd.DataFrame, labels: np.ndarray, report: Report
+) -> WordLabels:
+    """Return the labels of the words of the used rows, compared with their texts and labels."""
+    word_labels = read_word_labels(path, metadata, report).kept(used["filename"])
+    report_disagreement(word_labels, path, used, labels, report)
+    return word_labels
 
 
 def _split(

@@ -12,10 +12,11 @@ from hearback.engine import cli
 from hearback.engine.data import corrections
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
+from hearback.engine.phones import layout as phones
 from hearback.engine.training.options import FoldOptions, declare_common
-from hearback.reading import FOLDERS, GROUPINGS
+from hearback.reading import FOLDERS, GROUPINGS, word_labels
 from hearback.reading.hard_negatives import TABLE as HARD_NEGATIVES
-from hearback.reading.pairings import WITH_TEXT_EMBEDDING
+from hearback.reading.pairings import SCORES_WORDS, WITH_TEXT_EMBEDDING
 from hearback.reading.recipe import PRESETS, Recipe
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class TrainingOptions(FoldOptions):
         corrections.add_flag(parser)
         add(
             "--backbone",
-            help="hub id, or directory in Transformers' layout (default: the recipe's)",
+            help="Whisper of the models that use one: hub id, or directory in Transformers' "
+            "layout (default: the recipe's)",
         )
         add(
             "--preset",
@@ -58,7 +60,7 @@ class TrainingOptions(FoldOptions):
     def adapt(self, recipe: Recipe) -> Recipe:
         """Return `recipe` with these options applied."""
         recipe = recipe.with_preset(self.preset)
-        if self.backbone is not None:
+        if self.backbone is not None and recipe.pair != "phones":
             recipe = replace(recipe, backbone=self.backbone)
         if self.window is not None:
             recipe = recipe.with_settings([f"window={self.window}"])
@@ -75,9 +77,20 @@ class TrainingOptions(FoldOptions):
 
         needed = recipes is None or any(recipe.needs_rendering for recipe in recipes)
         data = self._load(self.tts_data if needed else None)
+        self._show_word_labels(recipes or (), data)
         if outdated := fold_upgrade.find_outdated(self.assets):
             fold_upgrade.upgrade(outdated, data if needed else self._load_with_references() or data)
         return data
+
+    @staticmethod
+    def _show_word_labels(recipes: Sequence[Recipe], data: "TrainingData") -> None:
+        """Print how many words have labels, if one of `recipes` uses them."""
+        users = ", ".join(dict.fromkeys(each.name for each in recipes if each.uses_word_labels))
+        if users and data.word_labels:
+            described = word_labels.describe(data.word_labels.record())
+            print(f"{users}: {described} of {len(data.labels)} (train_words.csv)")
+        elif users:
+            print(f"{users}: no labels of words (train_words.csv); only those of recordings")
 
     def _load_with_references(self) -> "TrainingData | None":
         """Return the training set with its references, or None if they are not complete."""
@@ -106,13 +119,22 @@ class TrainingOptions(FoldOptions):
             names.append(recipe.text_embedder)
         return frozenset((name, self.assets) for name in names)
 
+    def resolve_model(self, name: str, folder: Path) -> Path:
+        """Return the directory of a Whisper, a text embedder, or the recogniser of phones."""
+        if name == phones.NAME:
+            return phones.resolve(folder)
+        return super().resolve_model(name, folder)
+
     def run_key(self, recipe: Recipe, data: "TrainingData") -> dict[str, Any]:
         """Return the settings that identify a training of a fold, as JSON."""
         table = self.tts_data / HARD_NEGATIVES
-        rendered = recipe.hard_negatives > 0 and recipe.pair != "tokens" and table.exists()
+        rendered = recipe.hard_negatives > 0 and recipe.pair not in SCORES_WORDS and table.exists()
         hears = recipe.hears_reference
+        # Only where they are used: a table of words changes no other model's folds.
+        words = {"word_labels": data.word_labels.record()} if recipe.uses_word_labels else {}
         return {
             **super().run_key(recipe, data),
+            **words,
             "corrections": data.corrections.record(),
             "hard_negatives": sha256_of(table)[:16] if rendered else None,
             "references_fingerprint": data.fingerprint_with_references if hears else None,

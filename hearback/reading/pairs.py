@@ -12,7 +12,7 @@ from hearback.engine.audio.effects import change_speed, n_samples_at_speed
 from hearback.engine.audio.store import Store
 from hearback.engine.data.batching import SizedDataset
 from hearback.engine.errors import HearbackError
-from hearback.engine.whisper.tokenizer import TextTokenizer
+from hearback.engine.whisper.tokenizer import WordTokenizer
 from hearback.reading.augment import Augmentation
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.pairings import WITH_TEXT_EMBEDDING, WITHOUT_REFERENCE, Pairing
@@ -25,6 +25,7 @@ from hearback.reading.window_batches import (
     LabelledText,
     Pair,
 )
+from hearback.reading.word_labels import WordLabels, WordTargets
 
 ORIGINAL = 0  # of the versions of `EncodedRows`: without augmentation, at the speed of inference
 
@@ -177,7 +178,7 @@ class Example:
     Attributes:
         row: the clip's index in the table.
         text: the expected text.
-        label: 0 or 1; NaN at inference.
+        label: 0 or 1, or a probability in training; NaN at inference.
         is_negative: `text` is a sampled text that the clip does not say, not the row's own.
         hard_negatives: further texts that a token scorer scores on the same recording.
     """
@@ -196,9 +197,10 @@ class PairDataset(SizedDataset[Pair]):
         source: the clips and references.
         examples: the clips and texts to pair.
         pairing: how learner and text are compared.
-        text_tokenizer: required for "tokens".
+        text_tokenizer: required for "tokens" and "phones".
         embedder: required for the pairings in `WITH_TEXT_EMBEDDING`; embeds all texts at once.
         augmentations: the reference's and the learner's; None: no augmentation.
+        word_labels: of training rows, for the targets of their words; none elsewhere.
         seeds: seeds of the augmentation. Its random numbers depend on these and the example's index
             only, not on the number of workers.
 
@@ -212,9 +214,10 @@ class PairDataset(SizedDataset[Pair]):
         examples: Sequence[Example],
         pairing: Pairing,
         *,
-        text_tokenizer: TextTokenizer | None = None,
+        text_tokenizer: WordTokenizer | None = None,
         embedder: TextEmbedder | None = None,
         augmentations: tuple[Augmentation, Augmentation] | None = None,
+        word_labels: WordLabels | None = None,
         seeds: tuple[int, ...] = (),
     ) -> None:
         self.source = source
@@ -222,6 +225,7 @@ class PairDataset(SizedDataset[Pair]):
         self.pairing = pairing
         self.text_tokenizer = text_tokenizer
         self.augmentations = augmentations
+        self.word_labels = word_labels or WordLabels()
         self.seeds = seeds
         # Keep the vectors, not the embedder, which would be copied to every worker.
         self.embeddings = embedder.embed(each.text for each in examples) if embedder else {}
@@ -278,13 +282,25 @@ class PairDataset(SizedDataset[Pair]):
     def _texts(self, example: Example) -> tuple[LabelledText, ...]:
         assert self.text_tokenizer is not None
         encode = self.text_tokenizer.encode
-        # A correct clip says all words; for an incorrect one the labels of the words are unknown.
-        target = 1.0 if example.label == 1 else UNKNOWN
         tokenized = encode(example.text)
-        said = np.full(tokenized.n_words, target, dtype=np.float32)
-        complete = np.full(tokenized.n_words + 1, target, dtype=np.float32)
+        labels = self.word_labels
+        read = labels.get(self.source.filenames[example.row]) if labels else None
         negatives = [
-            LabelledText(encode(each.text), each.said, each.complete)
+            LabelledText(
+                encode(each.text),
+                *(read.targets(each.text) if read else (each.said, each.complete)),
+            )
             for each in example.hard_negatives
         ]
-        return (LabelledText(tokenized, said, complete), *negatives)
+        targets = read.targets(example.text) if read else self._targets(example)
+        return (LabelledText(tokenized, *targets), *negatives)
+
+    @staticmethod
+    def _targets(example: Example) -> WordTargets:
+        # A correct clip says all words; for an incorrect one the labels of the words are unknown.
+        target = 1.0 if example.label == 1 else UNKNOWN
+        n_words = len(example.text.split())
+        return WordTargets(
+            np.full(n_words, target, dtype=np.float32),
+            np.full(n_words + 1, target, dtype=np.float32),
+        )

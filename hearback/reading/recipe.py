@@ -10,9 +10,9 @@ from hearback.engine.project import SHIPPED
 from hearback.engine.training.recipe import FoldRecipe
 from hearback.engine.whisper.poolings import Pooling
 from hearback.reading.augment import LIGHT, LIGHT_REFERENCE, Augmentation
-from hearback.reading.pairings import WITH_TEXT_EMBEDDING, WITHOUT_REFERENCE, Pairing
+from hearback.reading.pairings import SCORES_WORDS, WITH_TEXT_EMBEDDING, WITHOUT_REFERENCE, Pairing
 
-N_RECIPES = 16  # the project's train_model*.py scripts; `find_recipes` checks the number
+N_RECIPES = 17  # the project's train_model*.py scripts; `find_recipes` checks the number
 
 # Speed of the recordings of grades KG, 1, 2 and 3 for token scorers (docs/results/youngest.md). In
 # a slower recording, a child's pitch and formants are closer to the adult speech that Whisper was
@@ -55,8 +55,15 @@ class Recipe(FoldRecipe):
         dropout_on: apply dropout to the frames before pooling or to the pooled vector.
         negatives: examples with another row's text, per correct clip and epoch.
         hard_negatives: texts that differ in a word or a sound, per correct clip and epoch.
-        hard_negative_weight: weight of their loss, for token scorers.
-        word_loss: weight of the words' loss, for token scorers.
+        hard_negative_weight: weight of their loss, for models that score words.
+        word_loss: weight of the words' loss, for models that score words.
+        uses_word_labels: whether a model that scores words learns from the labels of words of a
+            corpus that has them (`word_labels`).
+        read_texts: share of the clips with another expected text than the one that was read, by
+            these labels, that an epoch also contains with the text that was read; the label is the
+            experts' probability that it is correct.
+        soft_labels: weight of the experts' probability that a clip is correct
+            (`ReadWords.probability`) in its label, where words have labels.
         repeats_by_grade: number of times that an epoch contains each clip, by grade
             (`tables.GRADES`); every repeat is augmented differently.
         warm_start: name of a model; its encoder of the same fold initialises this one.
@@ -69,7 +76,7 @@ class Recipe(FoldRecipe):
         n_augmented: number of augmented versions of each recording that are encoded once, for all
             epochs, folds and seeds (`encoded`); 0: each example is augmented and encoded anew.
             Needs a frozen encoder.
-        uses_context: whether the head of a token scorer gets task and grade.
+        uses_context: whether the head of a model that scores words gets task and grade.
         batch_size: pairs per batch.
         head_learning_rate: peak learning rate of all other parameters; None: `learning_rate`.
         warmup_share: share of the schedule with linear warm-up.
@@ -88,6 +95,7 @@ class Recipe(FoldRecipe):
         {
             *("text_embedder", "repeats_by_grade", "speed_by_grade"),
             *("adapter_rank", "adapter_layers", "adapted_share", "n_augmented", "uses_context"),
+            *("uses_word_labels", "read_texts", "soft_labels"),
         }
     )
 
@@ -113,6 +121,9 @@ class Recipe(FoldRecipe):
     hard_negatives: float = 0.0
     hard_negative_weight: float = 1.0
     word_loss: float = 0.0
+    uses_word_labels: bool = False
+    read_texts: float = 0.0
+    soft_labels: float = 0.0
     repeats_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     warm_start: str | None = None
     frozen_share: float = 0.0
@@ -138,20 +149,24 @@ class Recipe(FoldRecipe):
             "epochs": 0 <= self.epochs <= self.schedule_epochs
             and (self.epochs > 0 or self.has_pretrained_init),
             "dropout": 0 <= self.dropout < 1,
-            "frozen_share": 0 <= self.frozen_share <= 1,
+            "frozen_share": 0 <= self.frozen_share <= 1
+            and (self.frozen_share == 0 or self.pair != "phones"),
             "adapter_rank": self.adapter_rank >= 0
             and (self.adapter_rank == 0 or self.pair == "tokens"),
             "adapter_layers": set(self.adapter_layers) <= set(ADAPTER_LAYERS),
             "adapted_share": 0 < self.adapted_share <= 1,
             "n_augmented": self.n_augmented >= 0
             and (self.n_augmented == 0 or (self.frozen_share == 1 and self.pair == "tokens")),
-            "uses_context": self.uses_context or self.pair == "tokens",
+            "uses_context": self.uses_context or self.pair in SCORES_WORDS,
             "warmup_share": 0 <= self.warmup_share < 1,
             "negatives": self.negatives >= 0,
             "hard_negatives": self.hard_negatives >= 0,
             "hard_negative_weight": self.hard_negative_weight >= 0,
             "repeats_by_grade": min(self.repeats_by_grade) > 0,
             "word_loss": self.word_loss >= 0,
+            "uses_word_labels": not self.uses_word_labels or self.pair in SCORES_WORDS,
+            "read_texts": 0 <= self.read_texts <= float(self.uses_word_labels),
+            "soft_labels": 0 <= self.soft_labels <= float(self.uses_word_labels),
             "average_decay": 0 <= self.average_decay < 1,
             "batch_size": self.batch_size >= 1,
             "speed_by_grade": min(self.speed_by_grade) >= 0.5 and max(self.speed_by_grade) <= 2,
@@ -172,9 +187,9 @@ class Recipe(FoldRecipe):
     def needs_rendering(self) -> bool:
         """Whether training needs what preprocess.py renders: references, or hard negatives.
 
-        Token scorers generate their hard negatives themselves.
+        Models that score words generate their hard negatives themselves.
         """
-        return self.hears_reference or (self.hard_negatives > 0 and self.pair != "tokens")
+        return self.hears_reference or (self.hard_negatives > 0 and self.pair not in SCORES_WORDS)
 
     @property
     def has_pretrained_init(self) -> bool:

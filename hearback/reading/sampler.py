@@ -1,5 +1,6 @@
 """Sample the examples of an epoch: every clip with its own text, and negatives."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from hearback.reading.hard_negatives import (
     NoHardNegativeError,
     read_hard_negatives,
 )
+from hearback.reading.pairings import SCORES_WORDS
 from hearback.reading.pairs import Example, HardNegativeText
 from hearback.reading.recipe import Recipe
 from hearback.reading.tables import GRADES
@@ -26,7 +28,14 @@ class EpochSampler:
     - `recipe.negatives`: the text of another row of the same task.
     - `recipe.hard_negatives`: a text that differs in a word or a sound. For models that compare
       with reference speech, they are separate examples, from the texts that preprocess.py has
-      rendered. For token scorers, they are generated on the fly and scored on the same recording.
+      rendered. For models that score words, they are generated on the fly and scored on the same
+      recording.
+
+    Where words have labels, two fields of a recipe that uses these apply:
+
+    - `recipe.read_texts`: clips with another expected text than the one that was read are also
+      paired with that. The label is the experts' probability that it is correct.
+    - `recipe.soft_labels`: this probability, for the clip's own text, has a weight in its label.
 
     Args:
         recipe: the recipe.
@@ -44,7 +53,7 @@ class EpochSampler:
         texts = [data.source.texts[row] for row in rows]
         self._generator: HardNegativeGenerator | None = None
         self._rendered: Mapping[str, Sequence[HardNegative]] = {}
-        if recipe.hard_negatives and recipe.pair == "tokens":
+        if recipe.hard_negatives and recipe.pair in SCORES_WORDS:
             self._generator = HardNegativeGenerator(texts)
         elif recipe.hard_negatives:
             self._rendered = read_hard_negatives(data.source.references.folder)
@@ -73,12 +82,14 @@ class EpochSampler:
             Example(
                 row,
                 texts[row],
-                float(labels[row]),
+                self._label(row),
                 hard_negatives=tuple(hard_negatives.get(index, ())),
             )
             for index, row in enumerate(map(int, rows))
         ]
         examples += self._sample_negatives(rows[correct], rng)
+        if self.recipe.read_texts:
+            examples += self._sample_read_texts(rng)
         return [examples[index] for index in rng.permutation(len(examples))]
 
     def _repeat_rows(self, rng: np.random.Generator) -> np.ndarray:
@@ -88,6 +99,35 @@ class EpochSampler:
         if (repeats == whole).all():
             return np.repeat(self.rows, whole)
         return np.repeat(self.rows, whole + (rng.random(len(repeats)) < repeats - whole))
+
+    def _label(self, row: int) -> float:
+        """Return a clip's label for its own text, softened by the recipe."""
+        label, weight = float(self.data.labels[row]), self.recipe.soft_labels
+        read = self.data.word_labels.get(self.data.source.filenames[row]) if weight else None
+        if read is None:
+            return label
+        return (1 - weight) * label + weight * read.probability(self.data.source.texts[row])
+
+    def _sample_read_texts(self, rng: np.random.Generator) -> list[Example]:
+        """Return clips with the text that was read, where it is not the expected one.
+
+        Each has a hard negative if the recipe has any.
+        """
+        source = self.data.source
+        examples = []
+        for row in map(int, self.rows):
+            read = self.data.word_labels.get(source.filenames[row])
+            if read is None or read.text == source.texts[row]:
+                continue
+            if rng.random() < self.recipe.read_texts:
+                hard_negatives: tuple[HardNegativeText, ...] = ()
+                if self._generator is not None and self.recipe.hard_negatives:
+                    with contextlib.suppress(NoHardNegativeError):
+                        negative = self._generator.draw(read.text, rng)
+                        hard_negatives = (hard_negative_text(negative),)
+                label = read.probability(read.text)
+                examples.append(Example(row, read.text, label, hard_negatives=hard_negatives))
+        return examples
 
     def _sample_negatives(self, correct: np.ndarray, rng: np.random.Generator) -> list[Example]:
         """Return correct clips with the texts of other rows of their task."""

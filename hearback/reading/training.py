@@ -18,13 +18,13 @@ from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.engine.training.task import Evaluation, FoldRun, Task
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.backbone import Part, learning_rate_groups
-from hearback.engine.whisper.weights import load_backbone, read_config, read_tensors
 from hearback.reading import text_normalizer
 from hearback.reading.dataset import TrainingData
 from hearback.reading.encoded import EncodedClips
 from hearback.reading.inference.predict import predict
 from hearback.reading.models import load
-from hearback.reading.models.base import Scorer
+from hearback.reading.models.backbones import open_backbone
+from hearback.reading.models.base import Scorer, WhisperScorer
 from hearback.reading.models.scorers import build, model_class
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.options import TrainingOptions
@@ -69,17 +69,20 @@ class ReadingTask(Task):
         self.recipe, self.data = run.recipe, run.data
         self.source = run.data.source  # with encoder outputs, if the recipe computes them once
         self.sampler = EpochSampler(run.recipe, run.data, run.train_rows)
+        # Not the validation rows': how their words were read must not be known.
+        learned = run.train_rows if run.recipe.uses_word_labels else ()
+        self.word_labels = run.data.word_labels.kept(run.data.filenames[row] for row in learned)
 
     def build_model(self) -> Scorer:
         """Build the recipe's model with its backbone's pretrained weights."""
         recipe, assets = self.recipe, self.run.options.assets
-        backbone = pretrained.resolve(recipe.backbone, assets)
+        backbone = open_backbone(recipe, assets)
         embedder = None
         if recipe.pair in WITH_TEXT_EMBEDDING and recipe.text_embedder is not None:
             embedder = TextEmbedder(pretrained.resolve(recipe.text_embedder, assets))
             load.describe_embedder(embedder, assets)  # raises if it is outside the assets
-        model = build(recipe, read_config(backbone), backbone / "tokenizer.json", embedder)
-        load_backbone(model, backbone)
+        model = build(recipe, backbone.config(), backbone.tokenizer, embedder)
+        backbone.load_into(model)
         if recipe.warm_start is not None:
             self._load_encoder(model, FoldFiles(assets, recipe.warm_start, self.run.fold))
         if recipe.n_augmented:
@@ -88,6 +91,7 @@ class ReadingTask(Task):
 
     def _encode_once(self, model: Scorer) -> EncodedClips:
         run = self.run
+        assert isinstance(model, WhisperScorer)  # `Recipe` checks it
         return EncodedClips.open_or_build(
             model.encoder,
             self.data.source,
@@ -100,8 +104,8 @@ class ReadingTask(Task):
 
     def backbone_tensors(self) -> dict[Part, dict[str, Tensor]]:
         """Return the pretrained tensors of the recipe's parts of its backbone."""
-        backbone = pretrained.resolve(self.recipe.backbone, self.run.options.assets)
-        return {part: read_tensors(backbone, part) for part in model_class(self.recipe).parts}
+        backbone = open_backbone(self.recipe, self.run.options.assets)
+        return {part: backbone.tensors(part) for part in model_class(self.recipe).parts}
 
     def build_optimizer(self, model: Scorer) -> torch.optim.AdamW:
         """Return AdamW over the parameters that are not frozen."""
@@ -119,7 +123,7 @@ class ReadingTask(Task):
             self.source,
             rows,
             self.run.options.store,
-            backbone=pretrained.resolve(self.recipe.backbone, self.run.options.assets),
+            backbone=open_backbone(self.recipe, self.run.options.assets).directory,
             device=self.run.device,
             dtype=self.run.dtype,
             n_workers=self.run.n_workers,
@@ -156,6 +160,7 @@ class ReadingTask(Task):
             text_tokenizer=model.text_tokenizer,
             embedder=model.embedder,
             augmentations=(recipe.augment_reference, recipe.augment_learner),
+            word_labels=self.word_labels,
             seeds=seeds,
         )
 
@@ -234,8 +239,9 @@ class ReadingTask(Task):
                 f"{files.metadata}: {self.recipe.name} cannot start from it: it was trained with "
                 f"another {', '.join(differing)}; train {files.model} again first"
             )
-        encoder = load.load_scorer(files, fold_metadata).encoder
-        model.encoder.load_state_dict(encoder.state_dict())
+        trained = load.load_scorer(files, fold_metadata)
+        assert isinstance(model, WhisperScorer) and isinstance(trained, WhisperScorer)
+        model.encoder.load_state_dict(trained.encoder.state_dict())
 
 
 def learning_rate_factor(recipe: Recipe, epochs_done: float) -> float:

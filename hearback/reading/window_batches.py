@@ -28,7 +28,8 @@ class LabelledText:
 
     Attributes:
         tokenized: the text.
-        said: (words,) float32 targets: 1 if the learner says the word, 0 if not, or UNKNOWN.
+        said: (words,) float32 targets: 1 if the learner says the word, 0 if not, the share of
+            experts who accept it, or UNKNOWN.
         complete: (words + 1,) float32 targets: 1 if no word is missing before this word (last
             entry: at the end of the text), 0 if one is missing, or UNKNOWN.
     """
@@ -60,7 +61,7 @@ class Pair:
             reference followed by the learner.
         context: (2,) float32: task and grade (`pairs.encode_context`).
         row: index in the table.
-        label: 0 or 1; NaN at inference.
+        label: 0 or 1, or a probability in training; NaN at inference.
         is_negative: the text is a sampled one that the recording does not say.
         reference: (samples,) float32 at 16 kHz, if it is encoded separately.
         texts: for token scorers: the expected text first, then hard negatives.

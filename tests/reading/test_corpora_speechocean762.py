@@ -20,6 +20,11 @@ from hearback.reading.corpora.speechocean762 import build, label
 from hearback.reading.corpora.speechocean762_files import KALDI_TABLES, open_corpus
 from hearback.reading.corpora.speechocean762_lexicon import Lexicon
 from hearback.reading.corpora.speechocean762_tables import Utterance, read_corpus
+from hearback.reading.word_label_table import (
+    read_word_labels,
+    report_disagreement,
+    words_path,
+)
 
 LEXICON = """\
 A\tAH0
@@ -57,6 +62,7 @@ def write_corpus(root: Path, per_speaker: int = 8, accuracies: tuple[float, ...]
     comes twice.
     """
     scores: dict[str, dict[str, Any]] = {}
+    details: dict[str, dict[str, Any]] = {}
     for half, first in (("train", "0"), ("test", "1")):
         folder = root / half
         folder.mkdir(parents=True)
@@ -78,12 +84,28 @@ def write_corpus(root: Path, per_speaker: int = 8, accuracies: tuple[float, ...]
                 words = [{"text": word, "accuracy": 10, "total": 10} for word in text.split()]
                 words[i % len(words)]["accuracy"] = accuracies[i % len(accuracies)]
                 scores[name] = {"text": text, "accuracy": 1, "total": 1, "words": words}
+                details[name] = {"text": text, "words": [in_detail(word) for word in words]}
         for name, content in lines.items():
             (folder / name).write_text("\n".join(content) + "\n")
     (root / "resource").mkdir()
     (root / "resource" / "scores.json").write_text(json.dumps(scores))
+    (root / "resource" / "scores-detail.json").write_text(json.dumps(details))
     (root / "resource" / "lexicon.txt").write_text(LEXICON)
     return root
+
+
+def in_detail(word: dict[str, Any]) -> dict[str, Any]:
+    """The five experts' scores of a word, with its score as the median."""
+    score = float(word["accuracy"])
+    phones = " ".join(word["text"])
+    return {
+        "text": word["text"],
+        "accuracy": [score, 0.5, score, 10.0, score],
+        "stress": [10.0] * 5,
+        "total": [score] * 5,
+        "ref-phones": phones,
+        "phones": [phones, f"({phones})", phones, phones, phones],
+    }
 
 
 def pack(root: Path, archive: Path, prefix: str) -> Path:
@@ -257,6 +279,7 @@ def test_paths_and_links_in_an_archive_cannot_escape(tmp_path: Path) -> None:
         *(f"{path.stem}.wav" for path in root.rglob("*.WAV")),
         "train_metadata.csv",
         "train_labels.csv",
+        "train_words.csv",
         "test_metadata.csv",
         "test_labels.csv",
         "submission_format.csv",
@@ -366,6 +389,92 @@ def test_without_a_lexicon_spelling_is_used_with_a_warning(
     rows = build(root, tmp_path / "data")
     assert "resource/lexicon.txt" in capsys.readouterr().err
     assert (rows["why"] == "substitute").any()
+
+
+def test_the_experts_scores_of_words_are_written_for_the_training_table(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "corpus", accuracies=(10, 8, 7, 3, 2, 5))
+    data = tmp_path / "data"
+    rows = build(root, data)
+    words = pd.read_csv(data / "train_words.csv", dtype=str)
+    assert list(words) == ["filename", "position", "word", "accuracy", "phones"]
+    train = rows[rows["half"] == "train"]
+    assert list(dict.fromkeys(words["filename"])) == train["filename"].tolist()
+    read = words.groupby("filename")["word"].agg(" ".join).to_dict()
+    assert read == dict(zip(train["filename"], train["text_read"], strict=True))
+    worst = (
+        words["accuracy"].str.split(" ").map(lambda scores: float(np.median([*map(float, scores)])))
+    )
+    assert worst.groupby(words["filename"]).min().to_dict() == dict(
+        zip(train["filename"], train["worst"], strict=True)
+    )
+    first = words.iloc[0]
+    assert first["accuracy"].split(" ")[1] == "0.5"
+    spelled = " ".join(first["word"].upper())
+    assert first["phones"] == f"{spelled} | ({spelled}) | {spelled} | {spelled} | {spelled}"
+    report = problems.Report()
+    metadata, labels = tables.read_labelled(data, report)
+    path = words_path(data)
+    word_labels = read_word_labels(path, metadata, report)
+    report_disagreement(word_labels, path, metadata, labels, report)
+    assert set(word_labels.by_filename) == set(metadata["filename"])
+    assert not [problem for problem in report.problems if problem.file == str(path)]
+
+
+def test_without_the_experts_scores_no_words_are_written_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_corpus(tmp_path / "corpus", per_speaker=2)
+    data = tmp_path / "data"
+    build(root, data)
+    assert (data / "train_words.csv").exists()
+    assert capsys.readouterr().err.count("warning:") == 0
+    (root / "resource" / "scores-detail.json").unlink()
+    build(root, data)
+    assert not (data / "train_words.csv").exists()  # that of the earlier build
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning:" in line]
+    assert warning == (
+        "warning: resource/scores-detail.json: missing: no train_words.csv is written, so models "
+        "learn from the scores of whole recordings only"
+    )
+
+
+def test_words_without_transcriptions_have_no_column_of_them(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "corpus", per_speaker=2)
+    path = root / "resource" / "scores-detail.json"
+    details = json.loads(path.read_text())
+    for utterance in details.values():
+        for word in utterance["words"]:
+            del word["phones"]
+    path.write_text(json.dumps(details))
+    build(root, tmp_path / "data")
+    words = pd.read_csv(tmp_path / "data" / "train_words.csv")
+    assert list(words) == ["filename", "position", "word", "accuracy"]
+
+
+def test_malformed_scores_of_experts_are_reported(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "corpus")
+    path = root / "resource" / "scores-detail.json"
+    details = json.loads(path.read_text())
+    del details["000100000"]
+    details["000100001"]["words"] = []
+    details["000100002"]["words"][0]["accuracy"] = []
+    details["000100003"]["words"][0]["accuracy"] = [10, 11]
+    details["000100004"]["words"][0]["accuracy"] = 10
+    del details["000100005"]["words"][0]["text"]
+    details["000100006"]["words"][0]["phones"] = "DH AH0"
+    del details["100100000"]  # of the test half, whose words are not read
+    path.write_text(json.dumps(details))
+    with pytest.raises(problems.BadInputError) as caught:
+        build(root, tmp_path / "data")
+    assert {(problem.filename, problem.what) for problem in caught.value.report.errors} == {
+        (f"00010000{at}", "no list of words with the experts' accuracies of 0 to 10 each")
+        for at in range(7)
+    }
+    for text, what in (("[1]", "not JSON with utterances"), ("{", "not JSON"), ("", "empty")):
+        path.write_text(text)
+        with pytest.raises(problems.BadInputError, match=what):
+            build(root, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_an_invalid_corpus_is_reported(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hearback.reading.pairs import Example
 from hearback.reading.recipe import Recipe
 from hearback.reading.sampler import EpochSampler, hard_negative_text
 from hearback.reading.tables import GRADES
+from hearback.reading.word_labels import ReadWords, WordLabels
 from train_model1m import RECIPE as JOINED
 from train_modeltok import RECIPE as TOKENS
 
@@ -240,6 +241,91 @@ def test_an_epoch_depends_only_on_its_random_generator(tmp_path: Path, pair: str
     assert epoch(sampler, 1) != first
     assert epoch(sampler, 0) == first  # independent of earlier epochs
     assert epoch(again, 0) == first
+
+
+def with_words(data: Any) -> Any:
+    """Add labels: rows 0 to 11 were read as expected, 12 to 23 had another text; others have none.
+
+    Each word has the share 0.8.
+    """
+    names = [f"{row}.wav" for row in range(len(data.labels))]
+    texts = [f"{text} twice" if row >= 12 else text for row, text in enumerate(data.source.texts)]
+    read = {
+        name: ReadWords(tuple(text.split()), np.full(len(text.split()), 0.8, np.float32))
+        for name, text in zip(names[:24], texts[:24], strict=True)
+    }
+    data.source.filenames, data.word_labels = names, WordLabels(read)
+    return data
+
+
+def epoch_of(recipe: Recipe, data: Any, rows: np.ndarray | None = None) -> list[Example]:
+    rows = np.arange(len(data.labels)) if rows is None else rows
+    return EpochSampler(recipe, data, rows).sample_epoch(np.random.default_rng(0))
+
+
+def test_read_texts_are_added_where_another_text_is_expected() -> None:
+    data = with_words(make_data())
+    recipe = replace(PLAIN_TOKENS, uses_word_labels=True, read_texts=1.0)
+    examples = epoch_of(recipe, data, np.arange(6, 48))
+    added = [each for each in examples if each.text != data.source.texts[each.row]]
+    assert sorted(each.row for each in added) == list(range(12, 24))
+    for each in added:
+        read = data.word_labels.get(f"{each.row}.wav")
+        assert each.text == read.text
+        assert each.label == pytest.approx(0.94208 ** len(read.words), rel=1e-5)
+        assert not each.is_negative and not each.hard_negatives
+    others = [each for each in examples if each.text == data.source.texts[each.row]]
+    assert sorted(each.row for each in others) == list(range(6, 48))
+    assert all(each.label == data.labels[each.row] for each in others)
+
+
+def test_a_share_of_the_read_texts_is_added() -> None:
+    data = with_words(make_data())
+    counts = []
+    for seed in range(40):
+        recipe = replace(PLAIN_TOKENS, uses_word_labels=True, read_texts=0.25)
+        sampler = EpochSampler(recipe, data, np.arange(48))
+        counts.append(len(sampler.sample_epoch(np.random.default_rng(seed))) - 48)
+    assert np.mean(counts) == pytest.approx(3, abs=1)
+
+
+def test_read_texts_have_hard_negatives_where_the_recipe_does() -> None:
+    data = with_words(make_data())
+    recipe = replace(TOKENS, hard_negatives=1.0, uses_word_labels=True, read_texts=1.0)
+    added = [each for each in epoch_of(recipe, data) if each.text != data.source.texts[each.row]]
+    assert {len(each.hard_negatives) for each in added} == {1}
+    assert all(each.hard_negatives[0].text != each.text for each in added)
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+def test_labels_are_softened_by_what_the_experts_say(weight: float) -> None:
+    data = with_words(make_data())
+    recipe = replace(PLAIN_TOKENS, uses_word_labels=True, soft_labels=weight)
+    examples = epoch_of(recipe, data)
+    assert len(examples) == 48
+    for each in examples:
+        label = data.labels[each.row]
+        if each.row < 24:
+            n_words = len(each.text.split())
+            # Of a text that was not read whole, experts would say that it was not said.
+            probability = 0.94208**n_words if each.row < 12 else 0.0
+            label = (1 - weight) * label + weight * probability
+        assert each.label == pytest.approx(label, rel=1e-5)
+
+
+def test_labels_of_words_change_nothing_for_recipes_that_do_not_use_them() -> None:
+    recipe = replace(TOKENS, hard_negatives=1.0, negatives=0.5)
+
+    def described(recipe: Recipe, data: Any) -> list[tuple[Any, ...]]:
+        return [
+            (each.row, each.text, each.label, [other.text for other in each.hard_negatives])
+            for each in epoch_of(recipe, data)
+        ]
+
+    without = described(recipe, make_data())
+    assert described(recipe, with_words(make_data())) == without
+    # These only have other word targets (`pairs.PairDataset`).
+    assert described(replace(recipe, uses_word_labels=True), with_words(make_data())) == without
 
 
 def test_a_fold_without_correct_clips_has_no_negatives() -> None:

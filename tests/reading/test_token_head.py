@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from hearback.engine.whisper.tokenizer import TokenizedText
-from hearback.reading.models.token_head import FEATURES, DecoderOutput, TokenHead, TokenScores
+from hearback.reading.models.evidence import WordScores, word_losses
+from hearback.reading.models.token_head import FEATURES, DecoderOutput, TokenHead
 from hearback.reading.window_batches import UNKNOWN, LabelledText, TextBatch, collate_texts
 
 WIDTH = 8
@@ -56,7 +57,7 @@ def make_head(*, trained: bool = False) -> TokenHead:
     return head
 
 
-def score(head: TokenHead, output: DecoderOutput, texts: TextBatch) -> tuple[TokenScores, Tensor]:
+def score(head: TokenHead, output: DecoderOutput, texts: TextBatch) -> tuple[WordScores, Tensor]:
     n_texts = len(texts.n_words)
     seconds, context = torch.linspace(1, 3, n_texts), torch.rand(n_texts, 2, generator=seeded())
     return head(output, texts, seconds, context)
@@ -108,7 +109,7 @@ def test_padding_does_not_affect_scores() -> None:
         torch.testing.assert_close(one, other)
 
 
-def flat(scored: tuple[TokenScores, Tensor]) -> list[Tensor]:
+def flat(scored: tuple[WordScores, Tensor]) -> list[Tensor]:
     scores, features = scored
     return [scores.logits, scores.said, scores.complete, features]
 
@@ -185,7 +186,7 @@ def test_the_correction_is_zero_at_initialisation_and_has_gradients() -> None:
     ):
         torch.testing.assert_close(one, another, atol=0, rtol=0)
     scores, _ = score(head, output, texts)
-    (scores.logits.sum() + head.word_losses(scores, texts).sum()).backward()
+    (scores.logits.sum() + word_losses(scores, texts).sum()).backward()
     last = head.correction[-1]
     assert isinstance(last, torch.nn.Linear) and last.weight.grad is not None
     assert (last.weight.grad.abs().amax(1) > 0).all()  # the word's output and the gap's
@@ -229,7 +230,7 @@ def test_word_loss_is_the_log_loss_of_known_targets() -> None:
 
     def loss(known_said: Sequence[float], known_complete: Sequence[float]) -> float:
         known = known_of(texts, known_said, known_complete)
-        return head.word_losses(scores, known).item()
+        return word_losses(scores, known).item()
 
     nothing, u = [UNKNOWN] * 3, UNKNOWN
     assert loss([u, u], nothing) == 0
@@ -239,6 +240,35 @@ def test_word_loss_is_the_log_loss_of_known_targets() -> None:
     assert loss([u, u], [u, u, 1]) == pytest.approx(-np.log(complete[2]), abs=1e-5)
     parts = loss([1, u], nothing) + loss([u, 0], nothing) + loss([u, u], [u, 0, u])
     assert loss([1, 0], [u, 0, u]) == pytest.approx(parts, abs=1e-5)
+
+
+def test_the_word_loss_of_a_probability_is_its_cross_entropy() -> None:
+    texts = make_texts((2, 1))
+    head = make_head()
+    scores, _ = score(head, make_output(texts), texts)
+    said, complete = scores.said.exp()[0].tolist(), scores.complete.exp()[0].tolist()
+    known = known_of(texts, [0.8, 0.25], [UNKNOWN, 0.5, UNKNOWN])
+    pairs = ((0.8, said[0]), (0.25, said[1]), (0.5, complete[1]))
+    expected = -sum(p * np.log(q) + (1 - p) * np.log(1 - q) for p, q in pairs)
+    assert word_losses(scores, known).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_word_loss_of_certain_targets_is_to_the_bit_that_of_the_log_probabilities() -> None:
+    texts = make_texts(*TEXTS)
+    generator = seeded()
+    texts = replace(
+        texts,
+        said=torch.randint(-1, 2, texts.said.shape, generator=generator).float(),
+        complete=torch.randint(-1, 2, texts.complete.shape, generator=generator).float(),
+    )
+    head = make_head(trained=True)
+    scores, _ = score(head, make_output(texts), texts)
+    expected = torch.zeros_like(scores.logits)
+    for log_prob, target in ((scores.said, texts.said), (scores.complete, texts.complete)):
+        log_complement = torch.log(-torch.expm1(log_prob.clamp(max=-1e-6)))
+        loss = -torch.where(target > 0.5, log_prob, log_complement)
+        expected = expected + (loss * (target != UNKNOWN)).sum(1)
+    torch.testing.assert_close(word_losses(scores, texts), expected, atol=0, rtol=0)
 
 
 def test_word_losses_are_per_text_and_have_finite_gradients() -> None:
@@ -251,7 +281,7 @@ def test_word_losses_are_per_text_and_have_finite_gradients() -> None:
     texts.complete[1] = UNKNOWN
     head = make_head()
     scores, _ = score(head, replace(output, log_probs=certain), texts)
-    losses = head.word_losses(scores, texts)
+    losses = word_losses(scores, texts)
     assert losses.shape == (3,)
     assert losses[1] == 0
     assert losses[0] > 9000

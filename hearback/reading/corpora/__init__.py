@@ -18,6 +18,7 @@ LABELS = ["filename", "score"]
 TABLES = (
     "train_metadata.csv",
     "train_labels.csv",
+    "train_words.csv",  # labels of words; optional
     "test_metadata.csv",
     "test_labels.csv",  # to evaluate a submission; not read by any step
     "submission_format.csv",
@@ -52,11 +53,14 @@ def _lists_only(path: Path, filename: re.Pattern[str]) -> bool:
     return "filename" in table and all(filename.fullmatch(name) for name in table["filename"])
 
 
-def write_tables(folder: Path, rows: pd.DataFrame, provenance: list[str]) -> None:
+def write_tables(
+    folder: Path, rows: pd.DataFrame, provenance: list[str], words: pd.DataFrame | None = None
+) -> None:
     """Write `TABLES`, train_metadata.csv last; no test tables if the test half is empty.
 
     `rows` has a row per recording and the columns `half` ("train" or "test"), those of `METADATA`,
-    `score` (0.0 or 1.0), and those of `provenance`.
+    `score` (0.0 or 1.0), and those of `provenance`. `words` are the labels of the words of the
+    training half, as `word_label_table` reads them; None: the corpus has none.
     """
     train, test = (rows[rows["half"] == half] for half in ("train", "test"))
     write_table(rows[["filename", "half", *provenance]], folder / "provenance.csv")
@@ -64,5 +68,7 @@ def write_tables(folder: Path, rows: pd.DataFrame, provenance: list[str]) -> Non
         write_table(test[LABELS], folder / "test_labels.csv")
         write_table(test[LABELS].assign(score=0.0), folder / "submission_format.csv")
         write_table(test[METADATA], folder / "test_metadata.csv")
+    if words is not None:
+        write_table(words, folder / "train_words.csv")
     write_table(train[LABELS], folder / "train_labels.csv")
     write_table(train[METADATA], folder / "train_metadata.csv")

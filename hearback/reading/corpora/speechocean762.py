@@ -15,6 +15,9 @@ Categories of recordings (`why` in provenance.csv; `worst` is the score of the w
 - substitute, omit, insert: read as well as the correct ones, but one word of the expected text is
   replaced by a similar-sounding one, removed, or added. Score 0.
 - a worst word between 3 and 7: excluded, since the experts disagree.
+
+The five experts' scores of every word (resource/scores-detail.json), for the training half, become
+train_words.csv. They are of the words that were read, also where the expected text is another.
 """
 
 import re
@@ -32,6 +35,7 @@ from hearback.reading.corpora.speechocean762_edits import edit_texts
 from hearback.reading.corpora.speechocean762_files import HALVES, open_corpus
 from hearback.reading.corpora.speechocean762_lexicon import Lexicon, read_lexicon
 from hearback.reading.corpora.speechocean762_tables import Utterance, read_corpus
+from hearback.reading.corpora.speechocean762_words import read_scored_words, to_table
 
 WELL_READ = 7.0  # the worst word's score, at least
 MISPRONOUNCED = 3.0  # the worst word's score, at most
@@ -91,6 +95,7 @@ def build(path: Path, folder: Path, seed: int = 0) -> pd.DataFrame:
     corpus, report = open_corpus(path), Report()
     utterances = read_corpus(corpus, report)
     lexicon = read_lexicon(corpus, utterances, report)
+    words = read_scored_words(corpus, utterances, report)
     report.raise_if_errors()
     for problem in report.warnings:
         print(f"warning: {problem.file}: {problem.what}", file=sys.stderr)
@@ -106,7 +111,9 @@ def build(path: Path, folder: Path, seed: int = 0) -> pd.DataFrame:
         corpus.copy(targets), total=len(targets), desc="recordings", unit="file", disable=None
     ):
         pass
-    write_tables(folder, rows, PROVENANCE)
+    train = rows[rows["half"] == "train"]
+    filename_of = dict(zip(train["id"], train["filename"], strict=True))
+    write_tables(folder, rows, PROVENANCE, to_table(words, filename_of))
     return rows
 
 

@@ -15,6 +15,7 @@ from hearback.engine.io import atomic_write
 
 HALVES = ("train", "test")
 SCORES, LEXICON = "resource/scores.json", "resource/lexicon.txt"
+SCORES_DETAIL = "resource/scores-detail.json"  # of each expert
 KALDI_TABLES = ("wav.scp", "text", "utt2spk", "spk2age", "spk2gender")
 TOP_FOLDERS = (*HALVES, "resource", "WAVE")
 MAX_TABLE_BYTES = 2**29  # in an archive; the largest real table has a twentieth of it
@@ -80,7 +81,8 @@ class Archive:
         self.archive = archive
         self._tables: dict[str, bytes] = {}
         self._entries: dict[str, Entry] = {}
-        tables = {SCORES, LEXICON, *(f"{half}/{name}" for half in HALVES for name in KALDI_TABLES)}
+        tables = {f"{half}/{name}" for half in HALVES for name in KALDI_TABLES}
+        tables |= {SCORES, SCORES_DETAIL, LEXICON}
         for path, size, stream in self._files():
             if path in tables:
                 if size > MAX_TABLE_BYTES:

@@ -1,0 +1,320 @@
+"""The table of the labels of words, train_words.csv: read, and compared with the expected texts.
+
+The optional table says how well each word was read, as experts heard it:
+
+    filename, position (from 0), word, and one of
+    share      share of the experts who accept the word, 0 to 1
+    accuracy   the experts' scores, 0 to 10 each, separated by spaces ("10 8 3 7 10")
+
+Where a row has both, the share counts. Other columns, such as `phones`, are not read.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+
+from hearback.engine.data.filenames import are_there, match_names, nearest_names
+from hearback.engine.data.problems import Problem, Report, count_noun, quoted
+from hearback.engine.data.tables import Table, read_table, respelled
+from hearback.reading.tables import LONGEST_TEXT, SYNONYMS
+from hearback.reading.text_normalizer import UnspeakableTextError, normalize_text
+from hearback.reading.word_labels import ReadWords, WordLabels
+
+ACCEPTED = 7.0  # an expert's score from which on a word counts as well read
+
+_KEY = ("filename", "position", "word")
+_VALUES = ("share", "accuracy")
+_SYNONYMS = {
+    "filename": SYNONYMS["filename"],
+    "position": ("index", "word_index", "pos"),
+    "word": ("token", "text"),
+    "share": ("accepted", "agreement"),
+    "accuracy": ("scores", "score", "ratings"),
+}
+_POSITION = re.compile(r"([0-9]{1,6})(?:\.0+)?")  # a spreadsheet's 3.0 is 3
+_NUMBERING = "number the words of a recording from 0, each once"
+_OTHER_CORPUS = (
+    "the table is probably of another corpus: put the right one there, or remove it; training "
+    "needs none"
+)
+
+_Row = dict[str, Any]  # the strings of a row, and the int `line`
+
+
+def words_path(data: Path) -> Path:
+    """Return the path of the labels of words in the folder `data`."""
+    return data / "train_words.csv"
+
+
+def read_word_labels(path: Path, metadata: pd.DataFrame, report: Report) -> WordLabels:
+    """Read the labels of the words of the recordings of `metadata`.
+
+    Returns no labels if the file does not exist. Problems go into `report`; words of recordings
+    that are not in the metadata are left out, with a warning.
+    """
+    if not path.exists():
+        return WordLabels()
+    table = read_table(path, _KEY, report, optional=_VALUES, synonyms=_SYNONYMS, unique=False)
+    # Tables that could not be read have been reported.
+    if not table.columns.issuperset(_KEY) or (metadata["filename"] == "").all():
+        return WordLabels()
+    if table.columns.isdisjoint(_VALUES):
+        cure = "add `share` (0 to 1) or `accuracy` (scores of 0 to 10, separated by spaces)"
+        report.add(Problem(str(path), None, f"no column {' or '.join(_VALUES)}", cure))
+        return WordLabels()
+    return _Reader(path, report).read(table, metadata)
+
+
+def report_disagreement(
+    word_labels: WordLabels,
+    path: Path,
+    metadata: pd.DataFrame,
+    labels: np.ndarray,
+    report: Report,
+) -> None:
+    """Warn of words that are not those of the expected texts of `metadata`.
+
+    Args:
+        word_labels: what `read_word_labels` returned.
+        path: its table.
+        metadata: the rows to compare.
+        labels: (rows,), 1 where the learner said the expected text.
+        report: receives the problems.
+    """
+    others, contradicted = [], []
+    n_compared = 0
+    rows = zip(metadata["filename"], metadata["expected_text"], labels.tolist(), strict=True)
+    for filename, text, label in rows:
+        if not text or (read := word_labels.get(filename)) is None:
+            continue
+        n_compared += 1
+        example = f"{filename}: {quoted(read.text)} was read, {quoted(text)} is expected"
+        if not set(read.words) & set(text.split()):
+            # A corpus that changes a word of one-word texts leaves none.
+            others.append((example, max(len(read.words), len(text.split())) > 1))
+        elif label == 1 and read.text != text:
+            contradicted.append(example)
+
+    def warn(examples: Sequence[str], what: str, cure: str) -> None:
+        if examples:
+            what = f"{count_noun(len(examples), 'recording')} {what}, such as {examples[0]}"
+            report.add(Problem(str(path), None, what, cure, "warning"))
+
+    what = f"of {n_compared} with no word of the expected text"
+    if 2 * len(others) > n_compared:
+        warn([example for example, _ in others], what, _OTHER_CORPUS)
+    else:
+        long = [example for example, has_several in others if has_several]
+        warn(long, what, "check that the filenames are right; until then, no word counts as said")
+    cure = (
+        "correct the label, the expected text or the words; until then, words that differ count "
+        "as not said"
+    )
+    warn(contradicted, "labelled 1, where other words were read than expected", cure)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the rows of the table at `path`."""
+
+    path: Path
+    report: Report
+
+    def read(self, table: Table, metadata: pd.DataFrame) -> WordLabels:
+        """Return the labels of the recordings of `metadata`."""
+        known = dict.fromkeys(filter(None, metadata["filename"]))
+        match_of = match_names(table.frame["filename"], known)
+        if match_of:
+            self.report.add(respelled(self.path, match_of, "than in the metadata"))
+        rows_of: dict[str, list[_Row]] = {}
+        faulty = set()  # recordings with a row that has been reported: they would have a gap
+        for row, fits in zip(table.frame.to_dict("records"), table.fits, strict=True):
+            filename = match_of.get(row["filename"], row["filename"])
+            if not fits:
+                faulty.add(filename)
+            elif filename:
+                rows_of.setdefault(filename, []).append(cast(_Row, row))
+        unlisted = [name for name in rows_of if name not in known]
+        self._report_unlisted(unlisted, known, len(rows_of))
+        listed = {
+            name: rows for name, rows in rows_of.items() if name in known and name not in faulty
+        }
+        is_scaled = self._check_scale([row for rows in listed.values() for row in rows])
+        is_counted = self._check_first(listed.values())
+        if not (is_scaled and is_counted):
+            return WordLabels()
+        read = {name: self._read_words(name, rows) for name, rows in listed.items()}
+        return WordLabels({name: words for name, words in read.items() if words is not None})
+
+    def _report_unlisted(self, names: Sequence[str], known: Iterable[str], n_listed: int) -> None:
+        """Warn of the recordings `names`, which are not `known`, of `n_listed` in the table."""
+        if not names:
+            return
+        if len(names) < n_listed:
+            n_unlisted = count_noun(len(names), "recording")
+            what = f"{n_unlisted} without a row in the metadata, such as {quoted(names[0])}"
+            self._add(None, what, "their words are not used", warning=True)
+            return
+        what = f"none of its {count_noun(n_listed, 'recording')} is in the metadata, such as "
+        what += quoted(names[0])
+        near = are_there(nearest_names(names[0], known))
+        self._add(None, what, _OTHER_CORPUS + (f" ({near})" if near else ""), warning=True)
+
+    def _check_scale(self, rows: Iterable[_Row]) -> bool:
+        """Return False with a problem if the scores are shares; warn if they accept no word."""
+        scores = [
+            score
+            for row in rows
+            if not row.get("share")
+            for score in _parse_numbers(row.get("accuracy", ""))
+        ]
+        highest = max(scores, default=ACCEPTED)
+        what = f"no score in accuracy is above {highest:g}"
+        if highest <= 1:
+            cure = "scores are 0 to 10; shares of 0 to 1 belong in a column `share`"
+            self._add(None, what, cure)
+        elif highest < ACCEPTED:
+            cure = (
+                f"scores are 0 to 10, and {ACCEPTED:g} or more accepts a word: none counts as said"
+            )
+            self._add(None, what, cure, warning=True)
+        return highest > 1
+
+    def _check_first(self, rows_by_recording: Iterable[Sequence[_Row]]) -> bool:
+        """Return False with a problem if the words of all recordings are numbered from 1."""
+        firsts = {
+            min((_parse_position(row["position"]) or 0 for row in rows), default=0)
+            for rows in rows_by_recording
+        }
+        if firsts == {1}:
+            self._add(None, "its words are numbered from 1", "subtract 1 from every position")
+        return firsts != {1}
+
+    def _read_words(self, filename: str, rows: Sequence[_Row]) -> ReadWords | None:
+        """Return a recording's words in the order of their positions, or None with a problem."""
+        shares = [self._share(row, filename) for row in rows]
+        spoken = [self._spoken(row, filename) for row in rows]
+        order = self._order(rows, filename)
+        if order is None or not all(spoken) or np.isnan(shares).any():
+            return None
+        words = [word for at in order for word in spoken[at]]
+        together = self._together([rows[at]["word"] for at in order], words, rows[0], filename)
+        if together is None:
+            return None
+        repeated = [shares[at] for at in order for _ in spoken[at]]
+        return ReadWords(tuple(together), np.array(repeated, dtype=np.float32))
+
+    def _order(self, rows: Sequence[_Row], filename: str) -> list[int] | None:
+        """Return the indices of the rows by position, or None with a problem."""
+        at_position: dict[int, int] = {}
+        is_right = True
+        for at, row in enumerate(rows):
+            position = _parse_position(row["position"])
+            if position is None:
+                what = f"the position is {quoted(row['position'])}"
+                self._add(row["line"], what, _NUMBERING, filename)
+            elif position in at_position:
+                first = rows[at_position[position]]["line"]
+                what = f"position {position} again, first on line {first}"
+                self._add(row["line"], what, _NUMBERING, filename)
+            else:
+                at_position[position] = at
+                continue
+            is_right = False
+        if not is_right:
+            return None
+        if gaps := [position for position in range(len(rows)) if position not in at_position]:
+            what, cure = f"no word at position {gaps[0]}", f"add it; {_NUMBERING}"
+            if min(at_position) == 1 and max(at_position) == len(rows):
+                what, cure = "its words are numbered from 1", "subtract 1 from their positions"
+            self._add(rows[0]["line"], what, cure, filename)
+            return None
+        return [at_position[position] for position in range(len(rows))]
+
+    def _spoken(self, row: _Row, filename: str) -> list[str]:
+        """Return a written word as the words that a reader says; [] with a problem."""
+        try:
+            spoken = normalize_text(row["word"]).text.split()
+        except UnspeakableTextError as error:
+            self._add(row["line"], f"word: {error}", error.cure, filename)
+            return []
+        if not row["word"]:
+            self._add(row["line"], "empty word", "fill in the word that was to be read", filename)
+        elif not spoken:
+            what = f"the word {quoted(row['word'])} has no letter and no digit"
+            cure = "remove the row, and number the words without it"
+            self._add(row["line"], what, cure, filename)
+        return spoken
+
+    def _together(
+        self, written: Sequence[str], alone: Sequence[str], first: _Row, filename: str
+    ) -> Sequence[str] | None:
+        """Return the words as they are said in the whole text; None with a problem.
+
+        `alone` are those of each written word by itself. Neighbours may change a word ("1234 toys"
+        is no year), but not the number of words: each must have the label of its own.
+        """
+        try:
+            text = normalize_text(" ".join(written)).text
+        except UnspeakableTextError as error:
+            self._add(first["line"], f"its words together: {error}", error.cure, filename)
+            return None
+        if len(text.encode()) > LONGEST_TEXT:
+            what = "its words together are too long to be said in 16 s"
+            cure = f"at most {LONGEST_TEXT} bytes; check that they are of one recording"
+            self._add(first["line"], what, cure, filename)
+            return None
+        words = text.split()
+        if len(words) != len(alone):
+            what = f"its words are {quoted(' '.join(alone))}, but together {quoted(text)}"
+            self._add(first["line"], what, "write the words as they are said, one a row", filename)
+            return None
+        return words
+
+    def _share(self, row: _Row, filename: str) -> float:
+        """Return the share of the experts who accept a word; NaN with a problem."""
+        if row.get("share"):
+            shares = _parse_numbers(row["share"].replace(",", ".", 1))
+            share = shares[0] if len(shares) == 1 else np.nan
+        else:
+            scores = _parse_numbers(row.get("accuracy", ""))
+            is_valid = scores and all(0 <= score <= 10 for score in scores)
+            share = float(np.mean([score >= ACCEPTED for score in scores])) if is_valid else np.nan
+        if 0 <= share <= 1:
+            return share
+        shown = " and ".join(f"{name} {quoted(row[name])}" for name in _VALUES if name in row)
+        cure = "write a share of 0 to 1, or scores of 0 to 10 separated by spaces"
+        self._add(row["line"], f"the word's label is {shown}", cure, filename)
+        return np.nan
+
+    def _add(
+        self,
+        line: int | None,
+        what: str,
+        cure: str,
+        filename: str | None = None,
+        *,
+        warning: bool = False,
+    ) -> None:
+        severity: Literal["error", "warning"] = "warning" if warning else "error"
+        self.report.add(Problem(str(self.path), line, what, cure, severity, filename))
+
+
+def _parse_position(written: str) -> int | None:
+    """Return a position, or None if it is no whole number of 0 or more."""
+    found = _POSITION.fullmatch(written)
+    return int(found[1]) if found else None
+
+
+def _parse_numbers(written: str) -> list[float]:
+    """Return the numbers of a text that are separated by spaces; [] if one is none."""
+    try:
+        numbers = [float(number) for number in written.split()]
+    except ValueError:
+        return []
+    return numbers if np.isfinite(numbers).all() else []
