@@ -4,6 +4,8 @@ Four classes (no voice, male, female, several singers), scored by accuracy. Step
 `python -m hearback.songs STEP`.
 """
 
+REPORT_COMMAND = "python -m hearback.songs report"  # writes a page
+
 SUBFOLDER = "songs"  # in data, store, assets and runs
 
 GROUPINGS = ("singer",)  # columns by which rows can be grouped into folds

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from hearback.engine.audio.store_folder import StoreFolder
 from hearback.engine.data.problems import Report
 from hearback.engine.data.tables import write_problems, write_table
 from hearback.engine.devices import choose_device, compute_dtype, mixed_precision
@@ -216,26 +218,30 @@ def build_feature_stores(
     for fold in folds:
         by_features = groups.setdefault(fold.recipe.separate, {})
         by_features.setdefault(fold.recipe.features, []).append(fold)
-    for name, by_features in groups.items():
-        with closing(open_separation(name, **options.separations.get(name, {}))) as separation:
-            current = separation.describe()
-            for features, feature_folds in by_features.items():
-                for fold in feature_folds:
-                    if (trained := fold.metadata.get("separation")) != current:
-                        raise HearbackError(
-                            f"{fold.files.metadata}: trained on voices separated by {trained}, but "
-                            f"inference uses {current}; use the same separation, or train again"
-                        )
-                store = build_features(
-                    snippets,
-                    options.data,
-                    options.store,
-                    STORE,
-                    features,
-                    separation=separation,
-                    report=report,
-                )
-                yield store, feature_folds
+    with StoreFolder(options.store) as stores:
+        for name, by_features in groups.items():
+            with closing(open_separation(name, **options.separations.get(name, {}))) as separation:
+                for features, feature_folds in by_features.items():
+                    for fold in feature_folds:
+                        _check_separation(fold, separation.describe())
+                    build = partial(
+                        build_features,
+                        *(snippets, options.data),
+                        name=STORE,
+                        features=features,
+                        separation=separation,
+                        report=report,
+                    )
+                    yield stores.build(build), feature_folds
+
+
+def _check_separation(fold: EnsembleFold, current: Mapping[str, Any]) -> None:
+    """Raise HearbackError if a fold was trained on another separation."""
+    if (trained := fold.metadata.get("separation")) != current:
+        raise HearbackError(
+            f"{fold.files.metadata}: trained on voices separated by {trained}, but inference uses "
+            f"{current}; use the same separation, or train again"
+        )
 
 
 def write_classes(filenames: Sequence[str], probabilities: np.ndarray, submission: Path) -> None:

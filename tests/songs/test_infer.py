@@ -1,8 +1,10 @@
 """From trained folds to the classes of a folder of new snippets."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
 from hearback.engine.project import ROOT
 from hearback.songs.inference import InferenceOptions, write_submission
+from tests.helpers import make_read_only
 from tests.songs.inference_data import SHARES, write_config, write_unseen
 
 COLUMNS = ["p0", "p1", "p2", "p3"]
@@ -83,6 +86,30 @@ def test_every_file_that_may_be_a_recording_has_a_row_and_the_others_are_named(
     assert set(odd) < set(problems["filename"][problems["severity"] == "error"])
     printed = capsys.readouterr().out
     assert printed.count("skipped, for they are no recordings: '.DS_Store', 'notes.txt'\n") == 1
+
+
+def test_a_store_that_cannot_be_written_to_is_replaced_by_a_temporary_one(
+    options: InferenceOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_submission(options)
+    before = options.submission.read_bytes()
+    there = sorted(options.store.rglob("*"))
+    for snippet in options.data.rglob("*.*"):  # a copy has new times
+        os.utime(snippet, (1, 1))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(scratch))
+        make_read_only(patch, options.store)
+        write_submission(options)
+    assert options.submission.read_bytes() == before
+    assert capsys.readouterr().out.count("Decoded into a temporary folder instead\n") == 1
+    assert sorted(options.store.rglob("*")) == there
+    assert list(scratch.iterdir()) == []
 
 
 def test_another_separation_than_in_training_is_refused(

@@ -124,7 +124,10 @@ def test_every_snippet_has_its_predictions(page: dict[str, Any]) -> None:
 
 def test_the_data_the_card_and_the_curves_are_there(page: dict[str, Any]) -> None:
     assert page["data"]["facts"] == [["snippets", "192"], ["singers", "12"], ["folds", "3"]]
-    by_class, known, by_singer = page["data"]["distributions"]
+    by_class, known, by_singer, lengths = page["data"]["distributions"]
+    # Three of the snippets are there.
+    assert (lengths["title"], lengths["values"], lengths["counts"]) == ("length", ["3–4"], [3])
+    assert page["recordings"]["seconds"] == [3.0] * 3 + [None] * 189
     assert dict(zip(by_class["values"], by_class["counts"], strict=True)) == dict.fromkeys(
         CLASSES, 48
     )
@@ -158,7 +161,7 @@ def test_the_verdict_names_the_worst_class_and_its_most_frequent_mistake(
     mistakes = confusion[worst].copy()
     mistakes[worst] = 0
     name = CLASSES[worst]
-    assert f"The worst class is “{name}”: a share of {errors[worst]:.2f} [" in for_what_not
+    assert f"The worst class is “{name}”: {100 * errors[worst]:.0f} % [" in for_what_not
     mistaken = f"{mistakes.max()} of its 48 snippets are taken for “{CLASSES[mistakes.argmax()]}”"
     assert mistaken in for_what_not
     assert to_do.startswith(f"Listen to the mistakes, first to those of “{CLASSES[worst]}” that ")
@@ -192,9 +195,10 @@ def test_a_missing_fold_is_listed_and_so_are_the_warnings(tmp_path: Path) -> Non
     write_folds(tmp_path / "assets", "cnn4", MODELS["cnn4"], folds=[0, 2])
     page = write(tmp_path)
     assert page["data"]["facts"][0] == ["snippets", "128"]
-    *left_out, unknown = page["data"]["refused"]
-    assert len(left_out) == 64
-    assert left_out[0]["cure"] == "train the missing folds: python -m hearback.songs train"
+    assert page["data"]["notes"] == [
+        "Not scored yet: 64 rows of fold 1. python -m hearback.songs train trains it."
+    ]
+    (unknown,) = page["data"]["refused"]
     assert unknown["filename"] == "unknown.wav"
     assert unknown["what"] == "a snippet without a label, left out"
     (warning,) = page["verdict"]["warnings"]
@@ -222,7 +226,10 @@ def test_check_models_ends_with_its_page_in_the_assets(tmp_path: Path) -> None:
     out = tmp_path / "assets" / "check_models.html"
     said, how = output.splitlines()[-2:]
     assert said.startswith(f"wrote {out}: 192 recordings, without sound (")
-    assert how == "python -m hearback.songs report writes it with the ensemble and with sound"
+    again = f"--data {tmp_path / 'data'} --assets {tmp_path / 'assets'}"
+    assert how == (
+        f"python -m hearback.songs report {again} writes it with the ensemble and with sound"
+    )
     assert [model["name"] for model in read_page(out)["models"]] == ["cnn4"]
     out.unlink()
     other = tmp_path / "page.html"
@@ -265,6 +272,10 @@ def test_infer_ends_with_a_page_of_the_new_snippets(tmp_path: Path, trained: Pat
             assert likely == pytest.approx(table.loc[filename].max(), abs=1e-4)
             assert recordings["fields"]["class"][index] == CLASSES[label]
             assert status == ("ok" if table.loc[filename].max() >= 0.5 else "unsure")
+    seconds = dict(zip(recordings["filenames"], recordings["seconds"], strict=True))
+    assert (seconds["long.flac.wav"], seconds["broken.ogg"]) == (6.0, None)
+    lengths = next(x for x in page["data"]["distributions"] if x["title"] == "length")
+    assert sum(lengths["counts"]) == 6
     notes = dict(zip(recordings["filenames"], recordings["notes"], strict=True))
     assert "6.00 s long instead of 3 s" in notes["long.flac.wav"]
     assert "is silent" in notes["silent.wav"]
@@ -274,6 +285,30 @@ def test_infer_ends_with_a_page_of_the_new_snippets(tmp_path: Path, trained: Pat
     assert good.startswith("7 snippets: ") and good.endswith(", 2 without a prediction.")
     assert limits.startswith("There are no labels here, and the ensemble does not state how good")
     assert "2 without a prediction" in to_do
+
+
+def test_the_page_of_infer_can_be_made_again_without_its_folders(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, errors = run_infer(tmp_path, trained)
+    assert status is None, errors
+    out = tmp_path / "submission.html"
+    first = read_page(out)
+    table = tmp_path / "submission.csv"
+    assert first["report_command"] == f"python -m hearback.songs report --scores {table}"
+    out.unlink()
+    monkeypatch.setattr("sys.argv", ["report", "--scores", str(table)])
+    report.main()
+    again = read_page(out)
+    assert again["recordings"] == first["recordings"]
+    assert again["verdict"] == first["verdict"]
+
+
+@pytest.mark.parametrize("flag", ["models", "corrections"])
+def test_flags_of_trained_models_are_no_flags_of_new_snippets(tmp_path: Path, flag: str) -> None:
+    status, _, errors = run_step(report, tmp_path, "--scores", "s.csv", f"--{flag}", "x.csv")
+    assert status == 2
+    assert f"--{flag} is for trained models, not for --scores: leave it out" in errors
 
 
 def test_infer_writes_no_page_if_told_so(tmp_path: Path, trained: Path) -> None:

@@ -40,10 +40,18 @@ def test_a_class_of_few_snippets_is_not_called_the_worst() -> None:
     confusion = [[40, 0, 0, 0], [0, 38, 2, 0], [0, 10, 30, 0], [5, 4, 0, 0]]
     _, for_what_not, to_do = sentences(confusion)
     assert for_what_not == (
-        "The worst class is “female”: a share of 0.25 is wrong, and 10 of its 40 snippets are "
-        "taken for “male”, the most frequent mistake. Too few snippets to tell: “several”."
+        "The worst class is “female”: 25 % are wrong, and 10 of its 40 snippets are taken for "
+        "“male”, the most frequent mistake. Too few snippets to tell: “several”."
     )
     assert to_do == "Listen to the mistakes, first to those of “female” that are taken for “male”."
+
+
+def test_mistakes_that_are_as_frequent_are_both_named() -> None:
+    confusion = [[40, 0, 0, 0], [20, 20, 20, 0], [0, 2, 38, 0], [0, 0, 0, 40]]
+    assert sentences(confusion)[1] == (
+        "The worst class is “male”: 67 % are wrong, and 20 of its 60 snippets are taken for “no "
+        "voice”, as many as for “female”."
+    )
 
 
 def test_verdicts_without_mistakes_or_enough_snippets() -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hearback.engine.data.filenames import match_names, nearest_names
+from hearback.engine.data.filenames import are_there, match_names, nearest_names
 from hearback.engine.data.problems import Problem, Report, count_noun, quoted
 from hearback.engine.data.tables import Table, column_key, read_table, respelled
 from hearback.engine.errors import did_you_mean
@@ -51,16 +51,34 @@ class Corrections:
         path: the table; None if there is none.
         labels: the new label of each filename whose label is changed.
         left_out: filenames of the recordings that are left out.
+        agreed: filenames of the recordings whose labels are right.
+        notes: of the table's rows, by filename.
     """
 
     path: Path | None = None
     labels: Mapping[str, float] = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
+    agreed: Sequence[str] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return e.g. "corrections.csv: 3 labels changed, 2 recordings left out"."""
         name = "no corrections" if self.path is None else self.path.name
         return f"{name}: {describe(self.record()) or 'nothing is changed'}"
+
+    def announce(self) -> None:
+        """Print what is changed, if there is a table."""
+        if self.path is not None:
+            print(self)
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Return the rows of such a table: filename, verdict, score and note."""
+        rows = [
+            *((name, WRONG_LABEL, f"{label:g}") for name, label in self.labels.items()),
+            *((name, UNSCORABLE, "") for name in sorted(self.left_out)),
+            *((name, AGREE, "") for name in self.agreed),
+        ]
+        return [(*row, self.notes.get(row[0], "")) for row in rows]
 
     def record(self) -> dict[str, Any] | None:
         """Return the numbers of changes and a digest of them, as JSON; None without changes.
@@ -137,6 +155,7 @@ class _Verdict(NamedTuple):
     line: int
     verdict: str
     score: str
+    note: str
 
 
 def read_corrections(path: Path | None, table: LabelledTable, report: Report) -> Corrections:
@@ -166,8 +185,12 @@ class _Reader:
         label_of = dict(zip(self.table.filenames, self.table.labels.tolist(), strict=True))
         labels: dict[str, float] = {}
         left_out = set()
-        for filename, row in self._verdicts(frame):
-            if row.verdict == UNSCORABLE:
+        agreed = []
+        verdicts = dict(self._verdicts(frame))
+        for filename, row in verdicts.items():
+            if row.verdict == AGREE:
+                agreed.append(filename)
+            elif row.verdict == UNSCORABLE:
                 left_out.add(filename)
             elif row.verdict == WRONG_LABEL:
                 label = self._label(filename, row)
@@ -180,7 +203,8 @@ class _Reader:
         if left_out.issuperset(filter(None, label_of)):
             cure = "keep some of them"
             self.report.add(Problem(str(self.path), None, "all recordings are left out", cure))
-        return Corrections(self.path, labels, frozenset(left_out))
+        notes = {filename: row.note for filename, row in verdicts.items() if row.note}
+        return Corrections(self.path, labels, frozenset(left_out), agreed, notes)
 
     def _verdicts(self, frame: pd.DataFrame) -> Iterator[tuple[str, _Verdict]]:
         """Yield the verdict of each recording, by its filename in the labelled table."""
@@ -196,7 +220,7 @@ class _Reader:
             if verdict is None or filename is None:
                 continue
             score = row.get("score", "") if verdict == WRONG_LABEL else ""
-            current = _Verdict(row["line"], verdict, score)
+            current = _Verdict(row["line"], verdict, score, row.get("note", ""))
             self._compare(filename, verdicts.setdefault(filename, current), current)
         yield from verdicts.items()
 
@@ -233,8 +257,9 @@ class _Reader:
         unknown = frame[frame["filename"].isin([name for name in missing if name not in match_of])]
         for at, row in enumerate(unknown.to_dict("records")):
             near = nearest_names(row["filename"], known) if at < _MAX_SUGGESTIONS else []
-            there = f"{' and '.join(map(quoted, near))} {'is' if len(near) == 1 else 'are'} there; "
-            cure = f"{there if near else ''}correct the filename, or remove the row"
+            cure = "; ".join(
+                filter(None, (are_there(near), "correct the filename, or remove the row"))
+            )
             what = f"{self.table.path.name} has no such recording"
             self._add(row["line"], what, cure, row["filename"])
         return {**found, **match_of}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pandas as pd
 
@@ -21,6 +21,9 @@ from hearback.engine.launch.processes import with_project_path
 # Maps a model and its split retrain command to Python's arguments and the parsed flags.
 # Raises HearbackError if the command is not a training of this model by this project.
 ReadCommand = Callable[[str, Sequence[str]], tuple[list[str], argparse.Namespace]]
+
+
+Trained = TypeVar("Trained")  # what a competition reads of its trained models
 
 
 def add_flags(parser: argparse.ArgumentParser, subfolder: str = "") -> None:
@@ -39,19 +42,25 @@ def add_folder_flags(parser: argparse.ArgumentParser, subfolder: str = "") -> No
 
 
 def check(
-    flags: argparse.Namespace, show: Callable[[], list[Outlier]], read_command: ReadCommand
-) -> int:
+    flags: argparse.Namespace,
+    trained: Trained,
+    read: Callable[[], Trained],
+    show: Callable[[Trained], list[Outlier]],
+    read_command: ReadCommand,
+) -> tuple[int, Trained]:
     """Run the step: print the tables, with `--retrain` retrain outliers and print them again.
 
-    `show` prints the tables and returns the folds that stand out. Returns 1 if a fold stands out at
-    the end, else 0.
+    `show` prints the tables of `trained`, or of what `read` returns after the retraining; it
+    returns the folds that stand out. Returns 1 if a fold stands out at the end, else 0; and the
+    models that were shown last.
     """
-    outliers = show()
+    outliers = show(trained)
     if flags.retrain and outliers:
         corrections = getattr(flags, "corrections", None)  # not every competition has them
         retrain(outliers, flags.data, flags.assets, read_command, corrections)
-        outliers = show()
-    return 1 if outliers else 0
+        trained = read()
+        outliers = show(trained)
+    return (1 if outliers else 0), trained
 
 
 def print_sections(

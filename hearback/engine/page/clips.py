@@ -1,6 +1,7 @@
 """Which recordings a page plays, and their sound as MP3."""
 
 import base64
+import hashlib
 import json
 import re
 import shutil
@@ -31,6 +32,7 @@ from hearback.engine.page.flags import EVERY, NO
 N_FIRST, N_RANDOM = 150, 50  # recordings that `SOME` plays: the first of the order, and others
 MAX_BYTES = 10_000_000  # of the clips of `SOME`, as base64
 MAX_BYTES_INSIDE = 75_000_000  # of clips in the page itself; beyond, they are scripts beside it
+_N_AT_ONCE = 64  # recordings whose sound is in memory
 _SCRIPT_BYTES = 4_000_000  # of one script
 _CALL = "hearback.addClips("  # how a script begins
 
@@ -40,6 +42,10 @@ class Sound(NamedTuple):
 
     learner: np.ndarray | None
     reference: np.ndarray | None = None
+
+
+# Is called with the sounds of some recordings by their index.
+Listener = Callable[[Mapping[int, Sound]], None]
 
 
 @dataclass(frozen=True)
@@ -64,20 +70,38 @@ def decode_if_possible(
         return None
 
 
+def read_lengths(folder: Path, filenames: Sequence[str]) -> list[float | None]:
+    """Return the lengths of recordings in seconds, by their headers; None where unknown.
+
+    A filename that leads out of the folder is not read.
+    """
+    contained = containing(folder, follow_links=True)
+
+    def read(filename: str) -> float | None:
+        path = contained(filename)
+        try:
+            return float(soundfile.info(path).duration) if path and path.is_file() else None
+        except soundfile.LibsndfileError:
+            return None
+
+    with ThreadPoolExecutor(count_processors()) as threads:
+        return list(threads.map(read, filenames))
+
+
 def choose(
     order: Sequence[int], always: Sequence[int], how: str, rng: np.random.Generator
 ) -> list[int]:
     """Return the indices of the recordings to play, the most important first.
 
     Args:
-        order: all recordings, the most interesting first: by loss, or by doubt.
+        order: the others, the most interesting first: by loss, or by doubt.
         always: recordings without a score.
         how: one of `flags.AUDIO`.
         rng: draws the random ones.
     """
     if how == NO:
         return []
-    chosen = list(dict.fromkeys([*always, *order]))
+    chosen = [*always, *order]
     if how == EVERY:
         return chosen
     n_first = len(always) + N_FIRST
@@ -91,20 +115,15 @@ def encode(
     sound_of: Callable[[int], Sound],
     max_bytes: float = float("inf"),
     progress: str | None = None,
+    listener: Listener | None = None,
 ) -> Clips:
     """Encode recordings in their order; those that exceed `max_bytes` of base64 are left out.
 
-    `progress` is the description of a bar.
+    `progress` is the description of a bar. `listener` is called with the sounds, before they are
+    encoded: each recording is decoded once, and `_N_AT_ONCE` of them are in memory.
     """
     clips: dict[int, Clip] = {}
     n_bytes = n_silent = 0
-
-    def encode_one(index: int) -> Clip | None:
-        sound = sound_of(index)
-        if sound.learner is None:
-            return None
-        return Clip(*("" if x is None else encode_mp3(x) for x in sound))
-
     # Decoders and encoders release the interpreter's lock.
     with (
         ThreadPoolExecutor(count_processors()) as threads,
@@ -115,16 +134,26 @@ def encode(
             disable=progress is None or not indices,
         ) as bar,
     ):
-        for index, clip in zip(indices, threads.map(encode_one, indices), strict=True):
-            bar.update()
-            if clip is None:
-                n_silent += 1
-                continue
-            size = len(clip.learner) + len(clip.reference)
-            if n_bytes + size <= max_bytes:
-                clips[index] = clip
-                n_bytes += size
+        for start in range(0, len(indices), _N_AT_ONCE):
+            chunk = indices[start : start + _N_AT_ONCE]
+            sounds = dict(zip(chunk, threads.map(sound_of, chunk), strict=True))
+            if listener is not None:
+                listener(sounds)
+            for index, clip in zip(chunk, threads.map(_encode, sounds.values()), strict=True):
+                bar.update()
+                if clip is None:
+                    n_silent += 1
+                elif n_bytes + clip.n_bytes <= max_bytes:
+                    clips[index] = clip
+                    n_bytes += clip.n_bytes
     return Clips(clips, len(indices) - len(clips) - n_silent)
+
+
+def _encode(sound: Sound) -> Clip | None:
+    """Return the clip of a sound; None if there is nothing to hear of the learner."""
+    if sound.learner is None:
+        return None
+    return Clip(*("" if x is None else encode_mp3(x) for x in sound))
 
 
 def encode_mp3(waveform: np.ndarray) -> str:
@@ -140,13 +169,22 @@ def encode_mp3(waveform: np.ndarray) -> str:
 
 def n_bytes_of(clips: Mapping[int, Clip]) -> int:
     """Return the size of clips in a page, in bytes."""
-    return sum(len(clip.learner) + len(clip.reference) for clip in clips.values())
+    return sum(clip.n_bytes for clip in clips.values())
 
 
-def write_scripts(clips: Mapping[int, Clip], page: Path) -> dict[str, list[int]]:
+def key_of(clips: Mapping[int, Clip], filenames: Sequence[str]) -> str:
+    """Return a digest of clips and of their recordings: that of the scripts of one page only."""
+    digest = hashlib.sha256(json.dumps(list(filenames)).encode())
+    for index, clip in sorted(clips.items()):
+        digest.update(f"{index} {clip.learner} {clip.reference}".encode())
+    return digest.hexdigest()[:16]
+
+
+def write_scripts(clips: Mapping[int, Clip], page: Path, key: str) -> dict[str, list[int]]:
     """Write clips as scripts to the folder `<page>_clips` beside a page; see `Page.clip_scripts`.
 
-    The folder of an earlier page of that name is replaced.
+    The folder of an earlier page of that name is replaced. `key` is `Page.clip_key`: a copy of an
+    earlier page must not play the new recordings under the names of its own.
     """
     folder = clips_folder(page)
     remove_scripts(page)
@@ -157,7 +195,7 @@ def write_scripts(clips: Mapping[int, Clip], page: Path) -> dict[str, list[int]]
         path = folder / f"{len(scripts):04d}.js"
         content = json.dumps({str(index): clip.__dict__ for index, clip in part.items()})
         with atomic_write(path) as temporary:
-            temporary.write_text(f"{_CALL}{content});\n", encoding="utf-8")
+            temporary.write_text(f'{_CALL}"{key}", {content});\n', encoding="utf-8")
         scripts[f"{folder.name}/{path.name}"] = list(part)
         part.clear()
 

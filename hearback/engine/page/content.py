@@ -57,11 +57,19 @@ class Refused:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What the recordings are: facts, (name, value) each; distributions; what was refused."""
+    """What the recordings are.
+
+    Attributes:
+        facts: (name, value) each.
+        distributions: of the recordings.
+        refused: recordings and rows that were not used.
+        notes: what else there is to say, sentences in plain text.
+    """
 
     facts: Sequence[tuple[str, str]]
     distributions: Sequence[Distribution] = ()
     refused: Sequence[Refused] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,8 @@ class GroupResult:
 
     `false_alarms` is the share of recordings of label 1 with a prediction below 0.5, `misses` that
     of recordings of label 0 with one of at least 0.5; for classes, `errors` is the share of wrong
-    classes and the two are empty. An interval by speakers where there are several, else none.
+    classes and the two are empty. `auc` is that of all recordings of label 1 against those of label
+    0 in the group, for groups by cause. An interval by speakers where there are several, else none.
     """
 
     by: str
@@ -94,6 +103,7 @@ class GroupResult:
     false_alarms: Estimate = NO_ESTIMATE
     misses: Estimate = NO_ESTIMATE
     errors: Estimate = NO_ESTIMATE
+    auc: Estimate = NO_ESTIMATE
 
 
 @dataclass(frozen=True)
@@ -171,6 +181,11 @@ class Clip:
     learner: str = ""
     reference: str = ""
 
+    @property
+    def n_bytes(self) -> int:
+        """Its size in a page."""
+        return len(self.learner) + len(self.reference)
+
 
 @dataclass(frozen=True)
 class Recordings:
@@ -180,6 +195,7 @@ class Recordings:
         filenames: one per recording.
         texts: expected texts, "" for none.
         fields: further columns of text to show and filter by, by name: grade, task, status, …
+            With `Page.status_range`, the status is that of the first model.
         labels: 0 or 1, or the index of a class; None without labels.
         predictions: by model: the probability of label 1, or of the predicted class; None if the
             model has none.
@@ -188,6 +204,7 @@ class Recordings:
         seconds: lengths of the recordings; None if unknown.
         notes: what is known about a recording, in words.
         words: by the index of the recording, as text.
+        words_by: the models that scored the words, whichever is chosen; "" if there is no choice.
         clips: by the index of the recording, as text.
     """
 
@@ -201,6 +218,7 @@ class Recordings:
     seconds: Sequence[float | None] = ()
     notes: Sequence[str] = ()
     words: Mapping[str, Words] = field(default_factory=dict)
+    words_by: str = ""
     clips: Mapping[str, Clip] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -221,19 +239,29 @@ class Page:
         models: the ensemble first, then the others by log loss; the first is shown at the start.
         recordings: see `Recordings`.
         label_names: what the labels 0, 1, … mean.
-        people: the column of fields that names who is heard.
+        people: the column of fields that names who is heard; anonymous pages leave it out.
         train_command: trains models; the page says how it takes corrections.
-        report_command: writes such a page; the page says how to put more sound into it.
+        report_command: writes this page; the page says how to put more sound into it. "" if there
+            is no more.
         base_rate_log_loss: that of always predicting the base rate, in nats; None without labels.
-        unsure: predictions in this range should be checked by a person; None if there is no range.
+        unsure: predictions inside of this range should be checked by a person; None if there is
+            no range.
+        status_range: predictions inside of it are "unsure", others "ok": the status follows the
+            chosen model. None where the status is a fact of the recording.
+        status_note: what the column `status` means, in plain text; "" without one.
         curves: see `Curve`.
         clip_scripts: scripts in a folder beside the page that hold the clips, in place of
             `recordings.clips`: the indices of the recordings in each, by its path from the page.
-            Loaded when one of them is opened; each calls `hearback.addClips({"12": {"learner":
-            "…", "reference": "…"}, …})`.
+            Loaded when one of them is opened; each calls `hearback.addClips("KEY", {"12":
+            {"learner": "…", "reference": "…"}, …})`.
+        clip_key: of these scripts: the page refuses those of another one.
         bins_by: the column whose values are the groups of `ModelResult.reliability`; "" for none.
         order: values of columns in the order to show them in; others are sorted.
         is_anonymous: whether names were taken out (`writing.anonymize`).
+        corrections: what corrections have changed already: filename, verdict, score and note each.
+            A page exports these with its own, whose labels are relative to them.
+        file_names: names of files that sentences, warnings and facts state; anonymous pages leave
+            them out.
     """
 
     title: str
@@ -244,16 +272,21 @@ class Page:
     models: Sequence[ModelResult]
     recordings: Recordings
     label_names: Sequence[str]
-    people: str = "speaker"
+    people: str
     train_command: str = "python train.py"
-    report_command: str = "python report.py"
+    report_command: str = ""
     base_rate_log_loss: float | None = None
     unsure: tuple[float, float] | None = None
+    status_range: tuple[float, float] | None = None
+    status_note: str = ""
     curves: Sequence[Curve] = ()
     clip_scripts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    clip_key: str = ""
     bins_by: str = ""
     order: Mapping[str, Sequence[str]] = field(default_factory=dict)
     is_anonymous: bool = False
+    corrections: Sequence[tuple[str, str, str, str]] = ()
+    file_names: Sequence[str] = ()
 
     @property
     def labelled(self) -> bool:

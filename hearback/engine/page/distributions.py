@@ -61,4 +61,4 @@ def count_distribution(title: str, values: Sequence[str]) -> list[Distribution]:
         str(number + 1) if step == 1 else f"{number * step + 1}–{(number + 1) * step}"
         for number in bins
     ]
-    return [Distribution(title, names, [counts[number] for number in bins], "recordings")]
+    return [Distribution(title, names, [counts[number] for number in bins])]

@@ -71,6 +71,15 @@ class Predictions(Generic[Table]):
     tables: Sequence[Table]
     warnings: Sequence[str] = ()
 
+    def predicted_by(self, model: str) -> np.ndarray:
+        """Return the mask of the rows that a model predicted, (rows,) bool."""
+        values = self.by_model[model]
+        return ~np.isnan(values.reshape(len(values), -1)).any(axis=1)
+
+    def base_loss(self, model: str) -> float:
+        """Return the log loss of the base rate on the rows that a model predicted, in nats."""
+        return float(self.base_losses[self.predicted_by(model)].mean())
+
 
 def collect(
     tables: Sequence[Table],

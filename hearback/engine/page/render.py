@@ -43,6 +43,7 @@ _SCRIPTS = (
     "static/confusion.js",
     "static/threshold.js",
     "static/curves.js",
+    "static/imports.js",
     "static/verdicts.js",
     "static/exports.js",
     "static/recordings.js",
@@ -83,6 +84,7 @@ def render(page: Page) -> str:
     data["clip_scripts"] = {
         quote(name): list(indices) for name, indices in page.clip_scripts.items()
     }
+    del data["file_names"]
     html = (
         _environment()
         .get_template("page.html.j2")
@@ -137,6 +139,8 @@ def _rounded(value: Any, path: str) -> int | float | bool:  # noqa: ANN401
     edge = round(round(rounded / _STEP) * _STEP, _PREDICTION_DIGITS)
     if number < edge <= rounded:
         return round(edge - 10**-_PREDICTION_DIGITS, _PREDICTION_DIGITS)
+    if rounded <= edge < number:
+        return round(edge + 10**-_PREDICTION_DIGITS, _PREDICTION_DIGITS)
     return rounded
 
 
@@ -182,10 +186,12 @@ def content_hash(content: str) -> str:
 
 
 def _content_key(page: Page) -> str:
-    """Return what verdicts are kept under: the same for the same recordings, texts and labels."""
+    """Return what verdicts are kept under: the same for the same recordings and texts.
+
+    Labels do not count: a page that is made with the first corrections keeps their notes.
+    """
     rows = page.recordings
-    labels = None if rows.labels is None else [int(label) for label in rows.labels]
-    content = json.dumps([list(rows.filenames), list(rows.texts), labels, list(page.label_names)])
+    content = json.dumps([list(rows.filenames), list(rows.texts), list(page.label_names)])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

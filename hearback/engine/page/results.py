@@ -29,6 +29,7 @@ class Labelled:
         by: columns of text by name, (rows,) each; "" where unknown.
         bins_by: the name of the column that reliability is shown by, if it is there.
         order: values of columns in the order to show them in; others are sorted.
+        causes_by: the name of the column that says why a label is 0, if it is there.
     """
 
     labels: np.ndarray
@@ -36,6 +37,7 @@ class Labelled:
     by: Mapping[str, np.ndarray]
     bins_by: str = ""
     order: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    causes_by: str = ""
 
     @cached_property
     def groups(self) -> list[tuple[str, str, np.ndarray]]:
@@ -61,6 +63,11 @@ class Predicted:
     probabilities: np.ndarray
     weight: float | None = None
 
+    @cached_property
+    def known(self) -> np.ndarray:
+        """The mask of the rows that it predicted, (rows,) bool."""
+        return ~np.isnan(self.losses)
+
 
 def binary_results(rows: Labelled, models: Mapping[str, Predicted]) -> list[ModelResult]:
     """Return the results of models that predict the probability of label 1, in their order."""
@@ -68,21 +75,20 @@ def binary_results(rows: Labelled, models: Mapping[str, Predicted]) -> list[Mode
     for name, model in models.items():
         _add_losses(table, rows, name, model)
         said = model.probabilities >= THRESHOLD
-        known = ~np.isnan(model.losses)
         for kind, wrong, label in (("false alarms", ~said, 1), ("misses", said, 0)):
-            of_label = known & (rows.labels == label)
+            of_label = model.known & (rows.labels == label)
             table.add((name, ALL, kind), wrong, of_label)
             for column, value, members in rows.groups:
                 table.add((name, column, value, kind), wrong, of_label & members)
         for group, members in _bin_groups(rows).items():
             for number, inside in enumerate(_bins(model.probabilities)):
-                table.add((name, group, number), rows.labels, inside & members & known)
+                table.add((name, group, number), rows.labels, inside & members & model.known)
     found = table.estimate(np.random.default_rng(0))
     return [
         replace(
             _result(rows, name, model, found),
             metrics={
-                "AUC": _area(rows, model),
+                "AUC": _area(rows, model, np.full(len(rows.labels), True)),
                 "false alarms": found[name, ALL, "false alarms"],
                 "misses": found[name, ALL, "misses"],
             },
@@ -97,10 +103,10 @@ def class_results(rows: Labelled, models: Mapping[str, Predicted]) -> list[Model
     table = MeanTable(rows.clusters)
     for name, model in models.items():
         _add_losses(table, rows, name, model)
-        wrong, known = _is_wrong(rows, model), ~np.isnan(model.losses)
-        table.add((name, ALL, "accuracy"), ~wrong, known)
+        wrong = _is_wrong(rows, model)
+        table.add((name, ALL, "accuracy"), ~wrong, model.known)
         for column, value, members in rows.groups:
-            table.add((name, column, value, "errors"), wrong, known & members)
+            table.add((name, column, value, "errors"), wrong, model.known & members)
     found = table.estimate(np.random.default_rng(0))
     return [
         replace(
@@ -113,10 +119,9 @@ def class_results(rows: Labelled, models: Mapping[str, Predicted]) -> list[Model
 
 
 def _add_losses(table: MeanTable, rows: Labelled, name: str, model: Predicted) -> None:
-    known = ~np.isnan(model.losses)
-    table.add((name, ALL), model.losses, known)
+    table.add((name, ALL), model.losses, model.known)
     for column, value, members in rows.groups:
-        table.add((name, column, value), model.losses, known & members)
+        table.add((name, column, value), model.losses, model.known & members)
 
 
 def _result(
@@ -127,7 +132,7 @@ def _result(
         name,
         is_ensemble=name == ENSEMBLE,
         weight=model.weight,
-        n=int(np.count_nonzero(~np.isnan(model.losses))),
+        n=int(np.count_nonzero(model.known)),
         log_loss=found[name, ALL],
         groups=_groups(rows, name, model, found),
     )
@@ -136,31 +141,34 @@ def _result(
 def _groups(
     rows: Labelled, name: str, model: Predicted, found: Mapping[object, Estimate]
 ) -> list[GroupResult]:
-    known = ~np.isnan(model.losses)
     return [
         GroupResult(
             column,
             value,
-            n=int(np.count_nonzero(members & known)),
+            n=int(np.count_nonzero(members & model.known)),
             log_loss=found[name, column, value],
             false_alarms=found.get((name, column, value, "false alarms"), NO_ESTIMATE),
             misses=found.get((name, column, value, "misses"), NO_ESTIMATE),
             errors=found.get((name, column, value, "errors"), NO_ESTIMATE),
+            auc=(
+                _area(rows, model, (rows.labels == 1) | members)
+                if column == rows.causes_by
+                else NO_ESTIMATE
+            ),
         )
         for column, value, members in rows.groups
-        if (members & known).any()
+        if (members & model.known).any()
     ]
 
 
 def _reliability(
     rows: Labelled, name: str, model: Predicted, found: Mapping[object, Estimate]
 ) -> dict[str, Sequence[Bin]]:
-    known = ~np.isnan(model.losses)
     by_group: dict[str, Sequence[Bin]] = {}
     for group, members in _bin_groups(rows).items():
         bins = []
         for number, inside in enumerate(_bins(model.probabilities)):
-            chosen = inside & members & known
+            chosen = inside & members & model.known
             mean = float(model.probabilities[chosen].mean()) if chosen.any() else None
             low, high = _EDGES[number : number + 2].tolist()
             n, share = int(chosen.sum()), found[name, group, number]
@@ -187,8 +195,9 @@ def _bins(probabilities: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def _area(rows: Labelled, model: Predicted) -> Estimate:
-    known = ~np.isnan(model.losses)
+def _area(rows: Labelled, model: Predicted, chosen: np.ndarray) -> Estimate:
+    """Return the AUC of the rows `chosen`, (rows,) bool, as far as they are predicted."""
+    known = model.known & chosen
     labels, predictions = rows.labels[known], model.probabilities[known]
     area = area_under_curve(labels, predictions)
     if np.isnan(area):
@@ -203,7 +212,7 @@ def _is_wrong(rows: Labelled, model: Predicted) -> np.ndarray:
 
 
 def _confusion(rows: Labelled, model: Predicted) -> list[list[int]]:
-    known = ~np.isnan(model.losses)
+    known = model.known
     n_classes = model.probabilities.shape[1]
     counts = np.zeros((n_classes, n_classes), int)
     np.add.at(counts, (rows.labels[known], model.probabilities.argmax(axis=1)[known]), 1)

@@ -58,6 +58,11 @@ def groups_by(page: Page, model: ModelResult) -> dict[str, list[GroupResult]]:
     return found
 
 
+def has_areas(groups: Sequence[GroupResult]) -> bool:
+    """Return whether any of the groups has an AUC, as those by cause do."""
+    return any(group.auc.value is not None for group in groups)
+
+
 class ThresholdRow(NamedTuple):
     """What happens at a threshold: counts, and shares of 0 to 1, None where there are no labels."""
 

@@ -6,13 +6,9 @@ from typing import TypeVar
 
 import pandas as pd
 
-from hearback.engine.data.problems import Problem
+from hearback.engine.data.problems import Problem, count_noun
 from hearback.engine.evaluation.oof import OutOfFold
 from hearback.engine.page.content import Estimate, ModelResult, Refused
-from hearback.engine.page.results import ENSEMBLE
-from hearback.engine.page.tables import N_ENOUGH
-
-MIN_ROWS = N_ENOUGH  # of a group that a verdict names
 
 Table = TypeVar("Table", bound=OutOfFold)
 
@@ -27,6 +23,16 @@ def show(estimate: Estimate, digits: int = 3) -> str:
     return f"{value} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
+def show_share(estimate: Estimate) -> str:
+    """Return a share in percent, e.g. "22 % [17, 29]"."""
+    if estimate.value is None:
+        return "–"
+    value = f"{100 * estimate.value:.0f} %"
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
+
+
 def describe_model(model: ModelResult) -> str:
     """Return how a verdict begins: "Out of fold, resnet34"."""
     if model.is_ensemble:
@@ -36,7 +42,7 @@ def describe_model(model: ModelResult) -> str:
 
 def describe_ensemble(models: Sequence[ModelResult]) -> str:
     """Return the ensemble's models with their weights, in one line; "" without an ensemble."""
-    if not any(model.name == ENSEMBLE for model in models):
+    if not any(model.is_ensemble for model in models):
         return ""
     weighted = [model for model in models if model.weight]
     return ", ".join(f"{model.name} ({model.weight:.2f})" for model in weighted)
@@ -56,13 +62,44 @@ def describe_models(
     return [(name, value) for name, value in facts if value]
 
 
-def not_predicted(
-    training_table: pd.DataFrame, rows: pd.DataFrame, training_command: str
-) -> list[Refused]:
-    """Return the rows of a training table that no fold has scored.
+def unscored_folds(
+    training_table: pd.DataFrame,
+    rows: pd.DataFrame,
+    tables: Sequence[Table],
+    training_command: str,
+) -> list[str]:
+    """Return a sentence on the rows of the folds that no model has trained yet; [] if all are.
 
-    `training_table` has the columns filename and line, `rows` are those with a prediction.
+    `rows` are those with a prediction, `tables` are the models.
     """
+    n_folds = max((table.n_folds for table in tables), default=0)
+    trained = {fold for table in tables for fold in table.metadata_by_fold}
+    missing = [str(fold) for fold in range(n_folds) if fold not in trained]
+    n_rows = int((~training_table["filename"].isin(rows["filename"])).sum())
+    if not missing or not n_rows:
+        return []
+    folds = f"fold {missing[0]}"
+    if missing[1:]:
+        folds = f"folds {', '.join(missing[:-1])} and {missing[-1]}"
+    them = "it" if len(missing) == 1 else "them"
+    return [
+        f"Not scored yet: {count_noun(n_rows, 'row')} of {folds}. {training_command} trains {them}."
+    ]
+
+
+def not_predicted(
+    training_table: pd.DataFrame,
+    rows: pd.DataFrame,
+    tables: Sequence[Table],
+    training_command: str,
+) -> list[Refused]:
+    """Return the rows of a training table that no fold has scored although all are trained.
+
+    `training_table` has the columns filename and line, `rows` are those with a prediction. See
+    `unscored_folds` for the others.
+    """
+    if unscored_folds(training_table, rows, tables, training_command):
+        return []
     left_out = training_table[~training_table["filename"].isin(rows["filename"])]
     what = "no fold has scored it out of fold"
     cure = f"train the missing folds: {training_command}"

@@ -1,7 +1,7 @@
 """Write a page: choose what it plays, take names out if asked to, and render it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,12 +10,10 @@ import numpy as np
 from hearback.engine.data.problems import count_noun
 from hearback.engine.io import atomic_write, check_writable
 from hearback.engine.page import clips
-from hearback.engine.page.clips import Sound
+from hearback.engine.page.clips import Clips, Listener, Sound
 from hearback.engine.page.content import Page
-from hearback.engine.page.flags import DEFAULT_PAGE, SOME
+from hearback.engine.page.flags import DEFAULT_PAGE, EVERY, SOME
 from hearback.engine.page.render import render
-
-PERSONAL = ("speaker", "singers")  # columns that an anonymous page leaves out
 
 # What messages quote: names of files and people. An apostrophe inside of a word is none.
 _QUOTED = re.compile(r"""(?<!\w)(['"]).*?\1(?!\w)""", re.DOTALL)
@@ -31,6 +29,7 @@ class PageOptions:
         is_anonymous: whether names of files, speakers and all sound are left out.
         seed: of the random recordings that it plays.
         progress: whether bars are shown.
+        command: writes this page again, without --audio; "" if none does.
     """
 
     out: Path = DEFAULT_PAGE
@@ -38,6 +37,7 @@ class PageOptions:
     is_anonymous: bool = False
     seed: int = 0
     progress: bool = False
+    command: str = ""
 
 
 def choose_clips(page: Page, options: PageOptions) -> list[int]:
@@ -70,25 +70,40 @@ def _interest(page: Page) -> tuple[np.ndarray, set[int]]:
     return np.where(unscored, -np.inf, values), set(always)
 
 
-def write_page(
-    page: Page, indices: Sequence[int], sound_of: Callable[[int], Sound], options: PageOptions
-) -> None:
-    """Encode the sound of the recordings `indices`, and write the page; say where it is.
+def encode_sound(
+    page: Page,
+    sound_of: Callable[[int], Sound],
+    options: PageOptions,
+    listener: Listener | None = None,
+) -> Clips:
+    """Encode the sound of the recordings to play; for `SOME`, what does not fit in is left out.
 
-    Sound that does not fit in the page is put beside it, or for `SOME` left out.
+    `listener` is called with the sounds, each once, a few at a time. Raises HearbackError before
+    that if the page cannot be written.
     """
     check_writable(options.out)
     limit = clips.MAX_BYTES if options.audio == SOME else float("inf")
-    encoded = clips.encode(indices, sound_of, limit, "sound" if options.progress else None)
-    found, scripts = encoded.by_index, {}
+    progress = "sound" if options.progress else None
+    return clips.encode(choose_clips(page, options), sound_of, limit, progress, listener)
+
+
+def write_page(page: Page, encoded: Clips, options: PageOptions) -> None:
+    """Write the page with its sound from `encode_sound`; say where it is.
+
+    Sound that is too large for the page is put beside it.
+    """
+    found, scripts, key = encoded.by_index, {}, ""
     if clips.n_bytes_of(found) > clips.MAX_BYTES_INSIDE:
-        scripts, found = clips.write_scripts(found, options.out), {}
+        key = clips.key_of(found, page.recordings.filenames)
+        scripts, found = clips.write_scripts(found, options.out, key), {}
     else:
         clips.remove_scripts(options.out)
     recordings = replace(
         page.recordings, clips={str(index): clip for index, clip in sorted(found.items())}
     )
-    page = replace(page, recordings=recordings, clip_scripts=scripts)
+    page = replace(page, recordings=recordings, clip_scripts=scripts, clip_key=key)
+    if options.audio != EVERY:
+        page = replace(page, report_command=options.command)
     if options.is_anonymous:
         page = anonymize(page)
     with atomic_write(options.out) as temporary:
@@ -107,14 +122,21 @@ def write_page(
 def anonymize(page: Page) -> Page:
     """Return a page without names of files and people, notes, and sound.
 
-    Recordings are numbered; the expected texts stay. What messages quote is left out.
+    Recordings are numbered; the expected texts stay. What messages quote is left out, and
+    `Page.file_names`.
     """
+
+    def hide(text: str) -> str:
+        for name in sorted(page.file_names, key=len, reverse=True):
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "(a file)", text)
+        return text
+
     recordings = page.recordings
     numbers = [f"recording {index + 1}" for index in range(len(recordings))]
     number_of = dict(zip(recordings.filenames, numbers, strict=True))
-    fields = {name: x for name, x in recordings.fields.items() if name not in PERSONAL}
+    fields = {name: x for name, x in recordings.fields.items() if name != page.people}
     models = [
-        replace(model, groups=[group for group in model.groups if group.by not in PERSONAL])
+        replace(model, groups=[group for group in model.groups if group.by != page.people])
         for model in page.models
     ]
     refused = [
@@ -126,14 +148,21 @@ def anonymize(page: Page) -> Page:
         )
         for each in page.data.refused
     ]
-    warnings = [_without_names(each) for each in page.verdict.warnings]
+    warnings = [hide(_without_names(each)) for each in page.verdict.warnings]
+    sentences = list(map(hide, page.verdict.sentences))
+    card = [(name, hide(value)) for name, value in page.verdict.card]
+    facts = [(name, hide(value)) for name, value in page.data.facts]
     return replace(
         page,
-        verdict=replace(page.verdict, warnings=warnings),
+        verdict=replace(page.verdict, sentences=sentences, warnings=warnings, card=card),
         models=models,
-        data=replace(page.data, refused=refused),
+        data=replace(page.data, facts=facts, refused=refused),
         recordings=replace(recordings, filenames=numbers, fields=fields, notes=(), clips={}),
         clip_scripts={},
+        clip_key="",
+        report_command="",
+        corrections=(),
+        file_names=(),
         is_anonymous=True,
     )
 

@@ -12,7 +12,6 @@ from hearback.engine.page.content import (
     Page,
     Recordings,
     Refused,
-    Verdict,
     Words,
 )
 from hearback.engine.page.distributions import (
@@ -20,20 +19,11 @@ from hearback.engine.page.distributions import (
     length_distribution,
     value_distributions,
 )
-from hearback.engine.page.maker import describe_maker
-from hearback.engine.page.wording import general_warnings, refused
 from hearback.reading.report import verdict
-from hearback.reading.scoring.status import (
-    STATUSES,
-    UNSURE_ABOVE,
-    UNSURE_BELOW,
-)
-from hearback.reading.tables import GRADES, TASKS
+from hearback.reading.report.competition import PEOPLE, READING
 
-TITLE = "Did they say it?"
 SCORE = "score"  # the name of the only model
-_COLUMNS = ("grade", "task", "speaker")
-_ORDER = {"status": STATUSES, "grade": GRADES, "task": TASKS}
+_COLUMNS = ("grade", "task", PEOPLE)
 
 
 def build_page(
@@ -60,41 +50,30 @@ def build_page(
     fields = {name: scores[name].tolist() for name in _COLUMNS if name in scores}
     fields = {name: found for name, found in fields.items() if any(found)}
     statuses = scores["status"].tolist()
-    return Page(
-        title=TITLE,
-        made_by=describe_maker(),
-        kind="binary",
-        verdict=Verdict(
-            verdict.of_new_recordings(values, scorer, known_limits),
-            general_warnings(problems),
-            card,
-        ),
-        data=DataSummary(
-            _facts(scores, lengths),
-            [
-                *value_distributions(
-                    {"status": statuses, **{k: x for k, x in fields.items() if k != "speaker"}},
-                    _ORDER,
-                ),
-                *count_distribution("recordings of a speaker", fields.get("speaker", ())),
-                *length_distribution(lengths),
-            ],
-            [*refused(problems), *_unscored(scores, problems)],
-        ),
-        models=[ModelResult(SCORE, n=sum(value is not None for value in values))],
-        recordings=Recordings(
-            filenames=scores["filename"].tolist(),
-            texts=scores["text"].tolist(),
-            fields={**fields, "status": statuses},
-            labels=None,
-            predictions={SCORE: values},
-            seconds=lengths,
-            notes=scores["note"].tolist() if "note" in scores else (),
-            words=words,
-        ),
-        label_names=("not said", "said"),
-        unsure=(UNSURE_ABOVE, UNSURE_BELOW),
-        order=_ORDER,
+    shown = {"status": statuses, **{k: x for k, x in fields.items() if k != PEOPLE}}
+    distributions = [
+        *value_distributions(shown, READING.order),
+        *count_distribution("recordings of a speaker", fields.get(PEOPLE, ())),
+        *length_distribution(lengths),
+    ]
+    recordings = Recordings(
+        filenames=scores["filename"].tolist(),
+        texts=scores["text"].tolist(),
+        fields={**fields, "status": statuses},
+        labels=None,
+        predictions={SCORE: values},
+        seconds=lengths,
+        notes=scores["note"].tolist() if "note" in scores else (),
+        words=words,
+    )
+    return READING.page_of_new_recordings(
+        ModelResult(SCORE, n=sum(value is not None for value in values)),
+        recordings,
+        DataSummary(_facts(scores, lengths), distributions),
+        sentences=verdict.of_new_recordings(values, scorer, known_limits),
+        card=card,
+        problems=problems,
+        further=_unscored(scores, problems),
     )
 
 
@@ -116,8 +95,8 @@ def _numbers(scores: pd.DataFrame, column: str) -> list[float | None]:
 
 def _facts(scores: pd.DataFrame, lengths: Sequence[float | None]) -> list[tuple[str, str]]:
     facts = [("recordings", str(len(scores))), ("texts", str(scores["text"].nunique()))]
-    if "speaker" in scores and (scores["speaker"] != "").any():
-        facts.append(("speakers", str(scores["speaker"].nunique())))
+    if PEOPLE in scores and (scores[PEOPLE] != "").any():
+        facts.append(("speakers", str(scores[PEOPLE].nunique())))
     known = [value for value in lengths if value is not None]
     if known:
         facts.append(("length together", f"{sum(known) / 60:.1f} min"))

@@ -6,33 +6,28 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.evaluation.metrics import row_log_loss
-from hearback.engine.page.content import DataSummary, Page, Recordings, Verdict, Words
-from hearback.engine.page.curves import learning_curves
+from hearback.engine.page.content import DataSummary, Page, Recordings, Words
 from hearback.engine.page.distributions import (
     count_distribution,
     length_distribution,
     value_distributions,
 )
-from hearback.engine.page.maker import describe_maker
 from hearback.engine.page.predictions import listed
 from hearback.engine.page.results import Labelled, Predicted, binary_results
-from hearback.engine.page.wording import describe_models, not_predicted
+from hearback.engine.page.wording import not_predicted, unscored_folds
 from hearback.reading import evaluation, step_command
 from hearback.reading.report import verdict
-from hearback.reading.report.predictions import Predictions
-from hearback.reading.scoring.status import UNSURE_ABOVE, UNSURE_BELOW, of_probability
-from hearback.reading.tables import GRADES, TASKS
+from hearback.reading.report.competition import LABEL_NAMES, PEOPLE, READING
+from hearback.reading.report.predictions import Predictions, word_models
+from hearback.reading.scoring.status import of_probability
+from hearback.reading.trained import TrainedModels
 
-LABEL_NAMES = ("not said", "said")
-TITLE = "Did they say it?"
-_COLUMNS = ("grade", "task", "cause", "speaker")  # to show and filter by
-BINS_BY = "grade"  # reliability is shown by it
-_ORDER = {"label": LABEL_NAMES, "grade": GRADES, "task": TASKS}
+CAUSE = "cause"  # the column of the causes of scores
+_COLUMNS = ("grade", "task", CAUSE, PEOPLE)  # to show and filter by
 
 
 def build_page(
-    metadata: pd.DataFrame,
-    causes: pd.Series | None,
+    trained: TrainedModels,
     found: Predictions,
     words: Mapping[str, Words],
     seconds: Mapping[str, float],
@@ -40,54 +35,54 @@ def build_page(
     """Return the page of trained models, without sound.
 
     Args:
-        metadata: from `evaluation.read_corrected_metadata`, as are the `causes`.
-        causes: of the scores, or None.
-        found: the predictions.
-        words: from `predictions.read_words`, perhaps with times.
+        trained: the models.
+        found: their predictions.
+        words: from `predictions.read_words`.
         seconds: lengths of the recordings by filename, as far as they are known.
     """
     rows = found.rows
-    if causes is not None:
-        by_name = dict(zip(metadata["filename"], causes, strict=True))
+    if trained.causes is not None:
+        by_name = dict(zip(trained.metadata["filename"], trained.causes, strict=True))
         rows = rows.assign(cause=rows["filename"].map(by_name))
     fields = _fields(rows)
-    results = binary_results(_labelled(rows, fields), _predicted(rows, found))
-    labels = rows["score"].to_numpy()
-    values = found.by_model[results[0].name]
-    known = ~np.isnan(values)
-    base_loss = float(found.base_losses[known].mean())
+    losses = {
+        name: row_log_loss(rows["score"], pd.Series(x)).to_numpy()
+        for name, x in found.by_model.items()
+    }
+    predicted = {
+        name: Predicted(losses[name], x, found.weights.get(name))
+        for name, x in found.by_model.items()
+    }
+    results = binary_results(_labelled(rows, fields), predicted)
+    first = results[0].name
+    labels, values, known = (
+        rows["score"].to_numpy(),
+        found.by_model[first],
+        found.predicted_by(first),
+    )
     lengths = [seconds.get(name) for name in rows["filename"]]
     statuses = ["" if np.isnan(value) else of_probability(value) for value in values.tolist()]
-    return Page(
-        title=TITLE,
-        made_by=describe_maker(),
-        kind="binary",
-        verdict=Verdict(
-            verdict.of_models(results[0], labels[known], values[known], base_loss),
-            found.warnings,
-            describe_models(results, found.tables, lambda table: table.family),
+    recordings = Recordings(
+        filenames=rows["filename"].tolist(),
+        texts=rows["written_text"].tolist(),
+        fields={**fields, "status": statuses},
+        labels=labels.astype(int).tolist(),
+        predictions={name: listed(x) for name, x in found.by_model.items()},
+        losses={name: listed(x) for name, x in losses.items()},
+        seconds=lengths,
+        words=words,
+        words_by=", ".join(table.model for table in word_models(found)) if words else "",
+    )
+    return READING.page_of_models(
+        found,
+        results,
+        recordings,
+        _summarize(trained, rows, fields, lengths),
+        sentences=verdict.of_models(
+            results[0], labels[known], values[known], found.base_loss(first)
         ),
-        data=_summarize(metadata, rows, fields, lengths),
-        models=results,
-        recordings=Recordings(
-            filenames=rows["filename"].tolist(),
-            texts=rows["written_text"].tolist(),
-            fields={**fields, "status": statuses},
-            labels=labels.astype(int).tolist(),
-            predictions={name: listed(x) for name, x in found.by_model.items()},
-            losses={
-                name: listed(row_log_loss(rows["score"], pd.Series(x)).to_numpy())
-                for name, x in found.by_model.items()
-            },
-            seconds=lengths,
-            words=words,
-        ),
-        label_names=LABEL_NAMES,
-        base_rate_log_loss=base_loss,
-        unsure=(UNSURE_ABOVE, UNSURE_BELOW),
-        curves=learning_curves(found.tables),
-        bins_by=BINS_BY,
-        order=_ORDER,
+        kind_of=lambda table: table.family,
+        corrected=trained.corrected,
     )
 
 
@@ -102,45 +97,38 @@ def _labelled(rows: pd.DataFrame, fields: Mapping[str, Sequence[str]]) -> Labell
         rows["score"].to_numpy().astype(int),
         rows[evaluation.group_unit(rows)].to_numpy(dtype=str),
         {name: np.array(values, dtype=str) for name, values in fields.items()},
-        bins_by=BINS_BY,
-        order=_ORDER,
+        bins_by=READING.bins_by,
+        order=READING.order,
+        causes_by=CAUSE,
     )
 
 
-def _predicted(rows: pd.DataFrame, found: Predictions) -> dict[str, Predicted]:
-    return {
-        name: Predicted(
-            row_log_loss(rows["score"], pd.Series(values)).to_numpy(),
-            values,
-            found.weights.get(name),
-        )
-        for name, values in found.by_model.items()
-    }
-
-
 def _summarize(
-    metadata: pd.DataFrame,
+    trained: TrainedModels,
     rows: pd.DataFrame,
     fields: Mapping[str, Sequence[str]],
     lengths: Sequence[float | None],
 ) -> DataSummary:
     """Return what the recordings are, and which rows of the training table no fold scored."""
     facts = [("recordings", str(len(rows)))]
-    if "speaker" in fields:
-        facts.append(("speakers", str(rows["speaker"].nunique())))
+    if PEOPLE in fields:
+        facts.append(("speakers", str(rows[PEOPLE].nunique())))
     facts.append(("texts", str(rows["expected_text"].nunique())))
     facts.append(("say the text", f"{rows['score'].to_numpy().mean():.0%}"))
     known = [value for value in lengths if value is not None]
     if known:
-        facts.append(("length together", f"{sum(known) / 3600:.1f} h"))
+        hours = sum(known) / 3600
+        shown = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+        facts.append(("length together", shown))
     labels = [LABEL_NAMES[int(score > 0.5)] for score in rows["score"]]
-    shown = {"label": labels, **{name: x for name, x in fields.items() if name != "speaker"}}
+    columns = {"label": labels, **{name: x for name, x in fields.items() if name != PEOPLE}}
     return DataSummary(
         facts,
         [
-            *value_distributions(shown, _ORDER),
-            *count_distribution("recordings of a speaker", fields.get("speaker", ())),
+            *value_distributions(columns, READING.order),
+            *count_distribution("recordings of a speaker", fields.get(PEOPLE, ())),
             *length_distribution(lengths),
         ],
-        not_predicted(metadata, rows, step_command("train")),
+        not_predicted(trained.metadata, rows, trained.tables, step_command("train")),
+        unscored_folds(trained.metadata, rows, trained.tables, step_command("train")),
     )

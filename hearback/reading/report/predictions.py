@@ -7,7 +7,6 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from hearback.engine.data.corrections import Corrections
 from hearback.engine.ensemble.stacking import score_ensemble
 from hearback.engine.page import predictions
 from hearback.engine.page.content import Words
@@ -15,25 +14,19 @@ from hearback.engine.page.predictions import Ensemble, collect
 from hearback.reading import evaluation, step_command, words
 from hearback.reading.ensemble import EnsembleConfig, stacking_data
 from hearback.reading.evaluation import ReadingOutOfFold
+from hearback.reading.trained import TrainedModels
 
 Predictions: TypeAlias = predictions.Predictions[ReadingOutOfFold]
 
 _PREDICTION = "pred"  # column
 
 
-def read_predictions(
-    metadata: pd.DataFrame,
-    assets: Path,
-    config: Path | None,
-    models: Sequence[str] | None = None,
-    corrected: Corrections | None = None,
-) -> Predictions:
-    """Read the predictions of `models`, or of all, and fit their ensemble again, cross-fitted.
+def collect_predictions(trained: TrainedModels, config: Path | None) -> Predictions:
+    """Return the predictions of trained models, and fit their ensemble again, cross-fitted.
 
-    `metadata` and `corrected` are from `evaluation.read_corrected_metadata`; `config` is the
-    ensemble's file, None for models alone. Raises HearbackError for invalid files.
+    `config` is the ensemble's file, None for models alone. Raises HearbackError if it is invalid.
     """
-    tables = evaluation.read_out_of_fold(assets, models, corrected)
+    tables, metadata = trained.tables, trained.metadata
     if config is None:
         return collect(tables, metadata, _PREDICTION)
     loaded = EnsembleConfig.load(config)
@@ -59,14 +52,19 @@ def _cross_fit(
     return predicted, scores.cross_fitted
 
 
+def word_models(found: Predictions) -> list[ReadingOutOfFold]:
+    """Return the models that the scores of words are of: the ensemble's, or else the best one."""
+    scoring = [table for table in found.tables if words.has_word_scores(table)]
+    return [table for table in scoring if table.model in found.weights] or scoring[:1]
+
+
 def read_words(found: Predictions, assets: Path) -> dict[str, Words]:
     """Return the words of recordings with their cross-fitted probabilities, by index of the row.
 
     They are those of the ensemble's models that score words, by weight, or else of the best such
     model; empty if there is none, or only one speaker: they cannot be cross-fitted then.
     """
-    scoring = [table for table in found.tables if words.has_word_scores(table)]
-    chosen = [table for table in scoring if table.model in found.weights] or scoring[:1]
+    chosen = word_models(found)
     indices = [
         index
         for index, values in enumerate(np.isnan([found.by_model[t.model] for t in chosen]).T)

@@ -1,16 +1,18 @@
 """The tables of `score.py` and `infer.py` that a page of new recordings is made of."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from hearback.engine.data.problems import BadInputError, Problem, Report
+from hearback.engine.data.problems import BadInputError, Problem, Report, count_noun
 from hearback.engine.data.tables import read_problems, read_table, read_written
 from hearback.engine.errors import HearbackError
 from hearback.engine.page.content import Words
+from hearback.engine.page.origin import Origin
 from hearback.reading import DIVERGENCES
 from hearback.reading.scoring.results import Score
 from hearback.reading.scoring.status import (
@@ -20,8 +22,9 @@ from hearback.reading.scoring.status import (
     of_probability,
     of_problem,
 )
-from hearback.reading.tables import metadata_path, read_metadata
-from hearback.reading.words import TABLE as WORDS
+from hearback.reading.tables import metadata_path, read_metadata, speak
+from hearback.reading.text_normalizer import UnspeakableTextError
+from hearback.reading.words import TABLE, words_path
 
 _TEXTS = ("status", "text", "grade", "task", "speaker", "note")
 _OPTIONAL = (*_TEXTS, "seconds")
@@ -35,17 +38,21 @@ class ScoredTables:
         scores: filename, text (as written), score (NaN without one), status, and further columns.
         words: by the index of the recording, as text.
         problems: of the input.
+        is_submission: whether infer.py wrote them.
     """
 
     scores: pd.DataFrame
     words: dict[str, Words]
     problems: Sequence[Problem] = ()
+    is_submission: bool = False
 
 
-def read_scored(scores: Path, data: Path) -> ScoredTables:
+def read_scored(scores: Path, data: Path, origin: Origin | None = None) -> ScoredTables:
     """Read the table `scores` of score.py or infer.py, and those that are beside it.
 
-    A submission has no texts: they, grades and tasks are those of the test table in `data`. Raises
+    A submission has no texts: they, grades and tasks are those of the test table in `data`; its
+    words and divergences are not those of a table of score.py in the same folder. With a current
+    `origin`, words are those that the same run wrote: an earlier run's are of other scores. Raises
     BadInputError with all problems of the tables.
     """
     report = Report()
@@ -55,7 +62,15 @@ def read_scored(scores: Path, data: Path) -> ScoredTables:
     if "seconds" in frame:
         frame["seconds"] = _parse(frame, "seconds", scores, report)
     problems = read_problems(scores)
-    if "text" not in frame:
+    is_submission = "text" not in frame
+    words: Path | None = words_path(scores)
+    divergences: Path | None = None
+    if is_submission:
+        words, divergences = scores.with_name(TABLE), scores.with_name(DIVERGENCES)
+    if origin is not None and origin.is_current:
+        _tell_of_others(scores, (words, divergences), origin)
+        words, divergences = origin.tables.get("words"), origin.tables.get("divergences")
+    if is_submission:
         frame = _with_test_table(frame, metadata_path(data, "test"), problems, report)
     elif "status" not in frame:
         frame["status"] = [_status_of(score) for score in frame["score"]]
@@ -65,8 +80,9 @@ def read_scored(scores: Path, data: Path) -> ScoredTables:
         what, cure = f"unknown status {row['status']!r}", f"use one of {', '.join(STATUSES)}"
         report.add(Problem(str(scores), row["line"], what, cure, filename=row["filename"]))
     report.raise_if_errors()
-    words = read_words(scores.with_name(WORDS), scores.with_name(DIVERGENCES), frame["filename"])
-    return ScoredTables(frame, words, problems)
+    found = read_words(words, divergences, frame["filename"])
+    found = _of_texts(found, frame["text"].tolist(), words or divergences)
+    return ScoredTables(frame, found, problems, is_submission)
 
 
 def _parse(frame: pd.DataFrame, column: str, path: Path, report: Report) -> pd.Series:
@@ -122,13 +138,16 @@ def _with_test_table(
     )
 
 
-def read_words(path: Path, divergences: Path, filenames: Sequence[str]) -> dict[str, Words]:
+def read_words(
+    path: Path | None, divergences: Path | None, filenames: Sequence[str]
+) -> dict[str, Words]:
     """Return the words of recordings by index, from a table of words and one of divergences.
 
     Either may be missing. Raises HearbackError for a table that cannot be read.
     """
     scored = _words_by_filename(path, ("filename", "position", "word", "score"))
-    aligned = _words_by_filename(divergences, ("filename", "position", "word", "start", "end"))
+    columns = ("filename", "position", "word", "start", "end")
+    aligned = _words_by_filename(divergences, columns)
     found = {}
     for index, filename in enumerate(filenames):
         rows, times = scored.get(filename), aligned.get(filename)
@@ -147,6 +166,38 @@ def read_words(path: Path, divergences: Path, filenames: Sequence[str]) -> dict[
     return found
 
 
+def _tell_of_others(scores: Path, beside: Sequence[Path | None], origin: Origin) -> None:
+    """Say which tables of words beside `scores` are not shown: they are of other scores."""
+    own = {path.resolve() for path in origin.tables.values()}
+    for path in beside:
+        if path is not None and path.is_file() and path.resolve() not in own:
+            what = f"{path}: not of the run that wrote {scores.name}, or changed since"
+            print(f"{what}: its words are not shown", file=sys.stderr)
+
+
+def _of_texts(
+    words: Mapping[str, Words], texts: Sequence[str], path: Path | None
+) -> dict[str, Words]:
+    """Return the words of recordings that are those of their texts; say how many are not."""
+    found = {index: each for index, each in words.items() if _is_of(each, texts[int(index)])}
+    if n := len(words) - len(found):
+        these = "are not those of its text" if n == 1 else "are not those of their texts"
+        print(
+            f"{path}: the words of {count_noun(n, 'recording')} {these}, and are not shown; write "
+            "it again with the scores",
+            file=sys.stderr,
+        )
+    return found
+
+
+def _is_of(words: Words, text: str) -> bool:
+    """Return whether words are those of a written text, as far as it can be read."""
+    try:
+        return list(filter(None, words.words)) == speak(text).text.split()
+    except UnspeakableTextError:
+        return True
+
+
 def _column(rows: pd.DataFrame | None, name: str) -> list[float | None]:
     """Return the numbers of a column, None for an empty one; [] without the column."""
     if rows is None or name not in rows:
@@ -155,8 +206,8 @@ def _column(rows: pd.DataFrame | None, name: str) -> list[float | None]:
     return [value if np.isfinite(value) else None for value in numbers.tolist()]
 
 
-def _words_by_filename(path: Path, columns: Sequence[str]) -> dict[str, pd.DataFrame]:
-    if not path.is_file():
+def _words_by_filename(path: Path | None, columns: Sequence[str]) -> dict[str, pd.DataFrame]:
+    if path is None or not path.is_file():
         return {}
     frame = read_written(path, columns)
     positions = pd.to_numeric(frame["position"], errors="coerce")

@@ -8,7 +8,8 @@ from hearback.engine.data.problems import count_noun
 from hearback.engine.evaluation.metrics import entropy
 from hearback.engine.page.content import ModelResult
 from hearback.engine.page.results import THRESHOLD
-from hearback.engine.page.wording import MIN_ROWS, describe_model, show
+from hearback.engine.page.tables import N_ENOUGH
+from hearback.engine.page.wording import describe_model, show
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.scoring.status import UNSURE_ABOVE, UNSURE_BELOW
 
@@ -63,7 +64,7 @@ def _for_whom_not(first: ModelResult) -> str:
     for group in first.groups:
         if group.by not in _NAMED_BY:
             continue
-        if group.n < MIN_ROWS:
+        if group.n < N_ENOUGH:
             few.append(f"{group.by} {group.value}")
             continue
         found = {

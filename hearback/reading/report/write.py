@@ -1,31 +1,30 @@
 """Read what the steps wrote, and write the page."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.audio.store import BadStoreError, Store
+from hearback.engine.audio.store import BadStoreError, FileStore
 from hearback.engine.data.problems import Problem
 from hearback.engine.page.content import Page
-from hearback.engine.page.writing import PageOptions, choose_clips, write_page
+from hearback.engine.page.flags import NO
+from hearback.engine.page.origin import Origin
+from hearback.engine.page.writing import PageOptions, encode_sound, write_page
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.reading import evaluation
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.pretrained.folders import CONFIG, find_scorer, read_facts
+from hearback.reading.pretrained.folders import CONFIG, PRETRAINED, find_scorer, read_facts
+from hearback.reading.references import References
 from hearback.reading.report import new_recordings, out_of_fold, verdict
-from hearback.reading.report.predictions import read_predictions, read_words
-from hearback.reading.report.sounds import (
-    Sounds,
-    add_divergences,
-    add_times,
-    open_references,
-    open_timer,
-)
+from hearback.reading.report.listening import WordListener
+from hearback.reading.report.predictions import collect_predictions, read_words
+from hearback.reading.report.sounds import Sounds, open_references
 from hearback.reading.report.tables import read_scored, words_of_scores
 from hearback.reading.scoring.results import Score, score_frame
 from hearback.reading.tables import speak
 from hearback.reading.text_normalizer import UnspeakableTextError
+from hearback.reading.trained import TrainedModels
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,11 @@ class OutOfFoldSources:
     """Where the page of trained models comes from.
 
     Attributes:
-        data: folder of the training tables and recordings.
+        data: folder of the recordings.
         assets: folder of the trained folds.
         store: folder of the decoded recordings; only lengths are read, if it is there.
         tts_data: folder of the reference speech, if there is any.
         config: file of the ensemble; None for models alone.
-        models: None for all.
-        causes: CSV of the causes of scores.
-        corrections: CSV of corrected labels.
         device: for the times of words.
     """
 
@@ -49,86 +45,140 @@ class OutOfFoldSources:
     store: Path = Path("store")
     tts_data: Path = Path("tts_data")
     config: Path | None = None
-    models: Sequence[str] | None = None
-    causes: Path | None = None
-    corrections: Path | None = None
     device: str | None = None
 
 
-def write_out_of_fold(options: PageOptions, sources: OutOfFoldSources) -> None:
+def write_out_of_fold(
+    options: PageOptions, trained: TrainedModels, sources: OutOfFoldSources
+) -> None:
     """Write the page of trained models. Raises HearbackError if what it needs is not there."""
-    metadata, causes, corrected = evaluation.read_corrected_metadata(
-        sources.data, sources.causes, sources.corrections
-    )
-    found = read_predictions(metadata, sources.assets, sources.config, sources.models, corrected)
-    words = read_words(found, sources.assets)
+    found = collect_predictions(trained, sources.config)
     seconds = read_lengths(sources.store, "train")
-    page = out_of_fold.build_page(metadata, causes, found, words, seconds)
+    page = out_of_fold.build_page(trained, found, read_words(found, sources.assets), seconds)
     sounds = Sounds(
         sources.data,
         found.rows["filename"].tolist(),
         found.rows["expected_text"].tolist(),
         open_references(sources.tts_data),
     )
-    indices = choose_clips(page, options)
     folds = [
         FoldFiles(sources.assets, table.model, next(iter(table.metadata_by_fold)))
         for table in found.tables
     ]
-    timer = open_timer(folds, sources.device) if indices else None
-    if timer is not None:
-        words = add_times(words, sounds, indices, timer)
-    words = add_divergences(words, sounds, indices, folds, sources.device)
-    page = replace(page, recordings=replace(page.recordings, words=words))
-    write_page(page, indices, sounds, options)
+    paths = (sources.config, trained.corrected.path)
+    page = replace(page, file_names=[path.name for path in paths if path is not None])
+    _write(page, sounds, options, timing=folds, aligning=folds, device=sources.device)
+
+
+def _write(
+    page: Page,
+    sounds: Sounds,
+    options: PageOptions,
+    *,
+    timing: Sequence[FoldFiles] = (),
+    aligning: Sequence[FoldFiles] = (),
+    device: str | None = None,
+) -> None:
+    """Encode the sounds, add what is heard in them to the words, and write the page.
+
+    For the arguments see `WordListener`.
+    """
+    plays = options.audio != NO and not options.is_anonymous
+    if plays and not any(map(sounds.is_there, range(len(sounds.filenames)))):
+        what = f"none of the recordings is in {sounds.folder}: name their folder with --data"
+        print(what, file=sys.stderr)
+    listener = WordListener(
+        dict(page.recordings.words), sounds.texts, sounds.references, timing, aligning, device
+    )
+    encoded = encode_sound(page, sounds, options, listener)
+    recordings = replace(page.recordings, words=listener.words)
+    write_page(replace(page, recordings=recordings), encoded, options)
 
 
 def read_lengths(folder: Path, name: str) -> dict[str, float]:
     """Return the lengths of the recordings of a store, in seconds by filename; {} without one."""
     try:
-        entries = Store(folder, name).entries
+        entries = FileStore(folder, name).entries
     except BadStoreError:
         return {}
     return {filename: entry.n_samples / SAMPLE_RATE for filename, entry in entries.items()}
+
+
+@dataclass(frozen=True)
+class ScoredBy:
+    """What scored recordings without labels.
+
+    Attributes:
+        config: file of the ensemble; None if unknown.
+        assets: folder of its trained folds.
+        name: of the scorer that the ensemble belongs to; None for none.
+        card: facts of its model card.
+        is_assumed: whether nobody named `config`: it may be that of a submission only.
+    """
+
+    config: Path | None
+    assets: Path
+    name: str | None = None
+    card: Sequence[tuple[str, str]] = ()
+    is_assumed: bool = False
+
+    @classmethod
+    def scorer(cls, name: str) -> "ScoredBy":
+        """Return the scorer of this name, or in this folder; HearbackError if there is none."""
+        folder = find_scorer(name)
+        return cls(folder / CONFIG, folder, folder.resolve().name, read_facts(folder))
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it is a scorer of this package, whose name tells nothing of anyone."""
+        return self.assets.parent == PRETRAINED
+
+    def folds(self, config: EnsembleConfig | None) -> list[FoldFiles]:
+        """Return a fold of each model of the ensemble, the largest weight first."""
+        models = () if config is None else config.models
+        ordered = sorted(models, key=lambda model: -model.weight)
+        return [FoldFiles(self.assets, model.name, model.folds[0]) for model in ordered]
 
 
 def write_new_recordings(
     options: PageOptions,
     scores: Path,
     data: Path,
+    scored_by: ScoredBy,
     *,
     tts_data: Path,
-    config: Path | None,
-    scorer: str | None = None,
+    device: str | None = None,
+    written: Origin | None = None,
 ) -> None:
     """Write the page of recordings without labels, of the tables `scores` and those beside it.
 
-    `config` is the ensemble that scored them, or `scorer` the name or folder of what did; both are
-    None if unknown.
+    `written` is the origin of `scores`, if it is known. Where their texts have reference speech,
+    words get times in both, if the ensemble has a token scorer with its weights.
     """
-    tables = read_scored(scores, data)
-    folder = None if scorer is None else find_scorer(scorer)
-    config = folder / CONFIG if folder is not None else config
-    loaded = None if config is None else EnsembleConfig.load(config)
+    tables = read_scored(scores, data, written)
+    if scored_by.is_assumed and not tables.is_submission:
+        scored_by = ScoredBy(None, scored_by.assets)
+    config = None if scored_by.config is None else EnsembleConfig.load(scored_by.config)
+    origin = scores if scored_by.config is None else scored_by.config
     page = new_recordings.build_page(
         tables.scores,
         tables.words,
-        scorer=scorer or (scores.name if config is None else config.name),
-        known_limits=verdict.describe_limits(loaded),
+        scorer=scored_by.name or origin.name,
+        known_limits=verdict.describe_limits(config),
         problems=tables.problems,
-        card=() if folder is None else read_facts(folder),
+        card=scored_by.card,
     )
-    write_scored_page(page, data, options, tts_data)
+    sounds = _sounds(page, data, open_references(tts_data))
+    if not scored_by.is_shipped:
+        page = replace(page, file_names=[scored_by.name or origin.name])
+    timing = [] if sounds.references is None else scored_by.folds(config)
+    _write(page, sounds, options, timing=timing, device=device)
 
 
-def write_scored_page(
-    page: Page, folder: Path, options: PageOptions, tts_data: Path | None = None
-) -> None:
-    """Write a page of new recordings, which are in `folder`."""
-    references = None if tts_data is None else open_references(tts_data)
-    texts = list(map(_spoken, page.recordings.texts))
-    sounds = Sounds(folder, page.recordings.filenames, texts, references)
-    write_page(page, choose_clips(page, options), sounds, options)
+def _sounds(page: Page, folder: Path, references: References | None = None) -> Sounds:
+    """Return the sounds of a page of new recordings, which are in `folder`."""
+    recordings = page.recordings
+    return Sounds(folder, recordings.filenames, list(map(_spoken, recordings.texts)), references)
 
 
 def write_score_page(
@@ -142,6 +192,8 @@ def write_score_page(
     card: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write the page of what `score.py` found of recordings in `folder`.
+
+    It has no reference speech: a scorer needs none.
 
     Args:
         scores: of the recordings.
@@ -160,7 +212,7 @@ def write_score_page(
         problems=problems,
         card=card,
     )
-    write_scored_page(page, folder, options)
+    _write(page, _sounds(page, folder), options)
 
 
 def _spoken(text: str) -> str:

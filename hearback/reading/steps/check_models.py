@@ -8,6 +8,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -19,10 +20,15 @@ from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.page import flags as page_flags
 from hearback.engine.project import SHIPPED
 from hearback.engine.training.recipe import name_with_seed, split_seed
-from hearback.reading import evaluation, step_command
+from hearback.reading import evaluation, step_command, word_labels
 from hearback.reading.options import TrainingOptions
+from hearback.reading.trained import TrainedModels, read_trained
+
+if TYPE_CHECKING:
+    from hearback.engine.page.writing import PageOptions
 
 PAGE = Path("check_models.html")  # report.html has the ensemble and sound: it is kept
+_REPEATED = ("data", "assets", "models", "causes", "corrections")  # flags of report.py, too
 ABLATION = "hearback.reading.baselines.ablation"
 
 
@@ -44,73 +50,71 @@ def main() -> int:
     flags = parser.parse_args()
     page = page_flags.choose_page(flags.page, PAGE, is_off=flags.no_page)
 
-    def show_all() -> list[Outlier]:
-        return show(
+    def read() -> TrainedModels:
+        return read_trained(
             flags.data,
             flags.assets,
             flags.models,
-            flags.causes,
-            flags.compare_with,
-            corrections_path=flags.corrections,
+            causes=flags.causes,
+            corrections=flags.corrections,
         )
 
-    status = check_models.check(flags, show_all, read_command)
-    if page is not None:
-        _write_page(page, flags)
+    first = read()
+    first.corrected.announce()
+    status, trained = check_models.check(
+        flags,
+        first,
+        read,
+        lambda found: show(found, flags.assets, flags.compare_with),
+        read_command,
+    )
+    again = page_flags.repeated(step_command("report"), parser, flags, _REPEATED)
+    page_flags.end_check_models(page, lambda options: _write_page(options, trained, flags), again)
     return status
 
 
-def _write_page(page: Path, flags: argparse.Namespace) -> None:
-    """Write the page of the same models, without the ensemble, which is not fitted yet."""
+def _write_page(options: "PageOptions", trained: TrainedModels, flags: argparse.Namespace) -> None:
     # Here: --help and the tables need none of it.
-    from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
     from hearback.reading.report.write import OutOfFoldSources, write_out_of_fold  # noqa: PLC0415
 
-    sources = OutOfFoldSources(
-        data=flags.data,
-        assets=flags.assets,
-        models=flags.models,
-        causes=flags.causes,
-        corrections=flags.corrections,
-    )
-    print()
-    write_out_of_fold(PageOptions(page, audio=page_flags.NO), sources)
-    print(f"{step_command('report')} writes it with the ensemble and with sound")
+    write_out_of_fold(options, trained, OutOfFoldSources(flags.data, flags.assets))
 
 
-def show(
-    data: Path,
-    assets: Path,
-    models: list[str] | None = None,
-    causes_path: Path | None = None,
-    other_assets: Path | None = None,
-    *,
-    corrections_path: Path | None = None,
-) -> list[Outlier]:
-    """Print the tables; return the folds that stand out."""
-    metadata, causes, corrected = evaluation.read_corrected_metadata(
-        data, causes_path, corrections_path
-    )
-    if corrections_path is not None:
-        print(corrected)
-    tables = evaluation.read_out_of_fold(assets, models, corrected)
+def show(trained: TrainedModels, assets: Path, other_assets: Path | None = None) -> list[Outlier]:
+    """Print the tables of models in `assets`; return the folds that stand out."""
+    metadata, tables = trained.metadata, trained.tables
     sections: dict[str, pd.DataFrame] = {
         "Out of fold": evaluation.summary(tables, metadata),
         "Log loss per fold": fold_tables.log_loss_by_fold(tables),
         "Log loss per task": evaluation.by_column(tables, metadata, "task"),
-        **evaluation.error_analysis(tables, metadata, causes),
+        **evaluation.error_analysis(tables, metadata, trained.causes),
     }
     if other_assets is not None:
         title = f"Log loss compared with {other_assets} (paired; 2.5 to 97.5 % of a bootstrap)"
         others = evaluation.read_out_of_fold(other_assets)
         sections[title] = evaluation.compare_with(tables, others, metadata)
     check_models.print_sections(sections, assets, tables)
+    _print_word_labels(tables)
     return check_models.print_outliers(tables)
+
+
+def _print_word_labels(tables: Sequence[evaluation.ReadingOutOfFold]) -> None:
+    """Print how many words had labels, for each model whose recipe uses them."""
+    for table in tables:
+        described = dict.fromkeys(
+            word_labels.describe(metadata.get("word_labels"))
+            for metadata in table.metadata_by_fold.values()
+            if (metadata.get("recipe") or {}).get("uses_word_labels")
+        )
+        if described:
+            print(f"\n{table.model} was trained with {'; or '.join(described)}")
 
 
 def show_trained(options: TrainingOptions, models: list[str]) -> None:
     """Print the tables of `models`, after a training with `options`."""
-    show(options.data, options.assets, models, corrections_path=options.corrections)
+    trained = read_trained(options.data, options.assets, models, corrections=options.corrections)
+    trained.corrected.announce()
+    show(trained, options.assets)
 
 
 def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.Namespace]:

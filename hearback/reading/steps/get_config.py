@@ -36,8 +36,7 @@ def main() -> None:
     metadata, causes, corrected = evaluation.read_corrected_metadata(
         flags.data, flags.causes, flags.corrections
     )
-    if flags.corrections is not None:
-        print(corrected)
+    corrected.announce()
     tables = _read_models(flags.assets, flags.models, corrected)
     _common_voice(tables)  # differing voices are an error before the fit
     joined = evaluation.join(tables, metadata)

@@ -8,14 +8,20 @@ with a warning.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hearback.engine import cli
 from hearback.engine.ensemble.budget import parse_duration
 from hearback.engine.machine import PRECISIONS
 from hearback.engine.page import flags as page_flags
-from hearback.reading import DIVERGENCES, FOLDERS
+from hearback.engine.page.origin import Origin, write_origin
+from hearback.reading import DIVERGENCES, FOLDERS, step_command
 from hearback.reading.words import TABLE as WORDS
 
+if TYPE_CHECKING:
+    from hearback.engine.page.writing import PageOptions
+
+_ORIGINS = ("data", "config", "assets", "tts_data")  # flags that a page is made with
 BESIDE = Path()  # value of a flag without a path: a file beside the submission
 
 
@@ -32,10 +38,32 @@ def main() -> None:
     )
 
     del arguments.page, arguments.no_page
+    tables = {"words": arguments.words, "divergences": arguments.divergences}
+    before = {name: _state(path) for name, path in tables.items()}
     with cli.outliving_readers():  # `| head` must not cost the scores
         write_submission(InferenceOptions(**vars(arguments)))
-        if page is not None:
-            _write_page(page, arguments)
+        # One that no model could fill is an earlier run's.
+        written = {
+            name: path
+            for name, path in tables.items()
+            if path is not None and _state(path) not in (None, before[name])
+        }
+        folders = {name: getattr(arguments, name) for name in _ORIGINS}
+        origin = Origin(folders, tables=written)
+        if arguments.submission.is_file():
+            write_origin(arguments.submission, origin)
+        again = page_flags.report_command(step_command("report"), arguments.submission, page)
+        page_flags.end_with_page(
+            page, lambda options: _write_page(options, arguments, origin), command=again
+        )
+
+
+def _state(path: Path | None) -> tuple[int, int] | None:
+    """Return what differs once a file is written again; None without one."""
+    if path is None or not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _parse_flags() -> argparse.Namespace:
@@ -87,17 +115,18 @@ def _parse_flags() -> argparse.Namespace:
     return arguments
 
 
-def _write_page(page: Path, arguments: argparse.Namespace) -> None:
+def _write_page(options: "PageOptions", arguments: argparse.Namespace, origin: Origin) -> None:
     # Here: a submission needs none of it.
-    from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
-    from hearback.reading.report.write import write_new_recordings  # noqa: PLC0415
+    from hearback.reading.report.write import ScoredBy, write_new_recordings  # noqa: PLC0415
 
     write_new_recordings(
-        PageOptions(page),
+        options,
         arguments.submission,
         arguments.data,
+        ScoredBy(arguments.config, arguments.assets),
         tts_data=arguments.tts_data,
-        config=arguments.config,
+        device=arguments.device,
+        written=origin,
     )
 
 

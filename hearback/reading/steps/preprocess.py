@@ -3,10 +3,11 @@
     python preprocess.py
     python preprocess.py --models modeltok
 
-Reads train_metadata.csv, train_labels.csv, test_metadata.csv and submission_format.csv in data/, as
-far as they exist, and their recordings. Writes the recordings at 16 kHz to store/. Writes the
-references to tts_data/, with references for hard negatives of the training texts (--hard_negatives)
-and their table, hard_negatives.csv; nothing is rendered for --models that hear no reference speech.
+Reads train_metadata.csv, train_labels.csv, train_words.csv, test_metadata.csv and
+submission_format.csv in data/, as far as they exist, and their recordings. Writes the recordings at
+16 kHz to store/. Writes the references to tts_data/, with references for hard negatives of the
+training texts (--hard_negatives) and their table, hard_negatives.csv; nothing is rendered for
+--models that hear no reference speech.
 Can be run again, even after it was killed: only missing parts are computed. Every problem is
 reported, not only the first. Problems of the training data give exit status 2; those of the test
 data are warnings.

@@ -3,11 +3,12 @@
     python score.py clip.wav --text "the cat sat"
     python score.py recordings/       clip.wav beside clip.txt or clip.lab, in subfolders too
     python score.py table.csv         columns filename and text; perhaps grade, task, speaker
+    python score.py manifest.json     JSON lines, as NeMo writes them
 
 Prints a table, in which words that were probably not said are in brackets, and writes scores.csv,
-word_scores.csv, and scores.html, a page to look at and to listen to (for a single recording only
-with --out and --page). Every row has a status: ok, unsure
-(a person should listen), or why there is no score. The exit status is 2 if no row has a score.
+scores_words.csv, and scores.html, a page to look at and to listen to (for a single recording only
+with --out and --page). Every row has a status: ok, unsure (a person should listen), or why there is
+no score. The exit status is 2 if no row has a score.
 """
 
 import contextlib
@@ -24,9 +25,12 @@ from hearback.engine.failures import USER_ERROR_STATUS
 from hearback.engine.io import check_writable
 from hearback.engine.machine import PRECISIONS
 from hearback.engine.page import flags as page_flags
+from hearback.engine.page.origin import Origin, write_origin
+from hearback.reading import step_command
 
 if TYPE_CHECKING:
     from hearback.engine.data.problems import Report
+    from hearback.engine.page.writing import PageOptions
     from hearback.reading.scoring.inputs import Inputs
     from hearback.reading.scoring.results import Score
     from hearback.reading.scoring.scorer import Scorer
@@ -48,8 +52,8 @@ def _parser() -> cli.Parser:
     add(
         "--out",
         type=Path,
-        help=f"table to write, word_scores.csv beside it (default: {DEFAULT_OUT}, except for a "
-        "single recording)",
+        help=f"table to write, with its words beside it (default: {DEFAULT_OUT} and "
+        "scores_words.csv, except for a single recording)",
     )
     add(
         "--json",
@@ -131,14 +135,33 @@ def main() -> int:
         if out is not None:
             write_scores(scores, out)
             save_problems(report, out)
+            write_origin(out, _origin(out, inputs.folder, arguments.scorer))
         if arguments.textgrid is not None:
             n = write_textgrids(scores, arguments.textgrid)
             print(f"wrote {arguments.textgrid}: {count_noun(n, 'TextGrid')}")
-        if page is not None:
-            _write_page(page, scores, inputs, scorer, report)
+        again = "" if out is None else page_flags.report_command(step_command("report"), out, page)
+        page_flags.end_with_page(
+            page,
+            lambda options: _write_page(options, scores, inputs, scorer, report),
+            command=again,
+        )
     if arguments.json is not None:
         write_scores_json(scores, scorer.name, arguments.json)
     return _status_of(scores)
+
+
+def _origin(out: Path, data: Path, scorer: str) -> Origin:
+    """Return what the page of the table `out` needs to be made again."""
+    from hearback.reading.pretrained.folders import PRETRAINED, find_scorer  # noqa: PLC0415
+    from hearback.reading.words import words_path  # noqa: PLC0415
+
+    folder = find_scorer(scorer)
+    folders = {"data": data}
+    if is_shipped := folder.parent == PRETRAINED:
+        scorer = folder.name
+    else:
+        folders["scorer"] = folder
+    return Origin(folders, scorer if is_shipped else "", {"words": words_path(out)})
 
 
 def _status_of(scores: "Sequence[Score]") -> int:
@@ -168,21 +191,25 @@ def _check_any_there(inputs: "Inputs", report: "Report", data: Path | None) -> N
 
 
 def _write_page(
-    page: Path, scores: "Sequence[Score]", inputs: "Inputs", scorer: "Scorer", report: "Report"
+    options: "PageOptions",
+    scores: "Sequence[Score]",
+    inputs: "Inputs",
+    scorer: "Scorer",
+    report: "Report",
 ) -> None:
     # Here: what it imports takes a while, too.
-    from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
     from hearback.reading.pretrained.folders import find_scorer, read_facts  # noqa: PLC0415
     from hearback.reading.report.write import write_score_page  # noqa: PLC0415
 
+    scorer_folder = find_scorer(scorer.name)
     write_score_page(
         scores,
-        PageOptions(page),
+        options,
         folder=inputs.folder,
-        scorer=scorer.name,
+        scorer=scorer_folder.resolve().name,
         config=scorer.ensemble.config,
         problems=report.problems,
-        card=read_facts(find_scorer(scorer.name)),
+        card=read_facts(scorer_folder),
     )
 
 
@@ -191,7 +218,9 @@ def _check_outputs(
 ) -> None:
     """Check before the work that the outputs can be written."""
 
-    for path in (out, None if json == DASH else json, page):
+    if page is not None:
+        page_flags.check_page(page, "--page")
+    for path in (out, None if json == DASH else json):
         if path is None:
             continue
         if path.is_dir():

@@ -5,110 +5,93 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from hearback.engine.data.problems import Problem
-from hearback.engine.page.content import DataSummary, Page, Recordings, Verdict
-from hearback.engine.page.curves import learning_curves
-from hearback.engine.page.distributions import count_distribution, value_distributions
-from hearback.engine.page.maker import describe_maker
+from hearback.engine.page.content import DataSummary, Page, Recordings
+from hearback.engine.page.distributions import (
+    count_distribution,
+    length_distribution,
+    value_distributions,
+)
 from hearback.engine.page.predictions import Predictions, listed
 from hearback.engine.page.results import Labelled, Predicted, class_results
-from hearback.engine.page.wording import (
-    describe_models,
-    general_warnings,
-    not_predicted,
-    refused,
-)
+from hearback.engine.page.wording import general_warnings, not_predicted, refused, unscored_folds
 from hearback.songs import evaluation
 from hearback.songs.evaluation import ClassOutOfFold, class_log_loss
 from hearback.songs.report import verdict
+from hearback.songs.report.competition import KNOWN, KNOWN_VALUES, SINGERS, SONGS
 from hearback.songs.report.verdict import CLASS
 from hearback.songs.tables import CLASSES, SEVERAL
-
-TITLE = "Who sings?"
-COMMAND = "python -m hearback.songs report"
-SINGERS = "singers"  # a column that anonymous pages leave out
-KNOWN = "several singers"  # column: whether one of them is also in the training rows
-_KNOWN_VALUES = ("none in training", "one in training")
+from hearback.songs.trained import TrainedModels
 
 
 def build_page(
-    snippets: pd.DataFrame,
+    trained: TrainedModels,
     found: Predictions[ClassOutOfFold],
-    problems: Sequence[Problem] = (),
+    lengths: Sequence[float | None],
 ) -> Page:
     """Return the page of trained models, without sound.
 
     Args:
-        snippets: from `tables.read_corrected_snippets`.
-        found: the predictions.
-        problems: of the tables.
+        trained: the models.
+        found: their predictions.
+        lengths: of the rows of `found`, in seconds; None where unknown.
     """
     rows = found.rows
     labels = rows["label"].to_numpy()
-    fields = _fields(rows, snippets, found.tables)
+    fields = _fields(rows, trained.snippets, found.tables)
     losses = {name: class_log_loss(labels, x) for name, x in found.by_model.items()}
     predicted = {
         name: Predicted(losses[name], x, found.weights.get(name))
         for name, x in found.by_model.items()
     }
     results = class_results(_labelled(rows, fields), predicted)
-    first = found.by_model[results[0].name]
-    known = ~np.isnan(losses[results[0].name])
-    base_loss = float(found.base_losses[known].mean())
+    first = results[0].name
+    known = found.predicted_by(first)
     likeliest = {name: listed(np.max(x, axis=1)) for name, x in found.by_model.items()}
-    classes = {name: likeliest_classes(x) for name, x in found.by_model.items()}
-    statuses = ["" if p is None else verdict.status_of(p) for p in likeliest[results[0].name]]
-    return Page(
-        title=TITLE,
-        made_by=describe_maker(),
-        kind="classes",
-        verdict=Verdict(
-            verdict.of_models(results[0], labels[known], first[known], base_loss),
-            [*found.warnings, *general_warnings(problems)],
-            describe_models(results, found.tables, _kind),
+    statuses = ["" if p is None else verdict.status_of(p) for p in likeliest[first]]
+    recordings = Recordings(
+        filenames=rows["filename"].tolist(),
+        texts=[""] * len(rows),
+        fields={**fields, "status": statuses},
+        labels=labels.tolist(),
+        predictions=likeliest,
+        losses={name: listed(x) for name, x in losses.items()},
+        predicted_classes={name: likeliest_classes(x) for name, x in found.by_model.items()},
+        seconds=lengths,
+    )
+    return SONGS.page_of_models(
+        found,
+        results,
+        recordings,
+        _summarize(trained, rows, fields, lengths),
+        sentences=verdict.of_models(
+            results[0], labels[known], found.by_model[first][known], found.base_loss(first)
         ),
-        data=_summarize(snippets, rows, fields, problems),
-        models=results,
-        recordings=Recordings(
-            filenames=rows["filename"].tolist(),
-            texts=[""] * len(rows),
-            fields={**fields, "status": statuses},
-            labels=labels.tolist(),
-            predictions=likeliest,
-            losses={name: listed(x) for name, x in losses.items()},
-            predicted_classes=classes,
-            seconds=[None] * len(rows),
-        ),
-        label_names=CLASSES,
-        people=SINGERS,
-        train_command=ClassOutOfFold.TRAIN_COMMAND,
-        report_command=COMMAND,
-        base_rate_log_loss=base_loss,
-        curves=learning_curves(found.tables),
+        kind_of=_kind,
+        corrected=trained.corrected,
+        warnings=general_warnings(trained.problems),
     )
 
 
-_ORDER = {CLASS: CLASSES, KNOWN: _KNOWN_VALUES}
-
-
 def _summarize(
-    snippets: pd.DataFrame,
+    trained: TrainedModels,
     rows: pd.DataFrame,
     fields: Mapping[str, Sequence[str]],
-    problems: Sequence[Problem],
+    lengths: Sequence[float | None],
 ) -> DataSummary:
     """Return what the snippets are, and which of them no fold scored or have a problem."""
     return DataSummary(
         _facts(rows),
         [
-            *value_distributions({CLASS: [CLASSES[label] for label in rows["label"]]}, _ORDER),
-            *value_distributions({KNOWN: [x for x in fields.get(KNOWN, ()) if x]}, _ORDER),
+            *value_distributions({CLASS: [CLASSES[label] for label in rows["label"]]}, SONGS.order),
+            *value_distributions({KNOWN: [x for x in fields.get(KNOWN, ()) if x]}, SONGS.order),
             *count_distribution("snippets of a singer", _singers(rows)),
+            *length_distribution(lengths),
         ],
         [
-            *not_predicted(snippets, rows, ClassOutOfFold.TRAIN_COMMAND),
-            *refused(problems, warnings=True),
+            *not_predicted(trained.snippets, rows, trained.tables, SONGS.train_command),
+            *refused(trained.problems, warnings=True),
         ],
+        unscored_folds(trained.snippets, rows, trained.tables, SONGS.train_command),
     )
 
 
@@ -120,7 +103,7 @@ def _fields(
         return {}
     several = (rows["label"] == SEVERAL) & (rows["singers"] != "")
     known = evaluation.has_known_singer(rows, snippets, tables)
-    values = np.where(several, np.where(known, _KNOWN_VALUES[1], _KNOWN_VALUES[0]), "")
+    values = np.where(several, np.where(known, KNOWN_VALUES[1], KNOWN_VALUES[0]), "")
     return {SINGERS: rows["singers"].tolist(), KNOWN: values.tolist()}
 
 
@@ -131,7 +114,7 @@ def _labelled(rows: pd.DataFrame, fields: Mapping[str, Sequence[str]]) -> Labell
         singers = rows["singers"].where(~rows["singers"].str.contains(";"), "")
         by |= {KNOWN: np.array(fields[KNOWN]), SINGERS: singers.to_numpy(dtype=str)}
     groups = rows["group"].to_numpy(dtype=str)
-    return Labelled(rows["label"].to_numpy(), groups, by, order=_ORDER)
+    return Labelled(rows["label"].to_numpy(), groups, by, order=SONGS.order)
 
 
 def likeliest_classes(probabilities: np.ndarray) -> list[int | None]:

@@ -6,27 +6,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hearback.engine.data.corrections import Corrections
 from hearback.engine.ensemble.stacking import score_ensemble
-from hearback.engine.evaluation.oof import common_rows, read_tables
+from hearback.engine.evaluation.oof import common_rows
 from hearback.engine.page.predictions import Ensemble, Predictions, collect
 from hearback.songs.ensemble import COMMAND, NO_CALIBRATION, SongEnsemble, stacking_data
 from hearback.songs.evaluation import PROBABILITIES, ClassOutOfFold
+from hearback.songs.trained import TrainedModels
 
 
-def read_predictions(
-    snippets: pd.DataFrame,
-    assets: Path,
-    config: Path | None,
-    models: Sequence[str] | None = None,
-    corrected: Corrections | None = None,
-) -> Predictions[ClassOutOfFold]:
-    """Read the predictions of `models`, or of all, and fit their ensemble again, cross-fitted.
+def collect_predictions(trained: TrainedModels, config: Path | None) -> Predictions[ClassOutOfFold]:
+    """Return the predictions of trained models, and fit their ensemble again, cross-fitted.
 
-    `snippets` and `corrected` are from `tables.read_corrected_snippets`; `config` is the ensemble's
-    file, None for models alone. Raises HearbackError for invalid files.
+    `config` is the ensemble's file, None for models alone. Raises HearbackError if it is invalid.
     """
-    tables = read_tables(ClassOutOfFold, assets, models, corrected)
+    tables, snippets = trained.tables, trained.snippets
     if config is None:
         return collect(tables, snippets, PROBABILITIES)
     loaded = SongEnsemble.load(config)

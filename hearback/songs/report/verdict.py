@@ -7,7 +7,8 @@ import numpy as np
 from hearback.engine.data.problems import count_noun
 from hearback.engine.evaluation.metrics import entropy
 from hearback.engine.page.content import ModelResult
-from hearback.engine.page.wording import MIN_ROWS, describe_model, show
+from hearback.engine.page.tables import N_ENOUGH
+from hearback.engine.page.wording import describe_model, show, show_share
 from hearback.songs.ensemble import SongEnsemble
 from hearback.songs.tables import CLASSES
 
@@ -52,7 +53,7 @@ def _worst_class(first: ModelResult) -> int | None:
     shares = {
         CLASSES.index(group.value): group.errors.value or 0.0
         for group in first.groups
-        if group.by == CLASS and group.n >= MIN_ROWS
+        if group.by == CLASS and group.n >= N_ENOUGH
     }
     return max(shares, key=shares.__getitem__) if shares else None
 
@@ -68,18 +69,30 @@ def _for_what_not(
     first: ModelResult, confusion: np.ndarray, worst: int | None, mistaken: int | None
 ) -> str:
     by_class = {group.value: group for group in first.groups if group.by == CLASS}
-    few = [_quoted(name) for name, group in by_class.items() if group.n < MIN_ROWS]
+    few = [_quoted(name) for name, group in by_class.items() if group.n < N_ENOUGH]
     unknown = f" Too few snippets to tell: {', '.join(few)}." if few else ""
     if worst is None:
         return unknown.strip()
     if mistaken is None:
         return f"No snippet of the other classes is wrong.{unknown}" if few else "None is wrong."
     return (
-        f"The worst class is {_quoted(CLASSES[worst])}: a share of "
-        f"{show(by_class[CLASSES[worst]].errors, 2)} is wrong, and {confusion[worst, mistaken]} of "
-        f"its {count_noun(int(confusion[worst].sum()), 'snippet')} are taken for "
-        f"{_quoted(CLASSES[mistaken])}, the most frequent mistake.{unknown}"
+        f"The worst class is {_quoted(CLASSES[worst])}: "
+        f"{show_share(by_class[CLASSES[worst]].errors)} are wrong, and "
+        f"{confusion[worst, mistaken]} of its "
+        f"{count_noun(int(confusion[worst].sum()), 'snippet')} are taken for "
+        f"{_quoted(CLASSES[mistaken])}, {_how_frequent(confusion, worst, mistaken)}.{unknown}"
     )
+
+
+def _how_frequent(confusion: np.ndarray, label: int, mistaken: int) -> str:
+    """Return whether a mistake is the most frequent one of its class, or one of them."""
+    count = confusion[label, mistaken]
+    others = [
+        _quoted(CLASSES[each])
+        for each in range(len(CLASSES))
+        if each not in (label, mistaken) and confusion[label, each] == count
+    ]
+    return f"as many as for {' and for '.join(others)}" if others else "the most frequent mistake"
 
 
 def _to_do(

@@ -8,6 +8,7 @@ published systems if their models are trained. Ends with a page of the same mode
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -15,14 +16,16 @@ from hearback.engine import cli
 from hearback.engine.data import corrections
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import check_models, fold_tables
-from hearback.engine.evaluation.oof import read_tables
 from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.page import flags as page_flags
 from hearback.engine.project import PACKAGE
-from hearback.songs import SUBFOLDER, evaluation, pictures
-from hearback.songs.evaluation import ClassOutOfFold, ModelName
+from hearback.songs import REPORT_COMMAND, SUBFOLDER, evaluation, pictures
+from hearback.songs.evaluation import ModelName
 from hearback.songs.options import SongOptions
-from hearback.songs.tables import read_corrected_snippets
+from hearback.songs.trained import TrainedModels, read_trained
+
+if TYPE_CHECKING:
+    from hearback.engine.page.writing import PageOptions
 
 
 def main() -> int:
@@ -40,48 +43,32 @@ def main() -> int:
     default = flags.assets / "check_models.html"
     page = page_flags.choose_page(flags.page, default, is_off=flags.no_page)
 
-    def show_all() -> list[Outlier]:
-        return show(
-            flags.data,
-            flags.assets,
-            flags.models,
-            flags.picture,
-            corrections_path=flags.corrections,
-        )
+    def read() -> TrainedModels:
+        return read_trained(flags.data, flags.assets, flags.models, corrections=flags.corrections)
 
-    status = check_models.check(flags, show_all, read_command)
-    if page is not None:
-        _write_page(page, flags)
+    first = read()
+    first.corrected.announce()
+    status, trained = check_models.check(
+        flags, first, read, lambda found: show(found, flags.assets, flags.picture), read_command
+    )
+    names = ("data", "assets", "models", "corrections")  # flags of the step report, too
+    again = page_flags.repeated(REPORT_COMMAND, parser, flags, names)
+    page_flags.end_check_models(
+        page, lambda options: _write_page(options, trained, flags.data), again
+    )
     return status
 
 
-def _write_page(page: Path, flags: argparse.Namespace) -> None:
-    """Write the page of the same models, without the ensemble, which is not fitted yet."""
+def _write_page(options: "PageOptions", trained: TrainedModels, data: Path) -> None:
     # Here: --help and the tables need none of it.
-    from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
-    from hearback.songs.report.write import OutOfFoldSources, write_out_of_fold  # noqa: PLC0415
+    from hearback.songs.report.write import write_out_of_fold  # noqa: PLC0415
 
-    sources = OutOfFoldSources(
-        data=flags.data, assets=flags.assets, models=flags.models, corrections=flags.corrections
-    )
-    print()
-    write_out_of_fold(PageOptions(page, audio=page_flags.NO), sources)
-    print("python -m hearback.songs report writes it with the ensemble and with sound")
+    write_out_of_fold(options, trained, data)
 
 
-def show(
-    data: Path,
-    assets: Path,
-    models: list[str] | None = None,
-    picture: Path | None = None,
-    *,
-    corrections_path: Path | None = None,
-) -> list[Outlier]:
-    """Print the tables; return the folds that stand out."""
-    snippets, corrected = read_corrected_snippets(data, corrections_path)
-    if corrections_path is not None:
-        print(corrected)
-    tables = read_tables(ClassOutOfFold, assets, models, corrected)
+def show(trained: TrainedModels, assets: Path, picture: Path | None = None) -> list[Outlier]:
+    """Print the tables of models in `assets`; return the folds that stand out."""
+    snippets, tables = trained.snippets, trained.tables
     ensembles = evaluation.published_ensembles(tables, snippets)
     all_tables = [*tables, *(ensemble.table for ensemble in ensembles)]
     n_groups = snippets["group"].nunique()
@@ -112,7 +99,9 @@ def show(
 
 def show_trained(options: SongOptions, models: list[str]) -> None:
     """Print the tables of `models`, after a training with `options`."""
-    show(options.data, options.assets, models, corrections_path=options.corrections)
+    trained = read_trained(options.data, options.assets, models, corrections=options.corrections)
+    trained.corrected.announce()
+    show(trained, options.assets)
 
 
 def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.Namespace]:

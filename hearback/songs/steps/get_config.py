@@ -29,8 +29,7 @@ def main() -> None:
     """Fit the ensemble, print its scores and write its configuration."""
     flags = _parse_flags()
     snippets, corrected = read_corrected_snippets(flags.data, flags.corrections)
-    if flags.corrections is not None:
-        print(corrected)
+    corrected.announce()
     tables = read_tables(ClassOutOfFold, flags.assets, flags.models, corrected)
     names = [table.model for table in tables]
     joined = common_rows(tables, snippets)

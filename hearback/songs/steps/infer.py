@@ -9,12 +9,17 @@ a page to look at and to listen to. Uses no network.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hearback.engine import cli
 from hearback.engine.machine import TRAINING_PRECISIONS
 from hearback.engine.page import flags
-from hearback.songs import FOLDERS, SUBFOLDER
+from hearback.engine.page.origin import Origin, write_origin
+from hearback.songs import FOLDERS, REPORT_COMMAND, SUBFOLDER
 from hearback.songs.separation import methods
+
+if TYPE_CHECKING:
+    from hearback.engine.page.writing import PageOptions
 
 
 def main() -> None:
@@ -56,16 +61,17 @@ def main() -> None:
     )
     with cli.outliving_readers():  # `| head` must not cost the scores
         write_submission(options)
-        if page is not None:
-            _write_page(page, arguments)
+        folders = {"data": arguments.data, "config": arguments.config}
+        write_origin(arguments.submission, Origin(folders))
+        again = flags.report_command(REPORT_COMMAND, arguments.submission, page)
+        flags.end_with_page(page, lambda options: _write_page(options, arguments), command=again)
 
 
-def _write_page(page: Path, arguments: argparse.Namespace) -> None:
+def _write_page(options: "PageOptions", arguments: argparse.Namespace) -> None:
     # Here: a submission needs none of it.
-    from hearback.engine.page.writing import PageOptions  # noqa: PLC0415
     from hearback.songs.report.write import write_new_recordings  # noqa: PLC0415
 
-    write_new_recordings(PageOptions(page), arguments.submission, arguments.data, arguments.config)
+    write_new_recordings(options, arguments.submission, arguments.data, arguments.config)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ import sys
 import numpy as np
 
 from hearback.engine.cli import add_folders, parser, run
-from hearback.engine.data.folds import find_single_class
+from hearback.engine.data.folds import find_unlearnable_labels
 from hearback.engine.data.problems import Report
+from hearback.engine.training.options import N_FOLDS
 from hearback.songs import FOLDERS, SUBFOLDER
 from hearback.songs.features import FEATURES
 from hearback.songs.separation import methods
@@ -58,7 +59,7 @@ def main() -> int:
     report = Report()
     snippets = read_snippets(args.data, report)
     labels = snippets["label"].to_numpy()
-    report.extend(find_single_class(labels, LABELS, str(labels_path(args.data))))
+    report.extend(find_unlearnable_labels(labels, LABELS, N_FOLDS, str(labels_path(args.data))))
     if snippets.empty or report.table_errors:
         report.raise_if_errors()  # before anything is decoded
     options = methods.options_from(args)

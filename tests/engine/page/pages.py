@@ -250,6 +250,7 @@ def binary_page(n: int = 300, n_clips: int = 12, labelled: bool = True, seed: in
         models=models,
         recordings=recordings,
         label_names=["did not say it", "said it"],
+        people="speaker",
         base_rate_log_loss=0.593 if labelled else None,
         unsure=(0.35, 0.65),
         bins_by="grade",
@@ -312,5 +313,6 @@ def classes_page(n: int = 120, n_clips: int = 4, seed: int = 0) -> Page:
         models=[model, other],
         recordings=recordings,
         label_names=names,
+        people="singer",
         base_rate_log_loss=1.1,
     )

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as Tab
 
 from hearback.engine.page import clips
-from hearback.engine.page.content import Page
+from hearback.engine.page.content import Attempt, Estimate, GroupResult, Page
 from hearback.engine.page.render import render
 from hearback.reading.scoring.results import Score, WordScore
 from hearback.reading.scoring.textgrid import format_textgrid
@@ -140,22 +140,28 @@ def test_play_moves_the_time_and_space_stops_it(open_page: Open) -> None:
 def test_a_word_is_played_in_both_and_stops_at_its_end(open_page: Open) -> None:
     tab = open_page(hash_="#clip=0")
     wait_for_sound(tab)
-    # The furthest that each was heard while it played.
+    # The furthest that each was heard while it played, and the longest time in s in which the page
+    # could not run: a busy machine stops no sound in it.
     tab.evaluate(
         """() => {
             window.furthest = {};
+            window.longest = 0;
+            let last = performance.now();
             const hear = (name, { currentTime }) => {
                 window.furthest[name] = Math.max(window.furthest[name] ?? 0, currentTime);
             };
+            setInterval(() => {
+                const now = performance.now();
+                window.longest = Math.max(window.longest, (now - last) / 1000);
+                last = now;
+            }, 5);
             for (const [name, player] of Object.entries(hearback.sound.players())) {
                 const media = player.surfer.getMediaElement();
-                const look = () => {
+                setInterval(() => {
                     if (!media.paused) {
                         hear(name, media);
                     }
-                    requestAnimationFrame(look);
-                };
-                look();
+                }, 5);
                 media.addEventListener("pause", () => {
                     hear(name, media);
                 });
@@ -171,7 +177,8 @@ def test_a_word_is_played_in_both_and_stops_at_its_end(open_page: Open) -> None:
     wait_until(tab, f"!{is_playing(tab, 'reference')}")
     for name in ("learner", "reference"):
         assert seconds_of(tab, name) == pytest.approx(end, abs=0.01)
-        assert start < tab.evaluate(f"window.furthest.{name}") <= end + 0.05
+        late = tab.evaluate(f"window.furthest.{name}") - end
+        assert start - end < late <= 0.05 + 2 * tab.evaluate("window.longest")
 
 
 def test_play_after_a_stop_inside_a_word_plays_on_to_the_end(open_page: Open) -> None:
@@ -180,18 +187,29 @@ def test_play_after_a_stop_inside_a_word_plays_on_to_the_end(open_page: Open) ->
     words = readings().recordings.words["0"]
     start, end = words.starts[7], words.ends[7]
     assert start and end
-    tab.evaluate("hearback.sound.toggleRate()")  # time enough to stop inside
     learner = "hearback.sound.players().learner"
+    tab.evaluate(f"{learner}.setRate(0.25)")  # time enough to stop inside
     # At once, before the browser has told of the stop; and later.
-    for stop_and_play in (
-        ["hearback.sound.toggle(); hearback.sound.toggle()"],
-        ["hearback.sound.toggle()", "hearback.sound.toggle()"],
-    ) * 2:
+    for first, then in (("toggle(); hearback.sound.toggle()", None), ("toggle()", "toggle()")) * 2:
         tab.locator('button[data-word="7"]').click()
-        wait_until(tab, f"{learner}.surfer.getCurrentTime() > {start} && {learner}.isPlaying")
-        for action in stop_and_play:
+        # In the page: a busy machine may take longer to ask than the word does.
+        at = tab.evaluate(
+            f"""() => new Promise((resolve) => {{
+                const look = setInterval(() => {{
+                    const at = {learner}.surfer.getCurrentTime();
+                    if (at <= {start} || !{learner}.isPlaying) {{
+                        return;
+                    }}
+                    clearInterval(look);
+                    hearback.sound.{first};
+                    resolve(at);
+                }}, 2);
+            }})"""
+        )
+        assert at < end
+        if then:
             assert seconds_of(tab, "learner") < end
-            tab.evaluate(f"() => {{ {action} }}")
+            tab.evaluate(f"hearback.sound.{then}")
         wait_until(tab, f"!{is_playing(tab, 'learner')}")
         assert seconds_of(tab, "learner") == pytest.approx(ENCODED_SECONDS, abs=0.05)
 
@@ -212,6 +230,22 @@ def test_a_word_says_in_what_it_can_be_heard(open_page: Open, tmp_path: Path) ->
     tab = open_page("songs", "#clip=0")
     wait_for_sound(tab, 1)
     expect(tab.locator("#sound figcaption")).to_contain_text("Snippet")
+
+
+def test_a_word_of_no_length_is_not_played(open_page: Open, tmp_path: Path) -> None:
+    page = binary_page(4, n_clips=2)
+    words = page.recordings.words["0"]
+    ends = [words.starts[0], *words.ends[1:]]
+    changed = {**page.recordings.words, "0": replace(words, ends=ends)}
+    file = tmp_path / "empty.html"
+    file.write_text(render(replace(page, recordings=replace(page.recordings, words=changed))))
+    tab = open_page(file, "#clip=0")
+    wait_for_sound(tab)
+    expect(tab.locator('button[data-word="0"]')).to_be_disabled()
+    expect(tab.locator('button[data-word="0"]')).to_contain_text("not heard")
+    expect(tab.locator('button[data-word="1"]')).to_be_enabled()
+    regions = tab.evaluate("hearback.sound.players().learner.regions.getRegions().length")
+    assert regions == len(words.words) - 1
 
 
 def test_another_word_ends_the_one_before(open_page: Open) -> None:
@@ -283,10 +317,18 @@ def test_where_they_part_is_shown_only_where_the_score_is_low(open_page: Open) -
         assert shown == low
 
 
-def test_a_recording_without_sound_says_how_to_get_it(open_page: Open) -> None:
-    tab = open_page("silent", "#clip=3")
-    expect(tab.locator("#sound")).to_contain_text("python report.py --audio all")
-    assert tab.locator("button[data-word]:enabled").count() == 0
+def test_a_recording_without_sound_says_how_to_get_it(open_page: Open, tmp_path: Path) -> None:
+    page = binary_page(4, n_clips=0)
+    file = tmp_path / "silent.html"
+    for changes, expected in (
+        ({"report_command": "report.py --data D"}, "by report.py --data D --audio all."),
+        ({}, "in this page: its file was not found, or cannot be read."),
+        ({"is_anonymous": True}, "An anonymous page has no sound."),
+    ):
+        file.write_text(render(replace(page, **changes)))  # type: ignore[arg-type]
+        tab = open_page(file, "#clip=3")
+        expect(tab.locator("#sound")).to_contain_text(expected)
+        assert tab.locator("button[data-word]:enabled").count() == 0
 
 
 def test_sound_beside_the_page_is_loaded_when_it_is_needed(
@@ -295,9 +337,10 @@ def test_sound_beside_the_page_is_loaded_when_it_is_needed(
     page = binary_page(20, n_clips=4)
     file = tmp_path / "a page.html"
     beside = {int(index): clip for index, clip in page.recordings.clips.items()}
-    scripts = clips.write_scripts(beside, file)
+    scripts = clips.write_scripts(beside, file, "a key")
     recordings = replace(page.recordings, clips={})
-    file.write_text(render(replace(page, recordings=recordings, clip_scripts=scripts)))
+    page = replace(page, recordings=recordings, clip_scripts=scripts, clip_key="a key")
+    file.write_text(render(page))
     tab = open_page(file)
     assert tab.locator('script[src*="clips"]').count() == 0
     tab.locator('button[data-clip="2"]').click()
@@ -311,6 +354,26 @@ def test_sound_beside_the_page_is_loaded_when_it_is_needed(
         wait_for_sound(tab)
         tab.close()
         server.shutdown()
+
+
+def test_sound_of_another_page_is_refused(open_page: Open, tmp_path: Path) -> None:
+    page = binary_page(20, n_clips=4)
+    beside = {int(index): clip for index, clip in page.recordings.clips.items()}
+    scripts = clips.write_scripts(beside, tmp_path / "page.html", "monday")
+    silent = replace(page, recordings=replace(page.recordings, clips={}), clip_scripts=scripts)
+    (tmp_path / "copy.html").write_text(render(replace(silent, clip_key="monday")))
+    tab = open_page(tmp_path / "copy.html", "#clip=2")
+    wait_for_sound(tab)
+    # The page is made anew, in another order: the copy's scripts are replaced, or the tab is open.
+    clips.write_scripts(beside, tmp_path / "page.html", "tuesday")
+    for opened in (tab, open_page(tmp_path / "copy.html")):
+        opened.reload()
+        opened.evaluate("hearback.state.set({ clip: '1' })")
+        expect(opened.locator("#sound")).to_contain_text(
+            "No sound: the sound in page_clips/0000.js is that of another page, which was made "
+            "later; open that one, or make this one again."
+        )
+        assert opened.evaluate("Object.keys(hearback.sound.players()).length") == 0
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -449,6 +512,43 @@ def test_a_group_lists_its_recordings(open_page: Open) -> None:
     }
 
 
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_causes_show_their_auc_and_other_groups_have_no_such_column(
+    open_page: Open, tmp_path: Path, has_scripts: bool
+) -> None:
+    page = binary_page(60, n_clips=0)
+    causes = [GroupResult("cause", "correct", 40, Estimate(0.3))]
+    auc = Estimate(0.81, 0.7, 0.9)
+    causes.append(GroupResult("cause", "omit", 20, Estimate(0.9), misses=Estimate(0.5), auc=auc))
+    first = replace(page.models[0], groups=[*page.models[0].groups, *causes])
+    path = tmp_path / "causes.html"
+    path.write_text(render(replace(page, models=[first, *page.models[1:]])), encoding="utf-8")
+    tab = open_page(path, "#by=cause", java_script_enabled=has_scripts)
+    table = tab.locator("#groups-view table").last
+    assert table.locator("th[scope=col]").all_inner_texts()[-1] == "AUC"
+    last = [row.locator("td").last.inner_text() for row in table.locator("tbody tr").all()]
+    assert last[0] == "–" and last[1].startswith("0.810")
+    note = "AUC: how well all “said it” are told from those of a cause; 0.5 is chance."
+    expect(tab.locator("#groups-view p").last).to_have_text(note)
+    if has_scripts:
+        tab.locator("#groups-view select").select_option("grade")
+        assert "AUC" not in tab.locator("#groups-view th[scope=col]").all_inner_texts()
+
+
+def test_a_fold_that_recovered_is_not_shown_as_stalled(open_page: Open, tmp_path: Path) -> None:
+    stalled = [Attempt("stalled", "log loss 0.69")]
+    curves = [
+        replace(curve, attempts=[*stalled, Attempt("finished")] if curve.fold == 1 else stalled)
+        for curve in readings().curves
+        if curve.fold < 3 and curve.model == "modeltok"
+    ]
+    file = tmp_path / "curves.html"
+    file.write_text(render(replace(binary_page(20, n_clips=0), curves=curves)))
+    expect(open_page(file).locator("#curves-view p.stalled")).to_have_text(
+        "Stalled (dashed): fold 0, 2"
+    )
+
+
 def test_another_model_changes_the_whole_page(open_page: Open) -> None:
     page = readings()
     tab = open_page()
@@ -460,6 +560,55 @@ def test_another_model_changes_the_whole_page(open_page: Open) -> None:
     assert listed(tab)[0] == losses.index(max(losses))
     expect(tab.locator("#model-choice select")).to_have_value("model2m")
     expect(tab.locator('tr[data-model="model2m"] button')).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_status_follows_the_model(open_page: Open, tmp_path: Path) -> None:
+    page = binary_page(60, n_clips=0)
+    low, high = 0.3, 0.7
+
+    def statuses(model: str) -> list[str]:
+        values = known(list(page.recordings.predictions[model]))
+        return ["unsure" if low < value < high else "ok" for value in values]
+
+    fields = {**page.recordings.fields, "status": statuses("ensemble")}
+    recordings = replace(page.recordings, fields=fields, words_by="modeltok")
+    file = tmp_path / "status.html"
+    file.write_text(render(replace(page, recordings=recordings, status_range=(low, high))))
+    tab = open_page(file)
+    for model in ("ensemble", "model2m"):
+        expected = statuses(model)
+        assert expected != statuses("modeltok")
+        tab.locator(f'tr[data-model="{model}"] button').click()
+        choice = tab.locator('select[data-field="status"]')
+        shown = choice.locator("option").all_inner_texts()
+        assert shown[1:] == [f"{each} ({expected.count(each)})" for each in ("ok", "unsure")]
+        choice.select_option("unsure")
+        unsure = [index for index, each in enumerate(expected) if each == "unsure"]
+        assert sorted(listed(tab)) == unsure
+        tab.locator(f'button[data-clip="{unsure[0]}"]').click()
+        facts = tab.locator("#recording dl.facts div", has_text="Status")
+        expect(facts.locator("dd")).to_have_text("unsure")
+        expect(tab.locator("#recording h4", has_text="Words")).to_have_text(
+            "Words, as scored by modeltok"
+        )
+        tab.locator('[data-sort="f.status"]').click()
+        assert sorted(listed(tab)) == unsure
+        choice.select_option("")
+
+
+def test_the_lower_end_of_the_band_is_outside_unless_the_threshold_is_there(
+    open_page: Open, tmp_path: Path
+) -> None:
+    page = binary_page(4, n_clips=0, labelled=False)
+    values = [0.3, 0.3000001, 0.7, 0.5]
+    predictions = dict.fromkeys(page.recordings.predictions, values)
+    file = tmp_path / "band.html"
+    recordings = replace(page.recordings, predictions=predictions)
+    file.write_text(render(replace(page, unsure=(0.3, 0.7), recordings=recordings)))
+    cells = open_page(file).locator("#threshold-table tbody td")
+    assert cells.all_inner_texts() == ["1", "2", "1"]
+    cells = open_page(file, "#t=0.3&hi=0.6").locator("#threshold-table tbody td")
+    assert cells.all_inner_texts() == ["0", "3", "1"]
 
 
 def test_the_threshold_counts_and_the_band_abstains(open_page: Open) -> None:
@@ -634,6 +783,103 @@ def test_verdicts_are_kept_exported_and_read_again(open_page: Open, tmp_path: Pa
     assert other.evaluate("hearback.exports.corrections()") == file.read_bytes().decode()
 
 
+def test_a_second_round_of_corrections_keeps_the_first(open_page: Open, tmp_path: Path) -> None:
+    names = [f"clip{index}.wav" for index in range(20)]
+    page = binary_page(20, n_clips=0)
+    carried = [(names[at], "wrong_label", str(at % 2), f"note {at}") for at in (1, 2, 3)]
+    carried += [("gone.wav", "unscorable", "", ""), (names[9], "agree", "", "clear")]
+    page = replace(page, recordings=replace(page.recordings, filenames=names), corrections=carried)
+    path = tmp_path / "second.html"
+    path.write_text(render(page), encoding="utf-8")
+    tab = open_page(path)
+    expect(tab.locator("#verdict-use")).to_contain_text("also has the 4 corrections")
+    first = "filename,verdict,score\nclip1.wav,wrong_label,1\ngone.wav,unscorable,\n"
+    (tmp_path / "round1.csv").write_text(first)
+    tab.locator("#import-corrections").set_input_files(tmp_path / "round1.csv")
+    expect(tab.locator("#import-status")).to_have_text("Added 2 verdicts.")
+    for name, verdict in ((names[2], "agree"), (names[3], "unscorable"), (names[7], "agree")):
+        given = json.dumps({"verdict": verdict, "score": "", "note": "n"})
+        tab.evaluate(f"hearback.verdicts.set('{name}', {given})")
+    rows = list(csv.reader(io.StringIO(tab.evaluate("hearback.exports.corrections()"))))[1:]
+    assert rows == [
+        ["clip1.wav", "wrong_label", "1", "note 1"],
+        ["clip2.wav", "wrong_label", "0", "n"],
+        ["clip3.wav", "unscorable", "", "n"],
+        ["gone.wav", "unscorable", "", ""],
+        ["clip9.wav", "agree", "", "clear"],
+        ["clip7.wav", "agree", "", "n"],
+    ]
+
+
+def test_a_spreadsheet_s_corrections_are_read_as_the_training_reads_them(
+    open_page: Open, tmp_path: Path
+) -> None:
+    names = [f"clip{index}.wav" for index in range(8)]
+    page = binary_page(8, n_clips=0)
+    labels = [1, 0, 1, 0, 1, 1, 0, 1]
+    recordings = replace(page.recordings, filenames=names, labels=labels)
+    page = replace(page, recordings=recordings, label_names=["not said", "said"])
+    path = tmp_path / "page.html"
+    path.write_text(render(page), encoding="utf-8")
+    table = tmp_path / "corrections.csv"
+    table.write_text(
+        "File;Verdict;Score;Note\n"
+        'clip0.wav;wrong label;0,0;"a; b"\n'
+        'clip1.wav; "Wrong_Label";said;\n'
+        "clip2.wav;wrong_label;FALSE;\n"
+        "clip3.wav;wrong_label;1.0;\n"
+        "clip4.wav;wrong_label;1;\n"
+        "clip5.wav;wrong_label;2;\n"
+        "clip6.wav;wrong_label;;\n"
+        "clip7.wav;perhaps;;\n",
+        encoding="utf-8-sig",
+    )
+    tab = open_page(path)
+    tab.locator("#import-corrections").set_input_files(table)
+    expect(tab.locator("#import-status")).to_have_text(
+        "Added 4 verdicts. Not taken: 1 row of a wrong label whose “score” is the label itself, "
+        "1 row with a “score” that is no label, "
+        "1 row of a wrong label without the right one in “score”, "
+        "1 row without a verdict that is known."
+    )
+    assert dict(tab.evaluate("hearback.verdicts.entries()")) == {
+        name: {"verdict": "wrong_label", "score": score, "note": note}
+        for name, score, note in (
+            *(("clip0.wav", "0", "a; b"), ("clip1.wav", "1", "")),
+            *(("clip2.wav", "0", ""), ("clip3.wav", "1", "")),
+        )
+    }
+    for separated in (
+        "sep=|\nfilename|verdict\nclip6.wav|agree\n",
+        "filename\tverdict\nclip7.wav\tagree",
+    ):
+        table.write_text(separated)
+        tab.locator("#import-corrections").set_input_files(table)
+        expect(tab.locator("#import-status")).to_have_text("Added 1 verdict.")
+        tab.evaluate("document.getElementById('import-status').textContent = ''")
+
+
+def test_the_right_label_of_a_wrong_one_is_another(open_page: Open) -> None:
+    page = classes_page()
+    said = page.recordings.predicted_classes["ensemble"]
+    labels = page.recordings.labels
+    assert labels is not None
+    right = [at for at, label in enumerate(labels) if said[at] == label]
+    tab = open_page("songs", f"#clip={right[0]}")
+    tab.locator("#verdict-wrong_label").click()
+    offered = tab.locator("#right-label option").evaluate_all("nodes => nodes.map(x => x.value)")
+    assert offered == [str(label) for label in range(3) if label != labels[right[0]]]
+    assert tab.locator("#right-label").input_value() in offered
+
+
+def test_the_page_works_where_the_address_may_not_change(open_page: Open) -> None:
+    tab = open_page()
+    refuse = "history.replaceState = history.pushState = () => { throw new Error('too many'); }"
+    tab.evaluate(f"() => {{ {refuse} }}")
+    tab.locator("#search").fill("clip00010")
+    expect(tab.locator("#recordings-list button[data-clip]")).to_have_count(1)
+
+
 def test_two_tabs_of_a_page_keep_the_verdicts_of_both(open_page: Open) -> None:
     one = open_page(hash_="#clip=1")
     other = one.context.new_page()
@@ -783,6 +1029,19 @@ def test_the_page_can_be_used_by_keyboard_alone(open_page: Open) -> None:
     tab.keyboard.press("a")
     expect(tab.locator("#verdict-agree")).to_have_attribute("aria-pressed", "true")
     expect(tab.locator("#live")).to_have_text("Verdict: agree")
+
+
+def test_no_key_judges_a_recording_that_is_out_of_sight(open_page: Open) -> None:
+    tab = open_page(hash_="#clip=2", reduced_motion="reduce")
+    tab.evaluate("scrollTo(0, 0)")
+    tab.keyboard.press("w")
+    assert tab.evaluate("hearback.verdicts.entries()") == []
+    expect(tab.locator("#recording")).to_be_focused()
+    expect(tab.locator("#live")).to_have_text(
+        "This recording is open. Press the key again for a verdict."
+    )
+    tab.keyboard.press("w")
+    assert tab.evaluate("hearback.verdicts.entries()[0][1].verdict") == "wrong_label"
 
 
 def test_keys_do_nothing_while_typing(open_page: Open) -> None:

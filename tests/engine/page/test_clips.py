@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+from collections import Counter
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -69,6 +71,35 @@ def test_clips_are_mp3_files_of_the_sounds() -> None:
         assert np.corrcoef(waveform[middle], expected[middle])[0, 1] > 0.9
 
 
+def test_each_sound_is_listened_to_once_and_before_it_is_encoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clips, "_N_AT_ONCE", 2)
+    decoded, heard = Counter[int](), list[list[int]]()
+
+    def decode(index: int) -> Sound:
+        decoded[index] += 1
+        return sound_of(index)
+
+    def listen(sounds: Mapping[int, Sound]) -> None:
+        heard.append([index for index, sound in sounds.items() if sound.learner is not None])
+
+    # Those that do not fit in are listened to, too.
+    found = encode([4, 3, 0, 1, 2], decode, 1, listener=listen)
+    assert heard == [[4], [0, 1], [2]]
+    assert set(decoded.values()) == {1} and len(decoded) == 5
+    assert (len(found.by_index), found.n_left_out) == (0, 4)
+
+
+def test_lengths_are_those_of_the_files(tmp_path: Path) -> None:
+    write_wav(tmp_path / "good.wav", tone(seconds=2.0), SAMPLE_RATE)
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "bad.wav").write_bytes(b"RIFF and no more")
+    names = ["good.wav", "missing.wav", "inside/bad.wav", "inside", "."]
+    assert clips.read_lengths(tmp_path, names) == [2.0, None, None, None, None]
+    assert clips.read_lengths(tmp_path / "inside", ["../good.wav"]) == [None]
+
+
 def test_sound_over_full_scale_is_clipped_and_not_refused() -> None:
     assert encode([0], lambda _: Sound(3 * tone())).by_index[0].learner
 
@@ -84,7 +115,8 @@ def test_the_most_important_clips_are_within_the_budget() -> None:
 
 
 def read_script(path: Path) -> dict[str, dict[str, str]]:
-    match = re.fullmatch(r"hearback\.addClips\((\{.*\})\);\n", path.read_text(encoding="utf-8"))
+    pattern = r'hearback\.addClips\("a key", (\{.*\})\);\n'
+    match = re.fullmatch(pattern, path.read_text(encoding="utf-8"))
     assert match is not None
     found: dict[str, dict[str, str]] = json.loads(match[1])
     return found
@@ -96,15 +128,28 @@ def test_scripts_hold_all_clips_and_replace_those_of_an_earlier_page(
     monkeypatch.setattr(clips, "_SCRIPT_BYTES", 100)
     page = tmp_path / "my page.html"
     many = {index: Clip("x" * 40, "y" * index) for index in (5, 2, 11, 7)}
-    scripts = clips.write_scripts(many, page)
+    scripts = clips.write_scripts(many, page, "a key")
     folder = tmp_path / "my page_clips"
     assert list(scripts) == [f"{folder.name}/0000.js", f"{folder.name}/0001.js"]
     assert list(scripts.values()) == [[2, 5, 7], [11]]
     for name, indices in scripts.items():
         content = read_script(tmp_path / name)
         assert content == {str(each): many[each].__dict__ for each in indices}
-    assert clips.write_scripts({1: Clip("z")}, page) == {f"{folder.name}/0000.js": [1]}
+    assert clips.write_scripts({1: Clip("z")}, page, "a key") == {f"{folder.name}/0000.js": [1]}
     assert [path.name for path in folder.iterdir()] == ["0000.js"]
+
+
+def test_the_key_of_scripts_is_that_of_their_recordings() -> None:
+    many = {2: Clip("b"), 0: Clip("a", "r")}
+    key = clips.key_of(many, ["a.wav", "b.wav", "c.wav"])
+    assert re.fullmatch("[0-9a-f]{16}", key)
+    assert clips.key_of(dict(sorted(many.items())), ["a.wav", "b.wav", "c.wav"]) == key
+    others = [
+        clips.key_of(many, ["b.wav", "a.wav", "c.wav"]),
+        clips.key_of({0: Clip("a", "r")}, ["a.wav", "b.wav", "c.wav"]),
+        clips.key_of({**many, 2: Clip("", "b")}, ["a.wav", "b.wav", "c.wav"]),
+    ]
+    assert len({key, *others}) == 4
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
@@ -140,7 +185,7 @@ def test_only_scripts_of_clips_are_removed(tmp_path: Path) -> None:
     (folder / "0000.js").write_text("my own script")
     clips.remove_scripts(page)
     assert (folder / "0000.js").exists()
-    clips.write_scripts({0: Clip("AAAA")}, tmp_path / "other.html")
+    clips.write_scripts({0: Clip("AAAA")}, tmp_path / "other.html", "a key")
     assert clips.clips_folder(tmp_path / "other.html").is_dir()
     clips.remove_scripts(tmp_path / "other.html")
     assert not clips.clips_folder(tmp_path / "other.html").exists()

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,7 +167,12 @@ def test_numbers_are_rounded() -> None:
     ("prediction", "shown"),
     [
         *[(0.79996, 0.79996), (0.8, 0.8), (0.3, 0.3), (0.0, 0.0), (1.0, 1.0)],
-        *[(0.79999996, 0.799999), (0.06999999, 0.069999), (0.50000001, 0.5), (1 - 1e-9, 0.999999)],
+        *[
+            (0.79999996, 0.799999),
+            (0.06999999, 0.069999),
+            (0.50000001, 0.500001),
+            (1 - 1e-9, 0.999999),
+        ],
     ],
 )
 def test_a_rounded_prediction_stays_on_its_side_of_each_threshold(
@@ -186,12 +192,15 @@ def test_verdicts_are_kept_by_the_content_of_a_page() -> None:
     key = key_of(page)
     assert key_of(replace(page, title="another", made_by="tomorrow", models=page.models[:1])) == key
     rows = page.recordings
-    for change in (
+    changes: list[dict[str, Any]] = [
         {"filenames": ["a.wav", *rows.filenames[1:]]},
         {"texts": ["a", *rows.texts[1:]]},
-        {"labels": [1 - (rows.labels or [0])[0], *(rows.labels or [])[1:]]},
-    ):
+    ]
+    for change in changes:
         assert key_of(replace(page, recordings=replace(rows, **change))) != key
+    # Corrected labels: the notes of the first round stay.
+    labels = [1 - (rows.labels or [0])[0], *(rows.labels or [])[1:]]
+    assert key_of(replace(page, recordings=replace(rows, labels=labels))) == key
 
 
 def test_names_of_groups_and_columns_keep_their_order(elements: Elements) -> None:

@@ -98,3 +98,16 @@ def test_results_of_classes_are_counted() -> None:
     errors = {each.value: each.errors.value for each in found.groups}
     assert errors == pytest.approx({"no": 1 / 2, "man": 0, "woman": 1 / 2})
     assert not found.reliability
+
+
+def test_a_cause_has_the_area_of_all_correct_rows_against_its_own() -> None:
+    causes = np.array(["correct", "correct", "omit", "omit", "correct", "insert", "", "insert"])
+    rows = Labelled(LABELS, SPEAKERS, {"cause": causes, "grade": GRADES}, causes_by="cause")
+    predicted = Predicted(losses_of(LABELS, PROBABILITIES), PROBABILITIES)
+    (found,) = binary_results(rows, {"m": predicted})
+    # Correct are 0.95, 1.0, 0.3, and 0.2, whose cause is unknown. 0.05 is below all four, 0.6 below
+    # two; 0.19 is below all, and the other one has no prediction.
+    assert group(found, "omit").auc.value == pytest.approx(6 / 8)
+    assert group(found, "insert").auc.value == pytest.approx(4 / 4)
+    assert group(found, "correct").auc == NO_ESTIMATE
+    assert group(found, "KG").auc == NO_ESTIMATE

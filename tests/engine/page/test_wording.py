@@ -23,6 +23,18 @@ def test_estimates_are_shown_with_their_interval(estimate: Estimate, shown: str)
     assert wording.show(estimate) == shown
 
 
+@pytest.mark.parametrize(
+    ("estimate", "shown"),
+    [
+        (Estimate(0.2214, 0.171, 0.2862), "22 % [17, 29]"),
+        (Estimate(0.2214), "22 %"),
+        (NO_ESTIMATE, "–"),
+    ],
+)
+def test_shares_are_in_percent(estimate: Estimate, shown: str) -> None:
+    assert wording.show_share(estimate) == shown
+
+
 def test_the_card_names_the_ensemble_and_every_model() -> None:
     metadata = {"recipe": {"backbone": "assets/whisper-tiny.en"}}
     tables = [
@@ -58,9 +70,27 @@ def test_problems_are_told_by_recording_or_of_the_whole() -> None:
     assert wording.general_warnings(problems) == ["no manifest"]
 
 
-def test_rows_that_no_fold_has_scored_are_listed() -> None:
+def test_rows_of_untrained_folds_are_one_sentence() -> None:
     table = pd.DataFrame({"filename": ["a", "b", "c"], "line": [2, 3, 4]})
-    found = wording.not_predicted(table, table[:1], "python train.py")
+    models = [
+        ToyOutOfFold("modeltok", 4, EMPTY, {0: {}}),
+        ToyOutOfFold("model1m", 4, EMPTY, {0: {}, 3: {}}),
+    ]
+    arguments = (table, table[:1], models, "python train.py")
+    assert wording.unscored_folds(*arguments) == [
+        "Not scored yet: 2 rows of folds 1 and 2. python train.py trains them."
+    ]
+    assert wording.not_predicted(*arguments) == []
+    models = [ToyOutOfFold("modeltok", 2, EMPTY, {0: {}})]
+    (one,) = wording.unscored_folds(table, table[:2], models, "python train.py")
+    assert one == "Not scored yet: 1 row of fold 1. python train.py trains it."
+    assert wording.unscored_folds(table, table, models, "python train.py") == []
+
+
+def test_rows_that_trained_folds_have_not_scored_are_listed() -> None:
+    table = pd.DataFrame({"filename": ["a", "b", "c"], "line": [2, 3, 4]})
+    models = [ToyOutOfFold("modeltok", 2, EMPTY, {0: {}, 1: {}})]
+    found = wording.not_predicted(table, table[:1], models, "python train.py")
     assert [(each.filename, each.row) for each in found] == [("b", 3), ("c", 4)]
     assert found[0].what == "no fold has scored it out of fold"
     assert found[0].cure == "train the missing folds: python train.py"

@@ -21,7 +21,13 @@ from hearback.engine.page.content import (
     Verdict,
 )
 from hearback.engine.page.flags import AUDIO, EVERY, NO, SOME
-from hearback.engine.page.writing import PageOptions, anonymize, choose_clips, write_page
+from hearback.engine.page.writing import (
+    PageOptions,
+    anonymize,
+    choose_clips,
+    encode_sound,
+    write_page,
+)
 from tests.engine.page.page_reader import read_page
 from tests.helpers import tone
 
@@ -33,13 +39,13 @@ PREDICTIONS = [0.9, 0.41, 0.7, None, 0.6, 0.8]
 PERSONAL = ("schmidt", "Anna", "Frau Berg", "sneezes", "AFhpbmcA")  # the last: an MP3's header
 
 
-def make_page(*, labelled: bool = True, kind: str = "binary") -> Page:
+def make_page(*, labelled: bool = True, kind: str = "binary", people: str = "speaker") -> Page:
     labels = [1, 1, 0, 1, 0, 1] if labelled else None
-    people = ["Anna S", "Frau Berg", "", "Anna S", "Anna S", "Frau Berg"]
+    names = ["Anna S", "Frau Berg", "", "Anna S", "Anna S", "Frau Berg"]
     recordings = Recordings(
         filenames=NAMES,
         texts=["the cat"] * N,
-        fields={"speaker": people, "singers": people, "grade": ["1"] * N},
+        fields={people: names, "grade": ["1"] * N},
         labels=labels,
         predictions={"ensemble": PREDICTIONS},
         losses={"ensemble": LOSSES} if labelled else {},
@@ -47,8 +53,10 @@ def make_page(*, labelled: bool = True, kind: str = "binary") -> Page:
         notes=["Anna sneezes"] * N,
         seconds=[0.3] * N,
     )
-    groups = [GroupResult(by, "Frau Berg", 2, Estimate(0.5)) for by in ("speaker", "singers")]
-    groups.append(GroupResult("grade", "1", N, Estimate(0.4)))
+    groups = [
+        GroupResult(people, "Frau Berg", 2, Estimate(0.5)),
+        GroupResult("grade", "1", N, Estimate(0.4)),
+    ]
     refused = [
         Refused(NAMES[2], 3, f"{NAMES[2]} is silent", "is 'anna-schmidt-2 b.wav' meant?"),
         Refused("left/anna-schmidt.wav", None, "a recording without a label", "add its line"),
@@ -63,6 +71,7 @@ def make_page(*, labelled: bool = True, kind: str = "binary") -> Page:
         models=[ModelResult("ensemble", True, n=N, groups=groups)],
         recordings=recordings,
         label_names=("not said", "said"),
+        people=people,
     )
 
 
@@ -71,7 +80,7 @@ def sound_of(index: int) -> Sound:
 
 
 def write(page: Page, options: PageOptions) -> None:
-    write_page(page, choose_clips(page, options), sound_of, options)
+    write_page(page, encode_sound(page, sound_of, options), options)
 
 
 def test_the_largest_losses_are_played_first() -> None:
@@ -124,7 +133,8 @@ def test_sound_that_is_too_large_for_a_page_is_beside_it(
     assert page["recordings"]["clips"] == {}
     assert page["clip_scripts"] == {"report_clips/0000.js": list(range(N))}
     script = (tmp_path / "report_clips" / "0000.js").read_text(encoding="utf-8")
-    content = json.loads(script.removeprefix("hearback.addClips(").removesuffix(");\n"))
+    key = page["clip_key"]
+    content = json.loads(script.removeprefix(f'hearback.addClips("{key}", ').removesuffix(");\n"))
     assert set(content) == set(map(str, range(N)))
     assert f"their sound in {tmp_path / 'report_clips'}/" in capsys.readouterr().out
     # The next page plays nothing: the scripts of this one must not stay.
@@ -132,11 +142,12 @@ def test_sound_that_is_too_large_for_a_page_is_beside_it(
     assert not (tmp_path / "report_clips").exists()
 
 
+@pytest.mark.parametrize("people", ["speaker", "singers", "who reads"])
 @pytest.mark.parametrize("labelled", [True, False])
 def test_an_anonymous_page_has_no_names_notes_or_sound_anywhere(
-    tmp_path: Path, labelled: bool
+    tmp_path: Path, labelled: bool, people: str
 ) -> None:
-    page = make_page(labelled=labelled)
+    page = make_page(labelled=labelled, people=people)
     open_page, out = tmp_path / "open.html", tmp_path / "report.html"
     write(page, PageOptions(open_page))
     assert all(each in open_page.read_text(encoding="utf-8") for each in PERSONAL)
@@ -172,6 +183,43 @@ def test_an_anonymous_page_keeps_what_is_not_personal() -> None:
     assert page.recordings.losses == make_page().recordings.losses
 
 
+def test_an_anonymous_page_hides_the_names_of_files_in_its_words() -> None:
+    page = make_page()
+    verdict = Verdict(
+        ["6 recordings, scored by anna.csv: 3 ok."],
+        ["The ensemble of e.json is not shown."],
+        [("ensemble", "of e.json, one model")],
+    )
+    data = replace(page.data, facts=[("corrections", "anna.csv: 2 labels changed")])
+    named = replace(page, verdict=verdict, data=data, file_names=["anna.csv", "e.json"])
+    hidden = anonymize(named)
+    assert hidden.verdict == Verdict(
+        ["6 recordings, scored by (a file): 3 ok."],
+        ["The ensemble of (a file) is not shown."],
+        [("ensemble", "of (a file), one model")],
+    )
+    assert hidden.data.facts == [("corrections", "(a file): 2 labels changed")]
+    assert "anna.csv" not in str(hidden) and hidden.file_names == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        (PageOptions(audio=SOME, command="python report.py --data D"), "python report.py --data D"),
+        (PageOptions(audio=NO, command="python report.py"), "python report.py"),
+        (PageOptions(audio=EVERY, command="python report.py"), ""),
+        (PageOptions(audio=SOME, is_anonymous=True, command="python report.py"), ""),
+        (PageOptions(), ""),
+    ],
+)
+def test_a_page_names_the_command_that_adds_sound_if_there_is_more(
+    tmp_path: Path, options: PageOptions, command: str
+) -> None:
+    options = replace(options, out=tmp_path / "report.html")
+    write(make_page(), options)
+    assert read_page(options.out)["report_command"] == command
+
+
 def test_an_anonymous_page_has_no_scripts_of_an_earlier_page_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +240,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_sound_is_encoded(
         raise AssertionError("encoded")
 
     with pytest.raises(HearbackError):
-        write_page(make_page(), [0], refuse, options)
+        encode_sound(make_page(), refuse, options)
 
 
 def test_the_random_recordings_depend_on_the_seed_alone() -> None:

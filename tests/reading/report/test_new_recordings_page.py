@@ -1,6 +1,9 @@
 """The page of recordings without labels, from the tables of score.py and infer.py."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -11,15 +14,24 @@ from hearback.engine import cli
 from hearback.engine.data.problems import BadInputError, Problem
 from hearback.engine.data.tables import PROBLEMS
 from hearback.engine.errors import HearbackError
+from hearback.engine.page.origin import Origin
 from hearback.engine.page.writing import PageOptions
+from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading import DIVERGENCES
+from hearback.reading.inference import submission
+from hearback.reading.inference.submission import InferenceOptions
+from hearback.reading.models.token_scorer import TokenScorer
+from hearback.reading.pairs import PairSource
+from hearback.reading.report import listening
 from hearback.reading.report.tables import read_scored
-from hearback.reading.report.write import write_new_recordings
-from hearback.reading.steps import report
-from hearback.reading.words import TABLE as WORDS
+from hearback.reading.report.write import ScoredBy, write_new_recordings
+from hearback.reading.steps import infer, report
+from hearback.reading.words import TABLE, words_path
 from tests.engine.page.page_reader import read_page
-from tests.helpers import tone
+from tests.helpers import run_step, tone
+from tests.reading.test_ensemble import CONFIG
 
+WORDS = words_path(Path("scores.csv")).name
 SCORES = pd.DataFrame(
     {
         "filename": ["a.wav", "b.wav", "c.wav", "sub/d.wav"],
@@ -59,8 +71,8 @@ def write(folder: Path, scores: str = "scores.csv", **options: object) -> dict:
         PageOptions(out, **options),  # type: ignore[arg-type]
         folder / scores,
         folder,
+        ScoredBy(None, folder / "assets"),
         tts_data=folder / "none",
-        config=None,
     )
     return read_page(out)
 
@@ -232,3 +244,163 @@ def test_a_scorer_gives_its_card(
     verdict = read_page(folder / "scores.html")["verdict"]
     assert "scored by tiny.en" in verdict["sentences"][0]
     assert dict(verdict["card"])["licence of the recordings"] == "CC BY 4.0"
+
+
+def test_a_submission_and_scores_in_one_folder_have_their_own_words(folder: Path) -> None:
+    rows = pd.DataFrame({"filename": ["a.wav"], "expected_text": ["the cat sat"]})
+    rows.assign(task="deletion", grade="1").to_csv(folder / "test_metadata.csv", index=False)
+    SCORES[["filename", "score"]].head(1).to_csv(folder / "submission.csv", index=False)
+    other = WORD_SCORES.drop(columns=["start", "end"]).assign(score=0.5)
+    other.to_csv(folder / TABLE, index=False)
+    aligned = WORD_SCORES.assign(cost=0.1, diverges=[1, 0, 0], start=5.0, end=6.0)
+    aligned.to_csv(folder / DIVERGENCES, index=False)
+    of_score = write(folder)["recordings"]["words"]["0"]
+    assert (of_score["scores"], of_score["diverges"]) == ([0.9, None, 0.3], [])
+    assert of_score["starts"] == [0.1, 0.5, 0.9]
+    of_infer = write(folder, "submission.csv")["recordings"]["words"]["0"]
+    assert (of_infer["scores"], of_infer["diverges"]) == ([0.5] * 3, [0, 0, 1])
+    assert of_infer["starts"] == [5.0] * 3
+
+
+def test_words_have_times_in_the_reference_of_a_submission(
+    make_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = make_corpus()
+    rows = pd.read_csv(corpus / "data" / "test_metadata.csv")
+    scores = corpus / "submission.csv"
+    rows[["filename"]].assign(score=0.4).to_csv(scores, index=False)
+    CONFIG.save(corpus / "config.json")
+    asked: list[str] = []
+
+    def open_first(folds: Sequence[FoldFiles], pairing: str) -> TokenScorer | None:
+        asked.extend(f"{pairing} {files.model}_{files.fold}" for files in folds)
+        return MagicMock(TokenScorer) if folds and pairing == "tokens" else None
+
+    def time_words(_: object, source: PairSource, rows: range, __: object) -> dict[int, Any]:
+        return {row: np.full((len(source.texts[row].split()), 2), 0.25) for row in rows}
+
+    monkeypatch.setattr(listening, "_open_first", open_first)
+    monkeypatch.setattr(listening, "time_words", time_words)
+    scored_by = ScoredBy(corpus / "config.json", corpus / "assets")
+
+    def words_with(tts_data: Path) -> dict[str, dict]:
+        out = corpus / "page.html"
+        folders = (corpus / "data", scored_by)
+        write_new_recordings(PageOptions(out), scores, *folders, tts_data=tts_data, device="cpu")
+        found: dict[str, dict] = read_page(out)["recordings"]["words"]
+        return found
+
+    assert words_with(corpus / "none") == {}
+    assert asked == []  # without references, no model is loaded
+    words = words_with(corpus / "tts_data")
+    assert asked == ["tokens model2ds_0", "tokens model1m_0"]  # by weight
+    for index, text in enumerate(rows["expected_text"]):
+        assert words[str(index)]["words"] == text.split()
+        assert words[str(index)]["starts"] == [0.25] * len(text.split())
+        assert words[str(index)]["reference_starts"] == [0.25] * len(text.split())
+
+
+def run_report(folder: Path, *flags: str) -> tuple[dict, str]:
+    """Run report.py on scores.csv in the folder; return the page, and what was said of it."""
+    out = folder / "page.html"
+    arguments = ("--scores", str(folder / "scores.csv"), "--out", str(out), *flags)
+    status, _, errors = run_step(report, folder, *arguments)
+    assert status is None, errors
+    return read_page(out), errors
+
+
+def test_an_ensemble_that_lies_about_did_not_score_the_table_of_score(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    CONFIG.save(folder / "model_configs.json")
+    page, _ = run_report(folder, "--data", ".")
+    good, limits, _ = page["verdict"]["sentences"]
+    assert "scored by scores.csv" in good and "no ensemble to tell" in limits
+    page, _ = run_report(folder, "--data", ".", "--config", "model_configs.json")
+    assert "scored by model_configs.json" in page["verdict"]["sentences"][0]
+
+
+def test_a_folder_without_any_of_the_recordings_is_said(folder: Path) -> None:
+    (folder / "other").mkdir()
+    page, said = run_report(folder, "--data", str(folder / "other"))
+    assert page["recordings"]["clips"] == {}
+    assert f"none of the recordings is in {folder / 'other'}: name their folder with --data" in said
+    assert "none of the recordings" not in run_report(folder, "--data", str(folder))[1]
+    silent = ("--data", str(folder / "other"), "--audio", "none")
+    assert "none of the recordings" not in run_report(folder, *silent)[1]
+
+
+def test_words_of_another_text_are_left_out_and_that_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SCORES.assign(text="something else").to_csv(folder / "scores.csv", index=False)
+    assert write(folder)["recordings"]["words"] == {}
+    assert (
+        f"{folder / WORDS}: the words of 1 recording are not those of its text, and are not shown; "
+        "write it again with the scores\n"
+    ) in capsys.readouterr().err
+
+
+def test_words_are_those_of_the_run_that_wrote_the_scores(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def words(origin: Origin) -> dict[str, Any]:
+        return read_scored(folder / "scores.csv", folder, origin).words
+
+    assert words(Origin(tables={})) == {}  # an earlier run's lie there
+    assert capsys.readouterr().err == (
+        f"{folder / WORDS}: not of the run that wrote scores.csv, or changed since: its words are "
+        "not shown\n"
+    )
+    assert words(Origin(tables={"words": folder / WORDS}))["0"].scores == [0.9, None, 0.3]
+    assert capsys.readouterr().err == ""
+    other = folder / "other.csv"
+    WORD_SCORES.assign(score=0.25).to_csv(other, index=False)
+    assert words(Origin(tables={"words": other}))["0"].scores == [0.25] * 3
+    # A table that was edited is no longer that of the run: what is beside it may be.
+    assert words(Origin(tables={}, is_current=False))["0"].scores == [0.9, None, 0.3]
+
+
+@pytest.mark.parametrize(("flags", "name"), [([], "scores.csv"), (["--scorer", "tiny.en"], "")])
+def test_an_anonymous_page_does_not_name_its_table(
+    folder: Path, flags: list[str], name: str
+) -> None:
+    page, _ = run_report(folder, "--data", str(folder), "--anonymous", *flags)
+    sentence = page["verdict"]["sentences"][0]
+    assert ("scored by (a file):" if name else "scored by tiny.en:") in sentence
+    assert "scores.csv" not in (folder / "page.html").read_text()
+
+
+def test_infer_shows_the_words_that_it_wrote_wherever_they_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    rows = pd.DataFrame({"filename": ["a.wav"], "expected_text": ["the cat sat"]})
+    rows.assign(task="deletion", grade="1").to_csv(folder / "test_metadata.csv", index=False)
+    CONFIG.save(folder / "model_configs.json")
+
+    def infer_with(*flags: str, fills: bool = True) -> tuple[dict, dict]:
+        """Run infer.py, then report.py on its submission; return the words of both pages."""
+
+        def write_submission(options: InferenceOptions) -> None:
+            SCORES[["filename", "score"]].head(1).to_csv(options.submission, index=False)
+            if options.words is not None and fills:
+                WORD_SCORES.to_csv(options.words, index=False)
+
+        monkeypatch.setattr(submission, "write_submission", write_submission)
+        monkeypatch.setattr("sys.argv", ["infer.py", "--data", ".", *flags])
+        infer.main()
+        of_infer = read_page(folder / "submission.html")
+        monkeypatch.setattr("sys.argv", ["report.py", "--scores", "submission.csv"])
+        report.main()
+        of_report = read_page(folder / "submission.html")
+        assert of_report["verdict"] == of_infer["verdict"]
+        return of_infer["recordings"]["words"], of_report["recordings"]["words"]
+
+    for words in infer_with("--words"):
+        assert words["0"]["scores"] == [0.9, None, 0.3]
+    assert infer_with() == ({}, {})  # the words of the run before are still there
+    assert infer_with("--words", fills=False) == ({}, {})
+    for words in infer_with("--words", "other.csv"):
+        assert words["0"]["scores"] == [0.9, None, 0.3]

@@ -1,23 +1,29 @@
 """The page of trained models, from fabricated folds: its numbers are those of the steps."""
 
 import re
+from collections import Counter
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
+from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.problems import BadInputError
 from hearback.engine.errors import HearbackError
 from hearback.engine.page.writing import PageOptions
 from hearback.reading import evaluation, words
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.report.predictions import Predictions, read_predictions, read_words
+from hearback.reading.report.predictions import Predictions, collect_predictions, read_words
 from hearback.reading.report.write import OutOfFoldSources, write_out_of_fold
 from hearback.reading.steps import check_models, get_config, report
+from hearback.reading.trained import read_trained
 from tests.engine.page.page_reader import read_page
-from tests.helpers import run_step
+from tests.helpers import run_step, tone
 from tests.reading.fabricated_folds import (
     N_ROWS,
     make_causes,
@@ -57,8 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> Predictions:
-    metadata, _ = evaluation.read_labelled_metadata(folder / "data", None)
-    return read_predictions(metadata, folder / "assets", folder / "model_configs.json")
+    trained = read_trained(folder / "data", folder / "assets")
+    return collect_predictions(trained, folder / "model_configs.json")
 
 
 def test_the_ensemble_is_the_one_of_get_config(folder: Path, found: Predictions) -> None:
@@ -81,10 +87,10 @@ def test_an_ensemble_of_other_predictions_is_said(folder: Path, tmp_path: Path) 
     assets = tmp_path / "assets"
     write_folds(assets, "model1m", make_predictions(2, 5))
     write_folds(assets, "modeltok", MODELS["modeltok"])
-    metadata, _ = evaluation.read_labelled_metadata(folder / "data", None)
-    changed = read_predictions(metadata, assets, folder / "model_configs.json")
+    config = folder / "model_configs.json"
+    changed = collect_predictions(read_trained(folder / "data", assets), config)
     assert "was fitted on other predictions" in changed.warnings[0]
-    without = read_predictions(metadata, assets, folder / "model_configs.json", ["modeltok"])
+    without = collect_predictions(read_trained(folder / "data", assets, ["modeltok"]), config)
     assert "the predictions of model1m are not among these" in without.warnings[0]
     assert list(without.by_model) == ["modeltok"]
 
@@ -101,20 +107,23 @@ def test_the_words_are_cross_fitted(folder: Path, found: Predictions) -> None:
 def test_models_without_word_scores_have_no_words(tmp_path: Path) -> None:
     write_data(tmp_path / "data")
     write_folds(tmp_path / "assets", "model1m", MODELS["model1m"])
-    metadata, _ = evaluation.read_labelled_metadata(tmp_path / "data", None)
-    alone = read_predictions(metadata, tmp_path / "assets", None)
+    alone = collect_predictions(read_trained(tmp_path / "data", tmp_path / "assets"), None)
     assert read_words(alone, tmp_path / "assets") == {}
 
 
 def write(folder: Path, out: Path, **options: object) -> dict:
-    sources = OutOfFoldSources(
-        data=folder / "data",
-        assets=folder / "assets",
-        store=folder / "store",
-        config=folder / "model_configs.json",
-        causes=folder / "causes.csv",
-    )
-    write_out_of_fold(PageOptions(out, **options), sources)  # type: ignore[arg-type]
+    data, assets = folder / "data", folder / "assets"
+    trained = read_trained(data, assets, causes=folder / "causes.csv")
+    config = folder / "model_configs.json"
+    sources = OutOfFoldSources(data, assets, store=folder / "store", config=config)
+    write_out_of_fold(PageOptions(out, **options), trained, sources)  # type: ignore[arg-type]
+    return read_page(out)
+
+
+def write_models(data: Path, folder: Path) -> dict:
+    """Write the page of the models in the folder's assets, without an ensemble."""
+    assets, out = folder / "assets", folder / "report.html"
+    write_out_of_fold(PageOptions(out), read_trained(data, assets), OutOfFoldSources(data, assets))
     return read_page(out)
 
 
@@ -160,15 +169,20 @@ def test_the_verdict_has_three_sentences_with_the_score(page: dict) -> None:
     assert to_do.startswith("Let a person check the")
 
 
-def test_rows_that_no_fold_scored_are_listed(folder: Path, tmp_path: Path) -> None:
+def test_status_and_words_say_whose_they_are(page: dict) -> None:
+    assert page["status_range"] == [0.3, 0.7]
+    assert page["recordings"]["words_by"] == "modeltok"
+    assert "report.py" not in page["report_command"]  # this page was written by no command
+
+
+def test_rows_of_a_fold_that_is_not_trained_are_one_sentence(folder: Path, tmp_path: Path) -> None:
     write_folds(tmp_path / "assets", "model1m", MODELS["model1m"], folds=[0, 1])
-    sources = OutOfFoldSources(data=folder / "data", assets=tmp_path / "assets")
-    write_out_of_fold(PageOptions(tmp_path / "report.html"), sources)
-    partial = read_page(tmp_path / "report.html")
+    partial = write_models(folder / "data", tmp_path)
     assert len(partial["recordings"]["filenames"]) == N_ROWS - N_ROWS // 3
-    refused = partial["data"]["refused"]
-    assert len(refused) == N_ROWS // 3
-    assert "python train.py" in refused[0]["cure"]
+    assert partial["data"]["refused"] == []
+    assert partial["data"]["notes"] == [
+        f"Not scored yet: {N_ROWS // 3} rows of fold 2. python train.py trains it."
+    ]
 
 
 def test_an_anonymous_page_has_no_names(folder: Path, tmp_path: Path) -> None:
@@ -181,15 +195,20 @@ def test_an_anonymous_page_has_no_names(folder: Path, tmp_path: Path) -> None:
 
 def test_the_step_writes_the_page(folder: Path, tmp_path: Path) -> None:
     out, config = tmp_path / "page.html", folder / "model_configs.json"
-    status, output, _ = run_step(report, folder, f"--out={out}", f"--config={config}")
+    status, output, errors = run_step(report, folder, f"--out={out}", f"--config={config}")
     assert status is None
     assert re.search(r"wrote .*page\.html: 96 recordings, without sound \(0\.\d MB\)", output)
+    assert f"none of the recordings is in {folder / 'data'}: name their folder" in errors
+    again = f"python report.py --data {folder / 'data'} --assets {folder / 'assets'}"
+    assert read_page(out)["report_command"] == f"{again} --config {config} --out {out}"
 
 
 def test_check_models_ends_with_the_page(folder: Path, tmp_path: Path) -> None:
     status, output, _ = run_step(check_models, folder, f"--page={tmp_path / 'page.html'}")
     assert status in (0, 1)
-    assert output.rstrip().endswith("python report.py writes it with the ensemble and with sound")
+    again = f"python report.py --data {folder / 'data'} --assets {folder / 'assets'}"
+    assert output.splitlines()[-1] == f"{again} writes it with the ensemble and with sound"
+    assert read_page(tmp_path / "page.html")["report_command"] == again
     names = [model["name"] for model in read_page(tmp_path / "page.html")["models"]]
     assert names == ["modeltok", "model1m"]
 
@@ -204,14 +223,66 @@ def test_a_missing_configuration_is_an_error(folder: Path, tmp_path: Path) -> No
 
 def test_a_missing_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises((BadInputError, HearbackError), match="train_metadata"):
-        write_out_of_fold(PageOptions(tmp_path / "p.html"), OutOfFoldSources(data=tmp_path))
+        read_trained(tmp_path, tmp_path)
 
 
 def test_one_speaker_has_a_page_without_intervals(tmp_path: Path) -> None:
     write_data(tmp_path / "data", make_metadata().assign(speaker="only"))
     write_folds(tmp_path / "assets", "modeltok", MODELS["modeltok"], words=make_words())
-    sources = OutOfFoldSources(data=tmp_path / "data", assets=tmp_path / "assets")
-    write_out_of_fold(PageOptions(tmp_path / "report.html"), sources)
-    page = read_page(tmp_path / "report.html")
+    page = write_models(tmp_path / "data", tmp_path)
     assert page["models"][0]["log_loss"][1:] == [None, None]
     assert page["recordings"]["words"] == {}  # they cannot be cross-fitted
+
+
+def test_causes_have_the_auc_of_check_models(folder: Path, page: dict) -> None:
+    causes = f"--causes={folder / 'causes.csv'}"
+    _, output, _ = run_step(check_models, folder, "--no_page", causes)
+    _, _, table = output.partition("AUC of correct rows against each cause")
+    names = re.search(r"rows +(\S+) +(\S+)", table)
+    assert names is not None
+    models = {model["name"]: model for model in page["models"]}
+    for cause in ("omit", "substitute"):
+        line = re.search(rf"^{cause} +\d+ +(\S+) +(\S+)", table, re.MULTILINE)
+        assert line is not None
+        for name, number in zip(names.groups(), line.groups(), strict=True):
+            groups = models[name]["groups"]
+            (group,) = (each for each in groups if (each["by"], each["value"]) == ("cause", cause))
+            value, low, high = group["auc"]
+            assert value == pytest.approx(float(number), abs=1e-4)
+            assert low <= value <= high
+    areas = {(each["by"], each["value"]): each["auc"][0] for each in models["modeltok"]["groups"]}
+    assert areas["cause", "correct"] is areas["grade", "KG"] is None
+
+
+def test_check_models_reads_everything_once_for_the_tables_and_the_page(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_read = Counter[str]()
+
+    def counting(module: ModuleType, name: str) -> None:
+        function = getattr(module, name)
+
+        def call(*args: object, **named: object) -> object:
+            n_read[name] += 1
+            return function(*args, **named)
+
+        monkeypatch.setattr(module, name, call)
+
+    counting(evaluation, "read_corrected_metadata")
+    counting(evaluation, "read_out_of_fold")
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text("filename,verdict,score\n000.wav,agree,\n")
+    flags = (f"--page={tmp_path / 'page.html'}", f"--corrections={corrections}")
+    status, output, errors = run_step(check_models, folder, *flags)
+    assert status in (0, 1), errors
+    assert n_read == {"read_corrected_metadata": 1, "read_out_of_fold": 1}
+    assert output.count("corrections.csv: nothing is changed") == 1
+
+
+def test_a_baseline_is_on_a_page_with_sound(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    fields: dict[str, Any] = {"recipe": None, "baseline": {"name": "gop"}}
+    write_folds(tmp_path / "assets", "baseline_gop", MODELS["model1m"], **fields)
+    write_wav(tmp_path / "data" / "000.wav", tone(), SAMPLE_RATE)
+    page = write_models(tmp_path / "data", tmp_path)
+    assert list(page["recordings"]["clips"]) == ["0"]

@@ -134,8 +134,6 @@ globalThis.hearback = {};
     page,
     isBinary: page.kind === "binary",
     isLabelled: page.recordings.labels !== null,
-    /** Columns of the recordings: [name, values] each, in their order. */
-    fields: page.field_names.map((name) => [name, page.recordings.fields[name]]),
     nRecordings: page.recordings.filenames.length,
     el,
     makeButton,

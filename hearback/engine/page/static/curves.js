@@ -6,12 +6,18 @@
   const { isKnown, number, plural } = hearback.format;
 
   const view = () => document.getElementById("curves-view");
-  const hasStalled = (curve) => curve.attempts.some((attempt) => attempt.outcome === "stalled");
+  /** Return whether a fold is stalled: one that was trained again and finished is not. */
+  const hasStalled = (curve) => curve.attempts.at(-1)?.outcome === "stalled";
 
-  /** Return the range of all curves: the charts of the models can be compared. */
+  /**
+   * Return the range of all curves: the charts of the models can be compared. A spike goes out of
+   * it, at twice the base rate: it would flatten all others.
+   */
   function range() {
     const values = page.curves.flatMap((curve) => curve.validation).filter(isKnown);
-    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const kept = page.curves.map((curve) => curve.validation[curve.best_epoch]).filter(isKnown);
+    const most = Math.max(2 * (page.base_rate_log_loss ?? Infinity), ...kept);
+    const [low, high] = [Math.min(...values), Math.min(Math.max(...values), most)];
     const margin = 0.05 * (high - low) || 0.01;
     return [Math.max(0, low - margin), high + margin];
   }
@@ -69,7 +75,7 @@
   hearback.curves = {
     start() {
       if (!view()) return;
-      const byModel = Map.groupBy ? Map.groupBy(page.curves, (curve) => curve.model) : grouped();
+      const byModel = grouped();
       const yRange = range();
       const charted = [...byModel].map(([model, curves]) => ({ curves, ...figure(model, curves) }));
       view().replaceChildren(

@@ -10,31 +10,19 @@
 
   const formatCsv = (rows) => rows.map((row) => `${row.map(csvCell).join(",")}\r\n`).join("");
 
-  /** Return the rows of a CSV, cells as text. */
-  function parseCsv(text) {
-    const rows = [[]];
-    const cell = /("(?:[^"]|"")*"|[^",\r\n]*)(,|\r?\n|\r|$)/gy;
-    const content = text.replace(/^\uFEFF/, "");
-    while (cell.lastIndex < content.length) {
-      const match = cell.exec(content);
-      if (!match) throw new Error("a quote in it is not closed");
-      const [, value, end] = match;
-      rows.at(-1).push(value.startsWith('"') ? value.slice(1, -1).replaceAll('""', '"') : value);
-      if (end !== "," && cell.lastIndex < content.length) rows.push([]);
-    }
-    return rows.filter((row) => row.length > 1 || row[0]);
-  }
-
+  /** Return the verdicts, with the corrections that the page was made with: labels are theirs. */
   function corrections() {
-    const rows = hearback.verdicts
-      .entries()
-      .map(([filename, { verdict, score, note }]) => [
-        filename,
-        verdict,
-        verdict === "wrong_label" ? score : "",
-        note,
-      ]);
-    return formatCsv([["filename", "verdict", "score", "note"], ...rows]);
+    const carried = new Map(page.corrections.map(([filename, ...row]) => [filename, row]));
+    const rows = new Map(carried);
+    for (const [filename, { verdict, score, note }] of hearback.verdicts.entries()) {
+      const given = [verdict, verdict === "wrong_label" ? score : ""];
+      const before = carried.get(filename);
+      // Who agrees with a corrected label wants the correction.
+      const kept = verdict === "agree" ? before?.slice(0, 2) : null;
+      rows.set(filename, [...(kept ?? given), note || (before?.[2] ?? "")]);
+    }
+    const cells = [...rows].map(([filename, row]) => [filename, ...row]);
+    return formatCsv([["filename", "verdict", "score", "note"], ...cells]);
   }
 
   /** @typedef {[start: number, end: number, text: string]} Interval in s */
@@ -49,7 +37,7 @@
     const scored = spans.filter((span) => isKnown(span[3]));
     const shown = isKnown(prediction)
       ? prediction.toFixed(2)
-      : (page.recordings.fields.status?.[index] ?? "");
+      : (hearback.selection.field("status", index, hearback.state.get().model) ?? "");
     return {
       words: spans.length
         ? spans.map((span) => span.slice(0, 3))
@@ -134,7 +122,10 @@
         label,
         label_name: label === null ? null : page.label_names[label],
         fields: Object.fromEntries(
-          hearback.fields.map(([name, values]) => [name, values[index]]),
+          page.field_names.map((name) => [
+            name,
+            hearback.selection.field(name, index, hearback.state.get().model),
+          ]),
         ),
         predictions: ofModels(recordings.predictions),
         predicted_classes: ofModels(recordings.predicted_classes),
@@ -164,7 +155,6 @@
   }
 
   hearback.exports = {
-    parseCsv,
     formatCsv,
     corrections,
     textGrid,

@@ -38,7 +38,7 @@
     );
   }
 
-  function row(group, worst) {
+  function row(group, worst, hasAreas) {
     const isFew = group.n < page.n_enough;
     const errors = isBinary ? [group.false_alarms, group.misses] : [group.errors];
     return el(
@@ -48,7 +48,13 @@
       numberCell(group.n, isFew ? el("span", { class: "interval" }, " too few") : null),
       numberCell(estimate(group.log_loss), charts.dot(group.log_loss, worst)),
       errors.map(shareCell),
+      hasAreas ? numberCell(estimate(group.auc)) : null,
     );
+  }
+
+  function areasNote(by) {
+    const said = bdi(page.label_names[1]);
+    return el("p", {}, "AUC: how well all “", said, `” are told from those of a ${by}; 0.5 is chance.`);
   }
 
   function show(state) {
@@ -58,11 +64,13 @@
     const groups = groupsOf(model, by);
     const shown = by === page.people && !showsAll ? groups.slice(0, N_FIRST) : groups;
     const worst = Math.max(...shown.map((group) => group.log_loss[2] ?? group.log_loss[0] ?? 0));
+    const hasAreas = groups.some((group) => group.auc[0] !== null);
     const heads = [
       capitalize(by),
       "#Recordings",
       "#Log loss",
       ...(isBinary ? ["#False alarms", "#Misses"] : ["#Errors"]),
+      ...(hasAreas ? ["#AUC"] : []),
     ];
     const more = makeButton(
       {
@@ -84,10 +92,11 @@
         `Results by ${by}`,
         table(
           heads,
-          shown.map((group) => row(group, worst)),
+          shown.map((group) => row(group, worst, hasAreas)),
           { class: "groups" },
         ),
       ),
+      ...(hasAreas ? [areasNote(by)] : []),
       ...(shown.length < groups.length
         ? [el("p", {}, `The ${shown.length} with the largest loss. `, more)]
         : []),

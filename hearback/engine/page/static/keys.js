@@ -2,7 +2,7 @@
 /** Keys for those who listen to many recordings. */
 
 (() => {
-  const { page, el, makeButton } = hearback;
+  const { page, el, makeButton, announce, goTo } = hearback;
 
   const HELP = [
     ["space", "play or stop"],
@@ -24,13 +24,25 @@
     if (Object.hasOwn(moves, key)) return () => recording.step(moves[key]);
     if (index === null) return undefined;
     const verdict = Object.keys(verdictForm.KEYS).find((each) => verdictForm.KEYS[each] === key);
-    if (verdict && !page.is_anonymous) return () => verdictForm.give(index, verdict);
+    if (verdict && !page.is_anonymous)
+      return isInSight() ? () => verdictForm.give(index, verdict) : showOpen;
     return {
       " ": () => hearback.sound.toggle(),
       r: () => hearback.sound.toggle("reference"),
       s: () => hearback.sound.toggleRate(),
       c: () => hearback.sound.toggleSpectrogram(),
     }[key];
+  }
+
+  /** Return whether the open recording can be seen: nobody judges what they do not see. */
+  function isInSight() {
+    const { top, bottom } = document.getElementById("recording").getBoundingClientRect();
+    return top < innerHeight && bottom > 0;
+  }
+
+  function showOpen() {
+    goTo(document.getElementById("recording"));
+    announce("This recording is open. Press the key again for a verdict.");
   }
 
   /** Return whether the key belongs to the element that has the focus. */

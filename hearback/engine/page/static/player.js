@@ -16,8 +16,9 @@
     ),
   );
 
-  /** Called by the scripts beside the page. */
-  hearback.addClips = (clips) => {
+  /** Called by the scripts beside the page; those of another page have other recordings. */
+  hearback.addClips = (key, clips) => {
+    if (key !== page.clip_key) return;
     for (const [index, clip] of Object.entries(clips)) added.set(Number(index), clip);
   };
 
@@ -39,7 +40,15 @@
   async function clipOf(index) {
     const inside = document.getElementById(`clip-${index}`);
     if (inside) return JSON.parse(inside.textContent);
-    if (scriptOf.has(index) && !added.has(index)) await loadScript(scriptOf.get(index));
+    if (scriptOf.has(index) && !added.has(index)) {
+      const path = scriptOf.get(index);
+      await loadScript(path);
+      if (!added.has(index)) {
+        throw new Error(
+          `the sound in ${decodeURI(path)} is that of another page, which was made later; open that one, or make this one again`,
+        );
+      }
+    }
     return added.get(index) ?? null;
   }
 
@@ -146,8 +155,18 @@
       const stopped = new Promise((resolve) => {
         this.#release = resolve;
       });
-      await this.surfer.play(Math.max(0, start), Math.min(end, this.seconds));
+      const last = Math.min(end, this.seconds);
+      await this.surfer.play(Math.max(0, start), last);
+      // wavesurfer.js looks once a frame: a busy browser draws few of them.
+      const look = setInterval(() => this.#stopAt(last), 5);
       await stopped;
+      clearInterval(look);
+    }
+
+    #stopAt(end) {
+      if (!this.isPlaying || this.surfer.getCurrentTime() < end) return;
+      this.surfer.pause();
+      this.surfer.setTime(end);
     }
 
     setRate(rate) {

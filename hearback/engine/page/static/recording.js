@@ -44,9 +44,9 @@
       isLabelled ? ["Label", bdi(labelName(selection.label(index)))] : null,
       ["Prediction", said],
       isLabelled ? ["Log loss", number(selection.loss(index, model))] : null,
-      ...hearback.fields.map(([name, values]) => [
+      ...page.field_names.map((name) => [
         capitalize(name),
-        bdi(values[index]),
+        bdi(selection.field(name, index, model)),
       ]),
       isKnown(recordings.seconds[index])
         ? ["Length", `${number(recordings.seconds[index], 1)} s`]

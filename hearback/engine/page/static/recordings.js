@@ -55,10 +55,10 @@
       isNumber: true,
       content: (index, { model }) => number(selection.loss(index, model)),
     }),
-    ...hearback.fields.map(([name, values]) => ({
+    ...page.field_names.map((name) => ({
       key: store.FIELD + name,
       title: capitalize(name),
-      content: (index) => bdi(values[index]),
+      content: (index, { model }) => bdi(selection.field(name, index, model)),
     })),
   ];
 
@@ -182,18 +182,25 @@
     ];
   }
 
-  function fieldFilter(name) {
+  /** Return the values of a column and their counts, as choices of a list. */
+  function fieldChoices(name, model) {
     const counts = new Map();
-    for (const value of page.recordings.fields[name])
+    for (let index = 0; index < nRecordings; index += 1) {
+      const value = selection.field(name, index, model);
       counts.set(value, (counts.get(value) ?? 0) + 1);
-    if (counts.size < 2 || counts.size > MOST_CHOICES) return null;
-    const values = [...selection.placesOf(name).keys()].map((value) => [value, counts.get(value)]);
-    const choices = [
-      ["", "any"],
-      ...values
-        .filter(([value]) => value !== "")
-        .map(([value, n]) => [value, `${value} (${count(n)})`]),
-    ];
+    }
+    const values = [...selection.placesOf(name, model).keys()].filter((value) => value !== "");
+    return [["", "any"], ...values.map((value) => [value, `${value} (${count(counts.get(value))})`])];
+  }
+
+  /** Return whether the values of a column are another model's if one is chosen. */
+  const followsModel = (name) => name === "status" && page.status_range !== null;
+
+  function fieldFilter(name) {
+    const { model } = store.get();
+    const n = new Set(page.recordings.fields[name]).size;
+    if ((n < 2 && !followsModel(name)) || n > MOST_CHOICES) return null;
+    const choices = fieldChoices(name, model);
     const choose = (value) => {
       const { [name]: _, ...others } = store.get().fields;
       store.set({ fields: value ? { ...others, [name]: value } : others });
@@ -250,7 +257,20 @@
     document.getElementById("recordings-list-box").append(list);
   }
 
+  /** Count again what another model changes. */
+  function showChoices({ model, fields }) {
+    for (const node of view().querySelectorAll("select[data-field]")) {
+      const name = node.dataset.field;
+      if (!followsModel(name)) continue;
+      const choices = fieldChoices(name, model);
+      const chosen = fields[name];
+      if (chosen && !choices.some(([value]) => value === chosen)) choices.push([chosen, `${chosen} (0)`]);
+      node.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
+    }
+  }
+
   function showControls(state) {
+    showChoices(state);
     const search = document.getElementById("search");
     if (search.value !== state.q) search.value = state.q;
     document.getElementById("order").value = ORDERS.some(([key]) => key === state.order)

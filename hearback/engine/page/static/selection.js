@@ -12,6 +12,15 @@
   const label = (index) => recordings.labels?.[index] ?? null;
   const predictedClass = (index, model) => recordings.predicted_classes[model]?.[index] ?? null;
 
+  /** Return the value of a column of text; the status is that of the model, where it has one. */
+  function field(name, index, model) {
+    if (name !== "status" || !page.status_range) return recordings.fields[name]?.[index];
+    const value = prediction(index, model);
+    if (!isKnown(value)) return "";
+    const [low, high] = page.status_range;
+    return value > low && value < high ? "unsure" : "ok";
+  }
+
   /** What a search looks at, in lower case. */
   const searched = all.map((index) =>
     [
@@ -62,7 +71,7 @@
     return all.filter(
       (index) =>
         words.every((word) => searched[index].includes(word)) &&
-        fields.every(([name, value]) => recordings.fields[name][index] === value) &&
+        fields.every(([name, value]) => field(name, index, state.model) === value) &&
         (!bin || isInBin(index, state, bin, column)) &&
         (!state.cell || isInCell(index, state)) &&
         (!state.label || label(index) === Number(state.label)),
@@ -83,19 +92,18 @@
       doubt: (index) => doubt(index, model, t),
     };
     if (Object.hasOwn(keys, state.order)) return keys[state.order];
-    return columnKey(state.order.slice(hearback.state.FIELD.length));
+    return columnKey(state.order.slice(hearback.state.FIELD.length), model);
   }
 
   /** Return the key to sort a column by: the place in its order, then the other values. */
-  function columnKey(name) {
-    const places = placesOf(name);
-    const values = recordings.fields[name];
-    return (index) => places.get(values[index]) ?? null;
+  function columnKey(name, model) {
+    const places = placesOf(name, model);
+    return (index) => places.get(field(name, index, model)) ?? null;
   }
 
   /** Return the places of a column's values, those of the page's order first, then sorted. */
-  function placesOf(name) {
-    const there = new Set(recordings.fields[name]);
+  function placesOf(name, model) {
+    const there = new Set(all.map((index) => field(name, index, model)));
     const first = (page.order[name] ?? []).filter((value) => there.has(value));
     for (const value of first) there.delete(value);
     const others = [...there].sort(collator.compare);
@@ -123,7 +131,7 @@
       const order = typeof one === "string" ? collator.compare(one, other) : one - other;
       return sign * order || a - b;
     };
-    return indices.toSorted ? indices.toSorted(compare) : [...indices].sort(compare);
+    return [...indices].sort(compare);
   }
 
   let kept = { key: "", indices: all };
@@ -155,6 +163,7 @@
     prediction,
     loss,
     label,
+    field,
     predictedClass,
     smallestLosses,
   };

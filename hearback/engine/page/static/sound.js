@@ -3,7 +3,7 @@
 
 (() => {
   const { page, el, makeButton, keyHint, announce, isBinary } = hearback;
-  const { isKnown, number, percent } = hearback.format;
+  const { number, percent } = hearback.format;
   const RATES = [1, 0.75];
 
   /** @type {Object<string, Player>} by name: learner, reference */
@@ -33,7 +33,7 @@
     };
     try {
       for (const [name, [start, end]] of Object.entries(spans)) {
-        const canPlay = players[name] && isKnown(start) && isKnown(end);
+        const canPlay = players[name] && hearback.words.isSpan(start, end);
         if (canPlay && asked === nAsked) await players[name].playPart(start, end);
       }
     } catch (error) {
@@ -114,10 +114,14 @@
   }
 
   function noSound() {
+    if (page.is_anonymous) return el("p", { class: "soft" }, "An anonymous page has no sound.");
+    const what = "There is no sound of this recording in this page";
+    if (!page.report_command)
+      return el("p", { class: "soft" }, `${what}: its file was not found, or cannot be read.`);
     return el(
       "p",
       { class: "soft" },
-      "There is no sound of this recording in this page. All are included by ",
+      `${what}. All that can be read are included by `,
       el("code", {}, `${page.report_command} --audio all`),
       ".",
     );

@@ -138,7 +138,11 @@
     const listsOthers = LISTING.some((key) => !isEqual(state[key], next[key]));
     if (listsOthers && !("p" in patch)) next.p = 0;
     if (isEqual(state, next)) return;
-    history[replace ? "replaceState" : "pushState"](null, "", format(next));
+    try {
+      history[replace ? "replaceState" : "pushState"](null, "", format(next));
+    } catch {
+      // Safari refuses more than 100 in 30 s: the page changes, the address follows later.
+    }
     changeTo(next);
   }
 

@@ -21,7 +21,9 @@
   /** Return a share as the label of an axis, without digits that it does not need. */
   const tick = (share) => `${Number((100 * share).toFixed(1))} %`;
   const isWrong = ([value, label], threshold) => value >= threshold !== (label === 1);
-  const isDoubtful = ([value], { lo, hi }) => value >= lo && value < hi;
+  /** Whether it is inside of the band. Its lower end is outside, unless the threshold is there. */
+  const isDoubtful = ([value], { t, lo, hi }) =>
+    value < hi && (value > lo || (value === lo && lo === t));
   const shareOf = (part, whole) => (whole.length ? part.length / whole.length : null);
 
   /** Return counts, by label if there are any: below, to a person, and from the threshold on. */
@@ -140,7 +142,7 @@
     const isEmpty = rest.length === known.length;
     if (!isLabelled) {
       const n = rest.filter(([value]) => value < state.t).length;
-      return `${percent(toPerson)} go to a person; ${plural(n, "other recording")} would be flagged.`;
+      return `${percent(toPerson)} go to a person; ${count(n)} of the others ${n === 1 ? "counts" : "count"} as “${labelName(0)}”.`;
     }
     const wrong = known.filter((pair) => isWrong(pair, state.t));
     const wrongRest = rest.filter((pair) => isWrong(pair, state.t));
@@ -207,8 +209,8 @@
   function build() {
     const sliders = {
       t: slider("t", "Threshold"),
-      lo: slider("lo", "To a person from"),
-      hi: slider("hi", "up to"),
+      lo: slider("lo", "To a person above"),
+      hi: slider("hi", "and below"),
     };
     const parts = {
       sliders,

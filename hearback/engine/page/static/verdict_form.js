@@ -9,7 +9,11 @@
   /** Return the label that "wrong label" most likely means. */
   function likelyLabel(index) {
     const label = selection.label(index);
-    if (!isBinary) return selection.predictedClass(index, hearback.state.get().model) ?? 0;
+    if (!isBinary) {
+      const said = selection.predictedClass(index, hearback.state.get().model) ?? 0;
+      if (said !== label) return said;
+      return label === 0 ? 1 : 0; // the label itself cannot be the right one
+    }
     if (isLabelled) return 1 - label;
     return (selection.prediction(index, hearback.state.get().model) ?? 0) >= 0.5 ? 0 : 1;
   }
@@ -58,7 +62,10 @@
   /** Return the choice of the right label; with two labels it can only be the other one. */
   function labelChoice(index, given) {
     if (given?.verdict !== "wrong_label" || (isBinary && isLabelled)) return null;
-    const options = page.label_names.map((name, label) => [String(label), name]);
+    const label = selection.label(index);
+    const options = page.label_names
+      .map((name, each) => [String(each), name])
+      .filter(([value]) => value !== String(label) || value === given.score);
     const node = select("Right label", options, given.score, (score) => change(index, { score }));
     node.querySelector("select").id = "right-label";
     return node;

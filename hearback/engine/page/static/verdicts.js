@@ -69,14 +69,19 @@
   /** Set the verdict of a recording; null takes it back. */
   const set = (filename, verdict) => change([[filename, verdict]]);
 
+  const indexOf = new Map(page.recordings.filenames.map((name, index) => [name, index]));
+  const carried = new Map(page.corrections.map(([filename, ...row]) => [filename, row]));
+
   /** Return why a row of a corrections.csv is not taken; "" if it is. */
-  function problemOf({ filename, verdict, score }, known) {
-    if (!known.has(filename)) return "of no recording of this page";
+  function problemOf({ filename, verdict, score, written }) {
+    if (!indexOf.has(filename)) return "of no recording of this page";
     if (!Object.hasOwn(NAMES, verdict)) return "without a verdict that is known";
     if (verdict !== "wrong_label") return "";
-    if (score === "") return "of a wrong label without the right one in “score”";
-    const isLabel = page.label_names.some((_, label) => String(label) === score);
-    return isLabel ? "" : "with a “score” that is no label";
+    if (written === "") return "of a wrong label without the right one in “score”";
+    if (score === "") return "with a “score” that is no label";
+    const label = page.recordings.labels?.[indexOf.get(filename)] ?? null;
+    const isLabel = String(label) === score && carried.get(filename)?.[1] !== score;
+    return isLabel ? "of a wrong label whose “score” is the label itself" : "";
   }
 
   /** Return two notes as one: nothing that was typed is lost. */
@@ -85,34 +90,23 @@
     return other && !note.includes(other) ? `${note}; ${other}` : note;
   }
 
-  /** Return the rows of a corrections.csv by column; all are text. */
-  function rowsOf(text) {
-    const [head, ...rows] = hearback.exports.parseCsv(text);
-    const at = (name) => (head ?? []).indexOf(name);
-    if (at("filename") < 0 || at("verdict") < 0) {
-      throw new Error(
-        "the file has no columns “filename” and “verdict”: choose a corrections.csv of this page",
-      );
-    }
-    const names = ["filename", "verdict", "score", "note"];
-    return rows.map((row) => Object.fromEntries(names.map((name) => [name, row[at(name)] ?? ""])));
-  }
-
   /** Add the verdicts of a corrections.csv; return how many, and how many not by the reason. */
   function importCsv(text) {
-    const known = new Set(page.recordings.filenames);
     const taken = new Map();
     const refused = new Map();
     let nTaken = 0;
-    for (const row of rowsOf(text)) {
-      const problem = problemOf(row, known);
+    for (const row of hearback.imports.rowsOf(text)) {
+      if (carried.has(row.filename) && !indexOf.has(row.filename)) {
+        nTaken += 1; // it is left out already, and exported
+        continue;
+      }
+      const problem = problemOf(row);
       if (problem) {
         refused.set(problem, (refused.get(problem) ?? 0) + 1);
         continue;
       }
-      const { filename, verdict } = row;
+      const { filename, verdict, score } = row;
       const before = taken.get(filename) ?? verdicts.get(filename);
-      const score = verdict === "wrong_label" ? row.score : "";
       taken.set(filename, { verdict, score, note: joined(before?.note, row.note) });
       nTaken += 1;
     }
@@ -202,7 +196,13 @@
       ];
     }
     const command = `${page.train_command} --corrections corrections.csv`;
-    return ["Train with your corrections: ", el("code", {}, command)];
+    const n = page.corrections.filter(([, verdict]) => verdict !== "agree").length;
+    const both = `The file also has the ${plural(n, "correction")} that this page was made with. `;
+    return [
+      n ? both : "",
+      "Train with your corrections: ",
+      el("code", {}, command),
+    ];
   }
 
   hearback.verdicts = {

@@ -15,6 +15,9 @@
   };
   const lookOf = (score) => (!isKnown(score) ? "unscored" : score < LOW ? "bad" : "good");
 
+  /** Return whether a word takes time: an aligner may give one that was not said none. */
+  const isSpan = (start, end) => isKnown(start) && isKnown(end) && end > start;
+
   /** Return whether a word is shown as where learner and reference part: only where it matters. */
   function isParting(index, words, at) {
     if (!words.diverges[at]) return false;
@@ -25,7 +28,8 @@
 
   function wordButton(index, words, at) {
     const score = words.scores[at];
-    const hasTime = isKnown(words.starts[at]) && isKnown(words.ends[at]);
+    const hasTime = isSpan(words.starts[at], words.ends[at]);
+    const isEmpty = words.starts[at] === words.ends[at] && isKnown(words.starts[at]);
     const attributes = {
       class: `word ${lookOf(score)}`,
       "data-word": at,
@@ -36,6 +40,7 @@
       attributes,
       el("span", { class: "spelled" }, bdi(words.words[at])),
       el("span", { class: "score" }, number(score, 2)),
+      isEmpty ? el("span", { class: "score" }, "not heard") : null,
       isParting(index, words, at)
         ? el("span", { class: "divergence" }, "≠ here learner and reference part")
         : null,
@@ -46,12 +51,13 @@
   function list(index) {
     const words = page.recordings.words[index];
     if (!words?.words.length) return null;
+    const by = words.scores.some(isKnown) ? page.recordings.words_by : "";
     const legend = `Blue, single line: probably said. Orange, double line: below ${LOW}.`;
     const items = words.words.map((_, at) => el("li", {}, wordButton(index, words, at)));
     return el(
       "div",
       {},
-      el("h4", {}, "Words"),
+      el("h4", {}, "Words", by ? [", as scored by ", bdi(by)] : null),
       el("p", { class: "soft" }, legend, el("span", { id: "words-hint" })),
       el("ol", { class: "words" }, items),
     );
@@ -94,7 +100,7 @@
   function addRegions(player, words, starts, ends) {
     words.words.forEach((word, at) => {
       const [start, end, score] = [starts[at], ends[at], words.scores[at]];
-      if (!isKnown(start) || !isKnown(end) || end <= start) return;
+      if (!isSpan(start, end)) return;
       const region = player.regions.addRegion({
         id: String(at),
         start,
@@ -111,5 +117,5 @@
     });
   }
 
-  hearback.words = { list, addRegions, showHint };
+  hearback.words = { list, addRegions, showHint, isSpan };
 })();
