@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.decode import SAMPLE_RATE, Recording
-from hearback.engine.audio.memory_store import MemoryStore
+from hearback.engine.audio.store import MemoryStore
 from hearback.reading.dataset import TrainingData
 from hearback.reading.hard_negatives import HardNegativeGenerator
 from hearback.reading.pairs import PairSource

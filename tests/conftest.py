@@ -17,6 +17,8 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.problems import Report
+from hearback.engine.phones import layout
+from hearback.engine.phones.hama import convert
 from hearback.reading.inference.submission import InferenceOptions
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import PairSource
@@ -27,6 +29,7 @@ from hearback.reading.tables import GRADES, TASKS, read_labelled
 from hearback.songs.options import SongOptions
 from hearback.songs.recipe import find_recipes
 from hearback.songs.training import train_fold
+from tests.engine.phones.packages import write_packages
 from tests.songs.songs_data import N_SNIPPETS, read_options, training_flags, write_songs
 from tests.toy import DECODER as TINY_DECODER
 from tests.toy import ENCODER as TINY
@@ -85,6 +88,15 @@ def make_corpus(tmp_path: Path) -> Callable[..., Path]:
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory in Transformers' layout: a tiny random Whisper and its tokenizer."""
     return make_backbone(tmp_path_factory.mktemp("tiny") / "backbone")
+
+
+@pytest.fixture(scope="session")
+def phones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny recogniser of phones, with random weights and a few words."""
+    folder = tmp_path_factory.mktemp("phones")
+    write_packages(folder / "wheel")
+    convert(folder / "wheel", folder / layout.NAME, {})
+    return folder / layout.NAME
 
 
 @pytest.fixture(scope="session")

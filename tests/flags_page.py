@@ -39,12 +39,14 @@ COMMANDS = {
         "python get_config.py",
         "python infer.py",
     ),
+    "The page": ("python report.py",),
     "Submission": (
         "python -m hearback.reading.submission.pack",
         "python -m hearback.reading.submission.dry_run",
     ),
     "Backbones and corpora": (
         "python -m hearback.engine.whisper.pretrained",
+        "python -m hearback.engine.phones.pretrained",
         "python -m hearback.reading.corpora.sample",
         "python -m hearback.reading.corpora.speechocean762",
     ),

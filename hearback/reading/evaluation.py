@@ -37,7 +37,11 @@ from hearback.reading.tables import (
 
 BASELINE = "baseline"
 CORRECTED = "corrected label"  # the cause of a score that corrections change
-_FAMILIES = {"tokens": "token scorer", "aligned": "aligned comparison"}  # by a recipe's `pair`
+_FAMILIES = {  # by a recipe's `pair`
+    "tokens": "token scorer",
+    "phones": "phone scorer",
+    "aligned": "aligned comparison",
+}
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store import Store
 from hearback.engine.audio.store_builder import build_store
-from hearback.engine.data.folds import find_single_class
+from hearback.engine.data.folds import find_unlearnable_labels
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.errors import HearbackError
+from hearback.engine.training.options import N_FOLDS
 from hearback.reading.hard_negatives import (
     N_PER_TEXT,
     HardNegative,
@@ -35,6 +37,7 @@ from hearback.reading.tables import (
 )
 from hearback.reading.voices import open_voice
 from hearback.reading.window_coverage import ANY_MODELS, report_uncovered
+from hearback.reading.word_label_table import read_word_labels, report_disagreement, words_path
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,14 @@ def read_tables(name: str, args: argparse.Namespace) -> Tables | None:
     report = Report()
     metadata = read_metadata(table, report)
     labels, listed = labels_path(args.data), args.data / "submission_format.csv"
-    if name == "train" and labels.is_file():
-        values = read_labels(labels, metadata, report).to_numpy()
-        report.extend(find_single_class(values, LABELS, str(labels)))
+    if name == "train":
+        values = np.full(len(metadata), np.nan)
+        if labels.is_file():
+            values = read_labels(labels, metadata, report).to_numpy()
+            report.extend(find_unlearnable_labels(values, LABELS, N_FOLDS, str(labels)))
+        words = words_path(args.data)
+        word_labels = read_word_labels(words, metadata, report)
+        report_disagreement(word_labels, words, metadata, values, report)
     if name == "test" and listed.is_file():
         read_submission_format(listed, metadata, report)
     return Tables(name, table, metadata, report)

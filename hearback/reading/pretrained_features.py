@@ -27,6 +27,7 @@ from hearback.reading.inference.batch_plan import plan_batches
 from hearback.reading.inference.model_group import ModelGroup
 from hearback.reading.inference.progress import Progress
 from hearback.reading.models.base import Scorer
+from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.window_batches import Batch
 
@@ -140,7 +141,10 @@ def _digests_of_others(model: Scorer) -> list[str]:
     """Return digests of the tokenizer and of the text embedder, if the model has them."""
     digests = []
     if model.text_tokenizer is not None:
-        content = serialize_tokenizer(model.text_tokenizer.path)
+        path = model.text_tokenizer.path
+        # A Whisper's differs by where it is from, and encodes alike.
+        is_whisper = isinstance(model, TokenScorer)
+        content = serialize_tokenizer(path) if is_whisper else path.read_bytes()
         digests.append(hashlib.sha256(content).hexdigest())
     if model.embedder is not None:
         folder = model.embedder.directory

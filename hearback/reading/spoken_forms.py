@@ -153,6 +153,8 @@ def _is_read_in_several_ways(character: str) -> bool:
 
 def _spell_out(text: str) -> str:
     """Return the words of a text with digits."""
+    if re.search(rf"\d{{{_MAX_DIGITS + 1}}}", text.replace(",", "")):  # int() has a limit, too
+        raise AmbiguousTextError("has digits that can be read in several ways")
     for pattern, spell in _PATTERNS:
         if match := pattern.fullmatch(text):
             return spell(match)

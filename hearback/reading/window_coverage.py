@@ -1,6 +1,6 @@
 """How much of a learner's speech the models' windows cover.
 
-Windows end after 16 s, those of token scorers at inference after 30 s (`PairSource.with_longest`).
+Windows end after 16 s, those of `HEARS_30_S` at inference after 30 s (`PairSource.with_longest`).
 
 A recording longer than the window is cut, and so is one that follows a long reference in the same
 window. Speech after the cut changes no score. Such rows are found here: a score needs at least
@@ -8,7 +8,7 @@ window. Speech after the cut changes no score. Such rows are found here: a score
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from hearback.engine.audio.decode import KEPT_SECONDS, SAMPLE_RATE
 from hearback.engine.audio.effects import n_samples_at_speed
-from hearback.engine.audio.store_builder import describe_notes
+from hearback.engine.audio.notes import NotesProblem
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.whisper.encoder import WINDOW_SECONDS
 from hearback.reading.pairings import WITHOUT_REFERENCE, Pairing
@@ -124,10 +124,16 @@ def report_uncovered(
         is_scoring: whether the models' scores are wanted.
     """
     rows = metadata[["line", "filename"]].to_dict("records")
+    notes_of = {
+        problem.filename: problem
+        for problem in report.warnings
+        if isinstance(problem, NotesProblem) and problem.file == file
+    }
     unscorable = []
     for uncovered in find_uncovered(source, coverages):
         line, filename = rows[uncovered.row]["line"], rows[uncovered.row]["filename"]
-        _drop_length_note(source, filename, file, report)
+        if filename in notes_of:
+            _drop_length_note(report, notes_of[filename])
         is_error = is_scoring and not uncovered.is_scorable
         what = f"not scored: {uncovered.what}" if is_error else uncovered.what
         severity: Literal["error", "warning"] = "error" if is_error else "warning"
@@ -137,18 +143,11 @@ def report_uncovered(
     return unscorable
 
 
-def _drop_length_note(source: PairSource, filename: str, file: str, report: Report) -> None:
-    """Remove the decoder's note that it cut the recording: what is added here says more."""
-    entry = source.store.entries[filename]
-    if "cut" not in entry.kinds:
-        return
-    everything, _ = describe_notes(entry)
-    kept, cure = describe_notes(entry, without="cut")
-    for problem in report.warnings:
-        if (problem.file, problem.filename, problem.what) == (file, filename, everything):
-            report.discard(problem)
-            if kept:
-                report.add(replace(problem, what=kept, cure=cure))
+def _drop_length_note(report: Report, notes: NotesProblem) -> None:
+    """Remove the decoder's note that it cut a recording: what is added here says more."""
+    report.discard(notes)
+    if (others := notes.without("cut")) is not None:
+        report.add(others)
 
 
 def find_speech(waveform: np.ndarray) -> tuple[np.ndarray, bool]:

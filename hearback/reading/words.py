@@ -30,13 +30,18 @@ from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.reading.text_normalizer import written_words
 
 SAID, COMPLETE = 0, 1
-TABLE = "word_scores.csv"
+TABLE = "word_scores.csv"  # of infer.py, beside the submission
 N_CROSS_FITS = 10
 N_NEIGHBOURS = 4  # on either side of a word
 MISSED = 0.5  # mean probability of a word and its neighbours below which most were missed
 _KEY = ["filename", "position", "word"]
 _DEVIATION = 1.0  # of the normal priors on the intercepts and on the logarithms of the slopes
 _MAX_LOG_PROBABILITY = -1e-12
+
+
+def words_path(scores: Path) -> Path:
+    """Return the file of the words of a table of score.py: x_words.csv beside x.csv."""
+    return scores.with_name(f"{scores.stem}_words.csv")
 
 
 def _word_index(filenames: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:

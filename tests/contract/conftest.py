@@ -1,5 +1,6 @@
 """The competitions that the contract tests run over."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,21 +19,23 @@ from tests.contract.competitions import Competition
 from tests.engine.toy_competition import PROGRAM, RECIPES, ToyTask
 from tests.engine.toy_data import write_toy_data
 from tests.reading.quick_recipes import QUICK as READING
-from tests.reading.quick_recipes import QUICK_TOKENS
+from tests.reading.quick_recipes import QUICK_GOP, QUICK_TOKENS
 from tests.songs.quick_recipes import NARROW_WIDTHS
 from tests.songs.quick_recipes import QUICK as SONGS
 from tests.songs.quick_recipes import RECIPES as SONG_RECIPES
 
 
 @pytest.fixture
-def reading(options: TrainingOptions, monkeypatch: pytest.MonkeyPatch) -> Competition:
+def reading(options: TrainingOptions, phones: Path, monkeypatch: pytest.MonkeyPatch) -> Competition:
     """The reading competition."""
+    shutil.copytree(phones, options.assets / phones.name)
     monkeypatch.setattr(
         "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
     )
     dropout = {
         "comparison with dropout": replace(READING, dropout=0.3),
         "tokens": replace(QUICK_TOKENS, dropout=0.3),
+        "phones": replace(QUICK_GOP, dropout=0.3),
     }
     return Competition(
         options=options,

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hearback.reading.steps import check_models as reading_check_models
 from hearback.songs.steps import check_models as songs_check
 from tests.contract.competitions import Competition
 from tests.contract.fabricated import READING, SONGS, Fabricated, name_of
+from tests.engine.page.page_reader import read_page
 from tests.helpers import run_step
 
 HEADER = "filename,verdict,score,note\n"
@@ -265,10 +267,50 @@ def test_retrain_runs_with_the_same_corrections_only(each: Fabricated, tmp_path:
 
 @BOTH
 def test_train_passes_the_corrections_to_the_scores(
-    competition: Competition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    competition: Competition,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     module = reading_check_models if "ReadingTask" in str(competition.make_task) else songs_check
-    shown: list[dict[str, Any]] = []
-    monkeypatch.setattr(module, "show", lambda *args, **named: shown.append(named))
-    module.show_trained(corrected(competition.options, tmp_path / "c.csv"), [])
-    assert shown == [{"corrections_path": tmp_path / "c.csv"}]
+    path = write(tmp_path / "c.csv", *left_out(competition.options.load_data(), 3))
+    reading: list[dict[str, Any]] = []
+
+    def read(*_: Any, **named: Any) -> SimpleNamespace:
+        reading.append(named)
+        return SimpleNamespace(corrected=Corrections(path, {}, frozenset({"x.wav"})))
+
+    monkeypatch.setattr(module, "read_trained", read)
+    monkeypatch.setattr(module, "show", lambda *_: [])
+    capsys.readouterr()
+    module.show_trained(corrected(competition.options, path), [])
+    assert reading == [{"corrections": path}]
+    assert capsys.readouterr().out == "c.csv: 1 recording left out\n"
+
+
+@EACH
+def test_a_page_carries_the_corrections_that_it_was_made_with(
+    each: Fabricated, tmp_path: Path
+) -> None:
+    each.write_models(tmp_path)
+    path, corrections = spoil(each, tmp_path)
+    for model, predictions in each.models.items():
+        each.write_folds(tmp_path / "assets", model, predictions, corrections=corrections.record())
+    out = tmp_path / "page.html"
+    flags = ("--corrections", str(path), "--page", str(out))
+    assert run_step(each.check_models, tmp_path, *flags)[0] in (0, 1)
+    page = read_page(out)
+    ((changed, label),) = corrections.labels.items()
+    (left,) = corrections.left_out
+    expected = [[changed, "wrong_label", f"{label:g}"], [left, "unscorable", ""]]
+    assert page["corrections"] == expected
+    facts = dict(page["data"]["facts"])
+    assert facts["corrections"] == "corrections.csv: 1 label changed, 1 recording left out"
+    recordings = page["recordings"]
+    notes = dict(zip(recordings["filenames"], recordings["notes"], strict=True))
+    assert notes.pop(changed) == "label corrected by corrections.csv"
+    assert set(notes.values()) == {""} and left not in notes
+    # Read again, they change the same.
+    rows = "".join(f"{','.join(row)},\n" for row in page["corrections"])
+    path.write_text(HEADER + rows)
+    assert run_step(each.check_models, tmp_path, "--no_page", *flags[:2])[0] in (0, 1)

@@ -18,7 +18,7 @@ from hearback.engine.ensemble import fitting
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.engine.training.options import FoldOptions
+from hearback.engine.training.options import N_FOLDS, FoldOptions
 from hearback.reading.options import TrainingOptions
 from hearback.reading.steps import preprocess as reading_preprocess
 from hearback.songs.steps import preprocess as songs_preprocess
@@ -108,6 +108,21 @@ def load(labelled: Labelled, **changes: Any) -> Any:
     return type(labelled.options)(**values).load_data()
 
 
+def preprocess(labelled: Labelled, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the step preprocess; return its exit status."""
+    options = labelled.options
+    folders = [
+        part
+        for name in ("data", "store", "tts_data")
+        if hasattr(options, name)
+        for part in (f"--{name}", str(getattr(options, name)))
+    ]
+    monkeypatch.setattr(sys, "argv", ["preprocess.py", *folders])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(labelled.preprocess.main)
+    return int(stopped.value.code or 0)
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_rows_of_one_label_are_refused_before_anything_is_decoded(
     labelled: Labelled,
@@ -122,19 +137,9 @@ def test_rows_of_one_label_are_refused_before_anything_is_decoded(
         load(labelled)
     assert what in str(refused.value) and "-> add rows with another label" in str(refused.value)
 
-    options = labelled.options
-    folders = [
-        part
-        for name in ("data", "store", "tts_data")
-        if hasattr(options, name)
-        for part in (f"--{name}", str(getattr(options, name)))
-    ]
-    monkeypatch.setattr(sys, "argv", ["preprocess.py", *folders])
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(labelled.preprocess.main)
-    assert stopped.value.code == 2
+    assert preprocess(labelled, monkeypatch) == 2
     assert what in capsys.readouterr().err
-    assert not options.store.exists()
+    assert not labelled.options.store.exists()
 
 
 def test_a_label_that_a_folds_training_rows_lack_is_said_before_training(
@@ -169,6 +174,32 @@ def test_a_label_of_one_row_is_warned_of_with_the_folds_that_lack_it(
     others = ", ".join(str(fold) for fold in range(3) if fold != lone)
     assert f"fold {lone}: all training rows have one label; its model learns nothing" in printed
     assert f"folds {others}: all validation rows have one label" in printed
+
+
+@pytest.mark.parametrize("n_rare", [1, 3])
+def test_a_rare_label_is_said_by_preprocess_too(
+    labelled: Labelled,
+    n_rare: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    n_rows = len(labelled.labels)
+    labelled.write_labels([0] * n_rare + [1] * (n_rows - n_rare))
+    preprocess(labelled, monkeypatch)
+    said = capsys.readouterr().err
+    have = "1 row has" if n_rare == 1 else f"{n_rare} rows have"
+    assert f"warning: only {have} the label {labelled.names[0]}, for {N_FOLDS} folds" in said
+    cure = "-> add rows with it" + (", or use at most 3 folds with --n_folds" * (n_rare > 1))
+    assert f"{cure}\n" in said
+
+
+def test_of_invalid_labels_preprocess_says_that_alone(
+    labelled: Labelled, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled.write_labels([0, 7] + [1] * (len(labelled.labels) - 2))
+    assert preprocess(labelled, monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert "'7'" in said and "for 6 folds" not in said
 
 
 def test_balanced_labels_are_not_warned_of(

@@ -22,7 +22,7 @@ from tests.soak.stalls import Stall, injected
 EACH_RECIPE = pytest.mark.parametrize(
     ("competition", "recipe"),
     [
-        *(("reading", "comparison"), ("reading", "tokens")),
+        *(("reading", "comparison"), ("reading", "tokens"), ("reading", "phones")),
         *(("songs", "sgd"), ("songs", "adam"), ("songs", "adamw")),
         *(("toy", "small"), ("toy", "average")),
     ],
@@ -98,7 +98,7 @@ def test_training_is_deterministic(competition: Competition, recipe: str) -> Non
 @pytest.mark.parametrize(
     ("competition", "recipe"),
     [
-        *(("reading", "comparison"), ("reading", "tokens")),
+        *(("reading", "comparison"), ("reading", "tokens"), ("reading", "phones")),
         pytest.param("songs", "adam", marks=pytest.mark.slow),
     ],
     indirect=["competition"],
@@ -126,6 +126,7 @@ def test_another_attempt_has_other_random_numbers(competition: Competition) -> N
     [
         *(("reading", "comparison with dropout", n_steps) for n_steps in (2, 7, 9)),
         *(("reading", "tokens", n_steps) for n_steps in (2, 7, 9)),
+        ("reading", "phones", 9),
         *(("songs", "sgd", n_steps) for n_steps in (2, 4, 6)),
         *(("songs", "adam", 6), ("songs", "adamw", 2), ("songs", "adamw", 6)),
         *(("toy", recipe, n_steps) for recipe in ("small", "average") for n_steps in (1, 3, 5)),

@@ -51,6 +51,20 @@ def test_each_verdict(tmp_path: Path) -> None:
     assert str(found) == "corrections.csv: 1 label changed, 1 recording left out"
 
 
+def test_the_rows_are_those_of_a_table_with_the_notes(tmp_path: Path) -> None:
+    found, _ = read_rows(
+        tmp_path, "a.wav,wrong_label,1,he says it", "b.wav,unscorable,,noise", "007.wav,agree,,ok"
+    )
+    assert found.rows() == [
+        ("a.wav", "wrong_label", "1", "he says it"),
+        ("b.wav", "unscorable", "", "noise"),
+        ("007.wav", "agree", "", "ok"),
+    ]
+    again, report = read_rows(tmp_path, *(",".join(row) for row in found.rows()))
+    assert not report.problems and again == found
+    assert Corrections().rows() == []
+
+
 def test_apply_changes_labels_and_drops_rows_but_not_its_arguments(tmp_path: Path) -> None:
     found, _ = read_rows(tmp_path, "a.wav,wrong_label,1,", "b.wav,unscorable,,")
     frame = pd.DataFrame({"filename": NAMES})

@@ -157,18 +157,6 @@ def test_a_table_without_a_header_is_one_error(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("content", "kind"),
-    [
-        ('[{"filename": "a.wav",\n "text": "x"}]', "JSON"),
-        ('{"audio_filepath": "a.wav"}\n{"audio_filepath": "b.wav"}\n', "JSON lines (a manifest)"),
-    ],
-)
-def test_json_in_the_place_of_a_table_is_one_error(tmp_path: Path, content: str, kind: str) -> None:
-    _, (problem,) = read(tmp_path, content)
-    assert problem.what == f"the file is {kind}, not CSV"
-
-
 def test_too_few_fields_are_named_and_curly_quotes_explained(tmp_path: Path) -> None:
     _, (few, many) = read(tmp_path, "filename,text,score\na.wav,x\nb.wav,“one, two”,1\n")
     assert few.what == "2 fields where the header has 3: no score"
@@ -181,6 +169,21 @@ def test_a_replacement_character_in_valid_utf_8_is_no_fault_of_the_encoding(
 ) -> None:
     _, problems = read(tmp_path, "filename,text,score\na.wav,it\ufffds,1\n")
     assert problems == []
+
+
+@pytest.mark.parametrize("blank", ["", ",,", '"","",""', '"" , "" , ""', "   "])
+def test_blank_lines_are_no_rows(tmp_path: Path, blank: str) -> None:
+    assert read(tmp_path, f"{PLAIN}{blank}\n") == (ROWS, [])
+
+
+@pytest.mark.parametrize("n_lines", [99, 100, 101, 300])
+def test_an_open_quote_costs_its_row_only(tmp_path: Path, n_lines: int) -> None:
+    others = [[f"{number}.wav", "x", "1"] for number in range(n_lines)]
+    content = PLAIN + 'c.wav,"x,1\n' + "".join(f"{','.join(row)}\n" for row in others)
+    rows, (problem,) = read(tmp_path, content)
+    assert rows[:2] == ROWS and rows[3:] == others
+    assert problem.row == 4 and problem.what.startswith("not CSV: ")
+    assert problem.cure.startswith("close each quote")
 
 
 def zipped(folder: Path) -> bytes:

@@ -15,6 +15,7 @@ import soundfile
 from hearback.engine.audio import decode as decode_module
 from hearback.engine.audio import other_decoders
 from hearback.engine.audio.decode import SAMPLE_RATE, UnreadableAudioError, decode
+from hearback.engine.audio.file_kinds import is_recording, read_head
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.data.problems import Report
 from hearback.engine.project import ROOT
@@ -163,6 +164,25 @@ WHOLE: dict[str, Callable[[], bytes]] = {
         )
     },
 }
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_recording_is_known_by_its_content(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(WHOLE[name]())
+    assert is_recording(read_head(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"the cat", b"filename,text\n", "caf\u00e9".encode("utf-16"), bytes(5000)),
+        *(b"\xff\xfb" * 3000, bytes(range(256)) * 20, b"RIFF\0\0\0\0WEBP", b"\x89PNG\r\n\x1a\n"),
+        *(b"PK\x03\x04", b"<html>", b'{"a": 1}', b"MThd" + bytes(99), b"#!SILK_V3" + bytes(99)),
+    ],
+)
+def test_what_is_no_recording_is_not_taken_for_one(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(content)
+    assert not is_recording(read_head(tmp_path / "a.wav"))
 
 
 def told_on(content: bytes, tmp_path: Path, name: str = "a.bin") -> tuple[float, tuple[str, ...]]:

@@ -9,7 +9,13 @@ import pytest
 import soundfile
 
 from hearback.engine.audio.store_builder import build_store
-from hearback.engine.data.filenames import find_files, match_names, nearest_names
+from hearback.engine.data.filenames import (
+    are_there,
+    find_files,
+    match_names,
+    nearest_files,
+    nearest_names,
+)
 from hearback.engine.data.problems import Report
 from tests.helpers import tone
 
@@ -178,3 +184,22 @@ def test_links_to_outside_are_followed_where_the_caller_wants_it(tmp_path: Path)
     found, _ = find_files(tmp_path / "data", names, follow_links=True)
     assert [found[name].exists for name in names] == [True, True, False, False, False]
     assert [found[name].path is None for name in names] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("written", "there"), [(NFC, NFD), (NFD, NFC), ("clip_7.wav", "clip_07.wav")]
+)
+def test_what_is_in_the_place_of_a_missing_file_is_found(
+    tmp_path: Path, written: str, there: str
+) -> None:
+    put(tmp_path, there, "._clip_07.wav", "x.txt")
+    if (tmp_path / written).exists():
+        return  # the file system knows both as one name
+    assert nearest_files(tmp_path / written) == [there]
+    assert nearest_files(tmp_path / "no" / written) == []
+
+
+def test_names_that_are_there_are_a_sentence() -> None:
+    assert are_there([]) == ""
+    assert are_there(["a.wav"]) == "'a.wav' is there"
+    assert are_there(["a.wav", "b.wav"]) == "'a.wav' and 'b.wav' are there"

@@ -3,7 +3,9 @@
 from hearback.engine.audio.notes import (
     CutNote,
     LossNote,
+    NotesProblem,
     OriginalLength,
+    break_note,
     kinds_of,
     original_length,
 )
@@ -19,3 +21,24 @@ def test_notes_have_kinds_and_the_original_length() -> None:
     assert kinds_of(notes) == ("conversion", "cut", "loss")
     assert original_length(notes) == "40 s"
     assert original_length(notes[:1]) == ""
+
+
+def test_a_warning_of_notes_can_leave_out_a_kind() -> None:
+    notes = [("40 s long", "cut"), ("breaks off", "loss"), ("2 channels", "conversion")]
+    problem = NotesProblem.of("t.csv", 2, "a.wav", notes, "16 kHz mono original")
+    assert problem.what == "40 s long; breaks off; 2 channels"
+    assert problem.cure.startswith("what is there is used; copy the recording again")
+    without_loss = problem.without("loss")
+    assert without_loss is not None and without_loss.what == "40 s long; 2 channels"
+    assert without_loss.cure.startswith("used as far as it is kept")
+    rest = without_loss.without("cut")
+    assert rest is not None and (rest.file, rest.row, rest.filename) == ("t.csv", 2, "a.wav")
+    assert (rest.what, rest.severity) == ("2 channels", "warning")
+    assert rest.cure == "used as converted; where there is a 16 kHz mono original, use that"
+    assert rest.without("conversion") is None
+
+
+def test_a_recording_that_breaks_off_has_a_note_of_a_loss() -> None:
+    note = break_note(1.234, "its last frame is cut")
+    assert note == "breaks off after 1.23 s: its last frame is cut"
+    assert kinds_of([note]) == ("loss",)

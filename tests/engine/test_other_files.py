@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hearback.engine.audio.decode import UnreadableAudioError, decode
-from hearback.engine.data.csv_reader import read_text
 from hearback.engine.data.other_files import identify
 from hearback.engine.data.problems import Report
+from hearback.engine.data.text_files import read_text
 
 
 def zipped(name: str, content: str = "") -> bytes:

@@ -18,10 +18,11 @@ from safetensors.torch import save_file
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
+from hearback.engine.wheels import Wheel
 from hearback.engine.whisper import ctranslate2, pretrained
 from hearback.engine.whisper.backbone import Part
 from hearback.engine.whisper.weights import load_backbone, read_config, read_tensors
-from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel, Wheel
+from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel
 
 ENCODER = {
     "conv1.weight": torch.arange(6.0).reshape(1, 2, 3),

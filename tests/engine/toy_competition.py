@@ -173,9 +173,8 @@ class ToyOutOfFold(BinaryOutOfFold):
     TRAIN_COMMAND = f"{PROGRAM} train"
 
 
-def show(data: Path, assets: Path, models: list[str] | None = None) -> list[Outlier]:
+def show(tables: Sequence[ToyOutOfFold], assets: Path) -> list[Outlier]:
     """Print the models' scores and return the folds that stand out."""
-    tables = read_tables(ToyOutOfFold, assets, models)
     check_models.print_sections({"Log loss per fold": log_loss_by_fold(tables)}, assets, tables)
     return check_models.print_outliers(tables)
 
@@ -191,7 +190,7 @@ def step_train() -> int:
     program = (*PROGRAM.split()[1:], "fold")
 
     def show_all(options: ToyOptions, models: list[str]) -> None:
-        show(options.data, options.assets, models)
+        show(read_tables(ToyOutOfFold, options.assets, models), options.assets)
 
     return launch.main(
         launch.Competition("train", RECIPES, ToyOptions, lambda name: (*program, name), show_all)
@@ -210,9 +209,14 @@ def step_check_models() -> int:
     parser = cli.parser("check_models")
     check_models.add_flags(parser)
     flags = parser.parse_args()
-    return check_models.check(
-        flags, lambda: show(flags.data, flags.assets, flags.models), read_command
+
+    def read() -> list[ToyOutOfFold]:
+        return read_tables(ToyOutOfFold, flags.assets, flags.models)
+
+    status, _ = check_models.check(
+        flags, read(), read, lambda tables: show(tables, flags.assets), read_command
     )
+    return status
 
 
 def step_get_config() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from hearback.reading.augment import Augmentation
 from train_model3mapd import RECIPE
+from train_modelgop import RECIPE as GOP
 from train_modeltok import RECIPE as TOKENS
 from train_modeltoklow import RECIPE as LOW
 from train_modeltokown import RECIPE as OWN
@@ -32,6 +33,17 @@ QUICK_TOKENS, QUICK_OWN = (
         average_decay=0.5,
     )
     for recipe in (TOKENS, OWN)
+)
+QUICK_GOP = replace(
+    GOP,
+    batch_size=4,
+    learning_rate=1e-3,
+    head_learning_rate=1e-2,
+    dropout=0.0,
+    epochs=2,
+    schedule_epochs=2,
+    augment_learner=Augmentation(gain=0.5, noise=0.5),
+    average_decay=0.5,
 )
 QUICK_LOW = replace(
     LOW,

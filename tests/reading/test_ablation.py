@@ -20,9 +20,10 @@ from hearback.engine import cli
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
+from hearback.engine.wheels import Wheel
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.heads import VectorClassifier, VectorCosine
-from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel, Wheel
+from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel
 from hearback.reading import training
 from hearback.reading.baselines import ablation
 from hearback.reading.dataset import TrainingData

@@ -18,6 +18,7 @@ from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata, save_fold
 from hearback.reading.options import TrainingOptions
 from hearback.reading.steps import check_models
+from hearback.reading.trained import read_trained
 from hearback.reading.training import train_fold
 from tests.helpers import run_step
 from tests.reading.fabricated_folds import (
@@ -42,7 +43,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def shown(folder: Path, capsys: pytest.CaptureFixture[str], models: list[str] | None = None) -> str:
-    check_models.show(folder / "data", folder / "assets", models)
+    trained = read_trained(folder / "data", folder / "assets", models)
+    check_models.show(trained, folder / "assets")
     return capsys.readouterr().out
 
 

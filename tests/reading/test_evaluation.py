@@ -277,6 +277,7 @@ def test_the_auc_of_a_cause_is_of_all_correct_rows_against_its_own(
     [
         ({"recipe": {"pair": "joined"}}, "comparison"),
         ({"recipe": {"pair": "tokens"}}, "token scorer"),
+        ({"recipe": {"pair": "phones"}}, "phone scorer"),
         ({"recipe": {"pair": "aligned"}}, "aligned comparison"),
         ({"baseline": {}}, "baseline"),
     ],

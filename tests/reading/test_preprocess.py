@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hearback.engine.audio.store import Store
+from hearback.engine.audio.store import FileStore
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.errors import HearbackError
 from hearback.reading import preprocessing
@@ -77,8 +77,8 @@ def test_train_and_test_are_stored_and_rendered(
     make_split(tmp_path / "data", "test", ["the dog", "the cat"])
     assert run(tmp_path, monkeypatch) == 0
     assert set(References(tmp_path / "tts_data").texts) == {"the cat", "koovnorb", "the dog"}
-    assert len(Store(tmp_path / "store", "train")) == 3
-    assert len(Store(tmp_path / "store", "test")) == 2
+    assert len(FileStore(tmp_path / "store", "train")) == 3
+    assert len(FileStore(tmp_path / "store", "test")) == 2
     shown = capsys.readouterr()
     assert "5 recordings" in shown.out
     assert "3 references" in shown.out
@@ -126,6 +126,46 @@ def test_all_problems_are_reported_and_good_texts_are_rendered(
     assert References(tmp_path / "tts_data").texts == ["the cat", "the dog", "the hen"]
 
 
+def test_labels_of_words_are_checked_with_the_other_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    make_split(data, "train", ["the cat", "a dog", ""])
+    (data / "train_labels.csv").write_text(
+        "filename,score\ntrain0.wav,1\ntrain1.wav,0\ntrain2.wav,0.5\n"
+    )
+    words = data / "train_words.csv"
+    header, good = "filename,position,word,share\n", "train0.wav,0,the,1\ntrain0.wav,1,cat,1\n"
+    words.write_text(f"{header}{good}train1.wav,0,a,1\ntrain1.wav,2,dog,7\n")
+    assert run(tmp_path, monkeypatch) == 2
+    report = capsys.readouterr().err
+    for message in (
+        "no word at position 1",
+        "the word's label is share '7'",
+        "empty expected_text",
+        "the label is '0.5'",
+    ):
+        assert message in report
+    make_split(data, "train", ["the cat", "a dog"])
+    (data / "train_labels.csv").write_text("filename,score\ntrain0.wav,1\ntrain1.wav,0\n")
+    words.write_text(header + good)
+    assert run(tmp_path, monkeypatch) == 0
+    assert "train_words.csv" not in capsys.readouterr().err
+    words.write_text(header + good.replace("cat", "hat"))
+    assert run(tmp_path, monkeypatch) == 0
+    assert "1 recording labelled 1, where other words were read" in capsys.readouterr().err
+
+
+def test_a_table_of_words_without_a_column_is_said_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_split(tmp_path / "data", "train", ["the cat"])
+    (tmp_path / "data/train_words.csv").write_text("filename,position,word\ntrain0.wav,0,the\n")
+    assert run(tmp_path, monkeypatch) == 2
+    assert "no column share or accuracy" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
 def test_bad_test_rows_are_warnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,7 +204,7 @@ def test_recordings_that_the_models_do_not_hear_whole_are_warnings(
     assert "line 2 ('train0.wav')" in report and "line 2 ('test0.wav')" in report
     assert "test1.wav" not in report
     assert "15.9 s long; after its reference of 0.3 s, models that join the two hear" in report
-    assert len(Store(tmp_path / "store", "train")) == 3
+    assert len(FileStore(tmp_path / "store", "train")) == 3
 
 
 def test_an_invalid_test_table_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +249,7 @@ def test_an_unavailable_voice_is_an_error_after_the_report(
     with pytest.raises(VoiceError):
         run(tmp_path, monkeypatch)
     assert "empty expected_text" in capsys.readouterr().err
-    assert len(Store(tmp_path / "store", "train")) == 2
+    assert len(FileStore(tmp_path / "store", "train")) == 2
     with pytest.raises(BadReferencesError):
         References(tmp_path / "tts_data")
 
@@ -383,7 +423,7 @@ def test_nothing_is_rendered_for_models_that_hear_no_references(
     assert "19.0 s long; the models hear the first 16 s: 0.0 of 2.0 s of speech" in printed.err
     assert "join the two" not in printed.err
     assert not (tmp_path / "tts_data").exists()
-    assert len(Store(tmp_path / "store", "train")) == 2
+    assert len(FileStore(tmp_path / "store", "train")) == 2
     with pytest.raises(VoiceError):  # modelali hears them
         run_main(preprocess.main, monkeypatch, tmp_path, folders, *flags, "modelali")
 

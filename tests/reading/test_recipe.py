@@ -56,12 +56,13 @@ OTHER_RECIPES = {
     "modeltokzero": ("tokens", "likelihood"),
     "modeltoklow": ("tokens", "likelihood"),
     "modelali": ("aligned", "likelihood"),
+    "modelgop": ("phones", "likelihood"),
 }
 
 
 def test_all_scripts_are_found() -> None:
     assert set(RECIPES) == {*TABLE, *OTHER_RECIPES}
-    assert len(RECIPES) == N_RECIPES == 16
+    assert len(RECIPES) == N_RECIPES == 17
 
 
 @pytest.mark.parametrize("name", OTHER_RECIPES)
@@ -101,7 +102,7 @@ def test_a_missing_script_or_a_wrong_name_is_an_error(tmp_path: Path) -> None:
     for script in ROOT.glob("train_model*.py"):
         shutil.copy(script, tmp_path)
     (tmp_path / "train_model2s.py").unlink()
-    with pytest.raises(HearbackError, match=r"15 train_model\*\.py, 16 expected"):
+    with pytest.raises(HearbackError, match=r"16 train_model\*\.py, 17 expected"):
         find_recipes(tmp_path)
     shutil.copy(ROOT / "train_model1m.py", tmp_path / "train_model2s.py")
     with pytest.raises(HearbackError, match=r"train_model2s\.py holds the recipe of model1m"):
@@ -110,7 +111,10 @@ def test_a_missing_script_or_a_wrong_name_is_an_error(tmp_path: Path) -> None:
 
 OF_TOKEN_SCORERS = (
     *("adapter_rank", "adapter_layers", "adapted_share", "n_augmented", "uses_context"),
+    "uses_word_labels",
 )
+OF_WORD_LABELS = ("read_texts", "soft_labels")
+WITH_WORDS = {"pair": "tokens", "uses_word_labels": True}
 OTHER_CHOICES = {
     **{"pooling": "attention", "dropout_on": "pooled", "window": "fixed"},
     **{"pair": "tokens", "token_score": "own"},
@@ -138,6 +142,8 @@ def another_value(name: str, value: Any) -> Any:
 @pytest.mark.parametrize("name", [entry.name for entry in fields(Recipe)])
 def test_the_fingerprint_changes_with_every_field(name: str) -> None:
     recipe = RECIPES["modeltoklow"] if name in OF_TOKEN_SCORERS else RECIPE
+    if name in OF_WORD_LABELS:
+        recipe = replace(RECIPES["modeltoklow"], uses_word_labels=True)
     value = getattr(recipe, name)
     other = replace(recipe, **{name: another_value(name, value)})
     assert other.fingerprint != recipe.fingerprint
@@ -177,6 +183,12 @@ def test_a_recipe_is_unchanged_by_json(recipe: Recipe) -> None:
         ({"hard_negative_weight": -1.0}, r"hard_negative_weight is -1\.0"),
         ({"word_loss": -0.1}, r"word_loss is -0\.1"),
         ({"word_loss": float("inf")}, "word_loss is inf"),
+        ({"uses_word_labels": True}, "uses_word_labels is True"),
+        ({"pair": "tokens", "read_texts": 0.5}, r"read_texts is 0\.5"),
+        ({"pair": "tokens", "soft_labels": 0.5}, r"soft_labels is 0\.5"),
+        ({**WITH_WORDS, "read_texts": 1.5}, r"read_texts is 1\.5"),
+        ({**WITH_WORDS, "read_texts": -0.5}, r"read_texts is -0\.5"),
+        ({**WITH_WORDS, "soft_labels": 1.5}, r"soft_labels is 1\.5"),
         ({"average_decay": 1.0}, r"average_decay is 1\.0"),
         ({"average_decay": -0.1}, r"average_decay is -0\.1"),
         ({"frozen_share": 1.5}, r"frozen_share is 1\.5"),
@@ -294,7 +306,7 @@ def test_an_untrained_recipe_has_no_epochs_to_change() -> None:
 
 def test_recipes_tell_what_must_be_rendered() -> None:
     need_none = {name for name, recipe in RECIPES.items() if not recipe.needs_rendering}
-    assert need_none == {name for name in RECIPES if name.startswith("modeltok")}
+    assert need_none == {name for name in RECIPES if name.startswith(("modeltok", "modelgop"))}
     text = replace(RECIPE, pair="text cosine", text_embedder="some/embedder")
     assert not text.hears_reference
     assert not text.needs_rendering

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hearback.engine.data import csv_reader
+from hearback.engine.data import text_files
 from hearback.engine.data.paths import contained, leads_out
 from hearback.engine.data.problems import BadInputError, Problem, Report, quoted
 from hearback.engine.data.tables import write_table
@@ -658,7 +658,7 @@ def test_a_file_that_is_too_large_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = HEADER + "a.wav,deletion,cat,1\n"
-    monkeypatch.setattr(csv_reader, "LARGEST_TABLE", len(content))
+    monkeypatch.setattr(text_files, "LARGEST_TABLE", len(content))
     assert not metadata_of(tmp_path, content)[1].errors
     frame, report = metadata_of(tmp_path, content + "\n")
     assert len(frame) == 0

@@ -131,6 +131,14 @@ def test_a_text_with_several_readings_is_refused(written: str, message: str) -> 
     assert raised.value.cure == "write the words that the learner was asked to say"
 
 
+@pytest.mark.parametrize(
+    "pattern", ["{}", "-{}", "{}.5", "${}", "${},999.50", "{}%", "{}th", "1/{}"]
+)
+def test_more_digits_than_python_converts_are_refused(pattern: str) -> None:
+    with pytest.raises(UnspeakableTextError, match="can be read in several ways"):
+        normalize_text(pattern.format("9" * 5000))
+
+
 @pytest.mark.parametrize("text", ["it's a dog", "the dogs' café", "mr fox has kg"])
 def test_a_plain_text_is_returned_as_it_is(text: str) -> None:
     normalized = normalize_text(text)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hearback.engine.audio.decode import SAMPLE_RATE, Recording
-from hearback.engine.audio.memory_store import MemoryStore
+from hearback.engine.audio.store import MemoryStore
 from hearback.engine.project import ROOT
 from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.reading.models.scorers import build

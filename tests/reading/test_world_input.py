@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hearback.engine.audio.store import Store
+from hearback.engine.audio.store import FileStore
 from hearback.engine.data.problems import Problem
 from hearback.reading.steps import infer
 from tests import world_inputs as world
@@ -97,12 +97,12 @@ def test_a_recording_is_read_whole_or_it_is_said(name: str, folder: Path) -> Non
     check_said(recording, problems)
     assert (scores[CHANGED["test"]] != BASE_RATES["all"]) == recording.is_read
     if recording.is_read and recording.says is None:
-        stored = Store(folder / "store", "test").n_samples(CHANGED["test"])
+        stored = FileStore(folder / "store", "test").n_samples(CHANGED["test"])
         n_streams = 2 if name.startswith("two") else 1
         assert stored == pytest.approx(n_streams * corpus.SECONDS * 16_000, abs=0.1 * 16_000)
     if recording.is_read:
         # Half of the sound at least, where it is cut; in stereo, all of its level.
-        level = np.std(Store(folder / "store", "test").get(CHANGED["test"]))
+        level = np.std(FileStore(folder / "store", "test").get(CHANGED["test"]))
         assert level == pytest.approx(np.std(corpus.sound()), rel=0.2)
 
 
@@ -123,7 +123,7 @@ def test_a_foreign_container_is_read_or_named(name: str, folder: Path) -> None:
         assert "Format not recognised" not in said(problems)
         assert "ffmpeg" in said(problems)
     else:
-        stored = Store(folder / "store", "test").n_samples(CHANGED["test"])
+        stored = FileStore(folder / "store", "test").n_samples(CHANGED["test"])
         assert stored == pytest.approx(corpus.SECONDS * 16_000, abs=0.1 * 16_000)
 
 

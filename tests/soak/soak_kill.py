@@ -32,7 +32,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hearback.engine import cli
-from hearback.engine.audio.store import Store
+from hearback.engine.audio.store import FileStore
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import read_json, sha256_of
 from hearback.engine.project import ROOT
@@ -157,7 +157,7 @@ def contents(folder: Path, step: Step, *, unfinished: bool = False) -> dict[str,
 
 def _store_contents(folder: Path) -> dict[str, str]:
     names = {path.stem for path in folder.glob("*.json")}
-    return {f"store/{name}": Store(folder, name).fingerprint() for name in sorted(names)}
+    return {f"store/{name}": FileStore(folder, name).fingerprint() for name in sorted(names)}
 
 
 def _without_times(value: Any) -> Any:

@@ -7,6 +7,7 @@ no correction, and are read as they are.
 """
 
 import io
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,11 @@ from hearback.engine.audio.notes import LossNote
 # Sizes that a program writes when it does not know the size (yet): 0xFFFFFFFF, 0x7FFFF000, ...
 # Only the first seconds of a true length of 2 GB would be kept.
 PLACEHOLDER_SIZE = 0x7FFF_0000
+
+HEADER_HAS_MORE = "its header announces more"  # why a recording breaks off
+
+# libsndfile's log line for a WAV, AIFF or AU header with more bytes than the file has.
+_BYTES_MISSING = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
 
 _MOST_PAGES = 100_000  # of an Ogg file that are searched
 _MOST_CHUNKS = 1000  # of a WAV file that are searched
@@ -127,6 +133,12 @@ def _tag_before_other(content: BinaryIO, head: bytes, n_bytes: int) -> int:
     return end if is_other and end < n_bytes else 0
 
 
+def announces_more(log: str) -> bool:
+    """Return whether libsndfile's log of a file tells of a header with more bytes than it has."""
+    told = _BYTES_MISSING.search(log)
+    return told is not None and int(told[2]) < int(told[1]) < PLACEHOLDER_SIZE
+
+
 def mended(part: Part) -> Part | None:
     """Return a part that libsndfile refuses with a corrected header; None if that is unknown."""
     found = mended_flac(part.content)
@@ -173,7 +185,7 @@ def _mp3_part(content: BinaryIO, stream: MpegStream) -> Part:
 
 def _mp3_cut(stream: MpegStream) -> str | None:
     if stream.n_missing:
-        return "its header announces more"
+        return HEADER_HAS_MORE
     return "its last frame is cut" if stream.is_cut else None
 
 
@@ -261,7 +273,7 @@ def _appended(content: BinaryIO, n_bytes: int, magic: bytes) -> list[Part]:
     )
     # libsndfile tells of the others. A few bytes may be missing of a size that was rounded up.
     if magic in (b"riff", b"RF64") and n_bytes + 16 < end < PLACEHOLDER_SIZE:
-        parts[-1] = replace(parts[-1], cut="its header announces more")
+        parts[-1] = replace(parts[-1], cut=HEADER_HAS_MORE)
     return parts
 
 
@@ -368,7 +380,7 @@ def _caf_parts(content: BinaryIO, n_bytes: int) -> list[Part]:
                 (position + 12, n_bytes),
             )
             spans = list(pairwise(starts))
-            cut = "its header announces more" if is_cut else None
+            cut = HEADER_HAS_MORE if is_cut else None
             return [
                 *(Part(join_pieces(content, span)) for span in spans),
                 Part(join_pieces(content, *pieces), cut),

@@ -6,7 +6,6 @@ What is read is all there is, or a note says what is not. Header sizes are never
 allocation.
 """
 
-import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,8 +18,9 @@ import soundfile
 import soxr
 
 from hearback.engine.audio.containers import (
-    PLACEHOLDER_SIZE,
+    HEADER_HAS_MORE,
     Part,
+    announces_more,
     find_parts,
     mended,
 )
@@ -36,12 +36,14 @@ from hearback.engine.audio.notes import (
     CutNote,
     LossNote,
     OriginalLength,
+    break_note,
     channel_notes,
     resampling_note,
 )
 from hearback.engine.audio.other_containers import find_other_parts
 from hearback.engine.audio.other_decoders import (
     AvModule,
+    Damage,
     OtherDecoderError,
     converted_by_ffmpeg,
     find_ffmpeg,
@@ -50,7 +52,7 @@ from hearback.engine.audio.other_decoders import (
 )
 from hearback.engine.data.problems import count_noun
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import describe_missing, open_file
+from hearback.engine.io import open_file
 
 SAMPLE_RATE = 16_000  # Hz, Whisper's
 
@@ -71,9 +73,6 @@ VERSION = 4
 
 # Samples of all channels per read, 64 MB as float32: a usual clip is read at once.
 _BLOCK_SAMPLES = 1 << 24
-
-# libsndfile's log line for a WAV, AIFF or AU header with more bytes than the file has.
-_BYTES_MISSING = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
 
 # An MP3's first frame is a delay of the decoder, and its last may be padding: a recording this much
 # shorter than its frames is whole.
@@ -157,8 +156,7 @@ def _read(path: Path, kept_seconds: float) -> _Sound:
     """Return an audio file's first seconds."""
     try:
         if not path.is_file():
-            what = "is not a file" if path.exists() else describe_missing(path)
-            raise UnreadableAudioError(what)
+            raise UnreadableAudioError("is not a file" if path.exists() else "is missing")
         n_bytes = path.stat().st_size
         if n_bytes == 0:
             raise UnreadableAudioError("is empty: 0 bytes")
@@ -269,31 +267,28 @@ def _read_part(part: Part, kept_seconds: float) -> _Sound:
 
 def _read_with_libsndfile(part: Part, kept_seconds: float) -> _Sound:
     with _open(part.content) as file:
-        sample_rate, n_frames = file.samplerate, file.frames
+        sample_rate, n_told = file.samplerate, file.frames
         _check_rate(sample_rate)
-        n_wanted = min(n_frames, round(kept_seconds * sample_rate))
+        n_kept = round(kept_seconds * sample_rate)
+        n_wanted = min(n_told, n_kept)
         mixdown = _mix(_blocks(file, n_wanted), file.channels)
-        missing = _BYTES_MISSING.search(file.extra_info)
+        has_more_in_header = announces_more(file.extra_info)
     n_read = len(mixdown.mono)
+    if n_read == 0 and part.cut:
+        raise UnreadableAudioError(f"has no samples: {part.cut}", _CURE_CUT, kind="too_short")
     if n_read == 0:
-        cure = _CURE_CUT if part.cut else None
-        what = f"has no samples: {part.cut}" if part.cut else "is empty: no samples"
-        raise UnreadableAudioError(what, cure, kind="too_short")
+        raise UnreadableAudioError("is empty: no samples", kind="too_short")
     if mixdown.better_channel is not None:
         with _open(part.content) as file:
             mono = _mix(_blocks(file, n_wanted), file.channels, mixdown.better_channel).mono
         mixdown.mono = mono
-    is_short = n_read < n_wanted and not part.is_estimated
-    if missing and int(missing[2]) < int(missing[1]) < PLACEHOLDER_SIZE:
-        is_short = True
-    cut = part.cut or ("its header announces more" if is_short else None)
-    notes: list[str] = []
-    seconds = part.seconds or n_frames / sample_rate
-    if n_read < n_frames:
-        seconds = max(seconds, n_read / sample_rate) if n_read == n_wanted else n_read / sample_rate
-    if cut and n_read < round(kept_seconds * sample_rate):
-        notes.append(LossNote(f"breaks off after {n_read / sample_rate:.2f} s: {cut}"))
+    is_short, seconds = n_read < n_wanted, n_read / sample_rate
+    has_more_in_header |= is_short and not part.is_estimated
+    cut = part.cut or (HEADER_HAS_MORE if has_more_in_header else None)
+    notes: list[str] = [break_note(seconds, cut)] if cut and n_read < n_kept else []
     notes += [*part.notes, *channel_notes(mixdown)]
+    if not is_short:  # there may be more than is kept
+        seconds = max(seconds, part.seconds or n_told / sample_rate)
     return _Sound(mixdown.mono, sample_rate, seconds, notes)
 
 
@@ -368,19 +363,25 @@ def _read_with_av(av: AvModule, demuxer: str, part: Part, kept_seconds: float) -
             mixdown.mono = _mix(blocks, other.n_channels, mixdown.better_channel).mono
     n_read = len(mixdown.mono)
     seconds = n_read / sample_rate
-    cut = "its last packet is damaged" if damage.is_at_end else None
-    if told is not None and seconds < min(told, kept_seconds) - _PADDING_SECONDS:
-        cut = "its header announces more"
-    cut = part.cut or cut
+    cut = part.cut or _find_cut(told, damage, seconds, kept_seconds)
     notes = channel_notes(mixdown)
     if n_tracks > 1:
         notes.append(f"{n_tracks} sound tracks, only the first is used")
     if cut and n_read < n_wanted:
-        notes.insert(0, LossNote(f"breaks off after {seconds:.2f} s: {cut}"))
+        notes.insert(0, break_note(seconds, cut))
     elif damage.n_packets:
         notes.append(LossNote(count_noun(damage.n_packets, "damaged packet")))
     is_longer = n_read > n_wanted and told is None
     return _Sound(mixdown.mono, sample_rate, max(told or 0.0, seconds), notes, is_longer)
+
+
+def _find_cut(
+    told: float | None, damage: Damage, seconds: float, kept_seconds: float
+) -> str | None:
+    """Return why a sound of some `seconds` breaks off, if it does; its header `told` its length."""
+    if told is not None and seconds < min(told, kept_seconds) - _PADDING_SECONDS:
+        return HEADER_HAS_MORE
+    return "its last packet is damaged" if damage.is_at_end else None
 
 
 def _first(blocks: Iterator[np.ndarray], n_samples: int) -> Iterator[np.ndarray]:

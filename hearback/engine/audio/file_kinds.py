@@ -6,9 +6,12 @@ pointer, and each has another cure.
 
 import re
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
 
-from hearback.engine.audio.mpeg import id3_bytes
+from hearback.engine.audio.mpeg import find_streams, id3_bytes
 from hearback.engine.data.other_files import OtherFile, identify
+from hearback.engine.io import open_file
 
 # Bytes to look at. A web page's or a pointer's kind is clear from fewer.
 HEAD_BYTES = 4096
@@ -89,6 +92,32 @@ _CONTAINERS = (
     (b"FORM", FileKind("an AIFF file", "aiff")),
     (b".snd", FileKind("an AU file", "au")),
 )
+
+# First bytes of recordings that libsndfile reads, or a tag's; MP3s may have none.
+_READ_BY_LIBSNDFILE = re.compile(
+    rb"(RIFF|RIFX|RF64).{4}WAVE|FORM.{4}(AIF[FC]|8SVX|16SV)|fLaC|OggS|caff|riff|ID3|\.snd|dns\."
+    rb"|NIST_1A|Creative Voice File|2BIT|PVF1",
+    re.DOTALL,
+)
+
+
+def read_head(path: Path) -> bytes:
+    """Return the first bytes of a file; b"" if it cannot be read."""
+    try:
+        with open_file(path) as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b""
+
+
+def is_recording(head: bytes) -> bool:
+    """Return whether a file that begins with `head` is a recording, in any known format."""
+    kind = unreadable_by_libsndfile(head)
+    if kind is not None:
+        return kind.demuxer is not None
+    if _READ_BY_LIBSNDFILE.match(head):
+        return True
+    return find_streams(BytesIO(head), len(head), 1.0) is not None  # an MP3 without a tag
 
 
 def unreadable_by_libsndfile(head: bytes) -> FileKind | None:

@@ -10,8 +10,8 @@ from typing import BinaryIO
 _BEGIN = b"fLaC\0\0\0\x22"  # the mark, and the header of the first block, which has 34 bytes
 _INFO = 18  # where the sample rate (20 bits), channels (3), bits (5) and samples (36) are
 _BLOCK = 1 << 17
-_MOST_BYTES = 1 << 28  # of a file that are searched
-_MOST_TAIL = 1 << 20  # bytes at the end in which the last frame is searched
+_MAX_SEARCHED_BYTES = 1 << 28  # of a file, for streams that were appended
+_MAX_TAIL_BYTES = 1 << 20  # bytes at the end in which the last frame is searched
 _SIZES = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}, **{n: 1 << n for n in range(8, 16)}}
 
 
@@ -19,7 +19,7 @@ def flac_starts(content: BinaryIO) -> list[int]:
     """Return where FLAC streams begin in a file that begins with one."""
     starts, position, kept = [], 0, b""
     content.seek(0)
-    while position < _MOST_BYTES and (block := content.read(_BLOCK)):
+    while position < _MAX_SEARCHED_BYTES and (block := content.read(_BLOCK)):
         data, found = kept + block, -1
         while (found := data.find(_BEGIN, found + 1)) >= 0:
             starts.append(position - len(kept) + found)
@@ -38,9 +38,9 @@ def mended_flac(content: BinaryIO) -> tuple[bytes, int, int, str | None] | None:
     head = content.read(_INFO + 8)
     if not head.startswith(_BEGIN):
         return None
-    tail_start = max(_INFO + 24, n_bytes - _MOST_TAIL)
+    tail_start = max(_INFO + 24, n_bytes - _MAX_TAIL_BYTES)
     content.seek(tail_start)
-    tail = content.read(_MOST_TAIL)
+    tail = content.read(_MAX_TAIL_BYTES)
     last = _last_frame(tail, int.from_bytes(head[8:10], "big"))
     if last is None:
         return None

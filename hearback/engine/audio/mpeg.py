@@ -7,20 +7,19 @@ that were appended to each other, it would lose the rest.
 
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import BinaryIO
 
-# Bytes of a file that are searched: minutes of sound, of which only the first seconds are used.
-_MOST_BYTES = 1 << 24
+# Of a file: minutes of sound, of which only the first seconds are used.
+_MAX_WALKED_BYTES = 1 << 24
 
-# Bytes between two frames in which the next one is searched, and bytes tried in one file.
-_MOST_JUNK = 1 << 16
-_MOST_TRIED = 1 << 17
+# Bytes between two frames in which the next one is searched, and positions tried in one file.
+_MAX_GAP_BYTES = 1 << 16
+_MAX_TRIED_POSITIONS = 1 << 17
 
 # A stream is certain after so many frames in a row: other bytes may look like one frame.
-_SURE = 3
+_N_SURE_FRAMES = 3
 
 _BIT_RATES = {  # kbit/s by (is MPEG-1, layer)
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -144,13 +143,14 @@ def find_streams(content: BinaryIO, n_bytes: int, seconds: float) -> MpegFile | 
         start += id3_bytes(tag)
         content.seek(start)
     content.seek(start)
-    data = content.read(max(min(_MOST_BYTES, n_bytes - start), 0))
-    walk = _Walk(data, start)
+    data = content.read(max(min(_MAX_WALKED_BYTES, n_bytes - start), 0))
+    frames = _Frames(data)
     # A tag may be followed by zeros.
-    position = walk.next_frame(0) if start else 0
-    if position is None or not walk.is_sure(position):
+    position = frames.find(0) if start else 0
+    if position is None or not frames.is_sure(position):
         return None
-    return walk.streams(position, seconds, start + len(data) == n_bytes)
+    collector = _Collector(frames, start, seconds, is_whole=start + len(data) == n_bytes)
+    return collector.collect(position)
 
 
 def id3_bytes(tag: bytes) -> int:
@@ -161,41 +161,39 @@ def id3_bytes(tag: bytes) -> int:
     return 10 + size + (10 if tag[5] & 0x10 else 0)  # and a footer
 
 
-class _Tag:
-    """A tag: it ends one recording, or begins the next."""
-
-
 @dataclass(frozen=True)
-class _Junk:
-    """Bytes that are neither frames nor a tag, nor only zeros."""
+class _Run:
+    """Frames one after the other that may be of one stream."""
 
-    n_bytes: int
+    end: int  # position after the last one
+    n_frames: int
+    bit_rates: frozenset[int]
 
 
-class _Walk:
-    """A walk from frame to frame; positions are in `data`, which begins at `offset`.
+class _Frames:
+    """The frames in `data`. Positions are indices of its bytes."""
 
-    `position` is where the walk goes on.
-    """
-
-    def __init__(self, data: bytes, offset: int) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
-        self.offset = offset
-        self.position = 0
-        self.n_tried = 0
+        self._n_tries_left = _MAX_TRIED_POSITIONS
         # Found at once: most frames have no mark, and there are hundreds of them.
         self._xing_marks = {found.start() for found in _XING_MARKS.finditer(data)}
 
-    def frame(self, position: int) -> Frame | None:
+    def __len__(self) -> int:
+        """Return the number of bytes."""
+        return len(self.data)
+
+    def at(self, position: int) -> Frame | None:
+        """Return the frame whose header is at a position; None if there is none."""
         return parse_header(self.data[position : position + 4])
 
     def is_sure(self, position: int) -> bool:
         """Return whether some frames in a row begin here, or frames up to the end."""
-        first = self.frame(position)
+        first = self.at(position)
         if first is None:
             return False
-        for _ in range(_SURE - 1):
-            frame = self.frame(position)
+        for _ in range(_N_SURE_FRAMES - 1):
+            frame = self.at(position)
             if frame is None or not frame.continues(first):
                 return False
             position += frame.n_bytes
@@ -203,20 +201,39 @@ class _Walk:
                 return position == len(self.data)
         return True
 
-    def next_frame(self, position: int) -> int | None:
+    def find(self, position: int) -> int | None:
         """Return where sure frames begin, at or behind a position; None if nowhere near."""
-        end = position + _MOST_JUNK
-        while self.n_tried < _MOST_TRIED:
+        end = position + _MAX_GAP_BYTES
+        while self._n_tries_left > 0:
             position = self.data.find(b"\xff", position, end)
             if position < 0:
                 return None
             if self.is_sure(position):
                 return position
-            self.n_tried += 1
+            self._n_tries_left -= 1
             position += 1
         return None
 
-    def skip_tag(self, position: int) -> int:
+    def run(self, position: int, frame: Frame, n_most: int) -> _Run:
+        """Return the complete `frame` at a position, and up to `n_most` frames with it.
+
+        A Xing frame ends the run, for it begins a stream.
+        """
+        position += frame.n_bytes
+        n_frames, bit_rates = 1, {frame.bit_rate}
+        while n_frames < n_most:
+            following = self.at(position)
+            # Headers are mostly the same, and parsed once.
+            if following is None or not (following is frame or following.continues(frame)):
+                break
+            end = position + following.n_bytes
+            if end > len(self.data) or self.n_told(position, following) is not None:
+                break
+            bit_rates.add(following.bit_rate)
+            position, n_frames = end, n_frames + 1
+        return _Run(position, n_frames, frozenset(bit_rates))
+
+    def end_of_tag(self, position: int) -> int:
         """Return the end of a tag that begins here; the position itself if none does."""
         mark = self.data[position : position + 32]
         if mark.startswith(b"TAG"):
@@ -228,94 +245,7 @@ class _Walk:
             return position + n_bytes + (32 if mark[23] & 0x20 else 0)
         return position
 
-    def streams(self, position: int, seconds: float, is_whole: bool) -> MpegFile:
-        """Collect the streams from a position on."""
-        streams: list[MpegStream] = []
-        n_junk, length = 0, 0.0
-        is_new = True  # the next frame begins a stream
-        self.position = position
-        for found in self._find():
-            if isinstance(found, _Tag):
-                is_new = True
-                continue
-            if isinstance(found, _Junk):
-                n_junk += found.n_bytes
-                continue
-            position, frame = found
-            start = position + self.offset
-            told = self._xing(position, frame)
-            stream = streams[-1] if streams and not is_new else None
-            if stream and (told is not None or not frame.continues(stream.first) or _full(stream)):
-                stream = None
-            if stream is None:
-                stream = MpegStream(frame, self.data[position : position + 4])
-                streams.append(stream)
-                is_new = False
-                if told is not None:
-                    stream.n_frames_told = told or None
-                    if told:
-                        stream.add(start, start + frame.n_bytes)
-                        stream.size_at = self._size_at(position, frame)
-                    continue  # a Xing frame without a number is left out
-            if position + frame.n_bytes > len(self.data):
-                stream.is_cut = is_whole
-                break
-            frame_seconds = frame.n_samples / frame.sample_rate
-            n_wanted = int((seconds - length) / frame_seconds) + 1
-            if stream.n_frames_told is not None:
-                n_wanted = min(n_wanted, stream.n_frames_told - stream.n_frames)
-            n_frames = self._follow(frame, stream, n_wanted - 1) + 1
-            stream.add(start, self.position + self.offset)
-            stream.n_frames += n_frames
-            stream.bit_rates.add(frame.bit_rate)
-            length += n_frames * frame_seconds
-            if length > seconds:
-                return MpegFile(streams, False, n_junk)
-        # Some encoders count one frame less than there is: it is no stream of its own.
-        kept = [stream for stream in streams if stream.n_frames > (1 if len(streams) > 1 else 0)]
-        return MpegFile(kept, is_whole, n_junk)
-
-    def _follow(self, frame: Frame, stream: MpegStream, n_most: int) -> int:
-        """Walk over up to `n_most` frames that continue a stream; return how many there are."""
-        position, n_frames = self.position, 0
-        while n_frames < n_most:
-            following = self.frame(position)
-            if following is None or not (following is frame or following.continues(frame)):
-                break
-            end = position + following.n_bytes
-            if end > len(self.data) or self._xing(position, following) is not None:
-                break
-            if following is not frame:
-                stream.bit_rates.add(following.bit_rate)
-            position, n_frames = end, n_frames + 1
-        self.position = position
-        return n_frames
-
-    def _find(self) -> "Iterator[tuple[int, Frame] | _Tag | _Junk]":
-        """Yield what comes next in the file: a frame with its position, a tag, or junk."""
-        previous: Frame | None = None
-        while (position := self.position) < len(self.data):
-            frame = self.frame(position)
-            known = frame is not None and previous is not None and frame.continues(previous)
-            if frame is not None and (known or self.is_sure(position)):
-                previous = frame
-                self.position += frame.n_bytes
-                yield position, frame
-                continue
-            behind = self.skip_tag(position)
-            if behind > position:
-                self.position = behind
-                yield _Tag()
-                continue
-            found = self.next_frame(position + 1)
-            end = len(self.data) if found is None else found
-            if any(self.data[position : position + _MOST_JUNK][: end - position]):
-                yield _Junk(end - position)
-            if found is None:
-                return
-            self.position = found
-
-    def _xing(self, position: int, frame: Frame) -> int | None:
+    def n_told(self, position: int, frame: Frame) -> int | None:
         """Return the number of frames that a Xing frame tells, 0 if none; None if it is none."""
         if frame.layer != 3 or not self._xing_marks:
             return None
@@ -328,12 +258,98 @@ class _Walk:
         flags = int.from_bytes(self.data[start + 4 : start + 8], "big")
         return int.from_bytes(self.data[start + 8 : start + 12], "big") if flags & 1 else 0
 
-    def _size_at(self, position: int, frame: Frame) -> int | None:
-        """Return where in the file a Xing frame with a number of frames tells that of bytes."""
+    def size_at(self, position: int, frame: Frame) -> int | None:
+        """Return where a Xing frame with a number of frames tells that of bytes, if it does."""
         start = position + 4 + frame.side_bytes
-        return self.offset + start + 12 if self.data[start + 7] & 2 else None
+        return start + 12 if self.data[start + 7] & 2 else None
 
 
-def _full(stream: MpegStream) -> bool:
+class _Collector:
+    """Collects the streams in the first `seconds` of a file, whose frames begin at `offset`."""
+
+    def __init__(self, frames: _Frames, offset: int, seconds: float, *, is_whole: bool) -> None:
+        self._frames = frames
+        self._offset = offset
+        self._seconds = seconds
+        self._is_whole = is_whole
+        self._streams: list[MpegStream] = []
+        self._current: MpegStream | None = None  # that the next frame may continue
+        self._length = 0.0  # of the streams, in s
+        self._n_junk = 0
+
+    def collect(self, position: int) -> MpegFile:
+        """Return what is found from a position on, at which a frame begins."""
+        latest: Frame | None = None
+        while position < len(self._frames) and self._length <= self._seconds:
+            frame = self._frames.at(position)
+            is_next = frame is not None and latest is not None and frame.continues(latest)
+            if frame is not None and (is_next or self._frames.is_sure(position)):
+                latest = frame
+                position = self._add_frames(position, frame)
+            elif (behind := self._frames.end_of_tag(position)) > position:
+                # A tag ends one recording, or begins the next.
+                self._current = None
+                position = behind
+            else:
+                position = self._skip_junk(position)
+        if self._length > self._seconds:
+            return MpegFile(self._streams, False, self._n_junk)
+        # Some encoders count one frame less than there is: it is no stream of its own.
+        n_stray = 1 if len(self._streams) > 1 else 0
+        kept = [stream for stream in self._streams if stream.n_frames > n_stray]
+        return MpegFile(kept, self._is_whole, self._n_junk)
+
+    def _add_frames(self, position: int, frame: Frame) -> int:
+        """Add a frame, and those that follow it in its stream; return where they end."""
+        end = position + frame.n_bytes
+        n_told = self._frames.n_told(position, frame)
+        if n_told is not None:
+            self._begin_with_xing(position, frame, n_told)
+            return end
+        stream = self._current
+        if stream is None or not frame.continues(stream.first) or _is_full(stream):
+            stream = self._begin(position, frame)
+        if end > len(self._frames):
+            stream.is_cut = self._is_whole
+            return end
+        run = self._frames.run(position, frame, self._n_wanted(stream, frame))
+        stream.add(self._offset + position, self._offset + run.end)
+        stream.n_frames += run.n_frames
+        stream.bit_rates |= run.bit_rates
+        self._length += run.n_frames * frame.n_samples / frame.sample_rate
+        return run.end
+
+    def _begin(self, position: int, frame: Frame) -> MpegStream:
+        self._current = MpegStream(frame, self._frames.data[position : position + 4])
+        self._streams.append(self._current)
+        return self._current
+
+    def _begin_with_xing(self, position: int, frame: Frame, n_told: int) -> None:
+        """Begin a stream with a Xing frame; one that tells no number of frames is left out."""
+        stream = self._begin(position, frame)
+        if not n_told:
+            return
+        stream.n_frames_told = n_told
+        start, size_at = self._offset + position, self._frames.size_at(position, frame)
+        stream.add(start, start + frame.n_bytes)
+        stream.size_at = None if size_at is None else self._offset + size_at
+
+    def _n_wanted(self, stream: MpegStream, frame: Frame) -> int:
+        """Return how many frames to add at once: those of the seconds, and of the stream."""
+        n_wanted = int((self._seconds - self._length) * frame.sample_rate / frame.n_samples) + 1
+        if stream.n_frames_told is None:
+            return n_wanted
+        return min(n_wanted, stream.n_frames_told - stream.n_frames)
+
+    def _skip_junk(self, position: int) -> int:
+        """Count bytes that are neither frames nor tags; return where the next frame begins."""
+        found = self._frames.find(position + 1)
+        end = len(self._frames) if found is None else found
+        if any(self._frames.data[position : min(position + _MAX_GAP_BYTES, end)]):  # not only zeros
+            self._n_junk += end - position
+        return end
+
+
+def _is_full(stream: MpegStream) -> bool:
     """Return whether all frames that a stream tells of are there."""
     return stream.n_frames_told is not None and stream.n_frames >= stream.n_frames_told

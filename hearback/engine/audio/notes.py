@@ -1,12 +1,19 @@
 """Notes on how a recording was converted; a store keeps them as text, with their kinds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from hearback.engine.audio.mixdown import Mixdown
+from hearback.engine.data.problems import Problem
 
 Kind: TypeAlias = Literal["conversion", "loss", "cut"]
+
+# What to do about notes, by their kind. The first one that a recording has is said.
+_CURES: dict[str, str] = {
+    "loss": "what is there is used; copy the recording again, if a whole one exists",
+    "cut": "used as far as it is kept; split the recording and its text, if the speech goes on",
+}
 
 
 class LossNote(str):
@@ -42,6 +49,48 @@ class OriginalLength:
         return f"{'more than ' if self.is_minimum else ''}{self.seconds:.0f} s"
 
 
+@dataclass(frozen=True, kw_only=True)
+class NotesProblem(Problem):
+    """The warning that a recording was converted.
+
+    Attributes:
+        notes: what `what` says, with the kind of each.
+        wanted: describes a recording that needs no conversion.
+    """
+
+    notes: tuple[tuple[str, str], ...]
+    wanted: str
+
+    @classmethod
+    def of(
+        cls,
+        file: str,
+        row: int | None,
+        filename: str,
+        notes: Sequence[tuple[str, str]],
+        wanted: str,
+    ) -> "NotesProblem":
+        """Return the warning of the recording in a row of a file."""
+        what, cure = _describe(notes, wanted)
+        return cls(file, row, what, cure, "warning", filename, notes=tuple(notes), wanted=wanted)
+
+    def without(self, kind: Kind) -> "NotesProblem | None":
+        """Return the warning without notes of a kind; None if nothing is left."""
+        notes = tuple(note for note in self.notes if note[1] != kind)
+        if not notes:
+            return None
+        what, cure = _describe(notes, self.wanted)
+        return replace(self, what=what, cure=cure, notes=notes)
+
+
+def _describe(notes: Sequence[tuple[str, str]], wanted: str) -> tuple[str, str]:
+    """Return notes in one line, and what to do."""
+    kinds = {kind for _, kind in notes}
+    cures = [cure for kind, cure in _CURES.items() if kind in kinds]
+    converted = f"used as converted; where there is a {wanted}, use that"
+    return "; ".join(text for text, _ in notes), cures[0] if cures else converted
+
+
 def kinds_of(notes: Sequence[str]) -> tuple[Kind, ...]:
     """Return the kind of each note."""
     return tuple(
@@ -57,6 +106,11 @@ def kinds_of(notes: Sequence[str]) -> tuple[Kind, ...]:
 def original_length(notes: Sequence[str]) -> str:
     """Return the original length of a recording that was cut, such as "40 s"; else ""."""
     return next((str(note.original) for note in notes if isinstance(note, CutNote)), "")
+
+
+def break_note(seconds: float, cut: str) -> LossNote:
+    """Return the note on a recording that breaks off after some `seconds`; `cut` says why."""
+    return LossNote(f"breaks off after {seconds:.2f} s: {cut}")
 
 
 def channel_notes(mixdown: Mixdown) -> list[str]:

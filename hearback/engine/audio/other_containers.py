@@ -13,7 +13,8 @@ from hearback.engine.audio.containers import PLACEHOLDER_SIZE, Part, join_pieces
 
 _NO_END = "the end of the file is missing"
 _MOST_ELEMENTS = 100_000  # of a file; those after are not read
-_MOST_BYTES = 1 << 22  # read of an AMR, half an hour or more, or of an ASF header
+_MAX_AMR_BYTES = 1 << 22  # half an hour or more; those after are not read
+_MAX_ASF_HEADER_BYTES = 1 << 22
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # File Properties Object
@@ -86,7 +87,7 @@ def _find_mpegts(content: BinaryIO, n_bytes: int) -> _Found:
 def _find_amr(content: BinaryIO, n_bytes: int) -> _Found:
     starts: list[int] = []
     content.seek(0)
-    data = content.read(_MOST_BYTES)
+    data = content.read(_MAX_AMR_BYTES)
     position = 0
     sizes: tuple[int, ...] = (1,) * 16
     while position < len(data):
@@ -104,7 +105,7 @@ def _find_asf(content: BinaryIO, n_bytes: int) -> _Found:
     while len(starts) < _MOST_ELEMENTS:
         content.seek(starts[-1])
         head = content.read(24)
-        head += content.read(min(int.from_bytes(head[16:24], "little"), _MOST_BYTES))
+        head += content.read(min(int.from_bytes(head[16:24], "little"), _MAX_ASF_HEADER_BYTES))
         at = head.find(_ASF_FILE)
         if at < 0 or len(head) < at + 92:
             break

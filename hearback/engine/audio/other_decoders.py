@@ -24,7 +24,7 @@ AvFrame: TypeAlias = Any
 
 # ffmpeg is stopped after this time, for the first seconds of one recording.
 _MOST_SECONDS = 120.0
-_MOST_BYTES = 1 << 29  # of the WAV that ffmpeg writes
+_MAX_WAV_BYTES = 1 << 29  # that ffmpeg writes
 # Packets in a row without sound: after more of them, the file may be made to take forever.
 _MOST_PACKETS = 200_000
 
@@ -155,7 +155,7 @@ def converted_by_ffmpeg(
         command = [
             *(ffmpeg, "-v", "error", "-nostdin", "-protocol_whitelist", "file"),
             *("-f", demuxer, "-i", f"file:{path.absolute()}", "-map", "0:a:0", "-vn"),
-            *("-t", f"{seconds:g}", "-c:a", "pcm_f32le", "-fs", str(_MOST_BYTES), f"file:{wav}"),
+            *("-t", f"{seconds:g}", "-c:a", "pcm_f32le", "-fs", str(_MAX_WAV_BYTES), f"file:{wav}"),
         ]
         try:
             done = subprocess.run(

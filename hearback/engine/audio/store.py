@@ -1,4 +1,4 @@
-"""A store of decoded recordings or features, memory-mapped; `store_builder` creates it."""
+"""Stores of decoded recordings or features, on disk or in memory; `store_builder` builds them."""
 
 import hashlib
 import math
@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 
+from hearback.engine.audio.decode import Recording
 from hearback.engine.audio.store_format import SPEECH, StoreEntry, StoreFormat
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import read_json
@@ -24,33 +25,28 @@ class NotInStoreError(HearbackError, KeyError):
 
 
 class Store:
-    """The recordings of one table, decoded once and memory-mapped.
+    """Decoded recordings or features by filename: an index, and one array of all samples.
 
-    A store is two files. `<name>.json`, the index, names the other one, `<name>.<id>.pcm`: the
-    samples of all recordings one after another, little-endian, without a header. The index is
-    written last and atomically. Data that it describes are never overwritten, only appended to, so
-    a build that is killed leaves the previous store intact. Any number of processes may open it.
-
-    `Store(folder, name)` opens a store that `build_store` made. Raises BadStoreError if it is
-    missing, incomplete, or of another version or format.
+    `FileStore` has them on disk, `MemoryStore` in memory.
     """
 
-    def __init__(self, folder: Path, name: str, store_format: StoreFormat = SPEECH) -> None:
-        self._arguments = (folder.absolute(), name, store_format)
-        self._format = store_format
-        index_path = folder / f"{name}.json"
-        if not index_path.is_file():
-            raise BadStoreError(f"{index_path}: there is no such store; build it first")
-        self._entries, self.data_path, self.n_data = _read_index(index_path, store_format)
-        # An empty file cannot be mapped.
-        self._data: np.ndarray = np.zeros(0, store_format.dtype)
-        if self.n_data:
-            self._data = np.memmap(self.data_path, store_format.dtype, "r", shape=(self.n_data,))
+    def __init__(
+        self,
+        entries: Mapping[str, StoreEntry],
+        samples: np.ndarray,
+        origin: str,
+        store_format: StoreFormat = SPEECH,
+    ) -> None:
+        """Make a store of `samples`, (n,) in the format's type; `origin` names it in messages."""
+        self.entries = entries  # by filename
+        self.samples = samples
+        self.origin = origin
+        self.format = store_format
 
     def get(self, filename: str) -> np.ndarray:
         """Return a recording's waveform, (n,), or its features, float32. Raises NotInStoreError."""
         entry = self._entry(filename)
-        return self._format.unpack(self._data[entry.offset : entry.end])
+        return self.format.unpack(self.samples[entry.offset : entry.end])
 
     def n_samples(self, filename: str) -> int:
         """Return the number of stored values of a recording. Raises NotInStoreError."""
@@ -59,33 +55,68 @@ class Store:
     def fingerprint(self) -> str:
         """Return the SHA-256 of all recordings and their names, independent of their order."""
         digest = hashlib.sha256()
-        for filename, entry in sorted(self._entries.items()):
+        for filename, entry in sorted(self.entries.items()):
             digest.update(f"{filename}\0{entry.sha256}\n".encode())
         return digest.hexdigest()
 
-    @property
-    def entries(self) -> Mapping[str, StoreEntry]:
-        """The index entries by filename."""
-        return self._entries
-
     def __contains__(self, filename: object) -> bool:
         """Return whether the store has a recording of this name."""
-        return filename in self._entries
+        return filename in self.entries
 
     def __len__(self) -> int:
         """Return the number of recordings."""
-        return len(self._entries)
+        return len(self.entries)
+
+    def _entry(self, filename: str) -> StoreEntry:
+        try:
+            return self.entries[filename]
+        except KeyError:
+            why = "its file has an error, or the table of this store does not list it"
+            raise NotInStoreError(f"{filename!r} is not in {self.origin}: {why}") from None
+
+
+class FileStore(Store):
+    """The recordings of one table, decoded once and memory-mapped.
+
+    It is two files. `<name>.json`, the index, names the other one, `<name>.<id>.pcm`: the
+    samples of all recordings one after another, little-endian, without a header. The index is
+    written last and atomically. Data that it describes are never overwritten, only appended to, so
+    a build that is killed leaves the previous store intact. Any number of processes may open it.
+
+    `FileStore(folder, name)` opens a store that `build_store` made. Raises BadStoreError if it is
+    missing, incomplete, or of another version or format.
+    """
+
+    def __init__(self, folder: Path, name: str, store_format: StoreFormat = SPEECH) -> None:
+        self._arguments = (folder.absolute(), name, store_format)
+        index_path = folder / f"{name}.json"
+        if not index_path.is_file():
+            raise BadStoreError(f"{index_path}: there is no such store; build it first")
+        entries, self.data_path, self.n_data = _read_index(index_path, store_format)
+        # An empty file cannot be mapped.
+        samples: np.ndarray = np.zeros(0, store_format.dtype)
+        if self.n_data:
+            samples = np.memmap(self.data_path, store_format.dtype, "r", shape=(self.n_data,))
+        super().__init__(entries, samples, str(self.data_path), store_format)
 
     def __reduce__(self) -> tuple[type[Self], tuple[Path, str, StoreFormat]]:
         """Pickle the path only: a pickled memory map is a copy of all the audio."""
         return type(self), self._arguments
 
-    def _entry(self, filename: str) -> StoreEntry:
-        try:
-            return self._entries[filename]
-        except KeyError:
-            why = "its file has an error, or the table of this store does not list it"
-            raise NotInStoreError(f"{filename!r} is not in {self.data_path}: {why}") from None
+
+class MemoryStore(Store):
+    """Recordings in memory by name, with the samples that a store on disk would have."""
+
+    def __init__(self, recordings: Mapping[str, Recording]) -> None:
+        entries: dict[str, StoreEntry] = {}
+        packed: list[np.ndarray] = []
+        n_samples = 0
+        for name, recording in recordings.items():
+            packed.append(SPEECH.pack(recording.waveform))
+            entries[name] = StoreEntry.of(packed[-1], "", recording.notes, offset=n_samples)
+            n_samples += packed[-1].size
+        samples = np.concatenate(packed) if packed else np.zeros(0, SPEECH.dtype)
+        super().__init__(entries, samples, "memory")
 
 
 def _read_index(

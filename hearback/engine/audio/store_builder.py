@@ -15,25 +15,19 @@ import pandas as pd
 from tqdm import tqdm
 
 from hearback.engine.audio.decode import UnreadableAudioError, decode
-from hearback.engine.audio.store import BadStoreError, Store
+from hearback.engine.audio.notes import NotesProblem
+from hearback.engine.audio.store import BadStoreError, FileStore
 from hearback.engine.audio.store_format import SPEECH, StoreEntry, StoreFormat
 from hearback.engine.audio.store_writer import StoreWriter
-from hearback.engine.data.filenames import find_files
+from hearback.engine.data.filenames import are_there, find_files
 from hearback.engine.data.paths import leads_out
-from hearback.engine.data.problems import Problem, Report, quoted
+from hearback.engine.data.problems import Problem, Report
 from hearback.engine.data.tables import respelled
 from hearback.engine.locks import ReadOnlyFolderError, write_lock
 from hearback.engine.machine import count_processors
 
 # A recording's filename and path -> its array, and notes. Raises UnreadableAudioError.
 Load = Callable[[str, Path], tuple[np.ndarray, tuple[str, ...]]]
-
-
-# What to do about notes on the sound, by their kind.
-_CURES_OF_NOTES = {
-    "loss": "what is there is used; copy the recording again, if a whole one exists",
-    "cut": "used as far as it is kept; split the recording and its text, if the speech goes on",
-}
 
 
 def load_speech(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -56,7 +50,7 @@ def build_store(
     load: Load = load_speech,
     description: str = "decoding",
     follow_links: bool = False,
-) -> Store:
+) -> FileStore:
     """Bring the store up to date with a metadata table, and open it.
 
     `metadata` comes from the competition's `read_metadata(table_path, ...)`, or has its columns
@@ -173,7 +167,7 @@ class _Build:
     table_path: Path
     report: Report
 
-    def complete_store(self) -> Store | None:
+    def complete_store(self) -> FileStore | None:
         """Open a store that has all recordings and no others; None if it must be written to."""
         if (self.folder / f".{self.name}.journal").exists():  # of a build that was killed
             return None
@@ -183,7 +177,7 @@ class _Build:
         self._report_stored(store.entries)
         return store
 
-    def update(self, description: str | None, workers: int | None) -> Store:
+    def update(self, description: str | None, workers: int | None) -> FileStore:
         """Decode what is missing, drop what is not listed, and open the store."""
         previous = self._open()
         writer = StoreWriter(self.folder, self.name, self.store_format, previous)
@@ -200,9 +194,9 @@ class _Build:
                 current.add(source.filename)
             if not writer.finish(current) and previous is not None:
                 return previous
-        return Store(self.folder, self.name, self.store_format)
+        return FileStore(self.folder, self.name, self.store_format)
 
-    def store_without_unreadable(self) -> Store | None:
+    def store_without_unreadable(self) -> FileStore | None:
         """Open a store that lacks only recordings with errors, which are reported.
 
         None if it must be written to.
@@ -226,10 +220,10 @@ class _Build:
             _report_error(source, unreadable, self.table_path, self.report)
         return store
 
-    def _open(self) -> Store | None:
+    def _open(self) -> FileStore | None:
         """Open the store; None if it is missing or bad: it is built from the recordings."""
         try:
-            return Store(self.folder, self.name, self.store_format)
+            return FileStore(self.folder, self.name, self.store_format)
         except BadStoreError:
             return None
 
@@ -292,8 +286,7 @@ def _report_error(
     if re.fullmatch(r"\d[.,]\d+E\+\d+", source.filename, re.I):
         cure = f"a spreadsheet took this name for a number: write the name as a text; {cure}"
     if source.nearest:
-        names = " and ".join(map(quoted, source.nearest))
-        cure = f"{names} {'is' if len(source.nearest) == 1 else 'are'} there; {cure}"
+        cure = f"{are_there(source.nearest)}; {cure}"
     what, filename = f"{error.subject} {error}", source.filename
     status, line = error.kind, _line(source, table_path)
     report.add(Problem(str(table_path), line, what, cure, filename=filename, status=status))
@@ -307,23 +300,9 @@ def _report_notes(
     report: Report,
 ) -> None:
     if entry.notes:
-        what, cure = describe_notes(entry, store_format)
-        line, filename = _line(source, table_path), source.filename
-        report.add(Problem(str(table_path), line, what, cure, "warning", filename))
-
-
-def describe_notes(
-    entry: StoreEntry, store_format: StoreFormat = SPEECH, *, without: str = ""
-) -> tuple[str, str]:
-    """Return the notes on a recording in one line, except those of a kind, and what to do."""
-    kept = {n: kind for n, kind in zip(entry.notes, entry.kinds, strict=True) if kind != without}
-    kinds = set(kept.values())
-    cure = f"used as converted; where there is a {store_format.original}, use that"
-    for kind in ("loss", "cut"):
-        if kind in kinds:
-            cure = _CURES_OF_NOTES[kind]
-            break
-    return "; ".join(kept), cure
+        notes = list(zip(entry.notes, entry.kinds, strict=True))
+        line, wanted = _line(source, table_path), store_format.original
+        report.add(NotesProblem.of(str(table_path), line, source.filename, notes, wanted))
 
 
 def _line(source: _Source, table_path: Path) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from hearback.engine.audio.store import Store
+from hearback.engine.audio.store import FileStore
 from hearback.engine.audio.store_format import StoreEntry, StoreFormat
 from hearback.engine.io import atomic_write, write_json
 
@@ -29,7 +29,7 @@ class StoreWriter:
     """
 
     def __init__(
-        self, folder: Path, name: str, store_format: StoreFormat, previous: Store | None
+        self, folder: Path, name: str, store_format: StoreFormat, previous: FileStore | None
     ) -> None:
         self._folder, self._name, self._previous = folder, name, previous
         self._header, self._itemsize = store_format.header, store_format.dtype.itemsize

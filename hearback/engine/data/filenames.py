@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hearback.engine.data.paths import containing
+from hearback.engine.data.problems import quoted
 
 # Only these are ignored in a comparison: the recording `clip_07` is not `clip_07.txt`.
 RECORDING_SUFFIXES = frozenset(
@@ -57,6 +58,28 @@ def match_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
 def nearest_names(name: str, names: Iterable[str]) -> list[str]:
     """Return up to two of `names` that look like `name`, for a message."""
     return NameIndex(names).nearest(name)
+
+
+def nearest_files(path: Path) -> list[str]:
+    """Return up to two names of files that look like a missing one, in its folder."""
+    return NameIndex(_list_names(path.parent)).nearest(path.name)
+
+
+def are_there(names: Sequence[str]) -> str:
+    """Return e.g. "'a.wav' and 'b.wav' are there", for a message; "" without names."""
+    if not names:
+        return ""
+    return f"{' and '.join(map(quoted, names))} {'is' if len(names) == 1 else 'are'} there"
+
+
+def _list_names(folder: Path | str) -> list[str]:
+    """Return the names in a folder, sorted; [] if it cannot be listed."""
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208
+    except (OSError, ValueError):
+        return []
+    # Hidden files are no recordings: a Mac puts `._a.wav` beside a.wav.
+    return [name for name in names if not name.startswith(".")]
 
 
 class NameIndex:
@@ -262,12 +285,7 @@ class _Lister:
 
     def _index(self, folder: str) -> NameIndex:
         if folder not in self._files:
-            try:
-                names = sorted(os.listdir(self._root / folder))  # noqa: PTH208
-            except (OSError, ValueError):
-                names = []
-            # Hidden files are no recordings: a Mac puts `._a.wav` beside a.wav.
-            self._files[folder] = NameIndex(name for name in names if not name.startswith("."))
+            self._files[folder] = NameIndex(_list_names(self._root / folder))
         return self._files[folder]
 
 

@@ -135,6 +135,44 @@ def find_single_class(
     return [Problem(file, None, what, cure)]
 
 
+def find_rare_labels(
+    labels: np.ndarray, classes: Mapping[int, str], n_folds: int, file: str
+) -> list[Problem]:
+    """Return warnings of labels that fewer rows have than there are folds, or none.
+
+    Arguments are as in `find_single_class`.
+    """
+    problems = []
+    for label, n_rows in _count(labels, classes).items():
+        if n_rows >= n_folds:
+            continue
+        have = f"only {count_noun(n_rows, 'row')} {'has' if n_rows == 1 else 'have'}"
+        what = f"{have} the label {classes[label]}, for {n_folds} folds"
+        cure = f"add rows with it, or use at most {n_rows} folds with --n_folds"
+        if n_rows == 1:
+            cure = "add rows with it"
+        elif n_rows == 0:
+            what = f"no row has the label {classes[label]}"
+            cure = "models never predict it; add rows"
+        problems.append(Problem(file, None, what, cure, "warning"))
+    return problems
+
+
+def find_unlearnable_labels(
+    labels: np.ndarray, classes: Mapping[int, str], n_folds: int, file: str
+) -> list[Problem]:
+    """Return what is wrong with the labels before any split: all alike, or too few of some.
+
+    Arguments are as in `find_single_class`. Of a table without rows or with invalid labels, which
+    is another problem, nothing is said.
+    """
+    if len(labels) == 0 or not np.isin(labels, list(classes)).all():
+        return []
+    return find_single_class(labels, classes, file) or find_rare_labels(
+        labels, classes, n_folds, file
+    )
+
+
 def find_lopsided_folds(
     split: FoldSplit, labels: np.ndarray, classes: Mapping[int, str], n_folds: int, file: str
 ) -> list[Problem]:
@@ -142,20 +180,11 @@ def find_lopsided_folds(
 
     Arguments are as in `find_single_class`.
     """
-    problems = []
+    problems = find_rare_labels(labels, classes, n_folds, file)
 
     def warn(what: str, cure: str) -> None:
         problems.append(Problem(file, None, what, cure, "warning"))
 
-    for label, n_rows in _count(labels, classes).items():
-        if n_rows == 0:
-            warn(f"no row has the label {classes[label]}", "models never predict it; add rows")
-        elif n_rows < n_folds:
-            have = f"only {count_noun(n_rows, 'row')} {'has' if n_rows == 1 else 'have'}"
-            cure = f"add rows with it, or use at most {n_rows} folds with --n_folds"
-            if n_rows < 2:
-                cure = "add rows with it"
-            warn(f"{have} the label {classes[label]}, for {n_folds} folds", cure)
     cure = "add rows of the other labels, use fewer folds (--n_folds), or another --group_by"
     for kind, rows_of in (
         ("training", split.training_rows),

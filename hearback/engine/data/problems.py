@@ -102,8 +102,8 @@ class Report:
         """
         if not self._problems:
             return "no problems"
-        counts = [count_noun(len(self.errors), "error"), count_noun(len(self.warnings), "warning")]
-        lines = [", ".join(count for count in counts if count)]
+        counts = {"error": len(self.errors), "warning": len(self.warnings)}
+        lines = [", ".join(count_noun(n, noun) for noun, n in counts.items() if n)]
         by_file: dict[str, dict[tuple[str, str, str], list[Problem]]] = {}
         for problem in [*self.errors, *self.warnings]:
             fault = (problem.severity, problem.what, problem.cure)
@@ -156,5 +156,5 @@ def _format_row(problem: Problem) -> str:
 
 
 def count_noun(n: int, noun: str) -> str:
-    """Return e.g. "2 errors", or "" for 0."""
-    return f"{n} {noun}{'' if n == 1 else 's'}" if n else ""
+    """Return e.g. "2 errors", "1 error" or "no errors"."""
+    return f"{n or 'no'} {noun}{'' if n == 1 else 's'}"

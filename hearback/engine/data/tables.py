@@ -1,4 +1,4 @@
-"""CSV tables: read, check, and report every problem at once.
+"""Tables: read, check, and report every problem at once.
 
 Nothing here raises for the content of a file: each fault becomes a `Problem` in a `Report`.
 """
@@ -14,9 +14,12 @@ from typing import Literal, cast
 import numpy as np
 import pandas as pd
 
-from hearback.engine.data.csv_reader import Row, choose_separator, read_rows, read_text
-from hearback.engine.data.filenames import match_names, nearest_names, portable
+from hearback.engine.data.filenames import are_there, match_names, nearest_names, portable
+from hearback.engine.data.json_lines import is_json_lines
 from hearback.engine.data.problems import Problem, Report, count_noun, quoted
+from hearback.engine.data.table_reader import read_rows_of
+from hearback.engine.data.table_rows import Row
+from hearback.engine.data.text_files import read_text
 from hearback.engine.errors import HearbackError, nearest
 from hearback.engine.io import atomic_write
 
@@ -95,11 +98,12 @@ def read_written(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Table:
-    """The requested columns of a CSV file, all strings, and the int column `line`."""
+    """The requested columns of a table, all strings, and the int column `line`."""
 
     frame: pd.DataFrame
     fits: pd.Series  # bool: the row has as many fields as the header, and is valid text
     columns: frozenset[str]  # the requested columns that the file has
+    is_json: bool = False  # the columns are the keys of JSON lines
 
 
 def read_table(
@@ -112,13 +116,14 @@ def read_table(
     synonyms: Mapping[str, Sequence[str]] | None = None,
     unique: bool = True,
 ) -> Table:
-    """Read a CSV file and make the checks that do not depend on the meaning of its columns.
+    """Read a table and make the checks that do not depend on the meaning of its columns.
 
-    Without a header, the columns are the `required` ones in their order. The first of them is the
-    recording's filename and, with `unique`, must be so. Names of columns are compared without case,
-    spaces and punctuation: "Expected Text" is expected_text. `synonyms` are other names of a
-    column, which an error suggests to rename. Problems go into `report`. If a required column is
-    missing, its rows are not checked.
+    It is CSV, or JSON lines, whose keys are the columns. Without a header, the columns are the
+    `required` ones in their order. The first of them is the recording's filename and, with
+    `unique`, must be so. Names of columns are compared without case, spaces and punctuation:
+    "Expected Text" is expected_text. `synonyms` are other names of a column, which an error
+    suggests to rename. Problems go into `report`. If a required column is missing, its rows are
+    not checked.
     """
     columns = _Columns(path, required, optional, synonyms or {}, report)
     header, rows = _read(columns, has_header)
@@ -142,11 +147,12 @@ def read_table(
         for row, fault, filename in zip(rows, faults, texts[name_of_row], strict=True):
             if fault is not None:
                 report.add(Problem(str(path), row.line, *fault, filename=filename or None))
+    fits = pd.Series([fault is None for fault in faults], index=frame.index, dtype=bool)
     if name_of_row in names:
         named = frame.rename(columns={name_of_row: "filename"})
-        _check_filenames(path, named, report, unique=unique)
-    fits = pd.Series([fault is None for fault in faults], index=frame.index, dtype=bool)
-    return Table(frame, fits, frozenset(texts).intersection(names))
+        _check_filenames(path, named[fits], report, unique=unique)
+    is_json = header is not None and header.line == 0
+    return Table(frame, fits, frozenset(texts).intersection(names), is_json)
 
 
 def _read(columns: "_Columns", has_header: bool) -> tuple[Row | None, list[Row]]:
@@ -155,16 +161,13 @@ def _read(columns: "_Columns", has_header: bool) -> tuple[Row | None, list[Row]]
     text = read_text(path, report)
     rows: list[Row] = []
     if text is not None:
-        n_columns = None if has_header else len(columns.required)
-        start, separator = choose_separator(text, columns.count, n_columns)
-        rows = list(read_rows(text, start, separator))
+        has_header = has_header or is_json_lines(text.lines)
+        rows = read_rows_of(text, columns.count, None if has_header else len(columns.required))
         if not rows:
             cure = f"a line for each row: {','.join(columns.required)}"
             if has_header:
                 cure = "its first line must name the columns"
             report.add(Problem(str(path), None, "the file is empty", cure))
-        if text.is_damaged:
-            rows = [_with_encoding(row, text.encoding) for row in rows]
     # A table that needs no header may still have one.
     if not has_header and not (rows and columns.has_all(columns.recognize(rows[0].fields))):
         return None, rows
@@ -178,13 +181,6 @@ def _read(columns: "_Columns", has_header: bool) -> tuple[Row | None, list[Row]]
         cure = "if tables were joined, check that all of their columns are in the same order"
         report.add(Problem(str(path), None, what, cure, "warning"))
     return header, rows
-
-
-def _with_encoding(row: Row, encoding: str) -> Row:
-    """Return the row with a fault if it has characters that are not in the file's encoding."""
-    if row.fault is None and any("\ufffd" in field for field in row.fields):
-        return Row(row.line, row.fields, f"not {encoding}", is_text=False)
-    return row
 
 
 @dataclass(frozen=True)
@@ -236,9 +232,8 @@ class _Columns:
         if n_more := len(names) - len(listed):
             listed.append(f"and {n_more} more")
         there = f"the columns that are there: {', '.join(listed)}"
-        if not self.count(header.fields) and not any(
-            self._suggest(n, names) for n in self.required
-        ):
+        is_unknown = not self.count(header.fields)
+        if header.line and is_unknown and not any(self._suggest(n, names) for n in self.required):
             later = next(
                 (row for row in rows[:10] if self.has_all(self.recognize(row.fields))), None
             )
@@ -287,10 +282,7 @@ def _fault(row: Row, n_named: int, names: Sequence[str], expected: str) -> tuple
     A row has `n_named` fields, or up to one for each of the `names`; empty ones may follow.
     """
     if row.fault is not None:
-        if not row.is_text:
-            return row.fault, "save the file as CSV in UTF-8"
-        cure = 'close each quote; write a quote inside quotes as ""; shorten what is too long'
-        return f"not CSV: {row.fault}", cure
+        return row.fault, row.cure
     # Spreadsheets add empty fields to the end of a line, or leave them away.
     what = f"{count_noun(len(row.fields), 'field')} {expected}"
     if len(row.fields) < n_named:
@@ -349,7 +341,7 @@ def check_join(
         what = "the filename has no row in the metadata"
         cure = "remove the row here, or add one to the metadata"
         if at < _MAX_SUGGESTIONS and (near := nearest_names(row["filename"], unmatched)):
-            cure += f"; {' and '.join(map(quoted, near))} {'is' if len(near) == 1 else 'are'} there"
+            cure += f"; {are_there(near)}"
         report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"]))
     for filename in unmatched:
         what = "no row for a recording of the metadata"

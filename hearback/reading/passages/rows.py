@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store import Store
 from hearback.engine.devices import mixed_precision
 from hearback.reading.inference.predict import Predictions
-from hearback.reading.models.token_head import LARGEST_LOGIT
+from hearback.reading.models.evidence import LARGEST_LOGIT
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.likelihood import SegmentLikelihood
@@ -45,22 +44,21 @@ class SegmentStore(Store):
     """Parts of a store's recordings, under names of their own."""
 
     def __init__(self, store: Store, parts: Mapping[str, tuple[str, Segment]]) -> None:
-        self._store, self._parts = store, parts
-        self.data_path = Path("parts")
-
-    def get(self, filename: str) -> np.ndarray:
-        """Return a part's waveform, (samples,) float32."""
-        name, segment = self._parts[filename]
-        return self._store.get(name)[segment.start : segment.stop]
-
-    def n_samples(self, filename: str) -> int:
-        """Return a part's number of samples."""
-        _, segment = self._parts[filename]
-        return segment.stop - segment.start
+        self._arguments = store, parts
+        entries = {}
+        for part, (name, segment) in parts.items():
+            whole = store.entries[name]
+            entries[part] = replace(
+                whole,
+                offset=whole.offset + segment.start,
+                n_samples=segment.stop - segment.start,
+                sha256=f"{whole.sha256} from {segment.start} to {segment.stop}",
+            )
+        super().__init__(entries, store.samples, f"parts of {store.origin}", store.format)
 
     def __reduce__(self) -> Any:  # noqa: ANN401  (pickle's own)
         """Pickle the whole store and where its parts are."""
-        return type(self), (self._store, self._parts)
+        return type(self), self._arguments
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ def _log_odds(probabilities: np.ndarray) -> np.ndarray:
 
 
 def whole_rows(source: PairSource) -> Passages:
-    """Return the rows of `source` with a window each, cut at 16 s; no score is corrected."""
+    """Return the rows of `source` with a window each, cut at its longest; no score is corrected."""
     n_samples = [source.store.n_samples(name) for name in source.filenames]
     windows = tuple(
         PassageWindow(row, Segment(0, n), WordRange(0, len(source.texts[row].split())))

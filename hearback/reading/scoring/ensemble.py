@@ -19,12 +19,13 @@ from hearback.reading.inference.progress import Progress
 from hearback.reading.inference.score_sums import ScoreSums
 from hearback.reading.models.load import load_scorer
 from hearback.reading.models.token_scorer import TokenScorer
-from hearback.reading.pairings import WITHOUT_REFERENCE
+from hearback.reading.pairings import HEARS_30_S, WITHOUT_REFERENCE
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import Passages, split_rows, whole_rows
 from hearback.reading.scoring.listening import DecoderEvidence, Listener
 from hearback.reading.scoring.statistics import Statistics, read_learned
 from hearback.reading.tables import GRADES
+from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
 
 
 @dataclass
@@ -79,6 +80,18 @@ class LoadedEnsemble:
         recipes = [fold.recipe for fold in self.folds if fold.recipe.pair == "tokens"]
         return recipes[0].speed_by_grade if recipes else (1.0,) * len(GRADES)
 
+    @property
+    def can_split(self) -> bool:
+        """Whether it scores recordings of minutes: a token scorer finds where to split them."""
+        pairs = {fold.recipe.pair for fold in self.folds}
+        return "tokens" in pairs and pairs <= set(HEARS_30_S)
+
+    def with_windows(self, source: PairSource) -> PairSource:
+        """Return the source with the longest windows that all of the models hear."""
+        if all(fold.recipe.pair in HEARS_30_S for fold in self.folds):
+            return source.with_longest(LONGEST_WINDOW_SAMPLES)
+        return source
+
     def predict(
         self, source: PairSource, grades: np.ndarray, *, progress: str | None = None
     ) -> tuple[Predictions, dict[int, DecoderEvidence]]:
@@ -121,15 +134,16 @@ class LoadedEnsemble:
     def split(self, source: PairSource) -> Passages:
         """Return the rows of `source` in windows that the models hear whole.
 
-        Models that compare more than the decoder's tokens have windows of 16 s: no row is split.
+        No row is split unless `can_split`.
         """
-        if any(fold.recipe.pair != "tokens" for fold in self.folds):
-            return whole_rows(source)
+        if not self.can_split:
+            return whole_rows(self.with_windows(source))
         if self.groups is None:
             self.groups = self._load()
         model = self._first_token_scorer
         if model is None:  # the folds don't fit in memory together
-            loaded = load_scorer(self.folds[0].files, self.folds[0].metadata)
+            fold = next(fold for fold in self.folds if fold.recipe.pair == "tokens")
+            loaded = load_scorer(fold.files, fold.metadata)
             assert isinstance(loaded, TokenScorer)
             model = loaded.to(self.device).eval()
         return split_rows(source, model, device=self.device, dtype=self.dtype)

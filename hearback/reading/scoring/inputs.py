@@ -1,18 +1,25 @@
 """The recordings and texts to score: one file, a folder of files, or a table."""
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hearback.engine.data.csv_reader import choose_separator, read_rows, read_text
-from hearback.engine.data.filenames import RECORDING_SUFFIXES
+from hearback.engine.data.filenames import are_there, nearest_files
 from hearback.engine.data.problems import BadInputError, Problem, Report, quoted
+from hearback.engine.data.table_reader import read_header
 from hearback.engine.data.tables import column_key, read_table
 from hearback.engine.errors import HearbackError
+from hearback.reading.scoring import manifest
+from hearback.reading.scoring.paired_files import (
+    TEXT_SUFFIXES,
+    is_recording_file,
+    list_files,
+    read_one_text,
+    report_unused_texts,
+)
 from hearback.reading.tables import (
     GRADES,
     LONGEST_PASSAGE,
@@ -25,7 +32,6 @@ from hearback.reading.tables import (
 )
 from hearback.reading.text_normalizer import APOSTROPHES, CAPITALS, CHARACTERS, PUNCTUATION
 
-TEXT_SUFFIXES = (".txt", ".lab")  # of the text beside a recording
 REQUIRED = ("filename", "expected_text")
 OPTIONAL = ("grade", "task", "speaker")
 COLUMNS = (*REQUIRED, *OPTIONAL)
@@ -38,7 +44,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
 }
 # Texts are sentences, as people write them.
 USUAL_CHANGES = (CAPITALS, PUNCTUATION, APOSTROPHES, CHARACTERS)
-_LARGEST_TEXT = 1 << 20  # bytes of a file with one text
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,14 @@ class Inputs:
             `expected_text` (as words; "" if it cannot be read), `grade`, `task` and `speaker`
             ("" if unknown), and `line` (None where there is no table).
         notes: lines about how the input was understood.
+        durations: in s, by filename, where a manifest tells them.
     """
 
     origin: Path
     folder: Path
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
+    durations: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_inputs(
@@ -76,12 +83,14 @@ def read_inputs(
     there is nothing to score, and BadInputError for a table that cannot be read.
     """
     if not path.exists():
+        near = are_there(nearest_files(path))
+        cure = "name a recording, a folder of recordings, or a table"
         raise HearbackError(
-            f"{path}: no such file or folder; name a recording, a folder of recordings, or a table"
+            "; ".join(filter(None, (f"{path}: no such file or folder", near, cure)))
         )
     grade = known("grade", grade, GRADES, parse_grade(grade))
     task = known("task", task, TASKS, parse_task(task))
-    is_recording = path.suffix.lower() in RECORDING_SUFFIXES
+    is_recording = not path.is_dir() and not _is_table(path) and is_recording_file(path)
     if text is not None and path.is_dir():
         raise HearbackError(
             f"{path}: --text is for one recording; in a folder, put each text beside its "
@@ -119,13 +128,14 @@ def _read_recording(
     path = path.absolute()  # not resolved: the text is beside a link, not beside its target
     if text is None:
         beside = [path.with_suffix(suffix) for suffix in TEXT_SUFFIXES]
-        found = [each for each in beside if each.is_file()]
+        beside += [path.with_name(path.name + suffix) for suffix in TEXT_SUFFIXES]
+        found = [each for each in dict.fromkeys(beside) if each.is_file()]
         if not found:
             raise HearbackError(
                 f'{path.name}: which text was read? Add --text "the words", or put them into '
                 f"{beside[0].name} beside it"
             )
-        text = _read_one_text(found, path.name, path.parent, report)
+        text = read_one_text(found, path.name, path.parent, report)
     rows = [(path.name, text, grade, task, "")]
     return _of_files(path.parent, rows, report)
 
@@ -136,61 +146,24 @@ def read_folder(folder: Path, report: Report, *, grade: str = "", task: str = ""
     Recordings without a text, and texts without a recording, are reported. Raises HearbackError if
     there is no pair.
     """
-    recordings, texts = _list_files(folder)
+    listing = list_files(folder)
     rows: list[tuple[str, str | None, str, str, str]] = []
-    for name in recordings:
-        found = texts.pop(_stem(name), [])
-        if not found:
+    for name in listing.recordings:
+        # Another recording of the same name, such as clip.mp3, may have the same text.
+        found = listing.texts_of(name)
+        text = None
+        if found:
+            text = read_one_text([folder / each for each in found], name, folder, report)
+        else:
             what = "the recording has no text beside it"
             stem = Path(name).stem
             cure = f"put the words into {stem}.txt (or {stem}.lab) in the same folder"
             report.add(Problem(str(folder), None, what, cure, filename=name))
-            rows.append((name, None, grade, task, ""))
-            continue
-        text = _read_one_text([folder / each for each in found], name, folder, report)
         rows.append((name, text, grade, task, ""))
-        # Another recording of the same name, such as clip.mp3, may have the same text.
-        texts.setdefault(_stem(name), found)
-    used = {_stem(name) for name in recordings}
-    for stem, found in texts.items():
-        if stem not in used:
-            what = "the text has no recording beside it"
-            cure = "put the recording of the same name there, or remove the text"
-            report.add(Problem(str(folder), None, what, cure, "warning", found[0]))
+    report_unused_texts(folder, listing, report)
     if all(text is None for _, text, *_ in rows):
-        raise HearbackError(_describe_no_pair(folder, recordings, list(texts)))
+        raise HearbackError(_describe_no_pair(folder, listing.recordings, list(listing.texts)))
     return _of_files(folder, rows, report)
-
-
-def _list_files(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the recordings below a folder, and the texts by their name without suffix.
-
-    Links are followed; a folder that several links lead to is read once.
-    """
-    recordings: list[str] = []
-    texts: dict[str, list[str]] = {}
-    known: set[Path] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = Path(parent).resolve()
-        if real in known:
-            folders.clear()
-            continue
-        known.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            relative = (Path(parent) / name).relative_to(folder).as_posix()
-            suffix = Path(name).suffix.lower()
-            if suffix in RECORDING_SUFFIXES:
-                recordings.append(relative)
-            elif suffix in TEXT_SUFFIXES:
-                texts.setdefault(_stem(relative), []).append(relative)
-    return sorted(recordings), texts
-
-
-def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]  # noqa: PTH122  (of a relative name, with its folders)
 
 
 def _describe_no_pair(folder: Path, recordings: Sequence[str], texts: Sequence[str]) -> str:
@@ -206,42 +179,6 @@ def _describe_no_pair(folder: Path, recordings: Sequence[str], texts: Sequence[s
     if tables:
         cure += f", or name the table: {folder / tables[0]}"
     return f"{what}; {cure}"
-
-
-def _read_one_text(paths: Sequence[Path], name: str, folder: Path, report: Report) -> str | None:
-    """Return the text of the files beside a recording; None, with a problem, if it is unclear."""
-    texts: dict[str, Path] = {}
-    for path in paths:
-        problems = Report()
-        text = _read_text_file(path, problems)
-        for problem in problems.problems:
-            file, severity = str(folder), problem.severity
-            what = f"its text in {path.name}: {problem.what}"
-            report.add(Problem(file, None, what, problem.cure, severity, filename=name))
-        if text is None:
-            return None
-        texts.setdefault(text, path)
-    if len(texts) > 1:
-        names = " and ".join(path.name for path in texts.values())
-        what = f"two texts that differ: {names}"
-        report.add(Problem(str(folder), None, what, "keep the right one", filename=name))
-        return None
-    return next(iter(texts))
-
-
-def _read_text_file(path: Path, report: Report) -> str | None:
-    """Return a file's text on one line; None, with a problem, if it is no text."""
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        report.add(Problem(str(path), None, f"{error.strerror}", "make it readable"))
-        return None
-    if size > _LARGEST_TEXT:
-        what = f"{size / 1e6:.1f} MB are no text of a recording"
-        report.add(Problem(str(path), None, what, "put the words alone there"))
-        return None
-    content = read_text(path, report)
-    return None if content is None else " ".join(" ".join(content.lines).split())
 
 
 def _of_files(
@@ -264,16 +201,24 @@ def read_score_table(path: Path, report: Report, folder: Path | None = None) -> 
     """Read a table of recordings and texts; filenames are relative to its folder, or to `folder`.
 
     Its columns are `filename` and `text` or `expected_text`, and perhaps grade, task and speaker.
-    Raises BadInputError if the table or a column that is needed cannot be read.
+    It is CSV, or JSON lines, such as NeMo's manifests, whose paths may be absolute. Raises
+    BadInputError if the table or a column that is needed cannot be read.
     """
     names = _choose_columns(path)
     required = [names.get(column, column) for column in REQUIRED]
     optional = [names[column] for column in OPTIONAL if column in names]
-    table = read_table(path, required, report, optional, synonyms=_NAMES)
+    table = read_table(path, required, report, [*optional, manifest.DURATION], synonyms=_NAMES)
     if report.table_errors:
         raise BadInputError(report)
     own = {name: column for column, name in names.items()}
     frame = table.frame.rename(columns=own).rename(columns={"expected_text": "written_text"})
+    notes, durations = [], {}
+    if table.is_json:
+        folder, frame["filename"] = manifest.locate(frame["filename"].tolist(), path, folder)
+        notes.append(f"{path}: read as JSON lines; its recordings are in {folder}")
+        if manifest.DURATION in table.columns:
+            durations = manifest.read_durations(path, frame[table.fits], report)
+    frame = frame.drop(columns=manifest.DURATION, errors="ignore")
     report_unsafe_filenames(path, frame, report)
     frame["expected_text"] = spoken_texts(
         path, frame, table.fits, report, USUAL_CHANGES, longest=LONGEST_PASSAGE
@@ -282,19 +227,17 @@ def read_score_table(path: Path, report: Report, folder: Path | None = None) -> 
         if column not in frame:
             frame[column] = ""
     _check_context(path, frame, report)
-    notes = [
+    notes += [
         f"{path}: its column {quoted(name)} is read as {column}"
         for column, name in names.items()
         if column_key(name) != column_key(column) and name != "text"
     ]
-    return Inputs(path, path.parent if folder is None else folder, frame, tuple(notes))
+    folder = path.parent if folder is None else folder
+    return Inputs(path, folder, frame, tuple(notes), durations)
 
 
 def _choose_columns(path: Path) -> dict[str, str]:
     """Return the table's own name of each of `COLUMNS` that it has, under any of its names."""
-    text = read_text(path, Report())  # `read_table` reports what is wrong
-    if text is None:
-        return {}
     own = {column_key(column) for column in COLUMNS}
     others = {column_key(name) for column in COLUMNS for name in _NAMES[column]}
 
@@ -302,10 +245,8 @@ def _choose_columns(path: Path) -> dict[str, str]:
         keys = {column_key(name) for name in header}
         return 100 * len(own & keys) + len(others & keys)
 
-    start, separator = choose_separator(text, count)
-    header = next(iter(read_rows(text, start, separator)), None)
     fields: dict[str, str] = {}
-    for name in () if header is None else header.fields:
+    for name in read_header(path, count):
         fields.setdefault(column_key(name), name)
     chosen: dict[str, str] = {}
     for column in COLUMNS:

@@ -12,15 +12,15 @@ from hearback.engine.data.problems import count_noun
 from hearback.engine.data.tables import write_table
 from hearback.engine.io import write_json
 from hearback.reading.scoring.results import Score, score_frame, word_frame
-from hearback.reading.words import TABLE as WORDS
+from hearback.reading.words import words_path
 
 STANDARD_OUTPUT = Path("-")
 
 
 def write_scores(scores: Sequence[Score], path: Path) -> None:
-    """Write `path`, a row per recording, and `word_scores.csv` beside it, a row per word."""
+    """Write `path`, a row per recording, and its `words_path` beside it, a row per word."""
     write_table(score_frame(scores), path)
-    words = path.with_name(WORDS)
+    words = words_path(path)
     frame = word_frame(scores)
     write_table(frame, words)
     n, n_words = count_noun(len(scores), "recording"), count_noun(len(frame), "word")

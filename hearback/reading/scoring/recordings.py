@@ -12,6 +12,7 @@ from hearback.engine.audio.store_builder import build_store
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
 from hearback.reading.scoring.inputs import Inputs
+from hearback.reading.scoring.manifest import report_other_lengths
 
 MAX_CHANNELS = 64
 LONGEST_RECORDING = 600.0  # seconds; what follows is not read
@@ -25,13 +26,15 @@ def open_recordings(
     Links are followed wherever they lead: the folder is the user's own.
     """
     frame = inputs.frame
-    return build_store(
+    store = build_store(
         *(frame, inputs.folder, inputs.origin, folder, "score"),
         report=report,
         progress=progress,
         load=_load_long,
         follow_links=True,
     )
+    report_other_lengths(inputs.origin, frame, inputs.durations, store, report)
+    return store
 
 
 def _load_long(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -17,8 +17,14 @@ from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.scoring.results import Score
 from hearback.reading.scoring.scores import make_score, unscored
 from hearback.reading.scoring.statistics import measure
+from hearback.reading.tables import LONGEST_TEXT
 from hearback.reading.window_coverage import coverages_of, find_uncovered
 from hearback.reading.words import said_probabilities
+
+_TEXT_TOO_LONG = (
+    f"the text is longer than {LONGEST_TEXT} bytes; split the recording and its text, or use a "
+    "scorer with a token scorer, such as modeltok, which finds where to split them"
+)
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,20 @@ def score_rows(
 
 def _find_too_long(ensemble: LoadedEnsemble, source: PairSource) -> dict[int, str]:
     """Return the rows that the models' windows do not cover, with the reason."""
-    recipes = {fold.files.model: fold.recipe for fold in ensemble.folds}
-    if all(recipe.pair == "tokens" for recipe in recipes.values()):
+    if ensemble.can_split:
         return _find_cut(source)
+    recipes = {fold.files.model: fold.recipe for fold in ensemble.folds}
     coverages = coverages_of(
         {name: (recipe.pair, recipe.speed_by_grade) for name, recipe in recipes.items()}
     )
-    return {found.row: f"{found.what}; {found.cure}" for found in find_uncovered(source, coverages)}
+    uncovered = find_uncovered(ensemble.with_windows(source), coverages)
+    reasons = {found.row: f"{found.what}; {found.cure}" for found in uncovered}
+    if any(recipe.pair == "phones" for recipe in recipes.values()):
+        # Their memory grows with the square of the text's length.
+        for row, text in enumerate(source.texts):
+            if len(text.encode()) > LONGEST_TEXT:
+                reasons.setdefault(row, _TEXT_TOO_LONG)
+    return reasons
 
 
 def _find_cut(source: PairSource) -> dict[int, str]:

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from hearback.engine.audio.decode import Recording, UnreadableAudioError, decode
-from hearback.engine.audio.memory_store import MemoryStore
-from hearback.engine.audio.store import Store
+from hearback.engine.audio.store import MemoryStore, Store
+from hearback.engine.data.filenames import are_there, nearest_files
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.errors import HearbackError
@@ -257,7 +257,8 @@ def _decode(recording: str | Path | np.ndarray, sample_rate: int | None) -> Reco
             f"{path}: sample_rate is of an array of samples; a file has its own: leave it out"
         )
     if not path.exists():
-        raise HearbackError(f"{path}: no such file")
+        near = are_there(nearest_files(path))
+        raise HearbackError(f"{path}: no such file" + (f"; {near}" if near else ""))
     return decode(path, kept_seconds=LONGEST_RECORDING)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hearback.engine.audio.decode import SAMPLE_RATE, Recording
-from hearback.engine.audio.memory_store import MemoryStore
+from hearback.engine.audio.store import MemoryStore
 from hearback.engine.project import ROOT
 from hearback.engine.whisper.weights import read_config, read_tensors
 from hearback.reading.inference.predict import Predictions, predict
@@ -20,6 +20,7 @@ from hearback.reading.passages.likelihood import SegmentLikelihood
 from hearback.reading.passages.rows import (
     Passages,
     PassageWindow,
+    SegmentStore,
     combine,
     correct_length,
     correct_longer,
@@ -121,6 +122,20 @@ def test_windows_have_the_recording_and_the_words_in_order(model: TokenScorer) -
     assert found.words is not None and found.words.shape == (2, n_words + 1, 2)
     assert np.isfinite(found.words[0, :n_words]).all()
     assert np.isfinite(found.clips).all()
+
+
+def test_parts_of_a_store_are_a_store() -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 1000).astype(np.float32)
+    store = source_of({"boy": silence(1), "girl": noise}).store
+    name = list(store.entries)[1]
+    parts = SegmentStore(store, {"x": (name, Segment(0, 400)), "y": (name, Segment(400, 1000))})
+    for opened in (parts, pickle.loads(pickle.dumps(parts))):
+        assert "x" in opened and name not in opened and len(opened) == 2
+        assert (opened.n_samples("x"), opened.n_samples("y")) == (400, 600)
+        joined = np.concatenate([opened.get("x"), opened.get("y")])
+        np.testing.assert_array_equal(joined, store.get(name))
+    others = SegmentStore(store, {"x": (name, Segment(0, 401)), "y": (name, Segment(401, 1000))})
+    assert parts.fingerprint() != others.fingerprint()
 
 
 def two_windows() -> Passages:

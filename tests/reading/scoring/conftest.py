@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from hearback.engine.audio.decode import SAMPLE_RATE, Recording
-from hearback.engine.audio.memory_store import MemoryStore
+from hearback.engine.audio.store import MemoryStore
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.project import ROOT

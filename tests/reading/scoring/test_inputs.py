@@ -1,5 +1,7 @@
 """Recordings and texts come as one file, a folder or a table; what is wrong is reported."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +11,7 @@ import soundfile
 from hearback.engine.data.problems import BadInputError, Report
 from hearback.engine.errors import HearbackError
 from hearback.reading.scoring.inputs import read_inputs, read_score_table
+from hearback.reading.scoring.recordings import open_recordings
 from tests.toy import spoken
 
 
@@ -97,7 +100,8 @@ def test_one_recording_takes_its_text_from_the_command_line_or_the_file_beside_i
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("none.wav", "boy", "no such file or folder"),
+        ("none.wav", "boy", "no such file or folder; name a recording"),
+        ("A.wav", "boy", "no such file or folder; 'a.wav' is there; name a recording"),
         ("", "boy", "--text is for one recording"),
         ("table.csv", "boy", "--text is for a recording, and this is a table"),
     ],
@@ -209,3 +213,187 @@ def test_recordings_of_one_name_share_the_text(clips: Path) -> None:
     soundfile.write(clips / "a.flac", spoken("boy"), 16_000)
     frame = read_inputs(clips, None, Report()).frame
     assert frame["expected_text"].tolist()[:2] == ["boy", "boy"]
+
+
+def suffixless(clips: Path, *names: str) -> None:
+    """Move recordings to names without their suffix."""
+    for name in names:
+        (clips / f"{name}.wav").rename(clips / name)
+
+
+def test_recordings_without_a_suffix_are_known_by_their_content(clips: Path) -> None:
+    suffixless(clips, "a", "deep/b")
+    soundfile.write(clips / "c.wav", spoken("the dog ran home"), 16_000, format="MP3")
+    (clips / "c.wav").rename(clips / "c.take1")
+    (clips / "c.lab").rename(clips / "c.take1.txt")
+    (clips / "notes").write_text("read on Monday")
+    (clips / "table.csv").write_text("filename,text\na,boy\n")
+    report = Report()
+    frame = read_inputs(clips, None, report).frame
+    assert frame["filename"].tolist() == ["a", "c.take1", "deep/b"]
+    assert frame["written_text"].tolist() == ["boy", "the dog ran home", "a red hat"]
+    assert not report.problems
+
+
+def test_one_recording_may_have_no_suffix(clips: Path) -> None:
+    suffixless(clips, "a", "c")
+    assert read_inputs(clips / "a", None, Report()).frame["written_text"].tolist() == ["boy"]
+    assert read_inputs(clips / "c", "Girl!", Report()).frame["written_text"].tolist() == ["Girl!"]
+
+
+def test_a_text_may_have_the_whole_name_of_its_recording(clips: Path) -> None:
+    (clips / "a.txt").rename(clips / "a.wav.txt")
+    report = Report()
+    frame = read_inputs(clips, None, report).frame
+    assert frame["written_text"].tolist()[0] == "boy" and not report.problems
+    assert read_inputs(clips / "a.wav", None, Report()).frame["written_text"].tolist() == ["boy"]
+
+
+@pytest.mark.parametrize(
+    ("content", "is_what"),
+    [
+        (b"<!DOCTYPE html><html>", "a web page (HTML), not a recording"),
+        (b"read on Monday", "a text, not a recording: it begins 'read on Monday'"),
+        (b"#!SILK_V3" + bytes(99), "a SILK file (a voice message)"),
+        (bytes(range(256)), "of no format that is known"),
+        (b"", "of no format that is known"),
+    ],
+)
+def test_what_is_beside_a_text_in_place_of_its_recording_is_named(
+    clips: Path, content: bytes, is_what: str
+) -> None:
+    (clips / "h").write_bytes(content)
+    (clips / "h.txt").write_text("girl")
+    report = Report()
+    assert len(read_inputs(clips, None, report).frame) == 3
+    (problem,) = report.problems
+    assert (problem.filename, problem.what) == ("h.txt", "the text has no recording beside it")
+    assert problem.cure == (
+        f"h is there, but it is {is_what}; put the recording of the same name there, or remove "
+        "the text"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "cure"),
+    [
+        (b"PK\x03\x04", "a ZIP archive, not plain text", "put the text that is in it there"),
+        (b"PK\x03\x04 [Content_Types].xml", "a spreadsheet or another", "save the text as plain"),
+        (b"a\0b" * 9, "not UTF-8 text", "save it as plain text in UTF-8"),
+        (b'{"text": "boy"}', "JSON lines, not plain text", "put the words alone there"),
+        (b"0 1500000 boy\n1500000 2000000 sil\n", "labels with times (HTK), not", "without times"),
+        (b"the caf\xe9", "not UTF-8, read as Windows-1252", "save the file as plain text in UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".lab", ".txt"])
+def test_what_is_no_plain_text_is_named_with_its_cure(
+    clips: Path, suffix: str, content: bytes, what: str, cure: str
+) -> None:
+    (clips / "a.txt").unlink()
+    (clips / f"a{suffix}").write_bytes(content)
+    report = Report()
+    read_inputs(clips, None, report)
+    (problem,) = report.problems
+    assert problem.what.startswith(f"its text in a{suffix}: ") and what in problem.what
+    assert cure in problem.cure and "CSV" not in f"{problem.what} {problem.cure}"
+
+
+def manifest_of(path: Path, *records: Mapping[str, object]) -> Path:
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in records))
+    return path
+
+
+def test_a_manifest_of_nemo_is_read(clips: Path) -> None:
+    path = manifest_of(
+        clips / "manifest.json",
+        {"audio_filepath": "a.wav", "duration": 0.6, "text": "boy", "speaker": "s1"},
+        {"audio_filepath": "deep/b.wav", "duration": 1.1, "text": "A red hat!"},
+    )
+    report = Report()
+    inputs = read_inputs(path, None, report)
+    columns = ["filename", "expected_text", "written_text", "speaker", "line"]
+    assert inputs.frame[columns].to_numpy().tolist() == [
+        ["a.wav", "boy", "boy", "s1", 1],
+        ["deep/b.wav", "a red hat", "A red hat!", "", 2],
+    ]
+    assert not report.problems
+    assert inputs.folder == clips and inputs.durations == {"a.wav": 0.6, "deep/b.wav": 1.1}
+    assert inputs.notes == (
+        f"{path}: read as JSON lines; its recordings are in {clips}",
+        f"{path}: its column 'audio_filepath' is read as filename",
+    )
+
+
+def test_absolute_paths_of_a_manifest_lead_to_the_folder_that_has_them(
+    clips: Path, tmp_path: Path
+) -> None:
+    names = ("a.wav", "deep/b.wav")
+    records = [{"audio_filepath": str(clips / name), "text": "boy"} for name in names]
+    path = manifest_of(tmp_path / "m.jsonl", *records)
+    for data in (None, clips):
+        report = Report()
+        inputs = read_inputs(path, None, report, data=data)
+        assert inputs.folder == clips and not report.problems
+        assert inputs.frame["filename"].tolist() == list(names)
+    path = manifest_of(path, *records, {"audio_filepath": "recordings/c.wav", "text": "boy"})
+    inputs = read_inputs(path, None, Report())
+    assert inputs.folder == tmp_path
+    assert inputs.frame["filename"].tolist() == [
+        *(f"recordings/{name}" for name in names),
+        "recordings/c.wav",
+    ]
+
+
+def test_paths_of_a_manifest_outside_of_the_folder_are_refused(clips: Path, tmp_path: Path) -> None:
+    path = manifest_of(
+        tmp_path / "m.json",
+        {"audio_filepath": str(clips / "a.wav"), "text": "boy"},
+        {"audio_filepath": "/elsewhere/b.wav", "text": "boy"},
+        {"audio_filepath": "../c.wav", "text": "boy"},
+    )
+    report = Report()
+    read_inputs(path, None, report, data=clips)
+    assert [(problem.row, problem.what) for problem in report.errors] == [
+        (2, "the filename leads out of the data folder"),
+        (3, "the filename leads out of the data folder"),
+    ]
+
+
+def test_faults_of_a_manifest_have_their_lines(clips: Path) -> None:
+    path = manifest_of(
+        clips / "m.json",
+        {"audio_filepath": "a.wav", "text": "boy", "duration": "long"},
+        {"audio_filepath": "c.wav", "text": "", "duration": -1},
+        {"audio_filepath": "deep/b.wav", "text": "x", "offset": 1.5, "duration": 1},
+    )
+    report = Report()
+    inputs = read_inputs(path, None, report)
+    assert inputs.durations == {}
+    assert [(problem.row, problem.severity, problem.what) for problem in report.problems] == [
+        (3, "error", "its offset is 1.5: only a part of the recording is meant"),
+        (1, "warning", "its duration 'long' is no length in seconds, and not used"),
+        (2, "warning", "its duration '-1' is no length in seconds, and not used"),
+        (2, "error", "empty expected_text"),
+    ]
+
+
+def test_recordings_that_are_not_as_long_as_a_manifest_tells_are_reported(
+    clips: Path, tmp_path: Path
+) -> None:
+    seconds = len(spoken("boy")) / 16_000
+    path = manifest_of(
+        clips / "m.json",
+        {"audio_filepath": "a.wav", "text": "boy", "duration": seconds + 2},
+        {"audio_filepath": "c.wav", "text": "the dog ran home", "duration": 0.1},
+        {"audio_filepath": "deep/b.wav", "text": "a red hat", "duration": 1e9},
+    )
+    (clips / "deep" / "b.wav").unlink()
+    report = Report()
+    open_recordings(read_inputs(path, None, report), tmp_path / "store", report)
+    first, second = report.warnings
+    assert (first.row, first.filename) == (1, "a.wav")
+    assert first.what == (
+        f"its duration is {seconds + 2:.1f} s, but the recording has {seconds:.1f} s, all scored"
+    )
+    assert first.cure == "correct the duration, or put the recording that is meant there"
+    assert second.row == 2 and second.cure.startswith("correct the duration, or cut the part")

@@ -13,6 +13,7 @@ import soundfile
 from hearback.engine import cli
 from hearback.engine.audio import decode
 from hearback.engine.project import ROOT
+from hearback.reading.steps import report
 from hearback.reading.steps import score as step
 from tests.engine.page.page_reader import read_page
 from tests.reading.scoring.conftest import SENTENCES, render
@@ -67,18 +68,19 @@ def test_one_recording_is_shown_and_writes_nothing_by_itself(run: Run, clips: Pa
     assert run.err == ""
     assert names_in(run.folder) == set()
     assert run("recordings/c.wav", "--out", "one.csv") == 0
-    assert names_in(run.folder) == {"one.csv", "one.html", "word_scores.csv"}
+    assert names_in(run.folder) == {"one.csv", "one.html", "one_origin.json", "one_words.csv"}
     assert pd.read_csv(run.folder / "one.csv")["text"].tolist() == ["the dog ran home"]
 
 
 def test_a_folder_writes_two_tables_and_a_page(run: Run, clips: Path) -> None:
     assert run("recordings") == 0
-    assert names_in(run.folder) == {"scores.csv", "scores.html", "word_scores.csv"}
+    tables = {"scores.csv", "scores_origin.json", "scores_words.csv"}
+    assert names_in(run.folder) == {*tables, "scores.html"}
     scores = pd.read_csv(run.folder / "scores.csv")
     assert list(scores.columns) == ["filename", "score", "status", "seconds", "text", "note"]
     assert scores["filename"].tolist() == ["a.wav", "c.wav", "deep/b.wav"]
     assert set(scores["status"]) <= {"ok", "unsure"} and scores["score"].notna().all()
-    words = pd.read_csv(run.folder / "word_scores.csv")
+    words = pd.read_csv(run.folder / "scores_words.csv")
     assert list(words.columns) == [
         *("filename", "position", "word", "written", "score", "status", "start", "end")
     ]
@@ -102,6 +104,25 @@ def test_a_table_gives_json_and_textgrids(run: Run, clips: Path) -> None:
     assert "s.json: 2 recordings" in run.out and "2 TextGrids" in run.out
 
 
+def test_a_manifest_and_recordings_without_a_suffix_are_scored(run: Run, clips: Path) -> None:
+    (clips / "a.wav").rename(clips / "a")
+    (clips / "manifest.json").write_text(
+        '{"audio_filepath": "a", "duration": 9.5, "text": "boy"}\n'
+        '{"audio_filepath": "c.wav", "text": "the dog ran home"\n'
+        '{"audio_filepath": "deep/b.wav", "text": "a red hat"}\n'
+    )
+    assert run("recordings/manifest.json") == 0
+    scores = pd.read_csv(run.folder / "scores.csv")
+    assert scores["filename"].fillna("").tolist() == ["a", "", "deep/b.wav"]
+    assert scores["score"].notna().tolist() == [True, False, True]
+    assert "error: not JSON: expecting ',' delimiter at character 55\n    line 2\n" in run.err
+    assert "its duration is 9.5 s, but the recording has " in run.err
+    assert run("recordings") == 0
+    scores = pd.read_csv(run.folder / "scores.csv")
+    assert scores["filename"].tolist() == ["a", "c.wav", "deep/b.wav"]
+    assert scores["score"].notna().all()
+
+
 def test_the_page_has_the_scores_words_and_sound(run: Run, clips: Path) -> None:
     assert run("recordings", "--page", "page.html") == 0
     assert "page.html: 3 recordings, 3 of them to listen to" in run.out
@@ -110,17 +131,38 @@ def test_the_page_has_the_scores_words_and_sound(run: Run, clips: Path) -> None:
     recordings = page["recordings"]
     assert recordings["filenames"] == scores["filename"].tolist()
     assert recordings["predictions"]["score"] == pytest.approx(scores["score"].tolist(), abs=1e-4)
-    words = pd.read_csv(run.folder / "word_scores.csv")
+    words = pd.read_csv(run.folder / "scores_words.csv")
     of_last = words[words["filename"] == "deep/b.wav"]
     assert recordings["words"]["2"]["words"] == of_last["word"].tolist()
     assert recordings["words"]["2"]["ends"] == pytest.approx(of_last["end"].tolist(), abs=0.01)
     assert all(recordings["clips"][index]["learner"] for index in "012")
-    assert f"scored by {run.scorer}" in page["verdict"]["sentences"][0]
+    assert f"scored by {run.scorer.name}:" in page["verdict"]["sentences"][0]
+    assert str(run.scorer) not in (run.folder / "page.html").read_text()  # a path may have names
+    assert page["report_command"] == "python report.py --scores scores.csv --out page.html"
+
+
+def test_report_gives_the_page_back_without_any_further_flag(
+    run: Run, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("recordings") == 0
+    first = read_page(run.folder / "scores.html")
+    (run.folder / "scores.html").unlink()
+    monkeypatch.setattr(sys, "argv", ["report.py", "--scores", "scores.csv"])
+    report.main()
+    again = read_page(run.folder / "scores.html")
+    assert again["verdict"] == first["verdict"]
+    assert again["recordings"]["clips"] == first["recordings"]["clips"]
+    assert again["recordings"]["words"].keys() == first["recordings"]["words"].keys()
+    # A flag goes before what is remembered.
+    monkeypatch.setattr(sys, "argv", ["report.py", "--scores", "scores.csv", "--scorer", "tiny.en"])
+    report.main()
+    other = read_page(run.folder / "scores.html")
+    assert "scored by tiny.en:" in other["verdict"]["sentences"][0]
 
 
 def test_no_page_is_written_where_none_is_wanted(run: Run, clips: Path) -> None:
     assert run("recordings", "--no_page") == 0
-    assert names_in(run.folder) == {"scores.csv", "word_scores.csv"}
+    assert names_in(run.folder) == {"scores.csv", "scores_origin.json", "scores_words.csv"}
     assert run("recordings", "--no_page", "--page", "p.html") == 2
     assert "leave one of them out" in run.err
 
@@ -180,6 +222,14 @@ def test_without_any_score_the_status_is_2_and_the_tables_are_written(
     assert run.err.endswith("\nnone of 2 recordings has a score: 2 unreadable\n")
     scores = pd.read_csv(run.folder / "scores.csv")
     assert scores["status"].tolist() == ["unreadable"] * 2
+
+
+def test_without_any_word_the_numbers_are_still_said(run: Run, clips: Path) -> None:
+    for path in (*clips.rglob("*.txt"), *clips.rglob("*.lab")):
+        path.write_text("10/11")  # of several readings
+    assert run("recordings", "--textgrid", "grids", "--no_page") == 2
+    assert "wrote scores.csv: 3 recordings; scores_words.csv: no words\n" in run.out
+    assert "wrote grids: no TextGrids\n" in run.out
 
 
 def test_linked_recordings_and_folders_are_scored(run: Run, clips: Path, tmp_path: Path) -> None:

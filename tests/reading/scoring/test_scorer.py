@@ -128,6 +128,8 @@ def test_a_recording_that_is_not_read_to_its_end_is_too_long(
 def test_wrong_arguments_are_errors(scorer: Scorer, clips: Path) -> None:
     with pytest.raises(HearbackError, match=r"none\.wav: no such file"):
         scorer.score(clips / "none.wav", "boy")
+    with pytest.raises(HearbackError, match=r"A\.WAV: no such file; 'a\.wav' is there$"):
+        scorer.score(clips / "A.WAV", "boy")
     with pytest.raises(HearbackError, match="empty expected_text"):
         scorer.score(clips / "a.wav", "")
     with pytest.raises(HearbackError, match="unknown grade '7': use one of KG, 1, 2, 3"):

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.audio.store import Store
+from hearback.engine.audio.store import FileStore
 from hearback.engine.audio.store_format import SPEECH
 from hearback.engine.ensemble.calibration import Calibration
 from hearback.engine.ensemble.config import ModelConfig
@@ -159,7 +159,7 @@ def read_model(target: str, folder: Path) -> None:
     if target == "tokenizer":
         TextTokenizer(assets / "tokenizer.json").encode("the cat")
     if target.startswith("store"):
-        store = Store(folder / "store", "train")
+        store = FileStore(folder / "store", "train")
         for name in ("a.wav", "b.wav"):
             if name in store:
                 store.n_samples(name)
