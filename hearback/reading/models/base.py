@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hearback.engine.audio.log_mel import log_mel
@@ -64,6 +65,21 @@ class Scorer(BackboneModel, ABC):
         """Return (batch,) logits for the log loss, and a scalar auxiliary loss."""
         logits = self(batch) + self.negative_bias * batch.is_negative
         return logits, torch.zeros((), device=logits.device)
+
+    def losses_of_texts(self, logits: Tensor, words: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the result of `training_step` of a model that scores all texts of the batch.
+
+        The auxiliary loss is the log loss of the hard negatives and of the words, each multiplied
+        by its weight in the recipe.
+
+        Args:
+            logits: (texts,), the expected texts of the clips first.
+            words: (), the log loss of the words.
+            batch: the batch.
+        """
+        hard_negatives = F.softplus(logits[len(batch) :] + self.negative_bias).sum()
+        loss = self.recipe.hard_negative_weight * hard_negatives + self.recipe.word_loss * words
+        return logits[: len(batch)] + self.negative_bias * batch.is_negative, loss
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
         """Return the features for `init_from_pretrained`, (batch, features), or None."""

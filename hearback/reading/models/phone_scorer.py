@@ -71,18 +71,11 @@ class PhoneScorer(Scorer):
         return scores.logits[: len(batch)], words[: len(batch)]
 
     def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return (batch,) logits for the log loss, and a scalar auxiliary loss.
-
-        The auxiliary loss is the log loss of the hard negatives and of the words, each multiplied
-        by its weight in the recipe.
-        """
+        """Return (batch,) logits for the log loss, and the `losses_of_texts`."""
         assert batch.texts is not None
         scores, _ = self.score_texts(batch)
-        logits = scores.logits
         words = word_losses(scores, batch.texts).sum()
-        hard_negatives = F.softplus(logits[len(batch) :] + self.negative_bias).sum()
-        loss = self.recipe.hard_negative_weight * hard_negatives + self.recipe.word_loss * words
-        return logits[: len(batch)] + self.negative_bias * batch.is_negative, loss
+        return self.losses_of_texts(scores.logits, words, batch)
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
         """Return the features of `PhoneHead`, (texts, features)."""

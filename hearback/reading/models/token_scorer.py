@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hearback.engine.whisper import joint_decoding
@@ -82,22 +81,14 @@ class TokenScorer(WhisperScorer):
         return scores.logits[: len(batch)], words[: len(batch)]
 
     def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return (batch,) logits for the log loss, and a scalar auxiliary loss.
-
-        The auxiliary loss is the log loss of the hard negatives and of the words, each multiplied
-        by its weight in the recipe.
-        """
+        """Return (batch,) logits for the log loss, and the `losses_of_texts`."""
         assert batch.texts is not None
         if self.head is None:
             logits = self._own_logits(batch)
-            words = torch.zeros((), device=logits.device)
-        else:
-            scores, _ = self.score_texts(batch)
-            logits = scores.logits
-            words = word_losses(scores, batch.texts).sum()
-        hard_negatives = F.softplus(logits[len(batch) :] + self.negative_bias).sum()
-        loss = self.recipe.hard_negative_weight * hard_negatives + self.recipe.word_loss * words
-        return logits[: len(batch)] + self.negative_bias * batch.is_negative, loss
+            return self.losses_of_texts(logits, torch.zeros((), device=logits.device), batch)
+        scores, _ = self.score_texts(batch)
+        words = word_losses(scores, batch.texts).sum()
+        return self.losses_of_texts(scores.logits, words, batch)
 
     def score_texts(self, batch: Batch) -> tuple[WordScores, Tensor]:
         """Return the scores of all texts of the batch, and the features of `TokenHead`."""
