@@ -290,6 +290,7 @@ def batch_by_window(
     window: Literal["trimmed", "fixed"],
     step_seconds: float,
     *,
+    longest: int = WINDOW_SAMPLES,
     fill: bool = False,
 ) -> Iterator[Batch]:
     """Group pairs by window length and yield each batch as soon as it is full.
@@ -302,13 +303,14 @@ def batch_by_window(
         batch_size: pairs per batch.
         window: see `window_samples`.
         step_seconds: see `window_samples`.
+        longest: see `window_samples`.
         fill: merge the incomplete batches that remain at the end into full ones, each with its
             longest window. Training uses it, because a step on a few clips is as long as a step on
             many, but noisier. Otherwise they are yielded unchanged, longest window first.
     """
     waiting: dict[int, list[Pair]] = {}
     for pair in pairs:
-        length = window_samples(pair.n_samples, window, step_seconds)
+        length = window_samples(pair.n_samples, window, step_seconds, longest)
         waiting.setdefault(length, []).append(pair)
         if len(waiting[length]) == batch_size:
             yield collate(waiting.pop(length), length)

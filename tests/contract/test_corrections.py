@@ -302,7 +302,7 @@ def test_a_page_carries_the_corrections_that_it_was_made_with(
     page = read_page(out)
     ((changed, label),) = corrections.labels.items()
     (left,) = corrections.left_out
-    expected = [[changed, "wrong_label", f"{label:g}"], [left, "unscorable", ""]]
+    expected = [[changed, "wrong_label", f"{label:g}", ""], [left, "unscorable", "", ""]]
     assert page["corrections"] == expected
     facts = dict(page["data"]["facts"])
     assert facts["corrections"] == "corrections.csv: 1 label changed, 1 recording left out"

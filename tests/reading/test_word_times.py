@@ -15,6 +15,7 @@ from hearback.reading.models.scorers import build
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.models.word_times import find_pauses, time_words, trim
 from hearback.reading.pairs import PairSource
+from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
 from tests.reading.quick_recipes import QUICK_TOKENS
 from tests.reading.random_models import make_model
 from tests.toy import spoken
@@ -49,6 +50,15 @@ def test_every_word_has_a_time_within_its_recording(tokenizer: Path) -> None:
         assert (np.diff(times[row], axis=0) >= 0).all()
         assert (times[row][:, 1] >= times[row][:, 0]).all()
         assert 0 <= times[row].min() <= times[row].max() <= 0.06 * len(text) + 0.03
+
+
+def test_words_of_recordings_up_to_30_s_have_times(tokenizer: Path) -> None:
+    model = make_model(QUICK_TOKENS, tokenizer)
+    assert isinstance(model, TokenScorer)
+    source = source_of(["a red hat", "boy"], [seconds((19.0, 0.1)), seconds((1.0, 0.1))])
+    times = time_words(model, source.with_longest(LONGEST_WINDOW_SAMPLES), [0, 1], CPU)
+    assert [len(times[row]) for row in (0, 1)] == [3, 1]
+    assert times[0].max() <= 19.0
 
 
 def test_pauses_are_those_of_the_speech() -> None:

@@ -54,6 +54,21 @@ def test_mistakes_that_are_as_frequent_are_both_named() -> None:
     )
 
 
+def test_a_check_is_named_only_where_it_helps() -> None:
+    confusion = [[40, 0, 0, 0], [0, 38, 2, 0], [0, 10, 30, 0], [0, 0, 0, 40]]
+    assert "person" not in sentences(confusion, likely=0.9)[2]  # all are sure
+    counts = np.array(confusion)
+    pairs = [(a, b) for a in range(4) for b in range(4) for _ in range(counts[a, b])]
+    labels, says = np.array(pairs).T
+    unsure = labels == says  # only right ones
+    unsure[np.flatnonzero(unsure)[2:]] = False
+    probabilities = np.full((len(pairs), 4), 0.1 / 3)
+    probabilities[np.arange(len(pairs)), says] = 0.9
+    probabilities[unsure] = 0.3 - 1e-3 * np.arange(4)
+    to_do = verdict.of_models(result(confusion), labels, probabilities, 1.3)[2]
+    assert "person" not in to_do
+
+
 def test_verdicts_without_mistakes_or_enough_snippets() -> None:
     right = np.diag([40, 40, 40, 40]).tolist()
     assert sentences(right)[1:] == ["None is wrong.", "Listen to the least sure snippets."]

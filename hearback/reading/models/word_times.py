@@ -111,7 +111,8 @@ def time_words(
     pairs = PairDataset(source, examples, "tokens", text_tokenizer=model.text_tokenizer)
     recipe = model.recipe
     loaded = (pairs[index] for index in range(len(pairs)))
-    batches = batch_by_window(loaded, recipe.batch_size, recipe.window, recipe.window_step_seconds)
+    window = (recipe.window, recipe.window_step_seconds)
+    batches = batch_by_window(loaded, recipe.batch_size, *window, longest=source.longest)
     times: dict[int, np.ndarray] = {}
     for batch in batches:
         found = word_times(model, batch.to(device))

@@ -8,6 +8,7 @@ from pathlib import Path
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store import BadStoreError, FileStore
 from hearback.engine.data.problems import Problem
+from hearback.engine.page.clips import read_lengths
 from hearback.engine.page.content import Page
 from hearback.engine.page.flags import NO
 from hearback.engine.page.origin import Origin
@@ -53,7 +54,7 @@ def write_out_of_fold(
 ) -> None:
     """Write the page of trained models. Raises HearbackError if what it needs is not there."""
     found = collect_predictions(trained, sources.config)
-    seconds = read_lengths(sources.store, "train")
+    seconds = _find_lengths(sources, found.rows["filename"].tolist())
     page = out_of_fold.build_page(trained, found, read_words(found, sources.assets), seconds)
     sounds = Sounds(
         sources.data,
@@ -95,13 +96,21 @@ def _write(
     write_page(replace(page, recordings=recordings), encoded, options)
 
 
-def read_lengths(folder: Path, name: str) -> dict[str, float]:
-    """Return the lengths of the recordings of a store, in seconds by filename; {} without one."""
+def _find_lengths(sources: OutOfFoldSources, filenames: Sequence[str]) -> dict[str, float]:
+    """Return the lengths of training recordings in seconds, by filename, where known.
+
+    They are those of the store, else those in the headers of the recordings.
+    """
     try:
-        entries = FileStore(folder, name).entries
+        entries = FileStore(sources.store, "train").entries
     except BadStoreError:
-        return {}
-    return {filename: entry.n_samples / SAMPLE_RATE for filename, entry in entries.items()}
+        entries = {}
+    lengths = {name: entry.n_samples / SAMPLE_RATE for name, entry in entries.items()}
+    others = [name for name in filenames if name not in lengths]
+    for name, seconds in zip(others, read_lengths(sources.data, others), strict=True):
+        if seconds is not None:
+            lengths[name] = seconds
+    return lengths
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as Tab
 
 from hearback.engine.page import clips
-from hearback.engine.page.content import Attempt, Estimate, GroupResult, Page
+from hearback.engine.page.content import Attempt, Estimate, GroupResult, ModelResult, Page
 from hearback.engine.page.render import render
 from hearback.reading.scoring.results import Score, WordScore
 from hearback.reading.scoring.textgrid import format_textgrid
@@ -44,6 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "readings": readings(),
         "unlabelled": binary_page(60, n_clips=3, labelled=False),
         "songs": classes_page(),
+        "new_songs": without_labels(classes_page()),
         "silent": binary_page(40, n_clips=0),
         "anonymous": replace(binary_page(20, n_clips=0), is_anonymous=True),
     }
@@ -52,6 +53,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         paths[name] = folder / f"{name}.html"
         paths[name].write_text(render(page), encoding="utf-8")
     return paths
+
+
+def without_labels(page: Page) -> Page:
+    recordings = replace(page.recordings, labels=None, losses={})
+    models = [ModelResult(each.name, each.is_ensemble) for each in page.models]
+    return replace(page, recordings=recordings, models=models)
 
 
 @functools.cache
@@ -870,6 +877,18 @@ def test_the_right_label_of_a_wrong_one_is_another(open_page: Open) -> None:
     offered = tab.locator("#right-label option").evaluate_all("nodes => nodes.map(x => x.value)")
     assert offered == [str(label) for label in range(3) if label != labels[right[0]]]
     assert tab.locator("#right-label").input_value() in offered
+
+
+def test_without_labels_a_wrong_class_is_not_offered_as_the_right_one(open_page: Open) -> None:
+    said = classes_page().recordings.predicted_classes["ensemble"]
+    for index in (0, 1, 2):
+        tab = open_page("new_songs", f"#clip={index}")
+        tab.locator("#verdict-wrong_label").click()
+        offered = tab.locator("#right-label option").evaluate_all(
+            "nodes => nodes.map(x => x.value)"
+        )
+        assert offered == [str(label) for label in range(3) if label != said[index]]
+        assert tab.locator("#right-label").input_value() in offered
 
 
 def test_the_page_works_where_the_address_may_not_change(open_page: Open) -> None:

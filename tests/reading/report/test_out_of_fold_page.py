@@ -1,6 +1,7 @@
 """The page of trained models, from fabricated folds: its numbers are those of the steps."""
 
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from sklearn.metrics import log_loss
 
 from hearback.engine.audio.decode import SAMPLE_RATE
@@ -125,6 +127,19 @@ def write_models(data: Path, folder: Path) -> dict:
     assets, out = folder / "assets", folder / "report.html"
     write_out_of_fold(PageOptions(out), read_trained(data, assets), OutOfFoldSources(data, assets))
     return read_page(out)
+
+
+def test_lengths_are_those_of_the_headers_where_there_is_no_store(
+    folder: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(folder, copied, ignore=shutil.ignore_patterns("store"))
+    name = read_trained(copied / "data", copied / "assets").metadata["filename"].iloc[3]
+    (copied / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(copied / "data" / name, np.zeros(32_000, np.float32), 16_000)
+    recordings = write(copied, tmp_path / "report.html", audio="none")["recordings"]
+    lengths = dict(zip(recordings["filenames"], recordings["seconds"], strict=True))
+    assert lengths[name] == 2.0
 
 
 @pytest.fixture(scope="module")

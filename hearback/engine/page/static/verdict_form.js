@@ -6,13 +6,19 @@
   const { selection, verdicts } = hearback;
   const KEYS = { agree: "a", wrong_label: "w", unscorable: "u" };
 
+  /** Return the class that a verdict "wrong" is about: the label, or without one the model's. */
+  function wrongClass(index) {
+    return selection.label(index) ?? selection.predictedClass(index, hearback.state.get().model);
+  }
+
   /** Return the label that "wrong label" most likely means. */
   function likelyLabel(index) {
     const label = selection.label(index);
     if (!isBinary) {
+      const wrong = wrongClass(index);
       const said = selection.predictedClass(index, hearback.state.get().model) ?? 0;
-      if (said !== label) return said;
-      return label === 0 ? 1 : 0; // the label itself cannot be the right one
+      if (said !== wrong) return said;
+      return wrong === 0 ? 1 : 0; // the wrong one cannot be the right one
     }
     if (isLabelled) return 1 - label;
     return (selection.prediction(index, hearback.state.get().model) ?? 0) >= 0.5 ? 0 : 1;
@@ -62,10 +68,10 @@
   /** Return the choice of the right label; with two labels it can only be the other one. */
   function labelChoice(index, given) {
     if (given?.verdict !== "wrong_label" || (isBinary && isLabelled)) return null;
-    const label = selection.label(index);
+    const wrong = isBinary ? null : wrongClass(index);
     const options = page.label_names
       .map((name, each) => [String(each), name])
-      .filter(([value]) => value !== String(label) || value === given.score);
+      .filter(([value]) => value !== String(wrong) || value === given.score);
     const node = select("Right label", options, given.score, (score) => change(index, { score }));
     node.querySelector("select").id = "right-label";
     return node;
