@@ -100,7 +100,7 @@ def load_training_data(
     word_labels = _read_word_labels(words_path(data), metadata, used, used_labels, report)
     if report.table_errors:
         report.raise_if_errors()  # before anything is decoded
-    references = References(tts_data) if tts_data else None
+    references = None if tts_data is None else References(tts_data)
     # All rows: a store drops recordings that its table does not list.
     recordings = build_store(metadata, data, path, store, "train", report=report)
     corrections.discard_problems(report)
@@ -113,15 +113,15 @@ def load_training_data(
     if corrections_path is not None:
         print(corrections)
     source = PairSource(used, references, recordings, used_labels)
-    fingerprints = _fingerprints(used, used_labels, source)
+    fingerprint, with_references = _fingerprints(used, used_labels, source)
     training_data = TrainingData(
         metadata=used,
         source=source,
         labels=used_labels,
         folds=_split(metadata[:limit], labels[:limit], corrections, n_folds, group_by),
         corrections=corrections,
-        fingerprint=fingerprints[0],
-        fingerprint_with_references=fingerprints[1],
+        fingerprint=fingerprint,
+        fingerprint_with_references=with_references,
         word_labels=word_labels,
     )
     print_lopsided_folds(training_data, used_labels, LABELS, n_folds, labels_path(data))

@@ -19,7 +19,7 @@ QUICK = replace(
     augment_learner=Augmentation(gain=0.5, noise=0.5),
     augment_reference=Augmentation(gain=0.5),
 )
-QUICK_TOKENS, QUICK_OWN = (
+QUICK_TOKENS, QUICK_OWN, QUICK_GOP = (
     replace(
         recipe,
         batch_size=4,
@@ -32,18 +32,7 @@ QUICK_TOKENS, QUICK_OWN = (
         augment_learner=Augmentation(gain=0.5, noise=0.5),
         average_decay=0.5,
     )
-    for recipe in (TOKENS, OWN)
-)
-QUICK_GOP = replace(
-    GOP,
-    batch_size=4,
-    learning_rate=1e-3,
-    head_learning_rate=1e-2,
-    dropout=0.0,
-    epochs=2,
-    schedule_epochs=2,
-    augment_learner=Augmentation(gain=0.5, noise=0.5),
-    average_decay=0.5,
+    for recipe in (TOKENS, OWN, GOP)
 )
 QUICK_LOW = replace(
     LOW,

@@ -41,10 +41,10 @@ def _is_object(line: str) -> bool:
 
 
 def read_json_lines(lines: Sequence[str]) -> list[Row]:
-    """Return the rows of JSON lines, the first one with the keys; [] without any.
+    """Return a header row with the keys, then a row for each line; [] if all lines are blank.
 
     Texts are stripped, and a null or a key that a line lacks is "". A line that is no object, or
-    that means a part of a recording, has a fault.
+    that refers to a part of a recording, has a fault.
     """
     objects: dict[int, dict[str, Any]] = {}
     faults: dict[int, tuple[str, str]] = {}

@@ -1,7 +1,7 @@
-"""Text files as programs write them: their encoding, and what is said of files that are no text.
+"""Text files as programs write them: their encoding, and messages for files that are not text.
 
-UTF-8, UTF-16 and UTF-32 are read, with a byte order mark or without, and Windows-1252 where that is
-certain.
+UTF-8 and UTF-16 are read with or without a byte order mark, UTF-32 only with one, and Windows-1252
+where that is certain.
 """
 
 import codecs

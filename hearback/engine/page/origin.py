@@ -34,7 +34,7 @@ def origin_path(table: Path) -> Path:
 
 
 def write_origin(table: Path, origin: Origin) -> None:
-    """Write the origin of a table that is there, beside it."""
+    """Write the origin of a table beside it; the table must exist."""
     base = table.resolve().parent
     tables = {
         name: {"path": _relative(path, base), "sha256": sha256_of(path)}
@@ -50,7 +50,7 @@ def write_origin(table: Path, origin: Origin) -> None:
 
 
 def read_origin(table: Path) -> Origin | None:
-    """Return the origin of a table; None if none was written. HearbackError if it is damaged."""
+    """Return the origin of a table, None if either is missing; HearbackError if it is damaged."""
     path = origin_path(table)
     if not path.is_file() or not table.is_file():
         return None
@@ -65,18 +65,21 @@ def read_origin(table: Path) -> Origin | None:
 def _parse(value: dict[str, Any], table: Path) -> Origin:
     base = table.resolve().parent
     tables = {
-        str(name): Path(os.path.normpath(base / each["path"]))
+        str(name): _absolute(each["path"], base)
         for name, each in value["tables"].items()
         if _has_digest(base / each["path"], each["sha256"])
     }
-    folders = {
-        str(name): Path(os.path.normpath(base / path)) for name, path in value["folders"].items()
-    }
+    folders = {str(name): _absolute(path, base) for name, path in value["folders"].items()}
     return Origin(folders, str(value["scorer"]), tables, _has_digest(table, value["sha256"]))
 
 
 def _has_digest(path: Path, digest: str) -> bool:
     return path.is_file() and sha256_of(path) == digest
+
+
+def _absolute(path: str, base: Path) -> Path:
+    """Return the path that `_relative` has made relative to `base`."""
+    return Path(os.path.normpath(base / path))
 
 
 def _relative(path: Path, base: Path) -> str:

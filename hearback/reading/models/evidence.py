@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hearback.reading.window_batches import UNKNOWN, TextBatch
 
@@ -52,6 +52,14 @@ class TextMasks:
         is_start[:, 1:] = texts.word_ids[:, 1:] != texts.word_ids[:, :-1]
         # The end of text shows whether the last word is missing.
         return cls(in_word, is_start & (in_word | is_end), is_end)
+
+
+def make_correction(n_inputs: int, hidden: int, dropout: float) -> nn.Sequential:
+    """Return a network from (…, n_inputs) to two corrections of the evidence, zero at the start."""
+    layers = (nn.Linear(n_inputs, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 2))
+    for parameter in layers[-1].parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(*layers)
 
 
 def word_losses(scores: WordScores, texts: TextBatch) -> Tensor:

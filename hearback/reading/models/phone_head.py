@@ -15,6 +15,7 @@ from hearback.reading.models.evidence import (
     TextMasks,
     WordScores,
     log_odds,
+    make_correction,
     masked_mean,
     soft_minimum,
     sum_by_word,
@@ -93,17 +94,18 @@ class PhoneEvidence:
 
     @classmethod
     def of(
-        cls, edits: EditRatios, heard: Recognition, texts: TextBatch, alternatives: Tensor
+        cls, edits: EditRatios, recognition: Recognition, texts: TextBatch, alternatives: Tensor
     ) -> "PhoneEvidence":
         """Return the evidence for `texts`.
 
         Args:
             edits: of the texts' phones, without their ends.
-            heard: of each text's recording.
+            recognition: of each text's recording.
             texts: the texts.
             alternatives: (alternatives,), tokens of `edits`.
         """
-        log_probs, hidden, n_frames = heard.log_probs, heard.hidden, heard.n_frames
+        log_probs, hidden = recognition.log_probs, recognition.hidden
+        n_frames = recognition.n_frames
         phones = texts.tokens[:, :-1]
         is_start = TextMasks.of(texts).is_start[:, :-1]
         inserted = edits.inserted.sum(-1)
@@ -139,16 +141,7 @@ class PhoneHead(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.phones = nn.Embedding(n_tokens, PHONE_WIDTH)
-        self.correction = nn.Sequential(
-            nn.Linear(width + PHONE_WIDTH + 4, CORRECTION_WIDTH),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(CORRECTION_WIDTH, 2),
-        )
-        last = self.correction[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.correction = make_correction(width + PHONE_WIDTH + 4, CORRECTION_WIDTH, dropout)
         # Evidence to log-odds, for word and completeness, fitted to words of speechocean762. From
         # other values the words' loss would first teach the correction their base rate.
         self.slope = nn.Parameter(torch.tensor([0.36, 1.2]))

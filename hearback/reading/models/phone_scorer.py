@@ -91,16 +91,16 @@ class PhoneScorer(Scorer):
         texts = batch.texts
         # float32: differences of log-probabilities over a whole recording.
         with torch.autocast(batch.waveforms.device.type, enabled=False):
-            heard = self.recognise(batch).select(texts.clips)
+            recognition = self.recognise(batch).select(texts.clips)
             edits = edit_ratios(
-                heard.log_probs,
-                heard.n_frames,
+                recognition.log_probs,
+                recognition.n_frames,
                 texts.tokens[:, :-1],
                 texts.n_targets - 1,
                 blank=self.blank,
                 alternatives=self.alternatives,
             )
-            evidence = PhoneEvidence.of(edits, heard, texts, self.alternatives)
+            evidence = PhoneEvidence.of(edits, recognition, texts, self.alternatives)
             seconds = (batch.n_frames * SAMPLES_PER_FRAME / SAMPLE_RATE)[texts.clips]
             context = batch.context[texts.clips, : self.n_context]
             return self.head(evidence, texts, seconds, context)

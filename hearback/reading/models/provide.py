@@ -13,13 +13,12 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write, check_writable, sha256_of
 from hearback.engine.phones import layout as phones
 from hearback.engine.phones.pretrained import download as download_phones
-from hearback.engine.phones.weights import load_ctc
 from hearback.engine.project import cache_folder
 from hearback.engine.training.backbone_files import serialize_part, shared_parts
 from hearback.engine.training.fold_files import SharedFile, TrainedFold, shared_files
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.tokenizer import serialize_tokenizer
-from hearback.engine.whisper.weights import read_tensors
+from hearback.reading.models.backbones import Backbone, PhoneBackbone, WhisperBackbone
 
 
 def provide_backbones(
@@ -48,8 +47,7 @@ def provide_backbones(
             if not any(path.is_file() for path in places):
                 _check_cache()
                 backbone = fold.metadata["recipe"]["backbone"]
-                find = _find_phones if backbone == phones.NAME else _find_backbone
-                _provide(kind, shared, find(backbone, log, backbones), backbone)
+                _provide(kind, shared, _find_backbone(backbone, log, backbones), backbone)
 
 
 def _check_cache() -> None:
@@ -64,23 +62,20 @@ def _check_cache() -> None:
         ) from error
 
 
-def _provide(kind: str, shared: SharedFile, directory: Path, backbone: str) -> None:
+def _provide(kind: str, shared: SharedFile, files: Backbone, backbone: str) -> None:
     """Write one file of a backbone, a part's or the tokenizer's, into the cache folder."""
-    path, is_phones = cache_folder() / shared.name, backbone == phones.NAME
+    path = cache_folder() / shared.name
     with atomic_write(path) as temporary:
         if kind in shared_parts({kind: shared}):
             part = shared_parts({kind: shared})[0]
-            tensors = (
-                load_ctc(directory).state_dict() if is_phones else read_tensors(directory, part)
-            )
-            temporary.write_bytes(serialize_part(tensors))
+            temporary.write_bytes(serialize_part(files.tensors(part)))
         else:
-            name = phones.PRONUNCIATIONS if is_phones else "tokenizer.json"
-            _write_tokenizer(directory / name, shared, temporary)
+            _write_tokenizer(files.tokenizer, shared, temporary)
         if sha256_of(temporary) != shared.sha256:
             raise HearbackError(
-                f"{directory}: its {kind} is not the one that the scorer was trained with: another "
-                f"version of {backbone}. Remove the directory, and run this again to download it"
+                f"{files.directory}: its {kind} is not the one that the scorer was trained with: "
+                f"another version of {backbone}. Remove the directory, and run this again to "
+                "download it"
             )
 
 
@@ -97,21 +92,16 @@ def _write_tokenizer(path: Path, shared: SharedFile, target: Path) -> None:
     target.write_bytes(content)
 
 
-def _find_backbone(backbone: str, log: Callable[[str], None], backbones: Path) -> Path:
-    """Return a backbone's directory: in `backbones`, else in the cache folder, else downloaded."""
-    name = backbone.rsplit("/", 1)[-1]
+def _find_backbone(backbone: str, log: Callable[[str], None], backbones: Path) -> Backbone:
+    """Return a backbone: in `backbones`, else in the cache folder, else downloaded."""
+    is_phones, name = backbone == phones.NAME, backbone.rsplit("/", 1)[-1]
     for folder in (backbones, cache_folder()):
         if (folder / name).is_dir():
-            return pretrained.resolve(str(folder / name), folder)
+            if is_phones:
+                return PhoneBackbone(phones.resolve(folder))
+            return WhisperBackbone(pretrained.resolve(str(folder / name), folder))
     cache_folder().mkdir(parents=True, exist_ok=True)
     log(f"downloading {backbone} to {cache_folder()}, once")
-    return pretrained.download_model(backbone, cache_folder(), log)
-
-
-def _find_phones(_backbone: str, log: Callable[[str], None], backbones: Path) -> Path:
-    """Return the directory of the recogniser of phones, as `_find_backbone`."""
-    for folder in (backbones, cache_folder()):
-        if (folder / phones.NAME).is_dir():
-            return phones.resolve(folder)
-    log(f"downloading {phones.NAME} to {cache_folder()}, once")
-    return download_phones(cache_folder(), log)
+    if is_phones:
+        return PhoneBackbone(download_phones(cache_folder(), log))
+    return WhisperBackbone(pretrained.download_model(backbone, cache_folder(), log))

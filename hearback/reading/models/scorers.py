@@ -166,8 +166,8 @@ def build(
         if kind is PhoneScorer:
             return PhoneScorer(recipe, config, PhoneTokenizer(tokenizer))
         return TokenScorer(recipe, config, TextTokenizer(tokenizer))
-    whisper = {"joined": JoinedScorer, "aligned": AlignedScorer}
-    return whisper[recipe.pair](recipe, config)
+    assert issubclass(kind, WhisperScorer)
+    return kind(recipe, config)
 
 
 def model_class(recipe: Recipe) -> type[Scorer]:

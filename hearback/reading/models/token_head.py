@@ -12,6 +12,7 @@ from hearback.reading.models.evidence import (
     TextMasks,
     WordScores,
     log_odds,
+    make_correction,
     masked_mean,
     soft_minimum,
     sum_by_word,
@@ -50,16 +51,7 @@ class TokenHead(nn.Module):
         super().__init__()
         self.norm_before = nn.LayerNorm(width)
         self.norm_after = nn.LayerNorm(width)
-        self.correction = nn.Sequential(
-            nn.Linear(2 * width, CORRECTION_WIDTH),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(CORRECTION_WIDTH, 2),
-        )
-        last = self.correction[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.correction = make_correction(2 * width, CORRECTION_WIDTH, dropout)
         # Evidence to log-odds, for word and completeness. The offset is positive: a token with zero
         # evidence counts as said (2 fits speechocean762 well enough as an initial value).
         self.slope = nn.Parameter(torch.ones(2))

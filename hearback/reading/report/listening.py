@@ -33,8 +33,9 @@ Times = Mapping[str, np.ndarray]
 class WordListener:
     """Adds what it hears in recordings to their words: see `clips.Listener`.
 
-    The first of the folds with a decoder times words, the first that aligns tells where they leave
-    the reference. Without the weights of such a fold, or without references, that is not added.
+    The first fold in `timing` with weights and a decoder times the words. The first in `aligning`
+    with weights marks where they diverge from the reference, which needs `references`. Without such
+    a fold, its part is skipped.
 
     Attributes:
         words: of recordings, by index as text; those that are heard are replaced. What is known of
@@ -99,14 +100,10 @@ class WordListener:
         )
         for key, text in texts.items():
             known = self._known(key)
-            times = in_learner.get(key)
-            if times is not None and len(times) == len(known.words):
-                starts, ends = times.T.round(3).tolist()
-                known = replace(known, starts=starts, ends=ends)
-            times = self._times_in_references.get(text)
-            if times is not None and len(times) == len(known.words):
-                starts, ends = times.T.round(3).tolist()
-                known = replace(known, reference_starts=starts, reference_ends=ends)
+            if times := _starts_and_ends(in_learner.get(key), known):
+                known = replace(known, starts=times[0], ends=times[1])
+            if times := _starts_and_ends(self._times_in_references.get(text), known):
+                known = replace(known, reference_starts=times[0], reference_ends=times[1])
             self.words[key] = known
 
     def _known(self, key: str) -> Words:
@@ -164,3 +161,11 @@ def _open_first(folds: Sequence[FoldFiles], pairing: Pairing) -> Scorer | None:
         if (metadata.get("recipe") or {}).get("pair") == pairing:  # baselines have no recipe
             return load_scorer(files, metadata)
     return None
+
+
+def _starts_and_ends(times: np.ndarray | None, words: Words) -> list[list[float]] | None:
+    """Return the starts and the ends of (words, 2) times; None if they are not of these words."""
+    if times is None or len(times) != len(words.words):
+        return None
+    starts_and_ends: list[list[float]] = times.T.round(3).tolist()
+    return starts_and_ends

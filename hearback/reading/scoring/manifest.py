@@ -17,8 +17,8 @@ _TOLERATED_SECONDS = 0.5
 def locate(names: Sequence[str], manifest: Path, data: Path | None) -> tuple[Path, list[str]]:
     """Return the folder of a manifest's recordings, and their names, relative to it.
 
-    It is `data`, if that is given. Otherwise it is the manifest's, or, if all paths are absolute,
-    the one that has all of them. Paths that are not in it stay absolute.
+    The folder is `data`, if that is given; else the common parent folder, if all paths are
+    absolute; else the manifest's own. Paths outside of it stay absolute.
     """
     absolute = [os.path.normpath(name) for name in names if os.path.isabs(name)]  # noqa: PTH117
     folder = manifest.parent if data is None else data

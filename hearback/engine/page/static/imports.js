@@ -22,11 +22,10 @@
   const verdictOf = new Map(VERDICTS.map((verdict) => [keyOf(verdict), verdict]));
 
   /** Return the rows of a CSV, cells as text. */
-  function parseCsv(text, separator = ",") {
+  function parseCsv(content, separator) {
     const rows = [[]];
     const plain = `[^"${separator}\\r\\n][^${separator}\\r\\n]*|`;
     const cell = new RegExp(` *("(?:[^"]|"")*"|${plain}) *([${separator}]|\\r?\\n|\\r|$)`, "gy");
-    const content = text.replace(/^\uFEFF/, "");
     while (cell.lastIndex < content.length) {
       const match = cell.exec(content);
       if (!match) throw new Error("a quote in it is not closed");
@@ -37,7 +36,7 @@
     return rows.filter((row) => row.length > 1 || row[0]);
   }
 
-  /** Return the content of a table, and its separator: that of a line "sep=;", or of its head. */
+  /** Return the content of a table, and its separator: that of a line "sep=;", else the commonest in the header. */
   function separated(text) {
     const content = text.replace(/^\uFEFF/, "");
     const named = /^"?sep=([,;\t|])"?[,;\t|]*\r?\n/i.exec(content);
@@ -47,7 +46,7 @@
     return [content, SEPARATORS[counts.indexOf(Math.max(...counts))]];
   }
 
-  /** Return the label of a written one as text; "" if it is none. */
+  /** Return the index of a label, as text, from its name or number in the file; "" if unknown. */
   function labelOf(written) {
     const word = written.toLowerCase();
     const names = page.label_names.map((name) => name.toLowerCase());
@@ -59,7 +58,7 @@
 
   /**
    * Return the rows of a corrections.csv: verdicts and labels as the page has them, and
-   * `written`, the score of the file. A verdict that is not known is "".
+   * `written`, the score as it is in the file. An unknown verdict becomes "".
    * @returns {Array<Row & {written: string}>}
    */
   function rowsOf(text) {
