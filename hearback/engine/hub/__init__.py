@@ -1,0 +1,1 @@
+"""Models of the Hugging Face hub. Read `download` first, then `transfer` and `messages`."""
