@@ -19,8 +19,7 @@ import pytest
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.project import ROOT
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.engine.training.stall_detector import Step
-from hearback.engine.training.trainer import Trainer
+from hearback.engine.training.trainer import PendingStep, Trainer
 
 
 def tone(
@@ -138,7 +137,7 @@ def recorded_steps(kill_at: int | None = None) -> Iterator[list[float]]:
     """Yield the learning rate factors of all steps; raise KeyboardInterrupt at step `kill_at`."""
     training_step, factors = Trainer.training_step, list[float]()
 
-    def recorded(self: Trainer, batch: Any, factor: float) -> Step:
+    def recorded(self: Trainer, batch: Any, factor: float) -> PendingStep:
         if len(factors) == kill_at:
             raise KeyboardInterrupt
         factors.append(factor)

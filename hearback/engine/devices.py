@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.malloc import keep_freed_memory
@@ -51,6 +52,24 @@ def _device_cure(name: str) -> str:
     if kind in ("mps", "xpu", "hip", "xla", "npu", "tpu", "hpu", "vulkan"):
         return f"this machine has no {kind}: {use}"
     return f"there is no such device: {use}"
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on the device; the program does not wait for the copy."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def to_host(*tensors: Tensor) -> list[Tensor]:
+    """Return tensors of one device on the CPU; the program waits once, for all of them.
+
+    The waits of a training's and an inference's inner loops are all here: elsewhere they contain
+    no copy to the CPU, no reading of a number, and no result whose shape only the device knows.
+    """
+    # A device's copies are done in order: after the last, which waits, all are complete.
+    *first, last = tensors
+    return [*(tensor.to("cpu", non_blocking=True) for tensor in first), last.to("cpu")]
 
 
 def default_workers(device: torch.device) -> int:

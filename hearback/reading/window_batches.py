@@ -32,11 +32,14 @@ class LabelledText:
             experts who accept it, or UNKNOWN.
         complete: (words + 1,) float32 targets: 1 if no word is missing before this word (last
             entry: at the end of the text), 0 if one is missing, or UNKNOWN.
+        phones: (targets,) float32, of a text of phones: the share of experts who accept each, or
+            UNKNOWN; None if all are unknown.
     """
 
     tokenized: TokenizedText
     said: np.ndarray
     complete: np.ndarray
+    phones: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class Pair:
     """A learner's recording with its expected text: one input of the model.
 
     Attributes:
-        waveform: (samples,) float32 at 16 kHz, at most 16 s: the learner; for "joined" pairs the
-            reference followed by the learner.
+        waveform: (samples,) float32 at 16 kHz, at most 16 s (models that hear it alone: 30 s): the
+            learner; for "joined" pairs the reference followed by the learner.
         context: (2,) float32: task and grade (`pairs.encode_context`).
         row: index in the table.
         label: 0 or 1, or a probability in training; NaN at inference.
@@ -102,6 +105,9 @@ class TextBatch(Tensors):
         clips: (texts,) int64, index of each text's recording in the batch.
         said: (texts, max words) float32, as in `LabelledText`; UNKNOWN in the padding.
         complete: (texts, max words + 1) float32, as in `LabelledText`; UNKNOWN in the padding.
+        targets: (2, targets of all texts) int64, text and position of each, without the padding:
+            found here, so that no device has to search for them.
+        phones: (texts, targets) float32, as in `LabelledText`; None if all are unknown.
     """
 
     tokens: Tensor
@@ -112,6 +118,8 @@ class TextBatch(Tensors):
     clips: Tensor
     said: Tensor
     complete: Tensor
+    targets: Tensor
+    phones: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -272,16 +280,27 @@ def collate_texts(texts_by_clip: Sequence[Sequence[LabelledText]]) -> TextBatch:
 
     word_ids = pad([text.word_ids for text in tokenized], -1)
     n_words = torch.tensor([text.n_words for text in tokenized])
+    n_targets = torch.tensor([len(text.word_ids) for text in tokenized])
     return TextBatch(
         tokens=pad([text.tokens for text in tokenized], int(tokenized[0].tokens[-1])),
         n_prompt=len(tokenized[0].tokens) - len(tokenized[0].word_ids),
-        n_targets=torch.tensor([len(text.word_ids) for text in tokenized]),
+        n_targets=n_targets,
         word_ids=torch.where(word_ids < 0, n_words[:, None], word_ids),
         n_words=n_words,
         clips=torch.tensor([clip for _, clip in order]),
         said=pad([text.said for text in texts], UNKNOWN),
         complete=pad([text.complete for text in texts], UNKNOWN),
+        targets=(torch.arange(word_ids.shape[1]) < n_targets[:, None]).nonzero().T.contiguous(),
+        phones=pad([_phones(text) for text in texts], UNKNOWN)
+        if any(text.phones is not None for text in texts)
+        else None,
     )
+
+
+def _phones(text: LabelledText) -> np.ndarray:
+    if text.phones is not None:
+        return text.phones
+    return np.full(len(text.tokenized.word_ids), UNKNOWN, dtype=np.float32)
 
 
 def batch_by_window(
@@ -300,7 +319,8 @@ def batch_by_window(
 
     Args:
         pairs: the pairs to batch.
-        batch_size: pairs per batch.
+        batch_size: pairs per batch; fewer in windows of over 16 s, to bound the memory
+            (`pairs_per_batch`).
         window: see `window_samples`.
         step_seconds: see `window_samples`.
         longest: see `window_samples`.
@@ -312,12 +332,32 @@ def batch_by_window(
     for pair in pairs:
         length = window_samples(pair.n_samples, window, step_seconds, longest)
         waiting.setdefault(length, []).append(pair)
-        if len(waiting[length]) == batch_size:
+        if len(waiting[length]) == pairs_per_batch(batch_size, length):
             yield collate(waiting.pop(length), length)
     remaining = [(length, waiting[length]) for length in sorted(waiting, reverse=True)]
     if fill:
-        flat = [(length, pair) for length, members in remaining for pair in members]
-        chunks = [flat[at : at + batch_size] for at in range(0, len(flat), batch_size)]
-        remaining = [(chunk[0][0], [pair for _, pair in chunk]) for chunk in chunks]
+        remaining = _merge(remaining, batch_size)
     for length, members in remaining:
         yield collate(members, length)
+
+
+def pairs_per_batch(batch_size: int, n_samples: int) -> int:
+    """Return the number of pairs in a batch of windows of `n_samples`.
+
+    It is `batch_size` up to 16 s; longer windows are as many as have `batch_size` × 16 s in all.
+    """
+    return max(1, batch_size * WINDOW_SAMPLES // max(n_samples, WINDOW_SAMPLES))
+
+
+def _merge(
+    batches: Sequence[tuple[int, list[Pair]]], batch_size: int
+) -> list[tuple[int, list[Pair]]]:
+    """Return full batches of the pairs of incomplete ones, given longest window first."""
+    flat = [(length, pair) for length, members in batches for pair in members]
+    merged = []
+    while flat:
+        longest = flat[0][0]
+        n_pairs = pairs_per_batch(batch_size, longest)
+        merged.append((longest, [pair for _, pair in flat[:n_pairs]]))
+        flat = flat[n_pairs:]
+    return merged

@@ -15,7 +15,13 @@ from tqdm import tqdm
 from hearback.engine.audio.store_folder import StoreFolder
 from hearback.engine.data.problems import Report
 from hearback.engine.data.tables import write_problems, write_table
-from hearback.engine.devices import choose_device, compute_dtype, mixed_precision
+from hearback.engine.devices import (
+    choose_device,
+    compute_dtype,
+    mixed_precision,
+    to_device,
+    to_host,
+)
 from hearback.engine.ensemble.prior import prior_on_failure, report_no_models
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import check_writable
@@ -92,10 +98,12 @@ def predict(
     probabilities = np.empty((len(filenames), N_CLASSES))
     for start in range(0, len(filenames), BATCH_SIZE):
         names = filenames[start : start + BATCH_SIZE]
-        features = torch.from_numpy(np.stack([store.get(name) for name in names])).to(device)
+        stacked = torch.from_numpy(np.stack([store.get(name) for name in names]))
+        features = to_device(stacked, device)
         with mixed_precision(device, dtype):
             logits = model(features)
-        probabilities[start : start + len(names)] = logits.double().softmax(dim=1).cpu().numpy()
+        (on_host,) = to_host(logits.double().softmax(dim=1))
+        probabilities[start : start + len(names)] = on_host.numpy()
     return probabilities
 
 

@@ -65,7 +65,7 @@ class SongTask(Task):
         weights = np.ones(N_CLASSES, np.float32)
         if run.recipe.class_weights:
             weights = class_weights(run.data.labels[run.train_rows], N_CLASSES)
-        self.class_weights = torch.from_numpy(weights)
+        self.class_weights = torch.from_numpy(weights).to(run.device)
 
     def build_model(self) -> SongModel:
         """Build the recipe's model, with its backbone's pretrained weights if it has one."""
@@ -127,8 +127,7 @@ class SongTask(Task):
 
     def compute_loss(self, logits: Tensor, batch: SongBatch) -> Tensor:
         """Return the sum of the batch's class-weighted cross-entropies, ()."""
-        weights = self.class_weights.to(logits.device)
-        return F.cross_entropy(logits, batch.targets, weights, reduction="sum")
+        return F.cross_entropy(logits, batch.targets, self.class_weights, reduction="sum")
 
     def evaluate(self, model: SongModel) -> Evaluation:
         """Predict the validation rows; the predictions are `probabilities`, (rows, classes)."""

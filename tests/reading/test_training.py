@@ -17,9 +17,8 @@ from hearback.engine.training.fold_files import (
     read_fold_metadata,
     why_not_done,
 )
-from hearback.engine.training.stall_detector import Step
 from hearback.engine.training.task import FoldRun
-from hearback.engine.training.trainer import Trainer
+from hearback.engine.training.trainer import PendingStep, Trainer
 from hearback.reading import training
 from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
 from hearback.reading.models import load
@@ -281,7 +280,7 @@ def test_saved_weights_are_the_running_average(
     biases, decay, name = [], 0.9, "head.classifier.bias"
     training_step = Trainer.training_step
 
-    def recorded(self: Trainer, batch: Batch, factor: float) -> Step:
+    def recorded(self: Trainer, batch: Batch, factor: float) -> PendingStep:
         step = training_step(self, batch, factor)
         biases.append(self.model.get_parameter(name).detach().clone())
         return step

@@ -9,8 +9,7 @@ from unittest.mock import patch
 
 import torch
 
-from hearback.engine.training.stall_detector import Step
-from hearback.engine.training.trainer import Trainer
+from hearback.engine.training.trainer import PendingStep, Trainer
 from hearback.reading.window_batches import Batch
 
 # Changes the trainer or the batch of a step; returns the batch.
@@ -34,7 +33,7 @@ def injected(fault: Fault, attempts: Collection[int], after: int = 0) -> Iterato
     """
     training_step, attempt_of_steps = Trainer.training_step, list[int]()
 
-    def step_with_fault(self: Trainer, batch: Any, factor: float) -> Step:
+    def step_with_fault(self: Trainer, batch: Any, factor: float) -> PendingStep:
         attempt = self.run.attempt
         if attempt in attempts and attempt_of_steps.count(attempt) >= after:
             batch = fault(self, batch)

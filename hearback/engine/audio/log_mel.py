@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.devices import to_device
 
 N_FFT = 400  # samples: 25 ms Hann window
 HOP = 160  # samples: 10 ms per mel frame
@@ -21,7 +22,7 @@ DYNAMIC_RANGE = 8.0  # log10 units: values are floored at 80 dB below the window
 def mel_filters(n_mels: int, device: torch.device) -> Tensor:
     """Return the Slaney-style mel filter bank, (n_mels, N_FFT // 2 + 1), float32."""
     filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=n_mels)
-    return torch.from_numpy(filters).to(device)
+    return to_device(torch.from_numpy(filters), device)
 
 
 def log_mel(waveforms: Tensor, n_mels: int) -> Tensor:

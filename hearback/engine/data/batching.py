@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True)
 class Tensors:
-    """A dataclass of tensors that are moved together."""
+    """A dataclass of tensors that are moved together, but for the `ON_HOST` ones."""
+
+    # Rows of the table: nothing is computed from them, and reading them would wait for the device.
+    ON_HOST: ClassVar[tuple[str, ...]] = ("rows",)
 
     def to(self, device: torch.device) -> Self:
         """Move the tensors to `device`; asynchronous if their memory is pinned."""
@@ -29,6 +32,8 @@ class Tensors:
         changed: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name in self.ON_HOST:
+                continue
             if isinstance(value, Tensor):
                 changed[field.name] = change(value)
             elif isinstance(value, Tensors):

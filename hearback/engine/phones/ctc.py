@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hearback.engine.devices import to_device
+
 N_FFT = 400  # samples: a 25 ms Hann window, at 16 kHz
 HOP = 160  # samples: 10 ms a mel frame
 SAMPLES_PER_FRAME = 2 * HOP  # a frame is 20 ms: the stem has stride 2
@@ -283,4 +285,5 @@ def _dft(device: torch.device) -> Tensor:
     bins = torch.arange(N_FFT // 2 + 1, dtype=torch.float32)
     angles = 2 * math.pi * bins * torch.arange(N_FFT, dtype=torch.float32)[:, None] / N_FFT
     hann = torch.hann_window(N_FFT)[:, None]
-    return torch.cat([angles.cos() * hann, -angles.sin() * hann], dim=1).to(device)
+    transform = torch.cat([angles.cos() * hann, -angles.sin() * hann], dim=1)
+    return to_device(transform, device)

@@ -22,11 +22,14 @@ LOWEST_FACTOR_THAT_MOVES = 0.01  # of the peak learning rate; below, an update m
 
 @dataclass(frozen=True)
 class Update:
-    """The outcome of a gradient step; the fields are those of `stall_detector.Step`."""
+    """The outcome of a gradient step, still on the device: () each, as in `stall_detector.Step`.
 
-    gradient_norm: float
-    applied: bool
-    moved: bool | None
+    `applied` and `moved` are bool; `moved` is None where the learning rate is too low to expect it.
+    """
+
+    gradient_norm: Tensor
+    applied: Tensor
+    moved: Tensor | None
 
 
 class Optimization:
@@ -54,6 +57,7 @@ class Optimization:
         )
         # bf16 has float32's range and needs no loss scaling.
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self._one = torch.ones((), device=device)
         # One element per parameter: a cheap test of whether any has changed.
         self._watched = [
             parameter.detach()[tuple(size // 2 for size in parameter.shape)].view(1)
@@ -75,21 +79,44 @@ class Optimization:
         """Take one step at `factor` times the peak learning rates."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        scale, before = self.scaler.get_scale(), torch.cat(self._watched)
+        # Tensors, not numbers: reading any would wait for the device.
+        scale, before = self.scaler.scale(self._one), torch.cat(self._watched)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_gradient_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        self._update_average()
         can_move = factor >= LOWEST_FACTOR_THAT_MOVES
         return Update(
-            gradient_norm=norm.item(),
-            applied=self.scaler.get_scale() >= scale,  # the scaler lowers it if it skips the step
-            moved=not torch.equal(before, torch.cat(self._watched)) if can_move else None,
+            gradient_norm=norm,
+            # The scaler lowers its scale if it skips the step.
+            applied=self.scaler.scale(self._one) >= scale,
+            moved=(before != torch.cat(self._watched)).any() if can_move else None,
         )
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Include the model's weights in the running average.
+
+        As `AveragedModel.update_parameters`, which waits for the device at every step, to move its
+        count there.
+        """
+        if self.average is None:
+            return
+        average: list[Tensor] = list(self.average.module.parameters())
+        current: list[Tensor] = list(self.model.parameters())
+        if self.average.n_averaged == 0:
+            for mean, parameter in zip(average, current, strict=True):
+                mean.copy_(parameter)
+        else:
+            assert self.average.multi_avg_fn is not None
+            self.average.multi_avg_fn(average, current, self.average.n_averaged)
+        # Buffers are not averaged.
+        for ours, theirs in zip(self.average.module.buffers(), self.model.buffers(), strict=True):
+            ours.copy_(theirs)
+        self.average.n_averaged += 1
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights and the optimizer's state, for a checkpoint."""

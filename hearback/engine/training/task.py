@@ -100,7 +100,7 @@ class Batch(Protocol):
 
     @property
     def rows(self) -> Tensor:
-        """The examples' rows in the table, (batch,)."""
+        """The examples' rows in the table, (batch,), on the CPU."""
 
     def __len__(self) -> int:
         """Return the number of examples."""

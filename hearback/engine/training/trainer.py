@@ -7,6 +7,7 @@ checkpoints. `command` repeats stalled attempts and writes the results.
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -15,13 +16,50 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hearback.engine.devices import mixed_precision
+from hearback.engine.devices import mixed_precision, to_host
 from hearback.engine.training import checkpoint
 from hearback.engine.training.callbacks import Callback, default_callbacks, describe_validation
-from hearback.engine.training.optimization import Optimization
+from hearback.engine.training.optimization import Optimization, Update
 from hearback.engine.training.stall_detector import Step
 from hearback.engine.training.state import TrainingState
 from hearback.engine.training.task import Batch, FoldRun, Task
+
+
+@dataclass(frozen=True)
+class PendingStep:
+    """A training step that the device may still be computing.
+
+    `losses` and `total` are the sums over the batch without and with the auxiliary loss, ().
+    """
+
+    epoch: int
+    batch: Batch
+    logits: Tensor
+    losses: Tensor
+    total: Tensor
+    update: Update
+
+    def read(self, filenames: Sequence[str]) -> Step:
+        """Wait for the step, and return its results; `filenames` are those of all rows."""
+        update = self.update
+        unknown = update.moved is None
+        moved = update.applied if update.moved is None else update.moved
+        numbers = (self.losses, self.total, update.gradient_norm, update.applied, moved)
+        # One tensor: every copy to the CPU is a wait.
+        (read,) = to_host(torch.stack([each.detach().to(self.total.dtype) for each in numbers]))
+        loss, total, norm, applied, has_moved = read.tolist()
+        broken: list[int] = []
+        if not math.isfinite(total):
+            (finite,) = to_host(finite_rows(self.logits))
+            broken = self.batch.rows[~finite].tolist()
+        return Step(
+            epoch=self.epoch,
+            loss=loss / len(self.batch) if math.isfinite(total) else total,
+            gradient_norm=norm,
+            applied=bool(applied),
+            moved=None if unknown else bool(has_moved),
+            broken=tuple(filenames[row] for row in broken),
+        )
 
 
 class Trainer:
@@ -85,36 +123,36 @@ class Trainer:
         checkpoint.restore_random_state(self.state.random, self.run.device)
         self.state.random = {}
         # After a resume, earlier batches are loaded again: later ones depend on them.
-        for batch in islice(batches, len(progress.losses), None):
+        remaining = islice(batches, len(progress.losses), None)
+        following = self._load(remaining)
+        while (batch := following) is not None:
             epochs_done = self.state.epoch + progress.n_examples / n_examples
             factor = self.task.learning_rate_factor(epochs_done, self.state.history)
-            step = self.training_step(batch, factor)
+            pending = self.training_step(batch, factor)
+            following = self._load(remaining)  # while the device computes
+            step = pending.read(self.run.data.filenames)
             progress.add(len(batch), step.loss, step.gradient_norm)
             progress.seconds = time.monotonic() - started
             for callback in self.callbacks:
                 callback.on_step(self, step)
 
-    def training_step(self, batch: Batch, factor: float) -> Step:
-        """Take one gradient step at `factor` times the peak learning rates."""
+    def _load(self, batches: Iterator[Batch]) -> Batch | None:
+        """Return the next batch on its way to the device; None after the last."""
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        return (batch.pin_memory() if self.run.device.type == "cuda" else batch).to(self.run.device)
+
+    def training_step(self, batch: Batch, factor: float) -> PendingStep:
+        """Take one gradient step at `factor` times the peak learning rates; do not wait for it."""
         run = self.run
-        if run.device.type == "cuda":
-            batch = batch.pin_memory()
-        batch = batch.to(run.device)
         with mixed_precision(run.device, run.dtype):
             logits, auxiliary = self.task.compute_logits(self.model, batch)
         losses = self.task.compute_loss(logits, batch)
         # Divide by the full batch size: an example has the same weight in a smaller last batch.
-        update = self.optimization.step((losses + auxiliary) / run.recipe.batch_size, factor)
-        loss, total = losses.item() / len(batch), (losses + auxiliary).item()
-        broken = [] if math.isfinite(total) else batch.rows[~finite_rows(logits)].tolist()
-        return Step(
-            epoch=self.state.epoch + 1,
-            loss=loss if math.isfinite(total) else total,
-            gradient_norm=update.gradient_norm,
-            applied=update.applied,
-            moved=update.moved,
-            broken=tuple(run.data.filenames[row] for row in broken),
-        )
+        total = losses + auxiliary
+        update = self.optimization.step(total / run.recipe.batch_size, factor)
+        return PendingStep(self.state.epoch + 1, batch, logits, losses, total, update)
 
     def evaluate_epoch(self) -> None:
         """End the current epoch: evaluate the model, and keep its weights if they are the best."""

@@ -89,8 +89,12 @@ class Attention(nn.Module):
             heads: the heads to return.
             mask: (batch, source positions) bool, the source positions to attend to.
         """
-        queries = self._heads(self.q_proj(x))[:, list(heads)]
-        products = queries @ keys[:, list(heads)].transpose(-1, -2) * queries.shape[-1] ** -0.5
+        # Stacked, as a list of numbers would be copied to the device.
+        queries, keys = (
+            torch.stack([each[:, head] for head in heads], dim=1)
+            for each in (self._heads(self.q_proj(x)), keys)
+        )
+        products = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
         return products.float().masked_fill(~mask[:, None, None], float("-inf")).softmax(-1)
 
     def keys_and_values(self, source: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,7 @@ def _sum_blocks(
         for the gradient, the most likely token and the expected embedding, (tokens, width) float32.
     """
     n_tokens, device = len(hidden), hidden.device
-    target = torch.empty(n_tokens, device=device)
+    target = torch.zeros(n_tokens, device=device)
     best = torch.full_like(target, float("-inf"))
     total = torch.zeros_like(target)  # of exponentials relative to the largest logit so far
     likeliest = torch.zeros_like(targets)
@@ -90,8 +90,10 @@ def _sum_blocks(
     for start in range(0, len(embedding), n_entries):
         entries = embedding[start : start + n_entries]
         logits = hidden @ entries.T
-        inside = ((targets >= start) & (targets < start + len(entries))).nonzero().squeeze(1)
-        target[inside] = logits[inside, targets[inside] - start].float()
+        # Not by a list of the tokens inside: a GPU would wait to know its length.
+        inside = (targets >= start) & (targets < start + len(entries))
+        own = logits.gather(1, (targets - start).clamp(0, len(entries) - 1)[:, None]).squeeze(1)
+        target = torch.where(inside, own.float(), target)
         largest, index = logits.max(-1) if needs_gradient else (logits.amax(-1), likeliest)
         likeliest = torch.where(largest > best, start + index, likeliest)
         before, best = best, torch.maximum(best, largest.float())

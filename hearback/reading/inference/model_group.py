@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hearback.engine.audio.log_mel import log_mel
-from hearback.engine.devices import mixed_precision
+from hearback.engine.devices import mixed_precision, to_host
 from hearback.engine.whisper.quantize import convert_weights
 from hearback.engine.whisper.shared_layers import SharedLayers, digest_stages, unique_modules
 from hearback.reading.inference.batch_plan import PlannedBatch
@@ -153,7 +153,8 @@ class ModelGroup:
                 for number, prepared in self._decode(numbers, replace(batch, frames=frames))
             }
         # Copied only after the last model, so that a GPU does not wait between models.
-        return {number: value.double().cpu().numpy() for number, value in values.items()}
+        on_host = to_host(*(value.double() for value in values.values()))
+        return {number: value.numpy() for number, value in zip(values, on_host, strict=True)}
 
     def _encode(self, batch: Batch) -> Iterator[tuple[list[int], Tensor | None]]:
         """Yield the encoder output of each active model, and the models that share it.

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hearback.engine.devices import to_device, to_host
 from hearback.engine.whisper.heads import LogisticInitLinear
 from hearback.reading.models.alignment import PATH_FEATURES, AlignmentPath, dtw, path_features
 
@@ -92,11 +93,8 @@ class AlignmentHead(nn.Module):
         """Align one learner with its reference, (frames, width) each, without padding."""
         lengths = [torch.tensor([len(frames)]) for frames in (learner, reference)]
         alignment = self._align(learner[None], reference[None], *lengths)
-        return AlignmentPath(
-            reference=alignment.rows[0].cpu().numpy(),
-            learner=alignment.columns[0].cpu().numpy(),
-            costs=alignment.along_path(alignment.costs)[0].cpu().numpy(),
-        )
+        (costs,) = to_host(alignment.along_path(alignment.costs)[0])
+        return AlignmentPath(*alignment.paths[0], costs.numpy())
 
     def _align(
         self, learner: Tensor, reference: Tensor, n_learner: Tensor, n_reference: Tensor
@@ -124,6 +122,7 @@ class Alignment:
         rows: (batch, steps), frames of the reference along the path.
         columns: (batch, steps), frames of the learner along the path.
         on_path: (batch, steps) bool, False in the padding.
+        paths: each path, without padding: its frames of the reference and of the learner, int64.
     """
 
     def __init__(
@@ -141,18 +140,18 @@ class Alignment:
         self.costs = 1 - F.normalize(self.reference, dim=-1) @ F.normalize(
             self.learner, dim=-1
         ).transpose(1, 2)
-        rows, columns, lengths = dtw(
-            self.costs.detach().cpu().numpy(),
-            n_reference.cpu().numpy(),
-            n_learner.cpu().numpy(),
-        )
+        # The only wait of a step: the paths are found by the CPU.
+        on_host = to_host(n_reference, n_learner, self.costs.detach())
+        counts = [tensor.numpy() for tensor in on_host]
+        rows, columns, lengths = dtw(counts[2], counts[0], counts[1])
         longest = lengths.max()
-        self._paths = [
+        self.paths = [
             (row[:n], column[:n]) for row, column, n in zip(rows, columns, lengths, strict=True)
         ]
-        self.rows = torch.from_numpy(rows[:, :longest]).to(device)
-        self.columns = torch.from_numpy(columns[:, :longest]).to(device)
-        self.on_path = (torch.arange(longest) < torch.from_numpy(lengths)[:, None]).to(device)
+        self.rows = to_device(torch.from_numpy(rows[:, :longest]), device)
+        self.columns = to_device(torch.from_numpy(columns[:, :longest]), device)
+        on_path = torch.arange(longest) < torch.from_numpy(lengths)[:, None]
+        self.on_path = to_device(on_path, device)
 
     def along_path(self, cells: Tensor) -> Tensor:
         """Gather (batch, reference frames, learner frames) along the path: (batch, steps)."""
@@ -193,8 +192,8 @@ class Alignment:
             series[f"{side}_excess"] = cost - best
             series[f"{side}_surprise"] = cost / TEMPERATURE + normaliser
         pooled = [pool(series[name], self.n_frames[name.split("_")[0]]) for name in SERIES]
-        shape = torch.tensor([path_features(*path) for path in self._paths])
-        return torch.cat([*pooled, shape.to(self.costs.device)], dim=1)
+        shape = torch.tensor([path_features(*path) for path in self.paths])
+        return torch.cat([*pooled, to_device(shape, self.costs.device)], dim=1)
 
 
 class Correction(nn.Module):

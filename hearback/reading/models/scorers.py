@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hearback.engine.devices import to_host
 from hearback.engine.errors import HearbackError
 from hearback.engine.phones.tokenizer import PhoneTokenizer
 from hearback.engine.whisper.heads import Head, Pooler, VectorClassifier, VectorCosine
@@ -122,11 +123,12 @@ class AlignedScorer(WhisperScorer):
 
     def alignment_paths(self, batch: Batch) -> list[AlignmentPath]:
         """Return the alignment path of each pair of the batch."""
-        learner, reference, n_learner, n_reference = self._frames(batch)
+        learner, reference, *counts = self._frames(batch)
+        n_learner, n_reference = (each.tolist() for each in to_host(*counts))
         return [
             self.head.alignment_path(learner[i, :n_frames], reference[i, :n_reference_frames])
             for i, (n_frames, n_reference_frames) in enumerate(
-                zip(n_learner.tolist(), n_reference.tolist(), strict=True)
+                zip(n_learner, n_reference, strict=True)
             )
         ]
 

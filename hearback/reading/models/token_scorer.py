@@ -141,18 +141,20 @@ def score_tokens(hidden: Tensor, decoder: WhisperDecoder, texts: TextBatch) -> D
     `hidden` is (texts, tokens, width); it may be of several decoders with the same embeddings, one
     after the other: (decoders × texts, tokens, width), and so is the result.
     """
-    n_decoders = len(hidden) // len(texts.tokens)
-    positions = torch.arange(texts.word_ids.shape[1], device=hidden.device)
-    mask = (positions < texts.n_targets[:, None]).repeat(n_decoders, 1)
+    n_texts, n_decoders = len(texts.tokens), len(hidden) // len(texts.tokens)
+    text, position = texts.targets
+    of_decoder = torch.arange(0, len(hidden), n_texts, device=hidden.device)
+    places = (of_decoder[:, None] + text).flatten(), position.repeat(n_decoders)
     # Skip the padding: the product with the vocabulary is the expensive step.
     log_probs, best_log_probs = token_log_probs(
-        hidden[:, texts.n_prompt - 1 : -1][mask],
+        hidden[:, texts.n_prompt - 1 : -1][places],
         decoder.embed_tokens.weight,
-        texts.tokens[:, texts.n_prompt :].repeat(n_decoders, 1)[mask],
+        texts.tokens[:, texts.n_prompt :][text, position].repeat(n_decoders),
     )
 
     def pad(values: Tensor) -> Tensor:
-        return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
+        shape = (len(hidden), texts.word_ids.shape[1])
+        return torch.zeros(shape, device=values.device).index_put(places, values)
 
     return DecoderOutput(hidden, pad(log_probs), pad(best_log_probs))
 

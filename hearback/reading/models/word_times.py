@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.devices import to_host
 from hearback.engine.whisper.encoder import FRAMES_PER_SECOND
 from hearback.engine.whisper.word_times import alignment_heads, token_frames
 from hearback.reading.models.base import frame_mask
@@ -34,18 +35,21 @@ def word_times(model: TokenScorer, batch: Batch) -> list[np.ndarray]:
     heads = alignment_heads(model.decoder.config)
     tokens, clips = texts.tokens[:n_clips], texts.clips[:n_clips]
     attention = model.decoder.cross_attention(tokens, frames, clips, heads, mask)
+    attention, all_word_ids, waveforms, n_targets_of, n_frames_of = to_host(
+        *(attention, texts.word_ids, batch.waveforms, texts.n_targets, batch.n_frames)
+    )
     times = []
     for clip in range(n_clips):
-        n_targets, n_frames = int(texts.n_targets[clip]), int(batch.n_frames[clip])
+        n_targets, n_frames = int(n_targets_of[clip]), int(n_frames_of[clip])
         # The row of a token is that of the position before it, which predicts it.
         first = texts.n_prompt - 1
         rows = attention[clip, :, first : first + n_targets, :n_frames]
         starts = token_frames(rows) / FRAMES_PER_SECOND
-        word_ids = texts.word_ids[clip, :n_targets].cpu().numpy()
+        word_ids = all_word_ids[clip, :n_targets].numpy()
         # The start of each word's first token, and of the end of text.
         boundaries = starts[np.searchsorted(word_ids, np.arange(word_ids[-1] + 1))]
         n_samples = min(batch.waveforms.shape[1], n_frames * round(SAMPLE_RATE / FRAMES_PER_SECOND))
-        times.append(trim(boundaries, batch.waveforms[clip, :n_samples].cpu().numpy()))
+        times.append(trim(boundaries, waveforms[clip, :n_samples].numpy()))
     return times
 
 

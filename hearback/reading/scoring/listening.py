@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hearback.engine.devices import to_host
 from hearback.reading.inference.model_group import ScoreFn
 from hearback.reading.models.base import Scorer
 from hearback.reading.models.token_scorer import TokenScorer
@@ -87,16 +88,17 @@ def listen(model: TokenScorer, batch: Batch, *, with_times: bool = True) -> list
     output = batch.decoded or model.decode(batch)
     texts, n_clips = batch.texts, len(batch)
     hidden, embedding = output.hidden, model.decoder.embed_tokens.weight
-    hidden = hidden[:n_clips, [0, texts.n_prompt - 1]].to(embedding.dtype)
+    hidden = torch.stack([hidden[:n_clips, 0], hidden[:n_clips, texts.n_prompt - 1]], dim=1)
+    hidden = hidden.to(embedding.dtype)
     log_probs = (hidden @ embedding.T).float().log_softmax(-1)
     first = log_probs[:, 1]
     surprise = -(first.exp() * first).sum(-1)
     token = model.text_tokenizer.no_speech if model.text_tokenizer else None
-    no_speech = [-math.inf] * n_clips if token is None else log_probs[:, 0, token].tolist()
+    no_speech = surprise.new_full((), -math.inf) if token is None else log_probs[:, 0, token]
     # 0 in the padding.
     confidence = output.best_log_probs[:n_clips].sum(1) / texts.n_targets[:n_clips]
-    n_words = texts.n_words[:n_clips].tolist()
-    values = zip(n_words, no_speech, surprise.tolist(), confidence.tolist(), strict=True)
+    on_host = to_host(texts.n_words[:n_clips], no_speech.expand(n_clips), surprise, confidence)
+    values = zip(*(each.tolist() for each in on_host), strict=True)
     found = [DecoderEvidence(*each) for each in values]
     if not with_times:
         return found

@@ -1,0 +1,151 @@
+"""Every family's inner loops, on a device that refuses to mix and counts the host's waits.
+
+The table is in docs/results/performance.md.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hearback.engine.training.callbacks import Callback
+from hearback.engine.training.stall_detector import Step
+from hearback.engine.training.trainer import Trainer
+from hearback.engine.whisper.shared_layers import digest_stages
+from hearback.reading.inference.batch_plan import plan_batches
+from hearback.reading.inference.model_group import ModelGroup
+from hearback.reading.inference.predict import score_with_words
+from hearback.reading.options import TrainingOptions
+from hearback.reading.pairs import PairSource
+from hearback.reading.recipe import Recipe
+from hearback.reading.scoring.listening import Listener
+from tests.reading.families import FAMILIES, make_trainer
+from tests.reading.random_models import make_model
+from tests.strict_device import STRICT, StrictDevice, Wait
+from train_model2ds import RECIPE as VECTORS
+from train_model3mapd import RECIPE as JOINED
+from train_modelali import RECIPE as ALIGNED
+from train_modeltok import RECIPE as TOKENS
+from train_modeltoklow import RECIPE as LOW
+
+STEP = "engine/training/trainer.py read"
+SCORES = "reading/inference/model_group.py _score"
+PATHS = "reading/models/alignment_head.py __init__"
+EVIDENCE = "reading/scoring/listening.py listen"
+TIMES = "reading/models/word_times.py word_times"
+N_STEPS = 2
+
+# Where products are computed in float32 although the precision is float16.
+FLOAT32 = {
+    "engine/audio/log_mel.py log_mel",
+    "engine/whisper/heads.py forward",  # a linear layer on features
+    "engine/whisper/heads.py cosine",
+    "reading/models/alignment_head.py __init__",  # costs
+    "reading/models/alignment_head.py forward",
+    "engine/training/optimization.py step",  # gradients of these
+}
+
+
+@pytest.fixture(autouse=True)
+def letters_as_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pronounce texts letter by letter: fast, and no voice package is needed."""
+    monkeypatch.setattr(
+        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
+    )
+
+
+@pytest.fixture
+def device() -> Iterator[StrictDevice]:
+    with StrictDevice() as strict:
+        yield strict
+
+
+class EnoughStepsError(Exception):
+    """The steps of the test are done."""
+
+
+class WaitsOfSteps(Callback):
+    """Records the waits of each step, from its predecessor's end to its own."""
+
+    def __init__(self, waits: list[Wait]) -> None:
+        self.waits, self.of_steps = waits, list[list[Wait]]()
+
+    def on_step(self, trainer: Trainer, step: Step) -> None:
+        """Record; end the training after `N_STEPS`."""
+        self.of_steps.append(self.waits.copy())
+        self.waits.clear()
+        if len(self.of_steps) == N_STEPS:
+            raise EnoughStepsError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_of_training_waits_once(
+    options: TrainingOptions, phones: Path, device: StrictDevice, family: str
+) -> None:
+    options = replace(options, device=str(STRICT), precision="float16")
+    trainer = make_trainer(FAMILIES[family], options, phones)
+    n_examples, batches = next(trainer.task.epoch_batches(trainer.model, range(1)))
+    device.products.clear()
+    with device.inner_loop() as waits, pytest.raises(EnoughStepsError):
+        recorder = WaitsOfSteps(waits)
+        trainer.callbacks = [recorder]
+        trainer.train_epoch(n_examples, batches)
+    expected = Counter({STEP: 1, **({PATHS: 1} if family == "aligned" else {})})
+    for of_step in recorder.of_steps:
+        assert Counter(wait.place for wait in of_step) == expected
+    check_precision(device, family)
+    with torch.no_grad(), device.inner_loop() as waits:
+        trainer.task.evaluate(trainer.eval_model.eval())
+    check_scores(waits, {PATHS} if family == "aligned" else set())
+
+
+def check_precision(device: StrictDevice, family: str) -> None:
+    """All products are in float16, but those of `FLOAT32` and all of phone scorers."""
+    others = {place for place, dtype in device.products if dtype != torch.float16}
+    assert torch.float64 not in {dtype for _, dtype in device.products}
+    if family == "phones":
+        assert len(others) == len(device.products)
+    else:
+        assert others <= FLOAT32
+
+
+def check_scores(waits: list[Wait], others: set[str], n_batches: int | None = None) -> None:
+    """Each batch has a wait for its scores, and one in each place of `others`."""
+    counts = Counter(wait.place for wait in waits)
+    n_batches = n_batches or counts[SCORES]
+    assert n_batches and counts == dict.fromkeys({SCORES, *others}, n_batches)
+
+
+# Recipe, number of models, whether words get times, and where batches wait but for the scores.
+ENSEMBLES: dict[str, tuple[Recipe, int, bool, set[str]]] = {
+    "joined": (JOINED, 2, False, set()),
+    "vectors": (VECTORS, 2, False, set()),
+    "aligned": (ALIGNED, 1, False, {PATHS}),
+    "tokens": (TOKENS, 2, False, {EVIDENCE}),
+    "tokens with times": (TOKENS, 2, True, {EVIDENCE, TIMES}),
+    "updates of tokens": (LOW, 2, False, {EVIDENCE}),
+}
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_a_batch_of_an_ensemble_waits_for_its_scores(
+    make_source: Callable[[int], PairSource], tokenizer: Path, device: StrictDevice, name: str
+) -> None:
+    recipe, n_models, with_times, others = ENSEMBLES[name]
+    source, rows = make_source(6), np.arange(6)
+    planned = plan_batches(source, rows, recipe, 128.0)
+    listener = Listener(score_with_words(6), with_times=with_times)
+    group = ModelGroup(STRICT, torch.float32)
+    for seed in range(n_models):
+        model = make_model(recipe, tokenizer, 0 if recipe is LOW else seed)
+        # Decoders with equal frozen weights are computed together.
+        group.add(model, digest_stages(model.encoder), "same" if recipe is LOW else "")
+    with device.inner_loop() as waits:
+        batches = list(group.run(source, rows, planned, listener))
+    assert len(batches) == len(planned) and all(len(b.values) == n_models for b in batches)
+    check_scores(waits, others, n_batches=len(planned))
