@@ -12,20 +12,25 @@ from hearback.engine.audio.effects import change_speed, n_samples_at_speed
 from hearback.engine.audio.store import Store
 from hearback.engine.data.batching import SizedDataset
 from hearback.engine.errors import HearbackError
+from hearback.engine.phones.tokenizer import PhoneTokenizer
 from hearback.engine.whisper.tokenizer import WordTokenizer
+from hearback.reading import joined_clips
 from hearback.reading.augment import Augmentation
+from hearback.reading.joined_clips import JoinedClips, join_targets
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.pairings import WITH_TEXT_EMBEDDING, WITHOUT_REFERENCE, Pairing
+from hearback.reading.phone_labels import phone_targets
 from hearback.reading.references import References
 from hearback.reading.tables import GRADES, TASKS
 from hearback.reading.window_batches import (
+    LONGEST_WINDOW_SAMPLES,
     UNKNOWN,
     WINDOW_SAMPLES,
     Encoding,
     LabelledText,
     Pair,
 )
-from hearback.reading.word_labels import WordLabels, WordTargets
+from hearback.reading.word_labels import ReadWords, WordLabels, WordTargets
 
 ORIGINAL = 0  # of the versions of `EncodedRows`: without augmentation, at the speed of inference
 
@@ -47,14 +52,17 @@ def encode_context(task: str, grade: str) -> np.ndarray:
 
 
 class EncodedRows(Protocol):
-    """Encoder outputs of the rows, in versions: `ORIGINAL`, and from 1 on augmented ones."""
+    """Encoder outputs of the rows, in versions: `ORIGINAL`, and from 1 on augmented ones.
+
+    Joined clips only have augmented ones.
+    """
 
     @property
     def n_augmented(self) -> int:
         """Number of augmented versions."""
 
-    def get(self, row: int, version: int) -> Encoding:
-        """Return a version of a row's encoder output."""
+    def get(self, clip: int | JoinedClips, version: int) -> Encoding:
+        """Return a version of the encoder output of a row or of joined clips."""
 
 
 class PairSource:
@@ -176,11 +184,12 @@ class Example:
     """A clip and the text that it is compared with.
 
     Attributes:
-        row: the clip's index in the table.
+        row: the clip's index in the table; of joined clips the first one's.
         text: the expected text.
         label: 0 or 1, or a probability in training; NaN at inference.
         is_negative: `text` is a sampled text that the clip does not say, not the row's own.
         hard_negatives: further texts that a token scorer scores on the same recording.
+        joined: the clips, if several are heard as one recording.
     """
 
     row: int
@@ -188,6 +197,12 @@ class Example:
     label: float = float("nan")
     is_negative: bool = False
     hard_negatives: tuple[HardNegativeText, ...] = ()
+    joined: JoinedClips | None = None
+
+    @property
+    def clip(self) -> int | JoinedClips:
+        """What is heard: a row's recording, or joined clips."""
+        return self.row if self.joined is None else self.joined
 
 
 class PairDataset(SizedDataset[Pair]):
@@ -239,7 +254,7 @@ class PairDataset(SizedDataset[Pair]):
         example = self.examples[index]
         if self.source.encoded is not None:
             return self._encoded_pair(self.source.encoded, example, index)
-        learner = self.source.learner(example.row)
+        learner, longest = self._recording(example)
         reference = None
         if self.pairing not in WITHOUT_REFERENCE:
             reference = self.source.references.waveform(example.text)
@@ -248,9 +263,10 @@ class PairDataset(SizedDataset[Pair]):
             augment_reference, augment_learner = self.augmentations
             if reference is not None:
                 reference = augment_reference.apply(reference, rng)
-            learner = augment_learner.apply(learner, rng)
+            augment = joined_clips.augment if example.joined else Augmentation.apply
+            learner = augment(augment_learner, learner, rng)
         pair = Pair(
-            learner[: self.source.longest_window(example.row)],
+            learner[:longest],
             self.source.contexts[example.row],
             example.row,
             example.label,
@@ -264,6 +280,12 @@ class PairDataset(SizedDataset[Pair]):
             return replace(pair, waveform=join(reference, learner))
         return replace(pair, reference=reference[:WINDOW_SAMPLES])
 
+    def _recording(self, example: Example) -> tuple[np.ndarray, int]:
+        """Return what is heard, (samples,), and the number of samples at which it is cut."""
+        if example.joined is None:
+            return self.source.learner(example.row), self.source.longest_window(example.row)
+        return example.joined.waveform(self.source.learner), LONGEST_WINDOW_SAMPLES
+
     def _encoded_pair(self, encoded: EncodedRows, example: Example, index: int) -> Pair:
         version = ORIGINAL
         if self.augmentations is not None:
@@ -276,27 +298,54 @@ class PairDataset(SizedDataset[Pair]):
             example.label,
             example.is_negative,
             texts=self._texts(example),
-            encoding=encoded.get(example.row, version),
+            encoding=encoded.get(example.clip, version),
         )
 
     def _texts(self, example: Example) -> tuple[LabelledText, ...]:
-        assert self.text_tokenizer is not None
-        encode = self.text_tokenizer.encode
-        tokenized = encode(example.text)
-        labels = self.word_labels
-        read = labels.get(self.source.filenames[example.row]) if labels else None
+        read = self._read(example)
         negatives = [
-            LabelledText(
-                encode(each.text),
-                *(read.targets(each.text) if read else (each.said, each.complete)),
+            self._labelled(
+                each.text,
+                read.targets(each.text) if read else WordTargets(each.said, each.complete),
+                read,
             )
             for each in example.hard_negatives
         ]
-        targets = read.targets(example.text) if read else self._targets(example)
-        return (LabelledText(tokenized, *targets), *negatives)
+        return (self._labelled(example.text, self._targets(example), read), *negatives)
 
-    @staticmethod
-    def _targets(example: Example) -> WordTargets:
+    def _labelled(self, text: str, targets: WordTargets, read: ReadWords | None) -> LabelledText:
+        """Return a text with its targets; those of phones are what experts say of `read`."""
+        assert self.text_tokenizer is not None
+        tokenized = self.text_tokenizer.encode(text)
+        phones = None
+        if isinstance(self.text_tokenizer, PhoneTokenizer) and read is not None:
+            phones = phone_targets(tokenized, read.transcriptions_of(text), self.text_tokenizer)
+        return LabelledText(tokenized, *targets, phones)
+
+    def _read(self, example: Example) -> ReadWords | None:
+        """Return the words that were read, if they have labels.
+
+        Where some of joined clips have labels, the words of the others count as said, which matters
+        for hard negatives only: they are of correct clips.
+        """
+        if example.joined is None:
+            labels = self.word_labels
+            return labels.get(self.source.filenames[example.row]) if labels else None
+        parts = [(part, self._read(part)) for part in self._parts(example.joined)]
+        if all(read is None for _, read in parts):
+            return None
+        return ReadWords.join(read or ReadWords.all_said(part.text) for part, read in parts)
+
+    def _parts(self, joined: JoinedClips) -> list[Example]:
+        """Return joined clips as single ones with their own texts and labels."""
+        source = self.source
+        return [Example(row, source.texts[row], float(source.labels[row])) for row in joined.rows]
+
+    def _targets(self, example: Example) -> WordTargets:
+        if example.joined is not None:
+            return join_targets([self._targets(part) for part in self._parts(example.joined)])
+        if (read := self._read(example)) is not None:
+            return read.targets(example.text)
         # A correct clip says all words; for an incorrect one the labels of the words are unknown.
         target = 1.0 if example.label == 1 else UNKNOWN
         n_words = len(example.text.split())

@@ -10,14 +10,20 @@ from hearback.engine.project import SHIPPED
 from hearback.engine.training.recipe import FoldRecipe
 from hearback.engine.whisper.poolings import Pooling
 from hearback.reading.augment import LIGHT, LIGHT_REFERENCE, Augmentation
-from hearback.reading.pairings import SCORES_WORDS, WITH_TEXT_EMBEDDING, WITHOUT_REFERENCE, Pairing
+from hearback.reading.pairings import (
+    HEARS_30_S,
+    SCORES_WORDS,
+    WITH_TEXT_EMBEDDING,
+    WITHOUT_REFERENCE,
+    Pairing,
+)
 
 N_RECIPES = 17  # the project's train_model*.py scripts; `find_recipes` checks the number
 
 # Speed of the recordings of grades KG, 1, 2 and 3 for token scorers (docs/results/youngest.md). In
 # a slower recording, a child's pitch and formants are closer to the adult speech that Whisper was
-# trained on.
-ADULT_LIKE_SPEEDS = (0.8, 0.8, 0.9, 1.0)
+# trained on. 0.8 gains more on speechocean762's 23 young readers, but not on others'.
+ADULT_LIKE_SPEEDS = (0.9, 0.9, 0.9, 1.0)
 
 
 # The decoder's linear layers but for the projections of the recordings: many adapted decoders can
@@ -57,8 +63,12 @@ class Recipe(FoldRecipe):
         hard_negatives: texts that differ in a word or a sound, per correct clip and epoch.
         hard_negative_weight: weight of their loss, for models that score words.
         word_loss: weight of the words' loss, for models that score words.
+        labelled_word_loss: the same where the corpus has labels of words, and the recipe uses them;
+            None: `word_loss`.
         uses_word_labels: whether a model that scores words learns from the labels of words of a
             corpus that has them (`word_labels`).
+        phone_loss: weight of the phones' loss, for models that hear phones, where labels of words
+            have transcriptions (`phone_labels`).
         read_texts: share of the clips with another expected text than the one that was read, by
             these labels, that an epoch also contains with the text that was read; the label is the
             experts' probability that it is correct.
@@ -66,6 +76,8 @@ class Recipe(FoldRecipe):
             (`ReadWords.probability`) in its label, where words have labels.
         repeats_by_grade: number of times that an epoch contains each clip, by grade
             (`tables.GRADES`); every repeat is augmented differently.
+        joined_clips: number of further examples, per clip and epoch, that are several recordings of
+            one speaker, joined to 8 to 28 s (`joined_clips`). For models that hear up to 30 s.
         warm_start: name of a model; its encoder of the same fold initialises this one.
         frozen_share: share of encoder layers to freeze, from the bottom, with the convolutions; 1
             freezes the whole encoder.
@@ -95,7 +107,14 @@ class Recipe(FoldRecipe):
         {
             *("text_embedder", "repeats_by_grade", "speed_by_grade"),
             *("adapter_rank", "adapter_layers", "adapted_share", "n_augmented", "uses_context"),
-            *("uses_word_labels", "read_texts", "soft_labels"),
+            *(
+                "uses_word_labels",
+                "labelled_word_loss",
+                "phone_loss",
+                "read_texts",
+                "soft_labels",
+                "joined_clips",
+            ),
         }
     )
 
@@ -121,10 +140,13 @@ class Recipe(FoldRecipe):
     hard_negatives: float = 0.0
     hard_negative_weight: float = 1.0
     word_loss: float = 0.0
+    labelled_word_loss: float | None = None
     uses_word_labels: bool = False
+    phone_loss: float = 0.0
     read_texts: float = 0.0
     soft_labels: float = 0.0
     repeats_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    joined_clips: float = 0.0
     warm_start: str | None = None
     frozen_share: float = 0.0
     adapter_rank: int = 0
@@ -163,7 +185,13 @@ class Recipe(FoldRecipe):
             "hard_negatives": self.hard_negatives >= 0,
             "hard_negative_weight": self.hard_negative_weight >= 0,
             "repeats_by_grade": min(self.repeats_by_grade) > 0,
+            "joined_clips": self.joined_clips >= 0
+            and (self.joined_clips == 0 or self.pair in HEARS_30_S),
             "word_loss": self.word_loss >= 0,
+            "labelled_word_loss": self.labelled_word_loss is None
+            or (self.labelled_word_loss >= 0 and self.uses_word_labels),
+            "phone_loss": self.phone_loss >= 0
+            and (self.phone_loss == 0 or (self.pair == "phones" and self.uses_word_labels)),
             "uses_word_labels": not self.uses_word_labels or self.pair in SCORES_WORDS,
             "read_texts": 0 <= self.read_texts <= float(self.uses_word_labels),
             "soft_labels": 0 <= self.soft_labels <= float(self.uses_word_labels),
@@ -195,6 +223,15 @@ class Recipe(FoldRecipe):
     def has_pretrained_init(self) -> bool:
         """Whether the head is initialised from pretrained features, which gives an epoch 0."""
         return self.pair != "joined" and (self.pair != "tokens" or self.token_score != "own")
+
+    def with_labels_of_words(self, has_labels: bool) -> "Recipe":
+        """Return the recipe with the words' loss that it has for a corpus with or without labels.
+
+        Everything else about labels is decided where they are used.
+        """
+        if not has_labels or self.labelled_word_loss is None:
+            return self
+        return replace(self, word_loss=self.labelled_word_loss)
 
     def with_preset(self, preset: str) -> "Recipe":
         """Return the recipe with the fields that the preset sets for its pairing."""

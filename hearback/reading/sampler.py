@@ -1,6 +1,7 @@
 """Sample the examples of an epoch: every clip with its own text, and negatives."""
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from hearback.reading.hard_negatives import (
     NoHardNegativeError,
     read_hard_negatives,
 )
+from hearback.reading.joined_clips import ClipJoiner, JoinedClips, draw_fixed
 from hearback.reading.pairings import SCORES_WORDS
 from hearback.reading.pairs import Example, HardNegativeText
 from hearback.reading.recipe import Recipe
@@ -37,13 +39,17 @@ class EpochSampler:
       paired with that. The label is the experts' probability that it is correct.
     - `recipe.soft_labels`: this probability, for the clip's own text, has a weight in its label.
 
+    `recipe.joined_clips`, a multiple of the number of clips, adds several clips of one speaker as
+    one recording (`joined_clips`). Its label is the product of theirs.
+
     Args:
         recipe: the recipe.
         data: the training set.
         rows: (rows,), indices of the fold's training rows.
 
     Raises:
-        HearbackError: the recipe needs rendered hard negatives and there are none.
+        HearbackError: the recipe needs rendered hard negatives and there are none, or joins clips
+            and no two can be joined.
     """
 
     def __init__(self, recipe: Recipe, data: TrainingData, rows: np.ndarray) -> None:
@@ -57,6 +63,15 @@ class EpochSampler:
             self._generator = HardNegativeGenerator(texts)
         elif recipe.hard_negatives:
             self._rendered = read_hard_negatives(data.source.references.folder)
+        self._joiner: ClipJoiner | None = None
+        self._fixed_joined: Sequence[JoinedClips] = ()
+        if recipe.joined_clips and recipe.n_augmented:
+            known = set(rows.tolist())
+            self._fixed_joined = [
+                each for each in draw_fixed(recipe, data) if known >= {*each.rows}
+            ]
+        elif recipe.joined_clips:
+            self._joiner = ClipJoiner(data, rows)
 
     def sample_epoch(self, rng: np.random.Generator) -> list[Example]:
         """Return an epoch's examples, in random order."""
@@ -90,6 +105,7 @@ class EpochSampler:
         examples += self._sample_negatives(rows[correct], rng)
         if self.recipe.read_texts:
             examples += self._sample_read_texts(rng)
+        examples += [self._joined_example(joined, rng) for joined in self._sample_joined(rng)]
         return [examples[index] for index in rng.permutation(len(examples))]
 
     def _repeat_rows(self, rng: np.random.Generator) -> np.ndarray:
@@ -120,14 +136,37 @@ class EpochSampler:
             if read is None or read.text == source.texts[row]:
                 continue
             if rng.random() < self.recipe.read_texts:
-                hard_negatives: tuple[HardNegativeText, ...] = ()
-                if self._generator is not None and self.recipe.hard_negatives:
-                    with contextlib.suppress(NoHardNegativeError):
-                        negative = self._generator.draw(read.text, rng)
-                        hard_negatives = (hard_negative_text(negative),)
+                hard_negatives = self._draw_hard_negative(read.text, rng)
                 label = read.probability(read.text)
                 examples.append(Example(row, read.text, label, hard_negatives=hard_negatives))
         return examples
+
+    def _draw_hard_negative(
+        self, text: str, rng: np.random.Generator
+    ) -> tuple[HardNegativeText, ...]:
+        """Return a hard negative of any text; none if there is none, or the recipe has none."""
+        if self._generator is not None:
+            with contextlib.suppress(NoHardNegativeError):
+                return (hard_negative_text(self._generator.draw(text, rng)),)
+        return ()
+
+    def _sample_joined(self, rng: np.random.Generator) -> Sequence[JoinedClips]:
+        """Return the joined clips of an epoch: others in each, or those that are encoded."""
+        if self._joiner is None:
+            return self._fixed_joined
+        return self._joiner.draw(round(self.recipe.joined_clips * len(self.rows)), rng)
+
+    def _joined_example(self, joined: JoinedClips, rng: np.random.Generator) -> Example:
+        """Return joined clips with their text; all correct ones with a hard negative."""
+        text = joined.text(self.data.source.texts)
+        all_correct = all(self.data.labels[row] == 1 for row in joined.rows)
+        return Example(
+            joined.rows[0],
+            text,
+            math.prod(map(self._label, joined.rows)),
+            hard_negatives=self._draw_hard_negative(text, rng) if all_correct else (),
+            joined=joined,
+        )
 
     def _sample_negatives(self, correct: np.ndarray, rng: np.random.Generator) -> list[Example]:
         """Return correct clips with the texts of other rows of their task."""

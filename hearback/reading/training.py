@@ -22,6 +22,7 @@ from hearback.reading import text_normalizer
 from hearback.reading.dataset import TrainingData
 from hearback.reading.encoded import EncodedClips
 from hearback.reading.inference.predict import predict
+from hearback.reading.joined_clips import draw_fixed
 from hearback.reading.models import load
 from hearback.reading.models.backbones import open_backbone
 from hearback.reading.models.base import Scorer, WhisperScorer
@@ -34,7 +35,12 @@ from hearback.reading.pretrained_features import collect_features
 from hearback.reading.recipe import Recipe, program_of
 from hearback.reading.sampler import EpochSampler
 from hearback.reading.scoring import statistics
-from hearback.reading.window_batches import Batch, batch_by_window
+from hearback.reading.window_batches import (
+    LONGEST_WINDOW_SAMPLES,
+    WINDOW_SAMPLES,
+    Batch,
+    batch_by_window,
+)
 from hearback.reading.words import to_table
 
 N_INIT_ROWS = 1000  # maximum number of clips to fit the pretrained initialization on
@@ -75,7 +81,8 @@ class ReadingTask(Task):
 
     def build_model(self) -> Scorer:
         """Build the recipe's model with its backbone's pretrained weights."""
-        recipe, assets = self.recipe, self.run.options.assets
+        recipe = self.recipe.with_labels_of_words(bool(self.word_labels))
+        assets = self.run.options.assets
         backbone = open_backbone(recipe, assets)
         embedder = None
         if recipe.pair in WITH_TEXT_EMBEDDING and recipe.text_embedder is not None:
@@ -97,6 +104,7 @@ class ReadingTask(Task):
             self.data.source,
             self.recipe,
             run.options.store,
+            draw_fixed(self.recipe, self.data),
             device=run.device,
             dtype=run.dtype,
             progress=f"{run.title} encoder",
@@ -143,12 +151,15 @@ class ReadingTask(Task):
         recipe = self.recipe
         datasets = [self._dataset(model, epoch) for epoch in epochs]
         for n_examples, pairs in load_consecutively(datasets, self.run.n_workers):
-            yield (
-                n_examples,
-                batch_by_window(
-                    pairs, recipe.batch_size, recipe.window, recipe.window_step_seconds, fill=True
-                ),
+            batches = batch_by_window(
+                pairs,
+                recipe.batch_size,
+                recipe.window,
+                recipe.window_step_seconds,
+                longest=LONGEST_WINDOW_SAMPLES if recipe.joined_clips else WINDOW_SAMPLES,
+                fill=True,
             )
+            yield n_examples, batches
 
     def _dataset(self, model: Scorer, epoch: int) -> PairDataset:
         """Return an epoch's pairs; the same for every call."""

@@ -6,7 +6,9 @@ The optional table says how well each word was read, as experts heard it:
     share      share of the experts who accept the word, 0 to 1
     accuracy   the experts' scores, 0 to 10 each, separated by spaces ("10 8 3 7 10")
 
-Where a row has both, the share counts. Other columns, such as `phones`, are not read.
+Where a row has both, the share counts. Optional beside them:
+
+    phones     the experts' transcriptions, as `phone_labels` describes ("B (EH0) R | B EH0 {R}")
 """
 
 import re
@@ -21,6 +23,8 @@ import pandas as pd
 from hearback.engine.data.filenames import are_there, match_names, nearest_names
 from hearback.engine.data.problems import Problem, Report, count_noun, quoted
 from hearback.engine.data.tables import Table, read_table, respelled
+from hearback.reading import phone_labels
+from hearback.reading.phone_labels import TranscriptionError
 from hearback.reading.tables import LONGEST_TEXT, SYNONYMS
 from hearback.reading.text_normalizer import UnspeakableTextError, normalize_text
 from hearback.reading.word_labels import ReadWords, WordLabels
@@ -29,12 +33,14 @@ ACCEPTED = 7.0  # an expert's score from which on a word counts as well read
 
 _KEY = ("filename", "position", "word")
 _VALUES = ("share", "accuracy")
+_PHONES = "phones"
 _SYNONYMS = {
     "filename": SYNONYMS["filename"],
     "position": ("index", "word_index", "pos"),
     "word": ("token", "text"),
     "share": ("accepted", "agreement"),
     "accuracy": ("scores", "score", "ratings"),
+    "phones": ("transcriptions", "transcription"),
 }
 _POSITION = re.compile(r"([0-9]{1,6})(?:\.0+)?")  # a spreadsheet's 3.0 is 3
 _NUMBERING = "number the words of a recording from 0, each once"
@@ -59,7 +65,9 @@ def read_word_labels(path: Path, metadata: pd.DataFrame, report: Report) -> Word
     """
     if not path.exists():
         return WordLabels()
-    table = read_table(path, _KEY, report, optional=_VALUES, synonyms=_SYNONYMS, unique=False)
+    table = read_table(
+        path, _KEY, report, optional=(*_VALUES, _PHONES), synonyms=_SYNONYMS, unique=False
+    )
     # Tables that could not be read have been reported.
     if not table.columns.issuperset(_KEY) or (metadata["filename"] == "").all():
         return WordLabels()
@@ -68,6 +76,14 @@ def read_word_labels(path: Path, metadata: pd.DataFrame, report: Report) -> Word
         report.add(Problem(str(path), None, f"no column {' or '.join(_VALUES)}", cure))
         return WordLabels()
     return _Reader(path, report).read(table, metadata)
+
+
+def load_word_labels(data: Path, metadata: pd.DataFrame) -> WordLabels:
+    """Read the labels of words in the folder `data`; raise BadInputError with all problems."""
+    report = Report()
+    labels = read_word_labels(words_path(data), metadata, report)
+    report.raise_if_errors()
+    return labels
 
 
 def report_disagreement(
@@ -148,6 +164,7 @@ class _Reader:
         is_counted = self._check_first(listed.values())
         if not (is_scaled and is_counted):
             return WordLabels()
+        self._discard_unreadable_phones(row for rows in listed.values() for row in rows)
         read = {name: self._read_words(name, rows) for name, rows in listed.items()}
         return WordLabels({name: words for name, words in read.items() if words is not None})
 
@@ -206,8 +223,15 @@ class _Reader:
         together = self._together([rows[at]["word"] for at in order], words, rows[0], filename)
         if together is None:
             return None
-        repeated = [shares[at] for at in order for _ in spoken[at]]
-        return ReadWords(tuple(together), np.array(repeated, dtype=np.float32))
+        repeated = [at for at in order for _ in spoken[at]]  # one written word may be two spoken
+        accuracies = [_parse_numbers(row.get("accuracy", "")) for row in rows]
+        means = np.array([np.mean(each) if each else np.nan for each in accuracies], np.float32)
+        return ReadWords(
+            tuple(together),
+            np.array(shares, dtype=np.float32)[repeated],
+            means[repeated],
+            tuple(rows[at].get(_PHONES, "") if len(spoken[at]) == 1 else "" for at in repeated),
+        )
 
     def _order(self, rows: Sequence[_Row], filename: str) -> list[int] | None:
         """Return the indices of the rows by position, or None with a problem."""
@@ -275,6 +299,24 @@ class _Reader:
             self._add(first["line"], what, "write the words as they are said, one a row", filename)
             return None
         return words
+
+    def _discard_unreadable_phones(self, rows: Iterable[_Row]) -> None:
+        """Empty the phones that cannot be read, with a warning."""
+        errors = []
+        for row in rows:
+            try:
+                for transcription in row.get(_PHONES, "").split("|"):
+                    phone_labels.parse(transcription)
+            except TranscriptionError as error:
+                errors.append(f"line {row['line']}, {quoted(row[_PHONES])}: {error}")
+                row[_PHONES] = ""
+        if errors:
+            what = f"the phones of {count_noun(len(errors), 'word')} cannot be read: {errors[0]}"
+            cure = (
+                "write ARPAbet, wrong phones in ( ), accented ones in { }, added ones in [ ]; "
+                "until then, these words have no labels of phones"
+            )
+            self._add(None, what, cure, warning=True)
 
     def _share(self, row: _Row, filename: str) -> float:
         """Return the share of the experts who accept a word; NaN with a problem."""

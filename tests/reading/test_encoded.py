@@ -7,22 +7,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hearback.engine.audio.log_mel import log_mel
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata
 from hearback.engine.training.task import FoldRun
 from hearback.engine.whisper.encoder import WhisperEncoder
 from hearback.engine.whisper.low_rank import LowRankLinear
 from hearback.reading import encoded, training
+from hearback.reading.augment import Augmentation
 from hearback.reading.inference import model_group
 from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
 from hearback.reading.inference.folds import EnsembleFold
 from hearback.reading.inference.model_group import load_model_groups
 from hearback.reading.inference.predict import collect
+from hearback.reading.joined_clips import draw_fixed
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import PairSource
+from hearback.reading.recipe import Recipe
 from hearback.reading.training import ReadingTask
-from hearback.reading.window_batches import Batch
+from hearback.reading.window_batches import Batch, pad_waveforms, window_samples
 from tests.reading.quick_recipes import QUICK_LOW
 
 
@@ -34,8 +38,11 @@ def letters_as_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def make_task(options: TrainingOptions, fold: int = 0) -> ReadingTask:
-    run = FoldRun(options.adapt(QUICK_LOW), fold, options, options.load_data())
+JOINED = replace(QUICK_LOW, joined_clips=0.5)
+
+
+def make_task(options: TrainingOptions, fold: int = 0, recipe: Recipe = QUICK_LOW) -> ReadingTask:
+    run = FoldRun(options.adapt(recipe), fold, options, options.load_data())
     return ReadingTask(run)
 
 
@@ -98,6 +105,50 @@ def test_a_stopped_build_goes_on_with_the_next_version(
     task = make_task(options)
     task.build_model()
     assert sum(counts) == len(task.data.filenames) * QUICK_LOW.n_augmented
+
+
+def test_joined_clips_are_encoded_as_one_recording(options: TrainingOptions) -> None:
+    recipe = replace(JOINED, augment_learner=Augmentation(gain=1.0, gain_low=0.5, gain_high=0.5))
+    task = make_task(options, recipe=recipe)
+    model, joined = task.build_model(), draw_fixed(recipe, task.data)
+    assert isinstance(model, TokenScorer) and task.source.encoded is not None
+    assert len(joined) == 18
+    for clips in joined[:3]:
+        waveform = 0.5 * clips.waveform(task.data.source.learner)
+        window = pad_waveforms([waveform], window_samples(len(waveform), "trimmed", 0.64))
+        expected = model.encoder(log_mel(window, 80))[0].detach()
+        for version in (1, 2):
+            encoding = task.source.encoded.get(clips, version)
+            np.testing.assert_allclose(encoding.frames, expected, atol=1e-2)
+            assert encoding.n_frames == -(-len(waveform) // 320)
+
+
+def test_joined_clips_are_encoded_once_and_nothing_else_again(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_task(options).build_model()
+    before = {path: path.read_bytes() for path in options.store.glob("encoded/*/*")}
+    counts = count_encodings(monkeypatch)
+    for fold in (0, 1):
+        make_task(options, fold, JOINED).build_model()
+    assert sum(counts) == 18 * JOINED.n_augmented
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(options.store.glob("encoded/*"))) == 2
+    more = make_task(options, recipe=replace(JOINED, joined_clips=1.0))
+    more.build_model()
+    assert sum(counts) == (18 + 36) * JOINED.n_augmented
+
+
+def test_a_stopped_build_of_joined_clips_goes_on(
+    options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_task(options, recipe=JOINED).build_model()
+    joined = min(options.store.glob("encoded/*"), key=lambda folder: len(list(folder.iterdir())))
+    assert not (joined / "version_0.json").exists()  # only augmented versions
+    (joined / "version_2.json").unlink()
+    counts = count_encodings(monkeypatch)
+    make_task(options, recipe=JOINED).build_model()
+    assert sum(counts) == 18
 
 
 def test_a_damaged_file_is_an_error(options: TrainingOptions) -> None:

@@ -24,6 +24,7 @@ from hearback.reading.pairs import (
     join,
 )
 from hearback.reading.window_batches import (
+    LONGEST_WINDOW_SAMPLES,
     UNKNOWN,
     WINDOW_SAMPLES,
     Batch,
@@ -145,6 +146,25 @@ def test_fixed_windows_are_batched_in_the_order_of_the_pairs() -> None:
     batches = make_batches(make_pairs(10), window="fixed")
     assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert all(batch.waveforms.shape[1] == WINDOW_SAMPLES for batch in batches)
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_batches_of_long_windows_hold_no_more_seconds_than_those_of_16_s(fill: bool) -> None:
+    context, rng = np.zeros(2, np.float32), np.random.default_rng(0)
+    lengths = rng.integers(1, LONGEST_WINDOW_SAMPLES + 1, 120)
+    pairs = [Pair(np.ones(n, np.float32), context, row) for row, n in enumerate(lengths)]
+    batches = list(
+        batch_by_window(pairs, 4, "trimmed", 3.0, longest=LONGEST_WINDOW_SAMPLES, fill=fill)
+    )
+    assert Counter(int(row) for batch in batches for row in batch.rows) == Counter(range(120))
+    sizes: dict[int, set[int]] = {}
+    for batch in batches:
+        n_pairs, window = batch.waveforms.shape
+        assert n_pairs * window <= 4 * WINDOW_SAMPLES
+        assert batch.n_frames.tolist() == [np.ceil(lengths[row] / 320) for row in batch.rows]
+        sizes.setdefault(window, set()).add(n_pairs)
+    assert max(sizes[LONGEST_WINDOW_SAMPLES]) == 2
+    assert max(n_pairs for each in sizes.values() for n_pairs in each) == 4
 
 
 def make_text(tokens_of_words: Sequence[int], target: float = UNKNOWN) -> LabelledText:

@@ -16,6 +16,7 @@ from hearback.engine.ensemble.calibration import Line
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
 from hearback.engine.phones import layout
+from hearback.engine.phones.tokenizer import ARPABET
 from hearback.engine.training.fold_files import (
     FoldFiles,
     TrainedFold,
@@ -29,6 +30,7 @@ from hearback.reading.inference.model_group import load_model_groups
 from hearback.reading.inference.predict import predict
 from hearback.reading.inference.submission import write_submission
 from hearback.reading.models import load
+from hearback.reading.models.evidence import phone_losses
 from hearback.reading.models.phone_head import Recognition
 from hearback.reading.models.phone_scorer import PhoneScorer
 from hearback.reading.models.provide import provide_backbones
@@ -37,8 +39,9 @@ from hearback.reading.pairs import Example, PairDataset
 from hearback.reading.steps import check_models, get_config, train_model
 from hearback.reading.submission.pack import PackingOptions, pack
 from hearback.reading.training import ReadingTask, train_fold
-from hearback.reading.window_batches import Batch, Pair, collate, window_samples
-from hearback.reading.words import WordCalibration
+from hearback.reading.window_batches import UNKNOWN, Batch, Pair, collate, window_samples
+from hearback.reading.word_calibration import WordCalibration
+from hearback.reading.word_labels import ReadWords, WordLabels
 from tests import toy, world_inputs
 from tests.conftest import inference_options, training_options
 from tests.helpers import run_step
@@ -362,3 +365,44 @@ def test_its_features_are_finite_before_any_training(
         features = model.pretrained_features(collate(pairs, 5 * SAMPLE_RATE))
     assert features is not None and features.isfinite().all()
     assert features.std(0).gt(0).sum() > 10
+
+
+def test_it_learns_from_phones_where_words_are_transcribed(
+    scorer: PhoneScorer, options: TrainingOptions
+) -> None:
+    source = options.load_data().source
+    words = source.texts[0].split()
+    tokenizer = scorer.text_tokenizer
+    spelled = {phone: symbol for symbol, phone in ARPABET.items()}
+    encoded = tokenizer.encode(source.texts[0])
+    phones = tokenizer.phones(encoded.tokens[encoded.word_ids == 0])
+    assert set(phones) <= set(spelled)
+    first = " ".join([f"({spelled[phones[0]]})", *(spelled[phone] for phone in phones[1:])])
+    read = replace(
+        ReadWords.of(words, np.ones(len(words))),
+        transcriptions=(first, *("" for _ in words[1:])),
+    )
+    examples = [Example(0, source.texts[0], 1.0), Example(1, source.texts[1], 1.0)]
+    labels = WordLabels({source.filenames[0]: read})
+    dataset = PairDataset(source, examples, "phones", text_tokenizer=tokenizer, word_labels=labels)
+    pairs = [dataset[index] for index in range(2)]
+    known = pairs[0].texts[0].phones
+    assert known is not None and pairs[1].texts[0].phones is None
+    assert known[: len(phones)].tolist() == [0.0] + [1.0] * (len(phones) - 1)
+    assert (known[len(phones) :] == UNKNOWN).all()
+    longest = max(pair.n_samples for pair in pairs)
+    batch = collate(pairs, window_samples(longest, "trimmed", 0.64))
+    assert batch.texts is not None
+    scorer.train()
+    scores, _ = scorer.score_texts(batch)
+    losses = phone_losses(scores, batch.texts)
+    assert losses[0] > 0 and losses[1] == 0
+    scorer.recipe = replace(scorer.recipe, uses_word_labels=True, phone_loss=0.0)
+    torch.manual_seed(0)
+    _, without = scorer.training_step(batch)
+    scorer.recipe = replace(scorer.recipe, phone_loss=0.5)
+    torch.manual_seed(0)
+    _, with_phones = scorer.training_step(batch)
+    torch.manual_seed(0)
+    expected = phone_losses(scorer.score_texts(batch)[0], batch.texts).sum()
+    torch.testing.assert_close(with_phones - without, 0.5 * expected, rtol=1e-3, atol=1e-5)

@@ -11,6 +11,7 @@ import pytest
 from hearback.engine.errors import HearbackError
 from hearback.reading.augment import Augmentation
 from hearback.reading.recipe import N_RECIPES, PRESETS, Recipe, find_recipes
+from tests.reading.quick_recipes import UNLABELLED
 
 ROOT = Path(__file__).parents[2]
 RECIPES = find_recipes(ROOT)
@@ -111,9 +112,10 @@ def test_a_missing_script_or_a_wrong_name_is_an_error(tmp_path: Path) -> None:
 
 OF_TOKEN_SCORERS = (
     *("adapter_rank", "adapter_layers", "adapted_share", "n_augmented", "uses_context"),
-    "uses_word_labels",
+    *("uses_word_labels", "joined_clips"),
 )
-OF_WORD_LABELS = ("read_texts", "soft_labels")
+OF_WORD_LABELS = ("read_texts", "soft_labels", "labelled_word_loss")
+UNLABELLED_LOW = replace(RECIPES["modeltoklow"], **UNLABELLED)
 WITH_WORDS = {"pair": "tokens", "uses_word_labels": True}
 OTHER_CHOICES = {
     **{"pooling": "attention", "dropout_on": "pooled", "window": "fixed"},
@@ -135,15 +137,18 @@ def another_value(name: str, value: Any) -> Any:
         case Augmentation():
             return replace(value, gain=0.9)
         case None:
-            return 1 if name in ("hidden", "head_learning_rate") else "another"
+            numbers = ("hidden", "head_learning_rate", "labelled_word_loss")
+            return 1 if name in numbers else "another"
     raise AssertionError(f"{name}: add another valid value here")
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in fields(Recipe)])
 def test_the_fingerprint_changes_with_every_field(name: str) -> None:
-    recipe = RECIPES["modeltoklow"] if name in OF_TOKEN_SCORERS else RECIPE
+    recipe = UNLABELLED_LOW if name in OF_TOKEN_SCORERS else RECIPE
     if name in OF_WORD_LABELS:
-        recipe = replace(RECIPES["modeltoklow"], uses_word_labels=True)
+        recipe = replace(UNLABELLED_LOW, uses_word_labels=True)
+    if name == "phone_loss":
+        recipe = RECIPES["modelgop"]
     value = getattr(recipe, name)
     other = replace(recipe, **{name: another_value(name, value)})
     assert other.fingerprint != recipe.fingerprint
@@ -186,6 +191,12 @@ def test_a_recipe_is_unchanged_by_json(recipe: Recipe) -> None:
         ({"uses_word_labels": True}, "uses_word_labels is True"),
         ({"pair": "tokens", "read_texts": 0.5}, r"read_texts is 0\.5"),
         ({"pair": "tokens", "soft_labels": 0.5}, r"soft_labels is 0\.5"),
+        ({"joined_clips": 0.5}, r"joined_clips is 0\.5"),  # of a pair with a reference
+        ({"pair": "tokens", "joined_clips": -0.5}, r"joined_clips is -0\.5"),
+        ({"pair": "tokens", "labelled_word_loss": 0.1}, r"labelled_word_loss is 0\.1"),
+        ({**WITH_WORDS, "labelled_word_loss": -0.1}, r"labelled_word_loss is -0\.1"),
+        ({**WITH_WORDS, "phone_loss": 0.1}, r"phone_loss is 0\.1"),  # it hears tokens
+        ({"pair": "phones", "phone_loss": 0.1}, r"phone_loss is 0\.1"),
         ({**WITH_WORDS, "read_texts": 1.5}, r"read_texts is 1\.5"),
         ({**WITH_WORDS, "read_texts": -0.5}, r"read_texts is -0\.5"),
         ({**WITH_WORDS, "soft_labels": 1.5}, r"soft_labels is 1\.5"),

@@ -17,11 +17,13 @@ from hearback.reading.recipe import Recipe
 from hearback.reading.sampler import EpochSampler, hard_negative_text
 from hearback.reading.tables import GRADES
 from hearback.reading.word_labels import ReadWords, WordLabels
+from tests.reading.quick_recipes import UNLABELLED
 from train_model1m import RECIPE as JOINED
-from train_modeltok import RECIPE as TOKENS
+from train_modeltok import RECIPE as LABELLED
 
 TEXTS = ("the dog ran home", "a red hat", "boy", "toy", "the fat cat ran", "sunshine")
 PLAIN_JOINED = replace(JOINED, negatives=0.0, hard_negatives=0.0)
+TOKENS = replace(LABELLED, **UNLABELLED)
 PLAIN_TOKENS = replace(TOKENS, negatives=0.0, hard_negatives=0.0)
 
 
@@ -251,7 +253,7 @@ def with_words(data: Any) -> Any:
     names = [f"{row}.wav" for row in range(len(data.labels))]
     texts = [f"{text} twice" if row >= 12 else text for row, text in enumerate(data.source.texts)]
     read = {
-        name: ReadWords(tuple(text.split()), np.full(len(text.split()), 0.8, np.float32))
+        name: ReadWords.of(tuple(text.split()), np.full(len(text.split()), 0.8, np.float32))
         for name, text in zip(names[:24], texts[:24], strict=True)
     }
     data.source.filenames, data.word_labels = names, WordLabels(read)

@@ -331,3 +331,35 @@ def test_a_text_that_was_not_read_cannot_have_been_said(tmp_path: Path) -> None:
         "'the cat' was read, 'the hat' is expected"
     )
     assert "correct the label, the expected text or the words" in only(report).cure
+
+
+PHONES_HEADER = "filename,position,word,accuracy,phones"
+
+
+def test_scores_and_phones_of_words_are_kept(tmp_path: Path) -> None:
+    rows = ["a.wav,1,cat,4 8,K (AE0) T | K AE0 T", "a.wav,0,the,10 9,"]
+    labels, report = read(tmp_path, rows, PHONES_HEADER)
+    assert not report.problems
+    words = labels.by_filename["a.wav"]
+    assert words.transcriptions == ("", "K (AE0) T | K AE0 T")
+    assert words.accuracies.tolist() == [9.5, 6.0]
+    assert words.transcriptions_of("cat the cat") == ["", "", "K (AE0) T | K AE0 T"]
+
+
+def test_phones_that_cannot_be_read_are_a_warning(tmp_path: Path) -> None:
+    rows = ["a.wav,0,the,9,DH AX0)", "a.wav,1,cat,4,K (AE0) T", "b.wav,0,a,9,X", "b.wav,1,dog,9,"]
+    labels, report = read(tmp_path, rows, PHONES_HEADER)
+    problem = only(report)
+    assert problem.severity == "warning"
+    assert (
+        problem.what == "the phones of 2 words cannot be read: line 2, 'DH AX0)': ')' without '('"
+    )
+    assert labels.by_filename["a.wav"].transcriptions == ("", "K (AE0) T")
+
+
+def test_labels_with_phones_have_another_digest(tmp_path: Path) -> None:
+    without, _ = read(tmp_path, CAT)
+    header = f"{HEADER},phones"
+    empty, _ = read(tmp_path, [f"{row}," for row in CAT], header)
+    with_phones, _ = read(tmp_path, [f"{CAT[0]},DH AX0", f"{CAT[1]},"], header)
+    assert without.digest() == empty.digest() != with_phones.digest()

@@ -28,7 +28,7 @@ WORDS = replace(QUICK_TOKENS, name="modeltokw", uses_word_labels=True, word_loss
 
 def read_words(text: str, *shares: float) -> ReadWords:
     words = tuple(text.split())
-    return ReadWords(words, np.array(shares or [1.0] * len(words), np.float32))
+    return ReadWords.of(words, np.array(shares or [1.0] * len(words), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -308,3 +308,10 @@ def test_check_models_says_how_many_words_were_labelled(
     line = f"modeltokw was trained with labels of {n_words} words in 36 recordings\n"
     assert printed.count(line) == 1
     assert "modeltok was trained with" not in printed
+
+
+def test_words_weigh_more_where_they_have_labels() -> None:
+    recipe = replace(WORDS, word_loss=0.02, labelled_word_loss=0.1)
+    assert recipe.with_labels_of_words(has_labels=True).word_loss == 0.1
+    assert recipe.with_labels_of_words(has_labels=False) == recipe
+    assert WORDS.with_labels_of_words(has_labels=True) == WORDS

@@ -85,6 +85,10 @@ class PhoneTokenizer:
         """The id of the boundary of two words."""
         return self.vocabulary.word_boundary
 
+    def phones(self, tokens: np.ndarray) -> tuple[str, ...]:
+        """Return the phones of tokens, (tokens,), in IPA."""
+        return tuple(self.vocabulary.phones[token] for token in tokens.tolist())
+
     def encode(self, text: str) -> TokenizedText:
         """Return the phones of a text of at least one word, and its end."""
         tokens: list[int] = []

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hearback.reading.window_batches import UNKNOWN, TextBatch
@@ -21,11 +22,13 @@ class WordScores:
         said: (texts, max words) log-probabilities that each word was said; 0 in the padding.
         complete: (texts, max words + 1) log-probabilities that no word is missing before this word
             (last entry of a text: at its end); 0 in the padding.
+        phones: (texts, targets) log-odds that each phone was said, of a model that hears phones.
     """
 
     logits: Tensor
     said: Tensor
     complete: Tensor
+    phones: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,16 @@ def word_losses(scores: WordScores, texts: TextBatch) -> Tensor:
         loss = -(target * log_prob + (1 - target) * log_complement)
         losses = losses + (loss * (target != UNKNOWN)).sum(1)
     return losses
+
+
+def phone_losses(scores: WordScores, texts: TextBatch) -> Tensor:
+    """Return the log loss of each text, summed over its known phone targets, (texts,), nats."""
+    if scores.phones is None or texts.phones is None:
+        return torch.zeros_like(scores.logits)
+    is_known = texts.phones != UNKNOWN
+    targets = texts.phones.clamp(min=0)
+    losses = F.binary_cross_entropy_with_logits(scores.phones, targets, reduction="none")
+    return (losses * is_known).sum(1)
 
 
 def sum_by_word(values: Tensor, mask: Tensor, texts: TextBatch) -> Tensor:

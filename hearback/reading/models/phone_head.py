@@ -189,7 +189,7 @@ class PhoneHead(nn.Module):
             (seconds / n_phones).log(),
         ]
         stacked = torch.cat([torch.stack(features, dim=1), context.float()], dim=1)
-        return WordScores(self.classifier(stacked), said, complete), stacked
+        return WordScores(self.classifier(stacked), said, complete, said_odds), stacked
 
     def _correct(self, evidence: PhoneEvidence, texts: TextBatch) -> Tensor:
         """Return the learned correction of the evidence, (texts, targets, 2), in nats."""

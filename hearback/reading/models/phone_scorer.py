@@ -14,11 +14,17 @@ from hearback.engine.phones.edits import edit_ratios
 from hearback.engine.phones.tokenizer import PhoneTokenizer
 from hearback.engine.whisper.backbone import Part
 from hearback.reading.models.base import N_CONTEXT, Scorer
-from hearback.reading.models.evidence import WordScores, word_losses, words_by_position
+from hearback.reading.models.evidence import (
+    WordScores,
+    phone_losses,
+    word_losses,
+    words_by_position,
+)
 from hearback.reading.models.phone_head import PhoneEvidence, PhoneHead, Recognition
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import Batch, TextBatch
 
+_FRAMES_PER_TARGET = 2  # a frame for each phone, and one between phones that are alike
 _IMPOSSIBLE = -40.0  # nats: log-probability of the word boundary, which is counted as a blank
 
 
@@ -71,11 +77,12 @@ class PhoneScorer(Scorer):
         return scores.logits[: len(batch)], words[: len(batch)]
 
     def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return (batch,) logits for the log loss, and the `losses_of_texts`."""
+        """Return (batch,) logits for the log loss, and the losses of texts, words and phones."""
         assert batch.texts is not None
         scores, _ = self.score_texts(batch)
         words = word_losses(scores, batch.texts).sum()
-        return self.losses_of_texts(scores.logits, words, batch)
+        logits, loss = self.losses_of_texts(scores.logits, words, batch)
+        return logits, loss + self.recipe.phone_loss * phone_losses(scores, batch.texts).sum()
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
         """Return the features of `PhoneHead`, (texts, features)."""
@@ -115,8 +122,11 @@ class PhoneScorer(Scorer):
         n_samples = torch.maximum(
             batch.n_frames * SAMPLES_PER_FRAME, _samples_needed(batch.texts, len(batch))
         )
-        missing = int(n_samples.max()) - waveforms.shape[1]
-        hidden, n_frames = self.encoder.encode(F.pad(waveforms, (0, max(0, missing))), n_samples)
+        # What the longest text needs, known from a shape: no number is read from the device.
+        longest = _FRAMES_PER_TARGET * batch.texts.word_ids.shape[1]
+        n_whole = max(longest, -(-waveforms.shape[1] // SAMPLES_PER_FRAME)) * SAMPLES_PER_FRAME
+        waveforms = F.pad(waveforms, (0, n_whole - waveforms.shape[1]))
+        hidden, n_frames = self.encoder.encode(waveforms, n_samples)
         log_probs = self._without_boundaries(self.encoder.project(hidden))
         return Recognition(log_probs, hidden, n_frames)
 
@@ -130,8 +140,7 @@ class PhoneScorer(Scorer):
 
 def _samples_needed(texts: TextBatch, n_clips: int) -> Tensor:
     """Return the samples that each recording needs for the phones of its texts, (n_clips,)."""
-    # A frame for each phone, and one between phones that are alike.
-    n_frames = 2 * texts.n_targets
+    n_frames = _FRAMES_PER_TARGET * texts.n_targets
     longest = torch.zeros(n_clips, dtype=torch.int64, device=n_frames.device)
     longest = longest.scatter_reduce(0, texts.clips, n_frames, "amax")
     return longest * SAMPLES_PER_FRAME
