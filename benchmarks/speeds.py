@@ -25,7 +25,7 @@ from hearback.engine.machine import TRAINING_PRECISIONS
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading import FOLDERS, evaluation
 from hearback.reading.dataset import TrainingData, load_training_data
-from hearback.reading.ensemble import stacking_data
+from hearback.reading.ensemble_fitting import stacking_data
 from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.inference.predict import predict
 from hearback.reading.models.load import load_scorer

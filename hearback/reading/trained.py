@@ -9,6 +9,8 @@ import pandas as pd
 from hearback.engine.data.corrections import Corrections
 from hearback.reading import evaluation
 from hearback.reading.evaluation import ReadingOutOfFold
+from hearback.reading.word_label_table import load_word_labels
+from hearback.reading.word_labels import WordLabels
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,14 @@ class TrainedModels:
         causes: why each score is what it is, by the index of `metadata`; None if unknown.
         corrected: what the corrections changed.
         tables: the out-of-fold predictions of each model.
+        word_labels: labels of words; none if the table has none.
     """
 
     metadata: pd.DataFrame
     causes: pd.Series | None
     corrected: Corrections
     tables: Sequence[ReadingOutOfFold]
+    word_labels: WordLabels
 
 
 def read_trained(
@@ -45,4 +49,5 @@ def read_trained(
         data, causes, corrections
     )
     tables = evaluation.read_out_of_fold(assets, models, corrected)
-    return TrainedModels(metadata, found_causes, corrected, tables)
+    word_labels = load_word_labels(data, metadata)
+    return TrainedModels(metadata, found_causes, corrected, tables, word_labels)

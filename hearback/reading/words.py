@@ -1,4 +1,4 @@
-"""Word scores: their tables, and a calibration that is fitted without labels of words.
+"""Word scores: their tables.
 
 A token scorer gives log-odds that each word of a text was said, and log-odds that nothing is
 missing before it, or before the end of the text. They are padded to (rows, positions, 2), the last
@@ -12,18 +12,13 @@ with an empty word for the end of a text. Words are separated by white space.
 """
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy  # imports its parts as they are used
 
-from hearback.engine.ensemble.calibration import Line
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.oof import OutOfFold
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
@@ -31,12 +26,9 @@ from hearback.reading.text_normalizer import written_words
 
 SAID, COMPLETE = 0, 1
 TABLE = "word_scores.csv"  # of infer.py, beside the submission
-N_CROSS_FITS = 10
 N_NEIGHBOURS = 4  # on either side of a word
 MISSED = 0.5  # mean probability of a word and its neighbours below which most were missed
 _KEY = ["filename", "position", "word"]
-_DEVIATION = 1.0  # of the normal priors on the intercepts and on the logarithms of the slopes
-_MAX_LOG_PROBABILITY = -1e-12
 
 
 def words_path(scores: Path) -> Path:
@@ -130,130 +122,6 @@ def read_log_odds(
         ]
         log_odds[table.model] = from_table(pd.concat(folds), filenames, texts)
     return log_odds
-
-
-def mean_log_odds(log_odds: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
-    """Return the weighted mean of the models' log-odds of words, (rows, positions, 2)."""
-    return np.average(list(log_odds.values()), axis=0, weights=[weights[name] for name in log_odds])
-
-
-@dataclass(frozen=True)
-class WordCalibration:
-    """Calibration of the weighted mean of the log-odds of `models`.
-
-    `said` and `complete` are lines on the log-odds, with positive slopes.
-    """
-
-    models: tuple[str, ...]
-    said: Line
-    complete: Line
-
-    def apply(self, log_odds: np.ndarray) -> np.ndarray:
-        """Return the probabilities, (rows, positions, 2), of (rows, positions, 2) log-odds."""
-        slopes = np.array([self.said.slope, self.complete.slope])
-        intercepts = np.array([self.said.intercept, self.complete.intercept])
-        return scipy.special.expit(log_odds * slopes + intercepts)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "WordCalibration":
-        """Build a calibration from its `dataclasses.asdict`; HearbackError for invalid values."""
-        try:
-            lines = [
-                Line(float(values[name]["slope"]), float(values[name]["intercept"]))
-                for name in ("said", "complete")
-            ]
-            calibration = cls(tuple(values["models"]), *lines)
-        except (KeyError, TypeError, ValueError) as error:
-            raise HearbackError(f"not a calibration of words ({error!r})") from None
-        numbers = [number for line in lines for number in asdict(line).values()]
-        if not calibration.models or not all(map(math.isfinite, numbers)):
-            raise HearbackError("a calibration of words lacks its models or its numbers")
-        if any(line.slope <= 0 for line in lines):
-            raise HearbackError("the slopes of a calibration of words must be positive")
-        return calibration
-
-
-def noisy_and(probabilities: np.ndarray) -> np.ndarray:
-    """Return the probability that all words were said and nothing is missing, (rows,).
-
-    `probabilities`, (rows, positions, 2), are treated as independent.
-    """
-    return np.nanprod(probabilities, axis=(1, 2))
-
-
-def fit_words(models: Sequence[str], log_odds: np.ndarray, labels: np.ndarray) -> WordCalibration:
-    """Fit a calibration to (rows, positions, 2) log-odds and (rows,) labels, 0 or 1, of clips.
-
-    Only clips are labelled, not their words. A clip is correct if all of its words were said and
-    nothing is missing, so the lines minimise the log loss of the `noisy_and` of a clip's words.
-    This is multiple-instance learning with clips as bags, the noisy-and being the complement of a
-    noisy-or (Keeler, Rumelhart & Leow 1991; Maron & Lozano-Pérez 1998). A normal prior keeps the
-    lines of a small table near the identity.
-    """
-    known = ~np.isnan(log_odds)
-    # Most positions are padding: work on a flat array of the words that exist.
-    clips, _, kinds = np.nonzero(known)
-    values = log_odds[known]
-    correct = labels > 0.5
-    n_rows = len(labels)
-
-    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        slopes, intercepts = np.exp(parameters[:2]), parameters[2:]
-        margins = slopes[kinds] * values + intercepts[kinds]
-        small = np.exp(-np.abs(margins))
-        losses = np.log1p(small) - np.minimum(margins, 0)
-        log_correct = -np.bincount(clips, weights=losses, minlength=n_rows)
-        log_correct = np.minimum(log_correct, _MAX_LOG_PROBABILITY)
-        log_wrong = np.log(-np.expm1(log_correct))
-        prior = parameters / (_DEVIATION**2 * n_rows)
-        value = -np.where(correct, log_correct, log_wrong).mean() + 0.5 * parameters @ prior
-        # Gradient of the loss by the clips' log-probabilities, then by the words' margins.
-        outer = np.where(correct, -1.0, 1 / np.expm1(np.minimum(-log_correct, 700))) / n_rows
-        by_margin = outer[clips] * np.where(margins > 0, small, 1.0) / (1 + small)
-        by_slope = np.bincount(kinds, weights=by_margin * values, minlength=2) * slopes
-        by_intercept = np.bincount(kinds, weights=by_margin, minlength=2)
-        return float(value), np.concatenate([by_slope, by_intercept]) + prior
-
-    found = scipy.optimize.minimize(objective, np.zeros(4), jac=True, method="L-BFGS-B").x
-    slopes, intercepts = np.exp(found[:2]).tolist(), found[2:].tolist()
-    return WordCalibration(tuple(models), *map(Line, slopes, intercepts))
-
-
-def fit_weighted(
-    log_odds: Mapping[str, np.ndarray], weights: Mapping[str, float], labels: np.ndarray
-) -> WordCalibration | None:
-    """Fit a calibration to the models of `log_odds` that have a weight; None if there are none.
-
-    `labels`, (rows,), are 0 or 1.
-    """
-    weighted = {name: values for name, values in log_odds.items() if weights.get(name)}
-    if not weighted:
-        return None
-    return fit_words(list(weighted), mean_log_odds(weighted, weights), labels)
-
-
-def cross_fit_probabilities(
-    log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray
-) -> np.ndarray:
-    """Return the probabilities of words, (rows, positions, 2), calibrated on the other groups.
-
-    `groups` is (rows,). Raises HearbackError if there is only one group.
-    """
-    n_splits = min(N_CROSS_FITS, len(np.unique(groups)))
-    if n_splits < 2:
-        raise HearbackError("words cannot be cross-fitted: all rows are of one group")
-    cross_fitted = np.empty_like(log_odds)
-    from sklearn.model_selection import GroupKFold  # noqa: PLC0415  (--help needs none)
-
-    for fitted, held_out in GroupKFold(n_splits).split(labels, groups=groups):
-        calibration = fit_words((), log_odds[fitted], labels[fitted])
-        cross_fitted[held_out] = calibration.apply(log_odds[held_out])
-    return cross_fitted
-
-
-def cross_fit_words(log_odds: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the `noisy_and` of each row, (rows,), of `cross_fit_probabilities`."""
-    return noisy_and(cross_fit_probabilities(log_odds, labels, groups))
 
 
 def said_probabilities(probabilities: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.logistic import logit
 from hearback.reading.ensemble import EnsembleConfig, Fallback
 from hearback.reading.tables import GRADES, age_groups
-from hearback.reading.words import WordCalibration
+from hearback.reading.word_calibration import WordCalibration
 
 CONFIG = EnsembleConfig(
     models=(ModelConfig("model1m", (0, 1, 2), 0.25), ModelConfig("model2ds", (0, 2), 0.75)),
@@ -108,6 +108,31 @@ def test_models_without_a_weight_are_not_run() -> None:
     np.testing.assert_allclose(config.predict(predictions, grades), expected)
 
 
+def test_words_are_combined_like_one_more_model(tmp_path: Path) -> None:
+    words = WordCalibration(("model1m", "model3mb"), Line(0.5, 0.1), Line(1.0, 0.0), (1.0, 3.0))
+    models = (*CONFIG.models, ModelConfig("model3mb", (0,), 0.0))
+    config = replace(CONFIG, models=models, combine="logits", words=words, words_weight=0.5)
+    assert config.models_to_run == models  # the last one for its words alone
+    config.save(tmp_path / "config.json")
+    assert EnsembleConfig.load(tmp_path / "config.json") == config
+    rng = np.random.default_rng(0)
+    predictions, log_odds = rng.uniform(0.1, 0.9, (3, 4)), rng.normal(0, 1, (4, 3, 2))
+    log_odds[:, 2, 0] = np.nan
+    product = np.nanprod(words.apply(log_odds), axis=(1, 2))
+    sums = np.array([0.25, 0.75, 0.0]) @ logit(predictions) + 0.5 * logit(product)
+    found = config.predict(predictions, np.full(4, "3"), log_odds)
+    np.testing.assert_allclose(found, expit(0.8 * sums - 0.1))
+
+
+def test_a_fallback_combines_clips_only() -> None:
+    words = replace(WORDS, models=("model1m", "model2ds"))
+    config = replace(CONFIG, fallbacks=FALLBACKS, words=words, words_weight=0.5)
+    both = config.restrict_to({"model1m": [0], "model2ds": [0]})
+    assert both is not None and both.words_weight == 0.5
+    one = config.restrict_to({"model1m": [], "model2ds": [2]})
+    assert one is not None and one.words_weight == 0
+
+
 def test_a_task_without_training_rows_has_the_base_rate_of_all() -> None:
     rates = [CONFIG.base_rate(task) for task in ("deletion", "blending", "", None)]
     assert rates == [0.1, 0.4, 0.4, 0.4]
@@ -132,6 +157,9 @@ def with_fallback(**weights: float) -> str:
             "in a fallback the models' weights must be non-negative and sum to one",
         ),
         (as_json(fallbacks=[{"weights": {}}]), "not an ensemble's configuration.*calibration"),
+        (as_json(words_weight=0.1), "sum to one"),
+        (as_json(words_weight=0.1, combine="logits"), "its words have a weight, but no"),
+        (as_json(words=asdict(replace(WORDS, models=("x",)))), "its words are of x, not among"),
         (as_json(fallbacks=3), "not an ensemble's configuration"),
         (as_json(calibration={"kind": "none"}), "not an ensemble's configuration.*lines"),
         (as_json().replace('"combine"', '"compile"'), "not an ensemble's configuration.*combine"),

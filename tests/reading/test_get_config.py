@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -20,10 +21,11 @@ from hearback.engine.ensemble.stacking import (
     score_ensemble,
 )
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.reading import words
+from hearback.reading import word_calibration, words
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.steps import get_config
 from hearback.reading.tables import age_groups
+from hearback.reading.word_calibration import fit_to_clips, noisy_and
 from tests.helpers import run_step
 from tests.reading.fabricated_folds import (
     VOICE,
@@ -270,16 +272,20 @@ def make_words(quality: float, seed: int) -> np.ndarray:
 
 
 def write_token_scorer(
-    folder: Path, name: str, quality: float, seed: int, **fold_metadata: Any
+    folder: Path,
+    name: str,
+    quality: float,
+    seed: int,
+    clips: np.ndarray | None = None,
+    **fold_metadata: Any,
 ) -> np.ndarray:
     """Write a model that scores words; return its log-odds, (96, 3, 2)."""
     log_odds, metadata = make_words(quality, seed), make_metadata()
     table = words.to_table(
         metadata["filename"].tolist(), metadata["expected_text"].tolist(), log_odds
     )
-    write_folds(
-        folder / "assets", name, make_predictions(quality, seed), words=table, **fold_metadata
-    )
+    predictions = make_predictions(quality, seed) if clips is None else clips
+    write_folds(folder / "assets", name, predictions, words=table, **fold_metadata)
     return log_odds
 
 
@@ -294,21 +300,68 @@ def test_words_are_calibrated_on_the_models_with_a_weight_that_score_them(
     config, metadata = load(folder), make_metadata()
     weights = {model.name: model.weight for model in config.models}
     assert weights["modeltok"] > 0 and weights["modeltokb"] > 0
-    averaged = np.average(both, axis=0, weights=[weights["modeltok"], weights["modeltokb"]])
+    assert config.words is not None and config.words.models == ("modeltok", "modeltokb")
+    of_words = config.words.weight_of
+    averaged = np.average(both, axis=0, weights=list(of_words.values()))
     labels, speakers = metadata["score"].to_numpy(), metadata["speaker"].to_numpy()
-    expected = words.fit_words(("modeltok", "modeltokb"), averaged, labels)
-    assert config.words is not None
-    assert config.words.models == expected.models
+    expected = fit_to_clips(averaged, labels)
     for found, line in (
         (config.words.said, expected.said),
         (config.words.complete, expected.complete),
     ):
         assert found.slope == pytest.approx(line.slope, rel=1e-3)
         assert found.intercept == pytest.approx(line.intercept, abs=1e-3)
-    cross_fitted = mean_log_loss(labels, words.cross_fit_words(averaged, labels, speakers))
-    assert config.log_losses["words"] == pytest.approx(cross_fitted, abs=1e-4)
-    assert printed_loss(output, "product over words") == pytest.approx(cross_fitted, abs=1e-4)
+    by_model = dict(zip(("modeltok", "modeltokb"), both, strict=True))
+    examples = word_calibration.WordExamples(by_model, of_words, labels)
+    probabilities = word_calibration.cross_fit(examples, speakers)
+    cross_fitted = mean_log_loss(labels, noisy_and(probabilities))
+    assert config.log_losses["words"] == pytest.approx(cross_fitted, abs=1e-3)
+    assert printed_loss(output, "product over words") == pytest.approx(
+        config.log_losses["words"], abs=1e-4
+    )
     assert f"the ensemble's: {config.log_losses['cross_fitted']:.4f}" in output
+
+
+def test_the_words_of_two_models_are_one_more_member(folder: Path, run: Any) -> None:
+    # Their clips are noise, so that only the words tell.
+    for name, seed in (("modeltok", 5), ("modeltokb", 6)):
+        write_token_scorer(folder, name, 1.5, seed=seed, clips=make_predictions(0.3, seed))
+    _, output, _ = run()
+    config = load(folder)
+    assert config.words is not None and config.words_weight > 0
+    table = section(output, "Models")
+    assert table["words"][1] == pytest.approx(config.words_weight, abs=1e-3)
+    assert config.words.models == ("modeltok", "modeltokb")
+    assert {"modeltok", "modeltokb"} <= {model.name for model in config.models_to_run}
+    assert all(fallback.words is None for fallback in config.fallbacks if not fallback.weights)
+
+
+def test_one_model_s_words_are_no_member(folder: Path, run: Any) -> None:
+    write_token_scorer(folder, "modeltok", 1.5, seed=5)
+    _, output, _ = run()
+    assert load(folder).words_weight == 0
+    assert "words" not in section(output, "Models")
+
+
+def test_labels_of_words_are_learned_from(folder: Path, run: Any) -> None:
+    metadata = make_metadata()
+    rows = [
+        (name, position, word, float(score) if position == 0 else 1.0)
+        for name, text, score in metadata[["filename", "expected_text", "score"]].to_numpy()
+        for position, word in enumerate(text.split())
+    ]
+    labels = pd.DataFrame(rows, columns=["filename", "position", "word", "share"])
+    labels.to_csv(folder / "data" / "train_words.csv", index=False)
+    write_token_scorer(folder, "modeltok", 1.5, seed=5)
+    write_token_scorer(folder, "modeltokb", 0.2, seed=6)
+    run()
+    words_of = load(folder).words
+    assert words_of is not None
+    assert words_of.weight_of["modeltok"] > 0.6
+    (folder / "data" / "train_words.csv").write_text("filename,position,word,share\nx,0,a,2\n")
+    status, _, errors = run()
+    assert status in (None, 2)
+    assert "Traceback" not in errors
 
 
 def test_a_model_without_weight_scores_no_words(folder: Path, run: Any) -> None:
@@ -396,7 +449,7 @@ def test_words_are_calibrated_for_each_fallback(folder: Path, run: Any) -> None:
     log_odds = write_token_scorer(folder, "modeltok", 1.5, seed=5, epochs=[epoch])
     run()
     config, labels = load(folder), make_metadata()["score"].to_numpy()
-    expected = words.fit_words(("modeltok",), log_odds, labels)
+    expected = fit_to_clips(log_odds, labels)
     scoring = [fallback for fallback in config.fallbacks if "modeltok" in fallback.weights]
     assert scoring and len(scoring) < len(config.fallbacks)
     for fallback in config.fallbacks:

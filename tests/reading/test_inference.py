@@ -38,7 +38,7 @@ from hearback.reading.recipe import Recipe
 from hearback.reading.scoring import listening
 from hearback.reading.steps import infer
 from hearback.reading.window_batches import Batch
-from hearback.reading.words import WordCalibration
+from hearback.reading.word_calibration import WordCalibration
 from tests.helpers import environment_of_scripts, make_read_only
 from tests.reading.inference_data import CPU, write_ensemble
 from tests.reading.random_models import BASE_RATES, make_model, write_fold

@@ -36,7 +36,7 @@ from hearback.reading.models.base import Scorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.window_batches import Batch
-from hearback.reading.words import WordCalibration
+from hearback.reading.word_calibration import WordCalibration
 from tests.conftest import inference_options
 from tests.reading.inference_data import CPU
 from tests.reading.random_models import BASE_RATES, write_fold

@@ -1,7 +1,7 @@
 """Word scores: tables, calibration, training and inference."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from scipy.special import expit
 
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.ensemble.config import ModelConfig
-from hearback.engine.ensemble.stacking import mean_log_loss
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import (
     FoldFiles,
@@ -32,14 +31,13 @@ from hearback.reading.inference.submission import InferenceOptions, write_submis
 from hearback.reading.options import TrainingOptions
 from hearback.reading.references import References
 from hearback.reading.steps import infer
+from hearback.reading.word_calibration import (
+    WordCalibration,
+)
 from hearback.reading.words import (
     COMPLETE,
     SAID,
-    WordCalibration,
-    cross_fit_words,
-    fit_words,
     from_table,
-    noisy_and,
     read_fold,
     said_probabilities,
     score_table,
@@ -126,102 +124,6 @@ def test_a_model_without_words_deletes_those_of_an_earlier_training(tmp_path: Pa
     assert not files.table("words").exists()
     assert set(read_fold_metadata(files)["sha256"]) == {"weights", "oof"}
     assert why_not_done(files, {}) is None
-
-
-def test_a_clip_is_correct_if_all_words_were_said_and_none_is_missing() -> None:
-    nan = np.nan
-    log_odds = np.array([[[0, 1], [2, 0], [nan, 3]], [[4, 0], [nan, 2], [nan, nan]]])
-    probabilities = LINES.apply(log_odds)
-    said, complete = expit(0.5 * log_odds[..., 0] - 1), expit(2 * log_odds[..., 1] + 1)
-    np.testing.assert_allclose(probabilities, np.stack([said, complete], axis=-1))
-    expected = [
-        said[0, 0] * said[0, 1] * complete[0, 0] * complete[0, 1] * complete[0, 2],
-        said[1, 0] * complete[1, 0] * complete[1, 1],
-    ]
-    np.testing.assert_allclose(noisy_and(probabilities), expected)
-
-
-def simulate(n_clips: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return log-odds and labels of clips with word probabilities calibrated by `LINES`."""
-    rng = np.random.default_rng(seed)
-    texts = ["word " * n_words for n_words in rng.integers(1, 6, n_clips)]
-    log_odds = make_log_odds(texts, seed)
-    log_odds[..., SAID] += 5
-    log_odds[..., COMPLETE] += 1
-    right = rng.random(log_odds.shape) < LINES.apply(log_odds)
-    labels = (right | np.isnan(log_odds)).all(axis=(1, 2)).astype(float)
-    return log_odds, labels
-
-
-def test_lines_of_words_are_recovered_from_labels_of_clips() -> None:
-    log_odds, labels = simulate(20_000, seed=1)
-    assert 0.2 < labels.mean() < 0.8
-    fitted = fit_words(("modeltok",), log_odds, labels)
-    assert fitted.models == ("modeltok",)
-    for found, true in ((fitted.said, LINES.said), (fitted.complete, LINES.complete)):
-        assert found.slope == pytest.approx(true.slope, rel=0.1)
-        assert found.intercept == pytest.approx(true.intercept, abs=0.2)
-
-
-def test_fitted_lines_have_the_lowest_loss() -> None:
-    log_odds, labels = simulate(2000, seed=2)
-    best = fit_words((), log_odds, labels)
-
-    def loss(calibration: WordCalibration) -> float:
-        return mean_log_loss(labels, noisy_and(calibration.apply(log_odds)))
-
-    def moved(line: Line, slope: float, intercept: float) -> Line:
-        return Line(line.slope * slope, line.intercept + intercept)
-
-    for change in ((0.9, 0.0), (1.1, 0.0), (1.0, -0.2), (1.0, 0.2)):
-        assert loss(replace(best, said=moved(best.said, *change))) > loss(best)
-        assert loss(replace(best, complete=moved(best.complete, *change))) > loss(best)
-
-
-def test_slopes_stay_positive_for_reversed_log_odds() -> None:
-    log_odds, labels = simulate(500, seed=3)
-    fitted = fit_words((), -log_odds, labels)
-    assert fitted.said.slope > 0 and fitted.complete.slope > 0
-
-
-def test_certain_words_and_labels_of_one_class_have_finite_lines() -> None:
-    log_odds = np.where(np.isnan(make_log_odds(SPOKEN)), np.nan, 15.0)
-    for labels in (np.ones(3), np.zeros(3)):
-        fitted = fit_words((), log_odds, labels)
-        assert np.isfinite([*asdict(fitted.said).values(), *asdict(fitted.complete).values()]).all()
-
-
-def test_cross_fitted_words_are_calibrated_on_other_groups() -> None:
-    log_odds, labels = simulate(120, seed=4)
-    groups = np.array([f"s{row % 4}" for row in range(120)])
-    own = groups == "s2"
-    before = cross_fit_words(log_odds, labels, groups)
-    after = cross_fit_words(log_odds, np.where(own, 1 - labels, labels), groups)
-    np.testing.assert_array_equal(before[own], after[own])
-    assert (before[~own] != after[~own]).all()
-    with pytest.raises(HearbackError, match="one group"):
-        cross_fit_words(log_odds, labels, np.full(120, "s1"))
-
-
-def test_a_calibration_is_read_back_from_json() -> None:
-    values = {**asdict(LINES), "models": list(LINES.models)}
-    assert WordCalibration.from_dict(values) == LINES
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"models": []},
-        {"said": {"slope": 0.0, "intercept": 0.0}},
-        {"complete": {"slope": -1.0, "intercept": 0.0}},
-        {"complete": {"slope": float("nan"), "intercept": 0.0}},
-        {"said": {"slope": 1.0}},
-        {"said": None},
-    ],
-)
-def test_an_invalid_calibration_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(HearbackError):
-        WordCalibration.from_dict({**asdict(LINES), **changes})
 
 
 def test_scores_are_of_words_without_text_ends() -> None:
@@ -326,7 +228,7 @@ def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptio
         for fold in (0, 1):
             write_fold(folder / "assets", recipe, fold, voice, tokenizer)
     models = tuple(ModelConfig(recipe.name, (0, 1), w) for recipe, w in weights.items())
-    calibration = replace(LINES, models=("modeltok", "modeltok2"))
+    calibration = replace(LINES, models=("modeltok", "modeltok2"), weights=(0.75, 0.25))
     losses = {"cross_fitted": 0.5}
     config = EnsembleConfig(
         models, voice, BASE_RATES, losses, n_rows=36, combine="logits", words=calibration
@@ -382,6 +284,7 @@ def test_a_word_score_is_the_calibrated_mean_of_its_log_odds(
     together = word_scores(options)["score"]
     config = EnsembleConfig.load(options.config)
     assert config.words is not None
+    of_words = config.words.weight_of
     total = pd.Series(0.0, index=together.index)
     plain = Line(1.0, 0.0)
     for model in config.models[1:]:
@@ -391,7 +294,7 @@ def test_a_word_score_is_the_calibrated_mean_of_its_log_odds(
             replace(config, models=models, words=words).save(options.config)
             write_submission(options)
             scores = word_scores(options)["score"]
-            total += model.weight / 2 * np.log(scores / (1 - scores))  # the weights' sum is one
+            total += of_words[model.name] / 2 * np.log(scores / (1 - scores))
     line = config.words.said
     np.testing.assert_allclose(together, expit(line.slope * total + line.intercept), atol=1e-6)
 

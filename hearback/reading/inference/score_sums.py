@@ -61,18 +61,21 @@ class ScoreSums:
         if config is None:
             return None
         means = [self._clips[model.name] / len(model.folds) for model in config.models_to_run]
-        clips = config.predict(np.array(means), grades)
-        return config, Predictions(clips, self._combine_words(config))
+        words = self._combine_words(config)
+        return config, Predictions(config.predict(np.array(means), grades, words), words)
 
     def _combine_words(self, config: EnsembleConfig) -> np.ndarray | None:
-        """Return the weighted mean of the models' log-odds, (rows, n_positions, 2)."""
-        names = config.words.models if config.words is not None else ()
-        models = [m for m in config.models_to_run if m.name in names and m.name in self._words]
-        if not models:
+        """Return the weighted mean of the models' log-odds of words, (rows, n_positions, 2)."""
+        if config.words is None:
             return None
-        means = [self._words[model.name] / len(model.folds) for model in models]
-        weights = [model.weight for model in models]
-        return np.average(means, axis=0, weights=weights).reshape(self._shape)
+        means = {
+            model.name: self._words[model.name] / len(model.folds)
+            for model in config.models_to_run
+            if model.name in self._words
+        }
+        if not means.keys() & config.words.weight_of.keys():
+            return None
+        return config.words.mean(means).reshape(self._shape)
 
     def combine_unfinished(self, grades: np.ndarray) -> np.ndarray:
         """Return the probabilities, (rows,), from the fold that was dropped last.

@@ -11,7 +11,7 @@ from hearback.engine.ensemble.stacking import StackingData, fit_ensemble
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.bootstrap import bootstrap_auc_interval, bootstrap_interval
 from hearback.engine.evaluation.metrics import area_under_curve, row_log_loss
-from hearback.reading.ensemble import stacking_data
+from hearback.reading.ensemble_fitting import stacking_data
 from hearback.reading.evaluation import group_unit
 from hearback.reading.tables import AGE_GROUPS, GRADES, YOUNGEST
 
@@ -38,14 +38,14 @@ class Interval:
 
 
 def cross_fit(
-    joined: pd.DataFrame, models: Sequence[str], combine: str, calibration: str
+    joined: pd.DataFrame, members: Sequence[str], combine: str, calibration: str
 ) -> dict[str, np.ndarray]:
     """Return the ensemble's probabilities, (rows,), with and without the readers' grades.
 
-    Weights and calibration for a row are fitted without its speaker; `joined` is from
-    `evaluation.join`. Raises HearbackError if there is only one speaker.
+    Weights and calibration for a row are fitted without its speaker; `members` are columns of
+    `joined` (`ensemble_fitting.Members`). Raises HearbackError if there is only one speaker.
     """
-    data = stacking_data(joined, models)
+    data = stacking_data(joined, members)
     if not data.groups.cross_fits:
         raise HearbackError("all rows are of one speaker: a scorer needs several to be measured")
     unknown = np.full(len(joined), "")

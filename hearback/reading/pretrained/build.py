@@ -23,7 +23,8 @@ from hearback.engine.launch import command
 from hearback.engine.launch.command import Competition
 from hearback.engine.project import SHIPPED
 from hearback.engine.whisper.wheels import PUBLISHED
-from hearback.reading import ensemble, evaluation
+from hearback.reading import ensemble_fitting, evaluation
+from hearback.reading.ensemble_fitting import Members, OutOfFoldScores
 from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pretrained import accuracy, card, writing
@@ -38,7 +39,7 @@ from hearback.reading.pretrained.folders import (
 )
 from hearback.reading.recipe import Recipe, find_recipes
 from hearback.reading.steps import check_models
-from hearback.reading.steps.get_config import build_config
+from hearback.reading.word_label_table import load_word_labels
 
 COMBINE, CALIBRATION = "logits", "platt_by_group"
 DEFAULT_BACKBONE = "openai/whisper-tiny.en"
@@ -147,11 +148,13 @@ def build(
     names = [each.name for each in recipes]
     tables = evaluation.read_out_of_fold(options.assets, names, corrected)
     joined = evaluation.join(tables, metadata)
-    scores = ensemble.fit(joined, tables, COMBINE, CALIBRATION)
+    word_labels = load_word_labels(options.data, metadata)
+    scores = OutOfFoldScores.read(options.assets, tables, joined, word_labels)
+    fitted = ensemble_fitting.fit(scores, COMBINE, CALIBRATION)
     folds = _folds(tables, arguments.keep_folds)
-    config = build_config(joined, metadata, tables, scores, assets=options.assets, folds=folds)
+    config = ensemble_fitting.build_config(fitted, metadata, voice=None, folds=folds)
     config = replace(config, models=config.models_to_run)
-    sections = measure(joined, [table.model for table in tables], metadata, causes)
+    sections = measure(fitted.members, metadata, causes)
     data = options.load_data(recipes)
     folder = arguments.out / arguments.name
     with writing.replacing(folder) as temporary:
@@ -184,13 +187,11 @@ def _folds(
 
 
 def measure(
-    joined: pd.DataFrame,
-    models: Sequence[str],
-    metadata: pd.DataFrame,
-    causes: pd.Series | None,
+    members: Members, metadata: pd.DataFrame, causes: pd.Series | None
 ) -> dict[str, pd.DataFrame]:
     """Return the card's tables by title."""
-    predictions = accuracy.cross_fit(joined, models, COMBINE, CALIBRATION)
+    joined = members.rows
+    predictions = accuracy.cross_fit(joined, members.names, COMBINE, CALIBRATION)
     sections = {card.BY_GRADE: accuracy.by_grade(joined, predictions)}
     if causes is not None:
         by_filename = dict(zip(metadata["filename"], causes, strict=True))

@@ -11,20 +11,23 @@ from hearback.engine.ensemble.stacking import score_ensemble
 from hearback.engine.page import predictions
 from hearback.engine.page.content import Words
 from hearback.engine.page.predictions import Ensemble, collect
-from hearback.reading import evaluation, step_command, words
-from hearback.reading.ensemble import EnsembleConfig, stacking_data
+from hearback.reading import evaluation, step_command, word_calibration, words
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.ensemble_fitting import OutOfFoldScores, gather
 from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.trained import TrainedModels
+from hearback.reading.word_labels import WordLabels
 
 Predictions: TypeAlias = predictions.Predictions[ReadingOutOfFold]
 
 _PREDICTION = "pred"  # column
 
 
-def collect_predictions(trained: TrainedModels, config: Path | None) -> Predictions:
+def collect_predictions(trained: TrainedModels, assets: Path, config: Path | None) -> Predictions:
     """Return the predictions of trained models, and fit their ensemble again, cross-fitted.
 
-    `config` is the ensemble's file, None for models alone. Raises HearbackError if it is invalid.
+    `assets` has the models' word scores; `config` is the ensemble's file, None for models alone.
+    Raises HearbackError if it is invalid.
     """
     tables, metadata = trained.tables, trained.metadata
     if config is None:
@@ -32,23 +35,22 @@ def collect_predictions(trained: TrainedModels, config: Path | None) -> Predicti
     loaded = EnsembleConfig.load(config)
 
     def cross_fit(members: Sequence[ReadingOutOfFold]) -> tuple[pd.DataFrame, float]:
-        return _cross_fit(members, metadata, loaded)
+        joined = evaluation.join(members, metadata)
+        scores = OutOfFoldScores.read(assets, members, joined, trained.word_labels)
+        return _cross_fit(scores, loaded)
 
     ensemble = Ensemble(config.name, loaded, cross_fit, step_command("get_config"))
     return collect(tables, metadata, _PREDICTION, ensemble)
 
 
-def _cross_fit(
-    members: Sequence[ReadingOutOfFold], metadata: pd.DataFrame, config: EnsembleConfig
-) -> tuple[pd.DataFrame, float]:
+def _cross_fit(data: OutOfFoldScores, config: EnsembleConfig) -> tuple[pd.DataFrame, float]:
     """Fit an ensemble on the rows that all of its members predicted, as `get_config.py` does.
 
     Returns filename and cross-fitted prediction, and their log loss in nats.
     """
-    joined = evaluation.join(members, metadata)
-    data = stacking_data(joined, [table.model for table in members])
-    scores = score_ensemble(data, config.combine, config.calibration.kind)
-    predicted = joined[["filename"]].assign(**{_PREDICTION: scores.cross_fitted_predictions})
+    settings = (config.combine, config.calibration.kind)
+    scores = score_ensemble(gather(data, *settings).stacking_data, *settings)
+    predicted = data.rows[["filename"]].assign(**{_PREDICTION: scores.cross_fitted_predictions})
     return predicted, scores.cross_fitted
 
 
@@ -58,11 +60,11 @@ def word_models(found: Predictions) -> list[ReadingOutOfFold]:
     return [table for table in scoring if table.model in found.weights] or scoring[:1]
 
 
-def read_words(found: Predictions, assets: Path) -> dict[str, Words]:
+def read_words(found: Predictions, assets: Path, word_labels: WordLabels) -> dict[str, Words]:
     """Return the words of recordings with their cross-fitted probabilities, by index of the row.
 
-    They are those of the ensemble's models that score words, by weight, or else of the best such
-    model; empty if there is none, or only one speaker: they cannot be cross-fitted then.
+    They are those of the ensemble's models that score words, or else of the best such model; empty
+    if there is none, or only one speaker: they cannot be cross-fitted then.
     """
     chosen = word_models(found)
     indices = [
@@ -73,12 +75,11 @@ def read_words(found: Predictions, assets: Path) -> dict[str, Words]:
     if not indices:
         return {}
     rows = found.rows.iloc[indices]
-    log_odds = words.read_log_odds(assets, chosen, rows)
-    mean = words.mean_log_odds(log_odds, {name: found.weights.get(name, 1.0) for name in log_odds})
-    groups = rows[evaluation.group_unit(rows)].to_numpy(dtype=str)
-    if len(np.unique(groups)) < 2:
+    data = OutOfFoldScores.read(assets, chosen, rows, word_labels)
+    if len(np.unique(data.groups)) < 2:
         return {}
-    probabilities = words.cross_fit_probabilities(mean, rows["score"].to_numpy(), groups)
+    weights = {name: found.weights.get(name) or 1.0 for name in data.names}
+    probabilities = word_calibration.cross_fit(data.examples(weights), data.groups)
     said = words.said_probabilities(probabilities)
     return {
         str(index): Words(text.split(), scores=said[at, : len(text.split())].tolist())

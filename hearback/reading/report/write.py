@@ -53,9 +53,10 @@ def write_out_of_fold(
     options: PageOptions, trained: TrainedModels, sources: OutOfFoldSources
 ) -> None:
     """Write the page of trained models. Raises HearbackError if what it needs is not there."""
-    found = collect_predictions(trained, sources.config)
+    found = collect_predictions(trained, sources.assets, sources.config)
     seconds = _find_lengths(sources, found.rows["filename"].tolist())
-    page = out_of_fold.build_page(trained, found, read_words(found, sources.assets), seconds)
+    words = read_words(found, sources.assets, trained.word_labels)
+    page = out_of_fold.build_page(trained, found, words, seconds)
     sounds = Sounds(
         sources.data,
         found.rows["filename"].tolist(),

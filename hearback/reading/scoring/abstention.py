@@ -24,7 +24,7 @@ from hearback.engine.ensemble import stacking
 from hearback.engine.evaluation.bootstrap import bootstrap_interval
 from hearback.engine.evaluation.logistic import logit
 from hearback.reading import evaluation, words
-from hearback.reading.ensemble import stacking_data
+from hearback.reading.ensemble_fitting import stacking_data
 from hearback.reading.scoring.status import UNSURE_ABOVE, UNSURE_BELOW
 from hearback.reading.tables import read_labelled
 

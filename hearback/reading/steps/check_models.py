@@ -20,7 +20,7 @@ from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.page import flags as page_flags
 from hearback.engine.project import SHIPPED
 from hearback.engine.training.recipe import name_with_seed, split_seed
-from hearback.reading import evaluation, step_command, word_labels
+from hearback.reading import evaluation, step_command, word_evaluation, word_labels
 from hearback.reading.options import TrainingOptions
 from hearback.reading.trained import TrainedModels, read_trained
 
@@ -89,6 +89,9 @@ def show(trained: TrainedModels, assets: Path, other_assets: Path | None = None)
         "Log loss per task": evaluation.by_column(tables, metadata, "task"),
         **evaluation.error_analysis(tables, metadata, trained.causes),
     }
+    agreement = word_evaluation.by_model(assets, tables, metadata, trained.word_labels)
+    if len(agreement):
+        sections[word_evaluation.TITLE] = agreement
     if other_assets is not None:
         title = f"Log loss compared with {other_assets} (paired; 2.5 to 97.5 % of a bootstrap)"
         others = evaluation.read_out_of_fold(other_assets)

@@ -9,7 +9,7 @@ fitted, as fallbacks for the --time_limit of infer.py.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ from hearback.engine.data import corrections
 from hearback.engine.data.corrections import Corrections
 from hearback.engine.ensemble import budget, fitting
 from hearback.engine.ensemble.calibration import KINDS
-from hearback.engine.ensemble.stacking import EnsembleScores
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import check_models, fold_tables
-from hearback.reading import ensemble, evaluation, step_command, words
-from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading import ensemble_fitting, evaluation, step_command, word_evaluation
+from hearback.reading.ensemble_fitting import FittedEnsemble, OutOfFoldScores
 from hearback.reading.evaluation import BASELINE, ReadingOutOfFold
 from hearback.reading.pairings import WITHOUT_REFERENCE
+from hearback.reading.word_label_table import load_word_labels
+from hearback.reading.word_labels import WordLabels
+from hearback.reading.words import said_probabilities
 
 
 def main() -> None:
@@ -38,58 +40,22 @@ def main() -> None:
     )
     corrected.announce()
     tables = _read_models(flags.assets, flags.models, corrected)
-    _common_voice(tables)  # differing voices are an error before the fit
+    common_voice(tables)  # differing voices are an error before the fit
     joined = evaluation.join(tables, metadata)
     print(f"{len(joined)} rows that every model predicted out of fold, of {len(metadata)}")
 
     tables, folds = _choose_folds(flags, tables, joined, n_clips=flags.rows or len(metadata))
-    scores = ensemble.fit(joined, tables, flags.combine, flags.calibration)
-    _print_error_analysis(joined, scores.cross_fitted_predictions, metadata, causes)
+    word_labels = load_word_labels(flags.data, metadata)
+    data = OutOfFoldScores.read(flags.assets, tables, joined, word_labels)
+    fitted = ensemble_fitting.fit(data, flags.combine, flags.calibration)
+    cross_fitted = fitted.scores.cross_fitted_predictions
+    _print_error_analysis(joined, cross_fitted, metadata, causes)
+    _print_words(fitted, cross_fitted, word_labels)
 
-    config = build_config(joined, metadata, tables, scores, assets=flags.assets, folds=folds)
+    voice = common_voice(tables)
+    config = ensemble_fitting.build_config(fitted, metadata, voice=voice, folds=folds)
     config.save(flags.config)
     print(f"\nwrote {flags.config}")
-
-
-def build_config(
-    joined: pd.DataFrame,
-    metadata: pd.DataFrame,
-    tables: Sequence[ReadingOutOfFold],
-    scores: EnsembleScores,
-    *,
-    assets: Path,
-    folds: Mapping[str, tuple[int, ...]] | None = None,
-) -> EnsembleConfig:
-    """Return the configuration of a fitted ensemble; print its words' and fallbacks' log losses.
-
-    Args:
-        joined: from `evaluation.join`.
-        metadata: the training table, with its labels as `score`.
-        tables: the models.
-        scores: of `ensemble.fit` on these.
-        assets: folder of the trained folds.
-        folds: the folds to run, by model; None: all that are trained.
-
-    Raises:
-        HearbackError: no model has a weight, or the folds have different voices.
-    """
-    models = fitting.model_configs(tables, scores, folds)
-    weighted = [table for table, model in zip(tables, models, strict=True) if model.weight]
-    log_odds = words.read_log_odds(assets, weighted, joined)
-    word_calibration, word_loss = ensemble.fit_words(joined, log_odds, models, scores.cross_fitted)
-    fitted = scores.ensemble
-    settings = (fitted.combine, fitted.calibration.kind)
-    return EnsembleConfig(
-        models=models,
-        voice=_common_voice(tables),
-        base_rates=evaluation.base_rates(metadata),
-        log_losses={**scores.log_losses, **word_loss},
-        n_rows=len(joined),
-        combine=fitted.combine,
-        calibration=fitted.calibration,
-        words=word_calibration,
-        fallbacks=ensemble.fit_fallbacks(joined, models, log_odds, *settings),
-    )
 
 
 def _parse_flags() -> argparse.Namespace:
@@ -137,7 +103,7 @@ def _read_models(
     return kept
 
 
-def _common_voice(tables: Sequence[ReadingOutOfFold]) -> dict[str, Any] | None:
+def common_voice(tables: Sequence[ReadingOutOfFold]) -> dict[str, Any] | None:
     """Return the voice of the reference speech, None if no model hears it.
 
     Raises HearbackError if the voice differs between folds.
@@ -165,13 +131,24 @@ def _choose_folds(
         return tables, None
     folds = fitting.choose_folds(
         tables,
-        ensemble.stacking_data(joined, [table.model for table in tables]),
+        ensemble_fitting.stacking_data(joined, [table.model for table in tables]),
         n_clips=n_clips,
         limit=flags.time_limit,
         combine=flags.combine,
         calibration=flags.calibration,
     )
     return [table for table in tables if table.model in folds], folds
+
+
+def _print_words(fitted: FittedEnsemble, predictions: np.ndarray, word_labels: WordLabels) -> None:
+    """Print how the cross-fitted scores of words agree with their labels, if they have any."""
+    probabilities = fitted.members.probabilities
+    if probabilities is None or not word_labels:
+        return
+    said = said_probabilities(probabilities)
+    table = word_evaluation.by_age(fitted.data.rows, said, predictions, word_labels)
+    if len(table):
+        fold_tables.print_tables({word_evaluation.TITLE: table})
 
 
 def _print_error_analysis(

@@ -24,6 +24,7 @@ from hearback.reading.report.predictions import Predictions, collect_predictions
 from hearback.reading.report.write import OutOfFoldSources, write_out_of_fold
 from hearback.reading.steps import check_models, get_config, report
 from hearback.reading.trained import read_trained
+from hearback.reading.word_labels import WordLabels
 from tests.engine.page.page_reader import read_page
 from tests.helpers import run_step, tone
 from tests.reading.fabricated_folds import (
@@ -66,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(folder: Path) -> Predictions:
     trained = read_trained(folder / "data", folder / "assets")
-    return collect_predictions(trained, folder / "model_configs.json")
+    return collect_predictions(trained, folder / "assets", folder / "model_configs.json")
 
 
 def test_the_ensemble_is_the_one_of_get_config(folder: Path, found: Predictions) -> None:
@@ -90,15 +91,16 @@ def test_an_ensemble_of_other_predictions_is_said(folder: Path, tmp_path: Path) 
     write_folds(assets, "model1m", make_predictions(2, 5))
     write_folds(assets, "modeltok", MODELS["modeltok"])
     config = folder / "model_configs.json"
-    changed = collect_predictions(read_trained(folder / "data", assets), config)
+    changed = collect_predictions(read_trained(folder / "data", assets), assets, config)
     assert "was fitted on other predictions" in changed.warnings[0]
-    without = collect_predictions(read_trained(folder / "data", assets, ["modeltok"]), config)
+    alone = read_trained(folder / "data", assets, ["modeltok"])
+    without = collect_predictions(alone, assets, config)
     assert "the predictions of model1m are not among these" in without.warnings[0]
     assert list(without.by_model) == ["modeltok"]
 
 
 def test_the_words_are_cross_fitted(folder: Path, found: Predictions) -> None:
-    by_index = read_words(found, folder / "assets")
+    by_index = read_words(found, folder / "assets", WordLabels())
     assert len(by_index) == N_ROWS
     labels = found.rows["score"].to_numpy()
     said = np.array([by_index[str(index)].scores for index in range(N_ROWS)], float)
@@ -109,8 +111,9 @@ def test_the_words_are_cross_fitted(folder: Path, found: Predictions) -> None:
 def test_models_without_word_scores_have_no_words(tmp_path: Path) -> None:
     write_data(tmp_path / "data")
     write_folds(tmp_path / "assets", "model1m", MODELS["model1m"])
-    alone = collect_predictions(read_trained(tmp_path / "data", tmp_path / "assets"), None)
-    assert read_words(alone, tmp_path / "assets") == {}
+    assets = tmp_path / "assets"
+    alone = collect_predictions(read_trained(tmp_path / "data", assets), assets, None)
+    assert read_words(alone, assets, WordLabels()) == {}
 
 
 def write(folder: Path, out: Path, **options: object) -> dict:

@@ -24,7 +24,7 @@ from hearback.reading.models.scorers import build
 from hearback.reading.pairs import PairSource
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import Batch
-from hearback.reading.words import WordCalibration
+from hearback.reading.word_calibration import WordCalibration
 from tests.reading.random_models import write_fold
 from tests.toy import spoken
 from train_modeltok import RECIPE as TOKENS

@@ -23,7 +23,7 @@ from hearback.reading.models.backbones import PhoneBackbone
 from hearback.reading.models.scorers import build
 from hearback.reading.scoring.ensemble import LoadedEnsemble
 from hearback.reading.tables import LONGEST_TEXT
-from hearback.reading.words import WordCalibration
+from hearback.reading.word_calibration import WordCalibration
 from tests.engine.phones.packages import write_packages
 from tests.reading.random_models import write_fold
 from tests.toy import spoken

@@ -1,0 +1,267 @@
+"""Calibration of the word scores of several models, fitted with labels of words or of clips.
+
+Word scores are log-odds, (rows, positions, 2), laid out as in `hearback.reading.words`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy  # imports its parts as they are used
+
+from hearback.engine.ensemble.calibration import Line
+from hearback.engine.errors import HearbackError
+from hearback.reading.words import COMPLETE, SAID
+
+N_CROSS_FITS = 10
+# Texts of more words count as this many: a long text is not read worse because it is long.
+MOST_WORDS = 20
+# Fewer labelled words of either kind, said and not said, teach nothing; labels of clips do then.
+FEWEST_LABELLED = 30
+_DEVIATION = 1.0  # of the normal priors on the intercepts and on the logarithms of the slopes
+_MAX_LOG_PROBABILITY = -1e-12
+
+
+@dataclass(frozen=True)
+class WordCalibration:
+    """Calibration of the weighted mean of the log-odds of `models`.
+
+    `said` and `complete` are lines on the log-odds, with positive slopes. `weights` are those of
+    the models, non-negative; none: all are equal.
+    """
+
+    models: tuple[str, ...]
+    said: Line
+    complete: Line
+    weights: tuple[float, ...] = ()
+
+    @property
+    def weight_of(self) -> dict[str, float]:
+        """The weights of the models that have one, by name; they sum to one."""
+        weights = self.weights or (1.0,) * len(self.models)
+        total = sum(weights)
+        pairs = zip(self.models, weights, strict=True)
+        return {name: weight / total for name, weight in pairs if weight > 0}
+
+    def mean(self, log_odds: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the weighted mean of those of the models' log-odds that are there."""
+        weights = {name: weight for name, weight in self.weight_of.items() if name in log_odds}
+        found = [log_odds[name] for name in weights]
+        return np.average(found, axis=0, weights=list(weights.values()))
+
+    def apply(self, mean: np.ndarray) -> np.ndarray:
+        """Return the probabilities, (rows, positions, 2), of the mean log-odds."""
+        slopes = np.array([self.said.slope, self.complete.slope])
+        intercepts = np.array([self.said.intercept, self.complete.intercept])
+        return scipy.special.expit(mean * slopes + intercepts)
+
+    @classmethod
+    def from_dict(
+        cls, values: Mapping[str, Any], weights: Mapping[str, float] | None = None
+    ) -> "WordCalibration":
+        """Build a calibration from its `dataclasses.asdict`; HearbackError for invalid values.
+
+        `weights` are those of the ensemble: files of older versions have no others for words.
+        """
+        try:
+            said, complete = (
+                Line(float(values[name]["slope"]), float(values[name]["intercept"]))
+                for name in ("said", "complete")
+            )
+            models = tuple(values["models"])
+            if "weights" not in values and weights is not None:
+                values = {**values, "weights": [weights[name] for name in models]}
+            calibration = cls(models, said, complete, tuple(map(float, values.get("weights", ()))))
+        except (KeyError, TypeError, ValueError) as error:
+            raise HearbackError(f"not a calibration of words ({error!r})") from None
+        numbers = [number for line in (said, complete) for number in asdict(line).values()]
+        if not models or not all(map(math.isfinite, (*numbers, *calibration.weights))):
+            raise HearbackError("a calibration of words lacks its models or its numbers")
+        if min(said.slope, complete.slope) <= 0:
+            raise HearbackError("the slopes of a calibration of words must be positive")
+        found = calibration.weights
+        if found and (len(found) != len(models) or min(found) < 0 or sum(found) <= 0):
+            raise HearbackError("the weights of a calibration of words are not its models'")
+        return calibration
+
+
+class Lines(NamedTuple):
+    """Lines on the log-odds that words were said, and that none is missing before them."""
+
+    said: Line
+    complete: Line
+
+
+class WordExamples(NamedTuple):
+    """What word scores are fitted to.
+
+    Attributes:
+        log_odds: (rows, positions, 2) by model.
+        weights: of the models in the ensemble of clips.
+        labels: (rows,), 0 or 1, of the clips.
+        targets: (rows, positions, 2), the share of experts who accept each word, and whether
+            nothing is missing before it; NaN where unknown. None without labels of words.
+    """
+
+    log_odds: Mapping[str, np.ndarray]
+    weights: Mapping[str, float]
+    labels: np.ndarray
+    targets: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> "WordExamples":
+        """Return the examples of some rows."""
+        log_odds = {name: values[rows] for name, values in self.log_odds.items()}
+        targets = None if self.targets is None else self.targets[rows]
+        return WordExamples(log_odds, self.weights, self.labels[rows], targets)
+
+
+def fit(examples: WordExamples) -> WordCalibration | None:
+    """Fit a calibration; None if no model that scores words has a weight.
+
+    Where words have labels, the models have weights for words too, and a probability is that most
+    experts accept the word. Otherwise the models have the ensemble's weights, and the labels of
+    clips teach (`fit_to_clips`).
+    """
+    if _has_labels(examples.targets):
+        return _fit_to_words(examples)
+    names = [name for name in examples.log_odds if examples.weights.get(name)]
+    if not names:
+        return None
+    weights = tuple(examples.weights[name] for name in names)
+    unfitted = WordCalibration(tuple(names), Line(), Line(), weights)
+    fitted = fit_to_clips(unfitted.mean(examples.log_odds), examples.labels)
+    return replace(unfitted, said=fitted.said, complete=fitted.complete)
+
+
+def cross_fit(examples: WordExamples, groups: np.ndarray) -> np.ndarray:
+    """Return the probabilities of words, (rows, positions, 2), calibrated on the other groups.
+
+    `groups` is (rows,). Raises HearbackError if there is only one group, or nothing to fit.
+    """
+    n_splits = min(N_CROSS_FITS, len(np.unique(groups)))
+    if n_splits < 2:
+        raise HearbackError("words cannot be cross-fitted: all rows are of one group")
+    from sklearn.model_selection import GroupKFold  # noqa: PLC0415  (--help needs none)
+
+    cross_fitted = np.empty_like(next(iter(examples.log_odds.values())))
+    for fitted, held_out in GroupKFold(n_splits).split(examples.labels, groups=groups):
+        calibration = fit(examples.take(fitted))
+        if calibration is None:
+            raise HearbackError("words cannot be calibrated: no model that scores them has weight")
+        of_held_out = examples.take(held_out).log_odds
+        cross_fitted[held_out] = calibration.apply(calibration.mean(of_held_out))
+    return cross_fitted
+
+
+def noisy_and(probabilities: np.ndarray) -> np.ndarray:
+    """Return the probability that all words were said and nothing is missing, (rows,).
+
+    `probabilities`, (rows, positions, 2), are treated as independent. A text of more than
+    `MOST_WORDS` words has the product's root that makes it as likely as one of that many.
+    """
+    n_words = (~np.isnan(probabilities[:, :, SAID])).sum(axis=1)
+    product = np.nanprod(probabilities, axis=(1, 2))
+    return product ** (MOST_WORDS / np.maximum(n_words, MOST_WORDS))
+
+
+def _has_labels(targets: np.ndarray | None) -> bool:
+    """Return whether enough words are known to be said, and enough not to be."""
+    if targets is None:
+        return False
+    said = targets[:, :, SAID]
+    return min((said >= 0.5).sum(), (said < 0.5).sum()) >= FEWEST_LABELLED
+
+
+def _fit_to_words(examples: WordExamples) -> WordCalibration:
+    """Fit weights and lines to labels of words: logistic regressions of what most experts say.
+
+    The weights are those of `said`, non-negative. `complete` has a line on the mean by the same
+    weights; where nothing is known to be missing, its line is the identity.
+    """
+    assert examples.targets is not None
+    names = list(examples.log_odds)
+    stacked = np.stack([examples.log_odds[name] for name in names])
+    said, complete = examples.targets[:, :, SAID], examples.targets[:, :, COMPLETE]
+    known = ~np.isnan(said)
+    equal = np.full(len(names), 1 / len(names))
+    weights, intercept = _fit_logistic(stacked[:, known, SAID], said[known] >= 0.5, equal)
+    slope = float(weights.sum())
+    calibration = WordCalibration(
+        tuple(names), Line(slope, intercept), Line(), tuple((weights / slope).tolist())
+    )
+    known = ~np.isnan(complete)
+    is_complete = complete[known] >= 0.5
+    if min(is_complete.sum(), (~is_complete).sum()) < FEWEST_LABELLED:
+        return calibration
+    mean = calibration.mean(examples.log_odds)[None, known, COMPLETE]
+    slopes, intercept = _fit_logistic(mean, is_complete, np.ones(1))
+    return replace(calibration, complete=Line(float(slopes[0]), intercept))
+
+
+def _fit_logistic(
+    log_odds: np.ndarray, is_true: np.ndarray, prior: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Fit non-negative weights, (models,), and an intercept to (models, words) log-odds.
+
+    A normal prior keeps the weights near `prior`, and the intercept near 0. At least one weight is
+    positive.
+    """
+    n_words = log_odds.shape[1]
+    signs = np.where(is_true, 1.0, -1.0)
+
+    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, intercept = parameters[:-1], parameters[-1]
+        margins = (weights @ log_odds + intercept) * signs
+        distance = np.append(weights - prior, intercept)
+        pulls = signs * scipy.special.expit(-margins) / n_words
+        gradient = -np.append(log_odds @ pulls, pulls.sum()) + distance / n_words
+        value = np.logaddexp(0, -margins).mean() + 0.5 * distance @ distance / n_words
+        return float(value), gradient
+
+    bounds = [(0.0, None)] * len(prior) + [(None, None)]
+    start = np.append(prior, 0.0)
+    found = scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    weights = found[:-1]
+    if not weights.any():  # none tells words apart
+        weights = 1e-3 * prior
+    return weights, float(found[-1])
+
+
+def fit_to_clips(log_odds: np.ndarray, labels: np.ndarray) -> Lines:
+    """Fit lines to (rows, positions, 2) log-odds and (rows,) labels, 0 or 1, of clips.
+
+    Only clips are labelled, not their words. A clip is correct if all of its words were said and
+    nothing is missing, so the lines minimise the log loss of the `noisy_and` of a clip's words.
+    This is multiple-instance learning with clips as bags, the noisy-and being the complement of a
+    noisy-or (Keeler, Rumelhart & Leow 1991; Maron & Lozano-Pérez 1998). A normal prior keeps the
+    lines of a small table near the identity.
+    """
+    known = ~np.isnan(log_odds)
+    # Most positions are padding: work on a flat array of the words that exist.
+    clips, _, kinds = np.nonzero(known)
+    values = log_odds[known]
+    correct = labels > 0.5
+    n_rows = len(labels)
+
+    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        slopes, intercepts = np.exp(parameters[:2]), parameters[2:]
+        margins = slopes[kinds] * values + intercepts[kinds]
+        small = np.exp(-np.abs(margins))
+        losses = np.log1p(small) - np.minimum(margins, 0)
+        log_correct = -np.bincount(clips, weights=losses, minlength=n_rows)
+        log_correct = np.minimum(log_correct, _MAX_LOG_PROBABILITY)
+        log_wrong = np.log(-np.expm1(log_correct))
+        prior = parameters / (_DEVIATION**2 * n_rows)
+        value = -np.where(correct, log_correct, log_wrong).mean() + 0.5 * parameters @ prior
+        # Gradient of the loss by the clips' log-probabilities, then by the words' margins.
+        outer = np.where(correct, -1.0, 1 / np.expm1(np.minimum(-log_correct, 700))) / n_rows
+        by_margin = outer[clips] * np.where(margins > 0, small, 1.0) / (1 + small)
+        by_slope = np.bincount(kinds, weights=by_margin * values, minlength=2) * slopes
+        by_intercept = np.bincount(kinds, weights=by_margin, minlength=2)
+        return float(value), np.concatenate([by_slope, by_intercept]) + prior
+
+    found = scipy.optimize.minimize(objective, np.zeros(4), jac=True, method="L-BFGS-B").x
+    slopes, intercepts = np.exp(found[:2]).tolist(), found[2:].tolist()
+    return Lines(*map(Line, slopes, intercepts))

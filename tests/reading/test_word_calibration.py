@@ -1,0 +1,227 @@
+"""Tests of the calibration of word scores, with labels of words and of clips."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from hearback.engine.ensemble.calibration import Line
+from hearback.engine.ensemble.stacking import mean_log_loss
+from hearback.engine.errors import HearbackError
+from hearback.reading.word_calibration import (
+    MOST_WORDS,
+    WordCalibration,
+    WordExamples,
+    cross_fit,
+    fit,
+    fit_to_clips,
+    noisy_and,
+)
+from hearback.reading.words import COMPLETE, SAID
+from tests.reading.test_words import LINES, SPOKEN, make_log_odds
+
+
+def test_a_clip_is_correct_if_all_words_were_said_and_none_is_missing() -> None:
+    nan = np.nan
+    log_odds = np.array([[[0, 1], [2, 0], [nan, 3]], [[4, 0], [nan, 2], [nan, nan]]])
+    probabilities = LINES.apply(log_odds)
+    said, complete = expit(0.5 * log_odds[..., 0] - 1), expit(2 * log_odds[..., 1] + 1)
+    np.testing.assert_allclose(probabilities, np.stack([said, complete], axis=-1))
+    expected = [
+        said[0, 0] * said[0, 1] * complete[0, 0] * complete[0, 1] * complete[0, 2],
+        said[1, 0] * complete[1, 0] * complete[1, 1],
+    ]
+    np.testing.assert_allclose(noisy_and(probabilities), expected)
+
+
+def simulate(n_clips: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return log-odds and labels of clips with word probabilities calibrated by `LINES`."""
+    rng = np.random.default_rng(seed)
+    texts = ["word " * n_words for n_words in rng.integers(1, 6, n_clips)]
+    log_odds = make_log_odds(texts, seed)
+    log_odds[..., SAID] += 5
+    log_odds[..., COMPLETE] += 1
+    right = rng.random(log_odds.shape) < LINES.apply(log_odds)
+    labels = (right | np.isnan(log_odds)).all(axis=(1, 2)).astype(float)
+    return log_odds, labels
+
+
+def test_lines_of_words_are_recovered_from_labels_of_clips() -> None:
+    log_odds, labels = simulate(20_000, seed=1)
+    assert 0.2 < labels.mean() < 0.8
+    fitted = fit_to_clips(log_odds, labels)
+    for found, true in ((fitted.said, LINES.said), (fitted.complete, LINES.complete)):
+        assert found.slope == pytest.approx(true.slope, rel=0.1)
+        assert found.intercept == pytest.approx(true.intercept, abs=0.2)
+
+
+def test_fitted_lines_have_the_lowest_loss() -> None:
+    log_odds, labels = simulate(2000, seed=2)
+    best = WordCalibration((), *fit_to_clips(log_odds, labels))
+
+    def loss(calibration: WordCalibration) -> float:
+        return mean_log_loss(labels, noisy_and(calibration.apply(log_odds)))
+
+    def moved(line: Line, slope: float, intercept: float) -> Line:
+        return Line(line.slope * slope, line.intercept + intercept)
+
+    for change in ((0.9, 0.0), (1.1, 0.0), (1.0, -0.2), (1.0, 0.2)):
+        assert loss(replace(best, said=moved(best.said, *change))) > loss(best)
+        assert loss(replace(best, complete=moved(best.complete, *change))) > loss(best)
+
+
+def test_slopes_stay_positive_for_reversed_log_odds() -> None:
+    log_odds, labels = simulate(500, seed=3)
+    fitted = fit_to_clips(-log_odds, labels)
+    assert fitted.said.slope > 0 and fitted.complete.slope > 0
+
+
+def test_certain_words_and_labels_of_one_class_have_finite_lines() -> None:
+    log_odds = np.where(np.isnan(make_log_odds(SPOKEN)), np.nan, 15.0)
+    for labels in (np.ones(3), np.zeros(3)):
+        fitted = fit_to_clips(log_odds, labels)
+        assert np.isfinite([*asdict(fitted.said).values(), *asdict(fitted.complete).values()]).all()
+
+
+def test_cross_fitted_words_are_calibrated_on_other_groups() -> None:
+    log_odds, labels = simulate(120, seed=4)
+    groups = np.array([f"s{row % 4}" for row in range(120)])
+    own = groups == "s2"
+
+    def product(labels: np.ndarray, groups: np.ndarray = groups) -> np.ndarray:
+        examples = WordExamples({"modeltok": log_odds}, {"modeltok": 1.0}, labels)
+        return noisy_and(cross_fit(examples, groups))
+
+    before, after = product(labels), product(np.where(own, 1 - labels, labels))
+    np.testing.assert_array_equal(before[own], after[own])
+    assert (before[~own] != after[~own]).all()
+    with pytest.raises(HearbackError, match="one group"):
+        product(labels, np.full(120, "s1"))
+
+
+def test_a_calibration_is_read_back_from_json() -> None:
+    values = {**asdict(LINES), "models": list(LINES.models)}
+    assert WordCalibration.from_dict(values) == LINES
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"models": []},
+        {"said": {"slope": 0.0, "intercept": 0.0}},
+        {"complete": {"slope": -1.0, "intercept": 0.0}},
+        {"complete": {"slope": float("nan"), "intercept": 0.0}},
+        {"said": {"slope": 1.0}},
+        {"said": None},
+    ],
+)
+def test_an_invalid_calibration_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(HearbackError):
+        WordCalibration.from_dict({**asdict(LINES), **changes})
+
+
+def test_a_long_text_is_not_wrong_because_it_is_long() -> None:
+    probabilities = np.full((2, 3 * MOST_WORDS + 1, 2), 0.99)
+    probabilities[:, -1, SAID] = np.nan  # the end of the text
+    probabilities[0, MOST_WORDS:, SAID] = np.nan
+    probabilities[0, MOST_WORDS + 1 :, COMPLETE] = np.nan
+    short, long = noisy_and(probabilities)
+    assert short == pytest.approx(0.99 ** (2 * MOST_WORDS + 1))
+    assert long == pytest.approx(0.99 ** ((6 * MOST_WORDS + 1) / 3))
+
+
+# With labels of words
+
+
+def simulate_words(n_clips: int, seed: int) -> WordExamples:
+    """Return two models that hear other words, and the labels of words and clips.
+
+    The log-odds that most experts accept a word are 1.5 `good` + 0.5 `fair` + 1; `noise` is none.
+    """
+    rng = np.random.default_rng(seed)
+    names = ("good", "fair", "noise")
+    log_odds = {name: rng.normal(0, 2, (n_clips, 6, 2)) for name in names}
+    ends = np.arange(6) == 5
+    for values in log_odds.values():
+        values[:, ends, SAID] = np.nan
+    margin = 1.5 * log_odds["good"] + 0.5 * log_odds["fair"]
+    margin = margin + np.array([1.0, 2.0])
+    targets = (rng.random(margin.shape) < expit(margin)).astype(float)
+    targets[np.isnan(margin)] = np.nan
+    labels = np.nanmin(targets, axis=(1, 2))
+    return WordExamples(log_odds, dict.fromkeys(names, 1.0), labels, targets)
+
+
+def test_labels_of_words_give_models_weights_and_lines() -> None:
+    examples = simulate_words(4000, seed=1)
+    fitted = fit(examples)
+    assert fitted is not None
+    assert fitted.models == ("good", "fair", "noise")
+    assert fitted.weights == pytest.approx((0.75, 0.25, 0.0), abs=0.03)
+    assert fitted.said.slope == pytest.approx(2.0, rel=0.1)
+    assert fitted.said.intercept == pytest.approx(1.0, abs=0.1)
+    assert fitted.complete.intercept == pytest.approx(2.0, abs=0.2)
+
+
+def test_a_share_of_experts_counts_as_what_most_of_them_say() -> None:
+    examples = simulate_words(400, seed=2)
+    assert examples.targets is not None
+    shares = np.where(examples.targets >= 0.5, 0.6, 0.4)
+    shares[np.isnan(examples.targets)] = np.nan
+    assert fit(examples) == fit(examples._replace(targets=shares))
+
+
+def test_few_labels_of_words_teach_nothing() -> None:
+    examples = simulate_words(200, seed=3)
+    assert examples.targets is not None
+    few = np.full_like(examples.targets, np.nan)
+    few[:5] = examples.targets[:5]
+    fitted = fit(examples._replace(targets=few))
+    assert fitted == fit(examples._replace(targets=None))
+    assert fitted is not None and fitted.weights == (1.0, 1.0, 1.0)
+
+
+def test_a_model_that_contradicts_the_labels_has_no_weight() -> None:
+    examples = simulate_words(800, seed=4)
+    reversed_ = {"good": -examples.log_odds["good"], "fair": examples.log_odds["fair"]}
+    fitted = fit(examples._replace(log_odds=reversed_))
+    assert fitted is not None
+    assert fitted.weight_of == {"fair": 1.0}
+    only = fit(examples._replace(log_odds={"good": reversed_["good"]}))
+    assert only is not None and only.said.slope > 0
+
+
+def test_cross_fitted_labels_of_words_are_of_other_groups() -> None:
+    examples = simulate_words(200, seed=5)
+    assert examples.targets is not None
+    groups = np.array([f"s{row % 5}" for row in range(200)])
+    own = groups == "s3"
+    before = cross_fit(examples, groups)
+    changed = np.where(own[:, None, None], 1 - examples.targets, examples.targets)
+    after = cross_fit(examples._replace(targets=changed), groups)
+    np.testing.assert_array_equal(before[own], after[own])
+    known = ~np.isnan(before[~own])
+    assert (before[~own][known] != after[~own][known]).all()
+
+
+def test_a_mean_is_of_the_models_that_are_there() -> None:
+    words = replace(LINES, models=("a", "b", "c"), weights=(3.0, 1.0, 0.0))
+    a, b = (make_log_odds(SPOKEN, seed) for seed in (1, 2))
+    np.testing.assert_allclose(words.mean({"a": a, "b": b}), 0.75 * a + 0.25 * b)
+    np.testing.assert_allclose(words.mean({"b": b}), b)
+    assert words.weight_of == {"a": 0.75, "b": 0.25}
+
+
+def test_older_files_weigh_words_as_the_ensemble_does() -> None:
+    values = {**asdict(LINES), "models": ["a", "b"]}
+    del values["weights"]
+    read = WordCalibration.from_dict(values, {"a": 0.5, "b": 1.5, "c": 1.0})
+    assert read.weights == (0.5, 1.5)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [float("nan"), 1.0]])
+def test_invalid_weights_are_refused(weights: list[float]) -> None:
+    with pytest.raises(HearbackError):
+        WordCalibration.from_dict({**asdict(LINES), "models": ["a", "b"], "weights": weights})
