@@ -21,7 +21,6 @@ RECIPE = Recipe(
     hard_negatives=1.0,
     word_loss=0.1,
     uses_word_labels=True,
-    phone_loss=0.03,
     read_texts=1.0,
     uses_context=False,
     warmup_share=0.1,
