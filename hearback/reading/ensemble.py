@@ -135,7 +135,7 @@ class EnsembleConfig:
     @classmethod
     def _from_values(cls, values: Mapping[str, Any]) -> "EnsembleConfig":
         models = tuple(map(ModelConfig.from_dict, values["models"]))
-        weights = {model.name: model.weight for model in models}
+        weights = {str(model.name): model.weight for model in models}
         parsed = {
             "models": models,
             "calibration": Calibration.from_dict(values["calibration"]),

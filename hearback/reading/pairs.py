@@ -320,7 +320,8 @@ class PairDataset(SizedDataset[Pair]):
         phones = None
         if isinstance(self.text_tokenizer, PhoneTokenizer) and read is not None:
             phones = phone_targets(tokenized, read.transcriptions_of(text), self.text_tokenizer)
-        return LabelledText(tokenized, *targets, phones)
+        known = None if phones is None else np.nan_to_num(phones, nan=UNKNOWN)
+        return LabelledText(tokenized, *targets, known)
 
     def _read(self, example: Example) -> ReadWords | None:
         """Return the words that were read, if they have labels.

@@ -11,14 +11,19 @@ the dictionary: the two are aligned, and a phone without a counterpart has no la
 """
 
 import functools
+import math
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hearback.engine.phones.tokenizer import ARPABET, PhoneTokenizer
-from hearback.engine.whisper.tokenizer import TokenizedText
-from hearback.reading.window_batches import UNKNOWN
+from hearback.engine.phones.vocabulary import ARPABET
+
+# torch: reading a table needs none.
+if TYPE_CHECKING:
+    from hearback.engine.phones.tokenizer import PhoneTokenizer
+    from hearback.engine.whisper.tokenizer import TokenizedText
 
 # Phones of speechocean762 that ARPAbet does not have.
 _FURTHER = {
@@ -71,16 +76,16 @@ def parse(transcription: str) -> list[tuple[str, bool]]:
 
 
 def phone_targets(
-    text: TokenizedText, transcriptions: Sequence[str], tokenizer: PhoneTokenizer
+    text: "TokenizedText", transcriptions: Sequence[str], tokenizer: "PhoneTokenizer"
 ) -> np.ndarray | None:
     """Return the share of experts who accept each target of a text of phones, (targets,) float32.
 
-    `transcriptions` are of its words. UNKNOWN where a word has none, and at the end of the text;
+    `transcriptions` are of its words. NaN where a word has none, and at the end of the text;
     None if no word has one.
     """
     if not any(transcriptions):
         return None
-    targets = np.full(len(text.word_ids), UNKNOWN, dtype=np.float32)
+    targets = np.full(len(text.word_ids), np.nan, dtype=np.float32)
     for word, transcription in enumerate(transcriptions):
         of_word = np.flatnonzero(text.word_ids == word)
         phones = tokenizer.phones(text.tokens[of_word])
@@ -90,19 +95,19 @@ def phone_targets(
 
 @functools.lru_cache(maxsize=1 << 16)
 def shares_accepted(phones: Sequence[str], transcriptions: str) -> tuple[float, ...]:
-    """Return the share of experts who accept each phone of a word; UNKNOWN where too few say so.
+    """Return the share of experts who accept each phone of a word; NaN where too few say so.
 
     `phones` are in IPA, hashable. `transcriptions` may be empty.
     """
     experts = [_align(phones, parse(each)) for each in transcriptions.split("|") if each.strip()]
     if not experts:
-        return (UNKNOWN,) * len(phones)
+        return (math.nan,) * len(phones)
     accepted = np.array(experts)
     known = ~np.isnan(accepted)
     n_known = known.sum(axis=0)
     shares = np.where(known, accepted, 0.0).sum(axis=0) / np.maximum(n_known, 1)
     enough = n_known >= min(_FEWEST_EXPERTS, len(experts))
-    return tuple(np.where(enough, shares, UNKNOWN).tolist())
+    return tuple(np.where(enough, shares, np.nan).tolist())
 
 
 def _align(phones: Sequence[str], heard: Sequence[tuple[str, bool]]) -> list[float]:

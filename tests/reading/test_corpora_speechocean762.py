@@ -94,10 +94,15 @@ def write_corpus(root: Path, per_speaker: int = 8, accuracies: tuple[float, ...]
     return root
 
 
+def spelled(word: str) -> str:
+    """Return made-up phones of a word, one for each letter."""
+    return " ".join("AH0" if letter in "AEIOUY" else "T" for letter in word.upper())
+
+
 def in_detail(word: dict[str, Any]) -> dict[str, Any]:
     """The five experts' scores of a word, with its score as the median."""
     score = float(word["accuracy"])
-    phones = " ".join(word["text"])
+    phones = spelled(word["text"])
     return {
         "text": word["text"],
         "accuracy": [score, 0.5, score, 10.0, score],
@@ -409,8 +414,8 @@ def test_the_experts_scores_of_words_are_written_for_the_training_table(tmp_path
     )
     first = words.iloc[0]
     assert first["accuracy"].split(" ")[1] == "0.5"
-    spelled = " ".join(first["word"].upper())
-    assert first["phones"] == f"{spelled} | ({spelled}) | {spelled} | {spelled} | {spelled}"
+    phones = spelled(first["word"])
+    assert first["phones"] == f"{phones} | ({phones}) | {phones} | {phones} | {phones}"
     report = problems.Report()
     metadata, labels = tables.read_labelled(data, report)
     path = words_path(data)

@@ -391,7 +391,7 @@ def ensemble(source: PairSource, tokenizer: Path, tmp_path: Path) -> EnsembleCon
         BASE_RATES,
         {"cross_fitted": 0.5},
         n_rows=36,
-        words=WordCalibration(("modeltok", "modeltok2"), Line(1.0, 0.0), Line(1.0, 0.0)),
+        words=WordCalibration(("modeltok", "modeltok2"), Line(), Line(), (0.15, 0.25)),
     )
 
 
@@ -453,7 +453,7 @@ def test_each_model_gets_recordings_at_its_own_speed(
         BASE_RATES,
         {"cross_fitted": 0.5},
         n_rows=36,
-        words=WordCalibration(("modeltok", "modeltok2"), Line(1.0, 0.0), Line(1.0, 0.0)),
+        words=WordCalibration(("modeltok", "modeltok2"), Line(), Line()),
     )
     together = run_ensemble(config, source, assets)
     assert_same(together, one_by_one(config, source, assets), 1e-6)

@@ -16,7 +16,7 @@ from hearback.engine.ensemble.calibration import Line
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
 from hearback.engine.phones import layout
-from hearback.engine.phones.tokenizer import ARPABET
+from hearback.engine.phones.vocabulary import ARPABET
 from hearback.engine.training.fold_files import (
     FoldFiles,
     TrainedFold,

@@ -22,17 +22,9 @@ from torch import Tensor
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.phones.g2p import G2PConfig, G2PNetwork, GraphemeToPhone
-from hearback.engine.phones.vocabulary import PhoneVocabulary
+from hearback.engine.phones.vocabulary import ARPABET, PhoneVocabulary
 from hearback.engine.whisper.tokenizer import TokenizedText
 
-# ARPAbet -> the recogniser's phones, in the International Phonetic Alphabet. Unstressed AH is ə.
-ARPABET = {
-    **{"AA": "ɑ", "AE": "æ", "AH": "ʌ", "AH0": "ə", "AO": "ɔ", "AW": "aʊ", "AY": "aɪ", "EH": "ɛ"},
-    **{"ER": "ɝ", "EY": "eɪ", "IH": "ɪ", "IY": "i", "OW": "oʊ", "OY": "ɔɪ", "UH": "ʊ", "UW": "u"},
-    **{"B": "b", "CH": "t͡ʃ", "D": "d", "DH": "ð", "F": "f", "G": "ɡ", "HH": "h", "JH": "d͡ʒ"},
-    **{"K": "k", "L": "l", "M": "m", "N": "n", "NG": "ŋ", "P": "p", "R": "ɹ", "S": "s", "SH": "ʃ"},
-    **{"T": "t", "TH": "θ", "V": "v", "W": "w", "Y": "j", "Z": "z", "ZH": "ʒ"},
-}
 _DICTIONARY = "dictionary"
 _G2P = "g2p."
 _UNREADABLE = (

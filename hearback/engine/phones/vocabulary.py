@@ -7,6 +7,15 @@ from typing import Any, Self
 PAD, START, END, UNKNOWN = "<pad>", "<sos>", "<eos>", "<unk>"
 WORD_BOUNDARY, BLANK = "<wb>", "<blank>"
 
+# ARPAbet -> the recogniser's phones, in the International Phonetic Alphabet. Unstressed AH is ə.
+ARPABET = {
+    **{"AA": "ɑ", "AE": "æ", "AH": "ʌ", "AH0": "ə", "AO": "ɔ", "AW": "aʊ", "AY": "aɪ", "EH": "ɛ"},
+    **{"ER": "ɝ", "EY": "eɪ", "IH": "ɪ", "IY": "i", "OW": "oʊ", "OY": "ɔɪ", "UH": "ʊ", "UW": "u"},
+    **{"B": "b", "CH": "t͡ʃ", "D": "d", "DH": "ð", "F": "f", "G": "ɡ", "HH": "h", "JH": "d͡ʒ"},
+    **{"K": "k", "L": "l", "M": "m", "N": "n", "NG": "ŋ", "P": "p", "R": "ɹ", "S": "s", "SH": "ʃ"},
+    **{"T": "t", "TH": "θ", "V": "v", "W": "w", "Y": "j", "Z": "z", "ZH": "ʒ"},
+}
+
 
 @dataclass(frozen=True)
 class PhoneVocabulary:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from hearback.engine.errors import HearbackError
 from hearback.engine.phones import layout
 from hearback.engine.phones.g2p import GraphemeToPhone
-from hearback.engine.phones.tokenizer import ARPABET, PhoneTokenizer, read_dictionary
-from hearback.engine.phones.vocabulary import BLANK, WORD_BOUNDARY, PhoneVocabulary
+from hearback.engine.phones.tokenizer import PhoneTokenizer, read_dictionary
+from hearback.engine.phones.vocabulary import ARPABET, BLANK, WORD_BOUNDARY, PhoneVocabulary
 from tests.engine.phones import packages
 from tests.engine.phones.packages import LETTERS, PHONES
 
