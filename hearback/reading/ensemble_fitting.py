@@ -1,6 +1,6 @@
 """Fit the reading competition's ensemble: models, and their words together as one more member."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,12 @@ class OutOfFoldScores:
     def groups(self) -> np.ndarray:
         """The names of the groups that are kept whole, (rows,) str."""
         return self.rows[evaluation.group_unit(self.rows)].to_numpy(dtype=str)
+
+    def without(self, models: Collection[str]) -> "OutOfFoldScores":
+        """Return the scores without those of some models."""
+        tables = [table for table in self.tables if table.model not in models]
+        log_odds = {name: each for name, each in self.log_odds.items() if name not in models}
+        return replace(self, tables=tables, log_odds=log_odds)
 
     def examples(self, weights: Mapping[str, float]) -> WordExamples:
         """Return what the words of the models with a weight are fitted to."""
@@ -157,18 +163,33 @@ def gather(data: OutOfFoldScores, combine: str, calibration: str) -> Members:
 def fit(data: OutOfFoldScores, combine: str, calibration: str) -> FittedEnsemble:
     """Fit the ensemble of some models, and print its scores."""
     members = gather(data, combine, calibration)
-    scores = fitting.fit(members.stacking_data, members.names, combine, calibration)
-    models_alone = stacking_data(data.rows, data.names)
+    settings = (combine, calibration)
+
+    def without(index: int) -> float:
+        if members.names[index] == WORDS:
+            return stacking.log_loss_without([index], members.stacking_data, *settings)
+        return _log_loss_without(data, [members.names[index]], *settings)
+
+    scores = fitting.fit(members.stacking_data, members.names, *settings, without=without)
     families = [table.family for table in data.tables]
     for family in dict.fromkeys(families):
-        of_family = [model for model, name in enumerate(families) if name == family]
+        of_family = [table.model for table in data.tables if table.family == family]
         if 1 < len(of_family) < len(families):  # a single model has its line in the table
-            loss = stacking.log_loss_without(of_family, models_alone, combine, calibration)
-            listed = ", ".join(data.names[model] for model in of_family)
-            print(f"without the {family} models ({listed}): {loss:.4f}")
+            loss = _log_loss_without(data, of_family, *settings)
+            print(f"without the {family} models ({', '.join(of_family)}): {loss:.4f}")
     fitting.print_combinations(members.stacking_data, KINDS)
     _print_scores(members.rows, scores, f"{combine}, {calibration}")
     return FittedEnsemble(data, members, scores)
+
+
+def _log_loss_without(
+    data: OutOfFoldScores, models: Sequence[str], combine: str, calibration: str
+) -> float:
+    """Return the cross-fitted log loss of the ensemble without some models and their words."""
+    if len(models) == len(data.tables):
+        return float("nan")
+    others = gather(data.without(models), combine, calibration)
+    return stacking.log_loss_without([], others.stacking_data, combine, calibration)
 
 
 def _print_scores(rows: pd.DataFrame, scores: EnsembleScores, settings: str) -> None:
@@ -216,20 +237,35 @@ def print_words(members: Members, ensemble_loss: float) -> dict[str, float]:
 
 
 def fit_fallbacks(
-    data: OutOfFoldScores, models: Sequence[ModelConfig], combine: str, calibration: str
+    data: OutOfFoldScores,
+    models: Sequence[ModelConfig],
+    combine: str,
+    calibration: str,
+    *,
+    with_all: bool,
 ) -> tuple[Fallback, ...]:
     """Fit the fallbacks of the `models` with a weight; print their cross-fitted log losses.
 
-    Their words are no member. Empty if the time per clip of some model is unknown.
+    Their words are no member; so that of all these models is one, where the words have a weight.
+    Empty if the time per clip of some model is unknown.
     """
     weighted = [model for model in models if model.weight]
     predictions = stacking_data(data.rows, [model.name for model in weighted])
+    found = [
+        ([weighted[model].name for model in subset.models], subset.ensemble, loss)
+        for subset, loss in fitting.fit_fallbacks(weighted, predictions, combine, calibration)
+    ]
+    has_times = all(model.seconds_per_clip is not None for model in weighted)
+    if with_all and weighted and has_times:
+        names = [model.name for model in weighted]
+        loss = stacking.log_loss_without([], predictions, combine, calibration)
+        found.append((names, stacking.fit_ensemble(predictions, combine, calibration), loss))
+        print(f"{loss:.4f}  {', '.join(names)}, without their words")
     fallbacks = []
-    for subset, loss in fitting.fit_fallbacks(weighted, predictions, combine, calibration):
-        names = [weighted[model].name for model in subset.models]
-        weights = dict(zip(names, subset.ensemble.weights.tolist(), strict=True))
+    for names, ensemble, loss in found:
+        weights = dict(zip(names, ensemble.weights.tolist(), strict=True))
         of_words = word_calibration.fit(data.examples(weights))
-        fallbacks.append(Fallback(weights, subset.ensemble.calibration, loss, of_words))
+        fallbacks.append(Fallback(weights, ensemble.calibration, loss, of_words))
     return tuple(fallbacks)
 
 
@@ -253,7 +289,9 @@ def build_config(
     """
     data, scores = fitted.data, fitted.scores
     combine, calibration = scores.ensemble.combine, scores.ensemble.calibration
-    models = fitting.model_configs(data.tables, fitted.model_scores, folds)
+    models = fitting.model_configs(
+        data.tables, fitted.model_scores, folds, other_weight=fitted.words_weight
+    )
     word_loss = print_words(fitted.members, scores.cross_fitted)
     return EnsembleConfig(
         models=models,
@@ -264,6 +302,8 @@ def build_config(
         combine=combine,
         calibration=calibration,
         words=fitted.members.words,
-        fallbacks=fit_fallbacks(data, models, combine, calibration.kind),
+        fallbacks=fit_fallbacks(
+            data, models, combine, calibration.kind, with_all=fitted.words_weight > 0
+        ),
         words_weight=fitted.words_weight,
     )

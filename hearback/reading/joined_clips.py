@@ -182,7 +182,7 @@ def draw_fixed(recipe: Recipe, data: "TrainingData") -> tuple[JoinedClips, ...]:
     """Return the joined clips of a training set that all folds and seeds share.
 
     For models whose encoder outputs are computed once (`encoded`). Each is of the rows of one fold,
-    and depends on these alone, so that all others may train on it. None if the recipe joins no
+    and depends on these alone, so that all others may train on it. Empty if the recipe joins no
     clips. Raises HearbackError if the clips of a fold cannot be joined.
     """
     joined: list[JoinedClips] = []

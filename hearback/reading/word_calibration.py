@@ -124,6 +124,8 @@ def fit(examples: WordExamples) -> WordCalibration | None:
     experts accept the word. Otherwise the models have the ensemble's weights, and the labels of
     clips teach (`fit_to_clips`).
     """
+    if not examples.log_odds:
+        return None
     if _has_labels(examples.targets):
         return _fit_to_words(examples)
     names = [name for name in examples.log_odds if examples.weights.get(name)]
@@ -138,7 +140,8 @@ def fit(examples: WordExamples) -> WordCalibration | None:
 def cross_fit(examples: WordExamples, groups: np.ndarray) -> np.ndarray:
     """Return the probabilities of words, (rows, positions, 2), calibrated on the other groups.
 
-    `groups` is (rows,). Raises HearbackError if there is only one group, or nothing to fit.
+    `groups` is (rows,). The weights in the ensemble, which say what models take part, are those of
+    all rows. Raises HearbackError if there is only one group, or nothing to fit.
     """
     n_splits = min(N_CROSS_FITS, len(np.unique(groups)))
     if n_splits < 2:
@@ -188,8 +191,11 @@ def _fit_to_words(examples: WordExamples) -> WordCalibration:
     equal = np.full(len(names), 1 / len(names))
     weights, intercept = _fit_logistic(stacked[:, known, SAID], said[known] >= 0.5, equal)
     slope = float(weights.sum())
+    weight_of = {
+        name: weight / slope for name, weight in zip(names, weights, strict=True) if weight
+    }
     calibration = WordCalibration(
-        tuple(names), Line(slope, intercept), Line(), tuple((weights / slope).tolist())
+        tuple(weight_of), Line(slope, intercept), Line(), tuple(weight_of.values())
     )
     known = ~np.isnan(complete)
     is_complete = complete[known] >= 0.5
@@ -233,7 +239,8 @@ def fit_to_clips(log_odds: np.ndarray, labels: np.ndarray) -> Lines:
     """Fit lines to (rows, positions, 2) log-odds and (rows,) labels, 0 or 1, of clips.
 
     Only clips are labelled, not their words. A clip is correct if all of its words were said and
-    nothing is missing, so the lines minimise the log loss of the `noisy_and` of a clip's words.
+    nothing is missing, so the lines minimise the log loss of the `noisy_and` of a clip's words
+    (without the root that this has for long texts).
     This is multiple-instance learning with clips as bags, the noisy-and being the complement of a
     noisy-or (Keeler, Rumelhart & Leow 1991; Maron & Lozano-Pérez 1998). A normal prior keeps the
     lines of a small table near the identity.

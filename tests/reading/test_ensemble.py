@@ -14,7 +14,10 @@ from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.ensemble.stacking import COMBINATIONS, Groups, StackingData, fit_ensemble
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.logistic import logit
+from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading.ensemble import EnsembleConfig, Fallback
+from hearback.reading.inference.folds import EnsembleFold
+from hearback.reading.inference.score_sums import ScoreSums
 from hearback.reading.tables import GRADES, age_groups
 from hearback.reading.word_calibration import WordCalibration
 
@@ -122,6 +125,20 @@ def test_words_are_combined_like_one_more_model(tmp_path: Path) -> None:
     sums = np.array([0.25, 0.75, 0.0]) @ logit(predictions) + 0.5 * logit(product)
     found = config.predict(predictions, np.full(4, "3"), log_odds)
     np.testing.assert_allclose(found, expit(0.8 * sums - 0.1))
+
+
+def test_no_clips_have_no_scores() -> None:
+    words = replace(WORDS, models=("model1m", "model2ds"))
+    config = replace(CONFIG, combine="logits", words=words, words_weight=0.5)
+    sums = ScoreSums(config, 0, 3)
+    sums.finish(
+        EnsembleFold(number, FoldFiles(Path(), model.name, fold), {})
+        for number, model in enumerate(config.models)
+        for fold in model.folds
+    )
+    combined = sums.combine(np.empty(0, dtype=str))
+    assert combined is not None
+    assert combined[1].clips.shape == (0,)
 
 
 def test_a_fallback_combines_clips_only() -> None:

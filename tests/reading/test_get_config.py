@@ -336,6 +336,38 @@ def test_the_words_of_two_models_are_one_more_member(folder: Path, run: Any) -> 
     assert all(fallback.words is None for fallback in config.fallbacks if not fallback.weights)
 
 
+def test_the_ensemble_without_a_model_is_without_its_words(folder: Path, run: Any) -> None:
+    for name, seed in (("modeltok", 5), ("modeltokb", 6)):
+        write_token_scorer(folder, name, 1.5, seed=seed, clips=make_predictions(0.3, seed))
+    _, output, _ = run()
+    of_all = section(output, "Models")
+    _, output, _ = run("--models", *NAMES, "modeltokb")
+    alone = printed_loss(output, "weighted ensemble")
+    assert of_all["modeltok"][2] == pytest.approx(alone, abs=1e-4)
+
+
+def test_the_models_without_their_words_are_a_fallback(folder: Path, run: Any) -> None:
+    write_timed_folds(folder)
+    epoch = {"epoch": 1, "validation_seconds": 1.0}
+    for name, seed in (("modeltok", 5), ("modeltokb", 6)):
+        clips = make_predictions(0.3, seed)
+        write_token_scorer(folder, name, 1.5, seed=seed, clips=clips, epochs=[epoch])
+    _, output, _ = run()
+    config = load(folder)
+    assert config.words_weight > 0
+    weighted = {model.name for model in config.models if model.weight}
+    assert set(config.fallbacks[-1].weights) == weighted
+    assert f"{config.fallbacks[-1].log_loss:.4f}  " in output and ", without their words" in output
+
+
+def test_labels_of_words_need_no_model_that_scores_them(folder: Path, run: Any) -> None:
+    write_labels_of_words(folder)
+    status, output, _ = run()
+    assert status is None
+    assert load(folder).words is None
+    assert "No model of the ensemble scores words" in output
+
+
 def test_one_model_s_words_are_no_member(folder: Path, run: Any) -> None:
     write_token_scorer(folder, "modeltok", 1.5, seed=5)
     _, output, _ = run()
@@ -343,7 +375,8 @@ def test_one_model_s_words_are_no_member(folder: Path, run: Any) -> None:
     assert "words" not in section(output, "Models")
 
 
-def test_labels_of_words_are_learned_from(folder: Path, run: Any) -> None:
+def write_labels_of_words(folder: Path) -> None:
+    """Write a table in which the first word of a row is right if the row is."""
     metadata = make_metadata()
     rows = [
         (name, position, word, float(score) if position == 0 else 1.0)
@@ -352,6 +385,10 @@ def test_labels_of_words_are_learned_from(folder: Path, run: Any) -> None:
     ]
     labels = pd.DataFrame(rows, columns=["filename", "position", "word", "share"])
     labels.to_csv(folder / "data" / "train_words.csv", index=False)
+
+
+def test_labels_of_words_are_learned_from(folder: Path, run: Any) -> None:
+    write_labels_of_words(folder)
     write_token_scorer(folder, "modeltok", 1.5, seed=5)
     write_token_scorer(folder, "modeltokb", 0.2, seed=6)
     run()

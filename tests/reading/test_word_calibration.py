@@ -158,8 +158,9 @@ def test_labels_of_words_give_models_weights_and_lines() -> None:
     examples = simulate_words(4000, seed=1)
     fitted = fit(examples)
     assert fitted is not None
-    assert fitted.models == ("good", "fair", "noise")
-    assert fitted.weights == pytest.approx((0.75, 0.25, 0.0), abs=0.03)
+    assert {"good", "fair"} <= set(fitted.models)
+    assert fitted.weight_of["good"] == pytest.approx(0.75, abs=0.03)
+    assert fitted.weight_of.get("noise", 0.0) < 0.03
     assert fitted.said.slope == pytest.approx(2.0, rel=0.1)
     assert fitted.said.intercept == pytest.approx(1.0, abs=0.1)
     assert fitted.complete.intercept == pytest.approx(2.0, abs=0.2)
@@ -188,7 +189,7 @@ def test_a_model_that_contradicts_the_labels_has_no_weight() -> None:
     reversed_ = {"good": -examples.log_odds["good"], "fair": examples.log_odds["fair"]}
     fitted = fit(examples._replace(log_odds=reversed_))
     assert fitted is not None
-    assert fitted.weight_of == {"fair": 1.0}
+    assert fitted.models == ("fair",)
     only = fit(examples._replace(log_odds={"good": reversed_["good"]}))
     assert only is not None and only.said.slope > 0
 
@@ -225,3 +226,8 @@ def test_older_files_weigh_words_as_the_ensemble_does() -> None:
 def test_invalid_weights_are_refused(weights: list[float]) -> None:
     with pytest.raises(HearbackError):
         WordCalibration.from_dict({**asdict(LINES), "models": ["a", "b"], "weights": weights})
+
+
+def test_without_a_model_nothing_is_fitted() -> None:
+    examples = simulate_words(100, seed=6)
+    assert fit(examples._replace(log_odds={})) is None

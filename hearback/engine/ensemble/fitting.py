@@ -34,11 +34,14 @@ def fit(
     combine: str,
     calibration: str,
     metrics: Mapping[str, Metric] | None = None,
+    *,
+    without: Callable[[int], float] | None = None,
 ) -> EnsembleScores:
     """Fit the ensemble of the models `names`; print a table with a row per model.
 
     Its columns are the log loss, `metrics` by name, the weight, and the cross-fitted log loss of
-    the ensemble without the model. Raises HearbackError if all rows have one label.
+    the ensemble without the model: `without` of its index, or else of the others' predictions.
+    Raises HearbackError if all rows have one label.
     """
     if len(found := np.unique(data.labels)) < 2:
         listed = " and ".join(f"{label:g}" for label in found)
@@ -56,7 +59,9 @@ def fit(
         },
         "weight": scores.ensemble.weights,
         "ensemble without it": [
-            stacking.log_loss_without([model], data, combine, calibration)
+            without(model)
+            if without is not None
+            else stacking.log_loss_without([model], data, combine, calibration)
             for model in range(len(names))
         ],
     }
@@ -130,12 +135,15 @@ def model_configs(
     tables: Sequence[OutOfFold],
     scores: EnsembleScores,
     folds: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    other_weight: float = 0.0,
 ) -> tuple[ModelConfig, ...]:
     """Return the models with their fitted weights; `folds` by model, or else all trained folds.
 
-    Raises HearbackError if no model has a weight.
+    `other_weight` is that of a member that is no model. Raises HearbackError if nothing has a
+    weight.
     """
-    if not np.any(scores.ensemble.weights > 0):
+    if not other_weight and not np.any(scores.ensemble.weights > 0):
         raise HearbackError(
             "no configuration is written: no model has a weight, for none predicts better than a "
             "constant. Train them on more rows, above all with the rarer labels, and train folds "

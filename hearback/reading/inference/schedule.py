@@ -79,7 +79,10 @@ class FoldSchedule:
         self._deadline, self._folds = deadline, folds
         self._base_rate = config.base_rate(None)
         models = config.models_to_run
-        self._weights = np.array([model.weight for model in models])
+        of_words = config.words.weight_of if config.words is not None else {}
+        self._weights = np.array(
+            [m.weight + config.words_weight * of_words.get(m.name, 0.0) for m in models]
+        )
         self._prior = np.array([m.seconds_per_clip or np.nan for m in models]) * n_rows
         self._measured = np.full(len(models), np.nan)
         # Ensembles of all or some of the models: weights (models,), and their log loss.

@@ -68,6 +68,8 @@ class ScoreSums:
         """Return the weighted mean of the models' log-odds of words, (rows, n_positions, 2)."""
         if config.words is None:
             return None
+        if not self._shape[0]:  # no clip could be scored
+            return np.empty(self._shape)
         means = {
             model.name: self._words[model.name] / len(model.folds)
             for model in config.models_to_run
