@@ -120,8 +120,16 @@ def compute_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
             "int8": torch.int8,
         }[precision]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if _computes_in_bf16(device) else torch.float16
     return torch.bfloat16 if device.type == "cpu" and has_native_bf16() else torch.float32
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    """Return whether a GPU has bf16 arithmetic; `is_bf16_supported` counts emulation, too."""
+    if torch.version.hip is not None:
+        return True
+    major, _ = torch.cuda.get_device_capability(device)
+    return major >= 8  # Ampere
 
 
 def has_native_bf16() -> bool:

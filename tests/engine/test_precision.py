@@ -108,3 +108,15 @@ def test_converting_to_float32_changes_nothing(tokenizer: Path) -> None:
     model = make_model(replace(ATTENTION, name="any"), tokenizer)
     convert_weights(model, torch.float32)
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((7, 0), torch.float16), ((7, 5), torch.float16), ((8, 0), torch.bfloat16)],
+)
+def test_a_gpu_that_emulates_bf16_computes_in_fp16(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert compute_dtype(torch.device("cuda", 1)) == dtype
