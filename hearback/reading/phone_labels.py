@@ -110,22 +110,22 @@ def shares_accepted(phones: Sequence[str], transcriptions: str) -> tuple[float, 
     return tuple(np.where(enough, shares, np.nan).tolist())
 
 
-def _align(phones: Sequence[str], heard: Sequence[tuple[str, bool]]) -> list[float]:
+def _align(phones: Sequence[str], transcribed: Sequence[tuple[str, bool]]) -> list[float]:
     """Return for each phone whether the phone that it aligns with is accepted; NaN without one."""
-    costs = np.empty((len(phones) + 1, len(heard) + 1))
+    costs = np.empty((len(phones) + 1, len(transcribed) + 1))
     costs[:, 0] = _GAP * np.arange(len(phones) + 1)
-    costs[0] = _GAP * np.arange(len(heard) + 1)
+    costs[0] = _GAP * np.arange(len(transcribed) + 1)
     for row, phone in enumerate(phones, 1):
-        for column, (other, _) in enumerate(heard, 1):
+        for column, (other, _) in enumerate(transcribed, 1):
             costs[row, column] = min(
                 costs[row - 1, column - 1] + _distance(phone, other),
                 costs[row - 1, column] + _GAP,
                 costs[row, column - 1] + _GAP,
             )
     aligned = [np.nan] * len(phones)
-    row, column = len(phones), len(heard)
+    row, column = len(phones), len(transcribed)
     while row and column:
-        other, is_accepted = heard[column - 1]
+        other, is_accepted = transcribed[column - 1]
         if costs[row, column] == costs[row - 1, column - 1] + _distance(phones[row - 1], other):
             row, column = row - 1, column - 1
             aligned[row] = float(is_accepted)

@@ -13,6 +13,7 @@ import scipy  # imports its parts as they are used
 
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.errors import HearbackError
+from hearback.engine.evaluation.logistic import fit_logistic
 from hearback.reading.words import COMPLETE, SAID
 
 N_CROSS_FITS = 10
@@ -214,25 +215,15 @@ def _fit_logistic(
     A normal prior keeps the weights near `prior`, and the intercept near 0. At least one weight is
     positive.
     """
-    n_words = log_odds.shape[1]
-    signs = np.where(is_true, 1.0, -1.0)
-
-    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, intercept = parameters[:-1], parameters[-1]
-        margins = (weights @ log_odds + intercept) * signs
-        distance = np.append(weights - prior, intercept)
-        pulls = signs * scipy.special.expit(-margins) / n_words
-        gradient = -np.append(log_odds @ pulls, pulls.sum()) + distance / n_words
-        value = np.logaddexp(0, -margins).mean() + 0.5 * distance @ distance / n_words
-        return float(value), gradient
-
-    bounds = [(0.0, None)] * len(prior) + [(None, None)]
-    start = np.append(prior, 0.0)
-    found = scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    weights = found[:-1]
+    # The intercept is the difference of two coefficients, since none may be negative.
+    ones = np.ones(log_odds.shape[1])
+    features = np.vstack([log_odds, ones, -ones]).T
+    prior_mean = np.append(prior, [0.0, 0.0])
+    found = fit_logistic(features, is_true, prior_mean, np.eye(len(prior_mean)), lower_bound=0)
+    weights, intercept = found[:-2], float(found[-2] - found[-1])
     if not weights.any():  # none tells words apart
         weights = 1e-3 * prior
-    return weights, float(found[-1])
+    return weights, intercept
 
 
 def fit_to_clips(log_odds: np.ndarray, labels: np.ndarray) -> Lines:

@@ -302,14 +302,7 @@ class _Reader:
 
     def _discard_unreadable_phones(self, rows: Iterable[_Row]) -> None:
         """Empty the phones that cannot be read, with a warning."""
-        errors = []
-        for row in rows:
-            try:
-                for transcription in row.get(_PHONES, "").split("|"):
-                    phone_labels.parse(transcription)
-            except TranscriptionError as error:
-                errors.append(f"line {row['line']}, {quoted(row[_PHONES])}: {error}")
-                row[_PHONES] = ""
+        errors = _empty_unreadable_phones(rows)
         if errors:
             what = f"the phones of {count_noun(len(errors), 'word')} cannot be read: {errors[0]}"
             cure = (
@@ -345,6 +338,19 @@ class _Reader:
     ) -> None:
         severity: Literal["error", "warning"] = "warning" if warning else "error"
         self.report.add(Problem(str(self.path), line, what, cure, severity, filename))
+
+
+def _empty_unreadable_phones(rows: Iterable[_Row]) -> list[str]:
+    """Empty the phones that cannot be read; return what is wrong with each."""
+    errors = []
+    for row in rows:
+        try:
+            for transcription in row.get(_PHONES, "").split("|"):
+                phone_labels.parse(transcription)
+        except TranscriptionError as error:
+            errors.append(f"line {row['line']}, {quoted(row[_PHONES])}: {error}")
+            row[_PHONES] = ""
+    return errors
 
 
 def _parse_position(written: str) -> int | None:
