@@ -22,15 +22,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.audio.log_mel import log_mel
 from hearback.engine.devices import mixed_precision
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write, open_file, read_json, write_json
 from hearback.engine.locks import write_lock
-from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, WhisperEncoder
+from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME
 from hearback.reading import joined_clips
 from hearback.reading.augment import Augmentation
 from hearback.reading.joined_clips import JoinedClips
+from hearback.reading.models.base import WhisperScorer
 from hearback.reading.pairs import ORIGINAL, PairSource
 from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import (
@@ -95,7 +95,7 @@ class EncodedClips:
     @classmethod
     def open_or_build(
         cls,
-        encoder: WhisperEncoder,
+        model: WhisperScorer,
         source: PairSource,
         recipe: Recipe,
         store: Path,
@@ -107,11 +107,11 @@ class EncodedClips:
     ) -> "EncodedClips":
         """Read the encoder outputs from the folder `store`; compute those that are not there.
 
-        `encoder` has the backbone's weights; `joined` are clips of the source that are heard
+        `model` has the backbone's weights; `joined` are clips of the source that are heard
         together. `progress` is the title of the progress bars.
         """
-        folder, digest = store / "encoded", partial(_digest, encoder, source, recipe, dtype)
-        build = partial(_build, encoder, device=device, dtype=dtype)
+        folder, digest = store / "encoded", partial(_digest, model, source, recipe, dtype)
+        build = partial(_build, model, device=device, dtype=dtype)
         rows = [_Waveforms(source, recipe, number) for number in range(recipe.n_augmented + 1)]
         opened = _open_or_build(folder / digest(), rows, build, progress)
         if not joined:
@@ -140,7 +140,7 @@ def _open_or_build(
 
 
 def _digest(
-    encoder: WhisperEncoder,
+    model: WhisperScorer,
     source: PairSource,
     recipe: Recipe,
     dtype: torch.dtype,
@@ -151,9 +151,10 @@ def _digest(
     Those of the rows do not depend on the joined clips, which have a digest of their own.
     """
     digest = hashlib.sha256()
-    for name, tensor in encoder.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().half().cpu().contiguous().numpy())
+    for part in model.encoding_parts:
+        for name, tensor in model.get_submodule(part).state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().half().cpu().contiguous().numpy())
     inputs = {
         "recordings": source.store.fingerprint(),
         "rows": list(zip(source.filenames, source.grades, strict=True)),
@@ -234,7 +235,7 @@ def _unzip(members: Sequence[tuple[int, np.ndarray]]) -> tuple[list[int], list[n
 
 @torch.inference_mode()
 def _build(
-    encoder: WhisperEncoder,
+    model: WhisperScorer,
     waveforms: _Waveforms,
     path: Path,
     *,
@@ -243,8 +244,8 @@ def _build(
     title: str,
 ) -> None:
     """Encode all recordings of a version; write the frames, then the JSON that marks them done."""
-    encoder = encoder.to(device).eval()
-    n_bins, width = encoder.config.num_mel_bins, encoder.config.d_model
+    model = model.to(device).eval()
+    width = 0
     spans = np.zeros((len(waveforms), 2), dtype=np.int64)
     n_frames = np.zeros(len(waveforms), dtype=np.int64)
     n_written = 0
@@ -255,8 +256,10 @@ def _build(
     ):
         for window, indices, recordings in waveforms.batches():
             batch = pad_waveforms(recordings, window).to(device)
+            n_samples = torch.tensor([len(each) for each in recordings], device=device)
             with mixed_precision(device, dtype):
-                frames = encoder(log_mel(batch, n_bins))
+                frames = model.encode_recordings(batch, n_samples)
+            width = frames.shape[2]
             file.write(_half(frames, path).tobytes())
             for index, recording in zip(indices, recordings, strict=True):
                 spans[index] = n_written, n_written + frames.shape[1]

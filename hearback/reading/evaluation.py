@@ -40,6 +40,7 @@ CORRECTED = "corrected label"  # the cause of a score that corrections change
 _FAMILIES = {  # by a recipe's `pair`
     "tokens": "token scorer",
     "phones": "phone scorer",
+    "segments": "segment scorer",
     "aligned": "aligned comparison",
 }
 

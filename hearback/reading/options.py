@@ -115,6 +115,8 @@ class TrainingOptions(FoldOptions):
     def pretrained_models(self, recipe: Recipe) -> frozenset[tuple[str, Path]]:
         """Return the recipe's backbone and text embedder; see `FoldOptions`."""
         names = [recipe.backbone]
+        if recipe.pair == "segments":
+            names.append(phones.NAME)
         if recipe.pair in WITH_TEXT_EMBEDDING and recipe.text_embedder is not None:
             names.append(recipe.text_embedder)
         return frozenset((name, self.assets) for name in names)

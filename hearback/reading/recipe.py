@@ -13,12 +13,13 @@ from hearback.reading.augment import LIGHT, LIGHT_REFERENCE, Augmentation
 from hearback.reading.pairings import (
     HEARS_30_S,
     SCORES_WORDS,
+    WITH_PHONES,
     WITH_TEXT_EMBEDDING,
     WITHOUT_REFERENCE,
     Pairing,
 )
 
-N_RECIPES = 17  # the project's train_model*.py scripts; `find_recipes` checks the number
+N_RECIPES = 18  # the project's train_model*.py scripts; `find_recipes` checks the number
 
 # Speed of the recordings of grades KG, 1, 2 and 3 for token scorers (docs/results/youngest.md). In
 # a slower recording, a child's pitch and formants are closer to the adult speech that Whisper was
@@ -79,6 +80,7 @@ class Recipe(FoldRecipe):
         joined_clips: number of further examples, per clip and epoch, that are several recordings of
             one speaker, joined to 8 to 28 s (`joined_clips`). For models that hear up to 30 s.
         warm_start: name of a model; its encoder of the same fold initialises this one.
+        encoder_layers: number of encoder layers that "segments" uses, from the bottom; None: all.
         frozen_share: share of encoder layers to freeze, from the bottom, with the convolutions; 1
             freezes the whole encoder.
         adapter_rank: rank of the low-rank updates that the decoder of a token scorer learns instead
@@ -114,6 +116,7 @@ class Recipe(FoldRecipe):
                 "read_texts",
                 "soft_labels",
                 "joined_clips",
+                "encoder_layers",
             ),
         }
     )
@@ -148,6 +151,7 @@ class Recipe(FoldRecipe):
     repeats_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     joined_clips: float = 0.0
     warm_start: str | None = None
+    encoder_layers: int | None = None
     frozen_share: float = 0.0
     adapter_rank: int = 0
     adapter_layers: tuple[str, ...] = ADAPTER_LAYERS
@@ -171,14 +175,20 @@ class Recipe(FoldRecipe):
             "epochs": 0 <= self.epochs <= self.schedule_epochs
             and (self.epochs > 0 or self.has_pretrained_init),
             "dropout": 0 <= self.dropout < 1,
+            "encoder_layers": self.encoder_layers is None
+            or (self.encoder_layers >= 1 and self.pair == "segments"),
             "frozen_share": 0 <= self.frozen_share <= 1
-            and (self.frozen_share == 0 or self.pair != "phones"),
+            and (self.frozen_share == 0 or self.pair != "phones")
+            and (self.frozen_share == 1 or self.pair != "segments"),
             "adapter_rank": self.adapter_rank >= 0
             and (self.adapter_rank == 0 or self.pair == "tokens"),
             "adapter_layers": set(self.adapter_layers) <= set(ADAPTER_LAYERS),
             "adapted_share": 0 < self.adapted_share <= 1,
             "n_augmented": self.n_augmented >= 0
-            and (self.n_augmented == 0 or (self.frozen_share == 1 and self.pair == "tokens")),
+            and (
+                self.n_augmented == 0
+                or (self.frozen_share == 1 and self.pair in ("tokens", "segments"))
+            ),
             "uses_context": self.uses_context or self.pair in SCORES_WORDS,
             "warmup_share": 0 <= self.warmup_share < 1,
             "negatives": self.negatives >= 0,
@@ -191,7 +201,7 @@ class Recipe(FoldRecipe):
             "labelled_word_loss": self.labelled_word_loss is None
             or (self.labelled_word_loss >= 0 and self.uses_word_labels),
             "phone_loss": self.phone_loss >= 0
-            and (self.phone_loss == 0 or (self.pair == "phones" and self.uses_word_labels)),
+            and (self.phone_loss == 0 or (self.pair in WITH_PHONES and self.uses_word_labels)),
             "uses_word_labels": not self.uses_word_labels or self.pair in SCORES_WORDS,
             "read_texts": 0 <= self.read_texts <= float(self.uses_word_labels),
             "soft_labels": 0 <= self.soft_labels <= float(self.uses_word_labels),

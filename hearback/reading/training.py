@@ -100,7 +100,7 @@ class ReadingTask(Task):
         run = self.run
         assert isinstance(model, WhisperScorer)  # `Recipe` checks it
         return EncodedClips.open_or_build(
-            model.encoder,
+            model,
             self.data.source,
             self.recipe,
             run.options.store,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from hearback.engine.whisper.encoder import (
     WINDOW_SECONDS,
 )
 from hearback.engine.whisper.tokenizer import TokenizedText
+
+if TYPE_CHECKING:  # which imports this module
+    from hearback.reading.models.phone_head import PhoneEvidence
 
 WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
 LONGEST_WINDOW_SAMPLES = LONGEST_WINDOW_SECONDS * SAMPLE_RATE
@@ -157,6 +160,7 @@ class Batch(Tensors):
             `encoder_waveforms`, if it was computed before.
         decoded: the output of the model's decoder for `frames` and `texts`, if it was computed
             before.
+        evidence: the evidence for the phones of `texts`, if it was computed before.
     """
 
     waveforms: Tensor
@@ -172,6 +176,7 @@ class Batch(Tensors):
     reference_index: Tensor | None = None
     frames: Tensor | None = None
     decoded: DecoderOutput | None = None
+    evidence: "PhoneEvidence | None" = None
 
     def __len__(self) -> int:
         """Return the number of pairs."""

@@ -1,10 +1,12 @@
 """The encoder equals that of Transformers, for shorter windows too."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as TheirEncoder
 
@@ -39,6 +41,20 @@ def test_equals_the_encoder_of_transformers_with_800_positions() -> None:
         torch.testing.assert_close(
             ours(features), theirs(features).last_hidden_state, atol=1e-4, rtol=0
         )
+
+
+def test_a_cut_encoder_is_the_lower_layers_and_a_plain_norm() -> None:
+    torch.manual_seed(0)
+    theirs = their_encoder(TINY)
+    with torch.no_grad():
+        theirs.layer_norm.weight.uniform_(0.5, 2)  # of the last layer: not for the first
+    cut = WhisperEncoder(replace(TINY, encoder_layers=1))
+    cut.load_pretrained(theirs.state_dict())
+    features = torch.randn(2, 80, 1600)
+    with torch.no_grad():
+        hidden = theirs(features, output_hidden_states=True).hidden_states[1]
+        expected = F.layer_norm(hidden, (TINY.d_model,))
+        torch.testing.assert_close(cut(features), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow

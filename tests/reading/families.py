@@ -12,7 +12,14 @@ from hearback.engine.training.trainer import Trainer
 from hearback.reading.options import TrainingOptions
 from hearback.reading.recipe import Recipe
 from hearback.reading.training import ReadingTask
-from tests.reading.quick_recipes import QUICK, QUICK_GOP, QUICK_LOW, QUICK_OWN, QUICK_TOKENS
+from tests.reading.quick_recipes import (
+    QUICK,
+    QUICK_GOP,
+    QUICK_LOW,
+    QUICK_OWN,
+    QUICK_SEG,
+    QUICK_TOKENS,
+)
 from train_model2ds import RECIPE as SPEECH_CLASSIFIER
 from train_model3mcp import RECIPE as SPEECH_COSINE
 from train_modelali import RECIPE as ALIGNED
@@ -32,6 +39,7 @@ FAMILIES: dict[str, Recipe] = {
     "own tokens": QUICK_OWN,
     "updates of tokens": QUICK_LOW,  # with encoder outputs that are computed once
     "phones": QUICK_GOP,
+    "segments": QUICK_SEG,  # with encoder outputs that are computed once
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from hearback.reading.augment import Augmentation
 from train_model3mapd import RECIPE
 from train_modelgop import RECIPE as GOP
+from train_modelseg import RECIPE as SEG
 from train_modeltok import RECIPE as TOKENS
 from train_modeltoklow import RECIPE as LOW
 from train_modeltokown import RECIPE as OWN
@@ -41,6 +42,16 @@ QUICK_TOKENS, QUICK_OWN, QUICK_GOP = (
         average_decay=0.5,
     )
     for recipe in (replace(TOKENS, **UNLABELLED), OWN, GOP)
+)
+QUICK_SEG = replace(
+    SEG,
+    batch_size=4,
+    learning_rate=1e-3,
+    dropout=0.0,
+    epochs=2,
+    schedule_epochs=2,
+    encoder_layers=1,
+    augment_learner=Augmentation(gain=0.5, noise=0.5),
 )
 QUICK_LOW = replace(
     LOW,

@@ -58,12 +58,13 @@ OTHER_RECIPES = {
     "modeltoklow": ("tokens", "likelihood"),
     "modelali": ("aligned", "likelihood"),
     "modelgop": ("phones", "likelihood"),
+    "modelseg": ("segments", "likelihood"),
 }
 
 
 def test_all_scripts_are_found() -> None:
     assert set(RECIPES) == {*TABLE, *OTHER_RECIPES}
-    assert len(RECIPES) == N_RECIPES == 17
+    assert len(RECIPES) == N_RECIPES == 18
 
 
 @pytest.mark.parametrize("name", OTHER_RECIPES)
@@ -103,7 +104,7 @@ def test_a_missing_script_or_a_wrong_name_is_an_error(tmp_path: Path) -> None:
     for script in ROOT.glob("train_model*.py"):
         shutil.copy(script, tmp_path)
     (tmp_path / "train_model2s.py").unlink()
-    with pytest.raises(HearbackError, match=r"16 train_model\*\.py, 17 expected"):
+    with pytest.raises(HearbackError, match=r"17 train_model\*\.py, 18 expected"):
         find_recipes(tmp_path)
     shutil.copy(ROOT / "train_model1m.py", tmp_path / "train_model2s.py")
     with pytest.raises(HearbackError, match=r"train_model2s\.py holds the recipe of model1m"):
@@ -149,6 +150,8 @@ def test_the_fingerprint_changes_with_every_field(name: str) -> None:
         recipe = replace(UNLABELLED_LOW, uses_word_labels=True)
     if name == "phone_loss":
         recipe = RECIPES["modelgop"]
+    if name == "encoder_layers":
+        recipe = RECIPES["modelseg"]
     value = getattr(recipe, name)
     other = replace(recipe, **{name: another_value(name, value)})
     assert other.fingerprint != recipe.fingerprint
@@ -317,7 +320,8 @@ def test_an_untrained_recipe_has_no_epochs_to_change() -> None:
 
 def test_recipes_tell_what_must_be_rendered() -> None:
     need_none = {name for name, recipe in RECIPES.items() if not recipe.needs_rendering}
-    assert need_none == {name for name in RECIPES if name.startswith(("modeltok", "modelgop"))}
+    families = ("modeltok", "modelgop", "modelseg")
+    assert need_none == {name for name in RECIPES if name.startswith(families)}
     text = replace(RECIPE, pair="text cosine", text_embedder="some/embedder")
     assert not text.hears_reference
     assert not text.needs_rendering

@@ -387,6 +387,7 @@ def _min_bytes(shape: Mapping[str, Any]) -> int:
     Every model has more weights than that. `d_model` is the width of a transformer.
     """
     try:
-        return 2 * int(shape["d_model"]) * max(map(int, shape.values()))
+        sizes = [size for size in shape.values() if isinstance(size, int)]
+        return 2 * int(shape["d_model"]) * max(sizes)
     except (KeyError, TypeError, ValueError):
         return 0  # building the model reports the error

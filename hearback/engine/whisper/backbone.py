@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import nn
 
-Part = Literal["encoder", "decoder"]
+Part = Literal["encoder", "decoder", "recogniser"]  # of Whisper; of phones
 PARTS: tuple[Part, ...] = get_args(Part)
 
 

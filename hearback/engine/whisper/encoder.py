@@ -209,9 +209,28 @@ class WhisperEncoder(nn.Module):
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> None:
         """Load a Whisper encoder's state dict, keeping the first `N_POSITIONS` positions.
 
+        An encoder with fewer layers takes the first ones. Its final norm then has no scale and no
+        offset, for the pretrained ones are of the last layer.
+
         Raises:
             RuntimeError: a name or a shape does not match, as in `load_state_dict`.
         """
-        cut = dict(tensors)
+        cut = self._lower_layers(tensors)
         cut["embed_positions.weight"] = cut["embed_positions.weight"][:N_POSITIONS]
         self.load_state_dict(cut)
+
+    def _lower_layers(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of the layers that this encoder has."""
+        n_layers = self.config.encoder_layers
+        above = {name for name in tensors if _layer_number(name) >= n_layers}
+        lower = {name: tensor for name, tensor in tensors.items() if name not in above}
+        if above:
+            plain = nn.LayerNorm(self.config.d_model).state_dict()
+            lower |= {f"layer_norm.{name}": tensor for name, tensor in plain.items()}
+        return lower
+
+
+def _layer_number(name: str) -> int:
+    """Return the number of the layer of a tensor, such as layers.3.fc1.weight; -1 for others."""
+    first, _, rest = name.partition(".")
+    return int(rest.partition(".")[0]) if first == "layers" else -1

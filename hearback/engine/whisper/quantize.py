@@ -11,20 +11,23 @@ from torch import nn
 
 from hearback.engine.whisper.backbone import BackboneModel
 from hearback.engine.whisper.decoder import WhisperDecoder
+from hearback.engine.whisper.encoder import WhisperEncoder
 
 
 def convert_weights(model: BackboneModel, dtype: torch.dtype) -> None:
-    """Convert the backbone's weights to `dtype`, in place; for inference only.
+    """Convert a Whisper's weights to `dtype`, in place; for inference only.
 
     - float16, bfloat16: linear and convolution weights are stored in that type. Autocast alone
       would keep a float32 copy or round the weights again for every batch.
     - int8: linear weights are quantized per row, activations per batch ("dynamic quantization").
     - float32: no change.
 
-    Heads, layer norms and position embeddings stay in float32.
+    Heads, layer norms, position embeddings and a recogniser of phones stay in float32.
     """
     for part in model.parts:
         backbone = model.get_submodule(part)
+        if not isinstance(backbone, WhisperEncoder | WhisperDecoder):
+            continue
         if dtype == torch.int8:
             with warnings.catch_warnings():  # torch deprecates this API in favour of torchao
                 warnings.simplefilter("ignore")

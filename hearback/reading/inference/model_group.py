@@ -23,6 +23,7 @@ from hearback.reading.inference.folds import EnsembleFold, name_folds
 from hearback.reading.inference.memory import GB
 from hearback.reading.models.base import Scorer, WhisperScorer
 from hearback.reading.models.load import joint_key, load_scorer
+from hearback.reading.models.segment_scorer import SegmentScorer
 from hearback.reading.models.token_scorer import TokenScorer, decode_jointly
 from hearback.reading.pairs import Example, PairDataset, PairSource
 from hearback.reading.window_batches import Batch, Pair, collate, deduplicate_references
@@ -59,8 +60,12 @@ class ModelGroup:
     def add(self, model: Scorer, digests: Sequence[str] = (), joint_key: str = "") -> None:
         """Move a model to the device; encoder stages of equal `digests` are shared.
 
-        Models with the same `joint_key` (`load.joint_key`) are decoded together.
+        Models with the same `joint_key` (`load.joint_key`) are scored together.
         """
+        for other, key in zip(self.models, self._joint_keys, strict=True):
+            is_same = key and key == joint_key
+            if is_same and isinstance(model, SegmentScorer) and isinstance(other, SegmentScorer):
+                model.recogniser = other.recogniser  # one copy in memory
         self._active.add(len(self.models))
         self._joint_keys.append(joint_key)
         self.models.append(model.to(self.device).eval())
@@ -165,6 +170,9 @@ class ModelGroup:
         if not isinstance(first, WhisperScorer):
             yield from (([number], None) for number in sorted(self._active))
             return
+        if isinstance(first, SegmentScorer):  # its frames are not the encoder's alone
+            yield sorted(self._active), batch.frames
+            return
         if batch.frames is not None:  # computed before, for the only model
             yield sorted(self._active), batch.frames
             return
@@ -175,7 +183,7 @@ class ModelGroup:
             yield list(numbers), frames[0]
 
     def _decode(self, numbers: Sequence[int], batch: Batch) -> Iterator[tuple[int, Batch]]:
-        """Yield each model with its batch; those that can are decoded together."""
+        """Yield each model with its batch; what models have in common is computed once."""
         together = defaultdict[str, list[int]](list)
         for number in numbers:
             if key := self._joint_keys[number]:
@@ -184,6 +192,10 @@ class ModelGroup:
                 yield number, batch
         for members in together.values():
             models = [self.models[number] for number in members]
+            if isinstance(models[0], SegmentScorer):
+                prepared = replace(batch, evidence=models[0].evidence(batch))
+                yield from ((number, prepared) for number in members)
+                continue
             outputs = decode_jointly([m for m in models if isinstance(m, TokenScorer)], batch)
             for number, decoded in zip(members, outputs, strict=True):
                 yield number, replace(batch, decoded=decoded)

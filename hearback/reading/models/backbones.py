@@ -1,4 +1,4 @@
-"""What a recipe's model starts from: a Whisper, or the recogniser of phones."""
+"""What a recipe's model starts from: a Whisper, the recogniser of phones, or both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,6 +85,38 @@ class PhoneBackbone:
         model.load_pretrained({"encoder": self.tensors("encoder")})
 
 
+@dataclass(frozen=True)
+class SegmentBackbone:
+    """A Whisper's encoder, and the recogniser of phones with its pronunciations."""
+
+    whisper: WhisperBackbone
+    phones: PhoneBackbone
+
+    @property
+    def directory(self) -> Path:
+        """The Whisper's directory."""
+        return self.whisper.directory
+
+    @property
+    def tokenizer(self) -> Path:
+        """The file of pronunciations."""
+        return self.phones.tokenizer
+
+    def config(self) -> Mapping[str, Any]:
+        """Return the Whisper's `config.json`, with the recogniser's sizes."""
+        return {**self.whisper.config(), "recogniser": self.phones.config()}
+
+    def tensors(self, part: Part) -> dict[str, Tensor]:
+        """Return the tensors of the encoder or the recogniser."""
+        if part == "recogniser":
+            return self.phones.tensors("encoder")
+        return self.whisper.tensors(part)
+
+    def load_into(self, model: Scorer) -> None:
+        """Load the weights of both."""
+        model.load_pretrained({part: self.tensors(part) for part in model.parts})
+
+
 def open_backbone(recipe: Recipe, assets: Path) -> Backbone:
     """Return a recipe's backbone.
 
@@ -92,4 +124,7 @@ def open_backbone(recipe: Recipe, assets: Path) -> Backbone:
     """
     if recipe.pair == "phones":
         return PhoneBackbone(phones.resolve(assets))
-    return WhisperBackbone(whisper.resolve(recipe.backbone, assets))
+    of_whisper = WhisperBackbone(whisper.resolve(recipe.backbone, assets))
+    if recipe.pair == "segments":
+        return SegmentBackbone(of_whisper, PhoneBackbone(phones.resolve(assets)))
+    return of_whisper

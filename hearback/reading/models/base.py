@@ -116,6 +116,8 @@ class WhisperScorer(Scorer):
         config: the backbone's sizes, as in Transformers' `config.json`.
     """
 
+    # What `encode_recordings` computes with.
+    encoding_parts: ClassVar[tuple[Part, ...]] = ("encoder",)
     encoder: WhisperEncoder
 
     def __init__(self, recipe: Recipe, config: Mapping[str, Any]) -> None:
@@ -136,6 +138,18 @@ class WhisperScorer(Scorer):
     def backbone_config(self) -> dict[str, Any]:
         """Return the backbone's sizes under the names of a Transformers `config.json`."""
         return self.encoder.config.as_dict()
+
+    def encode_recordings(self, waveforms: Tensor, n_samples: Tensor) -> Tensor:
+        """Encode recordings: what is computed once where all of it is frozen.
+
+        Args:
+            waveforms: (recordings, samples) float32 at 16 kHz.
+            n_samples: (recordings,), samples of each recording before its padding.
+
+        Returns:
+            (recordings, frames, width); `Batch.frames` of these recordings.
+        """
+        return self.encoder(log_mel(waveforms, self.encoder.config.num_mel_bins))
 
     def encode(self, batch: Batch) -> Tensor:
         """Encode the batch's waveforms, or use `batch.frames` if present.

@@ -26,6 +26,7 @@ from hearback.engine.whisper.joint_decoding import can_decode_jointly
 from hearback.reading import step_command, text_normalizer
 from hearback.reading.models.base import Scorer
 from hearback.reading.models.scorers import build
+from hearback.reading.models.segment_scorer import SegmentScorer
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairings import WITHOUT_REFERENCE
@@ -112,10 +113,18 @@ def load_scorer(files: FoldFiles, fold_metadata: FoldMetadata) -> Scorer:
 
 
 def joint_key(model: Scorer, fold_metadata: FoldMetadata) -> str:
-    """Return a key that models have in common if they can be decoded together; else "".
+    """Return a key that models have in common if they can be scored together; else "".
 
-    Their decoders have the same frozen weights, by the digest of their backbone's decoder.
+    Token scorers are decoded together if their decoders have the same frozen weights, by the digest
+    of their backbone's decoder; segment scorers have the same evidence if encoder and recogniser
+    are the same.
     """
+    if isinstance(model, SegmentScorer):
+        shared = shared_files(fold_metadata)
+        if not all(part in shared for part in model.parts):
+            return ""
+        digests = " ".join(shared[part].sha256 for part in model.parts)
+        return f"{digests} {model.recipe.encoder_layers}"
     if not isinstance(model, TokenScorer) or not can_decode_jointly(model.decoder):
         return ""
     decoder = shared_files(fold_metadata).get("decoder")

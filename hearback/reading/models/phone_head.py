@@ -1,5 +1,6 @@
 """Score words and texts by how well a recogniser of phones hears each phone."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from hearback.reading.models.evidence import (
     soft_minimum,
     sum_by_word,
 )
+from hearback.reading.models.recognition import Recognition
 from hearback.reading.window_batches import TextBatch
 
 CORRECTION_WIDTH = 128
@@ -43,26 +45,6 @@ FEATURES = (
 )
 # Odds of edits are clamped to these before their logarithm, far beyond any real text's.
 _SMALLEST, _LARGEST = 1e-12, 1e25
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """What a recogniser of phones computes from recordings.
-
-    Attributes:
-        log_probs: (recordings, frames, tokens).
-        hidden: (recordings, frames, width), the last hidden states.
-        n_frames: (recordings,).
-    """
-
-    log_probs: Tensor
-    hidden: Tensor
-    n_frames: Tensor
-
-    def select(self, recordings: Tensor) -> "Recognition":
-        """Return that of these recordings, one for each of (texts,) int64."""
-        parts = (self.log_probs, self.hidden, self.n_frames)
-        return Recognition(*(part[recordings] for part in parts))
 
 
 @dataclass(frozen=True)
@@ -94,7 +76,12 @@ class PhoneEvidence:
 
     @classmethod
     def of(
-        cls, edits: EditRatios, recognition: Recognition, texts: TextBatch, alternatives: Tensor
+        cls,
+        edits: EditRatios,
+        recognition: Recognition,
+        texts: TextBatch,
+        alternatives: Tensor,
+        hidden: Tensor | None = None,
     ) -> "PhoneEvidence":
         """Return the evidence for `texts`.
 
@@ -103,8 +90,9 @@ class PhoneEvidence:
             recognition: of each text's recording.
             texts: the texts.
             alternatives: (alternatives,), tokens of `edits`.
+            hidden: (texts, phones, width), vectors in place of the recogniser's hidden states.
         """
-        log_probs, hidden = recognition.log_probs, recognition.hidden
+        log_probs = recognition.log_probs
         n_frames = recognition.n_frames
         phones = texts.tokens[:, :-1]
         is_start = TextMasks.of(texts).is_start[:, :-1]
@@ -116,32 +104,31 @@ class PhoneEvidence:
         shares = frames_of / frames_of.sum(1, keepdim=True).clamp(min=1e-6)
         best = log_probs.amax(-1)
         of_phone = log_probs.gather(2, phones[:, None].expand(-1, log_probs.shape[1], -1))
+        if hidden is None:
+            hidden = shares.transpose(1, 2) @ recognition.hidden.float()
         within = torch.arange(log_probs.shape[1], device=n_frames.device) < n_frames[:, None]
         return cls(
             goodness=F.pad(_log_ratio(wrong), (0, 1)),
             nothing_inserted=_log_ratio(inserted),
             gap=F.pad((shares * (of_phone - best[..., None])).sum(1), (0, 1)),
             log_frames=F.pad(frames_of.sum(1).clamp(min=1e-3).log(), (0, 1)),
-            hidden=F.pad(shares.transpose(1, 2) @ hidden.float(), (0, 0, 0, 1)),
+            hidden=F.pad(hidden, (0, 0, 0, 1)),
             ratio=edits.log_prob.float() - (best * within).sum(1),
             n_frames=n_frames,
         )
 
 
-class PhoneHead(nn.Module):
+class EvidenceHead(nn.Module, ABC):
     """Scores words and texts from a recogniser's evidence, with a learned correction.
 
     A word was said if all of its phones were; no word is missing before it if nothing is inserted
-    there. A small network on the phone, the recogniser's hidden states and the evidence adds a
-    correction to the evidence, zero at initialisation. `FEATURES` of the evidence are the inputs
-    of a linear layer that is initialised as a logistic regression.
+    there. A network of the subclass adds a correction to the evidence, zero at initialisation.
+    `FEATURES` of the evidence are the inputs of a linear layer that is initialised as a logistic
+    regression.
     """
 
-    def __init__(self, width: int, n_tokens: int, n_context: int, dropout: float) -> None:
+    def __init__(self, n_context: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.phones = nn.Embedding(n_tokens, PHONE_WIDTH)
-        self.correction = make_correction(width + PHONE_WIDTH + 4, CORRECTION_WIDTH, dropout)
         # Evidence to log-odds, for word and completeness, fitted to words of speechocean762. From
         # other values the words' loss would first teach the correction their base rate.
         self.slope = nn.Parameter(torch.tensor([0.36, 1.2]))
@@ -191,8 +178,21 @@ class PhoneHead(nn.Module):
         stacked = torch.cat([torch.stack(features, dim=1), context.float()], dim=1)
         return WordScores(self.classifier(stacked), said, complete, said_odds), stacked
 
+    @abstractmethod
     def _correct(self, evidence: PhoneEvidence, texts: TextBatch) -> Tensor:
         """Return the learned correction of the evidence, (texts, targets, 2), in nats."""
+
+
+class PhoneHead(EvidenceHead):
+    """An `EvidenceHead` that corrects by the phone, the recogniser's hidden states and evidence."""
+
+    def __init__(self, width: int, n_tokens: int, n_context: int, dropout: float) -> None:
+        super().__init__(n_context)
+        self.norm = nn.LayerNorm(width)
+        self.phones = nn.Embedding(n_tokens, PHONE_WIDTH)
+        self.correction = make_correction(width + PHONE_WIDTH + 4, CORRECTION_WIDTH, dropout)
+
+    def _correct(self, evidence: PhoneEvidence, texts: TextBatch) -> Tensor:
         values = [
             (evidence.goodness / NATS).tanh(),
             (evidence.nothing_inserted / NATS).tanh(),

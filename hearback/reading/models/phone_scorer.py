@@ -20,12 +20,15 @@ from hearback.reading.models.evidence import (
     word_losses,
     words_by_position,
 )
-from hearback.reading.models.phone_head import PhoneEvidence, PhoneHead, Recognition
+from hearback.reading.models.phone_head import PhoneEvidence, PhoneHead
+from hearback.reading.models.recognition import (
+    FRAMES_PER_TARGET,
+    Recognition,
+    frames_needed,
+    without_boundaries,
+)
 from hearback.reading.recipe import Recipe
-from hearback.reading.window_batches import Batch, TextBatch
-
-_FRAMES_PER_TARGET = 2  # a frame for each phone, and one between phones that are alike
-_IMPOSSIBLE = -40.0  # nats: log-probability of the word boundary, which is counted as a blank
+from hearback.reading.window_batches import Batch
 
 
 class PhoneScorer(Scorer):
@@ -119,28 +122,12 @@ class PhoneScorer(Scorer):
         """
         assert batch.texts is not None
         waveforms = batch.waveforms.float()
-        n_samples = torch.maximum(
-            batch.n_frames * SAMPLES_PER_FRAME, _samples_needed(batch.texts, len(batch))
-        )
+        n_needed = torch.maximum(batch.n_frames, frames_needed(batch.texts, len(batch)))
         # What the longest text needs, known from a shape: no number is read from the device.
-        longest = _FRAMES_PER_TARGET * batch.texts.word_ids.shape[1]
+        longest = FRAMES_PER_TARGET * batch.texts.word_ids.shape[1]
         n_whole = max(longest, -(-waveforms.shape[1] // SAMPLES_PER_FRAME)) * SAMPLES_PER_FRAME
         waveforms = F.pad(waveforms, (0, n_whole - waveforms.shape[1]))
-        hidden, n_frames = self.encoder.encode(waveforms, n_samples)
-        log_probs = self._without_boundaries(self.encoder.project(hidden))
+        hidden, n_frames = self.encoder.encode(waveforms, n_needed * SAMPLES_PER_FRAME)
+        log_probs = self.encoder.project(hidden)
+        log_probs = without_boundaries(log_probs, self.blank, self.word_boundary)
         return Recognition(log_probs, hidden, n_frames)
-
-    def _without_boundaries(self, log_probs: Tensor) -> Tensor:
-        """Count the boundary between words as a blank: texts are sequences of phones alone."""
-        blank = torch.logaddexp(log_probs[..., self.blank], log_probs[..., self.word_boundary])
-        tokens = torch.arange(log_probs.shape[-1], device=log_probs.device)
-        log_probs = torch.where(tokens == self.blank, blank[..., None], log_probs)
-        return log_probs.masked_fill(tokens == self.word_boundary, _IMPOSSIBLE)
-
-
-def _samples_needed(texts: TextBatch, n_clips: int) -> Tensor:
-    """Return the samples that each recording needs for the phones of its texts, (n_clips,)."""
-    n_frames = _FRAMES_PER_TARGET * texts.n_targets
-    longest = torch.zeros(n_clips, dtype=torch.int64, device=n_frames.device)
-    longest = longest.scatter_reduce(0, texts.clips, n_frames, "amax")
-    return longest * SAMPLES_PER_FRAME

@@ -18,7 +18,12 @@ from hearback.engine.training.backbone_files import serialize_part, shared_parts
 from hearback.engine.training.fold_files import SharedFile, TrainedFold, shared_files
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.tokenizer import serialize_tokenizer
-from hearback.reading.models.backbones import Backbone, PhoneBackbone, WhisperBackbone
+from hearback.reading.models.backbones import (
+    Backbone,
+    PhoneBackbone,
+    SegmentBackbone,
+    WhisperBackbone,
+)
 
 
 def provide_backbones(
@@ -46,8 +51,11 @@ def provide_backbones(
             places = (fold.files.assets / shared.name, cache_folder() / shared.name)
             if not any(path.is_file() for path in places):
                 _check_cache()
-                backbone = fold.metadata["recipe"]["backbone"]
-                _provide(kind, shared, _find_backbone(backbone, log, backbones), backbone)
+                recipe = fold.metadata["recipe"]
+                files = _find_backbone(recipe["backbone"], log, backbones)
+                if recipe.get("pair") == "segments":
+                    files = _with_phones(files, log, backbones)
+                _provide(kind, shared, files, recipe["backbone"])
 
 
 def _check_cache() -> None:
@@ -90,6 +98,13 @@ def _write_tokenizer(path: Path, shared: SharedFile, target: Path) -> None:
         with contextlib.suppress(ValueError):  # not JSON: the caller reports the wrong digest
             content = serialize_tokenizer(path)
     target.write_bytes(content)
+
+
+def _with_phones(whisper: Backbone, log: Callable[[str], None], backbones: Path) -> Backbone:
+    """Return a Whisper with the recogniser of phones, which is found or downloaded too."""
+    recogniser = _find_backbone(phones.NAME, log, backbones)
+    assert isinstance(whisper, WhisperBackbone) and isinstance(recogniser, PhoneBackbone)
+    return SegmentBackbone(whisper, recogniser)
 
 
 def _find_backbone(backbone: str, log: Callable[[str], None], backbones: Path) -> Backbone:

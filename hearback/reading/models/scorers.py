@@ -17,6 +17,7 @@ from hearback.reading.models.alignment import AlignmentPath
 from hearback.reading.models.alignment_head import AlignmentHead
 from hearback.reading.models.base import N_CONTEXT, Scorer, WhisperScorer, frame_mask
 from hearback.reading.models.phone_scorer import PhoneScorer
+from hearback.reading.models.segment_scorer import SegmentScorer
 from hearback.reading.models.text_embedder import TextEmbedder
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairings import WITH_TEXT_EMBEDDING
@@ -160,13 +161,15 @@ def build(
         if recipe.pair in WITH_TEXT_EMBEDDING and embedder is None:
             raise HearbackError(f"{recipe.name} compares text embeddings: it needs a text embedder")
         return EmbeddingScorer(recipe, config, embedder)
-    if kind in (TokenScorer, PhoneScorer):
+    if kind in (TokenScorer, PhoneScorer, SegmentScorer):
         if tokenizer is None:
             raise HearbackError(
                 f"{recipe.name} scores {recipe.pair}: it needs its backbone's tokenizer"
             )
         if kind is PhoneScorer:
             return PhoneScorer(recipe, config, PhoneTokenizer(tokenizer))
+        if kind is SegmentScorer:
+            return SegmentScorer(recipe, config, PhoneTokenizer(tokenizer))
         return TokenScorer(recipe, config, TextTokenizer(tokenizer))
     assert issubclass(kind, WhisperScorer)
     return kind(recipe, config)
@@ -179,5 +182,6 @@ def model_class(recipe: Recipe) -> type[Scorer]:
         "aligned": AlignedScorer,
         "tokens": TokenScorer,
         "phones": PhoneScorer,
+        "segments": SegmentScorer,
     }
     return classes.get(recipe.pair, EmbeddingScorer)

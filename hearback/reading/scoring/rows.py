@@ -8,6 +8,7 @@ import pandas as pd
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store import Store
+from hearback.reading.pairings import WITH_PHONES
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import Passages
 from hearback.reading.scoring import recordings, status
@@ -67,7 +68,7 @@ def _find_too_long(ensemble: LoadedEnsemble, source: PairSource) -> dict[int, st
     )
     uncovered = find_uncovered(ensemble.with_windows(source), coverages)
     reasons = {found.row: f"{found.what}; {found.cure}" for found in uncovered}
-    if any(recipe.pair == "phones" for recipe in recipes.values()):
+    if any(recipe.pair in WITH_PHONES for recipe in recipes.values()):
         # Their memory grows with the square of the text's length.
         for row, text in enumerate(source.texts):
             if len(text.encode()) > LONGEST_TEXT:
