@@ -29,6 +29,7 @@ from hearback.reading.ensemble_fitting import stacking_data
 from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.inference.predict import predict
 from hearback.reading.models.load import load_scorer
+from hearback.reading.recipe import Recipe
 
 CALIBRATION = "platt_by_group"
 
@@ -71,10 +72,12 @@ def load_data(
     tables: Sequence[ReadingOutOfFold], data: Path, tts_data: Path, store: Path
 ) -> TrainingData:
     """Load the folds' training data. Raises HearbackError if it has changed since."""
-    fold_metadata = next(iter(tables[0].metadata_by_fold.values()))
+    first = [next(iter(table.metadata_by_fold.values())) for table in tables]
+    fold_metadata = first[0]
+    hears_references = any(Recipe.from_dict(each["recipe"]).hears_reference for each in first)
     loaded = load_training_data(
         data,
-        tts_data,
+        tts_data if hears_references else None,
         store,
         n_folds=fold_metadata["n_folds"],
         group_by=fold_metadata["group_by"],

@@ -90,3 +90,9 @@ def test_data_that_differ_from_the_training_data_are_refused(options: TrainingOp
     changed.assign(score=1 - changed["score"]).to_csv(labels, index=False)
     with pytest.raises(HearbackError, match="differ from those that the folds were trained on"):
         speeds.load_data([table], options.data, options.tts_data, options.store)
+
+
+def test_token_scorers_need_no_reference_speech(options: TrainingOptions, tmp_path: Path) -> None:
+    (table,) = read_out_of_fold(options.assets)
+    data = speeds.load_data([table], options.data, tmp_path / "none", options.store)
+    assert not data.source.has_references

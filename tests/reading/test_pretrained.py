@@ -18,7 +18,10 @@ from hearback.reading.scoring.scorer import Scorer
 from tests.toy import make_backbone, make_corpus
 
 BACKBONE = "toy/whisper-toy"
-SMALL = ["--n_folds", "2", "--epochs", "1", "--set", "batch_size=4", "--device", "cpu"]
+SMALL = [
+    *("--models", "modeltoklow", "--n_folds", "2", "--epochs", "1"),
+    *("--set", "batch_size=4", "--device", "cpu"),
+]
 NAMES = ["data", "tts_data", "store", "assets", "runs", "out"]
 
 

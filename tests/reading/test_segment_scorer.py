@@ -34,6 +34,8 @@ from hearback.reading.models.segment_head import pool_segments
 from hearback.reading.models.segment_scorer import SegmentScorer
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import Example, PairDataset
+from hearback.reading.pretrained import writing
+from hearback.reading.pretrained.build import find_small_recipes
 from hearback.reading.training import train_fold
 from hearback.reading.window_batches import Batch, Pair, collate, window_samples
 from hearback.reading.word_calibration import WordCalibration
@@ -298,3 +300,14 @@ def test_both_backbones_are_provided(
     rows = np.flatnonzero(options.load_data().folds == 0)
     found = predict(load_fold(folder, 0), options.load_data().source, rows, **CPU).clips
     np.testing.assert_allclose(found, pd.read_csv(files.oof)["pred"], atol=2e-3)
+
+
+def test_a_fold_can_be_shipped(trained: Path) -> None:
+    assert set(find_small_recipes()) == {"modeltoklow", "modelseg"}
+    files = FoldFiles(trained / "assets", NAME, 0)
+    metadata = read_fold_metadata(files)
+    kept = writing.slim(files, metadata)
+    assert shared_files(kept) == shared_files(metadata)
+    assert kept["sha256"].keys() == {"weights"}
+    with pytest.raises(HearbackError, match="holds the recogniser itself"):
+        writing.slim(files, {k: v for k, v in metadata.items() if k != "recogniser"})

@@ -1,11 +1,12 @@
-"""Build a scorer that can be shipped: train small adapters, fit the ensemble, write its folder.
+"""Build a scorer that can be shipped: train small folds, fit the ensemble, write its folder.
 
     python -m hearback.reading.pretrained build --name mine --data data --source "our recordings"
 
-Trains modeltoklow, whose folds are differences from a frozen backbone, for all folds and seeds;
-finished folds are skipped, and an interrupted training resumes. Then it fits the ensemble and its
-calibration, and writes the configuration, the folds, statistics of the recordings and a model card
-to OUT/NAME. The backbone itself is not in it: who loads the scorer gets it by its hub id.
+Trains modeltoklow and modelseg, whose folds are small differences from frozen backbones, for all
+folds and seeds; finished folds are skipped, and an interrupted training resumes. Then it fits the
+ensemble and its calibration, and writes the configuration, the folds, statistics of the recordings
+and a model card to OUT/NAME. The backbones themselves are not in it: who loads the scorer gets them
+by their names.
 """
 
 import argparse
@@ -47,7 +48,7 @@ DEFAULT_BACKBONE = "openai/whisper-tiny.en"
 
 def main() -> int:
     """Train, and write the scorer; return 1 if a fold is not trained."""
-    recipes = find_adapters()
+    recipes = find_small_recipes()
     competition = _competition(recipes)
     arguments = command.read_arguments(competition)
     options = TrainingOptions.gather(arguments)
@@ -60,9 +61,13 @@ def main() -> int:
     return 0
 
 
-def find_adapters() -> dict[str, Recipe]:
-    """Return the recipes whose folds are small differences from a backbone, by name."""
-    return {name: each for name, each in find_recipes().items() if each.adapter_rank > 0}
+def find_small_recipes() -> dict[str, Recipe]:
+    """Return the recipes whose folds are small differences from frozen backbones, by name."""
+    return {
+        name: each
+        for name, each in find_recipes().items()
+        if each.adapter_rank > 0 or each.pair == "segments"
+    }
 
 
 def _competition(recipes: Mapping[str, Recipe]) -> Competition:
@@ -163,7 +168,7 @@ def build(
         facts = CardFacts(
             name=arguments.name,
             config=config,
-            recipe=Recipe.from_dict(written[0].metadata["recipe"]),
+            recipes=[Recipe.from_dict(each.metadata["recipe"]) for each in written],
             n_folds=options.n_folds,
             n_speakers=joined["speaker"].nunique() if "speaker" in joined else None,
             share_correct=float(joined["score"].to_numpy().mean()),

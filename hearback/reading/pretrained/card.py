@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pandas as pd
 import hearback
 from hearback.engine import cli
 from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.pairings import WITH_PHONES
 from hearback.reading.pretrained.accuracy import WITHOUT_GRADE
 from hearback.reading.pretrained.folders import show_megabytes
 from hearback.reading.recipe import Recipe
@@ -69,7 +70,7 @@ class CardFacts:
     Attributes:
         name: the scorer's.
         config: its ensemble.
-        recipe: of its first model; the others differ in their seeds.
+        recipes: of its folds.
         n_folds: number of folds of the cross-validation.
         n_speakers: None if unknown.
         share_correct: mean score of the recordings.
@@ -84,7 +85,7 @@ class CardFacts:
 
     name: str
     config: EnsembleConfig
-    recipe: Recipe
+    recipes: Sequence[Recipe]
     n_folds: int
     n_speakers: int | None
     share_correct: float
@@ -135,16 +136,32 @@ def _source(facts: CardFacts) -> Source:
 
 def _what_it_is(facts: CardFacts) -> str:
     """Return the card's first sentence, which `list` shows."""
-    n_members = sum(len(model.folds) for model in facts.config.models)
-    decoders = "an adapted decoder" if n_members == 1 else f"{n_members} adapted decoders"
+    recipe, pairs = facts.recipes[0], [recipe.pair for recipe in facts.recipes]
+    members = [
+        _counted(pairs.count("tokens"), "an adapted decoder", "adapted decoders"),
+        _counted(
+            pairs.count("segments"), "a head on segments of phones", "heads on segments of phones"
+        ),
+    ]
     return (
-        f"English reading: {decoders} (rank {facts.recipe.adapter_rank}) on the frozen encoder of "
-        f"{facts.recipe.backbone}, {facts.config.n_rows} recordings, {facts.date}."
+        f"English reading: {' and '.join(filter(None, members))}, on the frozen encoder of "
+        f"{recipe.backbone}, {facts.config.n_rows} recordings, {facts.date}."
     )
 
 
+def _counted(n: int, one: str, several: str) -> str:
+    """Return nothing, `one`, or the number and `several`."""
+    return f"{n} {several}" if n > 1 else one * n
+
+
 def _facts_table(facts: CardFacts, source: Source) -> str:
-    backbone = facts.recipe.backbone
+    backbone = facts.recipes[0].backbone
+    recogniser = ""
+    if any(recipe.pair in WITH_PHONES for recipe in facts.recipes):
+        recogniser = (
+            "; the recogniser of phones of the PyPI wheel hama 1.7.0, licence: Apache-2.0, and "
+            "CMU's dictionary, licence: BSD"
+        )
     page = f"https://huggingface.co/{backbone}"
     licence = _LICENCES.get(backbone.partition("/")[0], "see there")
     speakers = "" if facts.n_speakers is None else f" of {facts.n_speakers} speakers"
@@ -155,7 +172,7 @@ def _facts_table(facts: CardFacts, source: Source) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     lines = {
         "models": f"{models}, of {facts.n_folds} folds",
-        "backbone": f"{page}, licence: {licence}; not in this folder, downloaded once",
+        "backbone": f"{page}, licence: {licence}{recogniser}; not in this folder, downloaded once",
         "learned from": f"{facts.config.n_rows} recordings{speakers}, of which "
         f"{facts.share_correct:.0%} say the text",
         "licence of the recordings": source.licence,

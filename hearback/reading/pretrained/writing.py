@@ -24,8 +24,10 @@ from hearback.engine.whisper.tokenizer import serialize_tokenizer
 from hearback.reading.dataset import TrainingData
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.models.provide import provide_backbones
+from hearback.reading.models.scorers import model_class
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pretrained.folders import CONFIG
+from hearback.reading.recipe import Recipe
 from hearback.reading.scoring import statistics
 from hearback.reading.scoring.ensemble import LoadedEnsemble
 from hearback.reading.scoring.rows import score_rows
@@ -44,7 +46,7 @@ KEPT = (
         "n_validation",
     ),
     *("base_rate", "base_rate_log_loss", "voice", "text_normalizer", "shape"),
-    *("encoder", "decoder", "tokenizer", "precision", "versions"),
+    *("encoder", "decoder", "recogniser", "tokenizer", "precision", "versions"),
 )
 
 
@@ -82,24 +84,24 @@ def write_folds(config: EnsembleConfig, assets: Path, folder: Path) -> list[Trai
 def slim(files: FoldFiles, fold_metadata: FoldMetadata) -> FoldMetadata:
     """Return what a shipped fold keeps of its metadata.
 
-    The tokenizer's digest becomes that of `serialize_tokenizer`, which is the same wherever the
-    backbone is from.
+    The digest of a Whisper's tokenizer becomes that of `serialize_tokenizer`, which is the same
+    wherever the backbone is from.
     """
     shared = shared_files(fold_metadata)
-    if missing := {"encoder", "decoder", "tokenizer"} - shared.keys():
+    needed = {"tokenizer", *model_class(Recipe.from_dict(fold_metadata["recipe"])).parts}
+    if missing := needed - shared.keys():
         raise HearbackError(
             f"{files.metadata}: holds the {', '.join(sorted(missing))} itself, not as a difference "
             "from a backbone; such a fold is too large to be shipped: train an adapter, such as "
             "modeltoklow"
         )
-    content = serialize_tokenizer(find_shared(files, shared["tokenizer"]))
-    digest = hashlib.sha256(content).hexdigest()
     kept = {name: fold_metadata[name] for name in KEPT if name in fold_metadata}
-    return {
-        **kept,
-        "tokenizer": {"file": f"tokenizer_{digest[:16]}.json", "sha256": digest},
-        "sha256": {"weights": fold_metadata["sha256"]["weights"]},
-    }
+    kept["sha256"] = {"weights": fold_metadata["sha256"]["weights"]}
+    if "decoder" in needed:
+        content = serialize_tokenizer(find_shared(files, shared["tokenizer"]))
+        digest = hashlib.sha256(content).hexdigest()
+        kept["tokenizer"] = {"file": f"tokenizer_{digest[:16]}.json", "sha256": digest}
+    return kept
 
 
 def write_statistics(
