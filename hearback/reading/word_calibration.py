@@ -30,27 +30,45 @@ class WordCalibration:
     """Calibration of the weighted mean of the log-odds of `models`.
 
     `said` and `complete` are lines on the log-odds, with positive slopes. `weights` are those of
-    the models, non-negative; none: all are equal.
+    the models, non-negative; none: all are equal. `complete_weights` are those for `complete`, for
+    a model that hears how words are said may not hear which are missing; none: the same.
     """
 
     models: tuple[str, ...]
     said: Line
     complete: Line
     weights: tuple[float, ...] = ()
+    complete_weights: tuple[float, ...] = ()
 
     @property
     def weight_of(self) -> dict[str, float]:
-        """The weights of the models that have one, by name; they sum to one."""
-        weights = self.weights or (1.0,) * len(self.models)
-        total = sum(weights)
-        pairs = zip(self.models, weights, strict=True)
-        return {name: weight / total for name, weight in pairs if weight > 0}
+        """The mean of both weights of the models that have one, by name; they sum to one."""
+        both = self._weights
+        return {
+            name: weight
+            for name, weight in zip(self.models, both.mean(axis=1).tolist(), strict=True)
+            if weight > 0
+        }
+
+    @property
+    def _weights(self) -> np.ndarray:
+        """The weights, (models, 2) as in `words`; both columns sum to one."""
+        said = self.weights or (1.0,) * len(self.models)
+        weights = np.array([said, self.complete_weights or said]).T
+        return weights / weights.sum(axis=0)
 
     def mean(self, log_odds: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the weighted mean of those of the models' log-odds that are there."""
-        weights = {name: weight for name, weight in self.weight_of.items() if name in log_odds}
-        found = [log_odds[name] for name in weights]
-        return np.average(found, axis=0, weights=list(weights.values()))
+        """Return the weighted mean of those of the models' log-odds that are there.
+
+        They, and it, are (rows, positions, 2). At least one with a weight must be there.
+        """
+        there = [index for index, name in enumerate(self.models) if name in log_odds]
+        weights = self._weights[there]
+        of_none = weights.sum(axis=0) == 0  # only models with the other weight are there
+        weights = np.where(of_none, weights.sum(axis=1, keepdims=True), weights)
+        weights = weights / weights.sum(axis=0)
+        found = np.stack([log_odds[self.models[index]] for index in there])
+        return np.einsum("mrpk,mk->rpk", found, weights)
 
     def apply(self, mean: np.ndarray) -> np.ndarray:
         """Return the probabilities, (rows, positions, 2), of the mean log-odds."""
@@ -74,17 +92,21 @@ class WordCalibration:
             models = tuple(values["models"])
             if "weights" not in values and weights is not None:
                 values = {**values, "weights": [weights[name] for name in models]}
-            calibration = cls(models, said, complete, tuple(map(float, values.get("weights", ()))))
+            of_said, of_complete = (
+                tuple(map(float, values.get(name, ()))) for name in ("weights", "complete_weights")
+            )
+            calibration = cls(models, said, complete, of_said, of_complete)
         except (KeyError, TypeError, ValueError) as error:
             raise HearbackError(f"not a calibration of words ({error!r})") from None
         numbers = [number for line in (said, complete) for number in asdict(line).values()]
-        if not models or not all(map(math.isfinite, (*numbers, *calibration.weights))):
+        numbers += [*calibration.weights, *calibration.complete_weights]
+        if not models or not all(map(math.isfinite, numbers)):
             raise HearbackError("a calibration of words lacks its models or its numbers")
         if min(said.slope, complete.slope) <= 0:
             raise HearbackError("the slopes of a calibration of words must be positive")
-        found = calibration.weights
-        if found and (len(found) != len(models) or min(found) < 0 or sum(found) <= 0):
-            raise HearbackError("the weights of a calibration of words are not its models'")
+        for found in (calibration.weights, calibration.complete_weights):
+            if found and (len(found) != len(models) or min(found) < 0 or sum(found) <= 0):
+                raise HearbackError("the weights of a calibration of words are not its models'")
         return calibration
 
 
@@ -181,49 +203,48 @@ def _has_labels(targets: np.ndarray | None) -> bool:
 def _fit_to_words(examples: WordExamples) -> WordCalibration:
     """Fit weights and lines to labels of words: logistic regressions of what most experts say.
 
-    The weights are those of `said`, non-negative. `complete` has a line on the mean by the same
-    weights; where nothing is known to be missing, its line is the identity.
+    `said` and `complete` have weights of their own, non-negative. Where nothing is known to be
+    missing, `complete` has the weights of `said`, and the identity for a line.
     """
     assert examples.targets is not None
     names = list(examples.log_odds)
     stacked = np.stack([examples.log_odds[name] for name in names])
     said, complete = examples.targets[:, :, SAID], examples.targets[:, :, COMPLETE]
     known = ~np.isnan(said)
-    equal = np.full(len(names), 1 / len(names))
-    weights, intercept = _fit_logistic(stacked[:, known, SAID], said[known] >= 0.5, equal)
-    slope = float(weights.sum())
-    weight_of = {
-        name: weight / slope for name, weight in zip(names, weights, strict=True) if weight
-    }
-    calibration = WordCalibration(
-        tuple(weight_of), Line(slope, intercept), Line(), tuple(weight_of.values())
-    )
+    weights, line = _fit_logistic(stacked[:, known, SAID], said[known] >= 0.5)
     known = ~np.isnan(complete)
     is_complete = complete[known] >= 0.5
     if min(is_complete.sum(), (~is_complete).sum()) < FEWEST_LABELLED:
-        return calibration
-    mean = calibration.mean(examples.log_odds)[None, known, COMPLETE]
-    slopes, intercept = _fit_logistic(mean, is_complete, np.ones(1))
-    return replace(calibration, complete=Line(float(slopes[0]), intercept))
+        of_complete, line_of_complete = weights, Line()
+    else:
+        of_complete, line_of_complete = _fit_logistic(stacked[:, known, COMPLETE], is_complete)
+    used = [index for index in range(len(names)) if weights[index] or of_complete[index]]
+    return WordCalibration(
+        tuple(names[index] for index in used),
+        line,
+        line_of_complete,
+        tuple(weights[used].tolist()),
+        tuple(of_complete[used].tolist()),
+    )
 
 
-def _fit_logistic(
-    log_odds: np.ndarray, is_true: np.ndarray, prior: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Fit non-negative weights, (models,), and an intercept to (models, words) log-odds.
+def _fit_logistic(log_odds: np.ndarray, is_true: np.ndarray) -> tuple[np.ndarray, Line]:
+    """Fit non-negative weights to (models, words) log-odds; return them, and the mean's line.
 
-    A normal prior keeps the weights near `prior`, and the intercept near 0. At least one weight is
-    positive.
+    A normal prior keeps the coefficients near equal ones that sum to one, and the intercept near 0.
+    The weights sum to one.
     """
+    n_models = len(log_odds)
     # The intercept is the difference of two coefficients, since none may be negative.
     ones = np.ones(log_odds.shape[1])
     features = np.vstack([log_odds, ones, -ones]).T
-    prior_mean = np.append(prior, [0.0, 0.0])
+    prior_mean = np.append(np.full(n_models, 1 / n_models), [0.0, 0.0])
     found = fit_logistic(features, is_true, prior_mean, np.eye(len(prior_mean)), lower_bound=0)
-    weights, intercept = found[:-2], float(found[-2] - found[-1])
-    if not weights.any():  # none tells words apart
-        weights = 1e-3 * prior
-    return weights, intercept
+    coefficients, intercept = found[:-2], float(found[-2] - found[-1])
+    if not coefficients.any():  # none tells words apart
+        coefficients = 1e-3 * prior_mean[:-2]
+    slope = float(coefficients.sum())
+    return coefficients / slope, Line(slope, intercept)
 
 
 def fit_to_clips(log_odds: np.ndarray, labels: np.ndarray) -> Lines:

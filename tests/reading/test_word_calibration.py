@@ -215,9 +215,35 @@ def test_a_mean_is_of_the_models_that_are_there() -> None:
     assert words.weight_of == {"a": 0.75, "b": 0.25}
 
 
+def test_missing_words_have_weights_of_their_own() -> None:
+    examples = simulate_words(2000, seed=6)
+    swapped = {name: values.copy() for name, values in examples.log_odds.items()}
+    for ours, theirs in (("good", "fair"), ("fair", "good")):
+        swapped[ours][:, :, COMPLETE] = examples.log_odds[theirs][:, :, COMPLETE]
+    fitted = fit(examples._replace(log_odds=swapped))
+    assert fitted is not None
+    said, complete = (
+        dict(zip(fitted.models, weights, strict=True))
+        for weights in (fitted.weights, fitted.complete_weights)
+    )
+    assert said["good"] == pytest.approx(0.75, abs=0.05)
+    assert complete["fair"] == pytest.approx(0.75, abs=0.05)
+    mean = fitted.mean(swapped)
+    for kind, weights in ((SAID, said), (COMPLETE, complete)):
+        expected = sum(weights[name] * swapped[name][:, :, kind] for name in fitted.models)
+        np.testing.assert_allclose(mean[:, :, kind], expected)
+
+
+def test_a_model_that_hears_missing_words_alone_still_scores_words() -> None:
+    words = replace(LINES, models=("a", "b"), weights=(1.0, 0.0), complete_weights=(0.0, 1.0))
+    assert words.weight_of == {"a": 0.5, "b": 0.5}
+    b = make_log_odds(SPOKEN, 2)
+    np.testing.assert_allclose(words.mean({"b": b}), b)
+
+
 def test_older_files_weigh_words_as_the_ensemble_does() -> None:
     values = {**asdict(LINES), "models": ["a", "b"]}
-    del values["weights"]
+    del values["weights"], values["complete_weights"]
     read = WordCalibration.from_dict(values, {"a": 0.5, "b": 1.5, "c": 1.0})
     assert read.weights == (0.5, 1.5)
 
@@ -226,6 +252,9 @@ def test_older_files_weigh_words_as_the_ensemble_does() -> None:
 def test_invalid_weights_are_refused(weights: list[float]) -> None:
     with pytest.raises(HearbackError):
         WordCalibration.from_dict({**asdict(LINES), "models": ["a", "b"], "weights": weights})
+    with pytest.raises(HearbackError, match="calibration of words"):
+        values = {**asdict(LINES), "models": ["a", "b"], "complete_weights": weights}
+        WordCalibration.from_dict(values)
 
 
 def test_without_a_model_nothing_is_fitted() -> None:

@@ -71,13 +71,13 @@ class ScoreSums:
         if not self._shape[0]:  # no clip could be scored
             return np.empty(self._shape)
         means = {
-            model.name: self._words[model.name] / len(model.folds)
+            model.name: (self._words[model.name] / len(model.folds)).reshape(self._shape)
             for model in config.models_to_run
             if model.name in self._words
         }
         if not means.keys() & config.words.weight_of.keys():
             return None
-        return config.words.mean(means).reshape(self._shape)
+        return config.words.mean(means)
 
     def combine_unfinished(self, grades: np.ndarray) -> np.ndarray:
         """Return the probabilities, (rows,), from the fold that was dropped last.
