@@ -20,8 +20,9 @@ from hearback.songs.recipe import SongRecipe
 
 PUBLISHED = ROOT / "docs" / "out_of_fold"
 FOLDERS = sorted(path for path in PUBLISHED.iterdir() if path.is_dir())
-MAX_BYTES = 1_500_000
-NEWER = "labels"  # its recordings were decoded by a newer store; the page says so
+MAX_BYTES = 1_600_000
+# Their recordings were decoded by a newer store; the page says so.
+NEWER = ("labels", "labels_tiny")
 
 
 def is_of_songs(folder: Path) -> bool:
@@ -86,21 +87,21 @@ def splits_of(folders: list[Path]) -> set[tuple[int, str]]:
 
 @pytest.mark.parametrize("songs", [False, True], ids=["reading", "songs"])
 def test_all_folds_of_a_competition_are_of_one_split(songs: bool) -> None:
-    folders = [each for each in FOLDERS if is_of_songs(each) == songs and each.name != NEWER]
+    folders = [each for each in FOLDERS if is_of_songs(each) == songs and each.name not in NEWER]
     assert len(splits_of(folders)) == 1
 
 
 def test_newer_folds_hold_out_the_same_recordings() -> None:
-    newer, older = PUBLISHED / NEWER, PUBLISHED / "recipes"
-    assert len(splits_of([newer])) == 1
+    newer, older = [PUBLISHED / name for name in NEWER], PUBLISHED / "recipes"
+    assert len(splits_of(newer)) == 1
     by_folder = [
         {
             table.model: table.rows.set_index("filename")["fold"].sort_index()
             for table in read_tables(ReadingOutOfFold, folder)
         }["modeltok"]
-        for folder in (newer, older)
+        for folder in (*newer, older)
     ]
-    assert by_folder[0].equals(by_folder[1])
+    assert all(each.equals(by_folder[-1]) for each in by_folder)
 
 
 def test_published_recipes_have_the_fields_of_today() -> None:

@@ -169,6 +169,8 @@ def _facts_table(facts: CardFacts, source: Source) -> str:
         f"{model.name} folds {' '.join(map(str, model.folds))} (weight {model.weight:.3f})"
         for model in facts.config.models
     )
+    if facts.config.words_weight:
+        models += f"; the words of all together (weight {facts.config.words_weight:.3f})"
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     lines = {
         "models": f"{models}, of {facts.n_folds} folds",
