@@ -28,9 +28,31 @@ def choose_device(name: str | None) -> torch.device:
         raise HearbackError(f"--device {name}: {_device_cure(name)}") from None
     if device.type == "meta":
         raise HearbackError(f"--device {name}: it computes nothing; {_device_cure('')}")
+    if device.type == "mps":
+        _check_mps(name)
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def _check_mps(name: str) -> None:
+    """Raise HearbackError if this torch cannot run our models on a Mac's GPU."""
+    try:
+        torch.autocast("mps", enabled=False)
+    except RuntimeError:  # before 2.5
+        raise HearbackError(
+            f"--device {name}: torch {torch.__version__} has no autocast for mps: install torch "
+            "2.6 or later, or use cpu"
+        ) from None
+
+
+def check_float64(device: torch.device, what: str) -> None:
+    """Raise HearbackError on a device without float64, which `what` computes in."""
+    if device.type == "mps":
+        raise HearbackError(
+            f"--device {device}: {what} computes in float64, which a Mac's GPU lacks: use "
+            "--device cpu"
+        )
 
 
 def _device_cure(name: str) -> str:
@@ -67,9 +89,11 @@ def to_host(*tensors: Tensor) -> list[Tensor]:
     The waits of a training's and an inference's inner loops are all here: elsewhere they contain
     no copy to the CPU, no reading of a number, and no result whose shape only the device knows.
     """
-    # A device's copies are done in order: after the last, which waits, all are complete.
+    # A device's copies are done in order: after the last, which waits, all are complete. Not on a
+    # Mac's GPU: there each copy waits.
     *first, last = tensors
-    return [*(tensor.to("cpu", non_blocking=True) for tensor in first), last.to("cpu")]
+    in_order = last.device.type != "mps"
+    return [*(tensor.to("cpu", non_blocking=in_order) for tensor in first), last.to("cpu")]
 
 
 def default_workers(device: torch.device) -> int:
@@ -108,10 +132,15 @@ def compute_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
     """Return the dtype of computations; `torch.int8` applies to the matrix products only.
 
     "auto" is bf16 if the device has native bf16 arithmetic; otherwise fp16 on a GPU and float32 on
-    a CPU. Raises HearbackError for int8 on a device other than a CPU.
+    a CPU. A Mac's GPU (mps) computes in float32 only: half precision was never tried there. Raises
+    HearbackError for int8 on a device other than a CPU, and for anything but float32 on mps.
     """
     if precision == "int8" and device.type != "cpu":
         raise HearbackError(f"--precision int8 is for CPUs, and the device is {device.type}")
+    if device.type == "mps" and precision not in ("auto", "float32"):
+        raise HearbackError(
+            f"--precision {precision} was never tried on a Mac's GPU: use float32 there"
+        )
     if precision != "auto":
         return {
             "float32": torch.float32,
@@ -141,7 +170,7 @@ def has_native_bf16() -> bool:
     """
     if platform.machine() not in ("x86_64", "AMD64") or not _CPU_INFO.exists():
         return False
-    lines = _CPU_INFO.read_text().splitlines()
+    lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
     flags = next((line for line in lines if line.startswith("flags")), "")
     return not _NATIVE_BF16.isdisjoint(flags.split())
 

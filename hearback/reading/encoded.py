@@ -50,15 +50,21 @@ class _Version:
     """One version of all recordings.
 
     Attributes:
+        path: its file.
         frames: (all frames, width) float16, memory-mapped.
         spans: (recordings, 2) int64, each one's window: index of its first frame, and one past its
             last.
         n_frames: (recordings,) int64, frames of each before its padding.
     """
 
+    path: Path
     frames: np.ndarray
     spans: np.ndarray
     n_frames: np.ndarray
+
+    def __reduce__(self) -> tuple[Callable[[Path], "_Version"], tuple[Path]]:
+        """Pickle the path alone: processes that load examples map the file themselves."""
+        return _open, (self.path,)
 
     def get(self, index: int) -> Encoding:
         """Return the frames of a recording, with those of its window's padding."""
@@ -291,4 +297,4 @@ def _open(path: Path) -> _Version:
             f"{path}: not the encoder outputs that {path.stem}.json describes ({error}); delete "
             f"{path.parent} to compute them again"
         ) from None
-    return _Version(frames, spans, n_frames)
+    return _Version(path, frames, spans, n_frames)

@@ -102,8 +102,8 @@ def predict(
         features = to_device(stacked, device)
         with mixed_precision(device, dtype):
             logits = model(features)
-        (on_host,) = to_host(logits.double().softmax(dim=1))
-        probabilities[start : start + len(names)] = on_host.numpy()
+        (on_host,) = to_host(logits)
+        probabilities[start : start + len(names)] = on_host.double().softmax(dim=1).numpy()
     return probabilities
 
 

@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,14 @@ def test_a_share_of_the_decoder_has_updates_the_upper_layers(options: TrainingOp
     assert adapted == {"1"}  # of two
     trained = [name for name, each in model.decoder.named_parameters() if each.requires_grad]
     assert trained and all(name.endswith((".up", ".down")) for name in trained)
+
+
+def test_processes_that_load_examples_map_the_files_themselves(options: TrainingOptions) -> None:
+    task = ReadingTask(FoldRun(options.adapt(QUICK_LOW), 0, options, options.load_data()))
+    task.build_model()
+    encoded = task.source.encoded
+    assert encoded is not None
+    pickled = pickle.dumps(encoded)
+    assert len(pickled) < 2000  # paths
+    copied, row = pickle.loads(pickled), 3
+    assert np.array_equal(copied.get(row, 1).frames, encoded.get(row, 1).frames)

@@ -188,6 +188,7 @@ class _Download:
             if found == file.digest:
                 part.rename(self.parts / file.key)
                 return
+            self._count(-part.stat().st_size)
             part.unlink()
             if not is_last:
                 self._say(f"{file.name} is not the file that the hub lists: fetching it again")

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hearback.engine.devices import check_float64
+
 # Share of a uniform distribution that is mixed into the probabilities: no phone is impossible, and
 # a text that was not said at all keeps finite ratios.
 SMOOTHING = 1e-5
@@ -69,7 +71,10 @@ def edit_ratios(
         n_phones: (texts,) number of phones, at least 1.
         blank: CTC's blank.
         alternatives: (alternatives,) tokens that are substituted and inserted.
+
+    Raises HearbackError on a device without float64.
     """
+    check_float64(log_probs.device, "a phone scorer")
     lattice = _Lattice.build(log_probs, n_frames, phones, n_phones, blank)
     alpha, beta = lattice.forward(), lattice.backward()
     # Scaled so that the states of each frame sum to 1: their posteriors.

@@ -47,7 +47,7 @@ def save_tensors(
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:
             # safetensors reports the system's error, such as a full disk, only as text.
-            if code := re.search(r"os error (\d+)", str(error)):
+            if code := re.search(r"(?:os error|Os \{ code:) (\d+)", str(error)):
                 raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
             raise
 
@@ -136,6 +136,8 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     """Return the state of torch's generator on the device, by the device's type."""
     if device.type == "cuda":
         return {"cuda": torch.cuda.get_rng_state(device)}
+    if device.type == "mps":
+        return {"mps": torch.mps.get_rng_state()}
     return {"cpu": torch.get_rng_state()}
 
 
@@ -145,3 +147,5 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
         torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+    if "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

@@ -170,6 +170,41 @@ def test_a_file_that_is_changed_on_the_way_is_refused(
     assert "config.json is not the file that the hub lists: fetching it again" in lines
 
 
+class Bar:
+    """A progress bar that remembers its highest position, of all bars."""
+
+    highest = 0
+
+    def __init__(self, total: int, initial: int, **_: Any) -> None:
+        self.total, self.n = total, initial
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.n == self.total
+
+    def update(self, n_bytes: int) -> None:
+        """Move."""
+        self.n += n_bytes
+        Bar.highest = max(Bar.highest, self.n)
+
+    def clear(self) -> None:
+        """Nothing is shown."""
+
+
+def test_the_bar_goes_back_when_a_file_is_fetched_again(
+    hub: FakeHub, files: Files, fetch: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloading, "tqdm", Bar)
+    monkeypatch.setattr(Bar, "highest", 0)
+    hub.add(NAME, files)
+    hub.cdn.faults += [Fault(WEIGHTS, body=bytes(len(files[WEIGHTS])))]
+    folder = fetch()
+    downloaded = [path for path in folder.iterdir() if path.name != "origin.json"]
+    assert Bar.highest == sum(path.stat().st_size for path in downloaded)
+
+
 @pytest.mark.parametrize(
     ("digest", "expected", "is_checkable"),
     [
