@@ -31,7 +31,7 @@ _OUT_OF_MEMORY = (
 # Cures for lack of memory, by the flag that a step must have.
 _MEMORY_CURES = {
     "memory_gb": "a smaller --memory_gb",
-    "set": "smaller batches (--set batch_size=N)",
+    "micro_batch": "smaller parts of batches (--micro_batch N)",
     "jobs": "--jobs 1",
     "workers": "--workers 0",
     "device": "--device cpu",

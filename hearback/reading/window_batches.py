@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.data.batching import Tensors
+from hearback.engine.data.batching import BatchPart, Items, Tensors
 from hearback.engine.whisper.encoder import (
     LONGEST_WINDOW_SECONDS,
     SAMPLES_PER_FRAME,
@@ -124,6 +124,11 @@ class TextBatch(Tensors):
     targets: Tensor
     phones: Tensor | None = None
 
+    def select(self, indices: Tensor) -> "TextBatch":
+        """Return the texts at these indices, with the same padding and the same `clips`."""
+        selected = super(TextBatch, replace(self, targets=self.tokens)).select(indices)
+        return replace(selected, targets=_target_places(selected.n_targets, selected.word_ids))
+
 
 @dataclass(frozen=True)
 class DecoderOutput(Tensors):
@@ -188,6 +193,33 @@ class Batch(Tensors):
         if self.references is None:
             return self.waveforms
         return torch.cat([self.waveforms, self.references])
+
+    def split(self, n_examples: int) -> list[BatchPart["Batch"]]:
+        """Split a training batch on the CPU into parts of at most `n_examples` pairs, in order.
+
+        Windows and texts are padded as in the whole batch. The items are pairs, with references
+        also both sides of pairs, and texts. Raises ValueError for a batch of inference.
+        """
+        if self.reference_index is not None or self.decoded is not None:
+            raise ValueError("only batches of training are split")
+        return [self._part(pairs) for pairs in torch.arange(len(self)).split(n_examples)]
+
+    def _part(self, pairs: Tensor) -> BatchPart["Batch"]:
+        """Return the part with these pairs, consecutive ones."""
+        items = [Items(pairs, len(self))]
+        part = super(Batch, replace(self, texts=None, frames=None)).select(pairs)
+        encoded = pairs
+        if self.references is not None:
+            encoded = torch.cat([pairs, len(self) + pairs])
+            items.append(Items(encoded, 2 * len(self)))
+        if self.frames is not None:
+            part = replace(part, frames=self.frames[encoded])
+        if self.texts is not None:
+            texts = torch.isin(self.texts.clips, pairs).nonzero().squeeze(1)
+            selected = self.texts.select(texts)
+            part = replace(part, texts=replace(selected, clips=selected.clips - pairs[0]))
+            items.append(Items(texts, len(self.texts.tokens)))
+        return BatchPart(part, tuple(items))
 
 
 def window_samples(
@@ -295,11 +327,16 @@ def collate_texts(texts_by_clip: Sequence[Sequence[LabelledText]]) -> TextBatch:
         clips=torch.tensor([clip for _, clip in order]),
         said=pad([text.said for text in texts], UNKNOWN),
         complete=pad([text.complete for text in texts], UNKNOWN),
-        targets=(torch.arange(word_ids.shape[1]) < n_targets[:, None]).nonzero().T.contiguous(),
+        targets=_target_places(n_targets, word_ids),
         phones=pad([_phones(text) for text in texts], UNKNOWN)
         if any(text.phones is not None for text in texts)
         else None,
     )
+
+
+def _target_places(n_targets: Tensor, word_ids: Tensor) -> Tensor:
+    """Return `TextBatch.targets`."""
+    return (torch.arange(word_ids.shape[1]) < n_targets[:, None]).nonzero().T.contiguous()
 
 
 def _phones(text: LabelledText) -> np.ndarray:

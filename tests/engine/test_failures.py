@@ -106,10 +106,10 @@ def test_lack_of_memory_has_a_cure(
 def test_lack_of_a_gpus_memory_names_it(
     message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(torch.cuda.OutOfMemoryError(message), "--set", "--device") == 2
+    assert run(torch.cuda.OutOfMemoryError(message), "--micro_batch", "--device") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"out of the GPU's memory ({message})" in line
-    assert "use smaller batches (--set batch_size=N) or --device cpu; then" in line
+    assert "use smaller parts of batches (--micro_batch N) or --device cpu; then" in line
 
 
 def test_a_step_without_such_flags_is_offered_none(

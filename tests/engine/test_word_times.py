@@ -19,6 +19,12 @@ def test_known_models_have_their_own_alignment_heads() -> None:
     assert alignment_heads(base)[0] == (3, 1)
 
 
+def test_a_distilled_decoder_has_not_the_heads_of_a_smaller_model_of_its_depth() -> None:
+    distil_small_en = DecoderConfig(768, 4, 12, 3072, 51_864, 448)
+    upper_half = tuple((layer, head) for layer in (2, 3) for head in range(12))
+    assert alignment_heads(distil_small_en) == upper_half
+
+
 def test_unknown_sizes_take_all_heads_of_the_upper_half() -> None:
     assert alignment_heads(DECODER) == ((1, 0), (1, 1))
 

@@ -1,6 +1,6 @@
 """Gradient steps: clipping, fp16 loss scaling and the running average of the weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,14 +75,18 @@ class Optimization:
         if self.average is not None:
             self.average.module.load_state_dict(self.model.state_dict())
 
-    def step(self, loss: Tensor, factor: float) -> Update:
-        """Take one step at `factor` times the peak learning rates."""
+    def step(self, losses: Iterable[Tensor], factor: float) -> Update:
+        """Take one step at `factor` times the peak learning rates, on the sum of the losses.
+
+        A loss's gradients are computed before the next loss.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         # Tensors, not numbers: reading any would wait for the device.
         scale, before = self.scaler.scale(self._one), torch.cat(self._watched)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        for loss in losses:
+            self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_gradient_norm)
         self.scaler.step(self.optimizer)

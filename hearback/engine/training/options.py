@@ -38,6 +38,8 @@ class FoldOptions(ABC):
     precision: str
     strict: bool
     checkpoint_minutes: float
+    micro_batch: int | None
+    gradient_checkpointing: bool
 
     @classmethod
     @abstractmethod
@@ -173,6 +175,19 @@ def declare_common(
         type=cli.number_of_at_least(0),
         default=10.0,
         help="minutes between checkpoints within an epoch; a killed training resumes from the last",
+    )
+    add(
+        "--micro_batch",
+        type=cli.int_of_at_least(1),
+        metavar="N",
+        help="examples that are computed at once (default: a whole batch); fewer need less memory, "
+        "and the model learns the same",
+    )
+    add(
+        "--gradient_checkpointing",
+        action="store_true",
+        help="compute the backbone's layers again for their gradients instead of keeping their "
+        "results: less memory, about a third more time, and the model learns the same",
     )
     add(
         "--strict",

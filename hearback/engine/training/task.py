@@ -69,6 +69,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from hearback.engine.data.batching import BatchPart
 from hearback.engine.devices import choose_device, compute_dtype, default_workers
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles
@@ -96,7 +97,7 @@ class FoldData(Protocol):
 
 
 class Batch(Protocol):
-    """Examples of one training step. `engine.data.batching.Tensors` implements the last two."""
+    """Examples of one training step. `engine.data.batching.Tensors` implements the last three."""
 
     @property
     def rows(self) -> Tensor:
@@ -110,6 +111,9 @@ class Batch(Protocol):
 
     def pin_memory(self) -> Self:
         """Copy the tensors to pinned memory."""
+
+    def split(self, n_examples: int) -> list[BatchPart[Self]]:
+        """Split the batch into parts of at most `n_examples`, in order, for `--micro_batch`."""
 
 
 RecipeT = TypeVar("RecipeT", bound=FoldRecipe)

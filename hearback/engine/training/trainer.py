@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import islice
 from typing import Any
 
@@ -16,9 +17,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hearback.engine import failures
 from hearback.engine.devices import mixed_precision, to_host
-from hearback.engine.training import checkpoint
+from hearback.engine.errors import HearbackError
+from hearback.engine.training import checkpoint, memory
 from hearback.engine.training.callbacks import Callback, default_callbacks, describe_validation
+from hearback.engine.training.micro_batches import MicroBatches, SplitBatch
 from hearback.engine.training.optimization import Optimization, Update
 from hearback.engine.training.stall_detector import Step
 from hearback.engine.training.state import TrainingState
@@ -33,7 +37,7 @@ class PendingStep:
     """
 
     epoch: int
-    batch: Batch
+    batch: Batch | SplitBatch
     logits: Tensor
     losses: Tensor
     total: Tensor
@@ -82,6 +86,12 @@ class Trainer:
         self.optimization = Optimization(
             self.model, self.optimizer, run.recipe, run.device, run.dtype
         )
+        options, name = run.options, run.recipe.name
+        if options.gradient_checkpointing:
+            memory.recompute_layers(self.model, name)
+        self.micro_batches: MicroBatches | None = None
+        if options.micro_batch is not None:
+            self.micro_batches = MicroBatches(self.model, name, options.micro_batch, run.device)
 
     @property
     def eval_model(self) -> nn.Module:
@@ -128,7 +138,7 @@ class Trainer:
         while (batch := following) is not None:
             epochs_done = self.state.epoch + progress.n_examples / n_examples
             factor = self.task.learning_rate_factor(epochs_done, self.state.history)
-            pending = self.training_step(batch, factor)
+            pending = self._try_step(batch, factor)
             following = self._load(remaining)  # while the device computes
             step = pending.read(self.run.data.filenames)
             progress.add(len(batch), step.loss, step.gradient_norm)
@@ -136,23 +146,55 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_step(self, step)
 
-    def _load(self, batches: Iterator[Batch]) -> Batch | None:
+    def _load(self, batches: Iterator[Batch]) -> Batch | SplitBatch | None:
         """Return the next batch on its way to the device; None after the last."""
         batch = next(batches, None)
         if batch is None:
             return None
+        if self.micro_batches is not None:
+            return self.micro_batches.split(batch)
         return (batch.pin_memory() if self.run.device.type == "cuda" else batch).to(self.run.device)
 
-    def training_step(self, batch: Batch, factor: float) -> PendingStep:
+    def _try_step(self, batch: Batch | SplitBatch, factor: float) -> PendingStep:
+        """Call `training_step`; raise HearbackError with what fits if the memory is too small."""
+        try:
+            return self.training_step(batch, factor)
+        except Exception as error:
+            if not failures.is_out_of_memory(error):
+                raise
+        # Not in the handler: the error's traceback holds the step's tensors.
+        raise HearbackError(memory.describe_shortage(self, batch))
+
+    def training_step(self, batch: Batch | SplitBatch, factor: float) -> PendingStep:
         """Take one gradient step at `factor` times the peak learning rates; do not wait for it."""
-        run = self.run
-        with mixed_precision(run.device, run.dtype):
+        run, parts = self.run, list[tuple[Tensor, Tensor, Tensor]]()
+
+        def losses() -> Iterator[Tensor]:
+            for part in self._computed_at_once(batch):
+                logits, loss, total = self.compute_losses(part)
+                parts.append((logits.detach(), loss.detach(), total.detach()))
+                # By the full batch size: an example has the same weight in a smaller last batch.
+                yield total / run.recipe.batch_size
+
+        update = self.optimization.step(losses(), factor)
+        logits, *sums = zip(*parts, strict=True)
+        loss, total = (reduce(torch.add, each) for each in sums)
+        whole = logits[0] if len(logits) == 1 else torch.cat(logits)
+        return PendingStep(self.state.epoch + 1, batch, whole, loss, total, update)
+
+    def _computed_at_once(self, batch: Batch | SplitBatch) -> Iterator[Batch]:
+        """Return the whole batch, or its parts. Each one's gradients come before the next."""
+        if not isinstance(batch, SplitBatch):
+            return iter([batch])
+        assert self.micro_batches is not None
+        return self.micro_batches.each(batch)
+
+    def compute_losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, and the loss summed over the batch without and with the auxiliary one."""
+        with mixed_precision(self.run.device, self.run.dtype):
             logits, auxiliary = self.task.compute_logits(self.model, batch)
         losses = self.task.compute_loss(logits, batch)
-        # Divide by the full batch size: an example has the same weight in a smaller last batch.
-        total = losses + auxiliary
-        update = self.optimization.step(total / run.recipe.batch_size, factor)
-        return PendingStep(self.state.epoch + 1, batch, logits, losses, total, update)
+        return logits, losses, losses + auxiliary
 
     def evaluate_epoch(self) -> None:
         """End the current epoch: evaluate the model, and keep its weights if they are the best."""

@@ -52,10 +52,26 @@ def load_backbone(model: _Model, directory: Path) -> None:
     try:
         model.load_pretrained(tensors)
     except (RuntimeError, KeyError) as error:  # a shape or a name; no positions
+        _check_depth(directory, model, tensors)
         reason = " ".join(str(error).split())[:300]
         raise HearbackError(
             f"{directory}: its weights do not fit its config.json ({reason}). Download both again."
         ) from None
+
+
+def _check_depth(
+    directory: Path, model: _Model, tensors: Mapping[Part, Mapping[str, torch.Tensor]]
+) -> None:
+    """Raise HearbackError if the decoder's weights have another depth than its `config.json`."""
+    names = [name for name in tensors.get("decoder", {}) if name.startswith("layers.")]
+    n_layers = len({name.split(".")[1] for name in names})
+    decoder = getattr(model, "decoder", None)
+    if decoder is not None and n_layers != len(decoder.layers):
+        raise HearbackError(
+            f"{directory}: its decoder's weights have {n_layers} layers, and its config.json says "
+            f"{len(decoder.layers)}. Any depth will do (distil-small.en has 4, distil-medium.en 2)"
+            ", but both must be of one model: download both again."
+        )
 
 
 def read_config(directory: Path) -> dict[str, Any]:

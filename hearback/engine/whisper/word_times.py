@@ -17,19 +17,21 @@ Heads = tuple[tuple[int, int], ...]  # layer and head
 
 MEDIAN_FRAMES = 7
 # The alignment heads of openai's models, from the table in their package, by the number of decoder
-# layers and of tokens: English-only models have 51,864, multilingual ones 51,865.
-_ALIGNMENT_HEADS: dict[tuple[int, int], Heads] = {
-    (4, 51_864): ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4)),
-    (4, 51_865): ((2, 2), (3, 0), (3, 2), (3, 3), (3, 4), (3, 5)),
-    (4, 51_866): ((2, 4), (2, 11), (3, 3), (3, 6), (3, 11), (3, 14)),
-    (6, 51_864): ((3, 3), (4, 7), (5, 1), (5, 5), (5, 7)),
-    (6, 51_865): ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6)),
-    (12, 51_865): (
+# layers, heads and tokens: English-only models have 51,864, multilingual ones 51,865. (A distilled
+# decoder may be as deep as a smaller model's: distil-small.en has 4 layers, as tiny.en, of 12
+# heads.)
+_ALIGNMENT_HEADS: dict[tuple[int, int, int], Heads] = {
+    (4, 6, 51_864): ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4)),
+    (4, 6, 51_865): ((2, 2), (3, 0), (3, 2), (3, 3), (3, 4), (3, 5)),
+    (4, 20, 51_866): ((2, 4), (2, 11), (3, 3), (3, 6), (3, 11), (3, 14)),
+    (6, 8, 51_864): ((3, 3), (4, 7), (5, 1), (5, 5), (5, 7)),
+    (6, 8, 51_865): ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6)),
+    (12, 12, 51_865): (
         *((5, 3), (5, 9), (8, 0), (8, 4), (8, 7), (8, 8)),
         *((9, 0), (9, 7), (9, 9), (10, 5)),
     ),
-    (24, 51_865): ((13, 15), (15, 4), (15, 15), (16, 1), (20, 0), (23, 4)),
-    (32, 51_866): (
+    (24, 16, 51_865): ((13, 15), (15, 4), (15, 15), (16, 1), (20, 0), (23, 4)),
+    (32, 20, 51_866): (
         *((7, 0), (10, 17), (12, 18), (13, 12), (16, 1)),
         *((17, 14), (19, 11), (21, 4), (24, 1), (25, 6)),
     ),
@@ -42,8 +44,8 @@ def alignment_heads(config: DecoderConfig) -> Heads:
     For sizes that are not openai's: all heads of the upper half of the layers.
     """
     n_layers, n_heads = config.decoder_layers, config.decoder_attention_heads
-    known = _ALIGNMENT_HEADS.get((n_layers, config.vocab_size))
-    if known is not None and all(head < n_heads for _, head in known):
+    known = _ALIGNMENT_HEADS.get((n_layers, n_heads, config.vocab_size))
+    if known is not None:
         return known
     return tuple(
         (layer, head) for layer in range(n_layers // 2, n_layers) for head in range(n_heads)
