@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,6 +17,24 @@ class ReadOnlyFolderError(HearbackError):
     """A folder that cannot be written to."""
 
 
+_refusal: ContextVar[str | None] = ContextVar("refusal", default=None)
+
+
+@contextmanager
+def refused(cure: str) -> Iterator[None]:
+    """In this block, treat all folders as read-only; `cure` is what to do about it."""
+    token = _refusal.set(cure)
+    try:
+        yield
+    finally:
+        _refusal.reset(token)
+
+
+def are_refused() -> bool:
+    """Return whether nothing may be written now."""
+    return _refusal.get() is not None
+
+
 @contextmanager
 def write_lock(path: Path, cure: str, *, timeout: float = -1) -> Iterator[None]:
     """Hold the lock file `path`, whose folder is created; the system frees a killed process's lock.
@@ -26,9 +45,12 @@ def write_lock(path: Path, cure: str, *, timeout: float = -1) -> Iterator[None]:
         timeout: seconds to wait for another process; by default without an end.
 
     Raises:
-        ReadOnlyFolderError: the folder cannot be written to, or its disk has no locks.
+        ReadOnlyFolderError: the folder cannot be written to, or its disk has no locks; or writing
+            is `refused`.
         Timeout: another process holds the lock.
     """
+    if (refusal := _refusal.get()) is not None:
+        raise ReadOnlyFolderError(f"{path.parent}: something is missing there, and {refusal}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path).acquire(timeout=timeout)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hearback.engine import cli
+from hearback.engine import cli, locks
 from hearback.engine.data import corrections
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
@@ -78,7 +78,8 @@ class TrainingOptions(FoldOptions):
         needed = recipes is None or any(recipe.needs_rendering for recipe in recipes)
         data = self._load(self.tts_data if needed else None)
         self._show_word_labels(recipes or (), data)
-        if outdated := fold_upgrade.find_outdated(self.assets):
+        outdated = [] if locks.are_refused() else fold_upgrade.find_outdated(self.assets)
+        if outdated:
             fold_upgrade.upgrade(outdated, data if needed else self._load_with_references() or data)
         return data
 

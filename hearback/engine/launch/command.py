@@ -3,12 +3,13 @@
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
@@ -25,9 +26,14 @@ from hearback.engine.launch.jobs import (
 from hearback.engine.launch.local import LocalLauncher, assign_gpus
 from hearback.engine.launch.monitor import Monitor
 from hearback.engine.launch.processes import ROOT, Stopped, stopped_by_signals
+from hearback.engine.machine import check_can_stop_processes
 from hearback.engine.training.fold_files import FoldFiles, why_not_done
 from hearback.engine.training.options import FoldOptions
 from hearback.engine.training.recipe import FoldRecipe
+from hearback.engine.training.script import PLAN_HELP
+
+if TYPE_CHECKING:
+    from hearback.engine.plan.workload import MakeWorkload
 
 
 def single_variant(_arguments: argparse.Namespace, options: FoldOptions) -> list[FoldOptions]:
@@ -43,6 +49,7 @@ class Competition:
     `declare` adds flags to those of `options`; `variants` maps the parsed flags and options to the
     options with which each recipe is trained. `folders` names the options whose folders or files a
     cluster's machines must share. `show(options, models)` prints the scores of the trained models.
+    `load_workload` returns what --plan measures; without it, there is no such flag.
     """
 
     description: str
@@ -53,16 +60,18 @@ class Competition:
     folders: tuple[str, ...] = ("data",)
     declare: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     variants: Callable[[argparse.Namespace, Any], Sequence[Any]] = single_variant
+    load_workload: "Callable[[], MakeWorkload] | None" = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A model to train: its adapted recipe, the options and the arguments of python."""
+    """A model to train: its adapted recipe, the options, the arguments of python, and the data."""
 
     recipe: FoldRecipe
     options: FoldOptions
     program: tuple[str, ...]
     run_key: Mapping[str, Any]
+    data: Any
 
 
 def main(competition: Competition) -> int:
@@ -76,6 +85,9 @@ def main(competition: Competition) -> int:
     if invalid := [fold for fold in folds if not 0 <= fold < options.n_folds]:
         raise HearbackError(f"--folds {invalid}: folds are 0 to {options.n_folds - 1} (--n_folds)")
 
+    if competition.load_workload is not None and arguments.plan:
+        show_plan(competition.load_workload(), competition, arguments, options, folds)
+        return 0
     plans = {plan.recipe.name: plan for plan in make_plans(competition, arguments, options)}
     digests = DigestCache(options.assets / ".digests.json")
 
@@ -110,6 +122,35 @@ def main(competition: Competition) -> int:
     return 1 if missing else 0
 
 
+def show_plan(
+    make_workload: "MakeWorkload",
+    competition: Competition,
+    arguments: argparse.Namespace,
+    options: FoldOptions,
+    folds: Sequence[int],
+) -> None:
+    """Print what the trainings that are not done will take; train and write nothing."""
+    from hearback.engine.plan import command as planning  # noqa: PLC0415  (imports torch)
+
+    started = time.monotonic()
+    with planning.writing_nothing():
+        plans = {plan.recipe.name: plan for plan in make_plans(competition, arguments, options)}
+    data_seconds = time.monotonic() - started
+    requests = []
+    for name, plan in plans.items():
+        files = [FoldFiles(options.assets, name, fold) for fold in folds]
+        missing = [each.fold for each in files if why_not_done(each, plan.run_key) is not None]
+        if missing:
+            requests.append(
+                planning.Request(plan.recipe, plan.options, missing, plan.data, data_seconds)
+            )
+        else:
+            print(f"{name}: all folds are done")
+    planning.check_pretrained(options, [request.recipe for request in requests])
+    if requests:
+        planning.show_plan(requests, make_workload, len(getattr(arguments, "slots", [None])))
+
+
 def make_plans(
     competition: Competition, arguments: argparse.Namespace, options: FoldOptions
 ) -> Iterator[Plan]:
@@ -125,7 +166,7 @@ def make_plans(
         data = loaded[for_data]
         for name, recipe in zip(names, recipes, strict=True):
             run_key = variant.run_key(recipe, data)
-            yield Plan(recipe, variant, competition.program(name), run_key)
+            yield Plan(recipe, variant, competition.program(name), run_key, data)
 
 
 def read_arguments(competition: Competition) -> argparse.Namespace:
@@ -163,6 +204,8 @@ def read_arguments(competition: Competition) -> argparse.Namespace:
         type=float,
         help="also threads and loading workers (default: 1)",
     )
+    if competition.load_workload is not None:
+        parser.add_argument("--plan", action="store_true", help=PLAN_HELP)
     competition.options.declare(parser)
     competition.declare(parser)
     arguments = parser.parse_args()
@@ -276,7 +319,8 @@ def run(
 def open_launcher(
     arguments: argparse.Namespace, assets: Path, needed: Sequence[Path], monitor: Monitor
 ) -> Launcher:
-    """Return the launcher that the command line selects."""
+    """Return the launcher that the command line selects. Raises HearbackError on Windows."""
+    check_can_stop_processes(" ".join(cli.program()))
     if arguments.launcher == "ray":
         return RayLauncher(
             arguments.address,

@@ -7,6 +7,7 @@ from hearback.engine.project import SHIPPED
 from hearback.reading import recipe
 from hearback.reading.options import TrainingOptions
 from hearback.reading.steps import check_models
+from hearback.reading.steps.train_model import load_workload
 
 
 def competition() -> Competition:
@@ -18,6 +19,7 @@ def competition() -> Competition:
         program=lambda model: (str(SHIPPED / f"train_{model}.py"),),
         show=check_models.show_trained,
         folders=("data", "tts_data", "corrections"),
+        load_workload=load_workload,
     )
 
 

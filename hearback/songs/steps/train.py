@@ -16,6 +16,7 @@ from hearback.engine.launch.command import Competition
 from hearback.songs.options import SongOptions
 from hearback.songs.recipe import SeparationName, find_recipes
 from hearback.songs.steps import check_models
+from hearback.songs.steps.train_model import load_workload
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,7 @@ def competition() -> Competition:
         folders=("data", "corrections"),
         declare=declare,
         variants=variants,
+        load_workload=load_workload,
     )
 
 

@@ -1,0 +1,191 @@
+"""A model's plan: its measured speed, extrapolated to whole folds."""
+
+import time
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hearback.engine.devices import peak_memory_gb
+from hearback.engine.plan.measure import Speed, measure, measure_loading
+from hearback.engine.plan.memory import FoldBytes, fold_bytes
+from hearback.engine.plan.workload import MakeWorkload, Pass, Workload
+from hearback.engine.training.options import FoldOptions
+from hearback.engine.training.recipe import FoldRecipe
+from hearback.engine.training.task import FoldRun
+from hearback.engine.training.trainer import Trainer
+
+SECONDS = 20.0  # of timing, for one model; with what precedes it, about half a minute
+SECONDS_OF_SEVERAL = 10.0  # for each kind of several models
+_SHARE_OF_TRAINING = 0.6
+_SHARE_OF_LOADING = 0.1
+CONTEXT_BYTES = 0.5e9  # what CUDA takes in each process
+LIBRARY_BYTES = 0.3e9  # of the main memory: what torch takes with its first step
+
+
+@dataclass(frozen=True)
+class Request:
+    """A model and its folds to train.
+
+    `recipe` is the result of `options.adapt`; reading the data took `data_seconds`.
+    """
+
+    recipe: FoldRecipe
+    options: FoldOptions
+    folds: Sequence[int]
+    data: Any
+    data_seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a pass takes, all its repetitions together."""
+
+    name: str
+    seconds: float
+    flops: float
+    shared: bool
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What the training of a model's folds takes.
+
+    Attributes:
+        name: the model.
+        n_folds: number of folds to train.
+        passes: of a fold, and those that all folds share.
+        start_seconds: reading the data and building the model, once a fold.
+        files: parameters, state and files of a fold.
+        activations: peak bytes of the largest training batch.
+        base: bytes of the main memory that the process has without a model.
+        shared_bytes: of files that all folds share, besides the backbone's.
+        speed: of the training, or of the validation if nothing is trained.
+        device: what it was measured on.
+        measured_as: the model whose speed this one has, if not its own.
+    """
+
+    name: str
+    n_folds: int
+    passes: Sequence[Estimate]
+    start_seconds: float
+    files: FoldBytes
+    activations: float
+    base: float
+    shared_bytes: int
+    speed: Speed
+    device: torch.device
+    measured_as: str | None = None
+
+    @property
+    def fold_seconds(self) -> float:
+        """The seconds of a fold, without what all folds share."""
+        return self.start_seconds + sum(each.seconds for each in self.passes if not each.shared)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds of all folds, one after the other."""
+        shared = sum(each.seconds for each in self.passes if each.shared)
+        return self.n_folds * self.fold_seconds + shared
+
+    @property
+    def fold_flops(self) -> float:
+        """The operations of a fold, without what all folds share."""
+        return sum(each.flops for each in self.passes if not each.shared)
+
+    @property
+    def flops(self) -> float:
+        """The operations of all folds."""
+        return self.n_folds * self.fold_flops + sum(p.flops for p in self.passes if p.shared)
+
+    @property
+    def device_bytes(self) -> float:
+        """The peak memory of a fold on its device."""
+        files = self.files
+        if self.device.type != "cpu":
+            return files.state + self.activations + CONTEXT_BYTES
+        # A checkpoint is copied to be written, and the copies' memory is kept, too.
+        own = self.base + LIBRARY_BYTES + files.best + 2 * files.checkpoint
+        return own + files.state + self.activations
+
+
+def plan_models(requests: Iterable[Request], make_workload: MakeWorkload) -> Iterator[ModelPlan]:
+    """Yield the plans of models; those of one kind are measured once."""
+    by_kind: dict[Hashable, list[tuple[Request, Workload]]] = {}
+    for request in requests:
+        workload = _workload(request, make_workload)
+        by_kind.setdefault(workload.kind, []).append((request, workload))
+    seconds = SECONDS if len(by_kind) == 1 else SECONDS_OF_SEVERAL
+    base = 1e9 * peak_memory_gb(torch.device("cpu"))  # before the first model
+    for kind in by_kind.values():
+        yield from _plan_kind(kind, seconds, base)
+
+
+def _workload(request: Request, make_workload: MakeWorkload) -> Workload:
+    fold = min(request.folds, default=0)
+    run: FoldRun[Any, Any, Any] = FoldRun(request.recipe, fold, request.options, request.data)
+    return make_workload(run, request.folds)
+
+
+def _plan_kind(
+    members: Sequence[tuple[Request, Workload]], seconds: float, base: float
+) -> Iterator[ModelPlan]:
+    """Yield the plans of models of one kind, of which the one that trains longest is measured."""
+    _, first = max(members, key=lambda each: each[0].recipe.epochs)
+    started = time.monotonic()
+    trainer = Trainer(first.task, first.run, callbacks=[])
+    build_seconds = time.monotonic() - started
+    passes = [each for each in first.passes(trainer.model) if each.n_times and each.batches]
+    speeds = {
+        each.name: measure(trainer, each, share * seconds)
+        for each, share in zip(passes, _shares(passes), strict=True)
+    }
+    files = fold_bytes(trainer)
+    for request, workload in members:
+        own = [each for each in workload.passes(trainer.model) if each.n_times and each.batches]
+        name = workload.run.recipe.name
+        yield ModelPlan(
+            name=name,
+            n_folds=len(workload.folds),
+            passes=[_estimate(each, speeds[each.name], trainer, seconds) for each in own],
+            start_seconds=request.data_seconds + build_seconds,
+            files=files,
+            activations=max((_activations(p, speeds[p.name], trainer) for p in own), default=0.0),
+            base=base,
+            shared_bytes=workload.shared_bytes(trainer.model),
+            speed=speeds[passes[0].name],
+            device=trainer.run.device,
+            measured_as=None if workload is first else first.run.recipe.name,
+        )
+
+
+def _shares(passes: Sequence[Pass]) -> list[float]:
+    """Return the share of the measuring time of each pass."""
+    n_others = sum(each.compute is not None for each in passes)
+    trains = n_others < len(passes)
+    others = 1 - _SHARE_OF_LOADING - _SHARE_OF_TRAINING * trains
+    return [_SHARE_OF_TRAINING if each.compute is None else others / n_others for each in passes]
+
+
+def _estimate(each: Pass, speed: Speed, trainer: Trainer, seconds: float) -> Estimate:
+    """Return what a pass takes; a GPU computes while other processes load the next batches."""
+    computing = each.cost * speed.seconds + len(each.batches) * speed.step_seconds
+    loading = each.n_examples * measure_loading(each, _SHARE_OF_LOADING * seconds)
+    workers = trainer.run.n_workers
+    both = max(computing, loading / workers) if workers else computing + loading
+    flops = each.n_times * each.cost * speed.flops
+    return Estimate(each.name, each.n_times * both, flops, each.shared)
+
+
+def _activations(each: Pass, speed: Speed, trainer: Trainer) -> float:
+    """Return the bytes that the largest batch of a pass keeps, or a part with --micro_batch."""
+    if each.compute is not None:
+        return 0.0
+    at_once = trainer.run.options.micro_batch
+
+    def computed(size: float, n_examples: int) -> float:
+        return size if at_once is None else size * min(1.0, at_once / n_examples)
+
+    largest = max(computed(batch.size, batch.n_examples) for batch in each.batches)
+    return speed.overhead * (largest * speed.activations + speed.step_bytes)

@@ -1,0 +1,160 @@
+"""Operations are counted, and a pass's time is extrapolated from the batches that were timed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hearback.engine.errors import HearbackError
+from hearback.engine.plan import estimate, measure
+from hearback.engine.plan.estimate import Request, plan_models
+from hearback.engine.plan.flops import counted
+from hearback.engine.plan.gpus import ASSUMED_SHARE, PEAKS, computed_seconds
+from hearback.engine.plan.measure import Speed
+from hearback.engine.plan.memory import fold_bytes, saved_tensors
+from hearback.engine.plan.show import hours, show, size
+from hearback.engine.plan.workload import BatchSize, Pass, Workload
+from hearback.engine.training.command import train_fold
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.engine.training.task import FoldRun
+from hearback.engine.training.trainer import Trainer
+from tests.engine.toy_competition import RECIPES, ToyOptions, ToyTask
+from tests.engine.toy_data import write_toy_data
+
+RECIPE = replace(RECIPES["small"], epochs=3, average_decay=0.9)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "SECONDS", 0.05)
+    monkeypatch.setattr(estimate, "SECONDS_OF_SEVERAL", 0.05)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> ToyOptions:
+    return write_toy_data(tmp_path, n_folds=2)
+
+
+def make_workload(run: FoldRun, folds: Any) -> Workload:
+    return Workload(ToyTask, run, folds)
+
+
+def make_trainer(options: ToyOptions) -> Trainer:
+    run: FoldRun = FoldRun(RECIPE, 0, options, options.load_data())
+    return Trainer(ToyTask(run), run, callbacks=[])
+
+
+def test_operations_are_counted_forward_and_backward() -> None:
+    layer, x = nn.Linear(5, 7), torch.randn(3, 5, requires_grad=True)
+    with counted() as counter:
+        layer(x).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 3 * 5 * 7  # the output, and two gradients
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_the_attention_of_cpus_is_counted(trains: bool) -> None:
+    query, key, value = (torch.randn(1, 2, 6, 8, requires_grad=trains) for _ in range(3))
+    with counted() as counter:
+        attended = F.scaled_dot_product_attention(query, key, value)
+        if trains:
+            attended.sum().backward()
+    forward = 2 * 2 * 2 * 6 * 6 * 8
+    # The backward pass computes the products of queries and keys again.
+    assert counter.get_total_flops() == forward + trains * 2.5 * forward
+
+
+def test_what_is_kept_for_the_backward_pass_is_counted_once() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), torch.randn(10, 4)
+    with saved_tensors(model) as saved:
+        model(x)
+    assert saved.n_bytes == 4 * (40 + 40)  # the input and the rectified; no weights
+
+
+def test_the_files_of_a_fold_have_the_planned_sizes(options: ToyOptions) -> None:
+    trainer = make_trainer(options)
+    measure.train_step(trainer, next(next(trainer.task.epoch_batches(None, range(1)))[1]))
+    planned = fold_bytes(trainer)
+    n = planned.n_parameters
+    assert n == planned.n_trained == sum(p.numel() for p in trainer.model.parameters())
+    trainer.save_checkpoint()
+    written = trainer.run.files.checkpoint.stat().st_size
+    assert planned.checkpoint <= written + planned.best  # no epoch has ended: no best weights
+    data = options.load_data()
+    train_fold(ToyTask, RECIPE, 0, options, data, program=("x",))
+    weights = FoldFiles(options.assets, RECIPE.name, 0).weights.stat().st_size
+    assert planned.weights == 2 * n < weights < planned.weights + 1000  # names and shapes
+
+
+def test_a_plan_of_a_model_writes_nothing(options: ToyOptions) -> None:
+    before = {path: path.stat().st_mtime_ns for path in options.data.parent.rglob("*")}
+    request = Request(RECIPE, options, [0, 1], options.load_data(), data_seconds=2.0)
+    (plan,) = plan_models([request], make_workload)
+    assert {path: path.stat().st_mtime_ns for path in options.data.parent.rglob("*")} == before
+    n_train = len(request.data.training_rows(0))
+    flops = {each.name: each.flops for each in plan.passes}
+    per_example = 3 * 2 * (2 * 8 + 8) - 2 * 2 * 8  # the first layer's input needs no gradient
+    assert flops["training"] == pytest.approx(RECIPE.epochs * n_train * per_example)
+    assert plan.n_folds == 2 and plan.seconds == pytest.approx(2 * plan.fold_seconds)
+    assert plan.fold_seconds > 2.0
+    text = show([plan], n_jobs=2)
+    assert "nothing was trained" in text and "small" in text and "with --jobs 2" in text
+
+
+def test_models_of_one_kind_are_measured_once(
+    options: ToyOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Workload, "kind", property(lambda _: "all"))
+    data = options.load_data()
+    longer = replace(RECIPE, name="longer", epochs=6)
+    requests = [Request(each, options, [0], data, 0.0) for each in (RECIPE, longer)]
+    short, long = plan_models(requests, make_workload)
+    assert short.measured_as == "longer" and long.measured_as is None
+    assert 2 * short.passes[0].flops == pytest.approx(long.passes[0].flops)
+    assert "as longer" in show([short, long], n_jobs=1)
+
+
+def test_a_measured_batch_that_does_not_fit_is_made_smaller(options: ToyOptions) -> None:
+    computed = []
+
+    def compute(n_examples: int) -> None:
+        if n_examples > 4:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        computed.append(n_examples)
+
+    sizes = [BatchSize(16, 16.0, 16.0)] * 3
+    each = Pass("validation", 1, sizes, lambda _, n: (n, BatchSize(n, n, n)), compute)
+    measure.measure(make_trainer(options), each, seconds=0.01)
+    assert computed[:2] == [1, 2] and set(computed[2:]) <= {1, 2, 3, 4}
+
+    def never(n_examples: int) -> None:
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    timer = measure._Timer(make_trainer(options), replace(each, compute=never), never)
+    with pytest.raises(HearbackError, match="not even one example fits"):
+        timer.call_fitting(0, 16)
+
+
+def test_time_is_proportional_to_cost_but_for_the_optimizer(options: ToyOptions) -> None:
+    trainer = make_trainer(options)
+    sizes = [BatchSize(16, 10.0, 1.0), BatchSize(16, 30.0, 3.0)]
+    each = Pass("training", 2, sizes, lambda _, n: (None, BatchSize(n, n, n)), is_loaded=False)
+    speed = Speed(
+        seconds=0.1, flops=5.0, step_seconds=1.0, activations=7.0, step_bytes=2.0, overhead=2.0
+    )
+    estimated = estimate._estimate(each, speed, trainer, seconds=1.0)
+    assert estimated.seconds == pytest.approx(2 * (40 * 0.1 + 2 * 1.0))
+    assert estimated.flops == 2 * 40 * 5
+    assert estimate._activations(each, speed, trainer) == 2 * (3 * 7 + 2)
+    micro = replace(trainer.run.options, micro_batch=4)
+    trainer.run = replace(trainer.run, options=micro)
+    assert estimate._activations(each, speed, trainer) == 2 * (3 * 7 / 4 + 2)
+
+
+def test_durations_and_sizes_have_units() -> None:
+    assert [hours(each) for each in (5, 150, 600, 7200)] == ["5 s", "2.5 min", "10 min", "2.0 h"]
+    assert [size(each) for each in (2.5e6, 1.234e9)] == ["2.5 MB", "1.23 GB"]
+    assert computed_seconds(PEAKS["A100"])["A100"] == pytest.approx(1 / ASSUMED_SHARE)
