@@ -12,8 +12,8 @@ checks the training data, and writes folds of ten models with random predictions
 tiny model with random weights for infer.py.
 
 CPU seconds include all processes of a step (`wait4`). Memory is sampled from /proc ten times a
-second (Linux only), summed over a step's processes: private memory, and resident pages of files,
-which the system can reclaim, such as the memory-mapped store.
+second (Linux only), summed over a step's processes: private memory, and pages of files, which the
+system can reclaim. `benchmarks.scale_cluster` has a million rows for `infer.py --launcher ray`.
 """
 
 import argparse

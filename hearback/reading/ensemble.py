@@ -79,7 +79,12 @@ class EnsembleConfig:
         return tuple(model for model in self.models if model.weight > 0 or model.name in of_words)
 
     def predict(
-        self, predictions: np.ndarray, grades: np.ndarray, words: np.ndarray | None = None
+        self,
+        predictions: np.ndarray,
+        grades: np.ndarray,
+        words: np.ndarray | None = None,
+        *,
+        all_said: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the ensemble's probabilities, (rows,), from those of `models_to_run`.
 
@@ -87,15 +92,23 @@ class EnsembleConfig:
             predictions: (models, rows).
             grades: (rows,) str, the metadata's.
             words: (rows, positions, 2), mean log-odds of `words.mean`; required if
-                `words_weight` is not 0.
+                `words_weight` is not 0, unless `all_said` is there.
+            all_said: (rows,), of `all_words_said`.
         """
         weights = [model.weight for model in self.models_to_run]
         if self.words_weight:
-            assert self.words is not None and words is not None
+            if all_said is None:
+                assert words is not None
+                all_said = self.all_words_said(words)
             weights.append(self.words_weight)
-            predictions = np.vstack([predictions, noisy_and(self.words.apply(words))])
+            predictions = np.vstack([predictions, all_said])
         ensemble = WeightedEnsemble(self.combine, np.array(weights), self.calibration)
         return ensemble.predict(predictions, age_groups(grades))
+
+    def all_words_said(self, words: np.ndarray) -> np.ndarray:
+        """Return the probability that all words were said, (rows,); `words` as in `predict`."""
+        assert self.words is not None
+        return noisy_and(self.words.apply(words))
 
     def restrict_to(self, folds: Mapping[str, Sequence[int]]) -> "EnsembleConfig | None":
         """Return the ensemble of the finished `folds`, by model; None if there is none.

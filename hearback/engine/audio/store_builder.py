@@ -19,7 +19,7 @@ from hearback.engine.audio.notes import NotesProblem
 from hearback.engine.audio.store import BadStoreError, FileStore
 from hearback.engine.audio.store_format import SPEECH, StoreEntry, StoreFormat
 from hearback.engine.audio.store_writer import StoreWriter
-from hearback.engine.data.filenames import are_there, find_files
+from hearback.engine.data.filenames import FoundFile, are_there, find_files
 from hearback.engine.data.paths import leads_out
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.data.tables import respelled
@@ -28,6 +28,8 @@ from hearback.engine.machine import count_processors
 
 # A recording's filename and path -> its array, and notes. Raises UnreadableAudioError.
 Load = Callable[[str, Path], tuple[np.ndarray, tuple[str, ...]]]
+# The result of `find_files`.
+Found = tuple[Mapping[str, FoundFile], Mapping[str, str]]
 
 
 def load_speech(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -50,6 +52,7 @@ def build_store(
     load: Load = load_speech,
     description: str = "decoding",
     follow_links: bool = False,
+    found: Found | None = None,
 ) -> FileStore:
     """Bring the store up to date with a metadata table, and open it.
 
@@ -63,7 +66,8 @@ def build_store(
 
     For other arrays than 16 kHz speech, pass their `store_format`, the function that computes them
     (`load`, called in those threads) and the progress bar's `description`. With `follow_links`,
-    recordings may be links to outside of `data_folder`.
+    recordings may be links to outside of `data_folder`. `found` are the recordings' files, if they
+    are known.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"a store's name is letters, digits, '_' and '-', not {name!r}")
@@ -71,6 +75,7 @@ def build_store(
         *(metadata, data_folder, table_path, report),
         is_audio=store_format.is_audio,
         follow_links=follow_links,
+        found=found,
     )
     build = _Build(sources, store_folder, name, store_format, load, table_path, report)
     complete = build.complete_store()
@@ -247,6 +252,7 @@ def _find_sources(
     *,
     is_audio: bool,
     follow_links: bool,
+    found: Found | None,
 ) -> list[_Source]:
     """Return the file of each metadata row, also of one that is spelled otherwise.
 
@@ -256,12 +262,12 @@ def _find_sources(
     for filename, line in zip(metadata["filename"], metadata["line"].tolist(), strict=True):
         if filename:  # read_metadata reports empty and duplicated ones
             lines.setdefault(filename, line)
-    found, match_of = find_files(folder, lines, follow_links=follow_links)
+    files, match_of = found or find_files(folder, lines, follow_links=follow_links)
     # Arrays that are computed from another store's have its filenames, and it has reported them.
     if match_of and is_audio:
         report.add(respelled(table_path, match_of, "than their files"))
     sources = []
-    for filename, file in found.items():
+    for filename, file in files.items():
         if file.path is None:
             report.add(leads_out(table_path, lines[filename], filename, folder))
             continue

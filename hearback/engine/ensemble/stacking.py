@@ -277,7 +277,10 @@ def _to_summands(combine: str, predictions: np.ndarray) -> np.ndarray:
     if combine == "probabilities":
         return predictions
     if predictions.ndim == 2:
-        return logit(predictions)
+        logits = np.empty(predictions.shape)
+        for of_model, own in zip(predictions, logits, strict=True):  # small temporary arrays
+            own[:] = logit(of_model)
+        return logits
     return np.log(np.clip(predictions, PROBABILITY_MARGIN, 1))
 
 

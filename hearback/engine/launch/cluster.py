@@ -52,6 +52,38 @@ def _no_cluster(address: str, error: Exception) -> str:
     )
 
 
+def connect(address: str) -> Any:  # noqa: ANN401  (a module)
+    """Connect to a cluster and return the module `ray`; `RayLauncher` says what addresses are.
+
+    Raises HearbackError if Ray is not installed, or no cluster answers.
+    """
+    ray = import_ray()
+    _check_address(address)
+    # Little is transferred: exit statuses, or the scores of a few rows.
+    local = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+    try:
+        ray.init(address, log_to_driver=False, **(local if address == "local" else {}))
+    except ConnectionError as error:
+        raise HearbackError(_no_cluster(address, error)) from None
+    return ray
+
+
+def make_probe(folder: Path) -> Path:
+    """Return a new empty file in a folder, which is made.
+
+    Another machine may have a folder of the same name that is not shared: it lacks this file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".shared-", dir=folder.absolute())
+    os.close(descriptor)
+    return Path(name)
+
+
+def live_machines(ray: Any) -> list[dict[str, float]]:  # noqa: ANN401  (a module)
+    """Return the resources of each machine of a cluster, such as {"CPU": 8, "GPU": 1}."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 class RayLauncher:
     """Submits jobs to a Ray cluster, each with `n_cpus` CPUs and `gpu_share` of a GPU.
 
@@ -75,14 +107,7 @@ class RayLauncher:
         on_wait: Callable[[Sequence[Job]], None] = lambda jobs: None,
     ) -> None:
         self._on_wait = on_wait
-        self._ray = import_ray()
-        _check_address(address)
-        # Only exit statuses are transferred.
-        local = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
-        try:
-            self._ray.init(address, log_to_driver=False, **(local if address == "local" else {}))
-        except ConnectionError as error:
-            raise HearbackError(_no_cluster(address, error)) from None
+        self._ray = connect(address)
         self._ray.cloudpickle.register_pickle_by_value(processes)
         self._task = self._ray.remote(processes.run_on_shared_folders).options(
             num_cpus=n_cpus, num_gpus=gpu_share, max_retries=0
@@ -92,18 +117,14 @@ class RayLauncher:
         self._attempts: dict[Job, int] = {}
         self._assets = assets
         self._folder = Path.cwd()
-        assets.mkdir(parents=True, exist_ok=True)
-        # Another machine may have a folder of the same name that is not shared: it lacks this file.
-        descriptor, name = tempfile.mkstemp(prefix=".shared-", dir=assets.absolute())
-        os.close(descriptor)
-        self._probe = Path(name)
+        self._probe = make_probe(assets)
         self._needed = [*(path.absolute() for path in needed), self._probe]
         self._warn_if_no_machine_fits(n_cpus, gpu_share)
 
     def _warn_if_no_machine_fits(self, n_cpus: float, gpu_share: float) -> None:
         """Warn if no machine can run a job: the jobs wait until one joins that can."""
         wanted = {"CPU": n_cpus, "GPU": gpu_share}
-        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        machines = live_machines(self._ray)
         if not any(all(m.get(kind, 0) >= n for kind, n in wanted.items()) for m in machines):
             print(
                 f"no machine of the cluster has {n_cpus:g} CPUs and {gpu_share:g} GPUs now: the "

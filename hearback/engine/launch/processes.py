@@ -18,6 +18,11 @@ from types import FrameType
 ROOT = Path(__file__).parents[3]  # `project.ROOT`, which cannot be imported here
 BOUND = Path(__file__).with_name("bound.py")
 GRACE_SECONDS = 10.0
+_STOP_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []),  # Windows has none
+)
 SHOW_TRACEBACK = "HEARBACK_TRACEBACK"  # `failures.SHOW_TRACEBACK`, which cannot be imported here
 
 
@@ -31,7 +36,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` in the block on Ctrl-C (SIGINT), SIGTERM and SIGHUP.
+    """Raise `Stopped` in the block on Ctrl-C (SIGINT), SIGTERM and, except on Windows, SIGHUP.
 
     Signals that are already ignored (nohup) stay ignored. Only for the main thread.
     """
@@ -42,11 +47,7 @@ def stopped_by_signals() -> Iterator[None]:
         received = signal.Signals(number)
         raise KeyboardInterrupt  # the exception that libraries expect
 
-    numbers = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) != signal.SIG_IGN
-    ]
+    numbers = [number for number in _STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield

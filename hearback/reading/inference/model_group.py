@@ -158,8 +158,10 @@ class ModelGroup:
                 for number, prepared in self._decode(numbers, replace(batch, frames=frames))
             }
         # Copied only after the last model, so that a GPU does not wait between models.
-        on_host = to_host(*(value.double() for value in values.values()))
-        return {number: value.numpy() for number, value in zip(values, on_host, strict=True)}
+        on_host = to_host(*values.values())
+        return {
+            number: value.double().numpy() for number, value in zip(values, on_host, strict=True)
+        }
 
     def _encode(self, batch: Batch) -> Iterator[tuple[list[int], Tensor | None]]:
         """Yield the encoder output of each active model, and the models that share it.

@@ -1,7 +1,7 @@
 """The test data: the rows that the submission needs, and those that can be scored."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,14 @@ import pandas as pd
 from hearback.engine.audio.store_builder import build_store
 from hearback.engine.audio.store_folder import StoreFolder
 from hearback.engine.data.filenames import match_names
-from hearback.engine.data.problems import BadInputError, Problem, Report
+from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
-from hearback.reading import step_command
+from hearback.reading.inference.outputs import read_rows, report_unrendered
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References, missing_texts
 from hearback.reading.render import UnrenderedTextsError, VoiceMismatchError, render_missing
-from hearback.reading.tables import metadata_path, read_metadata, read_submission_format
+from hearback.reading.tables import metadata_path
 from hearback.reading.voices import reopen_voice
-
-SUBMISSION_FORMAT = "submission_format.csv"
 
 
 @dataclass(frozen=True)
@@ -62,19 +60,6 @@ class ScoringData:
         return [texts[row] for row in rows]
 
 
-def read_rows(data: Path, report: Report) -> tuple[pd.DataFrame, list[str]]:
-    """Return the test metadata, and the filenames of the submission's rows in order.
-
-    Raises BadInputError if a table cannot be read.
-    """
-    metadata = read_metadata(metadata_path(data, "test"), report)
-    if report.table_errors:
-        raise BadInputError(report)
-    format_path = data / SUBMISSION_FORMAT
-    order = read_submission_format(format_path, metadata, report) if format_path.exists() else []
-    return metadata, order or metadata["filename"].tolist()  # the report says why none is listed
-
-
 def read_scoring_data(
     data: Path,
     tts_data: Path,
@@ -111,22 +96,31 @@ def _prepare_references(
 ) -> References:
     """Render missing references in the ensemble's voice; report rows that remain without one."""
     texts = metadata["expected_text"][metadata["expected_text"] != ""]
+    failures = render_references(texts, folder, voice)
+    report_unrendered(metadata, failures, path, report)
+    return open_references(folder, voice)
+
+
+def render_references(
+    texts: Iterable[str], folder: Path, voice: Mapping[str, Any], *, progress: bool = True
+) -> dict[str, str]:
+    """Render missing references in the ensemble's voice; return why, by text, where it failed."""
     failures: dict[str, str] = {}
     if missing := missing_texts(texts, folder):
         try:
             with contextlib.closing(reopen_voice(voice)) as opened:
-                render_missing(missing, opened, folder)
+                render_missing(missing, opened, folder, progress=progress)
         except VoiceMismatchError:
             raise
         except UnrenderedTextsError as error:
             failures = dict(error.failures)
         except (HearbackError, OSError) as error:  # voice not installed; read-only folder
             failures = dict.fromkeys(missing_texts(missing, folder), str(error))
-    for row in metadata[metadata["expected_text"].isin(failures)].to_dict("records"):
-        text = row["expected_text"]
-        what = f"no reference speech for {text!r}: {failures[text]}"
-        cure = f"render it first, with {step_command('preprocess')}"
-        report.add(Problem(str(path), row["line"], what, cure, filename=row["filename"]))
+    return failures
+
+
+def open_references(folder: Path, voice: Mapping[str, Any]) -> References:
+    """Return the references in a folder; raise HearbackError if they are in another voice."""
     references = References(folder)
     if references.voice != voice:
         raise HearbackError(

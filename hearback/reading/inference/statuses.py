@@ -1,6 +1,6 @@
 """What infer.py says about recordings beside their scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +61,21 @@ def report_unlike(
     assets: Path, folds: Sequence[EnsembleFold], data: ScoringData, table: Path, report: Report
 ) -> None:
     """Report recordings that are unlike those of the training, and models of synthetic voices."""
+    report_statistics(assets, folds, lambda: statistics.describe(data.source), table, report)
+
+
+def report_statistics(
+    assets: Path,
+    folds: Sequence[EnsembleFold],
+    describe: Callable[[], statistics.Statistics],
+    table: Path,
+    report: Report,
+) -> None:
+    """Report how recordings with the statistics of `describe` are unlike those of the training."""
     learned = statistics.read_learned(assets, folds)
     if learned is None:
         return
-    own = statistics.describe(data.source)
+    own = describe()
     if learned.get("synthetic") and own["synthetic"]:
         print(f"Note: {statistics.SYNTHETIC}")
     for what in statistics.warnings(own, learned):

@@ -1,27 +1,32 @@
 """From `model_configs.json` to `submission.csv`, with only the packages of the runtime."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
-from hearback.engine.data.filenames import match_names
 from hearback.engine.data.problems import Problem, Report
-from hearback.engine.data.tables import write_problems, write_table
+from hearback.engine.data.tables import write_table
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.ensemble.budget import show_duration
-from hearback.engine.ensemble.prior import prior_on_failure, report_no_models
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import check_writable
 from hearback.reading import step_command
-from hearback.reading.ensemble import EnsembleConfig, base_rate, salvage_base_rates
+from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.divergences import choose_fold, write_divergences
 from hearback.reading.inference.ensemble_run import EnsembleRun, predict_ensemble
 from hearback.reading.inference.folds import EnsembleFold, read_folds
-from hearback.reading.inference.scoring_data import ScoringData, read_rows, read_scoring_data
+from hearback.reading.inference.outputs import (
+    FOLDS,
+    InferenceOptions,
+    SubmissionRows,
+    check_outputs,
+    skip_tables,
+    submit,
+    write_scores,
+)
+from hearback.reading.inference.scoring_data import ScoringData, read_scoring_data
 from hearback.reading.inference.statuses import find_statuses, report_unlike
 from hearback.reading.inference.time_limit import Deadline
 from hearback.reading.pairings import HEARS_30_S
@@ -30,35 +35,6 @@ from hearback.reading.tables import metadata_path
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
 from hearback.reading.window_coverage import coverages_of, report_uncovered
 from hearback.reading.words import score_table
-
-FOLDS = "submission_folds.json"
-
-# Score of all rows where no model and no base rate is known: it says nothing.
-UNKNOWN_BASE_RATE = 0.5
-
-
-@dataclass(frozen=True)
-class InferenceOptions:
-    """The options of `infer.py`.
-
-    `memory_gb` is the memory budget for loaded models, in GB (None: half of the free memory).
-    `words` and `divergences` are files for the word scores and divergences (None: not written).
-    `time_limit` is in seconds from the start of the process (None: no limit).
-    """
-
-    data: Path
-    tts_data: Path
-    store: Path
-    assets: Path
-    config: Path
-    submission: Path
-    device: str | None
-    workers: int
-    precision: str = "auto"
-    memory_gb: float | None = None
-    words: Path | None = None
-    divergences: Path | None = None
-    time_limit: float | None = None
 
 
 def write_submission(options: InferenceOptions) -> None:
@@ -81,22 +57,13 @@ def write_submission(options: InferenceOptions) -> None:
             "--divergences needs another pass after the scores, which --time_limit does not "
             "include: run it without the limit"
         )
-    for output in (options.submission, options.words, options.divergences):
-        if output is not None:
-            check_writable(output)
+    check_outputs(options)
     device = choose_device(options.device)
     dtype = compute_dtype(device, options.precision)
-    report = Report()
-    with prior_on_failure(options.submission, lambda: _write_prior(options)):
-        config = EnsembleConfig.load(options.config)
-        if config.models_to_run:
-            _score_and_write(options, config, device, dtype, report)
-        else:
-            _write_base_rates(options, config.base_rates, report)
-            rows, command = "every row has its base rate", step_command("get_config")
-            report.add(report_no_models(options.config, rows, "the base rate", command))
-            _skip_tables(options, report, words="no model", divergences="no model")
-    write_problems(report, options.submission)
+    submit(
+        options,
+        lambda config, report: _score_and_write(options, config, device, dtype, report),
+    )
 
 
 def _score_and_write(
@@ -119,7 +86,9 @@ def _score_and_write(
     if options.time_limit is not None:
         _report_time_limit(options, run, data, report)
     _save_folds(options, run, data)
-    scored = _write_scores(options.submission, config, run, data)
+    rows = SubmissionRows(data.order, data.tasks, data.metadata_names)
+    with_score = {data.source.filenames[row]: row for row in np.flatnonzero(run.is_scored).tolist()}
+    scored = write_scores(options.submission, config, rows, with_score, run.predictions.clips)
     table = metadata_path(options.data, "test")
     statuses = find_statuses(data, run.predictions.clips, run.evidence, table, report)
     report_unlike(options.assets, folds, data, table, report)
@@ -135,60 +104,12 @@ def _score_and_write(
             data.written(scored),
             device=device,
         )
-    _skip_tables(
+    skip_tables(
         options,
         report,
         words="no model that scores words" if config.words is None else None,
         divergences="no aligned model" if aligned_fold is None else None,
     )
-
-
-def _write_prior(options: InferenceOptions) -> str:
-    """Write a submission of base rates; return what the rows have.
-
-    The configuration may be missing or damaged.
-    """
-    rates = salvage_base_rates(options.config)
-    _write_base_rates(options, rates or {"all": UNKNOWN_BASE_RATE}, Report())
-    unknown = f"{UNKNOWN_BASE_RATE}, because no base rates are in {options.config}"
-    return "their base rate" if rates else unknown
-
-
-def _write_base_rates(
-    options: InferenceOptions, rates: Mapping[str, float], report: Report
-) -> None:
-    """Write a submission in which every row has the base rate of its task.
-
-    Raises BadInputError if a test table cannot be read.
-    """
-    metadata, order = read_rows(options.data, report)
-    tasks = dict(zip(metadata["filename"], metadata["task"], strict=True))
-    names = match_names(order, tasks)
-    scores = [base_rate(rates, tasks.get(names.get(name, name))) for name in order]
-    write_table(pd.DataFrame({"filename": order, "score": scores}), options.submission)
-    options.submission.with_name(FOLDS).unlink(missing_ok=True)  # of an earlier run
-    print(f"wrote {options.submission}: {len(order)} rows, {len(order)} of them at the base rate")
-
-
-def _skip_tables(
-    options: InferenceOptions, report: Report, *, words: str | None, divergences: str | None
-) -> None:
-    """Say which of the tables asked for are not written; the ensemble has `words`: no such model.
-
-    None for tables that can be written. Files of an earlier run, with other scores, are deleted.
-    """
-    for path, flag, model, has in (
-        (options.words, "--words", "modeltok", words),
-        (options.divergences, "--divergences", "modelali", divergences),
-    ):
-        if path is None or has is None:
-            continue
-        path.unlink(missing_ok=True)
-        print(f"{path} is NOT WRITTEN: the ensemble has {has}")
-        what = f"{flag}: {path} is not written, because the ensemble has {has}"
-        train, configure = step_command("train"), step_command("get_config")
-        cure = f"{train} --models {model}, then {configure}; the submission is complete without it"
-        report.add(Problem(str(options.config), None, what, cure, "warning"))
 
 
 def _leave_out_uncovered(
@@ -268,24 +189,6 @@ def _save_folds(options: InferenceOptions, run: EnsembleRun, data: ScoringData) 
         f"{model.name} {' '.join(map(str, model.folds))}" for model in run.config.models_to_run
     ]
     print(f"folds run within {limit}: {', '.join(folds)}; written to {path}")
-
-
-def _write_scores(
-    path: Path, config: EnsembleConfig, run: EnsembleRun, data: ScoringData
-) -> list[int]:
-    """Write the submission; return the scored rows of the source in its order."""
-    probabilities = run.predictions.clips
-    rows = {data.source.filenames[row]: row for row in np.flatnonzero(run.is_scored).tolist()}
-    names = [data.metadata_names.get(name, name) for name in data.order]
-    scores = [
-        float(probabilities[rows[name]]) if name in rows else config.base_rate(data.tasks.get(name))
-        for name in names
-    ]
-    write_table(pd.DataFrame({"filename": data.order, "score": scores}), path)
-    scored = [rows[name] for name in names if name in rows]
-    n_base_rate = len(data.order) - len(scored)
-    print(f"wrote {path}: {len(data.order)} rows, {n_base_rate} of them at the base rate")
-    return scored
 
 
 def _write_word_scores(

@@ -27,7 +27,7 @@ def seconds_since_start() -> float:
     since_import = time.monotonic() - _imported
     if not (_STAT.exists() and hasattr(time, "CLOCK_BOOTTIME")):
         return since_import
-    ticks = int(_STAT.read_text().rpartition(")")[2].split()[_START_TICKS_FIELD])
+    ticks = int(_STAT.read_text(encoding="utf-8").rpartition(")")[2].split()[_START_TICKS_FIELD])
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return max(age, since_import)
 

@@ -149,12 +149,24 @@ def correct_longer(predictions: Predictions, source: PairSource) -> Predictions:
     Only where `source` has windows of over 16 s: other models do not hear these recordings whole.
     """
     n_samples = np.array([source.store.n_samples(name) for name in source.filenames])
-    is_long = n_samples > WINDOW_SAMPLES
-    if source.longest == WINDOW_SAMPLES or not is_long.any():
-        return predictions
     n_words = np.array([len(text.split()) for text in source.texts])
-    corrected = correct_length(predictions.clips, n_words)
-    return Predictions(np.where(is_long, corrected, predictions.clips), predictions.words)
+    clips = predictions.clips
+    corrected = correct_long_rows(clips, n_samples, n_words, longest=source.longest)
+    return predictions if corrected is clips else replace(predictions, clips=corrected)
+
+
+def correct_long_rows(
+    probabilities: np.ndarray, n_samples: np.ndarray, n_words: np.ndarray, *, longest: int
+) -> np.ndarray:
+    """Return the probabilities of recordings, (rows,), as `correct_longer` does.
+
+    `n_samples` and `n_words`, (rows,), are of the recordings and of their texts; `longest` is the
+    number of samples at which recordings are cut.
+    """
+    is_long = n_samples > WINDOW_SAMPLES
+    if longest == WINDOW_SAMPLES or not is_long.any():
+        return probabilities
+    return np.where(is_long, correct_length(probabilities, n_words), probabilities)
 
 
 def correct_length(probabilities: np.ndarray, n_words: np.ndarray) -> np.ndarray:

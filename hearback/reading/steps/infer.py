@@ -7,11 +7,14 @@ with a warning.
 """
 
 import argparse
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hearback.engine import cli
 from hearback.engine.ensemble.budget import parse_duration
+from hearback.engine.errors import HearbackError
 from hearback.engine.machine import PRECISIONS
 from hearback.engine.page import flags as page_flags
 from hearback.engine.page.origin import Origin, write_origin
@@ -22,26 +25,26 @@ if TYPE_CHECKING:
     from hearback.engine.page.writing import PageOptions
 
 _ORIGINS = ("data", "config", "assets", "tts_data")  # flags that a page is made with
+_CLUSTER_FLAGS = ("address", "jobs", "gpu_share", "cpus_per_worker")
 BESIDE = Path()  # value of a flag without a path: a file beside the submission
 
 
 def main() -> None:
     """Parse the command line, and write the submission and its page."""
     arguments = _parse_flags()
-    is_default = arguments.time_limit is None
+    cluster = _take_cluster_flags(arguments)
+    if vars(arguments).pop("plan"):
+        _show_plan(arguments)
+        return
+    # On a cluster, this process has no models to make the page with.
+    is_default = arguments.time_limit is None and cluster is None
     default = page_flags.page_beside(arguments.submission) if is_default else None
     page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
-    # After the parser: torch takes seconds to import, and --help needs none of it.
-    from hearback.reading.inference.submission import (  # noqa: PLC0415
-        InferenceOptions,
-        write_submission,
-    )
-
     del arguments.page, arguments.no_page
     tables = {"words": arguments.words, "divergences": arguments.divergences}
     before = {name: _state(path) for name, path in tables.items()}
     with cli.outliving_readers():  # `| head` must not cost the scores
-        write_submission(InferenceOptions(**vars(arguments)))
+        _write_submission(arguments, cluster)
         # One that no model could fill is an earlier run's.
         written = {
             name: path
@@ -56,6 +59,64 @@ def main() -> None:
         page_flags.end_with_page(
             page, lambda options: _write_page(options, arguments, origin), command=again
         )
+
+
+def _show_plan(arguments: argparse.Namespace) -> None:
+    from hearback.reading.inference.outputs import InferenceOptions  # noqa: PLC0415
+    from hearback.reading.inference.plan import show_plan  # noqa: PLC0415  (imports torch)
+
+    del arguments.page, arguments.no_page
+    show_plan(InferenceOptions(**vars(arguments)))
+
+
+def _write_submission(arguments: argparse.Namespace, cluster: Mapping[str, Any] | None) -> None:
+    # After the parser: torch takes seconds to import, and --help needs none of it.
+    from hearback.reading.inference.outputs import InferenceOptions  # noqa: PLC0415
+
+    options = InferenceOptions(**vars(arguments))
+    if cluster is not None:
+        # By name: a submission's zip has what is imported, and needs no cluster.
+        run = importlib.import_module("hearback.reading.inference.cluster.run")
+        run.write_submission(options, **cluster)
+        return
+    from hearback.reading.inference.submission import write_submission  # noqa: PLC0415
+
+    write_submission(options)
+
+
+def _take_cluster_flags(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
+    """Remove the flags of --launcher; return the arguments of `cluster.run.write_submission`.
+
+    None without a cluster. Raises HearbackError for flags that do not go together.
+    """
+    flags = {name: vars(arguments).pop(name) for name in ("launcher", *_CLUSTER_FLAGS)}
+    address, gpu_share = flags["address"], flags["gpu_share"]
+    if flags["launcher"] == "local":
+        for name in _CLUSTER_FLAGS:
+            if flags[name] is not None:
+                raise HearbackError(f"--{name}: only with --launcher ray")
+        return None
+    if arguments.page is not None:
+        command = f"{step_command('report')} --scores {arguments.submission}"
+        raise HearbackError(f"--page: only with --launcher local; {command} writes it afterwards")
+    if arguments.plan:
+        raise HearbackError("--plan: only with --launcher local; it measures this machine")
+    if gpu_share is None:
+        gpu_share = 0.0 if arguments.device == "cpu" else 1.0
+    if not 0 <= gpu_share <= 1:
+        raise HearbackError(f"--gpu_share {gpu_share:g}: it must be from 0 to 1")
+    n_cpus = flags["cpus_per_worker"]
+    if n_cpus is not None and not n_cpus > 0:
+        raise HearbackError(f"--cpus_per_worker {n_cpus:g}: it must be above 0")
+    if gpu_share and arguments.device not in (None, "cuda"):
+        raise HearbackError(f"--device {arguments.device}: each worker has exactly one GPU, cuda")
+    arguments.device = "cuda" if gpu_share else "cpu"
+    return {
+        "address": address or "auto",
+        "n_cpus": n_cpus,
+        "gpu_share": gpu_share,
+        "n_workers": flags["jobs"],
+    }
 
 
 def _state(path: Path | None) -> tuple[int, int] | None:
@@ -102,10 +163,30 @@ def _parse_flags() -> argparse.Namespace:
         help="limit from the start of the process (2h, 1h30m, 45m): run the folds that lower the "
         "log loss most for their time, and list the folds that are left out",
     )
+    add(
+        "--plan",
+        action="store_true",
+        help="score nothing: measure for about half a minute, and print what it will take; with "
+        "--time_limit also which folds will run",
+    )
+    add("--launcher", choices=("local", "ray"), default="local", help="this process, or a cluster")
     page_flags.add_page_flags(
         parser,
         "page to look at and to listen to (default: submission.html beside submission.csv; with "
-        "--time_limit, none)",
+        "--time_limit or --launcher ray, none)",
+    )
+    add = parser.add_argument_group("with --launcher ray").add_argument
+    add("--address", help="auto (RAY_ADDRESS, or this machine's cluster), local, or host:port")
+    add(
+        "--jobs",
+        type=cli.int_of_at_least(1),
+        help="workers, each with a copy of the models (default: as many as the machines can hold)",
+    )
+    add("--gpu_share", type=float, help="GPU share of a worker (default: 1; 0 with --device cpu)")
+    add(
+        "--cpus_per_worker",
+        type=float,
+        help="also its threads (default: all of the smallest machine; 1 with a GPU)",
     )
     arguments = parser.parse_args()
     if arguments.words == BESIDE:
