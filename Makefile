@@ -12,7 +12,8 @@ DEMO_FOLDERS = --data $(DEMO)/data --tts_data $(DEMO)/tts_data --store $(DEMO)/s
 DEMO_TRAINING = --assets $(DEMO)/assets --runs $(DEMO)/runs --backbone $(BACKBONE) \
 	--preset small --epochs 2 --n_folds 3 --device cpu
 
-.PHONY: demo demo-songs test chromium lint bench soak submission test-submission melo demucs clean-demo clean
+.PHONY: demo demo-songs test chromium lint bench check-sizes gpu-check gpu-files soak submission \
+	test-submission melo demucs clean-demo clean
 
 # First the shipped scorer, without any training; then the whole pipeline. check_models ends with 1 if
 # a fold stands out, which may happen with so few clips.
@@ -68,6 +69,43 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed $(BACKBONE)
 	$(RUN) -m benchmarks
+
+# What only a GPU can show, in eight minutes and without a network: docs/results/performance.md.
+# Where the repository's environment is missing, the machine's own Python runs it, with the wheels
+# and weights that `make gpu-files` has put into gpu/. DEVICE=strict SMALL=1 needs no GPU.
+DEVICE ?= cuda
+GPU_PYTHON ?= $(if $(wildcard $(RUN)),$(RUN),$(PYTHON))
+GPU_PIP = -m pip --disable-pip-version-check
+
+gpu-check:
+	@test -x "$(RUN)" || ! ls gpu/wheels/*.whl >/dev/null 2>&1 || $(GPU_PYTHON) $(GPU_PIP) install \
+		--quiet --no-index --no-deps --no-compile --upgrade --target gpu/site gpu/wheels/*.whl
+	PYTHONPATH=$(CURDIR)/gpu/site:$$PYTHONPATH $(GPU_PYTHON) -m benchmarks.gpu_check --device $(DEVICE) \
+		$(if $(SMALL),--small) $(if $(GPU_SECONDS),--seconds $(GPU_SECONDS))
+
+# The folder that goes to a GPU machine beside the repository: 33 MB, with whisper-tiny.en 190 MB.
+GPU_PLATFORMS = 2_28 2_27 2_17
+
+gpu-files: $(VENV)/installed $(BACKBONE) $(PHONES)
+	$(RUN) $(GPU_PIP) download --quiet --only-binary=:all: --no-deps --python-version 3.12 \
+		--implementation cp $(GPU_PLATFORMS:%=--platform manylinux_%_x86_64) \
+		--platform manylinux2014_x86_64 --dest gpu/wheels --requirement requirements/gpu.txt
+	mkdir -p gpu/weights
+	cp -r $(BACKBONE) $(PHONES) gpu/weights/
+
+# Every recipe at its true size, with random weights: up to 8 GB of memory and 6 GB of disk. The
+# table is in docs/results/sizes.md.
+check-sizes: $(VENV)/installed $(BACKBONE) $(PHONES)
+	$(RUN) -m benchmarks.check_sizes $(SIZES)
+
+# Other Pythons and torches, PYTHON:TORCH:PACKAGES each; without a version, the newest torch. Prints
+# the rows of the table in docs/guide/where_it_runs.md.
+VERSIONS ?= python3.11:2.4.0:oldest python3.12:2.4.1:oldest python3.13::newest python3.14::newest
+part = $(word $(2),$(subst :, ,$(subst ::,:newest:,$(1))))
+
+check-versions: $(VENV)/installed
+	@$(foreach each,$(VERSIONS),$(RUN) -m tests.check_versions --python $(call part,$(each),1) \
+		--torch $(call part,$(each),2) --packages $(call part,$(each),3) || exit 1;)
 
 # Takes an hour or two: see docs/results/reliability.md.
 soak: $(VENV)/installed $(BACKBONE)

@@ -240,7 +240,6 @@ class Training:
         return loss.item()
 
 
-@torch.inference_mode()
 def predict(
     clips: Clips,
     models: Mapping[Path, float],
@@ -258,21 +257,33 @@ def predict(
     for path, weight in models.items():
         model = Comparison(config, dropout=0.0)
         model.load_ours(load_file(path))
-        model.to(device).eval()
-        loader = DataLoader(
-            ClipDataset(clips, config["num_mel_bins"]),
-            batch_size=batch_size,
-            num_workers=n_workers,
-            pin_memory=device.type == "cuda",
+        mean += weight * predict_with(
+            model, clips, batch_size=batch_size, device=device, n_workers=n_workers
         )
-        for batch in loader:
-            features, context, n_frames = (
-                batch[name].to(device) for name in ("features", "context", "n_frames")
-            )
-            with _half_precision(device):
-                logits = model(features, context, n_frames)
-            mean[batch["row"].numpy()] += weight * logits.sigmoid().double().cpu().numpy()
     return mean
+
+
+@torch.inference_mode()
+def predict_with(
+    model: Comparison, clips: Clips, *, batch_size: int, device: torch.device, n_workers: int
+) -> np.ndarray:
+    """Return a model's probabilities, (clips,), one pass over the clips, from the files on."""
+    model.to(device).eval()
+    loader = DataLoader(
+        ClipDataset(clips, model.encoder.config.num_mel_bins),
+        batch_size=batch_size,
+        num_workers=n_workers,
+        pin_memory=device.type == "cuda",
+    )
+    predicted = np.zeros(len(clips))
+    for batch in loader:
+        features, context, n_frames = (
+            batch[name].to(device) for name in ("features", "context", "n_frames")
+        )
+        with _half_precision(device):
+            logits = model(features, context, n_frames)
+        predicted[batch["row"].numpy()] = logits.sigmoid().double().cpu().numpy()
+    return predicted
 
 
 def features_of(clips: Clips, recipe: Recipe, n_mels: int) -> list[int]:

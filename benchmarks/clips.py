@@ -114,18 +114,19 @@ def _run_step(*command: str) -> None:
         raise HearbackError(f"python {shlex.join(command)} ended with status {status}")
 
 
-def make_noise(folder: Path, n_clips: int) -> None:
-    """Write `n_clips` clips of noise with references, with the lengths of speechocean762.
+def make_noise(folder: Path, n_clips: int, seconds: float | None = None) -> None:
+    """Write `n_clips` clips of noise with references, of the lengths of speechocean762.
 
-    For machines without a corpus and a voice: the speed does not depend on the content of a clip.
+    With `seconds`, recordings and references are all that long. For machines without a corpus and a
+    voice: the speed does not depend on the content of a clip.
     """
     rng = np.random.default_rng(SEED)
     ranks = np.linspace(0, 1, len(LEARNER_SECONDS))
     rows, reference_seconds = [], {}
     for number, rank in enumerate(rng.random(n_clips)):
         text, name = normalize_text(f"text {number}").text, f"noise_{number:05d}.wav"
-        reference_seconds[text] = float(np.interp(rank, ranks, REFERENCE_SECONDS))
-        learner_seconds = float(np.interp(rank, ranks, LEARNER_SECONDS))
+        reference_seconds[text] = seconds or float(np.interp(rank, ranks, REFERENCE_SECONDS))
+        learner_seconds = seconds or float(np.interp(rank, ranks, LEARNER_SECONDS))
         write_wav(folder / "data" / name, _modulated_noise(learner_seconds, rng), SAMPLE_RATE)
         rows.append((name, TASKS[number % len(TASKS)], text, GRADES[number % len(GRADES)]))
     columns = ["filename", "task", "expected_text", "grade"]

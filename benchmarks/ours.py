@@ -22,6 +22,7 @@ from hearback.engine.training.task import FoldRun
 from hearback.engine.training.trainer import Trainer
 from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, EncoderConfig
 from hearback.engine.whisper.weights import read_config, read_tensors
+from hearback.reading.dataset import TrainingData
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.ensemble_run import predict_ensemble
 from hearback.reading.inference.folds import read_folds
@@ -37,7 +38,18 @@ TRAINED_NOISE = 0.01  # relative to a tensor's standard deviation: simulates tra
 
 
 def make_trainer(setting: Setting, clips: Clips, recipe: Recipe, device: torch.device) -> Trainer:
-    """Return our started training on all of the clips.
+    """Return our started training on all of the clips."""
+    run = make_run(setting, clips, recipe, device)
+    callbacks = (StallDetection(), ProgressBar(), TensorBoard(setting.work / "scalars"))
+    trainer = Trainer(ReadingTask(run), run, callbacks)
+    trainer.start()
+    return trainer
+
+
+def make_run(
+    setting: Setting, clips: Clips, recipe: Recipe, device: torch.device
+) -> FoldRun[Recipe, TrainingOptions, TrainingData]:
+    """Return a training on all of the clips.
 
     Each epoch ends with a validation, which should not affect the timing: the held-out fold is only
     a copy of the shortest clip.
@@ -45,11 +57,7 @@ def make_trainer(setting: Setting, clips: Clips, recipe: Recipe, device: torch.d
     data = select(clips.data, [*range(len(clips)), int(np.argmin(clips.pair_seconds))])
     data.folds[-1] = 0
     options = training_options(setting, clips, device)
-    run = FoldRun(recipe.with_epochs(100), 0, options, data)  # more epochs than are measured
-    callbacks = (StallDetection(), ProgressBar(), TensorBoard(setting.work / "scalars"))
-    trainer = Trainer(ReadingTask(run), run, callbacks)
-    trainer.start()
-    return trainer
+    return FoldRun(recipe.with_epochs(100), 0, options, data)  # more epochs than are measured
 
 
 def run_epochs(trainer: Trainer) -> Iterator[None]:

@@ -10,8 +10,10 @@ from hearback.engine.training.callbacks import Callback
 from hearback.engine.training.task import FoldRun
 from hearback.engine.training.trainer import Trainer
 from hearback.reading.options import TrainingOptions
+from hearback.reading.pairings import WITH_TEXT_EMBEDDING
 from hearback.reading.recipe import Recipe
 from hearback.reading.training import ReadingTask
+from tests.reading.embedders import write_embedder
 from tests.reading.quick_recipes import (
     QUICK,
     QUICK_GOP,
@@ -20,8 +22,7 @@ from tests.reading.quick_recipes import (
     QUICK_SEG,
     QUICK_TOKENS,
 )
-from train_model2ds import RECIPE as SPEECH_CLASSIFIER
-from train_model3mcp import RECIPE as SPEECH_COSINE
+from train_model2ds import RECIPE as VECTORS
 from train_modelali import RECIPE as ALIGNED
 
 _SETTINGS: dict[str, Any] = {
@@ -32,8 +33,8 @@ _SETTINGS: dict[str, Any] = {
 }
 FAMILIES: dict[str, Recipe] = {
     "joined": QUICK,
-    "speech classifier": replace(SPEECH_CLASSIFIER, **_SETTINGS),
-    "speech cosine": replace(SPEECH_COSINE, **_SETTINGS),
+    "speech classifier": replace(VECTORS, pair="speech classifier", **_SETTINGS),
+    "speech cosine": replace(VECTORS, pair="speech cosine", **_SETTINGS),
     "aligned": replace(ALIGNED, **_SETTINGS),
     "tokens": QUICK_TOKENS,
     "own tokens": QUICK_OWN,
@@ -41,6 +42,12 @@ FAMILIES: dict[str, Recipe] = {
     "phones": QUICK_GOP,
     "segments": QUICK_SEG,  # with encoder outputs that are computed once
 }
+EMBEDDER = "tiny-bert"  # `make_trainer` writes it
+WITH_EMBEDDER: dict[str, Recipe] = {
+    pair: replace(VECTORS, pair=pair, text_embedder=EMBEDDER, **_SETTINGS)
+    for pair in WITH_TEXT_EMBEDDING
+}
+ALL_FAMILIES = FAMILIES | WITH_EMBEDDER
 
 
 def make_trainer(
@@ -48,5 +55,7 @@ def make_trainer(
 ) -> Trainer:
     """Return a trainer of fold 0; `phones` is the recogniser's directory."""
     shutil.copytree(phones, options.assets / layout.NAME, dirs_exist_ok=True)
+    if recipe.pair in WITH_TEXT_EMBEDDING and not (options.assets / EMBEDDER).exists():
+        write_embedder(options.assets / EMBEDDER)
     run = FoldRun(options.adapt(recipe), 0, options, options.load_data())
     return Trainer(ReadingTask(run), run, callbacks)

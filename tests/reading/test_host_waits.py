@@ -23,7 +23,7 @@ from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import PairSource
 from hearback.reading.recipe import Recipe
 from hearback.reading.scoring.listening import Listener
-from tests.reading.families import FAMILIES, make_trainer
+from tests.reading.families import ALL_FAMILIES, make_trainer
 from tests.reading.random_models import make_model
 from tests.strict_device import STRICT, StrictDevice, Wait
 from train_model2ds import RECIPE as VECTORS
@@ -83,19 +83,35 @@ class WaitsOfSteps(Callback):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_a_step_of_training_waits_once(
     options: TrainingOptions, phones: Path, device: StrictDevice, family: str
 ) -> None:
-    options = replace(options, device=str(STRICT), precision="float16")
-    trainer = make_trainer(FAMILIES[family], options, phones)
+    check_steps(replace(options, device=str(STRICT), precision="float16"), phones, device, family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["joined", "aligned", "tokens"])
+def test_a_step_in_parts_waits_once(
+    options: TrainingOptions, phones: Path, device: StrictDevice, family: str
+) -> None:
+    options = replace(options, device=str(STRICT), precision="float16", micro_batch=2)  # of 4
+    options = replace(options, gradient_checkpointing=True)
+    check_steps(options, phones, device, family, n_parts=2)
+
+
+def check_steps(
+    options: TrainingOptions, phones: Path, device: StrictDevice, family: str, n_parts: int = 1
+) -> None:
+    """Each step waits for its results; aligned parts wait for their paths, too."""
+    trainer = make_trainer(ALL_FAMILIES[family], options, phones)
     n_examples, batches = next(trainer.task.epoch_batches(trainer.model, range(1)))
     device.products.clear()
     with device.inner_loop() as waits, pytest.raises(EnoughStepsError):
         recorder = WaitsOfSteps(waits)
         trainer.callbacks = [recorder]
         trainer.train_epoch(n_examples, batches)
-    expected = Counter({STEP: 1, **({PATHS: 1} if family == "aligned" else {})})
+    expected = Counter({STEP: 1, **({PATHS: n_parts} if family == "aligned" else {})})
     for of_step in recorder.of_steps:
         assert Counter(wait.place for wait in of_step) == expected
     check_precision(device, family)
@@ -124,7 +140,7 @@ def check_scores(waits: list[Wait], others: set[str], n_batches: int | None = No
 # Recipe, number of models, whether words get times, and where batches wait but for the scores.
 ENSEMBLES: dict[str, tuple[Recipe, int, bool, set[str]]] = {
     "joined": (JOINED, 2, False, set()),
-    "vectors": (VECTORS, 2, False, set()),
+    "vectors": (replace(VECTORS, pair="speech classifier"), 2, False, set()),
     "aligned": (ALIGNED, 1, False, {PATHS}),
     "tokens": (TOKENS, 2, False, {EVIDENCE}),
     "tokens with times": (TOKENS, 2, True, {EVIDENCE, TIMES}),
