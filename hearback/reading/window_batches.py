@@ -70,7 +70,7 @@ class Pair:
         label: 0 or 1, or a probability in training; NaN at inference.
         is_negative: the text is a sampled one that the recording does not say.
         reference: (samples,) float32 at 16 kHz, if it is encoded separately.
-        texts: for token scorers: the expected text first, then hard negatives.
+        texts: for models that score words: the expected text first, then hard negatives.
         text_embedding: (width,) float32, if the text is compared as a vector.
         encoding: the recording's encoder output, in place of its waveform, which is then empty.
     """
@@ -158,7 +158,7 @@ class Batch(Tensors):
         is_negative: (batch,) bool.
         references: (batch, samples) float32 or, with `reference_index`, (references, samples).
         n_reference_frames: (batch,) int64.
-        texts: the texts of token scorers.
+        texts: the texts of models that score words.
         text_embeddings: (batch, width) float32.
         reference_index: (batch,) int64, each clip's row in `references`, if clips share them.
         frames: (waveforms + references, frames, width), the output of the encoder for

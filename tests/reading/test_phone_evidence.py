@@ -130,3 +130,22 @@ def test_other_speech_has_finite_evidence(phones: list[int]) -> None:
     for values in (evidence.goodness, evidence.nothing_inserted, evidence.gap, evidence.hidden):
         assert values.isfinite().all()
     assert evidence.goodness[1, 1] < -3
+
+
+def test_a_long_text_that_was_not_said_has_no_evidence_for_it() -> None:
+    phones = [1 + index % 6 for index in range(60)]
+    words = [phones[start : start + 3] for start in range(0, 60, 3)]
+    batch = collate_texts([[text_of(words)]])
+    log_probs = torch.full((1, 130, N_TOKENS), -60.0)
+    log_probs[..., BLANK] = 0.0  # silence
+    edits = edit_ratios(
+        log_probs,
+        torch.tensor([130]),
+        batch.tokens[:, :-1],
+        batch.n_targets - 1,
+        blank=BLANK,
+        alternatives=ALTERNATIVES,
+    )
+    heard = Recognition(log_probs, torch.zeros(1, 130, WIDTH), torch.tensor([130]))
+    evidence = PhoneEvidence.of(edits, heard, batch, ALTERNATIVES)
+    assert (evidence.goodness[0, :-1] < -8).all()

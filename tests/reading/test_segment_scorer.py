@@ -21,6 +21,7 @@ from hearback.engine.training.fold_files import (
     read_fold_metadata,
     shared_files,
 )
+from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.evaluation import read_out_of_fold
 from hearback.reading.inference.batch_plan import plan_batches
@@ -37,7 +38,14 @@ from hearback.reading.pairs import Example, PairDataset
 from hearback.reading.pretrained import writing
 from hearback.reading.pretrained.build import find_small_recipes
 from hearback.reading.training import train_fold
-from hearback.reading.window_batches import Batch, Pair, collate, window_samples
+from hearback.reading.window_batches import (
+    UNKNOWN,
+    Batch,
+    LabelledText,
+    Pair,
+    collate,
+    window_samples,
+)
 from hearback.reading.word_calibration import WordCalibration
 from tests.conftest import inference_options, training_options
 from tests.reading.inference_data import CPU
@@ -159,15 +167,6 @@ def test_a_fold_s_files_reproduce_its_predictions_and_words(
     assert len(words) == sum(len(data.source.texts[row].split()) + 1 for row in rows)
 
 
-def logits_of(scorer: SegmentScorer, pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits of pairs in one batch, and the scores of their words."""
-    window = max(window_samples(pair.n_samples, "trimmed", 0.64) for pair in pairs)
-    with torch.inference_mode():
-        logits, words = scorer.forward_with_words(collate(pairs, window))
-    assert words is not None
-    return logits, words
-
-
 def test_a_batch_gives_what_its_clips_give_alone(
     scorer: SegmentScorer, options: TrainingOptions
 ) -> None:
@@ -200,7 +199,7 @@ def test_the_recogniser_and_the_head_stay_in_float32(
     source, rows = options.load_data().source, list(range(6))
     expected = predict(load.load_scorer(files, fold.metadata), source, rows, **CPU)
     found = predict(model, source, rows, device=CPU["device"], dtype=dtype)
-    np.testing.assert_allclose(found.clips, expected.clips, atol=0.05)
+    np.testing.assert_allclose(found.clips, expected.clips, atol=0.3 * expected.clips.std())
 
 
 def test_folds_share_encoder_recogniser_and_evidence(
@@ -237,19 +236,21 @@ def test_folds_share_encoder_recogniser_and_evidence(
         np.testing.assert_allclose(scores[number], logits, atol=1e-3)
 
 
+@pytest.mark.parametrize("weight", [0.5, 0.0], ids=["clips", "words alone"])
 def test_an_ensemble_with_a_token_scorer_scores_rows_and_words(
-    trained: Path, tmp_path: Path, tokenizer: Path
+    trained: Path, tmp_path: Path, tokenizer: Path, weight: float
 ) -> None:
     folder = shutil.copytree(trained, tmp_path / "world")
     write_fold(folder / "assets", QUICK_TOKENS, 0, None, tokenizer)
     names = (NAME, QUICK_TOKENS.name)
     EnsembleConfig(
-        models=tuple(ModelConfig(name, (0,), 0.5) for name in names),
+        models=(ModelConfig(NAME, (0,), weight), ModelConfig(QUICK_TOKENS.name, (0,), 0.5)),
         voice=None,
         base_rates=BASE_RATES,
         log_losses={"cross_fitted": 0.5},
         n_rows=36,
         words=WordCalibration(names, Line(), Line()),
+        words_weight=0.5 - weight,
     ).save(folder / "model_configs.json")
     options = inference_options(folder, words=folder / "word_scores.csv")
     write_submission(options)
@@ -300,6 +301,22 @@ def test_both_backbones_are_provided(
     rows = np.flatnonzero(options.load_data().folds == 0)
     found = predict(load_fold(folder, 0), options.load_data().source, rows, **CPU).clips
     np.testing.assert_allclose(found, pd.read_csv(files.oof)["pred"], atol=2e-3)
+
+
+def test_a_text_too_long_for_its_window_does_not_change_the_others(
+    scorer: SegmentScorer, options: TrainingOptions
+) -> None:
+    (pair, *_) = pairs_of(scorer, options)
+    window = window_samples(pair.n_samples, "trimmed", 0.64)
+    long = " ".join(options.load_data().source.texts)  # needs more frames than the window has
+    tokenized = scorer.text_tokenizer.encode(long)
+    unknown = np.full(tokenized.n_words + 1, UNKNOWN, np.float32)
+    other = replace(pair, texts=(LabelledText(tokenized, unknown[1:], unknown),))
+    assert 2 * len(tokenized.word_ids) > window // SAMPLES_PER_FRAME
+    with torch.inference_mode():
+        alone = scorer(collate([pair], window))
+        together = scorer(collate([pair, other], window))
+    torch.testing.assert_close(together[:1], alone, atol=2e-3, rtol=0)
 
 
 def test_a_fold_can_be_shipped(trained: Path) -> None:

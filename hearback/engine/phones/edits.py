@@ -43,6 +43,9 @@ class EditRatios:
             entry of a text: at its end).
         occupancy: (texts, frames, phones) probability that a frame is of this phone, given the
             sequence.
+        is_reached: (texts, phones) bool: False for the phones from which on the sequence is so
+            improbable, below 1e-100 of the best, that its ratios leave float64's range. They are
+            meaningless: the sequence was certainly not said that far.
     """
 
     log_prob: Tensor
@@ -50,6 +53,7 @@ class EditRatios:
     deleted: Tensor
     inserted: Tensor
     occupancy: Tensor
+    is_reached: Tensor
 
 
 def edit_ratios(
@@ -98,12 +102,16 @@ def edit_ratios(
     )
     to_own_blank, to_own_phone, to_next_blank, to_next_phone = sums
     allow_next = F.pad(allow_after[:, 1:], (0, 0, 0, 1))
+    occupancy = alpha.phone * beta.phone * lattice.within[..., None]
+    # Every phone has one frame at least: in exact arithmetic, its occupancies sum to 1 or more.
+    is_in_range = alpha.phone.amax(1) > 1 / _LARGEST
     return EditRatios(
         log_prob=lattice.log_prob(alpha),
         substituted=(to_next_blank + allow_next * to_next_phone)[:, :-1],
         deleted=lattice.deletions(alpha, beta, onward),
         inserted=to_own_blank + allow_after * to_own_phone,
-        occupancy=alpha.phone * beta.phone * lattice.within[..., None],
+        occupancy=occupancy,
+        is_reached=is_in_range & (occupancy.sum(1) > 0.5),
     )
 
 

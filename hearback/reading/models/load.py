@@ -1,6 +1,6 @@
 """Load trained scorers, and keep the files that they need beside their weights.
 
-Token scorers need their backbone's tokenizer, and phone scorers their pronunciations, copied to
+Token scorers need their backbone's tokenizer, phone and segment scorers pronunciations, copied to
 `tokenizer_<digest>.json` or `.safetensors` in the assets.
 Models with text embeddings need the directory of a text embedder in the assets.
 """

@@ -45,6 +45,7 @@ FEATURES = (
 )
 # Odds of edits are clamped to these before their logarithm, far beyond any real text's.
 _SMALLEST, _LARGEST = 1e-12, 1e25
+_UNREACHED = 1e7  # odds of an edit of a phone that was certainly not said: what SMOOTHING allows
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,15 @@ class PhoneEvidence:
         log_probs = recognition.log_probs
         n_frames = recognition.n_frames
         phones = texts.tokens[:, :-1]
-        is_start = TextMasks.of(texts).is_start[:, :-1]
+        masks = TextMasks.of(texts)
+        is_start = masks.is_start[:, :-1]
         inserted = edits.inserted.sum(-1)
         others = edits.substituted.masked_fill(phones[:, :, None] == alternatives, 0.0).sum(-1)
         # An insertion before a word is another word; within a word it is an error of this one.
         wrong = others + edits.deleted + inserted[:, :-1].masked_fill(is_start, 0.0)
+        is_unreached = masks.in_word[:, :-1] & ~edits.is_reached
+        wrong = wrong.masked_fill(is_unreached, _UNREACHED)
+        inserted = inserted.masked_fill(F.pad(is_unreached, (0, 1)), _UNREACHED)
         frames_of = edits.occupancy.float()
         shares = frames_of / frames_of.sum(1, keepdim=True).clamp(min=1e-6)
         best = log_probs.amax(-1)

@@ -6,8 +6,9 @@ for everybody, and come from the hub or a wheel, once.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import atomic_write, check_writable, sha256_of
@@ -18,12 +19,7 @@ from hearback.engine.training.backbone_files import serialize_part, shared_parts
 from hearback.engine.training.fold_files import SharedFile, TrainedFold, shared_files
 from hearback.engine.whisper import pretrained
 from hearback.engine.whisper.tokenizer import serialize_tokenizer
-from hearback.reading.models.backbones import (
-    Backbone,
-    PhoneBackbone,
-    SegmentBackbone,
-    WhisperBackbone,
-)
+from hearback.reading.models.backbones import Backbone, PhoneBackbone, WhisperBackbone
 
 
 def provide_backbones(
@@ -51,11 +47,8 @@ def provide_backbones(
             places = (fold.files.assets / shared.name, cache_folder() / shared.name)
             if not any(path.is_file() for path in places):
                 _check_cache()
-                recipe = fold.metadata["recipe"]
-                files = _find_backbone(recipe["backbone"], log, backbones)
-                if recipe.get("pair") == "segments":
-                    files = _with_phones(files, log, backbones)
-                _provide(kind, shared, files, recipe["backbone"])
+                backbone = _backbone_of(kind, fold.metadata["recipe"])
+                _provide(kind, shared, _find_backbone(backbone, log, backbones), backbone)
 
 
 def _check_cache() -> None:
@@ -100,11 +93,10 @@ def _write_tokenizer(path: Path, shared: SharedFile, target: Path) -> None:
     target.write_bytes(content)
 
 
-def _with_phones(whisper: Backbone, log: Callable[[str], None], backbones: Path) -> Backbone:
-    """Return a Whisper with the recogniser of phones, which is found or downloaded too."""
-    recogniser = _find_backbone(phones.NAME, log, backbones)
-    assert isinstance(whisper, WhisperBackbone) and isinstance(recogniser, PhoneBackbone)
-    return SegmentBackbone(whisper, recogniser)
+def _backbone_of(kind: str, recipe: Mapping[str, Any]) -> str:
+    """Return the name of the backbone that a shared file is from."""
+    of_phones = kind == "recogniser" or (kind == "tokenizer" and recipe.get("pair") == "segments")
+    return phones.NAME if of_phones else str(recipe["backbone"])
 
 
 def _find_backbone(backbone: str, log: Callable[[str], None], backbones: Path) -> Backbone:

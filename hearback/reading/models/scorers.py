@@ -163,9 +163,8 @@ def build(
         return EmbeddingScorer(recipe, config, embedder)
     if kind in (TokenScorer, PhoneScorer, SegmentScorer):
         if tokenizer is None:
-            raise HearbackError(
-                f"{recipe.name} scores {recipe.pair}: it needs its backbone's tokenizer"
-            )
+            needed = "its backbone's tokenizer" if kind is TokenScorer else "pronunciations"
+            raise HearbackError(f"{recipe.name} scores {recipe.pair}: it needs {needed}")
         if kind is PhoneScorer:
             return PhoneScorer(recipe, config, PhoneTokenizer(tokenizer))
         if kind is SegmentScorer:

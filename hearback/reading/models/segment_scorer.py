@@ -99,7 +99,8 @@ class SegmentScorer(WhisperScorer):
         evidence = self.evidence(batch)
         scores, _ = self._score(evidence, batch)
         words = word_losses(scores, batch.texts).sum()
-        words = words + PHONE_CLASS_LOSS * self._class_losses(evidence, batch.texts)
+        with torch.autocast(words.device.type, enabled=False):
+            words = words + PHONE_CLASS_LOSS * self._class_losses(evidence, batch.texts)
         logits, loss = self.losses_of_texts(scores.logits, words, batch)
         return logits, loss + self.recipe.phone_loss * phone_losses(scores, batch.texts).sum()
 
@@ -130,10 +131,9 @@ class SegmentScorer(WhisperScorer):
             return batch.evidence
         assert batch.texts is not None
         texts = batch.texts
-        frames, recognition = self._recognise(batch)
+        recognition = self._recognise(batch).select(texts.clips)
         # float32: differences of log-probabilities over a whole recording.
-        with torch.autocast(frames.device.type, enabled=False):
-            recognition = recognition.select(texts.clips)
+        with torch.autocast(recognition.hidden.device.type, enabled=False):
             edits = edit_ratios(
                 recognition.log_probs,
                 recognition.n_frames,
@@ -142,9 +142,8 @@ class SegmentScorer(WhisperScorer):
                 blank=self.text_tokenizer.blank,
                 alternatives=self.alternatives,
             )
-            vectors = pool_segments(
-                frames.float()[texts.clips], edits.occupancy, texts.n_targets - 1
-            )
+            frames = recognition.hidden.float()
+            vectors = pool_segments(frames, edits.occupancy, texts.n_targets - 1)
             return PhoneEvidence.of(edits, recognition, texts, self.alternatives, vectors)
 
     def encode_recordings(self, waveforms: Tensor, n_samples: Tensor) -> Tensor:
@@ -154,8 +153,8 @@ class SegmentScorer(WhisperScorer):
             log_probs, _ = self.recogniser(waveforms, n_samples)
         return torch.cat([frames.float(), log_probs[:, : frames.shape[1]]], dim=-1)
 
-    def _recognise(self, batch: Batch) -> tuple[Tensor, Recognition]:
-        """Return the encoder's frames, and what the recogniser hears.
+    def _recognise(self, batch: Batch) -> Recognition:
+        """Return what the recogniser hears; its hidden states are the encoder's frames.
 
         A recording that is too short for the phones of its texts is prolonged by silence.
         """
@@ -164,21 +163,20 @@ class SegmentScorer(WhisperScorer):
         if encoded is None:
             n_samples = batch.n_frames * SAMPLES_PER_FRAME
             encoded = self.encode_recordings(batch.waveforms, n_samples)
-        tokenizer = self.text_tokenizer
-        # What the longest text needs, known from a shape: no number is read from the device.
-        longest = FRAMES_PER_TARGET * batch.texts.word_ids.shape[1]
-        encoded = F.pad(encoded, (0, 0, 0, max(0, longest - encoded.shape[1])))
         frames, log_probs = encoded.split(
             [self.encoder.config.d_model, self.recogniser.config.n_tokens], dim=-1
         )
-        log_probs = without_boundaries(log_probs, tokenizer.blank, tokenizer.word_boundary)
-        needed = frames_needed(batch.texts, len(batch))
-        positions = torch.arange(log_probs.shape[1], device=needed.device)
+        blank = self.text_tokenizer.blank
+        log_probs = without_boundaries(log_probs, blank, self.text_tokenizer.word_boundary)
+        # What the longest text needs, known from a shape: no number is read from the device.
+        longest = FRAMES_PER_TARGET * batch.texts.word_ids.shape[1]
+        log_probs = F.pad(log_probs, (0, 0, 0, max(0, longest - log_probs.shape[1])))
+        positions = torch.arange(log_probs.shape[1], device=log_probs.device)
         is_silent = (positions >= batch.n_frames[:, None])[..., None]
-        is_blank = torch.arange(log_probs.shape[2], device=needed.device) == tokenizer.blank
-        silence = torch.where(is_blank, 0.0, IMPOSSIBLE)
-        log_probs = torch.where(is_silent, silence, log_probs)
-        return frames, Recognition(log_probs, frames, torch.maximum(batch.n_frames, needed))
+        is_blank = torch.arange(log_probs.shape[2], device=log_probs.device) == blank
+        log_probs = torch.where(is_silent, torch.where(is_blank, 0.0, IMPOSSIBLE), log_probs)
+        n_frames = torch.maximum(batch.n_frames, frames_needed(batch.texts, len(batch)))
+        return Recognition(log_probs, frames, n_frames)
 
     def _class_losses(self, evidence: PhoneEvidence, texts: TextBatch) -> Tensor:
         """Return the log loss of the classifier of phones, over the phones of words that were said.

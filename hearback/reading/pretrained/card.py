@@ -169,8 +169,10 @@ def _facts_table(facts: CardFacts, source: Source) -> str:
         f"{model.name} folds {' '.join(map(str, model.folds))} (weight {model.weight:.3f})"
         for model in facts.config.models
     )
-    if facts.config.words_weight:
-        models += f"; the words of all together (weight {facts.config.words_weight:.3f})"
+    if facts.config.words and facts.config.words_weight:
+        shares = facts.config.words.weight_of.items()
+        of_words = ", ".join(f"{name} {share:.2f}" for name, share in shares)
+        models += f"; their words together (weight {facts.config.words_weight:.3f}: {of_words})"
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     lines = {
         "models": f"{models}, of {facts.n_folds} folds",

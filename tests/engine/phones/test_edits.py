@@ -134,3 +134,26 @@ def test_a_text_that_was_not_said_has_finite_ratios(monkeypatch: pytest.MonkeyPa
     )
     for values in (ratios.log_prob, ratios.substituted, ratios.inserted, ratios.deleted):
         assert values.isfinite().all()
+
+
+@pytest.mark.parametrize("n_phones", [20, 40, 80])
+def test_ratios_that_leave_the_range_of_float64_are_marked(
+    n_phones: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edits, "SMOOTHING", 1e-5)
+    log_probs = torch.full((1, 200, 7), -60.0)
+    log_probs[..., BLANK] = 0.0  # silence
+    phones = torch.arange(n_phones).remainder(3)[None] + 1
+    ratios = edit_ratios(
+        log_probs,
+        torch.tensor([200]),
+        phones,
+        torch.tensor([n_phones]),
+        blank=BLANK,
+        alternatives=ALTERNATIVES,
+    )
+    reached = ratios.is_reached[0]
+    assert reached[:5].all() == (n_phones < 80)  # with 80, every path underflows
+    assert reached[-1] == (n_phones == 20)
+    # What is left out is better by the cost of a phone, some 13 nats, wherever the ratio holds.
+    assert (ratios.deleted[0, reached].log() > 10).all()
