@@ -109,7 +109,7 @@ class SimulatedPool:
             n_values = 1 + 2 * shard.n_positions * scores_words
             parts.append((name, self._rng.random((len(shard.rows), n_values))))
         evidence = self._rng.random((len(shard.rows), 4)) if shard.group.listens else None
-        return ShardScores(parts, evidence, 0)
+        return ShardScores(parts, evidence)
 
     def _check(self, scored: Any) -> tuple[list[str], list[Problem], bool]:  # noqa: ANN401
         return ["ok"] * len(scored.stored), [], False

@@ -25,13 +25,15 @@ def address() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     settings: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-    machines = Cluster(
-        initialize_head=True, head_node_args={**settings, "include_dashboard": False}
-    )
-    machines.add_node(**settings)
-    yield machines.address
-    ray.shutdown()  # a failed test may still be connected
-    machines.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # as Ray sets it, but only where it is not set
+        machines = Cluster(
+            initialize_head=True, head_node_args={**settings, "include_dashboard": False}
+        )
+        machines.add_node(**settings)
+        yield machines.address
+        ray.shutdown()  # a failed test may still be connected
+        machines.shutdown()
 
 
 @pytest.fixture
@@ -54,12 +56,24 @@ def open_pool(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         yield make
 
 
+def start_both(opened: WorkerPool) -> list[Any]:
+    """Call the two workers until both are up; return the results of these calls."""
+    results = []
+    for _ in range(1000):
+        both = [result for _, result in opened.map("square", range(2))]
+        results += both
+        if both[0][1] != both[1][1]:  # their processes
+            return results
+    raise AssertionError("only one worker took tasks")
+
+
 @pytest.mark.slow
 def test_each_worker_makes_its_object_once_and_takes_tasks_when_it_is_free(
     open_pool: Open, tmp_path: Path
 ) -> None:
     opened = open_pool()
     assert (opened.n_workers, opened.n_cpus) == (2, 1)
+    earlier = start_both(opened)
     ahead, n_taken, n_done = [], 0, 0
 
     def numbers() -> Iterator[int]:
@@ -80,7 +94,8 @@ def test_each_worker_makes_its_object_once_and_takes_tasks_when_it_is_free(
     processes = {result[1] for result in results.values()}
     assert len(processes) == 2
     for process in processes:
-        n_calls = [result[2] for result in results.values() if result[1] == process]
+        of_all = [*earlier, *results.values()]
+        n_calls = [result[2] for result in of_all if result[1] == process]
         assert sorted(n_calls) == list(range(1, len(n_calls) + 1))
     assert {result[3] for result in results.values()} == {f"counter 1 1 {tmp_path}"}
     opened.close()

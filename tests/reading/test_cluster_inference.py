@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from filelock import FileLock
 
 from hearback.engine.data import tables
 from hearback.engine.ensemble.calibration import Line
@@ -260,6 +261,37 @@ def test_a_failed_worker_leaves_base_rates(
     assert "SCORING FAILED" in capsys.readouterr().err
     assert pools[0].is_closed
     assert not list(folder.glob(".sums-*"))
+
+
+def test_a_store_that_another_run_uses_is_refused(
+    options: InferenceOptions, pools: list[LocalPool]
+) -> None:
+    lock = options.submission.parent / "cluster" / "store" / ".cluster.lock"
+    lock.parent.mkdir(parents=True)
+    with (
+        FileLock(lock),
+        pytest.raises(HearbackError, match="another folder with --store") as raised,
+    ):
+        on_cluster(options)
+    assert str(raised.value).startswith(f"{lock}: another infer.py --launcher ray uses")
+    assert not pools
+    assert [path.name for path in lock.parent.parent.iterdir()] == ["store"]  # and no submission
+
+
+def test_a_store_is_in_use_until_the_run_ends(
+    options: InferenceOptions, pools: list[LocalPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+
+    def submit(*_: object) -> None:
+        with pytest.raises(HearbackError, match="uses this store") as raised:
+            on_cluster(options)
+        refused.append(raised.value)
+
+    monkeypatch.setattr(run, "submit", submit)
+    on_cluster(options)
+    on_cluster(options)  # the first one has ended
+    assert len(refused) == len(pools) == 2
 
 
 def test_flags_that_a_cluster_lacks_are_refused(options: InferenceOptions) -> None:

@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from hearback.engine.launch.cluster import import_ray
 from hearback.engine.project import ROOT
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.word_calibration import WordCalibration
-from tests.helpers import environment_of_scripts, run_script
+from tests.helpers import environment_of_scripts, run_script, wait_for
 from tests.reading.inference_data import write_ensemble
+from tests.reading.waiting_worker import IS_LOST, SECONDS, SIGN
 from train_modeltok import RECIPE as TOKENS
 
-# As infer.py, and says at the end whether this process has torch.
+# As infer.py, with workers that wait, and says at the end whether this process has torch.
 DRIVER = """
 import sys
+from hearback.reading.inference.cluster import run
 from hearback.reading.steps.infer import main
+run.WORKER = "tests.reading.waiting_worker:WaitingWorker"
 main()
 print("torch is imported:", "torch" in sys.modules)
 """
@@ -30,6 +34,24 @@ OUTPUTS = ("submission.csv", "submission_problems.csv", "word_scores.csv")
 
 def read_outputs(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in OUTPUTS}
+
+
+@contextmanager
+def started(flags: list[str], printed: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start infer.py, which prints into a file, for the block: it is killed if it still runs."""
+    with printed.open("wb") as file:
+        running = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, *flags],
+            cwd=ROOT,
+            env=environment_of_scripts(),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
 
 
 @pytest.mark.slow
@@ -54,32 +76,24 @@ def test_a_cluster_that_loses_a_node_writes_the_tables_of_one_process_to_the_byt
         return [f"--submission={folder / name}/submission.csv", f"--store={folder / name}/store"]
 
     run_script("infer.py", *flags, *output_flags("one"), folder=folder)
+    sign = folder / "the second node scores"
     settings: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-    machines = Cluster(
-        initialize_head=True, head_node_args={**settings, "include_dashboard": False}
-    )
+    first = {**settings, "include_dashboard": False, "env_vars": {SIGN: str(sign)}}
+    machines = Cluster(initialize_head=True, head_node_args=first)
     try:
-        second = machines.add_node(**settings)
+        second = machines.add_node(**settings, env_vars={SIGN: str(sign), IS_LOST: "1"})
         on_ray = ["--launcher=ray", f"--address={machines.address}", *output_flags("ray")]
-        running = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, *flags, *on_ray],
-            cwd=ROOT,
-            env=environment_of_scripts(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        assert running.stdout is not None
-        printed = b""
-        while b"%|" not in printed.partition(b"ensemble: ")[2].partition(b"ensemble: ")[2]:
-            printed += (more := running.stdout.read1(4096))  # type: ignore[attr-defined]
-            assert more, printed.decode()
-        machines.remove_node(second, allow_graceful=False)
-        printed += running.communicate(timeout=300)[0]
+        printed = folder / "printed"
+        with started([*flags, *on_ray], printed) as running:
+            wait_for(lambda: sign.exists() or running.poll() is not None, SECONDS)
+            machines.remove_node(second, allow_graceful=False)
+            status = running.wait(SECONDS)
     finally:
         ray.shutdown()
         machines.shutdown()
-    text = printed.decode()
-    assert running.returncode == 0, text
+    text = printed.read_text()
+    assert status == 0, text
+    assert sign.exists()
     assert text.count("a worker was lost") == 1, text
     assert "torch is imported: False" in text
     assert read_outputs(folder / "ray") == read_outputs(folder / "one")

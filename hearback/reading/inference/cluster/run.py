@@ -6,16 +6,18 @@ What this process holds grows with the rows only by their table and some numbers
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import Timeout
 
 from hearback.engine.data.filenames import match_names
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
 from hearback.engine.launch.pool import WorkerPool, WorkerResources
 from hearback.engine.launch.processes import ROOT
+from hearback.engine.locks import write_lock
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.cluster.checks import check_rows, write_words
 from hearback.reading.inference.cluster.scoring import ShardScoring
@@ -55,23 +57,30 @@ def write_submission(
         gpu_share: share of a GPU.
         n_workers: number of workers (None: as many as the machines can hold).
 
-    Raises HearbackError as `submission.write_submission` does, and without a cluster.
+    Raises HearbackError as `submission.write_submission` does, without a cluster, and if another
+    run on a cluster uses the same store.
     """
     if options.time_limit is not None:
         raise HearbackError("--time_limit: only with --launcher local; add workers instead")
     if options.divergences is not None:
         raise HearbackError("--divergences: only with --launcher local, for another pass")
     check_outputs(options)
+    with _lock_store(options.store):
+        _write_tables(options, address, WorkerResources(n_cpus, gpu_share, n_workers))
+
+
+def _write_tables(options: InferenceOptions, address: str, resources: WorkerResources) -> None:
+    """Open the workers, and write the tables."""
     needed = [ROOT, options.data, options.assets, options.config]
     if options.tts_data.exists():  # token scorers need none
         needed.append(options.tts_data)
     pool = WorkerPool(
         address,
         factory=WORKER,
-        arguments=(options, gpu_share),
+        arguments=(options, resources.gpu_share),
         shared=options.store,
         needed=needed,
-        resources=WorkerResources(n_cpus, gpu_share, n_workers),
+        resources=resources,
     )
     with closing(pool):
         submit(options, lambda config, report: _score_and_write(options, pool, config, report))
@@ -117,6 +126,26 @@ def _score_and_write(
                 print(f"{options.words} lacks {n_missing} rows that could not be scored")
     words = "no model that scores words" if config.words is None else None
     skip_tables(options, report, words=words, divergences=None)
+
+
+@contextmanager
+def _lock_store(store: Path) -> Iterator[None]:
+    """Lock the store against other runs on a cluster, for the block.
+
+    Their chunks have the same names, and would replace each other's files. Raises HearbackError if
+    another process holds the lock.
+    """
+    path = store / ".cluster.lock"
+    cure = "the cluster's decoded recordings are there: choose a writable folder with --store"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(write_lock(path, cure, timeout=0))
+        except Timeout:
+            raise HearbackError(
+                f"{path}: another infer.py --launcher ray uses this store; wait for it, or choose "
+                "another folder with --store"
+            ) from None
+        yield
 
 
 @contextmanager

@@ -172,12 +172,10 @@ class ShardScores:
         parts: name of a model, and what to add to the sums of its folds, in this order: (rows, 1)
             or, with words, (rows, 1 + 2 positions) float64.
         evidence: (rows, 4), the fields of `DecoderEvidence` without times; None if no model tells.
-        n_loaded: number of folds that this worker has loaded so far.
     """
 
     parts: Sequence[tuple[str, np.ndarray]]
     evidence: np.ndarray | None
-    n_loaded: int
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ class ClusterWorker:
             for row, heard in listener.evidence.items():
                 numbers = (heard.n_words, heard.no_speech, heard.surprise, heard.confidence)
                 evidence[row] = numbers
-        return ShardScores(self._parts(group, values), evidence, self.n_loaded)
+        return ShardScores(self._parts(group, values), evidence)
 
     def _parts(
         self, group: Group, values: Mapping[int, np.ndarray]
