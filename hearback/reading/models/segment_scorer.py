@@ -3,28 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.phones.ctc import PhoneCTC, PhoneCTCConfig
-from hearback.engine.phones.edits import edit_ratios
 from hearback.engine.phones.tokenizer import PhoneTokenizer
 from hearback.engine.whisper.backbone import Part
-from hearback.engine.whisper.encoder import (
-    FRAMES_PER_SECOND,
-    SAMPLES_PER_FRAME,
-    EncoderConfig,
-)
-from hearback.reading.models.base import N_CONTEXT, WhisperScorer
-from hearback.reading.models.evidence import (
-    WordScores,
-    phone_losses,
-    word_losses,
-    words_by_position,
-)
+from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, EncoderConfig
+from hearback.reading.models.base import WhisperScorer
+from hearback.reading.models.evidence import phone_losses, word_losses
+from hearback.reading.models.evidence_scorer import EvidenceScorer
 from hearback.reading.models.phone_head import PhoneEvidence
 from hearback.reading.models.recognition import (
     FRAMES_PER_TARGET,
@@ -40,7 +30,7 @@ from hearback.reading.window_batches import Batch, TextBatch
 PHONE_CLASS_LOSS = 0.2  # weight of the classifier of phones, in the words' loss
 
 
-class SegmentScorer(WhisperScorer):
+class SegmentScorer(EvidenceScorer, WhisperScorer):
     """Scores each phone of the expected text by the encoder frames of its segment.
 
     A frozen recogniser of phones finds the segments and has evidence of its own (`PhoneEvidence`);
@@ -48,8 +38,7 @@ class SegmentScorer(WhisperScorer):
     """
 
     parts = encoding_parts = ("encoder", "recogniser")
-    text_tokenizer: PhoneTokenizer
-    alternatives: Tensor
+    head: SegmentHead
 
     def __init__(
         self, recipe: Recipe, config: Mapping[str, Any], text_tokenizer: PhoneTokenizer
@@ -62,15 +51,12 @@ class SegmentScorer(WhisperScorer):
                 f"{sizes.encoder_layers}: choose fewer with --set encoder_layers=N"
             )
         super().__init__(recipe, {**config, "encoder_layers": n_layers})
-        self.text_tokenizer = text_tokenizer
+        self._set_texts(recipe, text_tokenizer)
         self.recogniser = PhoneCTC(PhoneCTCConfig.from_config(config["recogniser"]))
         self.encoder.requires_grad_(False)
         self.recogniser.requires_grad_(False)
-        self.n_context = N_CONTEXT if recipe.uses_context else 0
         width, n_tokens = 3 * sizes.d_model, self.recogniser.config.n_tokens
         self.head = SegmentHead(width, n_tokens, self.n_context, recipe.dropout)
-        alternatives = torch.tensor(text_tokenizer.alternatives)
-        self.register_buffer("alternatives", alternatives, persistent=False)
 
     def backbone_config(self) -> dict[str, Any]:
         """Return the sizes of encoder and recogniser."""
@@ -82,47 +68,16 @@ class SegmentScorer(WhisperScorer):
         recogniser = {name: tensor.float() for name, tensor in tensors["recogniser"].items()}
         self.recogniser.load_state_dict(recogniser)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return (batch,) float32 logits."""
-        return self.score_texts(batch)[0].logits[: len(batch)]
-
-    def forward_with_words(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return (batch,) logits and the word scores."""
-        assert batch.texts is not None
-        scores, _ = self.score_texts(batch)
-        words = words_by_position(scores, batch.texts)
-        return scores.logits[: len(batch)], words[: len(batch)]
-
     def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return (batch,) logits for the log loss, and the losses of texts, words and phones."""
         assert batch.texts is not None
         evidence = self.evidence(batch)
-        scores, _ = self._score(evidence, batch)
+        scores, _ = self.score_evidence(evidence, batch)
         words = word_losses(scores, batch.texts).sum()
         with torch.autocast(words.device.type, enabled=False):
             words = words + PHONE_CLASS_LOSS * self._class_losses(evidence, batch.texts)
         logits, loss = self.losses_of_texts(scores.logits, words, batch)
         return logits, loss + self.recipe.phone_loss * phone_losses(scores, batch.texts).sum()
-
-    def pretrained_features(self, batch: Batch) -> Tensor | None:
-        """Return the features of the head, (texts, features)."""
-        return self.score_texts(batch)[1]
-
-    def init_from_pretrained(self, features: np.ndarray, labels: np.ndarray) -> None:
-        """Initialise the classifier as a logistic regression of labels on (rows, features)."""
-        self.head.classifier.init_from_pretrained(features, labels)
-
-    def score_texts(self, batch: Batch) -> tuple[WordScores, Tensor]:
-        """Return the scores of all texts of the batch, and the features of the head."""
-        return self._score(self.evidence(batch), batch)
-
-    def _score(self, evidence: PhoneEvidence, batch: Batch) -> tuple[WordScores, Tensor]:
-        assert batch.texts is not None
-        texts = batch.texts
-        seconds = (batch.n_frames / FRAMES_PER_SECOND)[texts.clips]
-        context = batch.context[texts.clips, : self.n_context]
-        with torch.autocast(context.device.type, enabled=False):
-            return self.head(evidence, texts, seconds, context)
 
     @torch.no_grad()
     def evidence(self, batch: Batch) -> PhoneEvidence:
@@ -134,14 +89,7 @@ class SegmentScorer(WhisperScorer):
         recognition = self._recognise(batch).select(texts.clips)
         # float32: differences of log-probabilities over a whole recording.
         with torch.autocast(recognition.hidden.device.type, enabled=False):
-            edits = edit_ratios(
-                recognition.log_probs,
-                recognition.n_frames,
-                texts.tokens[:, :-1],
-                texts.n_targets - 1,
-                blank=self.text_tokenizer.blank,
-                alternatives=self.alternatives,
-            )
+            edits = self.edits(recognition, texts)
             frames = recognition.hidden.float()
             vectors = pool_segments(frames, edits.occupancy, texts.n_targets - 1)
             return PhoneEvidence.of(edits, recognition, texts, self.alternatives, vectors)
