@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from benchmarks import baseline
-from benchmarks.clips import MEDIUM, Clips, load, make_backbone, make_noise, select
+from benchmarks.backbones import CONFIGS, make_backbone
+from benchmarks.clips import Clips, load, make_noise, select
 from benchmarks.harness import (
     CLOCKS,
     Side,
@@ -47,6 +48,7 @@ from hearback.reading.recipe import Recipe
 from train_model1m import RECIPE as MEDIUM_RECIPE
 from train_model2ds import RECIPE as SMALL_RECIPE
 
+MEDIUM = CONFIGS["whisper-medium"]
 SEARCH_SECONDS = 0.2  # of our weight search per turn
 NOT_WORSE = 1e-6  # nats of log loss: tolerance between two searches
 
@@ -140,7 +142,7 @@ def medium_inputs(setting: Setting) -> tuple[Clips, Path]:
     backbone = setting.work / "medium"
     if not noise.exists():
         make_noise(noise, setting.sizes.n_gpu)
-        make_backbone(backbone, MEDIUM)
+        make_backbone(backbone, MEDIUM, ["encoder"])
     clips = load(noise / "data", noise / "tts_data", noise / "store", setting.sizes.n_gpu)
     return clips, backbone
 

@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
@@ -24,24 +24,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
-from benchmarks.clips import FOLDERS, N_PUBLIC_POSITIONS, ROOT, make_noise
-from benchmarks.gpu_check.sizes import CONFIGS, TINY_CONFIG
+from benchmarks.backbones import (
+    CONFIGS,
+    TINY_CONFIG,
+    WHISPER_PARTS,
+    build_part,
+    make_backbone,
+)
+from benchmarks.clips import FOLDERS, ROOT, make_noise
 from benchmarks.harness import machine, silence
 from hearback.engine import cli
 from hearback.engine.devices import compute_dtype, peak_memory_gb
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import write_json
+from hearback.engine.machine import free_memory
 from hearback.engine.submission.archive import Faults, find_folds, write_submission
 from hearback.engine.training.command import save_fold
 from hearback.engine.training.fold_files import FoldFiles, read_fold_metadata, shared_files
 from hearback.engine.training.task import FoldRun
 from hearback.engine.training.trainer import Trainer
-from hearback.engine.whisper.decoder import DecoderConfig, WhisperDecoder
-from hearback.engine.whisper.encoder import EncoderConfig, WhisperEncoder
+from hearback.engine.whisper.backbone import Part
+from hearback.engine.whisper.encoder import WhisperEncoder
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.predict import predict
 from hearback.reading.models.load import load_scorer
@@ -55,8 +60,9 @@ from hearback.reading.training import ReadingTask
 TOKENIZER = ROOT / "assets" / "whisper-tiny.en" / "tokenizer.json"  # its tokens are in all sizes
 PHONES = ROOT / "assets" / "hama-phones"
 N_CLIPS = 6  # of two folds
-# Of a training, roughly: weights, gradients, Adam's moments, an average and copies to be saved.
-BASE_GB, BYTES_PER_PARAMETER = 1.0, 26
+# Of a training, within 0.6 GB of the table in docs/results/sizes.md. Each parameter: its weight and
+# copies to be saved; one that is trained: also its gradient and Adam's moments.
+BASE_GB, BYTES_PER_PARAMETER, BYTES_PER_TRAINED = 1.0, 14, 12
 Figures = dict[str, Any]
 
 
@@ -109,10 +115,7 @@ def check_memory(recipe: Recipe, arguments: argparse.Namespace) -> None:
     """Raise HearbackError if the machine has less free memory than the recipe needs, about."""
     if recipe.pair == "phones" or arguments.small:
         return
-    parts = backbone_parts(CONFIGS[recipe.backbone.rpartition("/")[2]])
-    used = parts.values() if recipe.pair == "tokens" else [parts["encoder"]]
-    n_parameters = sum(each.numel() for part in used for each in part.parameters())
-    needed = BASE_GB + BYTES_PER_PARAMETER * n_parameters / 1e9
+    needed = needed_gb(recipe)
     if needed > (free := available_gb()):
         raise HearbackError(
             f"{recipe.name}: it needs about {needed:.0f} GB of memory, and {free:.0f} GB are free: "
@@ -120,23 +123,42 @@ def check_memory(recipe: Recipe, arguments: argparse.Namespace) -> None:
         )
 
 
+def needed_gb(recipe: Recipe) -> float:
+    """Return about the memory that a training with a Whisper needs, in GB."""
+    config = CONFIGS[recipe.backbone.rpartition("/")[2]]
+    used: Sequence[Part] = WHISPER_PARTS if recipe.pair == "tokens" else ("encoder",)
+    n_bytes = 0
+    for name in used:
+        with torch.device("meta"):
+            part = build_part(name, config)
+        if isinstance(part, WhisperEncoder):
+            part.freeze_below(round(recipe.frozen_share * len(part.layers)))
+        elif recipe.adapter_rank:  # its updates are few
+            part.requires_grad_(False)
+        for each in part.parameters():
+            of_each = BYTES_PER_PARAMETER + BYTES_PER_TRAINED * each.requires_grad
+            n_bytes += of_each * each.numel()
+    return BASE_GB + n_bytes / 1e9
+
+
 def available_gb() -> float:
     """Return the memory that processes can still get, in GB; infinity where it is unknown."""
-    path = Path("/proc/meminfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return kilobytes[0] * 1024 / 1e9 if kilobytes else math.inf
+    free = free_memory()
+    return math.inf if free is None else free / 1e9
 
 
 def check(recipe: Recipe, work: Path, arguments: argparse.Namespace) -> Figures:
     """Run the stages of a recipe in processes of their own; return their figures together.
 
-    The processes are forks of this one, which has imported everything and computed nothing: their
-    peak memory is what they need themselves.
+    The processes are forks of this one, which must have computed nothing, as in the command: then
+    their peak memory is what they need themselves. A fork of a process that has computed with torch
+    lacks its threads, and may wait for them without end.
+
+    Raises HearbackError if a stage fails, and before all if too little memory is free.
     """
+    check_memory(recipe, arguments)
     figures: Figures = {}
     for stage in (prepare, train, infer):
-        check_memory(recipe, arguments)
         process = get_context("fork").Process(target=_run, args=(stage, recipe, work, arguments))
         process.start()
         process.join()
@@ -178,36 +200,13 @@ def prepare(recipe: Recipe, work: Path, arguments: argparse.Namespace) -> Figure
         shutil.copytree(PHONES, work / "assets" / PHONES.name)
     if recipe.pair != "phones":
         name = recipe.backbone.rpartition("/")[2]
-        write_backbone(work / "backbone", TINY_CONFIG if arguments.small else CONFIGS[name], name)
+        make_backbone(
+            work / "backbone",
+            TINY_CONFIG if arguments.small else CONFIGS[name],
+            dtype=torch.float16 if name.startswith("distil") else torch.float32,  # as published
+            tokenizer=TOKENIZER,
+        )
     return {}
-
-
-def write_backbone(folder: Path, config: Mapping[str, Any], name: str) -> None:
-    """Write a Whisper with random weights and a tokenizer, in the layout and dtype of the hub."""
-    dtype = torch.float16 if name.startswith("distil") else torch.float32
-    torch.manual_seed(0)
-    tensors = {}
-    for part, module in backbone_parts(config).items():
-        for key, tensor in module.state_dict().items():
-            shape = list(tensor.shape)
-            if (part, key) == ("encoder", "embed_positions.weight"):
-                shape[0] = N_PUBLIC_POSITIONS
-            is_scale = "norm" in key and key.endswith("weight")
-            filled = torch.ones(shape) if is_scale else 0.02 * torch.randn(shape)
-            tensors[f"model.{part}.{key}"] = filled.to(dtype)
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "model.safetensors")
-    write_json(folder / "config.json", {"model_type": "whisper", **config})
-    shutil.copyfile(TOKENIZER, folder / "tokenizer.json")
-
-
-def backbone_parts(config: Mapping[str, Any]) -> dict[str, nn.Module]:
-    """Return encoder and decoder of a Whisper of these sizes, without weights."""
-    with torch.device("meta"):
-        return {
-            "encoder": WhisperEncoder(EncoderConfig.from_config(config)),
-            "decoder": WhisperDecoder(DecoderConfig.from_config(config)),
-        }
 
 
 def training_options(recipe: Recipe, work: Path, arguments: argparse.Namespace) -> TrainingOptions:
@@ -296,9 +295,9 @@ def timed(figures: Figures, name: str) -> Iterator[None]:
 
 
 HEADER = """\
-| Model | Backbone | Parameters, M (trained) | Training, GB | Fold, MB | Shared by folds, MB \
-| Inference, GB | In a submission, MB |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
+| Model | Backbone | Parameters, M (trained) | Built, GB | Step, GB | Training, GB | Fold, MB \
+| Shared, MB | Inference, GB | In a submission, MB |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
 def describe(arguments: argparse.Namespace) -> str:
@@ -311,12 +310,14 @@ def describe(arguments: argparse.Namespace) -> str:
 
 
 def row(recipe: Recipe, figures: Figures) -> str:
-    """Return a recipe's row of the table."""
+    """Return a recipe's row of the table; one that takes no step has none to show."""
     millions = [figures[name] / 1e6 for name in ("n_parameters", "n_trained")]
     cells = [
         recipe.name,
         recipe.backbone.rpartition("/")[2],
         f"{millions[0]:.1f} ({millions[1]:.1f})",
+        f"{figures['built_gb']:.1f}",
+        f"{figures['trained_gb']:.1f}" if "trained_gb" in figures else "–",
         f"{figures['training_peak_gb']:.1f}",
         f"{figures['fold_mb']:.1f}",
         f"{figures['shared_mb']:.1f}",

@@ -9,15 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors.torch import save_file
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import atomic_write, write_json
-from hearback.engine.whisper.encoder import WINDOW_SECONDS, EncoderConfig, WhisperEncoder
+from hearback.engine.whisper.encoder import WINDOW_SECONDS
 from hearback.reading.dataset import TrainingData, load_training_data
 from hearback.reading.pairs import PairSource
 from hearback.reading.render import render_missing
@@ -27,15 +24,6 @@ from hearback.reading.text_normalizer import normalize_text
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("data", "tts_data", "store")  # the flags of the clips' folders
 SEED = 42
-
-MEDIUM = EncoderConfig(
-    d_model=1024,
-    encoder_layers=24,
-    encoder_attention_heads=16,
-    encoder_ffn_dim=4096,
-    num_mel_bins=80,
-)
-N_PUBLIC_POSITIONS = 1500  # of a published Whisper: 30 s
 
 # Deciles, in seconds, of speechocean762's recordings (2,298 of its training half) and of their
 # references (hibari at speed 0.7). Their lengths are correlated, so both are drawn with the same
@@ -161,19 +149,3 @@ def _modulated_noise(seconds: float, rng: np.random.Generator) -> np.ndarray:
     times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     loudness = 0.1 * (1 + np.sin(2 * np.pi * 4 * times)) / 2
     return (loudness * rng.standard_normal(len(times))).clip(-1, 1).astype(np.float32)
-
-
-def make_backbone(folder: Path, config: EncoderConfig) -> Path:
-    """Write a Whisper encoder with random weights in Transformers' layout; return its folder."""
-    torch.manual_seed(SEED)
-    tensors = {
-        f"model.encoder.{name}": tensor.half().contiguous()
-        for name, tensor in WhisperEncoder(config).state_dict().items()
-    }
-    name = "model.encoder.embed_positions.weight"
-    missing = N_PUBLIC_POSITIONS - len(tensors[name])
-    tensors[name] = torch.cat([tensors[name], tensors[name][:missing]])
-    with atomic_write(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary)
-    write_json(folder / "config.json", {"model_type": "whisper", **config.as_dict()})
-    return folder

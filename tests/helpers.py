@@ -37,6 +37,12 @@ def tone(
     return (peak * np.sum(harmonics, axis=0)).astype(np.float32)
 
 
+def written(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Return the time of the last change and the size of all that is in a folder."""
+    states = {path: path.stat() for path in folder.rglob("*")}
+    return {path: (state.st_mtime_ns, state.st_size) for path, state in states.items()}
+
+
 def environment_of_scripts() -> dict[str, str]:
     """Return the environment for commands outside the checkout: our modules, one thread."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

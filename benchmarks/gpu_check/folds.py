@@ -1,6 +1,6 @@
-"""Sections 2, 5 and 6: a fold of modeltok, a kill and a resume, and two folds on one GPU.
+"""Sections `fold`, `resume` and `two`: a fold of modeltok, a kill and a resume, two folds at once.
 
-They run the scripts that a user runs.
+The two folds share a GPU. The sections run the scripts that a user runs.
 """
 
 import math

@@ -2,36 +2,21 @@
 
 import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import nn
 
 from benchmarks import clips
+from benchmarks.backbones import CONFIGS, TINY_CONFIG, make_backbone
 from benchmarks.gpu_check.record import Record
 from benchmarks.gpu_check.setting import PHONES, TINY, Setting
-from benchmarks.gpu_check.sizes import CONFIGS, TINY_CONFIG
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import atomic_write, write_json
-from hearback.engine.whisper.backbone import Part
-from hearback.engine.whisper.decoder import DecoderConfig, WhisperDecoder
-from hearback.engine.whisper.encoder import EncoderConfig, WhisperEncoder
-from hearback.engine.whisper.tokenizer import END, NO_TIMESTAMPS, START
+from hearback.engine.io import atomic_directory
 from hearback.reading.corpora import sample
 from hearback.reading.dataset import load_training_data
 from hearback.reading.render import render_missing
 from hearback.reading.tables import read_labelled
 from hearback.reading.voices import open_voice
-
-EMBEDDING_SCALE = 0.02  # of random tokens; a larger one gives logits that a Whisper never has
-WHISPER_PARTS: tuple[Part, ...] = ("encoder", "decoder")
-N_TOKENS = 400  # of a tokenizer that is made here
 
 
 def prepare(setting: Setting, record: Record) -> None:
@@ -73,11 +58,20 @@ def make_small_backbone(setting: Setting) -> str:
     target, found = setting.backbone, setting.find_weights(TINY)
     if found is not None and setting.is_pretrained:
         if not target.exists():
-            shutil.copytree(found, target)
+            with atomic_directory(target) as folder:
+                shutil.copytree(found, folder, dirs_exist_ok=True)
         return f"The small corpus' models have the weights of {TINY}."
-    make_backbone(target, TINY_CONFIG if setting.small else CONFIGS[TINY], setting)
+    config = TINY_CONFIG if setting.small else CONFIGS[TINY]
+    make_backbone(target, config, tokenizer=find_tokenizer(setting))
     why = "a check at small size" if setting.small else f"{TINY} is in no folder of weights"
     return f"The small corpus' models have random weights: {why}."
+
+
+def find_tokenizer(setting: Setting) -> Path | None:
+    """Return the file of Whisper's tokenizer, or None if no folder of weights holds it."""
+    found = setting.find_weights(TINY)
+    path = None if found is None else found / "tokenizer.json"
+    return path if path is not None and path.is_file() else None
 
 
 def link_phones(setting: Setting) -> None:
@@ -87,57 +81,10 @@ def link_phones(setting: Setting) -> None:
         folders = ", ".join(map(str, setting.weights))
         raise HearbackError(f"{PHONES} is in no folder of weights ({folders}): make gpu-files")
     setting.assets.mkdir(parents=True, exist_ok=True)
+    if target.is_symlink() and not target.exists():  # the folder that it names is gone
+        target.unlink()
     with contextlib.suppress(FileExistsError):
         target.symlink_to(found.resolve(), target_is_directory=True)
-
-
-def make_backbone(
-    folder: Path, config: Mapping[str, Any], setting: Setting, parts: Sequence[Part] = WHISPER_PARTS
-) -> Path:
-    """Write a Whisper of these sizes with random weights, unless it is there; return its folder."""
-    if (folder / "config.json").exists():  # written last
-        return folder
-    torch.manual_seed(clips.SEED)
-    tensors = {}
-    for part in parts:
-        module: nn.Module
-        if part == "encoder":
-            module = WhisperEncoder(EncoderConfig.from_config(config))
-        else:
-            module = WhisperDecoder(DecoderConfig.from_config(config))
-            with torch.no_grad():
-                module.embed_tokens.weight.mul_(EMBEDDING_SCALE)
-        for name, tensor in module.state_dict().items():
-            tensors[f"model.{part}.{name}"] = tensor.half().contiguous()
-    positions = "model.encoder.embed_positions.weight"
-    missing = clips.N_PUBLIC_POSITIONS - len(tensors[positions])
-    tensors[positions] = torch.cat([tensors[positions], tensors[positions][:missing]])
-    with atomic_write(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary)
-    write_tokenizer(folder / "tokenizer.json", setting.find_weights(TINY))
-    write_json(folder / "config.json", {**config, "model_type": "whisper"})
-    return folder
-
-
-def write_tokenizer(path: Path, pretrained: Path | None) -> None:
-    """Write a Whisper's tokenizer: the pretrained one, or a byte-level BPE with its special tokens.
-
-    The speed depends little on how many tokens a word has: one or two, or its letters.
-    """
-    if pretrained is not None and (pretrained / path.name).is_file():
-        shutil.copyfile(pretrained / path.name, path)
-        return
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=N_TOKENS - 3,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([" the text of one hundred and twenty three words"], trainer)
-    tokenizer.add_special_tokens([END, START, NO_TIMESTAMPS])
-    tokenizer.save(str(path))
 
 
 def load_noise(setting: Setting) -> clips.Clips:

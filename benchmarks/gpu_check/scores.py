@@ -1,4 +1,4 @@
-"""Section 1: scores and training steps on the device equal those on the CPU, within tolerances.
+"""Section `scores`: scores and training steps equal those on the CPU, within tolerances.
 
 Each family scores the same clips on the CPU in float32, and on the device in three precisions, by
 the code that infer.py runs. A training step is compared by its loss and its gradient norm.

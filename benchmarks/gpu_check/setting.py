@@ -22,7 +22,7 @@ class Sizes:
     n_noise: int = 384  # clips whose speed is measured
     n_scored: int = 24  # clips whose scores are compared
     n_epochs: int = 2  # of a fold
-    n_rounds: int = 2  # timed, after one that is not
+    n_rounds: int = 2  # timed, after one or two that are not
 
 
 SMALL = Sizes(n_train=36, n_speakers=6, n_noise=8, n_scored=6, n_epochs=1, n_rounds=1)

@@ -1,4 +1,4 @@
-"""Sections 3 and 4: speed, memory and share of the peak rate, beside the competition's way.
+"""Section `speed`: speed, memory and share of the peak rate, beside the competition's way.
 
 Each family trains and scores clips of noise at the true size of its backbone, with random weights.
 The competition's way (`benchmarks.baseline`) does so with a joined comparison on the same backbone.
@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from benchmarks import baseline, flops, ours
+from benchmarks.backbones import CONFIGS, TINY_CONFIG, WHISPER_PARTS, make_backbone
 from benchmarks.clips import Clips
-from benchmarks.gpu_check.inputs import WHISPER_PARTS, load_noise, make_backbone
+from benchmarks.gpu_check.inputs import find_tokenizer, load_noise
 from benchmarks.gpu_check.record import Record
 from benchmarks.gpu_check.setting import PHONES, Setting
-from benchmarks.gpu_check.sizes import CONFIGS, TINY_CONFIG
 from benchmarks.harness import Side, median_rate, silence, take_turn
 from benchmarks.setting import Setting as BenchmarkSetting
 from hearback.engine.devices import compute_dtype, default_workers
@@ -183,7 +183,8 @@ def make_speed_backbone(setting: Setting, name: str) -> Path:
     config: dict[str, Any] = TINY_CONFIG if setting.small else CONFIGS[name]
     # Only joined comparisons use whisper-medium, and its decoder takes a gigabyte.
     parts: Sequence[Part] = ("encoder",) if name == "whisper-medium" else WHISPER_PARTS
-    return make_backbone(setting.assets / f"random-{name}", config, setting, parts)
+    folder = setting.assets / f"random-{name}"
+    return make_backbone(folder, config, parts, tokenizer=find_tokenizer(setting))
 
 
 def measure_ours(setting: Setting, family: Family, recipe: Recipe, clips: Clips) -> Both:

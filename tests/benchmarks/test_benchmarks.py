@@ -371,7 +371,7 @@ def test_weights_that_are_worse_than_the_grids_are_an_error(
 @pytest.fixture
 def of_noise(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
     """A setting whose whisper-medium is tiny."""
-    monkeypatch.setattr(cases, "MEDIUM", TINY)
+    monkeypatch.setattr(cases, "MEDIUM", TINY.as_dict())
     yield setting
 
 

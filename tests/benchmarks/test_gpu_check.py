@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import clips, flops
-from benchmarks.gpu_check import __main__, folds, inputs, report, scores, sections, sizes, speed
+from benchmarks import backbones, clips, flops
+from benchmarks.gpu_check import __main__, folds, inputs, report, scores, sections, speed
 from benchmarks.gpu_check.record import Record
 from benchmarks.gpu_check.sections import SECTIONS, Result, Section, run_all, run_section
 from benchmarks.gpu_check.setting import SMALL, STRICT, Setting, check_device
@@ -209,8 +209,8 @@ def test_a_missing_gpu_is_an_error_that_names_the_cure(monkeypatch: pytest.Monke
 
 def test_the_sizes_are_those_of_the_recipes_backbones(phones: Path) -> None:
     recipes = find_recipes().values()
-    backbones = {recipe.backbone.rpartition("/")[2] for recipe in recipes}
-    assert backbones - {"hama-phones"} <= sizes.CONFIGS.keys()
+    names = {recipe.backbone.rpartition("/")[2] for recipe in recipes}
+    assert names - {"hama-phones"} <= backbones.CONFIGS.keys()
     for family in speed.FAMILIES:
         assert find_recipes()[family.recipe].backbone.endswith(family.backbone)
 
@@ -222,7 +222,7 @@ def test_inputs_are_written_once(
     assert not failed(record)
     assert len(inputs.load_noise(setting)) == FEW.n_noise
     monkeypatch.setattr(clips, "make_noise", None)  # not called again
-    monkeypatch.setattr(inputs, "save_file", None)
+    monkeypatch.setattr(backbones, "save_file", None)
     inputs.prepare(setting, record)
     assert not failed(record)
 
@@ -240,6 +240,33 @@ def test_pretrained_weights_are_copied(setting: Setting, backbone: Path, tmp_pat
     true = replace(setting, small=False, weights=(weights,), work=tmp_path / "true")
     assert "have the weights of whisper-tiny.en" in inputs.make_small_backbone(true)
     assert (true.backbone / "model.safetensors").is_file()
+    assert [path.name for path in true.assets.iterdir()] == ["whisper-tiny.en"]
+
+
+def test_a_copy_that_breaks_off_leaves_no_backbone(
+    setting: Setting, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "whisper-tiny.en").symlink_to(backbone)
+    true = replace(setting, small=False, weights=(weights,), work=tmp_path / "true")
+
+    def copy(_: Path, folder: Path, **__: bool) -> None:
+        (folder / "config.json").write_text("{}")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(inputs.shutil, "copytree", copy)
+    with pytest.raises(OSError, match="full"):
+        inputs.make_small_backbone(true)
+    assert not list(true.assets.iterdir())
+
+
+def test_a_link_to_a_folder_that_is_gone_is_replaced(setting: Setting, phones: Path) -> None:
+    link = setting.assets / phones.name
+    link.unlink()
+    link.symlink_to(setting.work / "gone")
+    inputs.link_phones(setting)
+    assert link.resolve() == phones.resolve()
 
 
 def test_scores_and_steps_on_the_strict_device_equal_the_cpus(
