@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from hearback.engine import devices
+from hearback.engine import devices, machine
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.wav import write_wav
 from hearback.engine.errors import HearbackError
@@ -78,6 +78,8 @@ def test_the_free_memory_of_windows(monkeypatch: pytest.MonkeyPatch, works: bool
     kernel = Kernel32 if works else SimpleNamespace(GlobalMemoryStatusEx=fails)
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
     monkeypatch.setattr(sys, "platform", "win32")
+    assert machine.free_memory() == (8e9 if works else None)
+    monkeypatch.delattr("os.sysconf")  # Windows has none
     if works:
         assert memory.memory_for_models(torch.device("cpu"), None) == 4e9
     else:
@@ -88,7 +90,7 @@ def test_the_free_memory_of_windows(monkeypatch: pytest.MonkeyPatch, works: bool
 def test_a_macs_total_memory_is_taken_as_free(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(memory, "_MEMORY", tmp_path / "no meminfo")
+    monkeypatch.setattr(machine, "_MEMORY", tmp_path / "no meminfo")
     monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1_000_000}.get)
     assert memory.memory_for_models(MPS, None) == 4096 * 1_000_000 / 2
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from hearback.engine import machine
 from hearback.engine.errors import HearbackError
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.reading.inference import memory
 from hearback.reading.inference.batch_plan import plan_batches
 from hearback.reading.inference.folds import EnsembleFold
 from hearback.reading.inference.memory import memory_for_models
@@ -83,8 +83,8 @@ def test_the_memory_budget_can_be_set() -> None:
 def test_the_default_memory_budget_is_half_of_what_is_free_in_the_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_MEMORY", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_CGROUP_LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr(machine, "_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "_CGROUP_LIMIT", tmp_path / "memory.max")
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    4000 kB\n")
     assert memory_for_models(CPU, None) == 2000 * 1024
     (tmp_path / "memory.max").write_text("max\n")

@@ -11,6 +11,7 @@ from hearback.engine.plan import estimate
 from hearback.songs.options import SongOptions
 from hearback.songs.recipe import find_recipes
 from hearback.songs.steps import train
+from tests.helpers import written
 from tests.songs.songs_data import training_flags, write_songs
 
 
@@ -23,13 +24,13 @@ def test_a_plan_of_the_songs_writes_nothing(
 ) -> None:
     monkeypatch.setattr(estimate, "SECONDS", 0.02)
     song_options.load_data().features(find_recipes()["cnn4"].features)  # as a first training does
-    before = sorted(songs_folder.rglob("*"))
+    before = written(songs_folder)
     flags = [*training_flags(songs_folder, tmp_path), "--set", "batch_size=4"]
     monkeypatch.setattr(sys, "argv", ["train", "--plan", "--models", "cnn4", *flags])
     assert command.main(train.competition()) == 0
     text = capsys.readouterr().out
     assert "nothing was trained" in text and "3 folds one after the other" in text
-    assert sorted(songs_folder.rglob("*")) == before
+    assert written(songs_folder) == before
     assert not (tmp_path / "assets").exists()
 
 

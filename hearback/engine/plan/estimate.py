@@ -182,10 +182,6 @@ def _activations(each: Pass, speed: Speed, trainer: Trainer) -> float:
     """Return the bytes that the largest batch of a pass keeps, or a part with --micro_batch."""
     if each.compute is not None:
         return 0.0
-    at_once = trainer.run.options.micro_batch
-
-    def computed(size: float, n_examples: int) -> float:
-        return size if at_once is None else size * min(1.0, at_once / n_examples)
-
-    largest = max(computed(batch.size, batch.n_examples) for batch in each.batches)
+    micro_batch = trainer.run.options.micro_batch
+    largest = max(batch.size_at_once(micro_batch) for batch in each.batches)
     return speed.overhead * (largest * speed.activations + speed.step_bytes)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -63,7 +63,8 @@ def measure(trainer: Trainer, each: Pass, seconds: float) -> Speed:
     timer = _Timer(trainer, each, run)
     # The largest batch needs the most memory, which grows with its examples, not with its window.
     largest = max(range(len(each.batches)), key=lambda index: each.batches[index].size)
-    first, second = (timer.call_fitting(largest, n)[1] for n in (1, 2))
+    with _whole_batches(trainer):
+        first, second = (timer.call_fitting(largest, n)[1] for n in (1, 2))
     per_cost = min(call.seconds / call.size.cost for call in (first, second))
     per_example = per_cost * each.cost / each.n_examples
     n_examples = max(1, int(_WARM_UP * seconds / per_example))
@@ -81,13 +82,15 @@ def measure(trainer: Trainer, each: Pass, seconds: float) -> Speed:
             break
     computing = sum(max(call.seconds - per_step, 0.1 * call.seconds) for call in calls)
     slope, at_zero = _line(first, second)
+    micro_batch = trainer.run.options.micro_batch
+    at_once = max(call.size.size_at_once(micro_batch) for call in calls)
     return Speed(
         seconds=computing / sum(call.size.cost for call in calls),
         flops=counting.flops / counting.size.cost,
         step_seconds=per_step,
         activations=slope,
         step_bytes=at_zero,
-        overhead=_overhead(trainer, slope * max(each.size.size for each in calls) + at_zero),
+        overhead=_overhead(trainer, slope * at_once + at_zero),
     )
 
 
@@ -111,6 +114,16 @@ def train_step(trainer: Trainer, batch: Any) -> None:  # noqa: ANN401  (a task's
     splits = trainer.micro_batches
     loaded = batch.to(trainer.run.device) if splits is None else splits.split(batch)
     trainer.training_step(loaded, 0.5).read(trainer.run.data.filenames)
+
+
+@contextmanager
+def _whole_batches(trainer: Trainer) -> Iterator[None]:
+    """Compute batches at once in this block, even with --micro_batch: see `saved_tensors`."""
+    splits, trainer.micro_batches = trainer.micro_batches, None
+    try:
+        yield
+    finally:
+        trainer.micro_batches = splits
 
 
 def _drawn(each: Pass) -> Iterator[int]:

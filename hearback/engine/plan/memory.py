@@ -31,7 +31,10 @@ class Saved:
 
 @contextmanager
 def saved_tensors(model: nn.Module) -> Iterator[Saved]:
-    """Count what is kept for the backward pass in this block, without the model's own tensors."""
+    """Count what is kept for the backward pass in this block, without the model's own tensors.
+
+    The block computes one batch, not parts of it in turn: the parts use the same memory again.
+    """
     own = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
     saved = Saved(storages=own)
     with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):

@@ -1,18 +1,16 @@
 """A plan as text."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
 
 from hearback.engine.devices import device_name
-from hearback.engine.machine import count_processors
+from hearback.engine.machine import count_processors, free_memory
 from hearback.engine.plan.estimate import ModelPlan
 from hearback.engine.plan.gpus import ASSUMED_SHARE, computed_seconds
 
 GB = 1e9
-_MEMORY = Path("/proc/meminfo")
 
 
 def show(plans: Sequence[ModelPlan], n_jobs: int) -> str:
@@ -130,7 +128,4 @@ def free_bytes(device: torch.device) -> float | None:
     """Return the free memory of a device; None where it is unknown."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    if device.type != "cpu" or not _MEMORY.exists():
-        return None
-    lines = dict(line.split(":") for line in _MEMORY.read_text(encoding="utf-8").splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024.0
+    return free_memory() if device.type == "cpu" else None

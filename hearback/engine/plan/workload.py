@@ -28,6 +28,12 @@ class BatchSize:
     cost: float
     size: float
 
+    def size_at_once(self, micro_batch: int | None) -> float:
+        """Return the size of what is computed at once: all of it, or a part with --micro_batch."""
+        if micro_batch is None:
+            return self.size
+        return self.size * min(1.0, micro_batch / self.n_examples)
+
 
 @dataclass(frozen=True)
 class Pass:

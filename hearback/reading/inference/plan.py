@@ -312,11 +312,13 @@ def _within(
         schedule.update(1.0)
         schedule.finish(loaded)
     done = [fold for fold in folds if fold in schedule.done]
-    if not done or deadline.left() < 0:
+    is_late = deadline.left() < 0
+    if not done or (is_late and len(done) == 1):
         return f"--time_limit {show_duration(limit)}: not enough for a single fold"
     left_out = [fold for fold in folds if fold not in schedule.done]
+    late = ", which is over the limit" if is_late else ""
     others = f"; left out: {name_folds(left_out)}" if left_out else "; nothing is left out"
     return (
         f"--time_limit {show_duration(limit)}: {name_folds(done)}, done after about "
-        f"{show_duration(clock[0])}{others}"
+        f"{show_duration(clock[0])}{late}{others}"
     )

@@ -22,8 +22,9 @@ from hearback.engine.training.command import train_fold
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.engine.training.task import FoldRun
 from hearback.engine.training.trainer import Trainer
-from tests.engine.toy_competition import RECIPES, ToyOptions, ToyTask
+from tests.engine.toy_competition import RECIPES, ToyOptions, ToyRecipe, ToyTask
 from tests.engine.toy_data import write_toy_data
+from tests.helpers import written
 
 RECIPE = replace(RECIPES["small"], epochs=3, average_decay=0.9)
 
@@ -43,8 +44,8 @@ def make_workload(run: FoldRun, folds: Any) -> Workload:
     return Workload(ToyTask, run, folds)
 
 
-def make_trainer(options: ToyOptions) -> Trainer:
-    run: FoldRun = FoldRun(RECIPE, 0, options, options.load_data())
+def make_trainer(options: ToyOptions, recipe: ToyRecipe = RECIPE) -> Trainer:
+    run: FoldRun = FoldRun(recipe, 0, options, options.load_data())
     return Trainer(ToyTask(run), run, callbacks=[])
 
 
@@ -90,10 +91,10 @@ def test_the_files_of_a_fold_have_the_planned_sizes(options: ToyOptions) -> None
 
 
 def test_a_plan_of_a_model_writes_nothing(options: ToyOptions) -> None:
-    before = {path: path.stat().st_mtime_ns for path in options.data.parent.rglob("*")}
+    before = written(options.data.parent)
     request = Request(RECIPE, options, [0, 1], options.load_data(), data_seconds=2.0)
     (plan,) = plan_models([request], make_workload)
-    assert {path: path.stat().st_mtime_ns for path in options.data.parent.rglob("*")} == before
+    assert written(options.data.parent) == before
     n_train = len(request.data.training_rows(0))
     flops = {each.name: each.flops for each in plan.passes}
     per_example = 3 * 2 * (2 * 8 + 8) - 2 * 2 * 8  # the first layer's input needs no gradient
@@ -152,6 +153,39 @@ def test_time_is_proportional_to_cost_but_for_the_optimizer(options: ToyOptions)
     micro = replace(trainer.run.options, micro_batch=4)
     trainer.run = replace(trainer.run, options=micro)
     assert estimate._activations(each, speed, trainer) == 2 * (3 * 7 / 4 + 2)
+
+
+def test_parts_of_a_batch_do_not_change_what_an_example_keeps(
+    options: ToyOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+
+    def overhead(_trainer: Trainer, kept_at_once: float) -> float:
+        kept.append(kept_at_once)
+        return 1.0
+
+    monkeypatch.setattr(measure, "_overhead", overhead)
+    wide = replace(RECIPE, hidden=1 << 16)
+    speeds, at_once = [], []
+    for micro_batch in (1, 2, None):
+        in_parts = replace(options, micro_batch=micro_batch, precision="bfloat16")
+        trainer = make_trainer(in_parts, wide)
+        training = make_workload(trainer.run, [0]).passes(trainer.model)[0]
+        splits = trainer.micro_batches
+        speeds.append(measure.measure(trainer, training, seconds=0.05))
+        assert trainer.micro_batches is splits
+        at_once.append(estimate._activations(training, speeds[-1], trainer))
+    each_keeps = 2 * wide.hidden  # the hidden units in bf16, and next to them little else
+    assert [each.activations for each in speeds] == pytest.approx([each_keeps] * 3, rel=0.05)
+    # The peak of the timed steps is compared with what they computed at once.
+    assert kept[0] == pytest.approx(at_once[0])
+    assert at_once[0] < at_once[1] < at_once[2]
+
+
+def test_the_size_that_is_computed_at_once() -> None:
+    batch = BatchSize(16, cost=1.0, size=32.0)
+    sizes = [batch.size_at_once(micro_batch) for micro_batch in (1, 4, 16, 64, None)]
+    assert sizes == [2.0, 8.0, 32.0, 32.0, 32.0]
 
 
 def test_durations_and_sizes_have_units() -> None:
