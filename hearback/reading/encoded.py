@@ -117,6 +117,8 @@ class EncodedClips:
         `model` has the backbone's weights; `joined` are clips of the source that are heard
         together. `progress` is the title of the progress bars.
         """
+        # Here, not in the inference mode of `_build`: parameters moved there could not be trained.
+        model.to(device).eval()
         folder, digest = store / "encoded", partial(_digest, model, source, recipe, dtype)
         build = partial(_build, model, device=device, dtype=dtype)
         rows = [_Waveforms(source, recipe, number) for number in range(recipe.n_augmented + 1)]
@@ -251,7 +253,6 @@ def _build(
     title: str,
 ) -> None:
     """Encode all recordings of a version; write the frames, then the JSON that marks them done."""
-    model = model.to(device).eval()
     width = 0
     spans = np.zeros((len(waveforms), 2), dtype=np.int64)
     n_frames = np.zeros(len(waveforms), dtype=np.int64)

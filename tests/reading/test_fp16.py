@@ -55,6 +55,11 @@ def weights_of(trainer: Trainer) -> torch.Tensor:
     return torch.cat([parameter.flatten() for parameter in parameters])
 
 
+def losses_of(steps: list[Step]) -> np.ndarray:
+    """Return the losses of recorded steps, (steps,)."""
+    return np.array([step.loss for step in steps])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fp16_recovers_from_overflows_and_learns_as_float32(
@@ -77,6 +82,10 @@ def test_fp16_recovers_from_overflows_and_learns_as_float32(
     if family == "phones":  # computed in float32 throughout, whatever the precision
         assert half == exact
         return
+    if family == "segments":  # what is trained is computed in float32
+        assert all(step.applied for step in half)
+        np.testing.assert_allclose(losses_of(half), losses_of(exact), rtol=0.02)
+        return
     applied = np.array([step.applied for step in half])
     assert not applied[0] and applied.sum() >= 3
     weights = recorders["float16"].weights
@@ -84,9 +93,12 @@ def test_fp16_recovers_from_overflows_and_learns_as_float32(
         assert step.moved == step.applied
         assert torch.equal(weights[number], weights[number + 1]) != step.applied
         assert np.isfinite(step.gradient_norm) == step.applied
-    losses, half_losses = (np.array([step.loss for step in steps]) for steps in (exact, half))
-    np.testing.assert_allclose(half_losses, losses, rtol=0.02, atol=0.01)
+    # The cosine of vectors that are nearly alike, of random weights, shows every rounding.
+    is_cosine = family == "speech cosine"
+    np.testing.assert_allclose(
+        losses_of(half), losses_of(exact), rtol=0.15 if is_cosine else 0.02, atol=0.01
+    )
     norms, half_norms = (
         np.array([step.gradient_norm for step in steps])[applied] for steps in (exact, half)
     )
-    np.testing.assert_allclose(half_norms, norms, rtol=0.15)
+    np.testing.assert_allclose(half_norms, norms, rtol=0.5 if is_cosine else 0.15)

@@ -121,10 +121,10 @@ def check_steps(
 
 
 def check_precision(device: StrictDevice, family: str) -> None:
-    """All products are in float16, but those of `FLOAT32` and all of phone scorers."""
+    """All products are in float16, but those of `FLOAT32` and all of phone and segment scorers."""
     others = {place for place, dtype in device.products if dtype != torch.float16}
     assert torch.float64 not in {dtype for _, dtype in device.products}
-    if family == "phones":
+    if family in ("phones", "segments"):
         assert len(others) == len(device.products)
     else:
         assert others <= FLOAT32
