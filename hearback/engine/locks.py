@@ -2,11 +2,11 @@
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from hearback.engine.errors import HearbackError
 
@@ -63,4 +63,18 @@ def write_lock(path: Path, cure: str, *, timeout: float = -1) -> Iterator[None]:
     except NotImplementedError:
         raise ReadOnlyFolderError(f"{path.parent}: its disk has no file locks; {cure}") from None
     with lock:
+        yield
+
+
+@contextmanager
+def exclusive_lock(path: Path, cure: str, busy: str) -> Iterator[None]:
+    """Hold a `write_lock` that is not waited for.
+
+    Raises HearbackError with `busy`, what to do then, if another process holds it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(write_lock(path, cure, timeout=0))
+        except Timeout:
+            raise HearbackError(f"{path}: {busy}") from None
         yield

@@ -146,6 +146,6 @@ def test_a_long_text_that_was_not_said_has_no_evidence_for_it() -> None:
         blank=BLANK,
         alternatives=ALTERNATIVES,
     )
-    heard = Recognition(log_probs, torch.zeros(1, 130, WIDTH), torch.tensor([130]))
-    evidence = PhoneEvidence.of(edits, heard, batch, ALTERNATIVES)
+    recognition = Recognition(log_probs, torch.zeros(1, 130, WIDTH), torch.tensor([130]))
+    evidence = PhoneEvidence.of(edits, recognition, batch, ALTERNATIVES)
     assert (evidence.goodness[0, :-1] < -8).all()

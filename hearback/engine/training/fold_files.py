@@ -11,19 +11,18 @@ Reading any of them runs no code.
 import glob
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
-from filelock import Timeout
 from safetensors import SafetensorError
 
 from hearback.engine.data.tables import write_table
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import cached_sha256, open_file, parse_json, sha256_of, write_json
-from hearback.engine.locks import write_lock
+from hearback.engine.locks import exclusive_lock
 from hearback.engine.project import cache_folder
 from hearback.engine.training.fold_archive import read_archive
 
@@ -129,14 +128,11 @@ def lock_fold(files: FoldFiles) -> Iterator[None]:
     """
     path = files.assets / f".{files.model}_{files.fold}.lock"
     cure = "a training writes there: choose a writable folder with --assets"
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(write_lock(path, cure, timeout=0))
-        except Timeout:
-            raise HearbackError(
-                f"{path}: another process trains {files.model} fold {files.fold}; wait for it, or "
-                "stop it: its checkpoint is kept"
-            ) from None
+    busy = (
+        f"another process trains {files.model} fold {files.fold}; wait for it, or stop it: its "
+        "checkpoint is kept"
+    )
+    with exclusive_lock(path, cure, busy):
         yield
 
 

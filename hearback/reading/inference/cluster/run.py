@@ -6,18 +6,17 @@ What this process holds grows with the rows only by their table and some numbers
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
-from filelock import Timeout
 
 from hearback.engine.data.filenames import match_names
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
 from hearback.engine.launch.pool import WorkerPool, WorkerResources
 from hearback.engine.launch.processes import ROOT
-from hearback.engine.locks import write_lock
+from hearback.engine.locks import exclusive_lock
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.cluster.checks import check_rows, write_words
 from hearback.reading.inference.cluster.scoring import ShardScoring
@@ -137,14 +136,11 @@ def _lock_store(store: Path) -> Iterator[None]:
     """
     path = store / ".cluster.lock"
     cure = "the cluster's decoded recordings are there: choose a writable folder with --store"
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(write_lock(path, cure, timeout=0))
-        except Timeout:
-            raise HearbackError(
-                f"{path}: another infer.py --launcher ray uses this store; wait for it, or choose "
-                "another folder with --store"
-            ) from None
+    busy = (
+        "another infer.py --launcher ray uses this store; wait for it, or choose another folder "
+        "with --store"
+    )
+    with exclusive_lock(path, cure, busy):
         yield
 
 
