@@ -1,14 +1,13 @@
 """Which scores should a person check? For several rules, the errors that remain by share checked.
 
-    python -m hearback.reading.scoring.abstention --data DATA --assets docs/out_of_fold/recipes
+    python -m hearback.reading.scoring.abstention --data DATA --assets docs/out_of_fold/labels
 
 An error is a clip on the wrong side of 0.5. Each rule orders the clips from the least certain; the
 curve shows the error of the rest when the first few per cent are sent to a person. All scores are
-out of fold; the ensemble's weights, its calibration and the learned rule are cross-fitted over
-speakers.
+out of fold, those of the ensemble that `get_config.py` fits, with the models' words as a member;
+its weights, its calibration and the learned rule are cross-fitted over speakers.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +20,18 @@ from sklearn.preprocessing import StandardScaler
 from hearback.engine import cli
 from hearback.engine.data.problems import Report
 from hearback.engine.ensemble import stacking
+from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.bootstrap import bootstrap_interval
 from hearback.engine.evaluation.logistic import logit
-from hearback.reading import evaluation, words
-from hearback.reading.ensemble_fitting import stacking_data
+from hearback.reading import ensemble_fitting, evaluation, words
+from hearback.reading.ensemble_fitting import Members, OutOfFoldScores
 from hearback.reading.scoring.status import UNSURE_ABOVE, UNSURE_BELOW
 from hearback.reading.tables import read_labelled
+from hearback.reading.word_label_table import load_word_labels
 
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 N_SPLITS = 10
+COMBINE = "logits"
 
 
 def main() -> None:
@@ -46,45 +48,42 @@ def main() -> None:
         help="of the ensemble: platt knows no grade",
     )
     flags = parser.parse_args()
-    joined, log_odds = read_predictions(flags.data, flags.assets, flags.models)
-    print(describe(joined, log_odds, flags.calibration))
+    scores = read_scores(flags.data, flags.assets, flags.models)
+    print(describe(scores, flags.calibration))
 
 
-def read_predictions(
-    data: Path, assets: Path, models: list[str] | None
-) -> tuple[pd.DataFrame, Mapping[str, np.ndarray]]:
-    """Return the training rows with a column per model, and the word scores by model."""
+def read_scores(data: Path, assets: Path, models: list[str] | None) -> OutOfFoldScores:
+    """Read the scores of clips and words; `models` None: of all models that score words."""
     report = Report()
     metadata, labels = read_labelled(data, report)
     tables = evaluation.read_out_of_fold(assets, models)
     if models is None:
         tables = [table for table in tables if words.has_word_scores(table)]
-    metadata = metadata.assign(score=labels)
-    joined = evaluation.join(tables, metadata)
-    return joined, words.read_log_odds(assets, tables, joined)
+    joined = evaluation.join(tables, metadata.assign(score=labels))
+    return OutOfFoldScores.read(assets, tables, joined, load_word_labels(data, metadata))
 
 
 def uncertainties(
-    joined: pd.DataFrame, log_odds: Mapping[str, np.ndarray], predictions: np.ndarray
+    scores: OutOfFoldScores, members: Members, predictions: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return by rule how uncertain each clip is, (rows,), in any unit; larger is less certain.
 
-    `predictions` are the ensemble's, (rows,).
+    `members` are those of the ensemble of `scores`; `predictions` are the ensemble's, (rows,).
     """
-    names = list(log_odds)
-    logits = logit(joined[names].to_numpy().T)
-    said = np.mean(list(log_odds.values()), axis=0)[:, :, words.SAID]
+    assert members.probabilities is not None
+    said = members.probabilities[:, :, words.SAID]
     lowest = np.nanmin(said, axis=1)
     contradiction = np.where(predictions >= 0.5, -lowest, lowest)
+    logits = logit(scores.rows[scores.names].to_numpy().T)
     rules = {
         "distance of the score from 0.5": -np.abs(predictions - 0.5),
         "disagreement of models": logits.std(axis=0),
         "lowest word against the score": contradiction,
         "number of words": np.isfinite(said).sum(axis=1).astype(float),
     }
-    errors = (predictions >= 0.5) != (joined["score"].to_numpy() > 0.5)
+    errors = (predictions >= 0.5) != (scores.labels > 0.5)
     features = np.stack([np.abs(logit(predictions)), *list(rules.values())[1:]], axis=1)
-    rules["all of them, learned"] = _learn(features, errors, _speakers(joined))
+    rules["all of them, learned"] = _learn(features, errors, scores.groups)
     return rules
 
 
@@ -98,10 +97,6 @@ def _learn(features: np.ndarray, errors: np.ndarray, groups: np.ndarray) -> np.n
     return found
 
 
-def _speakers(joined: pd.DataFrame) -> np.ndarray:
-    return joined[evaluation.group_unit(joined)].to_numpy(dtype=str)
-
-
 def curve(uncertainty: np.ndarray, errors: np.ndarray) -> pd.DataFrame:
     """Return the error of the rest, and the share of the errors that is caught, by share sent."""
     order = np.argsort(-uncertainty, kind="stable")
@@ -113,13 +108,20 @@ def curve(uncertainty: np.ndarray, errors: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
-def describe(joined: pd.DataFrame, log_odds: Mapping[str, np.ndarray], calibration: str) -> str:
-    """Return the curves of all rules, and what the rule in use sends and catches, as text."""
-    data = stacking_data(joined, list(log_odds))
-    fitted = stacking.score_ensemble(data, "probabilities", calibration)
-    predictions = fitted.cross_fitted_predictions
+def describe(scores: OutOfFoldScores, calibration: str) -> str:
+    """Return the curves of all rules, and what the rule in use sends and catches, as text.
+
+    Raises HearbackError if no model scores words.
+    """
+    members = ensemble_fitting.gather(scores, COMBINE, calibration)
+    if members.probabilities is None:
+        raise HearbackError(
+            "no model scores words: name one that does, such as modeltok, with --models"
+        )
+    data = members.stacking_data
+    predictions = stacking.cross_fit(data, COMBINE, [calibration])[calibration]
     errors = (predictions >= 0.5) != (data.labels > 0.5)
-    rules = uncertainties(joined, log_odds, predictions)
+    rules = uncertainties(scores, members, predictions)
     curves = {name: curve(values, errors) for name, values in rules.items()}
     columns = [f"{share:.0%}" for share in SHARES]
     tables = {
@@ -135,10 +137,10 @@ def describe(joined: pd.DataFrame, log_odds: Mapping[str, np.ndarray], calibrati
     }
     unsure = (predictions > UNSURE_ABOVE) & (predictions < UNSURE_BELOW)
     low, high = bootstrap_interval(
-        errors[~unsure].astype(float), _speakers(joined)[~unsure], np.random.default_rng(0)
+        errors[~unsure].astype(float), scores.groups[~unsure], np.random.default_rng(0)
     )
     lines = [
-        f"{len(errors)} clips of {', '.join(log_odds)}, calibration {calibration}: "
+        f"{len(errors)} clips of {', '.join(members.names)}, calibration {calibration}: "
         f"{errors.mean():.1%} on the wrong side of 0.5",
         *(f"\n{title}\n{table.to_string()}" for title, table in tables.items()),
         f"\nunsure ({UNSURE_ABOVE} to {UNSURE_BELOW}): {unsure.mean():.1%} of the clips, with "

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from hearback.engine.errors import HearbackError
+from hearback.reading import ensemble_fitting
 from hearback.reading.scoring import abstention
 from hearback.reading.words import to_table
 from tests.reading.fabricated_folds import (
@@ -39,7 +40,7 @@ def test_the_command_prints_the_curves(
     monkeypatch.setattr("sys.argv", ["abstention", *flags])
     abstention.main()
     printed = capsys.readouterr().out
-    assert printed.startswith("96 clips of modeltok, modeltokb, calibration platt: ")
+    assert printed.startswith("96 clips of modeltok, modeltokb, words, calibration platt: ")
     for rule in ("distance of the score from 0.5", "disagreement of models", "learned"):
         assert printed.count(rule) == 2
     assert "unsure (0.3 to 0.7)" in printed
@@ -56,10 +57,17 @@ def test_a_perfect_order_catches_the_errors_first() -> None:
 
 
 def test_uncertainties_are_largest_in_the_middle(folder: Path) -> None:
-    joined, log_odds = abstention.read_predictions(folder / "data", folder / "assets", None)
-    predictions = np.linspace(0, 1, len(joined))
-    rules = abstention.uncertainties(joined, log_odds, predictions)
-    assert all(values.shape == (len(joined),) for values in rules.values())
+    scores = abstention.read_scores(folder / "data", folder / "assets", None)
+    members = ensemble_fitting.gather(scores, abstention.COMBINE, "platt")
+    predictions = np.linspace(0, 1, len(scores.rows))
+    rules = abstention.uncertainties(scores, members, predictions)
+    assert all(values.shape == predictions.shape for values in rules.values())
     distance = rules["distance of the score from 0.5"]
-    assert abs(int(np.argmax(distance)) - len(joined) // 2) <= 1
-    assert isinstance(joined, pd.DataFrame) and list(log_odds) == ["modeltok", "modeltokb"]
+    assert abs(int(np.argmax(distance)) - len(predictions) // 2) <= 1
+    assert scores.names == ["modeltok", "modeltokb"] and members.names[-1] == "words"
+
+
+def test_models_without_word_scores_are_refused(folder: Path) -> None:
+    scores = abstention.read_scores(folder / "data", folder / "assets", ["model2ds"])
+    with pytest.raises(HearbackError, match="no model scores words"):
+        abstention.describe(scores, "platt")
