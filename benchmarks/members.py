@@ -28,11 +28,12 @@ from hearback.engine.whisper.weights import load_backbone, read_config
 from hearback.reading.dataset import load_training_data
 from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
 from hearback.reading.inference.model_group import ModelGroup
-from hearback.reading.inference.predict import count_positions, score_with_words
+from hearback.reading.inference.predict import score_with_words
 from hearback.reading.models.base import Scorer
 from hearback.reading.models.scorers import build
 from hearback.reading.pairs import PairSource
 from hearback.reading.recipe import Recipe
+from hearback.reading.words import count_positions
 from train_modeltok import RECIPE as FULL
 from train_modeltoklow import RECIPE as ADAPTED
 
@@ -112,7 +113,7 @@ def make_group(
 def score(group: ModelGroup, source: PairSource, rows: np.ndarray) -> float:
     """Score some rows with every model of the group; return their number."""
     plan = plan_batches(source, rows, group.models[0].recipe, batch_seconds(CPU))
-    score_fn = score_with_words(count_positions(source, rows))
+    score_fn = score_with_words(count_positions(source.texts[row] for row in rows))
     for _ in group.run(source, rows, plan, score_fn):
         pass
     return float(len(rows))

@@ -25,13 +25,14 @@ from hearback.engine.training.task import FoldRun
 from hearback.engine.training.trainer import Trainer
 from hearback.engine.whisper.quantize import convert_weights
 from hearback.reading.dataset import TrainingData
-from hearback.reading.inference.predict import collect, count_positions, score_with_words
+from hearback.reading.inference.predict import collect, score_with_words
 from hearback.reading.models.base import Scorer, WhisperScorer
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pairings import SCORES_WORDS
 from hearback.reading.recipe import Recipe, find_recipes
 from hearback.reading.training import ReadingTask
 from hearback.reading.window_batches import Batch
+from hearback.reading.words import count_positions
 
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -129,7 +130,7 @@ def logits_of(
     model: Scorer, data: TrainingData, rows: np.ndarray, device: torch.device, dtype: torch.dtype
 ) -> np.ndarray:
     """Return the logits of clips and words, (rows, 1 + words), as infer.py computes them."""
-    n_positions = count_positions(data.source, rows)
+    n_positions = count_positions(data.source.texts[row] for row in rows)
     with_words = score_with_words(n_positions)
 
     def logits(model: Scorer, batch: Batch) -> Tensor:

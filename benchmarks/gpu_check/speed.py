@@ -36,10 +36,11 @@ from hearback.engine.training.trainer import Trainer
 from hearback.engine.whisper.backbone import Part
 from hearback.engine.whisper.quantize import convert_weights
 from hearback.engine.whisper.weights import read_config, read_tensors
-from hearback.reading.inference.predict import collect, count_positions, score_with_words
+from hearback.reading.inference.predict import collect, score_with_words
 from hearback.reading.models.base import WhisperScorer
 from hearback.reading.recipe import Recipe, find_recipes
 from hearback.reading.training import ReadingTask
+from hearback.reading.words import count_positions
 
 PEAK_SECONDS = 0.5
 N_SHARES = 3  # of the clips: the competition's way trains on one in a turn
@@ -199,7 +200,7 @@ def measure_ours(setting: Setting, family: Family, recipe: Recipe, clips: Clips)
     if isinstance(model, WhisperScorer):  # as infer.py does; others compute in float32
         convert_weights(model, dtype)
     rows = np.arange(len(clips))
-    score = score_with_words(count_positions(clips.data.source, rows))
+    score = score_with_words(count_positions(clips.data.source.texts[row] for row in rows))
 
     def infer() -> float:
         collect(

@@ -79,7 +79,9 @@ class OutOfFoldScores:
     def examples(self, weights: Mapping[str, float]) -> WordExamples:
         """Return what the words of the models with a weight are fitted to."""
         log_odds = {name: each for name, each in self.log_odds.items() if weights.get(name)}
-        return WordExamples(log_odds, weights, self.labels, self.targets)
+        texts = self.rows["expected_text"].tolist()
+        n_letters = words.count_letters(texts, words.count_positions(texts))
+        return WordExamples(log_odds, n_letters, weights, self.labels, self.targets)
 
 
 @dataclass(frozen=True)

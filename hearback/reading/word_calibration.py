@@ -19,6 +19,7 @@ from hearback.reading.words import COMPLETE, SAID
 N_CROSS_FITS = 10
 # Texts of more words count as this many: a long text is not read worse because it is long.
 MOST_WORDS = 20
+USUAL_LETTERS = 4
 # Fewer labelled words of either kind, said and not said, teach nothing; labels of clips do then.
 FEWEST_LABELLED = 30
 _DEVIATION = 1.0  # of the normal priors on the intercepts and on the logarithms of the slopes
@@ -32,6 +33,10 @@ class WordCalibration:
     `said` and `complete` are lines on the log-odds, with positive slopes. `weights` are those of
     the models, non-negative; none: all are equal. `complete_weights` are those for `complete`, for
     a model that hears how words are said may not hear which are missing; none: the same.
+
+    `letters` is added to the mean log-odds that a word was said for each unit of
+    log(its letters / `USUAL_LETTERS`): models take a word's sounds for independent, and so score
+    long words too low.
     """
 
     models: tuple[str, ...]
@@ -39,6 +44,7 @@ class WordCalibration:
     complete: Line
     weights: tuple[float, ...] = ()
     complete_weights: tuple[float, ...] = ()
+    letters: float = 0.0
 
     @property
     def weight_of(self) -> dict[str, float]:
@@ -57,10 +63,11 @@ class WordCalibration:
         weights = np.array([said, self.complete_weights or said]).T
         return weights / weights.sum(axis=0)
 
-    def mean(self, log_odds: Mapping[str, np.ndarray]) -> np.ndarray:
+    def mean(self, log_odds: Mapping[str, np.ndarray], n_letters: np.ndarray) -> np.ndarray:
         """Return the weighted mean of those of the models' log-odds that are there.
 
         They, and it, are (rows, positions, 2). At least one with a weight must be there.
+        `n_letters`, (rows, positions), are `words.count_letters`.
         """
         there = [index for index, name in enumerate(self.models) if name in log_odds]
         weights = self._weights[there]
@@ -68,7 +75,9 @@ class WordCalibration:
         weights = np.where(of_none, weights.sum(axis=1, keepdims=True), weights)
         weights = weights / weights.sum(axis=0)
         found = np.stack([log_odds[self.models[index]] for index in there])
-        return np.einsum("mrpk,mk->rpk", found, weights)
+        mean = np.einsum("mrpk,mk->rpk", found, weights)
+        mean[:, :, SAID] += self.letters * _log_letters(n_letters)
+        return mean
 
     def apply(self, mean: np.ndarray) -> np.ndarray:
         """Return the probabilities, (rows, positions, 2), of the mean log-odds."""
@@ -95,11 +104,12 @@ class WordCalibration:
             of_said, of_complete = (
                 tuple(map(float, values.get(name, ()))) for name in ("weights", "complete_weights")
             )
-            calibration = cls(models, said, complete, of_said, of_complete)
+            letters = float(values.get("letters", 0.0))
+            calibration = cls(models, said, complete, of_said, of_complete, letters)
         except (KeyError, TypeError, ValueError) as error:
             raise HearbackError(f"not a calibration of words ({error!r})") from None
         numbers = [number for line in (said, complete) for number in asdict(line).values()]
-        numbers += [*calibration.weights, *calibration.complete_weights]
+        numbers += [*calibration.weights, *calibration.complete_weights, calibration.letters]
         if not models or not all(map(math.isfinite, numbers)):
             raise HearbackError("a calibration of words lacks its models or its numbers")
         if min(said.slope, complete.slope) <= 0:
@@ -122,6 +132,7 @@ class WordExamples(NamedTuple):
 
     Attributes:
         log_odds: (rows, positions, 2) by model.
+        n_letters: (rows, positions), of `words.count_letters`.
         weights: of the models in the ensemble of clips.
         labels: (rows,), 0 or 1, of the clips.
         targets: (rows, positions, 2), the share of experts who accept each word, and whether
@@ -129,6 +140,7 @@ class WordExamples(NamedTuple):
     """
 
     log_odds: Mapping[str, np.ndarray]
+    n_letters: np.ndarray
     weights: Mapping[str, float]
     labels: np.ndarray
     targets: np.ndarray | None = None
@@ -137,7 +149,9 @@ class WordExamples(NamedTuple):
         """Return the examples of some rows."""
         log_odds = {name: values[rows] for name, values in self.log_odds.items()}
         targets = None if self.targets is None else self.targets[rows]
-        return WordExamples(log_odds, self.weights, self.labels[rows], targets)
+        return WordExamples(
+            log_odds, self.n_letters[rows], self.weights, self.labels[rows], targets
+        )
 
 
 def fit(examples: WordExamples) -> WordCalibration | None:
@@ -156,7 +170,7 @@ def fit(examples: WordExamples) -> WordCalibration | None:
         return None
     weights = tuple(examples.weights[name] for name in names)
     unfitted = WordCalibration(tuple(names), Line(), Line(), weights)
-    fitted = fit_to_clips(unfitted.mean(examples.log_odds), examples.labels)
+    fitted = fit_to_clips(unfitted.mean(examples.log_odds, examples.n_letters), examples.labels)
     return replace(unfitted, said=fitted.said, complete=fitted.complete)
 
 
@@ -176,8 +190,9 @@ def cross_fit(examples: WordExamples, groups: np.ndarray) -> np.ndarray:
         calibration = fit(examples.take(fitted))
         if calibration is None:
             raise HearbackError("words cannot be calibrated: no model that scores them has weight")
-        of_held_out = examples.take(held_out).log_odds
-        cross_fitted[held_out] = calibration.apply(calibration.mean(of_held_out))
+        others = examples.take(held_out)
+        mean = calibration.mean(others.log_odds, others.n_letters)
+        cross_fitted[held_out] = calibration.apply(mean)
     return cross_fitted
 
 
@@ -211,13 +226,15 @@ def _fit_to_words(examples: WordExamples) -> WordCalibration:
     stacked = np.stack([examples.log_odds[name] for name in names])
     said, complete = examples.targets[:, :, SAID], examples.targets[:, :, COMPLETE]
     known = ~np.isnan(said)
-    weights, line = _fit_logistic(stacked[:, known, SAID], said[known] >= 0.5)
+    weights, line, letters = _fit_logistic(
+        stacked[:, known, SAID], said[known] >= 0.5, _log_letters(examples.n_letters[known])
+    )
     known = ~np.isnan(complete)
     is_complete = complete[known] >= 0.5
     if min(is_complete.sum(), (~is_complete).sum()) < FEWEST_LABELLED:
         of_complete, line_of_complete = weights, Line()
     else:
-        of_complete, line_of_complete = _fit_logistic(stacked[:, known, COMPLETE], is_complete)
+        of_complete, line_of_complete, _ = _fit_logistic(stacked[:, known, COMPLETE], is_complete)
     used = [index for index in range(len(names)) if weights[index] or of_complete[index]]
     return WordCalibration(
         tuple(names[index] for index in used),
@@ -225,26 +242,38 @@ def _fit_to_words(examples: WordExamples) -> WordCalibration:
         line_of_complete,
         tuple(weights[used].tolist()),
         tuple(of_complete[used].tolist()),
+        letters,
     )
 
 
-def _fit_logistic(log_odds: np.ndarray, is_true: np.ndarray) -> tuple[np.ndarray, Line]:
-    """Fit non-negative weights to (models, words) log-odds; return them, and the mean's line.
+def _log_letters(n_letters: np.ndarray) -> np.ndarray:
+    """Return what `WordCalibration.letters` multiplies, of numbers of letters of any shape."""
+    return np.log(n_letters / USUAL_LETTERS)
 
-    A normal prior keeps the coefficients near equal ones that sum to one, and the intercept near 0.
-    The weights sum to one.
+
+def _fit_logistic(
+    log_odds: np.ndarray, is_true: np.ndarray, log_letters: np.ndarray | None = None
+) -> tuple[np.ndarray, Line, float]:
+    """Fit non-negative weights to (models, words) log-odds and a coefficient to (words,) letters.
+
+    A normal prior keeps the weights' coefficients near equal ones that sum to one, and the others
+    near 0. Returns the weights, which sum to one; the line of the mean; and what the mean has added
+    for each unit of `log_letters` (0 without).
     """
     n_models = len(log_odds)
-    # The intercept is the difference of two coefficients, since none may be negative.
-    ones = np.ones(log_odds.shape[1])
-    features = np.vstack([log_odds, ones, -ones]).T
-    prior_mean = np.append(np.full(n_models, 1 / n_models), [0.0, 0.0])
+    free = [np.ones(log_odds.shape[1])]
+    if log_letters is not None:
+        free.append(log_letters)
+    # Of either sign: the difference of two coefficients, since none may be negative.
+    features = np.vstack([log_odds, *free, *(-each for each in free)]).T
+    prior_mean = np.append(np.full(n_models, 1 / n_models), np.zeros(2 * len(free)))
     found = fit_logistic(features, is_true, prior_mean, np.eye(len(prior_mean)), lower_bound=0)
-    coefficients, intercept = found[:-2], float(found[-2] - found[-1])
+    coefficients = found[:n_models]
+    intercept, *letters = found[n_models : n_models + len(free)] - found[n_models + len(free) :]
     if not coefficients.any():  # none tells words apart
-        coefficients = 1e-3 * prior_mean[:-2]
+        coefficients = 1e-3 * prior_mean[:n_models]
     slope = float(coefficients.sum())
-    return coefficients / slope, Line(slope, intercept)
+    return coefficients / slope, Line(slope, float(intercept)), float(sum(letters)) / slope
 
 
 def fit_to_clips(log_odds: np.ndarray, labels: np.ndarray) -> Lines:

@@ -12,7 +12,7 @@ with an empty word for the end of a text. Words are separated by white space.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -44,6 +44,20 @@ def _word_index(filenames: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
         for position, word in enumerate([*text.split(), ""])
     ]
     return pd.DataFrame(words, columns=[*_KEY, "row"])
+
+
+def count_positions(texts: Iterable[str]) -> int:
+    """Return the number of positions of some texts: the words of the longest one, and its end."""
+    return 1 + max((len(text.split()) for text in texts), default=0)
+
+
+def count_letters(texts: Sequence[str], n_positions: int) -> np.ndarray:
+    """Return the number of letters of each word, (rows, n_positions); NaN after the last word."""
+    n_letters = np.full((len(texts), n_positions), np.nan)
+    for own, text in zip(n_letters, texts, strict=True):
+        words = text.split()
+        own[: len(words)] = [len(word) for word in words]
+    return n_letters
 
 
 def to_table(filenames: Sequence[str], texts: Sequence[str], log_odds: np.ndarray) -> pd.DataFrame:

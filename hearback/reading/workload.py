@@ -22,7 +22,7 @@ from hearback.reading.dataset import TrainingData
 from hearback.reading.encoded import BATCH_SECONDS as ENCODED_SECONDS
 from hearback.reading.inference.batch_plan import PlannedBatch, batch_seconds, plan_batches
 from hearback.reading.inference.model_group import ModelGroup, ScoreFn
-from hearback.reading.inference.predict import count_positions, score_with_words
+from hearback.reading.inference.predict import score_with_words
 from hearback.reading.joined_clips import JoinedClips
 from hearback.reading.models.base import Scorer, WhisperScorer
 from hearback.reading.options import TrainingOptions
@@ -41,6 +41,7 @@ from hearback.reading.window_batches import (
     collate,
     window_samples,
 )
+from hearback.reading.words import count_positions
 
 ReadingRun = FoldRun[Recipe, TrainingOptions, TrainingData]
 
@@ -76,7 +77,7 @@ class ReadingWorkload(Workload):
             self.source.encoded.width = self._encoded_width(model)
         initializes = self.recipe.has_pretrained_init
         rows = self.run.validation_rows
-        score_fn = score_with_words(count_positions(self.source, rows))
+        score_fn = score_with_words(count_positions(self.source.texts[row] for row in rows))
         planned = plan_batches(self.source, rows, self.recipe, batch_seconds(self.run.device))
         n_times = self.recipe.epochs + initializes
         validation = self._forward(model, rows, planned, score_fn)

@@ -130,7 +130,7 @@ def test_words_are_combined_like_one_more_model(tmp_path: Path) -> None:
 def test_no_clips_have_no_scores() -> None:
     words = replace(WORDS, models=("model1m", "model2ds"))
     config = replace(CONFIG, combine="logits", words=words, words_weight=0.5)
-    sums = ScoreSums(config, 0, 3)
+    sums = ScoreSums(config, [], 3)
     sums.finish(
         EnsembleFold(number, FoldFiles(Path(), model.name, fold), {})
         for number, model in enumerate(config.models)

@@ -12,6 +12,7 @@ from hearback.engine.ensemble.stacking import mean_log_loss
 from hearback.engine.errors import HearbackError
 from hearback.reading.word_calibration import (
     MOST_WORDS,
+    USUAL_LETTERS,
     WordCalibration,
     WordExamples,
     cross_fit,
@@ -34,6 +35,11 @@ def test_a_clip_is_correct_if_all_words_were_said_and_none_is_missing() -> None:
         said[1, 0] * complete[1, 0] * complete[1, 1],
     ]
     np.testing.assert_allclose(noisy_and(probabilities), expected)
+
+
+def usual_letters(log_odds: np.ndarray) -> np.ndarray:
+    """Return words of the usual length for (rows, positions, 2) log-odds."""
+    return np.where(np.isnan(log_odds[:, :, SAID]), np.nan, USUAL_LETTERS)
 
 
 def simulate(n_clips: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +97,8 @@ def test_cross_fitted_words_are_calibrated_on_other_groups() -> None:
     own = groups == "s2"
 
     def product(labels: np.ndarray, groups: np.ndarray = groups) -> np.ndarray:
-        examples = WordExamples({"modeltok": log_odds}, {"modeltok": 1.0}, labels)
+        letters = usual_letters(log_odds)
+        examples = WordExamples({"modeltok": log_odds}, letters, {"modeltok": 1.0}, labels)
         return noisy_and(cross_fit(examples, groups))
 
     before, after = product(labels), product(np.where(own, 1 - labels, labels))
@@ -151,7 +158,8 @@ def simulate_words(n_clips: int, seed: int) -> WordExamples:
     targets = (rng.random(margin.shape) < expit(margin)).astype(float)
     targets[np.isnan(margin)] = np.nan
     labels = np.nanmin(targets, axis=(1, 2))
-    return WordExamples(log_odds, dict.fromkeys(names, 1.0), labels, targets)
+    weights = dict.fromkeys(names, 1.0)
+    return WordExamples(log_odds, usual_letters(margin), weights, labels, targets)
 
 
 def test_labels_of_words_give_models_weights_and_lines() -> None:
@@ -210,8 +218,8 @@ def test_cross_fitted_labels_of_words_are_of_other_groups() -> None:
 def test_a_mean_is_of_the_models_that_are_there() -> None:
     words = replace(LINES, models=("a", "b", "c"), weights=(3.0, 1.0, 0.0))
     a, b = (make_log_odds(SPOKEN, seed) for seed in (1, 2))
-    np.testing.assert_allclose(words.mean({"a": a, "b": b}), 0.75 * a + 0.25 * b)
-    np.testing.assert_allclose(words.mean({"b": b}), b)
+    np.testing.assert_allclose(words.mean({"a": a, "b": b}, usual_letters(a)), 0.75 * a + 0.25 * b)
+    np.testing.assert_allclose(words.mean({"b": b}, usual_letters(b)), b)
     assert words.weight_of == {"a": 0.75, "b": 0.25}
 
 
@@ -228,24 +236,53 @@ def test_missing_words_have_weights_of_their_own() -> None:
     )
     assert said["good"] == pytest.approx(0.75, abs=0.05)
     assert complete["fair"] == pytest.approx(0.75, abs=0.05)
-    mean = fitted.mean(swapped)
+    mean = fitted.mean(swapped, examples.n_letters)
     for kind, weights in ((SAID, said), (COMPLETE, complete)):
         expected = sum(weights[name] * swapped[name][:, :, kind] for name in fitted.models)
         np.testing.assert_allclose(mean[:, :, kind], expected)
+
+
+def test_labels_of_words_teach_what_letters_add() -> None:
+    examples = simulate_words(4000, seed=7)
+    rng = np.random.default_rng(8)
+    n_letters = examples.n_letters * rng.choice([0.5, 1.0, 2.0], examples.n_letters.shape)
+    margin = 1.5 * examples.log_odds["good"] + 0.5 * examples.log_odds["fair"]
+    margin[:, :, SAID] += 1.0 + 2.0 * np.log(n_letters / USUAL_LETTERS)
+    targets = (rng.random(margin.shape) < expit(margin)).astype(float)
+    targets[np.isnan(margin)] = np.nan
+    examples = examples._replace(n_letters=n_letters, targets=targets)
+    fitted = fit(examples)
+    assert fitted is not None
+    assert fitted.letters * fitted.said.slope == pytest.approx(2.0, rel=0.1)
+    plain = replace(fitted, letters=0.0)
+    with_letters, without = (each.mean(examples.log_odds, n_letters) for each in (fitted, plain))
+    np.testing.assert_array_equal(with_letters[:, :, COMPLETE], without[:, :, COMPLETE])
+    usual = n_letters == USUAL_LETTERS
+    np.testing.assert_array_equal(with_letters[usual], without[usual])
+    long = n_letters > USUAL_LETTERS
+    assert (with_letters[long][:, SAID] > without[long][:, SAID]).all()
+
+
+def test_labels_of_clips_teach_nothing_about_letters() -> None:
+    examples = simulate_words(200, seed=9)._replace(targets=None)
+    fitted = fit(examples)
+    assert fitted is not None and fitted.letters == 0
+    longer = fit(examples._replace(n_letters=3 * examples.n_letters))
+    assert longer == fitted
 
 
 def test_a_model_that_hears_missing_words_alone_still_scores_words() -> None:
     words = replace(LINES, models=("a", "b"), weights=(1.0, 0.0), complete_weights=(0.0, 1.0))
     assert words.weight_of == {"a": 0.5, "b": 0.5}
     b = make_log_odds(SPOKEN, 2)
-    np.testing.assert_allclose(words.mean({"b": b}), b)
+    np.testing.assert_allclose(words.mean({"b": b}, usual_letters(b)), b)
 
 
 def test_older_files_weigh_words_as_the_ensemble_does() -> None:
     values = {**asdict(LINES), "models": ["a", "b"]}
-    del values["weights"], values["complete_weights"]
+    del values["weights"], values["complete_weights"], values["letters"]
     read = WordCalibration.from_dict(values, {"a": 0.5, "b": 1.5, "c": 1.0})
-    assert read.weights == (0.5, 1.5)
+    assert read.weights == (0.5, 1.5) and read.letters == 0
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [float("nan"), 1.0]])

@@ -37,6 +37,7 @@ from hearback.reading.word_calibration import (
 from hearback.reading.words import (
     COMPLETE,
     SAID,
+    count_letters,
     from_table,
     read_fold,
     said_probabilities,
@@ -69,6 +70,12 @@ def write_words(folder: Path, words: pd.DataFrame | None) -> FoldFiles:
     tables = {} if words is None else {"words": words}
     save_fold(files, {"weight": torch.zeros(1)}, oof, {"retrain_command": "again"}, tables)
     return files
+
+
+def test_letters_are_counted_by_word() -> None:
+    found = count_letters(["the sun", "", "don't"], 3)
+    nan = np.nan
+    np.testing.assert_array_equal(found, [[3, 3, nan], [nan, nan, nan], [5, nan, nan]])
 
 
 def test_a_table_has_a_row_per_word_and_text_end() -> None:

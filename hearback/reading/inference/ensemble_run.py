@@ -13,13 +13,14 @@ from hearback.reading.inference.batch_plan import PlannedBatch, batch_seconds, p
 from hearback.reading.inference.folds import EnsembleFold, name_folds
 from hearback.reading.inference.memory import memory_for_models
 from hearback.reading.inference.model_group import describe_group, load_model_groups
-from hearback.reading.inference.predict import Predictions, count_positions, score_with_words
+from hearback.reading.inference.predict import Predictions, score_with_words
 from hearback.reading.inference.progress import Progress
 from hearback.reading.inference.schedule import FoldSchedule
 from hearback.reading.inference.score_sums import ScoreSums
 from hearback.reading.inference.time_limit import Deadline
 from hearback.reading.pairs import PairSource
 from hearback.reading.scoring.listening import DecoderEvidence, Listener
+from hearback.reading.words import count_positions
 
 Plans = dict[tuple[Any, ...], list[PlannedBatch]]  # by the folds' input format
 
@@ -66,10 +67,10 @@ def predict_ensemble(
     rows = np.arange(len(source))
     max_bytes = memory_for_models(device, memory_gb)
     plans = _plan_batches(folds, source, device)
-    n_positions = count_positions(source, rows)
+    n_positions = count_positions(source.texts)
     listener = Listener(score_with_words(n_positions), with_times=False)
     schedule = FoldSchedule(config, folds, len(rows), deadline)
-    sums = ScoreSums(config, len(rows), n_positions)
+    sums = ScoreSums(config, source.texts, n_positions)
     # Within a limit it is unknown how much will run, so the remaining time is not estimated.
     cost = _total_cost(folds, plans) if deadline.is_infinite else 0.0
     with Progress(len(rows) * len(folds), cost, "ensemble") as progress:

@@ -29,7 +29,7 @@ from hearback.reading.inference.folds import EnsembleFold, name_folds, read_fold
 from hearback.reading.inference.memory import GB, memory_for_models
 from hearback.reading.inference.model_group import load_model_groups
 from hearback.reading.inference.outputs import InferenceOptions, read_rows
-from hearback.reading.inference.predict import count_positions, score_with_words
+from hearback.reading.inference.predict import score_with_words
 from hearback.reading.inference.schedule import FoldSchedule
 from hearback.reading.inference.time_limit import Deadline, seconds_since_start
 from hearback.reading.pairings import HEARS_30_S
@@ -37,6 +37,7 @@ from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.tables import metadata_path
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
+from hearback.reading.words import count_positions
 
 SECONDS = 30.0  # of scoring, all models together
 N_SAMPLED = {"cpu": 256, "cuda": 4096}  # recordings, by device type
@@ -217,7 +218,7 @@ def _run(
     source, recipe = sample.source, folds[0].recipe
     rows = np.arange(len(source))
     planned = plan_batches(source, rows, recipe, batch_seconds(device))
-    score = score_with_words(count_positions(source, rows))
+    score = score_with_words(count_positions(source.texts[row] for row in rows))
     started = time.monotonic()
     # Without a limit of memory there is one group.
     [(group, _)] = load_model_groups(folds, device, dtype, np.inf)

@@ -14,6 +14,7 @@ from hearback.reading.inference.progress import Progress
 from hearback.reading.models.base import Scorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.window_batches import Batch
+from hearback.reading.words import count_positions
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def predict(
     """Return the scores of some rows' clips, and of their words if the model scores words."""
     if not len(rows):
         return Predictions(np.empty(0), None)
-    n_positions = count_positions(source, rows)
+    n_positions = count_positions(source.texts[row] for row in rows)
     scores = collect(
         model,
         source,
@@ -84,11 +85,6 @@ def collect(
             values.update(zip(batch.indices, batch.values[0], strict=True))
             bar.advance(len(batch.indices), batch.cost)
     return np.array([values[index] for index in range(len(rows))])
-
-
-def count_positions(source: PairSource, rows: Sequence[int] | np.ndarray) -> int:
-    """Return the number of word positions: the words of the longest text, and its end."""
-    return 1 + max((len(source.texts[row].split()) for row in rows), default=0)
 
 
 def score_with_words(n_positions: int) -> ScoreFn:

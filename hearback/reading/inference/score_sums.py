@@ -1,12 +1,13 @@
 """Sum the scores of the folds into those of the ensemble."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.folds import EnsembleFold
 from hearback.reading.inference.predict import Predictions
+from hearback.reading.words import count_letters
 
 
 class ScoreSums:
@@ -15,9 +16,13 @@ class ScoreSums:
     A fold's scores are added only when it has scored all clips.
     """
 
-    def __init__(self, config: EnsembleConfig, n_rows: int, n_positions: int) -> None:
-        """Prepare for the folds of `config` and the values of `score_with_words(n_positions)`."""
-        self._config = config
+    def __init__(self, config: EnsembleConfig, texts: Sequence[str], n_positions: int) -> None:
+        """Prepare for the folds of `config` and the values of `score_with_words(n_positions)`.
+
+        `texts` are those of all rows.
+        """
+        self._config, self._texts = config, texts
+        n_rows = len(texts)
         self._shape = (n_rows, n_positions, 2)
         self._running: dict[EnsembleFold, np.ndarray] = {}
         self._folds: dict[str, list[int]] = {model.name: [] for model in config.models_to_run}
@@ -77,7 +82,7 @@ class ScoreSums:
         }
         if not means.keys() & config.words.weight_of.keys():
             return None
-        return config.words.mean(means)
+        return config.words.mean(means, count_letters(self._texts, self._shape[1]))
 
     def combine_unfinished(self, grades: np.ndarray) -> np.ndarray:
         """Return the probabilities, (rows,), from the fold that was dropped last.

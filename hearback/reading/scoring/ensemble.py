@@ -14,7 +14,7 @@ from hearback.reading.inference.ensemble_run import predict_ensemble
 from hearback.reading.inference.folds import EnsembleFold, read_folds
 from hearback.reading.inference.memory import memory_for_models
 from hearback.reading.inference.model_group import ModelGroup, load_model_groups
-from hearback.reading.inference.predict import Predictions, count_positions, score_with_words
+from hearback.reading.inference.predict import Predictions, score_with_words
 from hearback.reading.inference.progress import Progress
 from hearback.reading.inference.score_sums import ScoreSums
 from hearback.reading.models.load import load_scorer
@@ -26,6 +26,7 @@ from hearback.reading.scoring.listening import DecoderEvidence, Listener
 from hearback.reading.scoring.statistics import Statistics, read_learned
 from hearback.reading.tables import GRADES
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
+from hearback.reading.words import count_positions
 
 
 @dataclass
@@ -107,9 +108,9 @@ class LoadedEnsemble:
             )
             return run.predictions, {}
         rows = np.arange(len(source))
-        n_positions = count_positions(source, rows)
+        n_positions = count_positions(source.texts)
         listener = Listener(score_with_words(n_positions), with_times=True)
-        sums = ScoreSums(self.config, len(rows), n_positions)
+        sums = ScoreSums(self.config, source.texts, n_positions)
         plans = [
             plan_batches(source, rows, folds[0].recipe, batch_seconds(self.device))
             for _, folds in self.groups

@@ -20,6 +20,7 @@ from hearback.reading.inference.cluster.shards import (
     group_batches,
 )
 from hearback.reading.inference.cluster.sums import EnsembleSums
+from hearback.reading.words import count_positions
 
 TEXTS = "texts.json"  # in the folder of the stores
 
@@ -47,7 +48,7 @@ class ShardScoring:
     def run(self) -> EnsembleSums:
         """Return the sums of the scores of all folds."""
         n_rows = len(self.usable.stored)
-        sums = EnsembleSums(self.config, n_rows, self._n_positions, self.folder)
+        sums = EnsembleSums(self.config, self.usable.texts, self._n_positions, self.folder)
         models = [model.name for model in self.config.models_to_run for _ in model.folds]
         texts = self._write_texts()
         started: set[str] = set()
@@ -70,8 +71,7 @@ class ShardScoring:
 
     @property
     def _n_positions(self) -> int:
-        """The number of word positions (`predict.count_positions`)."""
-        return 1 + max((len(text.split()) for text in self.usable.texts), default=0)
+        return count_positions(self.usable.texts)
 
     def _write_texts(self) -> str | None:
         """Write all texts for models that compare vectors of them; return the file, or None."""

@@ -1,11 +1,13 @@
 """Sums of the folds' scores in files: they may be larger than the memory. Without torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.cluster.shards import CHUNK_ROWS, ShardScores, slices
+from hearback.reading.words import count_letters
 
 N_EVIDENCE = 4  # numbers of a row, as in `ShardScores`
 
@@ -15,13 +17,16 @@ class EnsembleSums:
 
     Args:
         config: the ensemble; all of its folds run.
-        n_rows: number of usable rows.
+        texts: of the usable rows.
         n_positions: of words.
         folder: for the files.
     """
 
-    def __init__(self, config: EnsembleConfig, n_rows: int, n_positions: int, folder: Path) -> None:
-        self._n_rows, self._n_positions, self._folder = n_rows, n_positions, folder
+    def __init__(
+        self, config: EnsembleConfig, texts: Sequence[str], n_positions: int, folder: Path
+    ) -> None:
+        self._texts, self._n_rows = texts, len(texts)
+        self._n_positions, self._folder = n_positions, folder
         self.config = config.restrict_to({m.name: m.folds for m in config.models_to_run})
         assert self.config is not None  # all folds are there
         self._clips = {
@@ -89,4 +94,5 @@ class EnsembleSums:
         }
         if not means.keys() & self.config.words.weight_of.keys():
             return None
-        return self.config.words.mean(means)
+        texts = [self._texts[row] for row in rows]
+        return self.config.words.mean(means, count_letters(texts, self._n_positions))
