@@ -21,7 +21,7 @@ from hearback.engine.evaluation.metrics import is_probability
 from hearback.engine.io import write_json
 from hearback.reading import step_command
 from hearback.reading.tables import age_groups
-from hearback.reading.word_calibration import WordCalibration, noisy_and
+from hearback.reading.word_calibration import WordCalibration
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class EnsembleConfig:
     def all_words_said(self, words: np.ndarray) -> np.ndarray:
         """Return the probability that all words were said, (rows,); `words` as in `predict`."""
         assert self.words is not None
-        return noisy_and(self.words.apply(words))
+        return self.words.all_said(self.words.apply(words))
 
     def restrict_to(self, folds: Mapping[str, Sequence[int]]) -> "EnsembleConfig | None":
         """Return the ensemble of the finished `folds`, by model; None if there is none.

@@ -16,7 +16,7 @@ from hearback.reading import evaluation, word_calibration, words
 from hearback.reading.ensemble import EnsembleConfig, Fallback
 from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.tables import age_groups
-from hearback.reading.word_calibration import WordCalibration, WordExamples, noisy_and
+from hearback.reading.word_calibration import CrossFitted, WordCalibration, WordExamples
 from hearback.reading.word_labels import WordLabels
 
 # The member of an ensemble that is no model: the probability that all words were said. A model's
@@ -92,13 +92,13 @@ class Members:
         rows: the table of `OutOfFoldScores`, with a column for each member.
         names: the models, and `WORDS` if their words are a member.
         words: the calibration of words; None if no model scores them.
-        probabilities: of words, (rows, positions, 2), cross-fitted; None if there are none.
+        cross_fitted: probabilities of words; None if there are none.
     """
 
     rows: pd.DataFrame
     names: list[str]
     words: WordCalibration | None
-    probabilities: np.ndarray | None
+    cross_fitted: CrossFitted | None
 
     @property
     def stacking_data(self) -> StackingData:
@@ -154,11 +154,11 @@ def gather(data: OutOfFoldScores, combine: str, calibration: str) -> Members:
         return alone
     if len(np.unique(data.groups)) < 2:
         return replace(alone, words=words_of)
-    probabilities = word_calibration.cross_fit(examples, data.groups)
-    members = replace(alone, words=words_of, probabilities=probabilities)
+    cross_fitted = word_calibration.cross_fit(examples, data.groups)
+    members = replace(alone, words=words_of, cross_fitted=cross_fitted)
     if len(words_of.weight_of) < 2:
         return members
-    rows = data.rows.assign(**{WORDS: noisy_and(probabilities)})
+    rows = data.rows.assign(**{WORDS: cross_fitted.all_said})
     return replace(members, rows=rows, names=[*data.names, WORDS])
 
 
@@ -222,12 +222,12 @@ def print_words(members: Members, ensemble_loss: float) -> dict[str, float]:
     `ensemble_loss` is printed for comparison. Returns the log loss under "words"; {} if no model
     with a weight scores words.
     """
-    found, probabilities = members.words, members.probabilities
-    if found is None or probabilities is None:
+    found, cross_fitted = members.words, members.cross_fitted
+    if found is None or cross_fitted is None:
         print("\nNo model of the ensemble scores words: infer.py has no --words")
         return {}
     unit = evaluation.group_unit(members.rows)
-    loss, (low, high) = evaluation.log_loss_with_interval(members.rows, noisy_and(probabilities))
+    loss, (low, high) = evaluation.log_loss_with_interval(members.rows, cross_fitted.all_said)
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in found.weight_of.items())
     print(
         f"\nWords, scored by {weights}\n"

@@ -12,6 +12,7 @@ import numpy as np
 import scipy  # imports its parts as they are used
 
 from hearback.engine.ensemble.calibration import Line
+from hearback.engine.ensemble.stacking import mean_log_loss
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.logistic import fit_logistic
 from hearback.reading.words import COMPLETE, SAID
@@ -24,6 +25,7 @@ USUAL_LETTERS = 4
 FEWEST_LABELLED = 30
 _DEVIATION = 1.0  # of the normal priors on the intercepts and on the logarithms of the slopes
 _MAX_LOG_PROBABILITY = -1e-12
+_LARGEST_LOG_POWER = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class WordCalibration:
     `letters` is added to the mean log-odds that a word was said for each unit of
     log(its letters / `USUAL_LETTERS`): models take a word's sounds for independent, and so score
     long words too low.
+
+    `complete_power` is that of the `noisy_and`: what sounds like a missing word is also a sign of
+    errors that no label of words has.
     """
 
     models: tuple[str, ...]
@@ -45,6 +50,7 @@ class WordCalibration:
     weights: tuple[float, ...] = ()
     complete_weights: tuple[float, ...] = ()
     letters: float = 0.0
+    complete_power: float = 1.0
 
     @property
     def weight_of(self) -> dict[str, float]:
@@ -85,6 +91,10 @@ class WordCalibration:
         intercepts = np.array([self.said.intercept, self.complete.intercept])
         return scipy.special.expit(mean * slopes + intercepts)
 
+    def all_said(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the probability that all words were said, (rows,), of those of `apply`."""
+        return noisy_and(probabilities, self.complete_power)
+
     @classmethod
     def from_dict(
         cls, values: Mapping[str, Any], weights: Mapping[str, float] | None = None
@@ -104,16 +114,19 @@ class WordCalibration:
             of_said, of_complete = (
                 tuple(map(float, values.get(name, ()))) for name in ("weights", "complete_weights")
             )
-            letters = float(values.get("letters", 0.0))
-            calibration = cls(models, said, complete, of_said, of_complete, letters)
+            letters, power = (
+                float(values.get(name, default))
+                for name, default in (("letters", 0.0), ("complete_power", 1.0))
+            )
+            calibration = cls(models, said, complete, of_said, of_complete, letters, power)
         except (KeyError, TypeError, ValueError) as error:
             raise HearbackError(f"not a calibration of words ({error!r})") from None
         numbers = [number for line in (said, complete) for number in asdict(line).values()]
-        numbers += [*calibration.weights, *calibration.complete_weights, calibration.letters]
+        numbers += [*calibration.weights, *calibration.complete_weights, letters, power]
         if not models or not all(map(math.isfinite, numbers)):
             raise HearbackError("a calibration of words lacks its models or its numbers")
-        if min(said.slope, complete.slope) <= 0:
-            raise HearbackError("the slopes of a calibration of words must be positive")
+        if min(said.slope, complete.slope, power) <= 0:
+            raise HearbackError("the slopes and power of a calibration of words must be positive")
         for found in (calibration.weights, calibration.complete_weights):
             if found and (len(found) != len(models) or min(found) < 0 or sum(found) <= 0):
                 raise HearbackError("the weights of a calibration of words are not its models'")
@@ -125,6 +138,13 @@ class Lines(NamedTuple):
 
     said: Line
     complete: Line
+
+
+class CrossFitted(NamedTuple):
+    """Probabilities of words, (rows, positions, 2), and that all were said, (rows,)."""
+
+    words: np.ndarray
+    all_said: np.ndarray
 
 
 class WordExamples(NamedTuple):
@@ -174,8 +194,8 @@ def fit(examples: WordExamples) -> WordCalibration | None:
     return replace(unfitted, said=fitted.said, complete=fitted.complete)
 
 
-def cross_fit(examples: WordExamples, groups: np.ndarray) -> np.ndarray:
-    """Return the probabilities of words, (rows, positions, 2), calibrated on the other groups.
+def cross_fit(examples: WordExamples, groups: np.ndarray) -> CrossFitted:
+    """Return the probabilities of words, and that all were said, calibrated on the other groups.
 
     `groups` is (rows,). The weights in the ensemble, which say what models take part, are those of
     all rows. Raises HearbackError if there is only one group, or nothing to fit.
@@ -185,25 +205,29 @@ def cross_fit(examples: WordExamples, groups: np.ndarray) -> np.ndarray:
         raise HearbackError("words cannot be cross-fitted: all rows are of one group")
     from sklearn.model_selection import GroupKFold  # noqa: PLC0415  (--help needs none)
 
-    cross_fitted = np.empty_like(next(iter(examples.log_odds.values())))
+    shape = next(iter(examples.log_odds.values())).shape
+    cross_fitted = CrossFitted(np.empty(shape), np.empty(len(examples.labels)))
     for fitted, held_out in GroupKFold(n_splits).split(examples.labels, groups=groups):
         calibration = fit(examples.take(fitted))
         if calibration is None:
             raise HearbackError("words cannot be calibrated: no model that scores them has weight")
         others = examples.take(held_out)
         mean = calibration.mean(others.log_odds, others.n_letters)
-        cross_fitted[held_out] = calibration.apply(mean)
+        cross_fitted.words[held_out] = calibration.apply(mean)
+        cross_fitted.all_said[held_out] = calibration.all_said(cross_fitted.words[held_out])
     return cross_fitted
 
 
-def noisy_and(probabilities: np.ndarray) -> np.ndarray:
+def noisy_and(probabilities: np.ndarray, complete_power: float = 1.0) -> np.ndarray:
     """Return the probability that all words were said and nothing is missing, (rows,).
 
-    `probabilities`, (rows, positions, 2), are treated as independent. A text of more than
-    `MOST_WORDS` words has the product's root that makes it as likely as one of that many.
+    `probabilities`, (rows, positions, 2), are treated as independent; those that nothing is missing
+    are taken to a power. A text of more than `MOST_WORDS` words has the product's root that makes
+    it as likely as one of that many.
     """
     n_words = (~np.isnan(probabilities[:, :, SAID])).sum(axis=1)
-    product = np.nanprod(probabilities, axis=(1, 2))
+    product = np.nanprod(probabilities[:, :, SAID], axis=1)
+    product = product * np.nanprod(probabilities[:, :, COMPLETE], axis=1) ** complete_power
     return product ** (MOST_WORDS / np.maximum(n_words, MOST_WORDS))
 
 
@@ -219,7 +243,8 @@ def _fit_to_words(examples: WordExamples) -> WordCalibration:
     """Fit weights and lines to labels of words: logistic regressions of what most experts say.
 
     `said` and `complete` have weights of their own, non-negative. Where nothing is known to be
-    missing, `complete` has the weights of `said`, and the identity for a line.
+    missing, `complete` has the weights of `said`, and the identity for a line. The power of
+    `complete` is fitted to the labels of clips.
     """
     assert examples.targets is not None
     names = list(examples.log_odds)
@@ -231,12 +256,13 @@ def _fit_to_words(examples: WordExamples) -> WordCalibration:
     )
     known = ~np.isnan(complete)
     is_complete = complete[known] >= 0.5
-    if min(is_complete.sum(), (~is_complete).sum()) < FEWEST_LABELLED:
-        of_complete, line_of_complete = weights, Line()
-    else:
+    hears_missing = min(is_complete.sum(), (~is_complete).sum()) >= FEWEST_LABELLED
+    if hears_missing:
         of_complete, line_of_complete, _ = _fit_logistic(stacked[:, known, COMPLETE], is_complete)
+    else:
+        of_complete, line_of_complete = weights, Line()
     used = [index for index in range(len(names)) if weights[index] or of_complete[index]]
-    return WordCalibration(
+    fitted = WordCalibration(
         tuple(names[index] for index in used),
         line,
         line_of_complete,
@@ -244,6 +270,25 @@ def _fit_to_words(examples: WordExamples) -> WordCalibration:
         tuple(of_complete[used].tolist()),
         letters,
     )
+    if not hears_missing:
+        return fitted
+    probabilities = fitted.apply(fitted.mean(examples.log_odds, examples.n_letters))
+    return replace(fitted, complete_power=_fit_power(probabilities, examples.labels))
+
+
+def _fit_power(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the power of `noisy_and` with the lowest log loss of the clips' (rows,) labels.
+
+    A normal prior keeps the power of a small table near 1.
+    """
+
+    def objective(log_power: float) -> float:
+        loss = mean_log_loss(labels, noisy_and(probabilities, math.exp(log_power)))
+        return loss + 0.5 * (log_power / _DEVIATION) ** 2 / len(labels)
+
+    bounds = (-_LARGEST_LOG_POWER, _LARGEST_LOG_POWER)
+    found = scipy.optimize.minimize_scalar(objective, bounds=bounds, method="bounded")
+    return math.exp(found.x)
 
 
 def _log_letters(n_letters: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from hearback.reading import word_calibration, words
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.steps import get_config
 from hearback.reading.tables import age_groups
-from hearback.reading.word_calibration import fit_to_clips, noisy_and
+from hearback.reading.word_calibration import fit_to_clips
 from tests.helpers import run_step
 from tests.reading.fabricated_folds import (
     VOICE,
@@ -314,8 +314,8 @@ def test_words_are_calibrated_on_the_models_with_a_weight_that_score_them(
     by_model = dict(zip(("modeltok", "modeltokb"), both, strict=True))
     n_letters = words.count_letters(metadata["expected_text"].tolist(), both[0].shape[1])
     examples = word_calibration.WordExamples(by_model, n_letters, of_words, labels)
-    probabilities = word_calibration.cross_fit(examples, speakers)
-    cross_fitted = mean_log_loss(labels, noisy_and(probabilities))
+    all_said = word_calibration.cross_fit(examples, speakers).all_said
+    cross_fitted = mean_log_loss(labels, all_said)
     assert config.log_losses["words"] == pytest.approx(cross_fitted, abs=1e-3)
     assert printed_loss(output, "product over words") == pytest.approx(
         config.log_losses["words"], abs=1e-4

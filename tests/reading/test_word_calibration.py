@@ -99,7 +99,7 @@ def test_cross_fitted_words_are_calibrated_on_other_groups() -> None:
     def product(labels: np.ndarray, groups: np.ndarray = groups) -> np.ndarray:
         letters = usual_letters(log_odds)
         examples = WordExamples({"modeltok": log_odds}, letters, {"modeltok": 1.0}, labels)
-        return noisy_and(cross_fit(examples, groups))
+        return cross_fit(examples, groups).all_said
 
     before, after = product(labels), product(np.where(own, 1 - labels, labels))
     np.testing.assert_array_equal(before[own], after[own])
@@ -122,6 +122,8 @@ def test_a_calibration_is_read_back_from_json() -> None:
         {"complete": {"slope": float("nan"), "intercept": 0.0}},
         {"said": {"slope": 1.0}},
         {"said": None},
+        {"complete_power": 0.0},
+        {"letters": float("inf")},
     ],
 )
 def test_an_invalid_calibration_is_refused(changes: dict[str, Any]) -> None:
@@ -142,10 +144,11 @@ def test_a_long_text_is_not_wrong_because_it_is_long() -> None:
 # With labels of words
 
 
-def simulate_words(n_clips: int, seed: int) -> WordExamples:
+def simulate_words(n_clips: int, seed: int, offset: float = 1.0) -> WordExamples:
     """Return two models that hear other words, and the labels of words and clips.
 
-    The log-odds that most experts accept a word are 1.5 `good` + 0.5 `fair` + 1; `noise` is none.
+    The log-odds that most experts accept a word are 1.5 `good` + 0.5 `fair` + `offset`, that none
+    is missing one more; `noise` is none.
     """
     rng = np.random.default_rng(seed)
     names = ("good", "fair", "noise")
@@ -154,7 +157,7 @@ def simulate_words(n_clips: int, seed: int) -> WordExamples:
     for values in log_odds.values():
         values[:, ends, SAID] = np.nan
     margin = 1.5 * log_odds["good"] + 0.5 * log_odds["fair"]
-    margin = margin + np.array([1.0, 2.0])
+    margin = margin + np.array([offset, offset + 1])
     targets = (rng.random(margin.shape) < expit(margin)).astype(float)
     targets[np.isnan(margin)] = np.nan
     labels = np.nanmin(targets, axis=(1, 2))
@@ -207,9 +210,9 @@ def test_cross_fitted_labels_of_words_are_of_other_groups() -> None:
     assert examples.targets is not None
     groups = np.array([f"s{row % 5}" for row in range(200)])
     own = groups == "s3"
-    before = cross_fit(examples, groups)
+    before = cross_fit(examples, groups).words
     changed = np.where(own[:, None, None], 1 - examples.targets, examples.targets)
-    after = cross_fit(examples._replace(targets=changed), groups)
+    after = cross_fit(examples._replace(targets=changed), groups).words
     np.testing.assert_array_equal(before[own], after[own])
     known = ~np.isnan(before[~own])
     assert (before[~own][known] != after[~own][known]).all()
@@ -263,6 +266,22 @@ def test_labels_of_words_teach_what_letters_add() -> None:
     assert (with_letters[long][:, SAID] > without[long][:, SAID]).all()
 
 
+def test_labels_of_clips_teach_what_missing_words_are_worth() -> None:
+    examples = simulate_words(4000, seed=10, offset=5.0)
+    fitted = fit(examples)
+    assert fitted is not None
+    assert fitted.complete_power == pytest.approx(1.0, abs=0.15)
+    # What sounds like a missing word is an error more often than labels of words say.
+    probabilities = fitted.apply(fitted.mean(examples.log_odds, examples.n_letters))
+    rng = np.random.default_rng(11)
+    correct = rng.random(4000) < noisy_and(probabilities, 3.0)
+    fitted = fit(examples._replace(labels=correct.astype(float)))
+    assert fitted is not None and fitted.complete_power == pytest.approx(3.0, rel=0.15)
+    expected = np.nanprod(probabilities[:, :, SAID], 1)
+    expected = expected * np.nanprod(probabilities[:, :, COMPLETE], 1) ** fitted.complete_power
+    np.testing.assert_allclose(fitted.all_said(probabilities), expected)
+
+
 def test_labels_of_clips_teach_nothing_about_letters() -> None:
     examples = simulate_words(200, seed=9)._replace(targets=None)
     fitted = fit(examples)
@@ -280,9 +299,10 @@ def test_a_model_that_hears_missing_words_alone_still_scores_words() -> None:
 
 def test_older_files_weigh_words_as_the_ensemble_does() -> None:
     values = {**asdict(LINES), "models": ["a", "b"]}
-    del values["weights"], values["complete_weights"], values["letters"]
+    for name in ("weights", "complete_weights", "letters", "complete_power"):
+        del values[name]
     read = WordCalibration.from_dict(values, {"a": 0.5, "b": 1.5, "c": 1.0})
-    assert read.weights == (0.5, 1.5) and read.letters == 0
+    assert read.weights == (0.5, 1.5) and (read.letters, read.complete_power) == (0, 1)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [float("nan"), 1.0]])

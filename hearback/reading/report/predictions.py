@@ -79,7 +79,7 @@ def read_words(found: Predictions, assets: Path, word_labels: WordLabels) -> dic
     if len(np.unique(data.groups)) < 2:
         return {}
     weights = {name: found.weights.get(name) or 1.0 for name in data.names}
-    probabilities = word_calibration.cross_fit(data.examples(weights), data.groups)
+    probabilities = word_calibration.cross_fit(data.examples(weights), data.groups).words
     said = words.said_probabilities(probabilities)
     return {
         str(index): Words(text.split(), scores=said[at, : len(text.split())].tolist())

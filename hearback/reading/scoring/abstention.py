@@ -70,8 +70,8 @@ def uncertainties(
 
     `members` are those of the ensemble of `scores`; `predictions` are the ensemble's, (rows,).
     """
-    assert members.probabilities is not None
-    said = members.probabilities[:, :, words.SAID]
+    assert members.cross_fitted is not None
+    said = members.cross_fitted.words[:, :, words.SAID]
     lowest = np.nanmin(said, axis=1)
     contradiction = np.where(predictions >= 0.5, -lowest, lowest)
     logits = logit(scores.rows[scores.names].to_numpy().T)
@@ -114,7 +114,7 @@ def describe(scores: OutOfFoldScores, calibration: str) -> str:
     Raises HearbackError if no model scores words.
     """
     members = ensemble_fitting.gather(scores, COMBINE, calibration)
-    if members.probabilities is None:
+    if members.cross_fitted is None:
         raise HearbackError(
             "no model scores words: name one that does, such as modeltok, with --models"
         )

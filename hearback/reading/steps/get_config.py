@@ -142,10 +142,10 @@ def _choose_folds(
 
 def _print_words(fitted: FittedEnsemble, predictions: np.ndarray, word_labels: WordLabels) -> None:
     """Print how the cross-fitted scores of words agree with their labels, if they have any."""
-    probabilities = fitted.members.probabilities
-    if probabilities is None or not word_labels:
+    cross_fitted = fitted.members.cross_fitted
+    if cross_fitted is None or not word_labels:
         return
-    said = said_probabilities(probabilities)
+    said = said_probabilities(cross_fitted.words)
     table = word_evaluation.by_age(fitted.data.rows, said, predictions, word_labels)
     if len(table):
         fold_tables.print_tables({word_evaluation.TITLE: table})
