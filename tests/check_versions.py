@@ -52,7 +52,7 @@ TESTS = (
     "tests/reading/test_inference.py::test_the_submission_has_the_formats_rows_in_its_order",
     "tests/reading/test_inference.py::test_workers_change_no_prediction",
 )
-TEST_PACKAGES = ("av<19", "pytest")
+EXTRAS = ("voices", "formats")  # of pyproject.toml, which the tests need
 STEPS = "tests/reading/test_scripts.py::test_the_five_steps_in_order"
 
 
@@ -106,7 +106,7 @@ def build_on_top(python: Path, folder: Path) -> Path:
     Path(ours.strip(), "on_top.pth").write_text(packages, encoding="utf-8")
     versions = _run([str(inside), "-m", "pip", "freeze", "--exclude", "pip"]).splitlines()
     kept = "\n".join(line for line in versions if "==" in line)  # others are of a file
-    _install(inside, [*TEST_PACKAGES, *_dependencies()], kept, folder)
+    _install(inside, ["pytest", *_dependencies()], kept, folder)
     return inside
 
 
@@ -132,13 +132,14 @@ def build(python: str, torch: str, packages: str, index: str | None, folder: Pat
     constraints = _constraints(packages)
     if index is not None:
         _install(inside, [torch], constraints, folder, "--index-url", index)
-    _install(inside, [torch, *TEST_PACKAGES, *_dependencies()], constraints, folder)
+    _install(inside, [torch, "pytest", *_dependencies()], constraints, folder)
     return inside
 
 
 def _dependencies() -> list[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    return project["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    return [*project["dependencies"], *(each for extra in EXTRAS for each in extras[extra])]
 
 
 def _constraints(packages: str) -> str:
