@@ -6,6 +6,12 @@ Held-out clips are joined, with 0.15 s of silence around the speech of each, and
 the text that was read, and with a text in which one word was replaced, added or left out. Prints,
 by length, AUC and log loss of windows that end after 16 s, and of passages; and how often the word
 with the lowest score is the wrong one. Recordings of more than 60 s have several speakers.
+
+    python -m benchmarks.passages --data DATA --scorer base
+
+does so with what score.py gives: each fold of a shipped scorer scores its held-out speakers. Each
+long recording contains a shorter one with the same changed word, so that only the length differs.
+With `--mispronounced`, which needs labels of words, also recordings with a mispronounced word.
 """
 
 import time
@@ -18,16 +24,16 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks.first_folds import declare, read_first_folds
 from benchmarks.joined_clips import JoinedClips, Joiner, as_source
+from benchmarks.scorer_lengths import MARGIN_SECONDS, print_lengths, rank_of_wrong_word
 from hearback.engine import cli
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.reading.inference.predict import Predictions, predict
+from hearback.reading.inference.predict import predict
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import split_rows
-from hearback.reading.words import SAID
 
-MARGIN_SECONDS = 0.15
 DTYPE = torch.float32
+LENGTHS = (5.0, 10.0, 14.0, 17.0, 20.0, 30.0, 120.0)  # seconds
 
 
 def main() -> None:
@@ -35,13 +41,22 @@ def main() -> None:
     parser = cli.parser(__doc__)
     declare(parser)
     add = parser.add_argument
-    lengths = [5.0, 10.0, 14.0, 17.0, 20.0, 30.0, 120.0]
-    add("--seconds", nargs="+", type=float, default=lengths, help="lengths of the recordings")
-    add("--recordings", type=cli.int_of_at_least(1), default=40, help="of each length")
+    add("--scorer", help="a shipped scorer or its folder, in place of trained models")
+    add("--seconds", nargs="+", type=float, help="lengths of the recordings")
+    add("--recordings", type=cli.int_of_at_least(1), default=40, help="of each length and fold")
+    add(
+        "--mispronounced",
+        type=cli.int_of_at_least(0),
+        default=0,
+        help="with --scorer: recordings of each fold in which a word is mispronounced",
+    )
     arguments = parser.parse_args()
+    if arguments.scorer:
+        print_lengths(arguments)
+        return
     for fold in read_first_folds(arguments):
         lines = []
-        for seconds in arguments.seconds:
+        for seconds in arguments.seconds or LENGTHS:
             joiner = Joiner(fold.data, fold.rows, MARGIN_SECONDS, arguments.seed)
             joined = joiner.draw(
                 seconds, max(4, round(arguments.recordings * min(1, 30 / seconds)))
@@ -83,18 +98,6 @@ def compare(
     line["among five lowest"] = float(np.mean([rank < 5 for rank in ranks]))
     line["s per minute"] = elapsed / (2 * seconds / 60)
     return line
-
-
-def rank_of_wrong_word(predictions: Predictions, row: int, joined: JoinedClips) -> int:
-    """Return how many words of the wrong text have lower log-odds than the wrong one.
-
-    A word is left out in some texts: the wrong one is then that before or after the gap, whichever
-    is lower.
-    """
-    assert predictions.words is not None
-    n_words = len(joined.wrong_text.split())
-    said = predictions.words[row, :n_words, SAID]
-    return int((said < said[list(joined.wrong_words)].min()).sum())
 
 
 if __name__ == "__main__":

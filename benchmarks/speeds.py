@@ -22,7 +22,7 @@ from hearback.engine.devices import choose_device, compute_dtype, default_worker
 from hearback.engine.ensemble import stacking
 from hearback.engine.errors import HearbackError
 from hearback.engine.machine import TRAINING_PRECISIONS
-from hearback.engine.training.fold_files import FoldFiles
+from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.reading import FOLDERS, evaluation
 from hearback.reading.dataset import TrainingData, load_training_data
 from hearback.reading.ensemble_fitting import stacking_data
@@ -73,11 +73,20 @@ def load_data(
 ) -> TrainingData:
     """Load the folds' training data. Raises HearbackError if it has changed since."""
     first = [next(iter(table.metadata_by_fold.values())) for table in tables]
-    fold_metadata = first[0]
     hears_references = any(Recipe.from_dict(each["recipe"]).hears_reference for each in first)
+    return load_data_of(first[0], data, tts_data if hears_references else None, store)
+
+
+def load_data_of(
+    fold_metadata: FoldMetadata, data: Path, tts_data: Path | None, store: Path
+) -> TrainingData:
+    """Load the training data of a fold; `tts_data` is None for models that hear no references.
+
+    Raises HearbackError if it has changed since.
+    """
     loaded = load_training_data(
         data,
-        tts_data if hears_references else None,
+        tts_data,
         store,
         n_folds=fold_metadata["n_folds"],
         group_by=fold_metadata["group_by"],

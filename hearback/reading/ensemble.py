@@ -53,7 +53,7 @@ class EnsembleConfig:
 
     `base_rates` are the mean training labels by task and, under "all", of all rows; recordings that
     cannot be read get them as scores. `log_losses`, in nats, has the keys "cross_fitted", "fitted"
-    (in-sample), "plain_mean" and "words" (cross-fitted, of the product over words). `combine` is
+    (in-sample), "plain_mean" and "words" (cross-fitted, that all words were said). `combine` is
     one of `COMBINATIONS`. `voice` is that of the reference speech; None if no model hears it.
     `words` is None if no model scores words. `words_weight` is that of the probability that all
     words were said (`word_calibration.noisy_and`), which is combined like one more model; 0: it is

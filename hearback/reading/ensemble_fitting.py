@@ -217,7 +217,7 @@ def _print_lines(lines: Mapping[str, Line]) -> None:
 
 
 def print_words(members: Members, ensemble_loss: float) -> dict[str, float]:
-    """Print the calibration of words, and the log loss of their product.
+    """Print the calibration of words, and the log loss of the probability that all were said.
 
     `ensemble_loss` is printed for comparison. Returns the log loss under "words"; {} if no model
     with a weight scores words.
@@ -231,10 +231,14 @@ def print_words(members: Members, ensemble_loss: float) -> dict[str, float]:
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in found.weight_of.items())
     print(
         f"\nWords, scored by {weights}\n"
-        f"{'product over words':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
+        f"{'all words said':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
         f"(the ensemble's: {ensemble_loss:.4f}; cross-fitted over {unit}s)"
     )
     _print_lines({"said": found.said, "complete": found.complete})
+    print(
+        f"{'':<20} letters × {found.letters:+.3f}; what is missing to the power of "
+        f"{found.complete_power:.2f}"
+    )
     return {"words": loss}
 
 

@@ -18,14 +18,16 @@ from hearback.engine.evaluation.logistic import fit_logistic
 from hearback.reading.words import COMPLETE, SAID
 
 N_CROSS_FITS = 10
-# Texts of more words count as this many: a long text is not read worse because it is long.
-MOST_WORDS = 20
+# Of `noisy_and`: a long text is not read worse because it is long.
+MOST_WORDS, MANY_WORDS = 20, 30
 USUAL_LETTERS = 4
+_SMALLEST = 1e-9  # probability, so that log-odds are finite
 # Fewer labelled words of either kind, said and not said, teach nothing; labels of clips do then.
 FEWEST_LABELLED = 30
-_DEVIATION = 1.0  # of the normal priors on the intercepts and on the logarithms of the slopes
+# Of the normal priors on the intercepts and on the logarithms of the slopes and of the power.
+_DEVIATION = 1.0
 _MAX_LOG_PROBABILITY = -1e-12
-_LARGEST_LOG_POWER = 2.0
+_LARGEST_POWER = 8.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class WordCalibration:
     a model that hears how words are said may not hear which are missing; none: the same.
 
     `letters` is added to the mean log-odds that a word was said for each unit of
-    log(its letters / `USUAL_LETTERS`): models take a word's sounds for independent, and so score
-    long words too low.
+    log(its letters / `USUAL_LETTERS`): segment scorers take a word's sounds for independent, and so
+    score long words too low; token scorers score them too high.
 
     `complete_power` is that of the `noisy_and`: what sounds like a missing word is also a sign of
     errors that no label of words has.
@@ -221,14 +223,30 @@ def cross_fit(examples: WordExamples, groups: np.ndarray) -> CrossFitted:
 def noisy_and(probabilities: np.ndarray, complete_power: float = 1.0) -> np.ndarray:
     """Return the probability that all words were said and nothing is missing, (rows,).
 
-    `probabilities`, (rows, positions, 2), are treated as independent; those that nothing is missing
-    are taken to a power. A text of more than `MOST_WORDS` words has the product's root that makes
-    it as likely as one of that many.
+    `probabilities`, (rows, positions, 2), are treated as independent, those that nothing is missing
+    taken to a power: their product. A text of more than `MOST_WORDS` words counts as that many: the
+    product's root, and from `MANY_WORDS` words on the odds of one wrong place at most, all being
+    equally likely, which are the harmonic mean of the words' odds. So some doubtful words, which
+    any long text has, do not make it as unlikely as a wrong one does. In between, log-odds are
+    interpolated.
     """
     n_words = (~np.isnan(probabilities[:, :, SAID])).sum(axis=1)
-    product = np.nanprod(probabilities[:, :, SAID], axis=1)
-    product = product * np.nanprod(probabilities[:, :, COMPLETE], axis=1) ** complete_power
-    return product ** (MOST_WORDS / np.maximum(n_words, MOST_WORDS))
+    said, complete = probabilities[:, :, SAID], probabilities[:, :, COMPLETE] ** complete_power
+    result = np.nanprod(said, axis=1) * np.nanprod(complete, axis=1)
+    long = n_words > MOST_WORDS
+    if not long.any():
+        return result
+    root = result[long] ** (MOST_WORDS / n_words[long])
+    likely = np.maximum(np.stack([said[long], complete[long]]), _SMALLEST)
+    against = np.nansum((1 - likely) / likely, axis=(0, 2)) * MOST_WORDS / n_words[long]
+    share = np.minimum((n_words[long] - MOST_WORDS) / (MANY_WORDS - MOST_WORDS), 1)
+    log_odds = (1 - share) * _log_odds(root) + share * _log_odds(1 / (1 + against))
+    result[long] = scipy.special.expit(log_odds)
+    return result
+
+
+def _log_odds(probabilities: np.ndarray) -> np.ndarray:
+    return scipy.special.logit(np.clip(probabilities, _SMALLEST, 1 - _SMALLEST))
 
 
 def _has_labels(targets: np.ndarray | None) -> bool:
@@ -243,8 +261,8 @@ def _fit_to_words(examples: WordExamples) -> WordCalibration:
     """Fit weights and lines to labels of words: logistic regressions of what most experts say.
 
     `said` and `complete` have weights of their own, non-negative. Where nothing is known to be
-    missing, `complete` has the weights of `said`, and the identity for a line. The power of
-    `complete` is fitted to the labels of clips.
+    missing, `complete` has the weights of `said`, the identity for a line, and the power 1. Else
+    labels of clips teach the power.
     """
     assert examples.targets is not None
     names = list(examples.log_odds)
@@ -279,14 +297,14 @@ def _fit_to_words(examples: WordExamples) -> WordCalibration:
 def _fit_power(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the power of `noisy_and` with the lowest log loss of the clips' (rows,) labels.
 
-    A normal prior keeps the power of a small table near 1.
+    It is at least 1. A normal prior keeps that of a small table near 1.
     """
 
     def objective(log_power: float) -> float:
         loss = mean_log_loss(labels, noisy_and(probabilities, math.exp(log_power)))
         return loss + 0.5 * (log_power / _DEVIATION) ** 2 / len(labels)
 
-    bounds = (-_LARGEST_LOG_POWER, _LARGEST_LOG_POWER)
+    bounds = (0.0, math.log(_LARGEST_POWER))
     found = scipy.optimize.minimize_scalar(objective, bounds=bounds, method="bounded")
     return math.exp(found.x)
 
@@ -316,7 +334,7 @@ def _fit_logistic(
     coefficients = found[:n_models]
     intercept, *letters = found[n_models : n_models + len(free)] - found[n_models + len(free) :]
     if not coefficients.any():  # none tells words apart
-        coefficients = 1e-3 * prior_mean[:n_models]
+        coefficients, letters = 1e-3 * prior_mean[:n_models], []
     slope = float(coefficients.sum())
     return coefficients / slope, Line(slope, float(intercept)), float(sum(letters)) / slope
 
@@ -326,7 +344,7 @@ def fit_to_clips(log_odds: np.ndarray, labels: np.ndarray) -> Lines:
 
     Only clips are labelled, not their words. A clip is correct if all of its words were said and
     nothing is missing, so the lines minimise the log loss of the `noisy_and` of a clip's words
-    (without the root that this has for long texts).
+    (that of short texts, for all).
     This is multiple-instance learning with clips as bags, the noisy-and being the complement of a
     noisy-or (Keeler, Rumelhart & Leow 1991; Maron & Lozano-Pérez 1998). A normal prior keeps the
     lines of a small table near the identity.

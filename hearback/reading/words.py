@@ -52,7 +52,7 @@ def count_positions(texts: Iterable[str]) -> int:
 
 
 def count_letters(texts: Sequence[str], n_positions: int) -> np.ndarray:
-    """Return the number of letters of each word, (rows, n_positions); NaN after the last word."""
+    """Return the number of characters of each word, (rows, n_positions); NaN after the last one."""
     n_letters = np.full((len(texts), n_positions), np.nan)
     for own, text in zip(n_letters, texts, strict=True):
         words = text.split()

@@ -73,7 +73,7 @@ def options(make_corpus: Callable[..., Path], tokenizer: Path) -> InferenceOptio
     """Options to run models of two folds, with random weights, on a test set of 17 clips."""
     options = write_ensemble(make_corpus(n_test=17), tokenizer)
     config = EnsembleConfig.load(options.config)
-    words = WordCalibration((TOKENS.name,), Line(), Line())
+    words = WordCalibration((TOKENS.name,), Line(), Line(), letters=0.5, complete_power=2.0)
     replace(config, combine="logits", words=words, words_weight=0.3).save(options.config)
     return replace(options, words=options.submission.with_name("words.csv"))
 

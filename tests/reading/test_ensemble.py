@@ -127,6 +127,25 @@ def test_words_are_combined_like_one_more_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expit(0.8 * sums - 0.1))
 
 
+def test_words_have_the_calibration_of_their_letters_and_of_what_is_missing() -> None:
+    words = WordCalibration(("model1m",), Line(), Line(), letters=0.5, complete_power=2.0)
+    config = replace(CONFIG, combine="logits", words=words, words_weight=0.5)
+    sums = ScoreSums(config, ["the elephant"], 3)
+    log_odds = np.array([[2.0, 3.0], [1.0, 2.0], [np.nan, 4.0]])
+    for number, model in enumerate(config.models):
+        for fold in model.folds:
+            ensemble_fold = EnsembleFold(number, FoldFiles(Path(), model.name, fold), {})
+            sums.add(ensemble_fold, [0], np.array([[0.5, *log_odds.ravel()]]))
+            sums.finish([ensemble_fold])
+    combined = sums.combine(np.array(["3"]))
+    assert combined is not None and combined[1].words is not None
+    expected = log_odds + 0.5 * np.log(np.array([[3 / 4, 1], [2, 1], [np.nan, 1]]))
+    np.testing.assert_allclose(combined[1].words[0], expected)
+    probabilities = expit(expected)
+    all_said = np.prod(probabilities[:2, 0]) * np.prod(probabilities[:, 1]) ** 2
+    assert config.all_words_said(combined[1].words) == pytest.approx(all_said)
+
+
 def test_no_clips_have_no_scores() -> None:
     words = replace(WORDS, models=("model1m", "model2ds"))
     config = replace(CONFIG, combine="logits", words=words, words_weight=0.5)

@@ -317,7 +317,7 @@ def test_words_are_calibrated_on_the_models_with_a_weight_that_score_them(
     all_said = word_calibration.cross_fit(examples, speakers).all_said
     cross_fitted = mean_log_loss(labels, all_said)
     assert config.log_losses["words"] == pytest.approx(cross_fitted, abs=1e-3)
-    assert printed_loss(output, "product over words") == pytest.approx(
+    assert printed_loss(output, "all words said") == pytest.approx(
         config.log_losses["words"], abs=1e-4
     )
     assert f"the ensemble's: {config.log_losses['cross_fitted']:.4f}" in output

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.ensemble.stacking import mean_log_loss
 from hearback.engine.errors import HearbackError
 from hearback.reading.word_calibration import (
+    MANY_WORDS,
     MOST_WORDS,
     USUAL_LETTERS,
     WordCalibration,
@@ -131,14 +132,46 @@ def test_an_invalid_calibration_is_refused(changes: dict[str, Any]) -> None:
         WordCalibration.from_dict({**asdict(LINES), **changes})
 
 
+def words_of(*probabilities: float) -> np.ndarray:
+    """Return a text's probabilities, (1, words + 1, 2), nothing being missing."""
+    return np.array([[*((each, 1.0) for each in probabilities), (np.nan, 1.0)]])
+
+
 def test_a_long_text_is_not_wrong_because_it_is_long() -> None:
+    short = noisy_and(words_of(*[0.999] * MOST_WORDS))
+    long = noisy_and(words_of(*[0.999] * 3 * MOST_WORDS))
+    assert short == pytest.approx(0.999**MOST_WORDS, rel=1e-12)
+    assert long == pytest.approx(short, abs=1e-3)
+
+
+def test_a_wrong_word_of_a_long_text_counts_more_than_doubtful_ones() -> None:
+    n_words = 2 * MOST_WORDS
+    wrong = noisy_and(words_of(0.01, *[0.999] * (n_words - 1)))
+    doubtful = noisy_and(words_of(*[0.6] * 6, *[0.999] * (n_words - 6)))
+    assert wrong == pytest.approx(1 / (1 + 99 / 2), abs=1e-3)
+    assert doubtful > 10 * wrong
+    assert noisy_and(words_of(0.0, *[1.0] * n_words)) < 1e-6
+    assert noisy_and(words_of(*[1.0] * n_words)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("power", [1.0, 4.0])
+def test_another_word_never_makes_a_long_text_much_likelier(power: float) -> None:
+    texts = [words_of(*[0.95] * n) for n in range(MOST_WORDS - 2, MANY_WORDS + 3)]
+    for text in texts:
+        text[:, :, COMPLETE] = 0.97
+    log_odds = logit([noisy_and(text, power)[0] for text in texts])
+    before, after = log_odds[2], log_odds[MANY_WORDS - MOST_WORDS + 2]
+    step = (after - before) / (MANY_WORDS - MOST_WORDS)
+    np.testing.assert_allclose(np.diff(log_odds[2:-2]), step, atol=0.1)
+    np.testing.assert_allclose(log_odds[-2:], after, atol=0.05)
+
+
+def test_the_length_of_other_texts_changes_nothing() -> None:
     probabilities = np.full((2, 3 * MOST_WORDS + 1, 2), 0.99)
     probabilities[:, -1, SAID] = np.nan  # the end of the text
     probabilities[0, MOST_WORDS:, SAID] = np.nan
     probabilities[0, MOST_WORDS + 1 :, COMPLETE] = np.nan
-    short, long = noisy_and(probabilities)
-    assert short == pytest.approx(0.99 ** (2 * MOST_WORDS + 1))
-    assert long == pytest.approx(0.99 ** ((6 * MOST_WORDS + 1) / 3))
+    assert noisy_and(probabilities)[0] == pytest.approx(np.nanprod(probabilities[0]), rel=1e-12)
 
 
 # With labels of words

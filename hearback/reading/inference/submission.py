@@ -30,7 +30,7 @@ from hearback.reading.inference.scoring_data import ScoringData, read_scoring_da
 from hearback.reading.inference.statuses import find_statuses, report_unlike
 from hearback.reading.inference.time_limit import Deadline
 from hearback.reading.pairings import HEARS_30_S
-from hearback.reading.passages.rows import correct_longer
+from hearback.reading.passages.length import correct_longer, most_words_corrected
 from hearback.reading.tables import metadata_path
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
 from hearback.reading.window_coverage import coverages_of, report_uncovered
@@ -151,7 +151,8 @@ def _score(
         memory_gb=options.memory_gb,
     )
     if any(fold.recipe.pair == "tokens" for fold in folds):  # the correction is fitted to them
-        run = replace(run, predictions=correct_longer(run.predictions, data.source))
+        most_words = most_words_corrected(run.config)
+        run = replace(run, predictions=correct_longer(run.predictions, data.source, most_words))
     return run
 
 

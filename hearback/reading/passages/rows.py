@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import expit, logit
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store import Store
@@ -16,19 +15,16 @@ from hearback.reading.inference.predict import Predictions
 from hearback.reading.models.evidence import LARGEST_LOGIT
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
+from hearback.reading.passages.length import correct_length, log_odds
 from hearback.reading.passages.likelihood import SegmentLikelihood
 from hearback.reading.passages.segments import Segment, find_segments
 from hearback.reading.passages.text_split import WordRange, split_text
 from hearback.reading.tables import LONGEST_TEXT
-from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, WINDOW_SAMPLES
+from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
 from hearback.reading.words import COMPLETE
 
-# The logit of a well-read text falls with its length, because the scorers learned from short ones:
-# by `LENGTH_SLOPE` times the logarithm of the number of words, relative to `USUAL_WORDS`.
-USUAL_WORDS = 12.0
-LENGTH_SLOPE = 2.2
 LONG_SECONDS = 8.0  # shorter recordings are not corrected
-_SMALLEST = 1e-9  # probability, so that log-odds are finite
+_SMALLEST = 1e-9  # probability of a text that has no room in any window
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,7 @@ class Passages:
         unheard: (row, part) of recordings in which nothing of the text is heard.
         original: the source that was split.
         long_seconds: the scores of longer recordings are corrected for the length of their texts.
+        most_words: of that correction (`length.correct_length`).
     """
 
     source: PairSource
@@ -78,6 +75,7 @@ class Passages:
     unheard: tuple[tuple[int, Segment], ...]
     original: PairSource
     long_seconds: float = LONG_SECONDS
+    most_words: float = np.inf
 
     def grades(self, grades: np.ndarray) -> np.ndarray:
         """Return the grade of each window, from those of the rows."""
@@ -98,7 +96,7 @@ class Passages:
             n_words = np.array([len(self.windows[number].words) for number in numbers])
             found = predictions.clips[numbers]
             if store.n_samples(name) > self.long_seconds * SAMPLE_RATE:
-                found = correct_length(found, n_words)
+                found = correct_length(found, n_words, self.most_words)
             if n_words.sum() < len(self.original.texts[row].split()):
                 clips[row] = _SMALLEST  # no window has room for the other words
             else:
@@ -143,38 +141,6 @@ class Passages:
         return merged
 
 
-def correct_longer(predictions: Predictions, source: PairSource) -> Predictions:
-    """Return predictions in which texts of recordings of over 16 s are corrected for their length.
-
-    Only where `source` has windows of over 16 s: other models do not hear these recordings whole.
-    """
-    n_samples = np.array([source.store.n_samples(name) for name in source.filenames])
-    n_words = np.array([len(text.split()) for text in source.texts])
-    clips = predictions.clips
-    corrected = correct_long_rows(clips, n_samples, n_words, longest=source.longest)
-    return predictions if corrected is clips else replace(predictions, clips=corrected)
-
-
-def correct_long_rows(
-    probabilities: np.ndarray, n_samples: np.ndarray, n_words: np.ndarray, *, longest: int
-) -> np.ndarray:
-    """Return the probabilities of recordings, (rows,), as `correct_longer` does.
-
-    `n_samples` and `n_words`, (rows,), are of the recordings and of their texts; `longest` is the
-    number of samples at which recordings are cut.
-    """
-    is_long = n_samples > WINDOW_SAMPLES
-    if longest == WINDOW_SAMPLES or not is_long.any():
-        return probabilities
-    return np.where(is_long, correct_length(probabilities, n_words), probabilities)
-
-
-def correct_length(probabilities: np.ndarray, n_words: np.ndarray) -> np.ndarray:
-    """Return the probabilities of texts, (texts,), corrected for their number of words."""
-    longer = np.log(np.maximum(1.0, n_words / USUAL_WORDS))
-    return expit(_log_odds(probabilities) + LENGTH_SLOPE * longer)
-
-
 def combine(probabilities: np.ndarray, n_words: np.ndarray) -> float:
     """Return the probability that all parts of a text were said, from those of the parts.
 
@@ -183,13 +149,9 @@ def combine(probabilities: np.ndarray, n_words: np.ndarray) -> float:
     """
     if len(probabilities) == 1:
         return float(probabilities[0])
-    odds = np.exp(_log_odds(probabilities))
+    odds = np.exp(log_odds(probabilities))
     mean = 1 / np.average(1 / odds, weights=n_words)
     return float(mean / (1 + mean))
-
-
-def _log_odds(probabilities: np.ndarray) -> np.ndarray:
-    return logit(np.clip(probabilities, _SMALLEST, 1 - _SMALLEST))
 
 
 def whole_rows(source: PairSource) -> Passages:

@@ -1,7 +1,7 @@
 """A scorer's ensemble, loaded once and run on any number of clips."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from hearback.reading.models.load import load_scorer
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairings import HEARS_30_S, WITHOUT_REFERENCE
 from hearback.reading.pairs import PairSource
+from hearback.reading.passages.length import most_words_corrected
 from hearback.reading.passages.rows import Passages, split_rows, whole_rows
 from hearback.reading.scoring.listening import DecoderEvidence, Listener
 from hearback.reading.scoring.statistics import Statistics, read_learned
@@ -147,7 +148,8 @@ class LoadedEnsemble:
             loaded = load_scorer(fold.files, fold.metadata)
             assert isinstance(loaded, TokenScorer)
             model = loaded.to(self.device).eval()
-        return split_rows(source, model, device=self.device, dtype=self.dtype)
+        passages = split_rows(source, model, device=self.device, dtype=self.dtype)
+        return replace(passages, most_words=most_words_corrected(self.config))
 
     @property
     def _first_token_scorer(self) -> TokenScorer | None:

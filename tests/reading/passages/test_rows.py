@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import expit
 
 from hearback.engine.audio.decode import SAMPLE_RATE, Recording
 from hearback.engine.audio.store import MemoryStore
@@ -16,21 +17,20 @@ from hearback.reading.inference.predict import Predictions, predict
 from hearback.reading.models.scorers import build
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
+from hearback.reading.passages.length import LENGTH_SLOPE, MOST_WORDS_CORRECTED, USUAL_WORDS
 from hearback.reading.passages.likelihood import SegmentLikelihood
 from hearback.reading.passages.rows import (
     Passages,
     PassageWindow,
     SegmentStore,
     combine,
-    correct_length,
-    correct_longer,
     split_recording,
     split_rows,
     whole_rows,
 )
 from hearback.reading.passages.segments import Segment
 from hearback.reading.passages.text_split import WordRange
-from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, WINDOW_SAMPLES
+from hearback.reading.window_batches import WINDOW_SAMPLES
 from tests.reading.quick_recipes import QUICK_TOKENS
 from tests.reading.random_models import make_model
 from tests.toy import spoken
@@ -58,13 +58,6 @@ def model(tokenizer: Path) -> TokenScorer:
     made = make_model(QUICK_TOKENS, tokenizer).eval()
     assert isinstance(made, TokenScorer)
     return made
-
-
-def test_a_score_is_corrected_for_more_words_than_usual_only() -> None:
-    probabilities = np.array([0.2, 0.2, 0.2])
-    corrected = correct_length(probabilities, np.array([3, 12, 48]))
-    assert corrected[:2].tolist() == pytest.approx([0.2, 0.2])
-    assert corrected[2] > 0.7
 
 
 def test_one_bad_part_lowers_a_passage_by_its_share() -> None:
@@ -183,13 +176,19 @@ def test_words_without_room_in_any_window_are_not_said(model: TokenScorer) -> No
     assert found.words is not None and (found.words[0, -2] == -15).all()
 
 
-def test_infer_corrects_rows_of_more_than_16_s_only() -> None:
-    text = " ".join(["boy"] * 40)
-    source = source_of({text: silence(20), f"{text} boy": silence(10)})
-    predictions = Predictions(np.array([0.2, 0.2]), None)
-    assert correct_longer(predictions, source) is predictions
-    corrected = correct_longer(predictions, source.with_longest(LONGEST_WINDOW_SAMPLES)).clips
-    assert corrected[0] > 0.5 and corrected[1] == 0.2
+def test_windows_of_over_8_s_are_corrected_as_the_ensemble_needs() -> None:
+    text = " ".join(["boy"] * 48)
+    source = source_of({text: silence(20), f"{text} boy": silence(7)})
+    windows = tuple(
+        PassageWindow(row, Segment(0, n), WordRange(0, 48 + row))
+        for row, n in enumerate((320_000, 112_000))
+    )
+    predictions = Predictions(np.array([0.5, 0.5]), None)
+    for most_words, counted in ((np.inf, 48), (MOST_WORDS_CORRECTED, MOST_WORDS_CORRECTED)):
+        passages = Passages(source, windows, (), source, most_words=most_words)
+        long, short = passages.merge(predictions).clips
+        assert long == pytest.approx(expit(LENGTH_SLOPE * np.log(counted / USUAL_WORDS)))
+        assert short == pytest.approx(0.5)
 
 
 def test_whole_rows_are_cut_at_16_s_and_not_corrected() -> None:

@@ -1,13 +1,18 @@
 """Recordings of over 30 s have a score, and their words have times."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
 from hearback import Scorer
-from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.audio.decode import SAMPLE_RATE, Recording
+from hearback.engine.audio.store import MemoryStore
+from hearback.reading.pairs import PairSource
+from hearback.reading.passages.length import MOST_WORDS_CORRECTED
 from hearback.reading.scoring import recordings
 from tests.toy import spoken
 
@@ -34,6 +39,20 @@ def test_a_passage_has_a_score_and_its_words_have_times(toy_scorer: Path, tmp_pa
     assert all(start <= end for start, end in zip(starts, ends, strict=True))
     assert ends[-1] <= score.seconds
     assert all(word.probability is not None for word in score.words)
+
+
+@pytest.mark.parametrize(
+    ("words_weight", "most_words"), [(0.0, np.inf), (0.8, MOST_WORDS_CORRECTED)]
+)
+def test_long_texts_are_corrected_as_the_ensemble_needs(
+    toy_scorer: Path, words_weight: float, most_words: float
+) -> None:
+    ensemble = Scorer.load(toy_scorer, device="cpu", precision="float32").ensemble
+    ensemble.config = replace(ensemble.config, words_weight=words_weight)
+    metadata = {"filename": ["a"], "task": [""], "grade": [""], "expected_text": ["boy"]}
+    store = MemoryStore({"a": Recording(spoken("boy"), ())})
+    passages = ensemble.split(PairSource(pd.DataFrame(metadata), None, store))
+    assert passages.most_words == most_words
 
 
 def test_a_recording_longer_than_is_read_is_too_long(

@@ -71,6 +71,7 @@ class ShardScoring:
 
     @property
     def _n_positions(self) -> int:
+        """The number of word positions."""
         return count_positions(self.usable.texts)
 
     def _write_texts(self) -> str | None:

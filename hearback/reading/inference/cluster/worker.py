@@ -43,7 +43,7 @@ from hearback.reading.inference.scoring_data import (
 from hearback.reading.inference.statuses import find_statuses, report_statistics
 from hearback.reading.pairings import HEARS_30_S, WITH_TEXT_EMBEDDING
 from hearback.reading.pairs import PairSource
-from hearback.reading.passages.rows import correct_long_rows
+from hearback.reading.passages.length import correct_long_rows, most_words_corrected
 from hearback.reading.references import References
 from hearback.reading.scoring import statistics
 from hearback.reading.scoring.listening import DecoderEvidence, Listener
@@ -224,7 +224,8 @@ class ClusterWorker:
 
         `arguments` are the probabilities, the numbers of samples and of words, (rows,) each.
         """
-        return correct_long_rows(*arguments, longest=self._longest)
+        most_words = most_words_corrected(self.config)
+        return correct_long_rows(*arguments, longest=self._longest, most_words=most_words)
 
     def check(self, scored: ScoredRows) -> tuple[list[str], list[Problem], bool]:
         """Return the status of each row, problems, and whether all recordings are synthetic."""
