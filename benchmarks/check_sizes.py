@@ -60,9 +60,11 @@ from hearback.reading.training import ReadingTask
 TOKENIZER = ROOT / "assets" / "whisper-tiny.en" / "tokenizer.json"  # its tokens are in all sizes
 PHONES = ROOT / "assets" / "hama-phones"
 N_CLIPS = 6  # of two folds
-# Of a training, within 0.6 GB of the table in docs/results/sizes.md. Each parameter: its weight and
-# copies to be saved; one that is trained: also its gradient and Adam's moments.
-BASE_GB, BYTES_PER_PARAMETER, BYTES_PER_TRAINED = 1.0, 14, 12
+# Of a training, fitted to the table in docs/results/sizes.md, within 0.6 GB of it. Each parameter:
+# its weight and copies to be saved; one that is trained: also its gradient and Adam's moments.
+BASE_GB, BYTES_PER_PARAMETER, BYTES_PER_TRAINED = 1.0, 10, 12
+BYTES_OF_SHARING = 6  # for each parameter of a model that shares files with other folds
+BYTES_OF_INITIALIZED = 2  # for each parameter of a model whose weights are kept before epoch 1
 Figures = dict[str, Any]
 
 
@@ -127,6 +129,9 @@ def needed_gb(recipe: Recipe) -> float:
     """Return about the memory that a training with a Whisper needs, in GB."""
     config = CONFIGS[recipe.backbone.rpartition("/")[2]]
     used: Sequence[Part] = WHISPER_PARTS if recipe.pair == "tokens" else ("encoder",)
+    shares = recipe.pair == "tokens" or recipe.frozen_share > 0
+    of_all = BYTES_PER_PARAMETER + BYTES_OF_SHARING * shares
+    of_all += BYTES_OF_INITIALIZED * recipe.has_pretrained_init
     n_bytes = 0
     for name in used:
         with torch.device("meta"):
@@ -136,8 +141,8 @@ def needed_gb(recipe: Recipe) -> float:
         elif recipe.adapter_rank:  # its updates are few
             part.requires_grad_(False)
         for each in part.parameters():
-            of_each = BYTES_PER_PARAMETER + BYTES_PER_TRAINED * each.requires_grad
-            n_bytes += of_each * each.numel()
+            is_trained = each.requires_grad and recipe.epochs > 0
+            n_bytes += (of_all + BYTES_PER_TRAINED * is_trained) * each.numel()
     return BASE_GB + n_bytes / 1e9
 
 

@@ -177,8 +177,7 @@ def write_data(folder: Path, n_rows: int) -> None:
 
 def simulate(step: str, folder: Path) -> None:
     """Run a step in this process; afterwards write what the table takes in memory."""
-    from hearback.reading.inference.cluster import run as cluster_run  # noqa: PLC0415
-    from hearback.reading.inference.outputs import InferenceOptions, read_rows  # noqa: PLC0415
+    from hearback.reading.inference.outputs import read_rows  # noqa: PLC0415
 
     if step == READ:
         metadata, _ = read_rows(folder / "data", Report())
@@ -186,19 +185,39 @@ def simulate(step: str, folder: Path) -> None:
         write_json(folder / "table.json", {"bytes": table})
         time.sleep(0.5)  # to be measured
         return
-    cluster_run.WorkerPool = SimulatedPool  # type: ignore[misc,assignment]
+    write_submission(SimulatedPool, "simulated", inputs=folder, work=folder)
+
+
+def write_submission(
+    pool: type[SimulatedPool],
+    address: str,
+    *,
+    inputs: Path,
+    work: Path,
+    n_cpus: float | None = None,
+) -> None:
+    """Score a test table as `infer.py --launcher ray` does, with `pool` for the cluster's workers.
+
+    `inputs` holds the tables, recordings, references, folds and configuration; the store, the
+    submission and the words' scores are written into `work`. `address` and `n_cpus` are those of
+    the cluster.
+    """
+    from hearback.reading.inference.cluster import run as cluster_run  # noqa: PLC0415
+    from hearback.reading.inference.outputs import InferenceOptions  # noqa: PLC0415
+
+    cluster_run.WorkerPool = pool  # type: ignore[misc,assignment]
     options = InferenceOptions(
-        data=folder / "data",
-        tts_data=folder / "tts_data",
-        store=folder / "store",
-        assets=folder / "assets",
-        config=folder / "model_configs.json",
-        submission=folder / "submission.csv",
+        data=inputs / "data",
+        tts_data=inputs / "tts_data",
+        store=work / "store",
+        assets=inputs / "assets",
+        config=inputs / "model_configs.json",
+        submission=work / "submission.csv",
         device="cpu",
         workers=0,
-        words=folder / "word_scores.csv",
+        words=work / "word_scores.csv",
     )
-    cluster_run.write_submission(options, "simulated")
+    cluster_run.write_submission(options, address, n_cpus=n_cpus)
 
 
 def run(step: str, n_rows: int, folder: Path) -> Cost:
@@ -245,9 +264,7 @@ def report(costs: list[Cost]) -> str:
 
 def measure_worker(demo: Path, work: Path) -> str:
     """Return a worker's CPU seconds a row on the test recordings of `make demo`, by task."""
-    from hearback.reading.inference.cluster import run as cluster_run  # noqa: PLC0415
     from hearback.reading.inference.cluster.worker import ClusterWorker  # noqa: PLC0415
-    from hearback.reading.inference.outputs import InferenceOptions  # noqa: PLC0415
 
     work.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
@@ -271,19 +288,7 @@ def measure_worker(demo: Path, work: Path) -> str:
                 n_rows += len(argument.metadata) if method == "decode" else 0
                 yield argument, result
 
-    cluster_run.WorkerPool = OneWorker  # type: ignore[misc,assignment]
-    options = InferenceOptions(
-        data=demo / "data",
-        tts_data=demo / "tts_data",
-        store=work / "store",
-        assets=demo / "assets",
-        config=demo / "model_configs.json",
-        submission=work / "submission.csv",
-        device="cpu",
-        workers=0,
-        words=work / "word_scores.csv",
-    )
-    cluster_run.write_submission(options, "measured", n_cpus=1.0)
+    write_submission(OneWorker, "measured", inputs=demo, work=work, n_cpus=1.0)
     of_rows = ("decode", "score", "check", "write_words")
     lines = [f"| {method} | {1000 * seconds[method] / n_rows:.1f} |" for method in of_rows]
     total = sum(seconds[method] for method in of_rows) / n_rows

@@ -10,7 +10,8 @@ size, in training and inference, beside the competition's way, with memory and t
 GPU's peak rate.
 
 Writes gpu_check.md and gpu_check.json. The exit status is 1 if a check failed or a section's time
-was up. A section that fails does not stop the others.
+was up. A section that fails does not stop the others. What is missing (the device, weights,
+packages) is reported before the first one, all at once, and nothing is run.
 """
 
 import argparse
@@ -22,10 +23,10 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_check import report
+from benchmarks.gpu_check.missing import find_missing, report_of
 from benchmarks.gpu_check.record import Record
 from benchmarks.gpu_check.sections import LIMIT_SECONDS, SECTIONS, run_all
-from benchmarks.gpu_check.setting import PHONES, SMALL, TINY, Setting, Sizes, check_device
-from benchmarks.harness import machine
+from benchmarks.gpu_check.setting import PHONES, SMALL, TINY, Setting, Sizes
 from hearback.engine import cli
 from hearback.engine.launch.processes import ROOT
 
@@ -38,10 +39,15 @@ def main() -> int:
     setting = make_setting(arguments)
     if arguments.run_here:
         return run_here(arguments, setting)
-    check_device(setting.device)
-    setting.work.mkdir(parents=True, exist_ok=True)
     sections = [section for section in SECTIONS if section.name in arguments.only]
-    print(f"{machine()}; device {setting.device}", flush=True)
+    if missing := find_missing(setting, sections):
+        print(report_of(missing), file=sys.stderr)
+        return 1
+    from benchmarks.harness import machine  # noqa: PLC0415  (it needs what may be missing)
+
+    setting.work.mkdir(parents=True, exist_ok=True)
+    described = about(machine(), setting)
+    print(f"{described['machine']}; device {setting.device}", flush=True)
     results = []
     for result in run_all(sections, flags_of(arguments), setting.work, arguments.seconds):
         results.append(result)
@@ -49,7 +55,7 @@ def main() -> int:
         for check in result.record.checks:
             if not check.passed:
                 print(f"  FAILED {check.name}: {check.measured}; required: {check.required}")
-    paths = report.write(arguments.out, about(setting), results)
+    paths = report.write(arguments.out, described, results)
     print(paths[0].read_text(encoding="utf-8"))
     print("wrote", *paths)
     return 0 if report.passed(results) else 1
@@ -111,10 +117,10 @@ def run_here(arguments: argparse.Namespace, setting: Setting) -> int:
     return 0
 
 
-def about(setting: Setting) -> dict[str, Any]:
+def about(machine: str, setting: Setting) -> dict[str, Any]:
     """Return what the run was made with, by name."""
     return {
-        "machine": machine(),
+        "machine": machine,
         "device": setting.device,
         "size": "small: tiny backbones, few clips" if setting.small else "true",
         "weights of the small corpus' models": TINY if setting.is_pretrained else "random",

@@ -47,6 +47,11 @@ class Record:
     done: bool = False
 
     @property
+    def passed(self) -> bool:
+        """Whether the section came to its end, and all its statements hold."""
+        return self.done and all(check.passed for check in self.checks)
+
+    @property
     def seconds_left(self) -> float:
         """Seconds until the section is ended."""
         return self.ends - time.monotonic()

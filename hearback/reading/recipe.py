@@ -170,51 +170,7 @@ class Recipe(FoldRecipe):
     window_step_seconds: float = 0.64
 
     def _out_of_range(self) -> list[str]:
-        in_range = {
-            "text_embedder": self.text_embedder is not None or self.pair not in WITH_TEXT_EMBEDDING,
-            "epochs": 0 <= self.epochs <= self.schedule_epochs
-            and (self.epochs > 0 or self.has_pretrained_init),
-            "dropout": 0 <= self.dropout < 1,
-            "encoder_layers": self.encoder_layers is None
-            or (self.encoder_layers >= 1 and self.pair == "segments"),
-            "frozen_share": 0 <= self.frozen_share <= 1
-            and (self.frozen_share == 0 or self.pair != "phones")
-            and (self.frozen_share == 1 or self.pair != "segments"),
-            "adapter_rank": self.adapter_rank >= 0
-            and (self.adapter_rank == 0 or self.pair == "tokens"),
-            "adapter_layers": set(self.adapter_layers) <= set(ADAPTER_LAYERS),
-            "adapted_share": 0 < self.adapted_share <= 1,
-            "n_augmented": self.n_augmented >= 0
-            and (
-                self.n_augmented == 0
-                or (self.frozen_share == 1 and self.pair in ("tokens", "segments"))
-            ),
-            "uses_context": self.uses_context or self.pair in SCORES_WORDS,
-            "warmup_share": 0 <= self.warmup_share < 1,
-            "negatives": self.negatives >= 0,
-            "hard_negatives": self.hard_negatives >= 0,
-            "hard_negative_weight": self.hard_negative_weight >= 0,
-            "repeats_by_grade": min(self.repeats_by_grade) > 0,
-            "joined_clips": self.joined_clips >= 0
-            and (self.joined_clips == 0 or self.pair in HEARS_30_S),
-            "word_loss": self.word_loss >= 0,
-            "labelled_word_loss": self.labelled_word_loss is None
-            or (self.labelled_word_loss >= 0 and self.uses_word_labels),
-            "phone_loss": self.phone_loss >= 0
-            and (self.phone_loss == 0 or (self.pair in WITH_PHONES and self.uses_word_labels)),
-            "uses_word_labels": not self.uses_word_labels or self.pair in SCORES_WORDS,
-            "read_texts": 0 <= self.read_texts <= float(self.uses_word_labels),
-            "soft_labels": 0 <= self.soft_labels <= float(self.uses_word_labels),
-            "average_decay": 0 <= self.average_decay < 1,
-            "batch_size": self.batch_size >= 1,
-            "speed_by_grade": min(self.speed_by_grade) >= 0.5 and max(self.speed_by_grade) <= 2,
-            "learning_rate": self.learning_rate >= 0,
-            "head_learning_rate": self.head_learning_rate is None or self.head_learning_rate >= 0,
-            "weight_decay": self.weight_decay >= 0,
-            "max_gradient_norm": self.max_gradient_norm > 0,
-            "window_step_seconds": self.window_step_seconds > 0,
-        }
-        return [name for name, valid in in_range.items() if not valid]
+        return [name for name, is_valid in _check_fields(self).items() if not is_valid]
 
     @property
     def hears_reference(self) -> bool:
@@ -256,6 +212,54 @@ class Recipe(FoldRecipe):
             return self
         stretched = round(epochs * self.schedule_epochs / max(self.epochs, 1))
         return replace(self, epochs=epochs, schedule_epochs=stretched)
+
+
+def _check_fields(recipe: Recipe) -> dict[str, bool]:
+    """Return whether a field's value is valid, alone and beside the other fields', by its name."""
+    return {
+        "text_embedder": recipe.text_embedder is not None or recipe.pair not in WITH_TEXT_EMBEDDING,
+        "epochs": 0 <= recipe.epochs <= recipe.schedule_epochs
+        and (recipe.epochs > 0 or recipe.has_pretrained_init),
+        "dropout": 0 <= recipe.dropout < 1,
+        "encoder_layers": recipe.encoder_layers is None
+        or (recipe.encoder_layers >= 1 and recipe.pair == "segments"),
+        "frozen_share": 0 <= recipe.frozen_share <= 1
+        and (recipe.frozen_share == 0 or recipe.pair != "phones")
+        and (recipe.frozen_share == 1 or recipe.pair != "segments"),
+        "adapter_rank": recipe.adapter_rank >= 0
+        and (recipe.adapter_rank == 0 or recipe.pair == "tokens"),
+        "adapter_layers": set(recipe.adapter_layers) <= set(ADAPTER_LAYERS),
+        "adapted_share": 0 < recipe.adapted_share <= 1,
+        "n_augmented": recipe.n_augmented >= 0
+        and (
+            recipe.n_augmented == 0
+            or (recipe.frozen_share == 1 and recipe.pair in ("tokens", "segments"))
+        ),
+        "uses_context": recipe.uses_context or recipe.pair in SCORES_WORDS,
+        "warmup_share": 0 <= recipe.warmup_share < 1,
+        "negatives": recipe.negatives >= 0,
+        "hard_negatives": recipe.hard_negatives >= 0,
+        "hard_negative_weight": recipe.hard_negative_weight >= 0,
+        "repeats_by_grade": min(recipe.repeats_by_grade) > 0,
+        "joined_clips": recipe.joined_clips >= 0
+        and (recipe.joined_clips == 0 or recipe.pair in HEARS_30_S),
+        "word_loss": recipe.word_loss >= 0,
+        "labelled_word_loss": recipe.labelled_word_loss is None
+        or (recipe.labelled_word_loss >= 0 and recipe.uses_word_labels),
+        "phone_loss": recipe.phone_loss >= 0
+        and (recipe.phone_loss == 0 or (recipe.pair in WITH_PHONES and recipe.uses_word_labels)),
+        "uses_word_labels": not recipe.uses_word_labels or recipe.pair in SCORES_WORDS,
+        "read_texts": 0 <= recipe.read_texts <= float(recipe.uses_word_labels),
+        "soft_labels": 0 <= recipe.soft_labels <= float(recipe.uses_word_labels),
+        "average_decay": 0 <= recipe.average_decay < 1,
+        "batch_size": recipe.batch_size >= 1,
+        "speed_by_grade": min(recipe.speed_by_grade) >= 0.5 and max(recipe.speed_by_grade) <= 2,
+        "learning_rate": recipe.learning_rate >= 0,
+        "head_learning_rate": recipe.head_learning_rate is None or recipe.head_learning_rate >= 0,
+        "weight_decay": recipe.weight_decay >= 0,
+        "max_gradient_norm": recipe.max_gradient_norm > 0,
+        "window_step_seconds": recipe.window_step_seconds > 0,
+    }
 
 
 # The pairings compared in the ablation (hearback/reading/baselines/ablation.py), simplest first.

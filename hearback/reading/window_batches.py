@@ -17,8 +17,9 @@ from hearback.engine.whisper.encoder import (
 )
 from hearback.engine.whisper.tokenizer import TokenizedText
 
-if TYPE_CHECKING:  # which imports this module
+if TYPE_CHECKING:  # which import this module
     from hearback.reading.models.phone_head import PhoneEvidence
+    from hearback.reading.models.token_head import DecoderOutput
 
 WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE
 LONGEST_WINDOW_SAMPLES = LONGEST_WINDOW_SECONDS * SAMPLE_RATE
@@ -131,21 +132,6 @@ class TextBatch(Tensors):
 
 
 @dataclass(frozen=True)
-class DecoderOutput(Tensors):
-    """A decoder's output for texts given recordings (teacher forcing).
-
-    Attributes:
-        hidden: (texts, tokens, width), last hidden states.
-        log_probs: (texts, targets) float32, log-probability of each target.
-        best_log_probs: (texts, targets) float32, that of the most likely token at its position.
-    """
-
-    hidden: Tensor
-    log_probs: Tensor
-    best_log_probs: Tensor
-
-
-@dataclass(frozen=True)
 class Batch(Tensors):
     """Pairs of one window length.
 
@@ -180,7 +166,7 @@ class Batch(Tensors):
     text_embeddings: Tensor | None = None
     reference_index: Tensor | None = None
     frames: Tensor | None = None
-    decoded: DecoderOutput | None = None
+    decoded: "DecoderOutput | None" = None
     evidence: "PhoneEvidence | None" = None
 
     def __len__(self) -> int:

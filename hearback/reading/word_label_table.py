@@ -75,7 +75,7 @@ def read_word_labels(path: Path, metadata: pd.DataFrame, report: Report) -> Word
         cure = "add `share` (0 to 1) or `accuracy` (scores of 0 to 10, separated by spaces)"
         report.add(Problem(str(path), None, f"no column {' or '.join(_VALUES)}", cure))
         return WordLabels()
-    return _Reader(path, report).read(table, metadata)
+    return _TableReader(path, report).read(table, metadata)
 
 
 def load_word_labels(data: Path, metadata: pd.DataFrame) -> WordLabels:
@@ -135,8 +135,8 @@ def report_disagreement(
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """Reads the rows of the table at `path`."""
+class _TableReader:
+    """Reads the table at `path`."""
 
     path: Path
     report: Report
@@ -165,7 +165,10 @@ class _Reader:
         if not (is_scaled and is_counted):
             return WordLabels()
         self._discard_unreadable_phones(row for rows in listed.values() for row in rows)
-        read = {name: self._read_words(name, rows) for name, rows in listed.items()}
+        read = {
+            name: _RecordingReader(self.path, self.report, name, rows).read()
+            for name, rows in listed.items()
+        }
         return WordLabels({name: words for name, words in read.items() if words is not None})
 
     def _report_unlisted(self, names: Sequence[str], known: Iterable[str], n_listed: int) -> None:
@@ -175,12 +178,12 @@ class _Reader:
         if len(names) < n_listed:
             n_unlisted = count_noun(len(names), "recording")
             what = f"{n_unlisted} without a row in the metadata, such as {quoted(names[0])}"
-            self._add(None, what, "their words are not used", warning=True)
+            self._add(what, "their words are not used", warning=True)
             return
         what = f"none of its {count_noun(n_listed, 'recording')} is in the metadata, such as "
         what += quoted(names[0])
         near = are_there(nearest_names(names[0], known))
-        self._add(None, what, _OTHER_CORPUS + (f" ({near})" if near else ""), warning=True)
+        self._add(what, _OTHER_CORPUS + (f" ({near})" if near else ""), warning=True)
 
     def _check_scale(self, rows: Iterable[_Row]) -> bool:
         """Return False with a problem if the scores are shares; warn if they accept no word."""
@@ -194,12 +197,12 @@ class _Reader:
         what = f"no score in accuracy is above {highest:g}"
         if highest <= 1:
             cure = "scores are 0 to 10; shares of 0 to 1 belong in a column `share`"
-            self._add(None, what, cure)
+            self._add(what, cure)
         elif highest < ACCEPTED:
             cure = (
                 f"scores are 0 to 10, and {ACCEPTED:g} or more accepts a word: none counts as said"
             )
-            self._add(None, what, cure, warning=True)
+            self._add(what, cure, warning=True)
         return highest > 1
 
     def _check_first(self, rows_by_recording: Iterable[Sequence[_Row]]) -> bool:
@@ -209,18 +212,45 @@ class _Reader:
             for rows in rows_by_recording
         }
         if firsts == {1}:
-            self._add(None, "its words are numbered from 1", "subtract 1 from every position")
+            self._add("its words are numbered from 1", "subtract 1 from every position")
         return firsts != {1}
 
-    def _read_words(self, filename: str, rows: Sequence[_Row]) -> ReadWords | None:
-        """Return a recording's words in the order of their positions, or None with a problem."""
-        shares = [self._share(row, filename) for row in rows]
-        spoken = [self._spoken(row, filename) for row in rows]
-        order = self._order(rows, filename)
+    def _discard_unreadable_phones(self, rows: Iterable[_Row]) -> None:
+        """Empty the phones that cannot be read, with a warning."""
+        errors = _empty_unreadable_phones(rows)
+        if errors:
+            what = f"the phones of {count_noun(len(errors), 'word')} cannot be read: {errors[0]}"
+            cure = (
+                "write ARPAbet, wrong phones in ( ), accented ones in { }, added ones in [ ]; "
+                "until then, these words have no labels of phones"
+            )
+            self._add(what, cure, warning=True)
+
+    def _add(self, what: str, cure: str, *, warning: bool = False) -> None:
+        """Report a problem of the whole table."""
+        severity: Literal["error", "warning"] = "warning" if warning else "error"
+        self.report.add(Problem(str(self.path), None, what, cure, severity))
+
+
+@dataclass(frozen=True)
+class _RecordingReader:
+    """Reads the rows of one recording in the table at `path`."""
+
+    path: Path
+    report: Report
+    filename: str
+    rows: Sequence[_Row]
+
+    def read(self) -> ReadWords | None:
+        """Return its words in the order of their positions, or None with a problem."""
+        rows = self.rows
+        shares = [self._share(row) for row in rows]
+        spoken = [self._spoken(row) for row in rows]
+        order = self._order()
         if order is None or not all(spoken) or np.isnan(shares).any():
             return None
         words = [word for at in order for word in spoken[at]]
-        together = self._together([rows[at]["word"] for at in order], words, rows[0], filename)
+        together = self._together([rows[at]["word"] for at in order], words)
         if together is None:
             return None
         repeated = [at for at in order for _ in spoken[at]]  # one written word may be two spoken
@@ -233,19 +263,19 @@ class _Reader:
             tuple(rows[at].get(_PHONES, "") if len(spoken[at]) == 1 else "" for at in repeated),
         )
 
-    def _order(self, rows: Sequence[_Row], filename: str) -> list[int] | None:
+    def _order(self) -> list[int] | None:
         """Return the indices of the rows by position, or None with a problem."""
-        at_position: dict[int, int] = {}
+        rows, at_position = self.rows, dict[int, int]()
         is_right = True
         for at, row in enumerate(rows):
             position = _parse_position(row["position"])
             if position is None:
                 what = f"the position is {quoted(row['position'])}"
-                self._add(row["line"], what, _NUMBERING, filename)
+                self._add(row, what, _NUMBERING)
             elif position in at_position:
                 first = rows[at_position[position]]["line"]
                 what = f"position {position} again, first on line {first}"
-                self._add(row["line"], what, _NUMBERING, filename)
+                self._add(row, what, _NUMBERING)
             else:
                 at_position[position] = at
                 continue
@@ -256,28 +286,26 @@ class _Reader:
             what, cure = f"no word at position {gaps[0]}", f"add it; {_NUMBERING}"
             if min(at_position) == 1 and max(at_position) == len(rows):
                 what, cure = "its words are numbered from 1", "subtract 1 from their positions"
-            self._add(rows[0]["line"], what, cure, filename)
+            self._add(rows[0], what, cure)
             return None
         return [at_position[position] for position in range(len(rows))]
 
-    def _spoken(self, row: _Row, filename: str) -> list[str]:
+    def _spoken(self, row: _Row) -> list[str]:
         """Return a written word as the words that a reader says; [] with a problem."""
         try:
             spoken = normalize_text(row["word"]).text.split()
         except UnspeakableTextError as error:
-            self._add(row["line"], f"word: {error}", error.cure, filename)
+            self._add(row, f"word: {error}", error.cure)
             return []
         if not row["word"]:
-            self._add(row["line"], "empty word", "fill in the word that was to be read", filename)
+            self._add(row, "empty word", "fill in the word that was to be read")
         elif not spoken:
             what = f"the word {quoted(row['word'])} has no letter and no digit"
             cure = "remove the row, and number the words without it"
-            self._add(row["line"], what, cure, filename)
+            self._add(row, what, cure)
         return spoken
 
-    def _together(
-        self, written: Sequence[str], alone: Sequence[str], first: _Row, filename: str
-    ) -> Sequence[str] | None:
+    def _together(self, written: Sequence[str], alone: Sequence[str]) -> Sequence[str] | None:
         """Return the words as they are said in the whole text; None with a problem.
 
         `alone` are those of each written word by itself. Neighbours may change a word ("1234 toys"
@@ -286,32 +314,21 @@ class _Reader:
         try:
             text = normalize_text(" ".join(written)).text
         except UnspeakableTextError as error:
-            self._add(first["line"], f"its words together: {error}", error.cure, filename)
+            self._add(self.rows[0], f"its words together: {error}", error.cure)
             return None
         if len(text.encode()) > LONGEST_TEXT:
             what = "its words together are too long to be said in 16 s"
             cure = f"at most {LONGEST_TEXT} bytes; check that they are of one recording"
-            self._add(first["line"], what, cure, filename)
+            self._add(self.rows[0], what, cure)
             return None
         words = text.split()
         if len(words) != len(alone):
             what = f"its words are {quoted(' '.join(alone))}, but together {quoted(text)}"
-            self._add(first["line"], what, "write the words as they are said, one a row", filename)
+            self._add(self.rows[0], what, "write the words as they are said, one a row")
             return None
         return words
 
-    def _discard_unreadable_phones(self, rows: Iterable[_Row]) -> None:
-        """Empty the phones that cannot be read, with a warning."""
-        errors = _empty_unreadable_phones(rows)
-        if errors:
-            what = f"the phones of {count_noun(len(errors), 'word')} cannot be read: {errors[0]}"
-            cure = (
-                "write ARPAbet, wrong phones in ( ), accented ones in { }, added ones in [ ]; "
-                "until then, these words have no labels of phones"
-            )
-            self._add(None, what, cure, warning=True)
-
-    def _share(self, row: _Row, filename: str) -> float:
+    def _share(self, row: _Row) -> float:
         """Return the share of the experts who accept a word; NaN with a problem."""
         if row.get("share"):
             shares = _parse_numbers(row["share"].replace(",", ".", 1))
@@ -324,20 +341,12 @@ class _Reader:
             return share
         shown = " and ".join(f"{name} {quoted(row[name])}" for name in _VALUES if name in row)
         cure = "write a share of 0 to 1, or scores of 0 to 10 separated by spaces"
-        self._add(row["line"], f"the word's label is {shown}", cure, filename)
+        self._add(row, f"the word's label is {shown}", cure)
         return np.nan
 
-    def _add(
-        self,
-        line: int | None,
-        what: str,
-        cure: str,
-        filename: str | None = None,
-        *,
-        warning: bool = False,
-    ) -> None:
-        severity: Literal["error", "warning"] = "warning" if warning else "error"
-        self.report.add(Problem(str(self.path), line, what, cure, severity, filename))
+    def _add(self, row: _Row, what: str, cure: str) -> None:
+        """Report a problem of a row."""
+        self.report.add(Problem(str(self.path), row["line"], what, cure, "error", self.filename))
 
 
 def _empty_unreadable_phones(rows: Iterable[_Row]) -> list[str]:

@@ -91,7 +91,7 @@ def test_too_little_memory_is_an_error_before_the_work(
     monkeypatch.setattr(check_sizes, "available_gb", lambda: 6.0)
     monkeypatch.setattr(sys, "argv", ["check_sizes", "--recipes", "model1m"])
     assert check_sizes.main() == 1
-    assert "model1m: it needs about 9 GB of memory, and 6 GB are free" in capsys.readouterr().err
+    assert "model1m: it needs about 8 GB of memory, and 6 GB are free" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,19 @@ import pytest
 import torch
 
 from benchmarks import backbones, clips, flops
-from benchmarks.gpu_check import __main__, folds, inputs, report, scores, sections, speed
+from benchmarks.gpu_check import (
+    __main__,
+    folds,
+    inputs,
+    missing,
+    report,
+    scores,
+    sections,
+    speed,
+)
 from benchmarks.gpu_check.record import Record
 from benchmarks.gpu_check.sections import SECTIONS, Result, Section, run_all, run_section
-from benchmarks.gpu_check.setting import SMALL, STRICT, Setting, check_device
+from benchmarks.gpu_check.setting import PHONES, SMALL, STRICT, Setting, check_device
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import read_json
 from hearback.reading.recipe import find_recipes
@@ -191,6 +201,7 @@ def test_a_failed_section_gives_status_1_and_a_table(
         return [Result(chosen[0], "failed", 1.0, 2.0, bad), good]
 
     monkeypatch.setattr(__main__, "run_all", run)
+    Record(tmp_path / "work" / "small" / "inputs.json").finish()
     flags = ["--device", "cpu", "--small", "--only", "fold", "two"]
     folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["gpu_check", *flags, *folders])
@@ -205,6 +216,79 @@ def test_a_missing_gpu_is_an_error_that_names_the_cure(monkeypatch: pytest.Monke
         check_device("cuda")
     check_device("cpu")
     check_device(STRICT)
+
+
+def test_all_that_is_missing_is_reported_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(missing, "WHEEL_MODULES", ("numpy", "no_hibari", "no_soxr"))
+    monkeypatch.setattr(missing, "MACHINE_MODULES", ("no_onnx",))
+    monkeypatch.setattr(__main__, "run_all", None)  # not called
+    (tmp_path / "weights").mkdir()
+    folders = [f"--{name}={tmp_path / name}" for name in ("weights", "work", "out")]
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--small", *folders])
+    assert __main__.main() == 1
+    printed = capsys.readouterr()
+    assert not printed.out and [path.name for path in tmp_path.iterdir()] == ["weights"]
+    title, *lines = printed.err.splitlines()
+    assert title.startswith("Nothing was run") and len(lines) == 4
+    for line, (what, cure) in zip(
+        lines,
+        [
+            ("no GPU", "DEVICE=strict SMALL=1"),
+            ("no package no_onnx:", "install it in this Python"),
+            ("no package no_hibari, no_soxr:", "make gpu-files"),
+            (f"{PHONES} is in no folder of weights ({tmp_path / 'weights'})", "make gpu-files"),
+        ],
+        strict=True,
+    ):
+        assert what in line and cure in line
+
+
+def test_nothing_is_missing_where_all_is_there(setting: Setting) -> None:
+    assert missing.find_missing(setting, SECTIONS) == []
+
+
+def test_sections_that_need_no_phones_and_inputs_of_an_earlier_run(setting: Setting) -> None:
+    fold = [section for section in SECTIONS if section.name == "fold"]
+    without = replace(setting, weights=())
+    (line,) = missing.find_missing(without, fold)
+    assert "--only inputs" in line
+    Record(setting.work / "inputs.json").finish()
+    assert missing.find_missing(without, fold) == []
+    assert len(missing.find_missing(without, SECTIONS)) == 1
+
+
+def packages_of(lines: str) -> set[str]:
+    """Return the names of the packages that a file of requirements pins."""
+    pins = [line.partition("==")[0] for line in lines.splitlines() if not line.startswith("#")]
+    return {name.lower().replace("_", "-") for name in pins}
+
+
+def test_all_packages_of_the_project_are_looked_for() -> None:
+    names = metadata.packages_distributions()
+
+    def packages(modules: Sequence[str]) -> set[str]:
+        return {each.lower().replace("_", "-") for module in modules for each in names[module]}
+
+    wheels, own = packages(missing.WHEEL_MODULES), packages(missing.MACHINE_MODULES)
+    for_gpu = (sections.ROOT / "requirements" / "gpu.txt").read_text()
+    assert wheels == packages_of(for_gpu.partition("# What librosa")[0])
+    pinned = packages_of((sections.ROOT / "requirements.txt").read_text())
+    assert pinned - {"torch"} == wheels | own
+
+
+def test_what_may_be_missing_is_not_imported_before_it_is_looked_for() -> None:
+    modules = f"{(*missing.WHEEL_MODULES, *missing.MACHINE_MODULES)!r}"
+    allowed = {"numpy"}  # torch imports it where it is there
+    code = (
+        "import sys, torch; before = set(sys.modules); import benchmarks.gpu_check.__main__; "
+        f"print(*[name for name in {modules} if name in sys.modules and name not in before])"
+    )
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=sections.ROOT)
+    assert set(printed.stdout.split()) <= allowed
 
 
 def test_the_sizes_are_those_of_the_recipes_backbones(phones: Path) -> None:

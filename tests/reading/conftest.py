@@ -1,11 +1,25 @@
-"""A folder in which every step succeeds, for tests that spoil it."""
+"""Fixtures: texts pronounced without a voice package, and a folder for tests that spoil it."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.reading.world_steps import write_good
+
+
+@pytest.fixture(scope="module")
+def letters_as_sounds() -> Iterator[None]:
+    """Pronounce texts letter by letter: fast, and no voice package is needed.
+
+    Before the module's other fixtures: `pytestmark = pytest.mark.usefixtures("letters_as_sounds")`.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(
+            "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
+        )
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -30,15 +30,7 @@ from hearback.reading.training import ReadingTask
 from hearback.reading.window_batches import Batch, pad_waveforms, window_samples
 from tests.reading.quick_recipes import QUICK_LOW
 
-
-@pytest.fixture(autouse=True)
-def letters_as_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pronounce texts letter by letter: fast, and no voice package is needed."""
-    monkeypatch.setattr(
-        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
-    )
-
-
+pytestmark = pytest.mark.usefixtures("letters_as_sounds")
 JOINED = replace(QUICK_LOW, joined_clips=0.5)
 
 

@@ -13,16 +13,9 @@ from hearback.engine.training.trainer import Trainer
 from hearback.reading.options import TrainingOptions
 from tests.reading.families import FAMILIES, make_trainer
 
+pytestmark = pytest.mark.usefixtures("letters_as_sounds")
 SCALE = 2.0**22  # gradients overflow, and no longer after some halvings
 N_STEPS = 12
-
-
-@pytest.fixture(autouse=True)
-def letters_as_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pronounce texts letter by letter: fast, and no voice package is needed."""
-    monkeypatch.setattr(
-        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
-    )
 
 
 class StepsError(Exception):

@@ -32,6 +32,7 @@ from train_modelali import RECIPE as ALIGNED
 from train_modeltok import RECIPE as TOKENS
 from train_modeltoklow import RECIPE as LOW
 
+pytestmark = pytest.mark.usefixtures("letters_as_sounds")
 STEP = "engine/training/trainer.py read"
 SCORES = "reading/inference/model_group.py _score"
 PATHS = "reading/models/alignment_head.py __init__"
@@ -48,14 +49,6 @@ FLOAT32 = {
     "reading/models/alignment_head.py forward",
     "engine/training/optimization.py step",  # gradients of these
 }
-
-
-@pytest.fixture(autouse=True)
-def letters_as_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pronounce texts letter by letter: fast, and no voice package is needed."""
-    monkeypatch.setattr(
-        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
-    )
 
 
 @pytest.fixture

@@ -43,17 +43,10 @@ from hearback.reading.word_labels import ReadWords, WordLabels, WordTargets
 from tests.reading.quick_recipes import QUICK_GOP, QUICK_LOW, QUICK_TOKENS
 from tests.toy import spoken
 
+pytestmark = pytest.mark.usefixtures("letters_as_sounds")
 TEXTS = ("the dog ran home", "a red hat", "boy", "toy", "the fat cat ran", "sunshine")
 SHORTEST = 8 * SAMPLE_RATE
 TOKENS = replace(QUICK_TOKENS, joined_clips=0.5, hard_negatives=1.0)
-
-
-@pytest.fixture(autouse=True)
-def letters_as_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pronounce texts letter by letter: fast, and no voice package is needed."""
-    monkeypatch.setattr(
-        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
-    )
 
 
 class Recordings:

@@ -21,15 +21,8 @@ from tests.reading.embedders import write_embedder
 from tests.reading.families import ALL_FAMILIES, EMBEDDER
 from train_model2s import RECIPE as MEAN_OF_FRAMES
 
+pytestmark = pytest.mark.usefixtures("letters_as_sounds")
 N_STEPS = 2
-
-
-@pytest.fixture(autouse=True)
-def letters_as_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pronounce texts letter by letter: fast, and no voice package is needed."""
-    monkeypatch.setattr(
-        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
-    )
 
 
 class Steps(Callback):

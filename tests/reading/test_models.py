@@ -16,7 +16,7 @@ from hearback.engine.whisper.tokenizer import TextTokenizer
 from hearback.engine.whisper.weights import read_tensors
 from hearback.reading.models.base import Scorer
 from hearback.reading.models.scorers import JoinedScorer, build
-from hearback.reading.models.token_head import TokenHead
+from hearback.reading.models.token_head import DecoderOutput, TokenHead
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import Example, HardNegativeText, PairDataset
 from hearback.reading.recipe import Recipe
@@ -24,7 +24,6 @@ from hearback.reading.window_batches import (
     UNKNOWN,
     WINDOW_SAMPLES,
     Batch,
-    DecoderOutput,
     LabelledText,
     Pair,
     collate,

@@ -1,7 +1,6 @@
 """The phone scorer: its evidence, and a fold of it in every step, with small random weights."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,18 +48,9 @@ from tests.reading.inference_data import CPU
 from tests.reading.quick_recipes import QUICK_GOP, QUICK_TOKENS
 from tests.reading.random_models import BASE_RATES, write_fold
 
+pytestmark = pytest.mark.usefixtures("letters_as_sounds")
 N_FOLDS = 3
 NAME = QUICK_GOP.name
-
-
-@pytest.fixture(autouse=True, scope="module")
-def letters_as_sounds() -> Iterator[None]:
-    """Pronounce texts letter by letter: fast, and no voice package is needed."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(
-            "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
-        )
-        yield
 
 
 def make_world(folder: Path, phones: Path, n_clips: int = 36) -> Path:

@@ -1,7 +1,6 @@
 """The segment scorer: pooling, its evidence, and a fold of it in every step, with small weights."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,18 +52,9 @@ from tests.reading.quick_recipes import QUICK_SEG, QUICK_TOKENS
 from tests.reading.random_models import BASE_RATES, write_fold
 from tests.reading.test_phone_scorer import make_world
 
+pytestmark = pytest.mark.usefixtures("letters_as_sounds")
 N_FOLDS = 3
 NAME = QUICK_SEG.name
-
-
-@pytest.fixture(autouse=True, scope="module")
-def letters_as_sounds() -> Iterator[None]:
-    """Pronounce texts letter by letter: fast, and no voice package is needed."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(
-            "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
-        )
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -33,13 +33,7 @@ from tests.reading.quick_recipes import QUICK, QUICK_LOW, QUICK_OWN, QUICK_TOKEN
 from tests.soak import stalls
 from tests.soak.stalls import injected
 
-
-@pytest.fixture(autouse=True)
-def letters_as_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pronounce texts letter by letter: fast, and no voice package is needed."""
-    monkeypatch.setattr(
-        "hearback.reading.hard_negatives.generator.hibari_pronounce", lambda: str.lower
-    )
+pytestmark = pytest.mark.usefixtures("letters_as_sounds")
 
 
 def files_of(options: TrainingOptions, recipe: Recipe = QUICK, fold: int = 0) -> FoldFiles:

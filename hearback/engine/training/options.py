@@ -164,6 +164,17 @@ def declare_common(
         metavar="FIELD=VALUE",
         help="change a field of the recipe",
     )
+    _declare_computation(parser)
+    add(
+        "--strict",
+        action="store_true",
+        help="refuse recordings that need converting (stereo, 44.1 kHz …)",
+    )
+
+
+def _declare_computation(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of how a training computes, and not of what it learns."""
+    add = parser.add_argument
     add(
         "--precision",
         choices=TRAINING_PRECISIONS,
@@ -188,9 +199,4 @@ def declare_common(
         action="store_true",
         help="compute the backbone's layers again for their gradients instead of keeping their "
         "results: less memory, about a third more time, and the model learns the same",
-    )
-    add(
-        "--strict",
-        action="store_true",
-        help="refuse recordings that need converting (stereo, 44.1 kHz …)",
     )

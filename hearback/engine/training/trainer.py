@@ -80,7 +80,7 @@ class Trainer:
             callbacks = default_callbacks(run.options, f"{run.recipe.name}_{run.fold}")
         self.task, self.run, self.callbacks = task, run, callbacks
         self.state = TrainingState()
-        self._seed(0)  # weights that are not pretrained
+        seed_stage(run, 0)  # weights that are not pretrained
         self.model: Any = task.build_model().to(run.device)
         self.optimizer = task.build_optimizer(self.model)
         self.optimization = Optimization(
@@ -125,7 +125,7 @@ class Trainer:
         """Train on an epoch's batches; after a resume, on the remaining ones."""
         progress = self.state.progress
         # Seeded epoch by epoch: a resumed epoch repeats the random numbers of an uninterrupted one.
-        self._seed(self.state.epoch + 1)
+        seed_stage(self.run, self.state.epoch + 1)
         self.model.train()
         for callback in self.callbacks:
             callback.on_epoch_start(self, n_examples)
@@ -263,10 +263,11 @@ class Trainer:
         for callback in self.callbacks:
             callback.close()
 
-    def _seed(self, stage: int) -> None:
-        """Seed torch's global generator: stage 0 builds the model, stage n is epoch n."""
-        sequence = np.random.SeedSequence((self.run.recipe.seed, self.run.attempt, stage))
-        torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+def seed_stage(run: FoldRun, stage: int) -> None:
+    """Seed torch's global generator: stage 0 builds the model, stage n is epoch n."""
+    sequence = np.random.SeedSequence((run.recipe.seed, run.attempt, stage))
+    torch.manual_seed(int(sequence.generate_state(1)[0]))
 
 
 def finite_rows(logits: Tensor) -> Tensor:

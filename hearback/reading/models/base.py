@@ -149,7 +149,7 @@ class WhisperScorer(Scorer):
         Returns:
             (recordings, frames, width); `Batch.frames` of these recordings.
         """
-        return self.encoder(log_mel(waveforms, self.encoder.config.num_mel_bins))
+        return self._encode_waveforms(waveforms)
 
     def encode(self, batch: Batch) -> Tensor:
         """Encode the batch's waveforms, or use `batch.frames` if present.
@@ -160,12 +160,14 @@ class WhisperScorer(Scorer):
         """
         frames = batch.frames
         if frames is None:
-            frames = self.encoder(
-                log_mel(batch.encoder_waveforms, self.encoder.config.num_mel_bins)
-            )
+            frames = self._encode_waveforms(batch.encoder_waveforms)
         if batch.reference_index is None:
             return frames
         return torch.cat([frames[: len(batch)], frames[len(batch) :][batch.reference_index]])
+
+    def _encode_waveforms(self, waveforms: Tensor) -> Tensor:
+        """Return the encoder's output for (recordings, samples), (recordings, frames, width)."""
+        return self.encoder(log_mel(waveforms, self.encoder.config.num_mel_bins))
 
 
 def frame_mask(frames: Tensor, n_frames: Tensor) -> Tensor:

@@ -10,7 +10,12 @@ from hearback.engine.phones.edits import EditRatios, edit_ratios
 from hearback.engine.phones.tokenizer import PhoneTokenizer
 from hearback.engine.whisper.encoder import FRAMES_PER_SECOND
 from hearback.reading.models.base import N_CONTEXT, Scorer
-from hearback.reading.models.evidence import WordScores, words_by_position
+from hearback.reading.models.evidence import (
+    WordScores,
+    phone_losses,
+    word_losses,
+    words_by_position,
+)
 from hearback.reading.models.phone_head import EvidenceHead, PhoneEvidence
 from hearback.reading.models.recognition import Recognition
 from hearback.reading.recipe import Recipe
@@ -49,6 +54,19 @@ class EvidenceScorer(Scorer):
         scores, _ = self.score_texts(batch)
         words = words_by_position(scores, batch.texts)
         return scores.logits[: len(batch)], words[: len(batch)]
+
+    def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return (batch,) logits for the log loss, and the losses of texts, words and phones."""
+        assert batch.texts is not None
+        evidence = self.evidence(batch)
+        scores, _ = self.score_evidence(evidence, batch)
+        words = self.words_loss(scores, evidence, batch.texts)
+        logits, loss = self.losses_of_texts(scores.logits, words, batch)
+        return logits, loss + self.recipe.phone_loss * phone_losses(scores, batch.texts).sum()
+
+    def words_loss(self, scores: WordScores, evidence: PhoneEvidence, texts: TextBatch) -> Tensor:
+        """Return the log loss of the words of all texts, (). A subclass may add terms to it."""
+        return word_losses(scores, texts).sum()
 
     def pretrained_features(self, batch: Batch) -> Tensor | None:
         """Return the features of the head, (texts, features)."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from hearback.engine.phones.ctc import SAMPLES_PER_FRAME, PhoneCTC, PhoneCTCConfig
 from hearback.engine.phones.tokenizer import PhoneTokenizer
 from hearback.engine.whisper.backbone import Part
-from hearback.reading.models.evidence import phone_losses, word_losses
 from hearback.reading.models.evidence_scorer import EvidenceScorer
 from hearback.reading.models.phone_head import PhoneEvidence, PhoneHead
 from hearback.reading.models.recognition import (
@@ -53,14 +52,6 @@ class PhoneScorer(EvidenceScorer):
     def load_pretrained(self, tensors: Mapping[Part, Mapping[str, Tensor]]) -> None:
         """Load the recogniser."""
         self.encoder.load_state_dict({k: v.float() for k, v in tensors["encoder"].items()})
-
-    def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return (batch,) logits for the log loss, and the losses of texts, words and phones."""
-        assert batch.texts is not None
-        scores, _ = self.score_texts(batch)
-        words = word_losses(scores, batch.texts).sum()
-        logits, loss = self.losses_of_texts(scores.logits, words, batch)
-        return logits, loss + self.recipe.phone_loss * phone_losses(scores, batch.texts).sum()
 
     def evidence(self, batch: Batch) -> PhoneEvidence:
         """Return what the recogniser hears of the texts."""

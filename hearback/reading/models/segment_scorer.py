@@ -13,7 +13,7 @@ from hearback.engine.phones.tokenizer import PhoneTokenizer
 from hearback.engine.whisper.backbone import Part
 from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME, EncoderConfig
 from hearback.reading.models.base import WhisperScorer
-from hearback.reading.models.evidence import phone_losses, word_losses
+from hearback.reading.models.evidence import WordScores
 from hearback.reading.models.evidence_scorer import EvidenceScorer
 from hearback.reading.models.phone_head import PhoneEvidence
 from hearback.reading.models.recognition import (
@@ -68,16 +68,11 @@ class SegmentScorer(EvidenceScorer, WhisperScorer):
         recogniser = {name: tensor.float() for name, tensor in tensors["recogniser"].items()}
         self.recogniser.load_state_dict(recogniser)
 
-    def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return (batch,) logits for the log loss, and the losses of texts, words and phones."""
-        assert batch.texts is not None
-        evidence = self.evidence(batch)
-        scores, _ = self.score_evidence(evidence, batch)
-        words = word_losses(scores, batch.texts).sum()
+    def words_loss(self, scores: WordScores, evidence: PhoneEvidence, texts: TextBatch) -> Tensor:
+        """Return the log loss of the words of all texts and of the classifier of phones, ()."""
+        words = super().words_loss(scores, evidence, texts)
         with torch.autocast(words.device.type, enabled=False):
-            words = words + PHONE_CLASS_LOSS * self._class_losses(evidence, batch.texts)
-        logits, loss = self.losses_of_texts(scores.logits, words, batch)
-        return logits, loss + self.recipe.phone_loss * phone_losses(scores, batch.texts).sum()
+            return words + PHONE_CLASS_LOSS * self._class_losses(evidence, texts)
 
     @torch.no_grad()
     def evidence(self, batch: Batch) -> PhoneEvidence:

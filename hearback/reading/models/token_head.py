@@ -1,9 +1,12 @@
 """Score words and texts from a decoder's token log-probabilities and hidden states."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hearback.engine.data.batching import Tensors
 from hearback.engine.whisper.heads import LogisticInitLinear
 from hearback.reading.models.evidence import (
     CORRECTION_SCALE,
@@ -17,7 +20,7 @@ from hearback.reading.models.evidence import (
     soft_minimum,
     sum_by_word,
 )
-from hearback.reading.window_batches import DecoderOutput, TextBatch
+from hearback.reading.window_batches import TextBatch
 
 CORRECTION_WIDTH = 256
 FEATURES = (
@@ -34,6 +37,21 @@ FEATURES = (
     "log tokens",
     "log seconds per token",
 )
+
+
+@dataclass(frozen=True)
+class DecoderOutput(Tensors):
+    """A decoder's output for texts given recordings (teacher forcing).
+
+    Attributes:
+        hidden: (texts, tokens, width), last hidden states.
+        log_probs: (texts, targets) float32, log-probability of each target.
+        best_log_probs: (texts, targets) float32, that of the most likely token at its position.
+    """
+
+    hidden: Tensor
+    log_probs: Tensor
+    best_log_probs: Tensor
 
 
 class TokenHead(nn.Module):

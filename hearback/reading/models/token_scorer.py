@@ -16,9 +16,9 @@ from hearback.engine.whisper.token_logprobs import token_log_probs
 from hearback.engine.whisper.tokenizer import TextTokenizer
 from hearback.reading.models.base import N_CONTEXT, WhisperScorer
 from hearback.reading.models.evidence import WordScores, word_losses, words_by_position
-from hearback.reading.models.token_head import TokenHead
+from hearback.reading.models.token_head import DecoderOutput, TokenHead
 from hearback.reading.recipe import Recipe
-from hearback.reading.window_batches import Batch, DecoderOutput, TextBatch
+from hearback.reading.window_batches import Batch, TextBatch
 
 
 class TokenScorer(WhisperScorer):

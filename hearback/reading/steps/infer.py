@@ -175,6 +175,16 @@ def _parse_flags() -> argparse.Namespace:
         "page to look at and to listen to (default: submission.html beside submission.csv; with "
         "--time_limit or --launcher ray, none)",
     )
+    _add_cluster_flags(parser)
+    arguments = parser.parse_args()
+    for flag, table in (("words", WORDS), ("divergences", DIVERGENCES)):
+        if getattr(arguments, flag) == BESIDE:
+            setattr(arguments, flag, arguments.submission.with_name(table))
+    return arguments
+
+
+def _add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `_CLUSTER_FLAGS`, which belong to --launcher ray."""
     add = parser.add_argument_group("with --launcher ray").add_argument
     add("--address", help="auto (RAY_ADDRESS, or this machine's cluster), local, or host:port")
     add(
@@ -188,12 +198,6 @@ def _parse_flags() -> argparse.Namespace:
         type=float,
         help="also its threads (default: all of the smallest machine; 1 with a GPU)",
     )
-    arguments = parser.parse_args()
-    if arguments.words == BESIDE:
-        arguments.words = arguments.submission.with_name(WORDS)
-    if arguments.divergences == BESIDE:
-        arguments.divergences = arguments.submission.with_name(DIVERGENCES)
-    return arguments
 
 
 def _write_page(options: "PageOptions", arguments: argparse.Namespace, origin: Origin) -> None:

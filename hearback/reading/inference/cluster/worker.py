@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from hearback.reading.inference.cluster.shards import (
     Chunk,
     Decoded,
     EnsemblePlan,
-    Group,
     InputFormat,
     ScoredRows,
     Shard,
@@ -189,30 +188,12 @@ class ClusterWorker:
                 if number not in values:
                     values[number] = np.full((len(rows), kept.shape[1]), np.nan)
                 values[number][batch.indices] = kept
-        evidence = None
-        if listener.evidence:
-            evidence = np.full((len(rows), 4), np.nan)
-            for row, heard in listener.evidence.items():
-                numbers = (heard.n_words, heard.no_speech, heard.surprise, heard.confidence)
-                evidence[row] = numbers
-        return ShardScores(self._parts(group, values), evidence)
-
-    def _parts(
-        self, group: Group, values: Mapping[int, np.ndarray]
-    ) -> Sequence[tuple[str, np.ndarray]]:
-        """Return what to add to the models' sums, such that the order of additions is always one.
-
-        The folds of a model are summed here, unless some were in an earlier group.
-        """
-        parts: dict[str, np.ndarray] = {}
-        separate: list[tuple[str, np.ndarray]] = []
-        for number, of_fold in sorted(values.items()):
-            model = self.folds[group.folds[number]].files.model
-            if model in group.started:
-                separate.append((model, of_fold))
-            else:
-                parts[model] = parts[model] + of_fold if model in parts else of_fold
-        return [*parts.items(), *separate]
+        of_folds = [
+            (self.folds[group.folds[number]].files.model, values[number])
+            for number in sorted(values)
+        ]
+        evidence = pack_evidence(listener.evidence, len(rows)) if listener.evidence else None
+        return ShardScores(sum_by_model(of_folds, group.started), evidence)
 
     def _scoring_data(self, stored: StoredRows) -> ScoringData:
         """Return some rows as one process has all of them."""
@@ -230,11 +211,7 @@ class ClusterWorker:
     def check(self, scored: ScoredRows) -> tuple[list[str], list[Problem], bool]:
         """Return the status of each row, problems, and whether all recordings are synthetic."""
         report = Report()
-        evidence = {
-            row: DecoderEvidence(int(numbers[0]), *numbers[1:])
-            for row, numbers in enumerate(scored.evidence.tolist())
-            if not np.isnan(numbers[0])
-        }
+        evidence = unpack_evidence(scored.evidence)
         data = self._scoring_data(scored.stored)
         found = find_statuses(data, scored.probabilities, evidence, self.table, report)
         is_synthetic = statistics.is_synthetic(data.source.filenames)
@@ -274,3 +251,39 @@ class ClusterWorker:
             index=False, header=rows.number == 0, lineterminator="\n", quoting=quoting
         )
         return text, len(table)
+
+
+def sum_by_model(
+    of_folds: Iterable[tuple[str, np.ndarray]], started: Container[str]
+) -> Sequence[tuple[str, np.ndarray]]:
+    """Return what to add to the models' sums, such that the order of additions is always one.
+
+    Args:
+        of_folds: the model and the scores of each fold, in the folds' order.
+        started: models with folds in an earlier group; theirs are not summed here.
+    """
+    sums: dict[str, np.ndarray] = {}
+    separate: list[tuple[str, np.ndarray]] = []
+    for model, scores in of_folds:
+        if model in started:
+            separate.append((model, scores))
+        else:
+            sums[model] = sums[model] + scores if model in sums else scores
+    return [*sums.items(), *separate]
+
+
+def pack_evidence(evidence: Mapping[int, DecoderEvidence], n_rows: int) -> np.ndarray:
+    """Return the evidence by row as (rows, 4) float64: its fields without times; NaN if unknown."""
+    packed = np.full((n_rows, 4), np.nan)
+    for row, heard in evidence.items():
+        packed[row] = (heard.n_words, heard.no_speech, heard.surprise, heard.confidence)
+    return packed
+
+
+def unpack_evidence(packed: np.ndarray) -> dict[int, DecoderEvidence]:
+    """Return the evidence that `pack_evidence` packed, by row."""
+    return {
+        row: DecoderEvidence(int(numbers[0]), *numbers[1:])
+        for row, numbers in enumerate(packed.tolist())
+        if not np.isnan(numbers[0])
+    }
