@@ -62,8 +62,8 @@ PHONES = ROOT / "assets" / "hama-phones"
 N_CLIPS = 6  # of two folds
 # Of a training, fitted to the table in docs/results/sizes.md, within 0.6 GB of it. Each parameter:
 # its weight and copies to be saved; one that is trained: also its gradient and Adam's moments.
-BASE_GB, BYTES_PER_PARAMETER, BYTES_PER_TRAINED = 1.0, 10, 12
-BYTES_OF_SHARING = 6  # for each parameter of a model that shares files with other folds
+BASE_GB, BYTES_PER_PARAMETER, BYTES_PER_TRAINED = 1.0, 12, 12
+BYTES_OF_SHARING = 4  # for each parameter of a model that shares files with other folds
 BYTES_OF_INITIALIZED = 2  # for each parameter of a model whose weights are kept before epoch 1
 Figures = dict[str, Any]
 
