@@ -57,7 +57,7 @@ def test_equals_tiny_en_s_decoder_with_its_real_weights() -> None:
 
     ours = WhisperDecoder(DecoderConfig.from_config(read_config(TINY_EN)))
     ours.load_state_dict(read_tensors(TINY_EN, "decoder"))
-    theirs = WhisperForConditionalGeneration.from_pretrained(TINY_EN, dtype=torch.float32).eval()
+    theirs = WhisperForConditionalGeneration.from_pretrained(TINY_EN).float().eval()
     torch.manual_seed(0)
     tokens, frames = torch.randint(50_000, (2, 9)), torch.randn(2, 50, ours.config.d_model)
     with torch.no_grad():
