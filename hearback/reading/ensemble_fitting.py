@@ -264,6 +264,8 @@ def fit_fallbacks(
     has_times = all(model.seconds_per_clip is not None for model in weighted)
     if with_all and weighted and has_times:
         names = [model.name for model in weighted]
+        if not found:
+            print(fitting.FALLBACKS)
         loss = stacking.log_loss_without([], predictions, combine, calibration)
         found.append((names, stacking.fit_ensemble(predictions, combine, calibration), loss))
         print(f"{loss:.4f}  {', '.join(names)}, without their words")

@@ -101,6 +101,16 @@ def log_loss_with_interval(
     return float(losses.mean()), bootstrap_interval(losses, _groups(rows), np.random.default_rng(0))
 
 
+def intervals_by_part(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the log loss of `pred` with its interval by grade, and by `cause` if there is one."""
+    parts = _parts(rows, "grade") | (_parts(rows, "cause") if "cause" in rows else {})
+    lines = {}
+    for name, part in parts.items():
+        loss, (low, high) = log_loss_with_interval(part, part["pred"].to_numpy())
+        lines[name] = {"rows": len(part), "log loss": loss, "low": low, "high": high}
+    return pd.DataFrame.from_dict(lines, orient="index").astype({"rows": int})
+
+
 def compare_with(
     tables: Sequence[ReadingOutOfFold],
     others: Sequence[ReadingOutOfFold],

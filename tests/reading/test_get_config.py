@@ -163,6 +163,10 @@ def test_the_cross_fitted_ensemble_is_analysed_by_grade_and_cause(
     assert loss == pytest.approx(log_loss(metadata["score"][grade], cross_fitted[grade]), abs=1e-4)
     rows = (metadata["score"] > 0) | (make_causes()["why"] == "omit")
     area = section(output, "AUC of correct rows against each cause")["omit"][-1]
+    parts = section(output, "Log loss of the ensemble")
+    n_rows, loss, low, high = parts["omit"]
+    assert n_rows > 0 and low <= loss <= high
+    assert {"KG", "1", "correct", "omit"} <= parts.keys()
     assert area == pytest.approx(
         roc_auc_score(metadata["score"][rows], cross_fitted[rows]), abs=1e-4
     )

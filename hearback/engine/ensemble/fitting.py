@@ -14,6 +14,7 @@ from hearback.engine.ensemble.stacking import EnsembleScores, StackingData
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.oof import OutOfFold
 
+FALLBACKS = "\nCross-fitted log loss of the fallbacks of infer --time_limit"  # title
 # Maps (rows,) labels and (rows, …) predictions to a number.
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
@@ -182,7 +183,7 @@ def fit_fallbacks(
     ]
     found.sort(key=lambda fallback: -fallback[1])
     if found:
-        print("\nCross-fitted log loss of the fallbacks of infer --time_limit")
+        print(FALLBACKS)
     for subset, loss in found:
         print(f"{loss:.4f}  {', '.join(models[model].name for model in subset.models)}")
     return found

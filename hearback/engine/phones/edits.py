@@ -78,7 +78,7 @@ def edit_ratios(
 
     Raises HearbackError on a device without float64.
     """
-    check_float64(log_probs.device, "a phone scorer")
+    check_float64(log_probs.device, "a phone or segment scorer")
     lattice = _Lattice.build(log_probs, n_frames, phones, n_phones, blank)
     alpha, beta = lattice.forward(), lattice.backward()
     # Scaled so that the states of each frame sum to 1: their posteriors.

@@ -71,7 +71,11 @@ def _parse_flags() -> argparse.Namespace:
         default="platt_by_group",
         help="calibration of the ensemble's scores",
     )
-    add("--causes", type=Path, help="CSV with the columns filename and why: print the AUC by cause")
+    add(
+        "--causes",
+        type=Path,
+        help="CSV with the columns filename and why: log loss and AUC by cause",
+    )
     add(
         "--time_limit",
         type=cli.argument_type(budget.parse_duration),
@@ -159,7 +163,15 @@ def _print_error_analysis(
 ) -> None:
     rows = joined[["filename", "score", "base"]].assign(pred=predictions)
     table = ReadingOutOfFold("ensemble", 0, rows, {})
-    fold_tables.print_tables(evaluation.error_analysis([table], metadata, causes))
+    parts = table.rows_with(metadata if causes is None else metadata.assign(cause=causes))
+    fold_tables.print_tables(
+        {
+            **evaluation.error_analysis([table], metadata, causes),
+            "Log loss of the ensemble (low, high: 2.5 to 97.5 % of a bootstrap)": (
+                evaluation.intervals_by_part(parts)
+            ),
+        }
+    )
 
 
 if __name__ == "__main__":
