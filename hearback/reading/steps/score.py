@@ -11,7 +11,9 @@ with --out and --page). Every row has a status: ok, unsure (a person should list
 no score. The exit status is 2 if no row has a score.
 """
 
+import argparse
 import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -118,6 +120,7 @@ def main() -> int:
     default = None if out is None else page_flags.page_beside(out)
     page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
     _check_outputs(out, arguments.json, arguments.textgrid, page)
+    _check_not_read(inputs, arguments, out, page)
     scorer = Scorer.load(arguments.scorer, device=arguments.device, precision=arguments.precision)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.store or Path(temporary)
@@ -230,6 +233,27 @@ def _check_outputs(
         if textgrid.exists() and not textgrid.is_dir():
             raise HearbackError(f"{textgrid}: is a file; name a folder for the TextGrids")
         check_writable(textgrid / "clip.TextGrid")
+
+
+def _check_not_read(
+    inputs: "Inputs", arguments: argparse.Namespace, out: Path | None, page: Path | None
+) -> None:
+    """Raise HearbackError if an output would replace a file that is read."""
+    from hearback.engine.data.tables import problems_path  # noqa: PLC0415
+    from hearback.engine.page.origin import origin_path  # noqa: PLC0415
+    from hearback.reading.scoring.paired_files import TEXT_SUFFIXES  # noqa: PLC0415
+    from hearback.reading.words import words_path  # noqa: PLC0415
+
+    recordings = [inputs.folder / name for name in inputs.frame["filename"] if name]
+    texts = [path.with_suffix(suffix) for path in recordings for suffix in TEXT_SUFFIXES]
+    read = {os.path.realpath(path) for path in (arguments.input, *recordings, *texts)}
+    tables = () if out is None else (out, words_path(out), problems_path(out), origin_path(out))
+    for path in (*tables, arguments.json, page):
+        if path is not None and path != DASH and os.path.realpath(path) in read:
+            raise HearbackError(
+                f"{path}: is read, and would be replaced by the scores; choose another file with "
+                "--out, --json or --page"
+            )
 
 
 def _print_problems(report: "Report", notes: tuple[str, ...] = ()) -> None:

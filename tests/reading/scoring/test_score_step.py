@@ -123,6 +123,29 @@ def test_a_manifest_and_recordings_without_a_suffix_are_scored(run: Run, clips: 
     assert scores["score"].notna().all()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("table.csv", "--out", "table.csv"),
+        ("table.csv", "--json", "./table.csv"),
+        ("scores.csv",),
+        ("table_words.csv", "--out", "table.csv"),
+        ("recordings", "--json", "recordings/c.lab"),
+        ("recordings/c.wav", "--text", "the dog", "--json", "recordings/c.wav"),
+        ("recordings/c.wav", "--text", "the dog", "--out", "x.csv", "--page", "linked.html"),
+    ],
+)
+def test_no_output_replaces_what_is_read(run: Run, clips: Path, arguments: tuple[str, ...]) -> None:
+    for name in ("table.csv", "scores.csv", "table_words.csv"):
+        (run.folder / name).write_text("filename,text,pupil\nrecordings/c.wav,the dog,7\n")
+    (run.folder / "linked.html").symlink_to("recordings/c.wav")
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    assert run(*arguments) == 2
+    assert "is read, and would be replaced" in run.err
+    after = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    assert after == before
+
+
 def test_the_page_has_the_scores_words_and_sound(run: Run, clips: Path) -> None:
     assert run("recordings", "--page", "page.html") == 0
     assert "page.html: 3 recordings, 3 of them to listen to" in run.out
