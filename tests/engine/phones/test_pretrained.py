@@ -223,4 +223,5 @@ def test_a_failing_pip_is_an_error(
     assert error.startswith("error: ")
     assert "small-hama==1.0" in error
     assert "No matching distribution found" in error
+    assert f"phones.pretrained --assets {tmp_path / 'assets'}` on another machine" in error
     assert wheel == []
