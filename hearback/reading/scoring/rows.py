@@ -53,7 +53,9 @@ def score_rows(
         record = frame.iloc[row].to_dict()
         entry = store.entries[record["filename"]]
         seconds = entry.n_samples / SAMPLE_RATE
-        score = unscored(record, status.TOO_LONG, (*entry.notes, note))
+        # The reason has the length already.
+        others = [each for each in entry.notes if not each.startswith(f"{entry.original} long")]
+        score = unscored(record, status.TOO_LONG, (*others, note))
         scores[row] = replace(score, seconds=seconds)
     return RowScores([scores[row] for row in range(len(frame))], scored.measured)
 

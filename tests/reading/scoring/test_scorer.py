@@ -123,6 +123,7 @@ def test_a_recording_that_is_not_read_to_its_end_is_too_long(
     score = scorer.score(spoken("the dog ran home"), "the dog ran home", sample_rate=16_000)
     assert (score.status, score.probability) == ("too_long", None)
     assert score.notes[-1].endswith("split the recording and its text")
+    assert sum(" long" in note for note in score.notes) == 1
 
 
 def test_wrong_arguments_are_errors(scorer: Scorer, clips: Path) -> None:
