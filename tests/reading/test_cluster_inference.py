@@ -26,10 +26,12 @@ from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference import batch_plan
 from hearback.reading.inference.batch_plan import PlannedBatch
 from hearback.reading.inference.cluster import checks, run, scoring, sums, usable
-from hearback.reading.inference.cluster.shards import group_batches, slices
+from hearback.reading.inference.cluster.shards import N_EVIDENCE, group_batches, slices
+from hearback.reading.inference.cluster.worker import pack_evidence, unpack_evidence
 from hearback.reading.inference.outputs import InferenceOptions
 from hearback.reading.inference.submission import write_submission
 from hearback.reading.scoring import listening
+from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.steps import infer
 from hearback.reading.word_calibration import WordCalibration
 from tests.helpers import environment_of_scripts, tone
@@ -364,3 +366,13 @@ def test_batches_are_grouped_whole() -> None:
     ]
     assert list(slices(5, 2)) == [slice(0, 2), slice(2, 4), slice(4, 5)]
     assert re.fullmatch("[a-z.]+:[A-Za-z]+", run.WORKER)
+
+
+def test_evidence_is_packed_without_times() -> None:
+    times = np.zeros((2, 2))
+    heard = {1: DecoderEvidence(2, -0.5, 6.0, -2.0, times, True), 3: DecoderEvidence(1, -9, 1, -1)}
+    packed = pack_evidence(heard, 5)
+    assert packed.shape == (5, N_EVIDENCE) and np.isnan(packed[[0, 2, 4]]).all()
+    assert unpack_evidence(packed) == {
+        row: replace(each, times=None) for row, each in heard.items()
+    }

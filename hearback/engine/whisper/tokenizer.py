@@ -82,8 +82,8 @@ class TextTokenizer:
         self._tokenizer.encode_special_tokens = True
         # English-only tokenizers also contain language and task tokens, so only the id of the end
         # of text distinguishes the two vocabularies.
-        multilingual = self._id(END) == MULTILINGUAL_END
-        prompt = (START, *(MULTILINGUAL if multilingual else ()), NO_TIMESTAMPS)
+        self.is_multilingual = self._id(END) == MULTILINGUAL_END
+        prompt = (START, *(MULTILINGUAL if self.is_multilingual else ()), NO_TIMESTAMPS)
         self.prompt = tuple(map(self._id, prompt))
         self.end = self._id(END)
         ids = map(self._tokenizer.token_to_id, NO_SPEECH)

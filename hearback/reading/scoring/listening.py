@@ -20,8 +20,10 @@ from hearback.reading.models.word_times import word_times
 from hearback.reading.window_batches import Batch
 
 # Thresholds in nats that tell English reading from the rest; error rates: docs/results/scoring.md.
-NO_SPEECH = -0.7
-SURPRISE, CONFIDENCE = 5.0, -1.8
+# A multilingual decoder is less sure that children speak, and of what they say.
+SURPRISE = 5.0
+NO_SPEECH, NO_SPEECH_MULTILINGUAL = -0.7, -0.4
+CONFIDENCE, CONFIDENCE_MULTILINGUAL = -1.8, -2.4
 MIN_WORDS = 3  # of a text: single words, and invented ones, surprise a decoder that knows English
 
 
@@ -36,6 +38,7 @@ class DecoderEvidence:
         confidence: mean log-probability of the likeliest token at each position of the text.
         times: (words, 2) start and end of each word, in s of the clip as the batch has it; None if
             they were not asked for.
+        is_multilingual: whether the decoder knows other languages than English.
     """
 
     n_words: int
@@ -43,17 +46,19 @@ class DecoderEvidence:
     surprise: float
     confidence: float
     times: np.ndarray | None = None
+    is_multilingual: bool = False
 
     @property
     def is_no_speech(self) -> bool:
         """Whether there is noise, music or a tone instead of speech."""
-        return self.no_speech > NO_SPEECH
+        return self.no_speech > (NO_SPEECH_MULTILINGUAL if self.is_multilingual else NO_SPEECH)
 
     @property
     def is_not_understood(self) -> bool:
         """Whether there is speech, but no English that the decoder understands."""
         is_long = self.n_words >= MIN_WORDS
-        return is_long and self.surprise > SURPRISE and self.confidence < CONFIDENCE
+        lowest = CONFIDENCE_MULTILINGUAL if self.is_multilingual else CONFIDENCE
+        return is_long and self.surprise > SURPRISE and self.confidence < lowest
 
 
 class Listener:
@@ -93,13 +98,15 @@ def listen(model: TokenScorer, batch: Batch, *, with_times: bool = True) -> list
     log_probs = (hidden @ embedding.T).float().log_softmax(-1)
     first = log_probs[:, 1]
     surprise = -(first.exp() * first).sum(-1)
-    token = model.text_tokenizer.no_speech if model.text_tokenizer else None
+    tokenizer = model.text_tokenizer
+    token = tokenizer.no_speech if tokenizer else None
+    is_multilingual = tokenizer is not None and tokenizer.is_multilingual
     no_speech = surprise.new_full((), -math.inf) if token is None else log_probs[:, 0, token]
     # 0 in the padding.
     confidence = output.best_log_probs[:n_clips].sum(1) / texts.n_targets[:n_clips]
     on_host = to_host(texts.n_words[:n_clips], no_speech.expand(n_clips), surprise, confidence)
     values = zip(*(each.tolist() for each in on_host), strict=True)
-    found = [DecoderEvidence(*each) for each in values]
+    found = [replace(DecoderEvidence(*each), is_multilingual=is_multilingual) for each in values]
     if not with_times:
         return found
     times = word_times(model, batch)

@@ -145,6 +145,7 @@ def _merge_evidence(
             min(each.surprise for each in windows),
             max(each.confidence for each in windows),
             of_row,
+            windows[0].is_multilingual,
         )
     return merged
 

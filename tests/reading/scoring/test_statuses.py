@@ -1,6 +1,7 @@
 """Each status has a recording that provokes it, with the real weights of tiny.en."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hearback import Scorer
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.data.problems import Problem
 from hearback.reading.scoring import status
+from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.scoring.results import Score
 from tests.reading.scoring.conftest import SENTENCES, render
 
@@ -48,6 +50,16 @@ def overdriven(waveform: np.ndarray) -> np.ndarray:
     loud = np.abs(waveform[np.abs(waveform) > 0.1 * np.abs(waveform).max()])
     limit = np.quantile(loud, 0.3)
     return np.clip(waveform, -limit, limit) / limit * 0.9
+
+
+def test_a_multilingual_decoder_must_be_surer_that_nobody_speaks() -> None:
+    heard = DecoderEvidence(4, -0.5, 6.0, -2.0)
+    assert heard.is_no_speech and heard.is_not_understood
+    heard = replace(heard, is_multilingual=True)
+    assert not heard.is_no_speech and not heard.is_not_understood
+    assert replace(heard, no_speech=-0.3).is_no_speech
+    assert replace(heard, confidence=-2.5).is_not_understood
+    assert not replace(heard, confidence=-2.5, n_words=2).is_not_understood
 
 
 @pytest.mark.slow

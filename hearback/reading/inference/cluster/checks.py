@@ -36,7 +36,7 @@ def check_rows(
         pool: the workers.
         stored: the rows.
         probabilities: (rows,).
-        evidence: (rows, 4), as in `ShardScores`.
+        evidence: (rows, N_EVIDENCE), as in `ShardScores`.
         plan: the ensemble's folds.
         report: receives the problems, in the order of one process.
     """

@@ -12,6 +12,7 @@ from hearback.reading.inference.batch_plan import PlannedBatch
 
 CHUNK_ROWS = 2000  # of the table that are decoded, or checked, at once
 SHARD_ROWS = 1000  # a shard ends with the batch that reaches as many
+N_EVIDENCE = 5  # numbers that a row's evidence has
 SHARDS_PER_WORKER = 8  # at least, so that all workers end at about the same time
 
 
@@ -171,7 +172,8 @@ class ShardScores:
     Attributes:
         parts: name of a model, and what to add to the sums of its folds, in this order: (rows, 1)
             or, with words, (rows, 1 + 2 positions) float64.
-        evidence: (rows, 4), the fields of `DecoderEvidence` without times; None if no model tells.
+        evidence: (rows, N_EVIDENCE), the fields of `DecoderEvidence` without times; None if no
+            model tells.
     """
 
     parts: Sequence[tuple[str, np.ndarray]]
@@ -186,7 +188,7 @@ class ScoredRows:
         start: number of the first one among the usable rows.
         stored: the rows.
         probabilities: (rows,).
-        evidence: (rows, 4) as in `ShardScores`, NaN where unknown.
+        evidence: (rows, N_EVIDENCE) as in `ShardScores`, NaN where unknown.
     """
 
     start: int

@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.inference.cluster.shards import CHUNK_ROWS, ShardScores, slices
+from hearback.reading.inference.cluster.shards import CHUNK_ROWS, N_EVIDENCE, ShardScores, slices
 from hearback.reading.words import count_letters
-
-N_EVIDENCE = 4  # numbers of a row, as in `ShardScores`
 
 
 class EnsembleSums:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hearback.reading.inference.batch_plan import batch_seconds, has_reference_w
 from hearback.reading.inference.cluster.decode import decode_chunk
 from hearback.reading.inference.cluster.row_store import RowStore
 from hearback.reading.inference.cluster.shards import (
+    N_EVIDENCE,
     Chunk,
     Decoded,
     EnsemblePlan,
@@ -273,17 +275,19 @@ def sum_by_model(
 
 
 def pack_evidence(evidence: Mapping[int, DecoderEvidence], n_rows: int) -> np.ndarray:
-    """Return the evidence by row as (rows, 4) float64: its fields without times; NaN if unknown."""
-    packed = np.full((n_rows, 4), np.nan)
+    """Return the evidence by row, (rows, N_EVIDENCE) float64, without times; NaN if unknown."""
+    packed = np.full((n_rows, N_EVIDENCE), np.nan)
     for row, heard in evidence.items():
-        packed[row] = (heard.n_words, heard.no_speech, heard.surprise, heard.confidence)
+        numbers = (heard.n_words, heard.no_speech, heard.surprise, heard.confidence)
+        packed[row] = (*numbers, heard.is_multilingual)
     return packed
 
 
 def unpack_evidence(packed: np.ndarray) -> dict[int, DecoderEvidence]:
     """Return the evidence that `pack_evidence` packed, by row."""
-    return {
-        row: DecoderEvidence(int(numbers[0]), *numbers[1:])
-        for row, numbers in enumerate(packed.tolist())
-        if not np.isnan(numbers[0])
-    }
+    found = {}
+    for row in np.flatnonzero(~np.isnan(packed[:, 0])).tolist():
+        n_words, *nats, is_multilingual = packed[row].tolist()
+        evidence = DecoderEvidence(int(n_words), *nats)
+        found[row] = replace(evidence, is_multilingual=bool(is_multilingual))
+    return found
