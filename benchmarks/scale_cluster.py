@@ -108,7 +108,8 @@ class SimulatedPool:
             scores_words = list(FOLDS_OF_MODELS).index(name) < WORD_MODELS
             n_values = 1 + 2 * shard.n_positions * scores_words
             parts.append((name, self._rng.random((len(shard.rows), n_values))))
-        evidence = self._rng.random((len(shard.rows), 4)) if shard.group.listens else None
+        shape = (len(shard.rows), N_EVIDENCE)
+        evidence = self._rng.random(shape) if shard.group.listens else None
         return ShardScores(parts, evidence)
 
     def _check(self, scored: Any) -> tuple[list[str], list[Problem], bool]:  # noqa: ANN401
