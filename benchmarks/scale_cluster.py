@@ -100,7 +100,10 @@ class SimulatedPool:
         return len(folds), f"{len(folds)} folds"
 
     def _score(self, shard: Any) -> Any:  # noqa: ANN401
-        from hearback.reading.inference.cluster.shards import ShardScores  # noqa: PLC0415
+        from hearback.reading.inference.cluster.shards import (  # noqa: PLC0415
+            N_EVIDENCE,
+            ShardScores,
+        )
 
         models = [name for name, n in FOLDS_OF_MODELS.items() for _ in range(n)]
         parts = []
