@@ -370,9 +370,12 @@ def test_batches_are_grouped_whole() -> None:
 
 def test_evidence_is_packed_without_times() -> None:
     times = np.zeros((2, 2))
-    heard = {1: DecoderEvidence(2, -0.5, 6.0, -2.0, times, True), 3: DecoderEvidence(1, -9, 1, -1)}
-    packed = pack_evidence(heard, 5)
+    evidence = {
+        1: DecoderEvidence(2, -0.5, 6.0, -2.0, times, True),
+        3: DecoderEvidence(1, -9, 1, -1),
+    }
+    packed = pack_evidence(evidence, 5)
     assert packed.shape == (5, N_EVIDENCE) and np.isnan(packed[[0, 2, 4]]).all()
     assert unpack_evidence(packed) == {
-        row: replace(each, times=None) for row, each in heard.items()
+        row: replace(each, times=None) for row, each in evidence.items()
     }

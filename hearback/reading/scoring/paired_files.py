@@ -131,5 +131,10 @@ def _read_text_file(path: Path, report: Report) -> str | None:
     return " ".join(lines)
 
 
+def possible_texts(recording: str) -> list[str]:
+    """Return the names that a text beside a recording may have, as in `Listing.texts_of`."""
+    return [f"{name}{suffix}" for name in (_stem(recording), recording) for suffix in TEXT_SUFFIXES]
+
+
 def _stem(name: str) -> str:
     return os.path.splitext(name)[0]  # noqa: PTH122  (of a relative name, with its folders)

@@ -241,15 +241,18 @@ def _check_not_read(
     """Raise HearbackError if an output would replace a file that is read."""
     from hearback.engine.data.tables import problems_path  # noqa: PLC0415
     from hearback.engine.page.origin import origin_path  # noqa: PLC0415
-    from hearback.reading.scoring.paired_files import TEXT_SUFFIXES  # noqa: PLC0415
+    from hearback.reading.scoring.paired_files import possible_texts  # noqa: PLC0415
     from hearback.reading.words import words_path  # noqa: PLC0415
 
-    recordings = [inputs.folder / name for name in inputs.frame["filename"] if name]
-    texts = [path.with_suffix(suffix) for path in recordings for suffix in TEXT_SUFFIXES]
-    read = {os.path.realpath(path) for path in (arguments.input, *recordings, *texts)}
     tables = () if out is None else (out, words_path(out), problems_path(out), origin_path(out))
-    for path in (*tables, arguments.json, page):
-        if path is not None and path != DASH and os.path.realpath(path) in read:
+    there = [path for path in (*tables, arguments.json, page) if path and path.exists()]
+    if not there:
+        return
+    recordings = [str(inputs.folder / name) for name in inputs.frame["filename"]]
+    texts = [text for recording in recordings for text in possible_texts(recording)]
+    read = set(map(os.path.realpath, (arguments.input, *recordings, *texts)))
+    for path in there:
+        if os.path.realpath(path) in read:
             raise HearbackError(
                 f"{path}: is read, and would be replaced by the scores; choose another file with "
                 "--out, --json or --page"

@@ -131,6 +131,7 @@ def test_a_manifest_and_recordings_without_a_suffix_are_scored(run: Run, clips: 
         ("scores.csv",),
         ("table_words.csv", "--out", "table.csv"),
         ("recordings", "--json", "recordings/c.lab"),
+        ("recordings", "--json", "recordings/whole.wav.txt"),
         ("recordings/c.wav", "--text", "the dog", "--json", "recordings/c.wav"),
         ("recordings/c.wav", "--text", "the dog", "--out", "x.csv", "--page", "linked.html"),
     ],
@@ -139,6 +140,8 @@ def test_no_output_replaces_what_is_read(run: Run, clips: Path, arguments: tuple
     for name in ("table.csv", "scores.csv", "table_words.csv"):
         (run.folder / name).write_text("filename,text,pupil\nrecordings/c.wav,the dog,7\n")
     (run.folder / "linked.html").symlink_to("recordings/c.wav")
+    (clips / "whole.wav").write_bytes((clips / "c.wav").read_bytes())
+    (clips / "whole.wav.txt").write_text("the dog ran home")
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     assert run(*arguments) == 2
     assert "is read, and would be replaced" in run.err

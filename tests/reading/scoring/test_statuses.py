@@ -53,13 +53,13 @@ def overdriven(waveform: np.ndarray) -> np.ndarray:
 
 
 def test_a_multilingual_decoder_must_be_surer_that_nobody_speaks() -> None:
-    heard = DecoderEvidence(4, -0.5, 6.0, -2.0)
-    assert heard.is_no_speech and heard.is_not_understood
-    heard = replace(heard, is_multilingual=True)
-    assert not heard.is_no_speech and not heard.is_not_understood
-    assert replace(heard, no_speech=-0.3).is_no_speech
-    assert replace(heard, confidence=-2.5).is_not_understood
-    assert not replace(heard, confidence=-2.5, n_words=2).is_not_understood
+    evidence = DecoderEvidence(4, -0.5, 6.0, -2.0)
+    assert evidence.is_no_speech and evidence.is_not_understood
+    evidence = replace(evidence, is_multilingual=True)
+    assert not evidence.is_no_speech and not evidence.is_not_understood
+    assert replace(evidence, no_speech=-0.3).is_no_speech
+    assert replace(evidence, confidence=-2.5).is_not_understood
+    assert not replace(evidence, confidence=-2.5, n_words=2).is_not_understood
 
 
 @pytest.mark.slow

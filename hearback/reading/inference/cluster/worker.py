@@ -277,9 +277,9 @@ def sum_by_model(
 def pack_evidence(evidence: Mapping[int, DecoderEvidence], n_rows: int) -> np.ndarray:
     """Return the evidence by row, (rows, N_EVIDENCE) float64, without times; NaN if unknown."""
     packed = np.full((n_rows, N_EVIDENCE), np.nan)
-    for row, heard in evidence.items():
-        numbers = (heard.n_words, heard.no_speech, heard.surprise, heard.confidence)
-        packed[row] = (*numbers, heard.is_multilingual)
+    for row, found in evidence.items():
+        numbers = (found.n_words, found.no_speech, found.surprise, found.confidence)
+        packed[row] = (*numbers, found.is_multilingual)
     return packed
 
 
