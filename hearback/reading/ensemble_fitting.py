@@ -184,6 +184,12 @@ def fit(data: OutOfFoldScores, combine: str, calibration: str) -> FittedEnsemble
     return FittedEnsemble(data, members, scores)
 
 
+def cross_fit(data: OutOfFoldScores, combine: str, calibration: str) -> np.ndarray:
+    """Return the cross-fitted probabilities of the ensemble of some models, (rows,)."""
+    members = gather(data, combine, calibration).stacking_data
+    return stacking.cross_fit(members, combine, [calibration])[calibration]
+
+
 def _log_loss_without(
     data: OutOfFoldScores, models: Sequence[str], combine: str, calibration: str
 ) -> float:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from hearback.engine.data.corrections import Corrections
 from hearback.engine.data.problems import Problem, Report
-from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.bootstrap import bootstrap_interval, bootstrap_standard_error
 from hearback.engine.evaluation.metrics import (
     N_BINS,
@@ -21,7 +20,6 @@ from hearback.engine.evaluation.metrics import (
 )
 from hearback.engine.evaluation.oof import (
     BinaryOutOfFold,
-    check_same_split,
     common_rows,
     read_tables,
 )
@@ -103,7 +101,7 @@ def log_loss_with_interval(
 
 def intervals_by_part(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the log loss of `pred` with its interval by grade, and by `cause` if there is one."""
-    parts = _parts(rows, "grade") | (_parts(rows, "cause") if "cause" in rows else {})
+    parts = parts_of(rows, "grade") | (parts_of(rows, "cause") if "cause" in rows else {})
     lines = {}
     for name, part in parts.items():
         loss, (low, high) = log_loss_with_interval(part, part["pred"].to_numpy())
@@ -111,51 +109,8 @@ def intervals_by_part(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").astype({"rows": int})
 
 
-def compare_with(
-    tables: Sequence[ReadingOutOfFold],
-    others: Sequence[ReadingOutOfFold],
-    metadata: pd.DataFrame,
-) -> pd.DataFrame:
-    """Compare the log loss of each model with that of the model of the same name in `others`.
-
-    Returns a row per model and grade, on the rows that both predicted: `rows`, their number; `here`
-    and `there`, the log losses of `tables` and `others` in nats; `difference`; `low` and `high` of
-    its paired 95 % bootstrap interval by `group_unit`. Raises HearbackError if no model is in both,
-    or if their splits or data differ.
-    """
-    others_by_model = {table.model: table for table in others}
-    lines = {}
-    for table in tables:
-        if table.model not in others_by_model:
-            continue
-        pair = (table, others_by_model[table.model])
-        metadata_by_name = {
-            f"{table.model} fold {fold} {place}": fold_metadata
-            for place, side in zip(("here", "there"), pair, strict=True)
-            for fold, fold_metadata in side.metadata_by_fold.items()
-        }
-        check_same_split(type(table), table.model, metadata_by_name)
-        here, there = common_rows(pair, metadata)
-        losses = [row_log_loss(rows["score"], rows["pred"]) for rows in (here, there)]
-        rows = here.assign(here=losses[0], there=losses[1], difference=losses[0] - losses[1])
-        for grade, part in {**_parts(rows, "grade"), "all": rows}.items():
-            differences = part["difference"].to_numpy()
-            low, high = bootstrap_interval(differences, _groups(part), np.random.default_rng(0))
-            lines[table.model, grade] = {
-                "rows": len(part),
-                **part[["here", "there", "difference"]].mean(),
-                "low": low,
-                "high": high,
-            }
-    if not lines:
-        raise HearbackError(
-            f"no model to compare: the other folder has {', '.join(others_by_model)}, but none of "
-            f"{', '.join(table.model for table in tables)}"
-        )
-    return _by_model_and_grade(lines)
-
-
-def _by_model_and_grade(lines: Mapping[tuple[str, str], Mapping[str, Any]]) -> pd.DataFrame:
+def by_model_and_grade(lines: Mapping[tuple[str, str], Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a table of lines by model and grade; there must be at least one."""
     frame = pd.DataFrame.from_dict(lines, orient="index")
     frame.index = pd.MultiIndex.from_tuples(list(lines), names=["model", "grade"])
     return frame
@@ -203,11 +158,11 @@ def by_column(
     """
     columns: dict[str, pd.Series] = {}
     all_rows = pd.concat([table.rows for table in tables]).drop_duplicates("filename")
-    parts = _parts(ReadingOutOfFold.join_rows(all_rows, metadata), column)
+    parts = parts_of(ReadingOutOfFold.join_rows(all_rows, metadata), column)
     columns["rows"] = pd.Series({name: len(rows) for name, rows in parts.items()}, dtype=int)
     columns["base rate"] = _log_losses(parts, "base")
     for table in tables:
-        columns[table.model] = _log_losses(_parts(table.rows_with(metadata), column), "pred")
+        columns[table.model] = _log_losses(parts_of(table.rows_with(metadata), column), "pred")
     # The explicit index keeps the order; pandas would sort the rows.
     return pd.DataFrame(columns, index=columns["rows"].index).rename_axis(column)
 
@@ -218,7 +173,7 @@ def auc_by_grade(tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame) -> 
         table.model: pd.Series(
             {
                 grade: _area(rows)
-                for grade, rows in _parts(table.rows_with(metadata), "grade").items()
+                for grade, rows in parts_of(table.rows_with(metadata), "grade").items()
             },
             dtype=float,
         )
@@ -229,7 +184,7 @@ def auc_by_grade(tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame) -> 
     return frame.loc[[grade for grade in order if grade in frame.index]]
 
 
-def _parts(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
+def parts_of(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
     """Return the rows by value of a column; by grade, also those of the youngest grades."""
     values = {str(value): part for value, part in rows.groupby(column)}
     order = {"task": TASKS, "grade": GRADES}.get(column, tuple(values))
@@ -253,7 +208,7 @@ def calibration_by_grade(
     lines = {}
     for table in tables:
         rows = table.rows_with(metadata)
-        for grade, part in {**_parts(rows, "grade"), "all": rows}.items():
+        for grade, part in {**parts_of(rows, "grade"), "all": rows}.items():
             labels, predictions = part["score"].to_numpy(), part["pred"].to_numpy()
             slope, intercept = calibration_line(labels, predictions)
             lines[table.model, grade] = {
@@ -264,7 +219,7 @@ def calibration_by_grade(
                 "slope": slope,
                 "intercept": intercept,
             }
-    return _by_model_and_grade(lines)
+    return by_model_and_grade(lines)
 
 
 def read_labelled_metadata(

@@ -156,7 +156,7 @@ def test_a_model_is_compared_with_another_training_of_it(folder: Path) -> None:
     ("changes", "message"),
     [
         ({"n_folds": 5}, "model3mapd: the trained folds differ in n folds .3: model3mapd fold 0 h"),
-        ({"data_fingerprint": "of other data"}, "differ in data fingerprint .*fold 0 there"),
+        ({"group_by": "none"}, "differ in group by .*fold 0 there"),
     ],
 )
 def test_trainings_of_other_splits_are_not_compared(
@@ -170,6 +170,33 @@ def test_trainings_of_other_splits_are_not_compared(
     )
     assert status == 2
     assert re.search(message, errors)
+
+
+def test_trainings_on_other_recordings_are_compared_with_a_note(folder: Path) -> None:
+    write_folds(
+        folder / "otherwise", "model3mapd", MODELS["model3mapd"], data_fingerprint="of other data"
+    )
+    status, output, _ = run_step(
+        check_models, folder, "--no_page", "--against", str(folder / "otherwise")
+    )
+    assert status == 0
+    assert f"{folder / 'otherwise'}: the trainings differ in their data" in output
+    _, _, rest = output.partition("\nLog loss compared with ")
+    assert rest.partition("\n\n")[0].split()[-3:] == ["0.0000"] * 3
+
+
+def test_the_same_data_need_no_note(folder: Path) -> None:
+    _, output, _ = run_step(check_models, folder, "--no_page", "--against", str(folder / "assets"))
+    assert "differ in their data" not in output
+
+
+def test_causes_are_compared_too(folder: Path) -> None:
+    make_causes().to_csv(folder / "why.csv", index=False)
+    flags = ("--no_page", "--causes", str(folder / "why.csv"))
+    _, output, _ = run_step(check_models, folder, *flags, "--against", str(folder / "assets"))
+    _, _, rest = output.partition("\nLog loss compared with ")
+    compared = [line.split()[-7] for line in rest.partition("\n\n")[0].splitlines()[3:]]
+    assert {"omit", "substitute", "all"} <= set(compared)
 
 
 def test_a_folder_without_the_models_is_an_error_with_those_it_has(folder: Path) -> None:

@@ -526,3 +526,42 @@ def test_a_limit_too_short_for_every_model_is_refused(folder: Path, run: Any) ->
         status, _, _ = run(*flags)
         assert status == 2
     assert not (folder / "model_configs.json").exists()
+
+
+def compared(output: str) -> dict[str, list[float]]:
+    return section(output, "Log loss here and there")
+
+
+def test_an_ensemble_is_compared_with_one_of_fewer_models(folder: Path, run: Any) -> None:
+    assets = str(folder / "assets")
+    _, output, _ = run("--compare_with", assets, "--compare_models", "model1m", "model2m")
+    assert f"The other ensemble, of {assets}: model1m, model2m" in output
+    n_rows, here, there, difference, low, high = compared(output)["all"]
+    kind = "platt_by_group"
+    others = cross_fit(stacking_data(PREDICTIONS[:2]), "logits", [kind])[kind]
+    assert n_rows == len(others)
+    assert here == pytest.approx(printed_loss(output, "weighted ensemble"), abs=1e-4)
+    assert there == pytest.approx(mean_log_loss(make_data().labels, others), abs=1e-4)
+    assert difference == pytest.approx(here - there, abs=2e-4)
+    assert low < difference < high
+
+
+def test_ensembles_are_compared_by_cause(folder: Path, run: Any) -> None:
+    make_causes().to_csv(folder / "why.csv", index=False)
+    flags = ("--causes", str(folder / "why.csv"), "--compare_with", str(folder / "assets"))
+    _, output, _ = run(*flags)
+    for part in ("omit", "substitute", "all"):
+        assert compared(output)[part][3:] == [0, 0, 0]
+
+
+def test_ensembles_of_other_rows_are_not_compared(folder: Path, run: Any) -> None:
+    write_folds(folder / "otherwise", "model1m", MODELS["model1m"], [0, 2])
+    status, _, errors = run("--compare_with", str(folder / "otherwise"))
+    assert status == 2
+    assert "the ensembles do not predict the same rows: 32 rows" in errors
+
+
+def test_models_to_compare_with_need_their_folder(run: Any) -> None:
+    status, _, errors = run("--compare_models", "model1m")
+    assert status == 2
+    assert "--compare_models needs --compare_with" in errors

@@ -19,8 +19,9 @@ from hearback.engine.training.fold_archive import read_archive
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, read_fold_metadata
 
 _MAX_FOLDS = 1000  # metadata with more folds is damaged
-# Trainings that agree in these fields are comparable.
-_SPLIT_FIELDS = ("n_folds", "group_by", "limit", "data_fingerprint", "corrections")
+# Trainings that agree in these fields held out the same rows.
+_SPLIT_FIELDS = ("n_folds", "group_by", "limit", "corrections")
+_DATA_FIELDS = (*_SPLIT_FIELDS, "data_fingerprint")
 _REQUIRED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "retrain_command")
 
 
@@ -284,13 +285,18 @@ def _read_fold(kind: type[OutOfFold], files: FoldFiles) -> tuple[FoldMetadata, p
 
 
 def check_same_split(
-    kind: type[OutOfFold], subject: str, metadata_by_name: Mapping[str, FoldMetadata]
+    kind: type[OutOfFold],
+    subject: str,
+    metadata_by_name: Mapping[str, FoldMetadata],
+    *,
+    same_data: bool = True,
 ) -> None:
-    """Raise HearbackError if trainings, by name, differ in split or data.
+    """Raise HearbackError if trainings, by name, differ in split or, with `same_data`, in data.
 
     `subject` begins the message.
     """
-    _check_same_fields(kind, subject, metadata_by_name, _SPLIT_FIELDS)
+    fields = _DATA_FIELDS if same_data else _SPLIT_FIELDS
+    _check_same_fields(kind, subject, metadata_by_name, fields)
 
 
 def _check_same_fields(

@@ -20,7 +20,7 @@ from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.page import flags as page_flags
 from hearback.engine.project import SHIPPED
 from hearback.engine.training.recipe import name_with_seed, split_seed
-from hearback.reading import evaluation, step_command, word_evaluation, word_labels
+from hearback.reading import comparison, evaluation, step_command, word_evaluation, word_labels
 from hearback.reading.options import TrainingOptions
 from hearback.reading.trained import TrainedModels, read_trained
 
@@ -95,7 +95,10 @@ def show(trained: TrainedModels, assets: Path, other_assets: Path | None = None)
     if other_assets is not None:
         title = f"Log loss compared with {other_assets} (paired; 2.5 to 97.5 % of a bootstrap)"
         others = evaluation.read_out_of_fold(other_assets)
-        sections[title] = evaluation.compare_with(tables, others, metadata)
+        parts = metadata if trained.causes is None else metadata.assign(cause=trained.causes)
+        sections[title] = comparison.compare_models(tables, others, parts)
+        if note := comparison.describe_other_data(tables, others):
+            print(f"\n{other_assets}: {note}")
     check_models.print_sections(sections, assets, tables)
     _print_word_labels(tables)
     return check_models.print_outliers(tables)

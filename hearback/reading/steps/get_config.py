@@ -4,6 +4,9 @@ Choose the combination and the calibration beforehand (--combine, --calibration)
 of cross-fitted log losses: the best of ten is slightly optimistic. The defaults are the best on
 real learners (docs/results/ensemble.md).
 
+--compare_with fits a second ensemble, of the models in another folder, or of fewer of the same
+ones (--compare_models), and prints the paired difference.
+
 --time_limit chooses models and folds that fit within it. Ensembles of some of the models are also
 fitted, as fallbacks for the --time_limit of infer.py.
 """
@@ -23,7 +26,13 @@ from hearback.engine.ensemble import budget, fitting
 from hearback.engine.ensemble.calibration import KINDS
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import check_models, fold_tables
-from hearback.reading import ensemble_fitting, evaluation, step_command, word_evaluation
+from hearback.reading import (
+    comparison,
+    ensemble_fitting,
+    evaluation,
+    step_command,
+    word_evaluation,
+)
 from hearback.reading.ensemble_fitting import FittedEnsemble, OutOfFoldScores
 from hearback.reading.evaluation import BASELINE, ReadingOutOfFold
 from hearback.reading.pairings import WITHOUT_REFERENCE
@@ -51,6 +60,8 @@ def main() -> None:
     cross_fitted = fitted.scores.cross_fitted_predictions
     _print_error_analysis(joined, cross_fitted, metadata, causes)
     _print_words(fitted, cross_fitted, word_labels)
+    if flags.compare_with is not None:
+        _print_comparison(flags, fitted, metadata, causes, corrected)
 
     voice = common_voice(tables)
     config = ensemble_fitting.build_config(fitted, metadata, voice=voice, folds=folds)
@@ -88,7 +99,21 @@ def _parse_flags() -> argparse.Namespace:
         type=int,
         help="clips to score within the time limit (default: the number of training rows)",
     )
+    add(
+        "--compare_with",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with the folds of another ensemble: print paired differences of the log loss",
+    )
+    add(
+        "--compare_models",
+        nargs="+",
+        metavar="MODEL",
+        help="models of the other ensemble (default: all in its folder)",
+    )
     flags = parser.parse_args()
+    if flags.compare_models is not None and flags.compare_with is None:
+        parser.error("--compare_models needs --compare_with")
     if flags.rows is not None and (flags.rows < 1 or flags.time_limit is None):
         parser.error("--rows needs --time_limit and must be at least 1")
     return flags
@@ -153,6 +178,32 @@ def _print_words(fitted: FittedEnsemble, predictions: np.ndarray, word_labels: W
     table = word_evaluation.by_age(fitted.data.rows, said, predictions, word_labels)
     if len(table):
         fold_tables.print_tables({word_evaluation.TITLE: table})
+
+
+def _print_comparison(
+    flags: argparse.Namespace,
+    fitted: FittedEnsemble,
+    metadata: pd.DataFrame,
+    causes: pd.Series | None,
+    corrected: Corrections,
+) -> None:
+    """Fit the other ensemble with the same settings, and print the differences to it."""
+    others = _read_models(flags.compare_with, flags.compare_models, corrected)
+    there = evaluation.join(others, metadata)
+    word_labels = load_word_labels(flags.data, metadata)
+    other = OutOfFoldScores.read(flags.compare_with, others, there, word_labels)
+    there = there.assign(pred=ensemble_fitting.cross_fit(other, flags.combine, flags.calibration))
+    here = fitted.data.rows.assign(pred=fitted.scores.cross_fitted_predictions)
+    if causes is not None:
+        by_filename = metadata.assign(cause=causes).set_index("filename")["cause"]
+        here = here.assign(cause=here["filename"].map(by_filename))
+    compared = comparison.compare_ensembles(fitted.data.tables, others, here, there)
+    if note := comparison.describe_other_data(fitted.data.tables, others):
+        print(f"\n{flags.compare_with}: {note}")
+    models = ", ".join(table.model for table in others)
+    print(f"\nThe other ensemble, of {flags.compare_with}: {models}")
+    title = "Log loss here and there (paired; low, high: 2.5 to 97.5 % of a bootstrap)"
+    fold_tables.print_tables({title: compared})
 
 
 def _print_error_analysis(

@@ -1,0 +1,142 @@
+"""Paired comparisons of out-of-fold predictions: of two trainings of a model, or of two ensembles.
+
+A difference is the mean over rows of the log loss here minus that there, in nats, with the 2.5 to
+97.5 % range of a bootstrap over `evaluation.group_unit`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hearback.engine.errors import HearbackError
+from hearback.engine.evaluation.bootstrap import bootstrap_interval
+from hearback.engine.evaluation.metrics import row_log_loss
+from hearback.engine.evaluation.oof import check_same_split, common_rows
+from hearback.reading.evaluation import (
+    ReadingOutOfFold,
+    by_model_and_grade,
+    group_unit,
+    parts_of,
+)
+
+
+def compare_models(
+    tables: Sequence[ReadingOutOfFold],
+    others: Sequence[ReadingOutOfFold],
+    metadata: pd.DataFrame,
+) -> pd.DataFrame:
+    """Compare the log loss of each model with that of the model of the same name in `others`.
+
+    Returns a row per model and grade, on the rows that both predicted, with the columns of
+    `differences`. Raises HearbackError if no model is in both, or if their splits or labels differ.
+    """
+    others_by_model = {table.model: table for table in others}
+    lines: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for table in tables:
+        if table.model not in others_by_model:
+            continue
+        pair = (table, others_by_model[table.model])
+        _check_splits(table.model, pair[:1], pair[1:])
+        here, there = common_rows(pair, metadata)
+        compared = _differences(here, there["pred"].to_numpy())
+        lines |= {(table.model, part): line for part, line in compared.items()}
+    if not lines:
+        raise HearbackError(
+            f"no model to compare: the other folder has {', '.join(others_by_model)}, but none of "
+            f"{', '.join(table.model for table in tables)}"
+        )
+    return by_model_and_grade(lines)
+
+
+def compare_ensembles(
+    tables: Sequence[ReadingOutOfFold],
+    others: Sequence[ReadingOutOfFold],
+    here: pd.DataFrame,
+    there: pd.DataFrame,
+) -> pd.DataFrame:
+    """Compare the log losses of two ensembles of the models `tables` and `others`.
+
+    `here` and `there` are rows of the training table with the ensembles' predictions as `pred`.
+    Returns a row per grade, and per `cause` if `here` has it, with the columns of `differences`.
+    Raises HearbackError if they predicted different rows, or if their splits differ.
+    """
+    _check_splits("the ensembles", tables, others)
+    by_filename = there.set_index("filename")["pred"]
+    lacking = set(here["filename"]) ^ set(by_filename.index)
+    if lacking:
+        raise HearbackError(
+            f"the ensembles do not predict the same rows: {len(lacking)} rows, first "
+            f"{min(lacking)}, are in one of them only; train the missing folds, or select models"
+        )
+    return differences(here, by_filename[here["filename"]].to_numpy())
+
+
+def differences(here: pd.DataFrame, there: np.ndarray) -> pd.DataFrame:
+    """Return the paired differences of predictions, by grade, by cause if there is one, and of all.
+
+    `here` are rows of the training table with the predictions `pred`; `there`, (rows,), are the
+    other predictions of them. The columns are `rows`, their number; `here` and `there`, log losses
+    in nats; `difference`; `low` and `high`.
+    """
+    return pd.DataFrame.from_dict(_differences(here, there), orient="index")
+
+
+def _differences(here: pd.DataFrame, there: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return the lines of `differences` by their part of the rows."""
+    losses = [row_log_loss(here["score"], pred) for pred in (here["pred"], pd.Series(there))]
+    rows = here.assign(here=losses[0].to_numpy(), there=losses[1].to_numpy())
+    rows = rows.assign(difference=rows["here"] - rows["there"])
+    parts = parts_of(rows, "grade") | (parts_of(rows, "cause") if "cause" in rows else {})
+    lines = {}
+    for name, part in {**parts, "all": rows}.items():
+        low, high = bootstrap_interval(
+            part["difference"].to_numpy(),
+            part[group_unit(part)].to_numpy(dtype=str),
+            np.random.default_rng(0),
+        )
+        means = part[["here", "there", "difference"]].mean()
+        lines[name] = {"rows": len(part), **means, "low": low, "high": high}
+    return lines
+
+
+def describe_other_data(
+    tables: Iterable[ReadingOutOfFold], others: Iterable[ReadingOutOfFold]
+) -> str | None:
+    """Return a sentence if two sets of trainings had different data; None if they had the same.
+
+    Labels of the rows are the same, or comparing raises an error.
+    """
+    of_tables, of_others = (
+        {
+            metadata["data_fingerprint"]
+            for each in side
+            for metadata in each.metadata_by_fold.values()
+        }
+        for side in (tables, others)
+    )
+    if of_tables == of_others:
+        return None
+    return (
+        "the trainings differ in their data: other recordings, texts or decoding of the same rows; "
+        "the differences below include what that changed"
+    )
+
+
+def _data_fingerprints(tables: Iterable[ReadingOutOfFold]) -> set[str]:
+    metadata = [each for table in tables for each in table.metadata_by_fold.values()]
+    return {fold_metadata["data_fingerprint"] for fold_metadata in metadata}
+
+
+def _check_splits(
+    subject: str, tables: Sequence[ReadingOutOfFold], others: Sequence[ReadingOutOfFold]
+) -> None:
+    """Raise HearbackError unless the trainings held out the same rows; `subject` begins it."""
+    metadata_by_name = {
+        f"{table.model} fold {fold} {place}": fold_metadata
+        for place, side in (("here", tables), ("there", others))
+        for table in side
+        for fold, fold_metadata in table.metadata_by_fold.items()
+    }
+    check_same_split(ReadingOutOfFold, subject, metadata_by_name, same_data=False)
