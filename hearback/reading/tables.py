@@ -41,7 +41,16 @@ SYNONYMS = {
     ),
     "task": ("task_type", "task_name", "type", "exercise", "category"),
     "expected_text": (
-        *("text", "sentence", "transcript", "prompt", "transcription", "expected", "target_text"),
+        *(
+            "text",
+            "txt",
+            "sentence",
+            "transcript",
+            "prompt",
+            "transcription",
+            "expected",
+            "target_text",
+        ),
         *("reference_text", "reference", "phrase", "word", "words", "utterance", "target"),
     ),
     "grade": ("level", "grade_level", "school_year", "class", "year"),
@@ -67,7 +76,6 @@ LONGEST_TEXT = 400
 LONGEST_PASSAGE = 20_000  # bytes, of a text whose recording is scored in several windows
 
 _FILL_IN = "fill in the text that the learner was asked to say"
-_TOO_LONG = "expected_text is too long"
 
 
 def age_groups(grades: np.ndarray) -> np.ndarray:
@@ -228,30 +236,32 @@ def spoken_texts(
     usual_changes: Collection[str] = (),
     *,
     longest: int = LONGEST_TEXT,
+    name: str = "expected_text",
 ) -> pd.Series:
     """Return the texts of `written_text` as the words that a reader says, "" for invalid ones.
 
     Reports each invalid text, and once for the file how many were changed, with three examples.
-    `usual_changes` are kinds of changes that are not worth a mention; `longest` as in `speak`.
+    `usual_changes` are kinds of changes that are not worth a mention; `longest` and `name` as in
+    `speak`.
     """
     spoken: list[str] = []
     changed: list[tuple[str, NormalizedText]] = []
     columns = (frame["filename"], frame["line"].tolist(), frame["written_text"], fits)
     for filename, line, written, row_fits in zip(*columns, strict=True):
         try:
-            normalized = speak(written, longest)
+            normalized = speak(written, longest, name)
         except UnspeakableTextError as error:
             spoken.append("")
             # Rows with too few or too many fields are reported elsewhere.
             if row_fits:
-                what, name, status = str(error), filename or None, status_of_text(error)
-                report.add(Problem(str(path), line, what, error.cure, "error", name, status))
+                what, row, status = str(error), filename or None, status_of_text(error)
+                report.add(Problem(str(path), line, what, error.cure, "error", row, status))
             continue
         spoken.append(normalized.text)
         if row_fits and not set(normalized.changes) <= set(usual_changes):
             changed.append((written, normalized))
         if normalized.is_suspicious and row_fits:
-            what = f"expected_text {quoted(written)} may have wrongly decoded characters"
+            what = f"{name} {quoted(written)} may have wrongly decoded characters"
             report.add(Problem(str(path), line, what, DECODING_CURE, "warning", filename or None))
     if changed:
         report.add(
@@ -265,29 +275,30 @@ def status_of_text(error: UnspeakableTextError) -> str:
     return error.status
 
 
-def speak(written: str, longest: int = LONGEST_TEXT) -> NormalizedText:
+def speak(written: str, longest: int = LONGEST_TEXT, name: str = "expected_text") -> NormalizedText:
     """Return an expected text as the words that a reader says.
 
-    Raises UnspeakableTextError, also for a text that is empty or of more than `longest` bytes.
+    `name` is what the user calls it, such as its column, for messages. Raises
+    UnspeakableTextError, also for a text that is empty or of more than `longest` bytes.
     """
     if not written:
-        raise UnspeakableTextError("empty expected_text", _FILL_IN)
+        raise UnspeakableTextError(f"empty {name}", _FILL_IN)
     if len(written.encode()) > longest:
-        raise _too_long(longest)
+        raise _too_long(longest, name)
     try:
         normalized = normalize_text(written)
     except UnspeakableTextError as error:
-        raise UnspeakableTextError(f"expected_text: {error}", error.cure) from None
+        raise UnspeakableTextError(f"{name}: {error}", error.cure) from None
     if not normalized.text:
-        what = f"expected_text {quoted(written)} has no letter and no digit"
+        what = f"{name} {quoted(written)} has no letter and no digit"
         raise UnspeakableTextError(what, _FILL_IN)
     if len(normalized.text.encode()) > longest:
-        raise _too_long(longest)
+        raise _too_long(longest, name)
     return normalized
 
 
-def _too_long(longest: int) -> UnspeakableTextError:
-    what = f"{_TOO_LONG} to be said in 16 s" if longest == LONGEST_TEXT else _TOO_LONG
+def _too_long(longest: int, name: str) -> UnspeakableTextError:
+    what = f"{name} is too long{' to be said in 16 s' if longest == LONGEST_TEXT else ''}"
     cure = f"at most {longest} bytes; split the recording"
     return UnspeakableTextError(what, cure, "too_long")
 

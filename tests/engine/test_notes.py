@@ -38,7 +38,7 @@ def test_a_warning_of_notes_can_leave_out_a_kind() -> None:
     assert rest.without("conversion") is None
 
 
-def test_a_recording_that_breaks_off_has_a_note_of_a_loss() -> None:
+def test_a_recording_that_breaks_off_has_a_note_of_its_kind() -> None:
     note = break_note(1.234, "its last frame is cut")
     assert note == "breaks off after 1.23 s: its last frame is cut"
-    assert kinds_of([note]) == ("loss",)
+    assert kinds_of([note]) == ("break",)

@@ -7,10 +7,11 @@ from typing import Literal, TypeAlias
 from hearback.engine.audio.mixdown import Mixdown
 from hearback.engine.data.problems import Problem
 
-Kind: TypeAlias = Literal["conversion", "loss", "cut"]
+Kind: TypeAlias = Literal["conversion", "loss", "break", "cut"]
 
 # What to do about notes, by their kind. The first one that a recording has is said.
 _CURES: dict[str, str] = {
+    "break": "what is there is used; copy the recording again, if a whole one exists",
     "loss": "what is there is used; copy the recording again, if a whole one exists",
     "cut": "used as far as it is kept; split the recording and its text, if the speech goes on",
 }
@@ -18,6 +19,10 @@ _CURES: dict[str, str] = {
 
 class LossNote(str):
     """A note that some of the sound is missing from the file."""
+
+
+class BreakNote(LossNote):
+    """A note that a recording breaks off: its end is missing from the file."""
 
 
 class CutNote(str):
@@ -93,14 +98,19 @@ def _describe(notes: Sequence[tuple[str, str]], wanted: str) -> tuple[str, str]:
 
 def kinds_of(notes: Sequence[str]) -> tuple[Kind, ...]:
     """Return the kind of each note."""
-    return tuple(
-        "loss"
-        if isinstance(note, LossNote)
-        else "cut"
-        if isinstance(note, CutNote)
-        else "conversion"
-        for note in notes
-    )
+    return tuple(_kind_of(note) for note in notes)
+
+
+def _kind_of(note: str) -> Kind:
+    match note:
+        case BreakNote():
+            return "break"
+        case LossNote():
+            return "loss"
+        case CutNote():
+            return "cut"
+        case _:
+            return "conversion"
 
 
 def original_length(notes: Sequence[str]) -> str:
@@ -108,9 +118,9 @@ def original_length(notes: Sequence[str]) -> str:
     return next((str(note.original) for note in notes if isinstance(note, CutNote)), "")
 
 
-def break_note(seconds: float, cut: str) -> LossNote:
+def break_note(seconds: float, cut: str) -> BreakNote:
     """Return the note on a recording that breaks off after some `seconds`; `cut` says why."""
-    return LossNote(f"breaks off after {seconds:.2f} s: {cut}")
+    return BreakNote(f"breaks off after {seconds:.2f} s: {cut}")
 
 
 def channel_notes(mixdown: Mixdown) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hearback.engine.audio.decode import SAMPLE_RATE, VERSION
-from hearback.engine.audio.notes import kinds_of, original_length
+from hearback.engine.audio.notes import Kind, kinds_of, original_length
 from hearback.engine.audio.wav import FULL_SCALE, INT16, to_int16
 
 _FLOAT32 = np.dtype("<f4")
@@ -110,6 +110,10 @@ class StoreEntry:
             raise ValueError(f"invalid notes: {texts}")
         if len(self.kinds) != len(self.notes):
             raise ValueError(f"{len(self.kinds)} kinds of {len(self.notes)} notes")
+
+    def notes_of(self, kind: Kind) -> tuple[str, ...]:
+        """Return the notes of a kind."""
+        return tuple(n for n, own in zip(self.notes, self.kinds, strict=True) if own == kind)
 
     @property
     def end(self) -> int:

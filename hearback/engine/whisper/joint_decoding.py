@@ -45,7 +45,7 @@ def decode_jointly(
     n_equal = _count_equal_layers(decoders)
     for layer in first.layers[:n_equal]:
         embedded = layer(embedded, frames, clips)
-    x = embedded.expand(len(decoders), *embedded.shape)
+    x = embedded[None]  # until the first update, all decoders have the same states
     for layers in zip(*(decoder.layers[n_equal:] for decoder in decoders), strict=True):
         x = _apply_layers(layers, x, frames, clips)
     return first.layer_norm(x)
@@ -65,7 +65,10 @@ def _count_equal_layers(decoders: Sequence[WhisperDecoder]) -> int:
 def _apply_layers(
     layers: Sequence[DecoderLayer], x: Tensor, frames: Tensor, clips: Tensor
 ) -> Tensor:
-    """Map (decoders, texts, tokens, d_model) to the same shape, with a layer of each decoder."""
+    """Apply a layer of each decoder to (decoders, texts, tokens, d_model).
+
+    Also to (1, texts, tokens, d_model), the same for all decoders.
+    """
     first = layers[0]
     x = x + _attend_to_text([layer.self_attn for layer in layers], first.self_attn_layer_norm(x))
     keys, values = first.encoder_attn.keys_and_values(frames)
@@ -86,7 +89,8 @@ def _attend_to_text(attentions: Sequence[Attention], x: Tensor) -> Tensor:
         for name in ("q_proj", "k_proj", "v_proj")
     )
     attended = attend(queries, keys, values, causal=True).transpose(1, 2).flatten(-2)
-    return _project([a.out_proj for a in attentions], attended.unflatten(0, x.shape[:2]))
+    attended = attended.unflatten(0, (len(attentions), -1))
+    return _project([a.out_proj for a in attentions], attended)
 
 
 def _attend_to_recordings(
@@ -106,11 +110,16 @@ def _heads(x: Tensor, attentions: Sequence[Attention]) -> Tensor:
 
 
 def _project(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """Apply a linear layer of each decoder to (decoders, texts, tokens, in)."""
+    """Apply a linear layer of each decoder; shapes as in `_apply_layers`."""
     first = layers[0]
-    if not isinstance(first, LowRankLinear):
-        return first(x)
-    down = torch.stack([layer.get_parameter("down") for layer in layers])
-    up = torch.stack([layer.get_parameter("up") for layer in layers])
-    update = x.flatten(1, 2) @ down.transpose(1, 2) @ up.transpose(1, 2)
-    return F.linear(x, first.weight, first.bias) + update.unflatten(1, x.shape[1:3])
+    # As contiguous rows: of a transposed `x`, torch would multiply each text with a copy of the
+    # weights.
+    rows = x.flatten(1, 2)
+    if isinstance(first, LowRankLinear):
+        down = torch.stack([layer.get_parameter("down") for layer in layers])
+        up = torch.stack([layer.get_parameter("up") for layer in layers])
+        frozen = F.linear(rows, first.weight, first.bias)
+        projected = torch.baddbmm(frozen, rows @ down.transpose(1, 2), up.transpose(1, 2))
+    else:
+        projected = first(rows).expand(len(layers), -1, -1)
+    return projected.unflatten(1, x.shape[1:3])

@@ -8,6 +8,7 @@ only as wide as the decoder. (The same idea as cut cross-entropy, Wijmans et al.
 2411.09009, and Liger's fused linear loss.)
 """
 
+import math
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 
 # Tokens and vocabulary entries per block: a CPU's caches should hold a block's logits (in one block
 # of the vocabulary, their exponentials take longer than the products); a GPU needs large products.
-BLOCKS = {"cpu": (512, 2048), "cuda": (2048, 65536)}
+BLOCKS = {"cpu": (1024, 2048), "cuda": (2048, 65536)}
+LOG2_E = 1 / math.log(2)
 
 
 def token_log_probs(hidden: Tensor, embedding: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,17 +91,25 @@ def _sum_blocks(
     expected = torch.zeros(hidden.shape if needs_gradient else (n_tokens, 0), device=device)
     for start in range(0, len(embedding), n_entries):
         entries = embedding[start : start + n_entries]
-        logits = hidden @ entries.T
+        logits = (hidden @ entries.T).float()
         # Not by a list of the tokens inside: a GPU would wait to know its length.
         inside = (targets >= start) & (targets < start + len(entries))
         own = logits.gather(1, (targets - start).clamp(0, len(entries) - 1)[:, None]).squeeze(1)
-        target = torch.where(inside, own.float(), target)
+        target = torch.where(inside, own, target)
         largest, index = logits.max(-1) if needs_gradient else (logits.amax(-1), likeliest)
         likeliest = torch.where(largest > best, start + index, likeliest)
-        before, best = best, torch.maximum(best, largest.float())
+        before, best = best, torch.maximum(best, largest)
         rescale = (before - best).exp()
-        exp = logits.float().sub_(best[:, None]).exp_()  # float32 logits are overwritten
+        exp = _exponentials(logits, best[:, None])
         total = total * rescale + exp.sum(-1)
         if needs_gradient:
             expected = expected * rescale[:, None] + (exp.to(entries.dtype) @ entries).float()
     return target, best, best + total.log(), likeliest, expected / total[:, None]
+
+
+def _exponentials(logits: Tensor, largest: Tensor) -> Tensor:
+    """Return exp(logits - largest), (tokens, entries) float32; the logits are overwritten."""
+    shifted = logits.sub_(largest)
+    if shifted.device.type != "cpu":
+        return shifted.exp_()
+    return shifted.mul_(LOG2_E).exp2_()  # torch's exp takes 3 times as long (AMD EPYC, torch 2.13)

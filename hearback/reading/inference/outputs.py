@@ -17,6 +17,7 @@ from hearback.engine.ensemble.prior import prior_on_failure, report_no_models
 from hearback.engine.io import check_writable
 from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig, base_rate, salvage_base_rates
+from hearback.reading.scoring import status
 from hearback.reading.tables import metadata_path, read_metadata, read_submission_format
 
 SUBMISSION_FORMAT = "submission_format.csv"
@@ -110,7 +111,7 @@ def submit(options: InferenceOptions, score: Callable[[EnsembleConfig, Report], 
             rows, command = "every row has its base rate", step_command("get_config")
             report.add(report_no_models(options.config, rows, "the base rate", command))
             skip_tables(options, report, words="no model", divergences="no model")
-    write_problems(report, options.submission)
+    write_problems(status.fill(report, {}), options.submission)
 
 
 def _write_prior(options: InferenceOptions) -> str:

@@ -165,7 +165,12 @@ def whole_rows(source: PairSource) -> Passages:
 
 
 def split_rows(
-    source: PairSource, model: TokenScorer | None, *, device: torch.device, dtype: torch.dtype
+    source: PairSource,
+    model: TokenScorer | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    most_words: float = np.inf,
 ) -> Passages:
     """Return the rows of `source` as windows that a token scorer hears whole.
 
@@ -175,6 +180,7 @@ def split_rows(
             `LONGEST_TEXT`; None: these are cut at 30 s.
         device: where the model is.
         dtype: of its matrix products.
+        most_words: of `Passages`.
     """
     windows: list[PassageWindow] = []
     unheard: list[tuple[int, Segment]] = []
@@ -190,7 +196,8 @@ def split_rows(
             split = split_recording(source, row, model, device)
         windows += [window for window in split if len(window.words)]
         unheard += [(row, window.segment) for window in split if not len(window.words)]
-    return Passages(_with_windows(source, windows), tuple(windows), tuple(unheard), source)
+    parts = _with_windows(source, windows)
+    return Passages(parts, tuple(windows), tuple(unheard), source, most_words=most_words)
 
 
 def split_recording(

@@ -1,7 +1,7 @@
 """A scorer's ensemble, loaded once and run on any number of clips."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -148,8 +148,13 @@ class LoadedEnsemble:
             loaded = load_scorer(fold.files, fold.metadata)
             assert isinstance(loaded, TokenScorer)
             model = loaded.to(self.device).eval()
-        passages = split_rows(source, model, device=self.device, dtype=self.dtype)
-        return replace(passages, most_words=most_words_corrected(self.config))
+        return split_rows(
+            source,
+            model,
+            device=self.device,
+            dtype=self.dtype,
+            most_words=most_words_corrected(self.config),
+        )
 
     @property
     def _first_token_scorer(self) -> TokenScorer | None:

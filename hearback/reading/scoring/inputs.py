@@ -33,6 +33,7 @@ from hearback.reading.tables import (
 from hearback.reading.text_normalizer import APOSTROPHES, CAPITALS, CHARACTERS, PUNCTUATION
 
 REQUIRED = ("filename", "expected_text")
+TEXT = "text"  # the name of an expected text here, for users
 OPTIONAL = ("grade", "task", "speaker")
 COLUMNS = (*REQUIRED, *OPTIONAL)
 
@@ -42,6 +43,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     **{column: SYNONYMS[column] for column in REQUIRED},
     **{"grade": (), "task": (), "speaker": ("speaker_id",)},
 }
+_SYNONYMS = {**_NAMES, TEXT: _NAMES["expected_text"]}
 # Texts are sentences, as people write them.
 USUAL_CHANGES = (CAPITALS, PUNCTUATION, APOSTROPHES, CHARACTERS)
 
@@ -191,7 +193,7 @@ def _of_files(
     frame["line"] = pd.Series([None] * len(frame), dtype=object)
     # Texts of their own files are no column: a missing one has been reported.
     frame["expected_text"] = spoken_texts(
-        folder, frame, has_text, report, USUAL_CHANGES, longest=LONGEST_PASSAGE
+        folder, frame, has_text, report, USUAL_CHANGES, longest=LONGEST_PASSAGE, name=TEXT
     )
     _check_context(folder, frame, report)
     return Inputs(folder, folder, frame)
@@ -205,9 +207,9 @@ def read_score_table(path: Path, report: Report, folder: Path | None = None) -> 
     BadInputError if the table or a column that is needed cannot be read.
     """
     names = _choose_columns(path)
-    required = [names.get(column, column) for column in REQUIRED]
+    required = [names.get("filename", "filename"), names.get("expected_text", TEXT)]
     optional = [names[column] for column in OPTIONAL if column in names]
-    table = read_table(path, required, report, [*optional, manifest.DURATION], synonyms=_NAMES)
+    table = read_table(path, required, report, [*optional, manifest.DURATION], synonyms=_SYNONYMS)
     if report.table_errors:
         raise BadInputError(report)
     own = {name: column for column, name in names.items()}
@@ -221,7 +223,13 @@ def read_score_table(path: Path, report: Report, folder: Path | None = None) -> 
     frame = frame.drop(columns=manifest.DURATION, errors="ignore")
     report_unsafe_filenames(path, frame, report)
     frame["expected_text"] = spoken_texts(
-        path, frame, table.fits, report, USUAL_CHANGES, longest=LONGEST_PASSAGE
+        path,
+        frame,
+        table.fits,
+        report,
+        USUAL_CHANGES,
+        longest=LONGEST_PASSAGE,
+        name=names["expected_text"],
     )
     for column in OPTIONAL:
         if column not in frame:

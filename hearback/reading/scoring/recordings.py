@@ -7,10 +7,12 @@ import numpy as np
 import soundfile
 
 from hearback.engine.audio.decode import Recording, UnreadableAudioError, decode
+from hearback.engine.audio.notes import NotesProblem
 from hearback.engine.audio.store import Store
 from hearback.engine.audio.store_builder import build_store
-from hearback.engine.data.problems import Report
+from hearback.engine.data.problems import Problem, Report
 from hearback.engine.errors import HearbackError
+from hearback.reading.scoring import status
 from hearback.reading.scoring.inputs import Inputs
 from hearback.reading.scoring.manifest import report_other_lengths
 
@@ -33,8 +35,25 @@ def open_recordings(
         load=_load_long,
         follow_links=True,
     )
+    refuse_cut(report)
     report_other_lengths(inputs.origin, frame, inputs.durations, store, report)
     return store
+
+
+def refuse_cut(report: Report) -> None:
+    """Replace the notes on recordings that were cut by errors: they get no score."""
+    for problem in list(report.problems):
+        if not isinstance(problem, NotesProblem):
+            continue
+        lengths = [text for text, kind in problem.notes if kind == "cut"]
+        if not lengths:
+            continue
+        report.discard(problem)
+        if (others := problem.without("cut")) is not None:
+            report.add(others)
+        what, cure = f"not scored: {lengths[0]}", "split the recording and its text"
+        where = (problem.file, problem.row)
+        report.add(Problem(*where, what, cure, "error", problem.filename, status.TOO_LONG))
 
 
 def _load_long(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:

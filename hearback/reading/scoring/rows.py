@@ -54,7 +54,7 @@ def score_rows(
         entry = store.entries[record["filename"]]
         seconds = entry.n_samples / SAMPLE_RATE
         # The reason has the length already.
-        others = [each for each in entry.notes if not each.startswith(f"{entry.original} long")]
+        others = [each for each in entry.notes if each not in entry.notes_of("cut")]
         score = unscored(record, status.TOO_LONG, (*others, note))
         scores[row] = replace(score, seconds=seconds)
     return RowScores([scores[row] for row in range(len(frame))], scored.measured)
@@ -109,12 +109,14 @@ def _run(
     found = RowScores()
     for row, record in enumerate(frame.to_dict("records")):
         acoustics = Acoustics.of(store.get(record["filename"]))
+        entry = store.entries[record["filename"]]
         score = make_score(
             record,
             float(predictions.clips[row]),
             words=None if words is None else words[row],
             acoustics=acoustics,
-            notes=(*store.entries[record["filename"]].notes, *_describe_unheard(passages, row)),
+            breaks_off=bool(entry.notes_of("break")),
+            notes=(*entry.notes, *_describe_unheard(passages, row)),
             evidence=evidence.get(row),
             speed=1.0,
         )

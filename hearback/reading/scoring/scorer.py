@@ -23,7 +23,7 @@ from hearback.reading.models.provide import provide_backbones
 from hearback.reading.pretrained.folders import find_scorer
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.ensemble import LoadedEnsemble
-from hearback.reading.scoring.inputs import Inputs, known, read_inputs
+from hearback.reading.scoring.inputs import TEXT, Inputs, known, read_inputs
 from hearback.reading.scoring.recordings import (
     LONGEST_RECORDING,
     decode_samples,
@@ -131,7 +131,7 @@ class Scorer:
                 if not row[column]:
                     raise HearbackError(_describe_context(self.name, column))
         try:
-            row["expected_text"] = speak(text, LONGEST_PASSAGE).text
+            row["expected_text"] = speak(text, LONGEST_PASSAGE, TEXT).text
         except UnspeakableTextError as error:
             if status_of_text(error) != status.TOO_LONG:
                 raise

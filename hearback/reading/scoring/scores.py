@@ -17,6 +17,7 @@ Row = Mapping[str, Any]  # of `Inputs.frame`
 
 # Of the speech's samples: with more, even well-read sentences score low.
 MAX_CLIPPED_SHARE = 0.2
+BROKEN = "the end of the text may be missing with it; copy the recording again, or record it again"
 CLIPPED_CURE = "record it again with a lower level"
 
 
@@ -26,6 +27,7 @@ def make_score(
     *,
     words: np.ndarray | None,
     acoustics: Acoustics,
+    breaks_off: bool,
     notes: Sequence[str],
     evidence: DecoderEvidence | None,
     speed: float,
@@ -37,15 +39,18 @@ def make_score(
         probability: of the ensemble.
         words: (positions,), the probabilities of its words, then padding; None if unknown.
         acoustics: of its recording.
+        breaks_off: whether its end is missing from the file; the first note says where.
         notes: on the recording's conversion.
         evidence: what a decoder hears, if there is one.
         speed: at which it heard it.
     """
     seconds = acoustics.seconds
     why = reason = None
-    # A text that was recognized is English, whatever else is heard.
+    # A text that was recognized is English, whatever else is heard, and it was said in whole.
     if probability < 0.5:
         why, reason = not_english(acoustics.is_tone, evidence)
+        if why is None and breaks_off:
+            why, reason = status.UNREADABLE, BROKEN
     if why is None and acoustics.clipped_share > MAX_CLIPPED_SHARE:
         why, reason = status.CLIPPED, f"{describe_clipped(acoustics.clipped_share)}; {CLIPPED_CURE}"
     if why is not None:

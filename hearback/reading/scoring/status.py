@@ -1,8 +1,9 @@
 """The status of a row: whether its score can be trusted, or why it has none."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from hearback.engine.data.problems import Problem
+from hearback.engine.data.problems import Problem, Report
 
 OK = "ok"
 UNSURE = "unsure"  # has a score that a person should check
@@ -29,6 +30,23 @@ def of_probability(probability: float) -> str:
 def of_problem(problem: Problem) -> str:
     """Return the status of a row with an error."""
     return problem.status or UNREADABLE
+
+
+def fill(report: Report, rows: Mapping[tuple[int | None, str], str]) -> Report:
+    """Return a report in which each problem of a row tells its status.
+
+    `rows` are the statuses of rows by line (None in a folder) and filename. An error of a row that
+    is not there makes it unreadable; problems of a whole table or folder have no status.
+    """
+
+    def told(problem: Problem) -> Problem:
+        if problem.status or (problem.filename is None and problem.row is None):
+            return problem
+        default = UNREADABLE if problem.severity == "error" else ""
+        key = (problem.row, problem.filename or "")
+        return replace(problem, status=rows.get(key, default))
+
+    return Report(map(told, report.problems))
 
 
 def errors_by_row(problems: Iterable[Problem]) -> Mapping[tuple[int | None, str], Problem]:

@@ -100,6 +100,7 @@ def main() -> int:
     # Imported after the command line: torch takes a second.
     from hearback.engine.data.problems import Report, count_noun  # noqa: PLC0415
     from hearback.engine.data.tables import save_problems  # noqa: PLC0415
+    from hearback.reading.scoring import status  # noqa: PLC0415
     from hearback.reading.scoring.inputs import read_inputs  # noqa: PLC0415
     from hearback.reading.scoring.outputs import write_scores, write_scores_json  # noqa: PLC0415
     from hearback.reading.scoring.scorer import Scorer, open_recordings  # noqa: PLC0415
@@ -137,7 +138,9 @@ def main() -> int:
         _print_problems(Report(each for each in report.problems if each not in known))
         if out is not None:
             write_scores(scores, out)
-            save_problems(report, out)
+            keys = zip(inputs.frame["line"], inputs.frame["filename"], strict=True)
+            found = {key: each.status for key, each in zip(keys, scores, strict=True)}
+            save_problems(status.fill(report, found), out)
             write_origin(out, _origin(out, inputs.folder, arguments.scorer))
         if arguments.textgrid is not None:
             n = write_textgrids(scores, arguments.textgrid)

@@ -165,7 +165,7 @@ def test_expected_text_goes_before_text(clips: Path) -> None:
 def test_a_table_without_texts_is_refused_with_its_columns(clips: Path) -> None:
     table = clips / "table.csv"
     table.write_text("filename,age\na.wav,7\n")
-    with pytest.raises(BadInputError, match="the column 'expected_text' is missing") as caught:
+    with pytest.raises(BadInputError, match="the column 'text' is missing") as caught:
         read_score_table(table, Report())
     assert "'age'" in str(caught.value)
 
@@ -187,7 +187,7 @@ def test_problems_of_rows_are_reported_with_their_lines(clips: Path) -> None:
     by_line = {problem.row: problem for problem in reversed(report.errors)}
     assert sorted(row for row in by_line if row) == [3, 4, 5, 6, 7]
     assert "duplicated filename" in by_line[3].what
-    assert by_line[4].what == "empty expected_text"
+    assert by_line[4].what == "empty text"
     assert "leads out" in by_line[6].what
 
 
@@ -373,7 +373,7 @@ def test_faults_of_a_manifest_have_their_lines(clips: Path) -> None:
         (3, "error", "its offset is 1.5: only a part of the recording is meant"),
         (1, "warning", "its duration 'long' is no length in seconds, and not used"),
         (2, "warning", "its duration '-1' is no length in seconds, and not used"),
-        (2, "error", "empty expected_text"),
+        (2, "error", "empty text"),
     ]
 
 

@@ -131,7 +131,7 @@ def test_wrong_arguments_are_errors(scorer: Scorer, clips: Path) -> None:
         scorer.score(clips / "none.wav", "boy")
     with pytest.raises(HearbackError, match=r"A\.WAV: no such file; 'a\.wav' is there$"):
         scorer.score(clips / "A.WAV", "boy")
-    with pytest.raises(HearbackError, match="empty expected_text"):
+    with pytest.raises(HearbackError, match="empty text"):
         scorer.score(clips / "a.wav", "")
     with pytest.raises(HearbackError, match="unknown grade '7': use one of KG, 1, 2, 3"):
         scorer.score(clips / "a.wav", "boy", grade="7")

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from hearback import Scorer
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.data.problems import Problem
+from hearback.engine.data.problems import Problem, Report
 from hearback.reading.scoring import status
 from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.scoring.results import Score
+from hearback.reading.scoring.scores import BROKEN
 from tests.reading.scoring.conftest import SENTENCES, render
 
 
@@ -75,6 +77,29 @@ def test_a_sentence_that_was_said_is_ok_and_its_words_have_times(
 
 
 @pytest.mark.slow
+def test_a_recording_that_breaks_off_has_a_score_only_if_the_text_is_there(
+    real_scorer: Path, tmp_path: Path
+) -> None:
+    scorer = Scorer.load(real_scorer, device="cpu", precision="float32")
+    spoken = render(SENTENCES[0])
+    whole = np.concatenate([spoken, np.zeros(SAMPLE_RATE, np.float32)])
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, whole, SAMPLE_RATE)
+    content = path.read_bytes()
+
+    path.write_bytes(content[: len(content) // 4])
+    broken = scorer.score(path, SENTENCES[0])
+    assert (broken.status, broken.probability) == ("unreadable", None)
+    assert "breaks off after" in broken.notes[0] and broken.notes[-1] == BROKEN
+    assert broken.seconds is not None
+
+    path.write_bytes(content[:-SAMPLE_RATE])  # half of the silence
+    found = scorer.score(path, SENTENCES[0])
+    assert found.status == "ok" and found.probability is not None
+    assert "breaks off after" in found.notes[0]
+
+
+@pytest.mark.slow
 def test_another_sentence_is_ok_with_a_low_score(score: Callable[..., Score]) -> None:
     found = score(render(SENTENCES[0]), SENTENCES[3])
     assert (found.status, found.probability is not None) == ("ok", True)
@@ -130,3 +155,17 @@ def test_an_error_without_a_status_makes_a_row_unreadable() -> None:
     problem = Problem("a.csv", 2, "x", "y", filename="a.wav")
     assert status.of_problem(problem) == "unreadable"
     assert status.errors_by_row([problem]) == {(2, "a.wav"): problem}
+
+
+def test_problems_tell_the_status_of_their_row() -> None:
+    problems = [
+        Problem("a.csv", 2, "breaks off", "", "warning", "a.wav"),
+        Problem("a.csv", 3, "duplicated", "", "error", "b.wav"),
+        Problem("a.csv", 4, "cut", "", "error", "c.wav", "too_long"),
+        Problem("a.csv", 5, "no filename", ""),
+        Problem("a.csv", None, "texts were changed", "", "warning"),
+    ]
+    filled = status.fill(Report(problems), {(2, "a.wav"): "ok"})
+    assert [each.status for each in filled.problems] == [
+        *("ok", "unreadable", "too_long", "unreadable", "")
+    ]

@@ -1,0 +1,27 @@
+"""The JSON of scores, and the warnings of recordings that are too long."""
+
+from hearback.engine.audio.notes import NotesProblem
+from hearback.engine.data.problems import Report
+from hearback.reading.scoring.outputs import as_json
+from hearback.reading.scoring.recordings import refuse_cut
+from hearback.reading.scoring.results import Score, WordScore, score_frame
+
+
+def test_json_has_the_scores_of_the_table() -> None:
+    word = WordScore("a", "a", 0.123456, 1.8299999999999998, None)
+    scores = [Score("a.wav", "a", "ok", 0.987654, (word,), 2.0000001)]
+    row = as_json(scores, "tiny")["scores"][0]
+    assert row["probability"] == score_frame(scores)["score"][0] == 0.9877
+    assert row["seconds"] == 2.0
+    assert (row["words"][0]["start_seconds"], row["words"][0]["end_seconds"]) == (1.83, None)
+
+
+def test_cut_recordings_are_said_to_have_no_score() -> None:
+    report = Report()
+    notes = [("660 s long, only the first 600 s are kept", "cut"), ("2 channels", "conversion")]
+    report.add(NotesProblem.of("t.csv", 2, "a.wav", notes, "mono original"))
+    refuse_cut(report)
+    found = {problem.what: problem for problem in report.problems}
+    assert set(found) == {"not scored: 660 s long, only the first 600 s are kept", "2 channels"}
+    cut = found["not scored: 660 s long, only the first 600 s are kept"]
+    assert (cut.status, cut.severity) == ("too_long", "error")
