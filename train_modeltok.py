@@ -1,7 +1,7 @@
 """Token scorer: Whisper's decoder scores the tokens of the expected text given the learner."""
 
 from hearback.reading.augment import LIGHT
-from hearback.reading.recipe import ADULT_LIKE_SPEEDS, Recipe
+from hearback.reading.recipe import Recipe
 from hearback.reading.steps.train_model import main
 
 RECIPE = Recipe(
@@ -29,7 +29,6 @@ RECIPE = Recipe(
     average_decay=0.97,
     adam_epsilon=1e-8,
     adam_betas=(0.9, 0.98),
-    speed_by_grade=ADULT_LIKE_SPEEDS,
 )
 
 if __name__ == "__main__":

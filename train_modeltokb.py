@@ -1,7 +1,7 @@
 """Token scorer on whisper-base, trained for one epoch: it overfits in the second."""
 
 from hearback.reading.augment import LIGHT
-from hearback.reading.recipe import ADULT_LIKE_SPEEDS, Recipe
+from hearback.reading.recipe import Recipe
 from hearback.reading.steps.train_model import main
 
 RECIPE = Recipe(
@@ -25,7 +25,6 @@ RECIPE = Recipe(
     warmup_share=0.1,
     adam_epsilon=1e-8,
     adam_betas=(0.9, 0.98),
-    speed_by_grade=ADULT_LIKE_SPEEDS,
 )
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Untrained token scorer: whisper-base's pretrained decoder with a fitted classifier."""
 
 from hearback.reading.augment import Augmentation
-from hearback.reading.recipe import ADULT_LIKE_SPEEDS, Recipe
+from hearback.reading.recipe import Recipe
 from hearback.reading.steps.train_model import main
 
 RECIPE = Recipe(
@@ -19,7 +19,6 @@ RECIPE = Recipe(
     data_seed=10,
     augment_learner=Augmentation(),
     frozen_share=1.0,
-    speed_by_grade=ADULT_LIKE_SPEEDS,
 )
 
 if __name__ == "__main__":

@@ -21,12 +21,6 @@ from hearback.reading.pairings import (
 
 N_RECIPES = 18  # the project's train_model*.py scripts; `find_recipes` checks the number
 
-# Speed of the recordings of grades KG, 1, 2 and 3 for token scorers (docs/results/youngest.md). In
-# a slower recording, a child's pitch and formants are closer to the adult speech that Whisper was
-# trained on. 0.8 gains more on speechocean762's 23 young readers, but not on others'.
-ADULT_LIKE_SPEEDS = (0.9, 0.9, 0.9, 1.0)
-
-
 # The decoder's linear layers but for the projections of the recordings: many adapted decoders can
 # then share these (`whisper.joint_decoding`).
 ADAPTER_LAYERS = (

@@ -18,7 +18,7 @@ from hearback.reading.evaluation import ReadingOutOfFold, read_out_of_fold
 from hearback.reading.options import TrainingOptions
 from train_modeltok import RECIPE
 
-UNTRAINED = replace(RECIPE, epochs=0, speed_by_grade=(1.0,) * 4)
+UNTRAINED = replace(RECIPE, epochs=0)
 
 
 @pytest.fixture(autouse=True)

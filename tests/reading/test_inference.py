@@ -45,10 +45,8 @@ from tests.reading.random_models import BASE_RATES, make_model, write_fold
 from train_model2ds import RECIPE as MEAN
 from train_model3mapd import RECIPE as ATTENTION
 from train_modelali import RECIPE as ALIGNED
-from train_modeltok import RECIPE as BY_GRADE
+from train_modeltok import RECIPE as TOKENS
 from train_modeltokown import RECIPE as OWN
-
-TOKENS = replace(BY_GRADE, speed_by_grade=(1.0,) * 4)  # the same input format as OWN
 
 
 @pytest.fixture
@@ -213,7 +211,7 @@ def test_what_is_no_english_is_listed_and_keeps_its_score(
     options: InferenceOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = EnsembleConfig.load(options.config)
-    said = WordCalibration((BY_GRADE.name,), Line(), Line())
+    said = WordCalibration((TOKENS.name,), Line(), Line())
     replace(config, words=said).save(options.config)
     options = replace(options, words=options.submission.with_name("words.csv"))
     write_submission(options)

@@ -39,7 +39,6 @@ def test_losses_are_unchanged(
     recipe = replace(
         recipe.with_epochs(2),
         warm_start=None,
-        speed_by_grade=(1.0,) * 4,  # as when the values were pinned
         batch_size=4,
         learning_rate=1e-3,
         augment_learner=Augmentation(speed=0.5, pitch=0.3, colour=0.3, gain=0.5, noise=0.5),

@@ -30,7 +30,7 @@ from tests.toy import spoken
 from train_modeltok import RECIPE as TOKENS
 
 TINY_EN = ROOT / "assets" / "whisper-tiny.en"
-WITHOUT_CONTEXT = replace(TOKENS, uses_context=False, speed_by_grade=(1.0, 1.0, 1.0, 1.0))
+WITHOUT_CONTEXT = replace(TOKENS, uses_context=False)
 SENTENCES = (
     "the cat sat on the mat",
     "we went to the park today",
