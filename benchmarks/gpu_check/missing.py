@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from benchmarks.gpu_check.record import Record
 from benchmarks.gpu_check.sections import INPUTS, Section
-from benchmarks.gpu_check.setting import Setting, check_device
+from benchmarks.gpu_check.setting import PHONES, Setting, check_device
 from hearback.engine.errors import HearbackError
+from hearback.engine.phones.layout import command
 
 # By imported name: what a GPU machine's own Python must have beside torch, and what
 # `make gpu-files` brings (requirements/gpu.txt).
@@ -54,7 +55,10 @@ def find_missing(setting: Setting, sections: Sequence[Section]) -> list[str]:
         missing.append(f"no package {', '.join(modules)}: {bring}")
     for name in dict.fromkeys(name for section in sections for name in section.weights):
         if setting.find_weights(name) is None:
-            missing.append(f"{name} is in no folder of weights ({folders}): {bring}")
+            own = (
+                f"{command(setting.weights[0])}, or " if name == PHONES and setting.weights else ""
+            )
+            missing.append(f"{name} is in no folder of weights ({folders}): {own}{bring}")
     if INPUTS not in sections and not _has_inputs(setting):
         missing.append(f"{setting.work} has not all inputs: run with --only {INPUTS.name} first")
     return missing

@@ -8,9 +8,12 @@ class HearbackError(Exception):
     """An error that the user can fix; the message names the cure."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that a mistyped one probably stands for, or None."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.7) -> str | None:
+    """Return the known word that a mistyped one probably stands for, or None.
+
+    `cutoff`, 0 to 1, is how alike they must be (`difflib`).
+    """
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return found[0] if found else None
 
 

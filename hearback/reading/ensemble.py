@@ -19,9 +19,30 @@ from hearback.engine.ensemble.config import (
 from hearback.engine.ensemble.stacking import WeightedEnsemble
 from hearback.engine.evaluation.metrics import is_probability
 from hearback.engine.io import write_json
+from hearback.engine.training.fold_archive import check_in_folder
+from hearback.engine.training.fold_files import FoldFiles
+from hearback.engine.training.recipe import split_seed
 from hearback.reading import step_command
 from hearback.reading.tables import age_groups
 from hearback.reading.word_calibration import WordCalibration
+
+
+def training_command(files: FoldFiles) -> str:
+    """Return the command that trains a fold, without the folders."""
+    recipe, seed = split_seed(files.model)
+    return f"python train_{recipe}.py --fold {files.fold}" + (f" --seed {seed}" if seed else "")
+
+
+def check_trained(files: FoldFiles) -> None:
+    """Raise HearbackError if a fold is not in its folder of assets, or published without weights.
+
+    Only the metadata is looked for.
+    """
+    check_in_folder(
+        files.metadata,
+        f"train it with {training_command(files)}, or score with a shipped scorer: "
+        f"{step_command('score')}",
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +98,12 @@ class EnsembleConfig:
         """The models with a weight, in the ensemble or in its words."""
         of_words = self.words.weight_of if self.words is not None and self.words_weight else {}
         return tuple(model for model in self.models if model.weight > 0 or model.name in of_words)
+
+    def check_trained(self, assets: Path) -> None:
+        """Raise HearbackError, as `check_trained` does, for the first such fold to run."""
+        for model in self.models_to_run:
+            for fold in model.folds:
+                check_trained(FoldFiles(assets, model.name, fold))
 
     def predict(
         self,

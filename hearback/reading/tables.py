@@ -41,16 +41,7 @@ SYNONYMS = {
     ),
     "task": ("task_type", "task_name", "type", "exercise", "category"),
     "expected_text": (
-        *(
-            "text",
-            "txt",
-            "sentence",
-            "transcript",
-            "prompt",
-            "transcription",
-            "expected",
-            "target_text",
-        ),
+        *("text", "sentence", "transcript", "prompt", "transcription", "expected", "target_text"),
         *("reference_text", "reference", "phrase", "word", "words", "utterance", "target"),
     ),
     "grade": ("level", "grade_level", "school_year", "class", "year"),

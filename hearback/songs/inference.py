@@ -25,6 +25,7 @@ from hearback.engine.devices import (
 from hearback.engine.ensemble.prior import prior_on_failure, report_no_models
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import check_writable
+from hearback.engine.training.fold_archive import check_in_folder
 from hearback.engine.training.fold_files import (
     FoldFiles,
     FoldMetadata,
@@ -119,11 +120,11 @@ def read_folds(config: SongEnsemble, assets: Path) -> list[EnsembleFold]:
 
 def read_runnable_metadata(files: FoldFiles) -> FoldMetadata:
     """Read the metadata of a fold to run; HearbackError if it is missing or cannot run."""
-    if not files.metadata.exists():
-        raise HearbackError(
-            f"{files.metadata}: missing; train it with {ClassOutOfFold.TRAIN_COMMAND}, or choose "
-            "other models with python -m hearback.songs get_config"
-        )
+    check_in_folder(
+        files.metadata,
+        f"train it with {ClassOutOfFold.TRAIN_COMMAND}, or choose other models with python -m "
+        "hearback.songs get_config",
+    )
     fold_metadata = read_fold_metadata(files)
     check_version(files, fold_metadata)
     return fold_metadata

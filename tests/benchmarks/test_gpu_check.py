@@ -239,7 +239,11 @@ def test_all_that_is_missing_is_reported_before_any_work(
             ("no GPU", "DEVICE=strict SMALL=1"),
             ("no package no_onnx:", "install it in this Python"),
             ("no package no_hibari, no_soxr:", "make gpu-files"),
-            (f"{PHONES} is in no folder of weights ({tmp_path / 'weights'})", "make gpu-files"),
+            (
+                f"{PHONES} is in no folder of weights ({tmp_path / 'weights'})",
+                f"python -m hearback.engine.phones.pretrained --assets {tmp_path / 'weights'}, or "
+                "make gpu-files",
+            ),
         ],
         strict=True,
     ):

@@ -39,6 +39,17 @@ def test_a_file_in_the_folder_comes_first(tmp_path: Path) -> None:
     assert files.read(files.oof) == b"new"
 
 
+def test_only_an_archived_fold_is_called_published(tmp_path: Path) -> None:
+    write_archive(tmp_path, CONTENTS)
+    files = FoldFiles(tmp_path, "a_b", 0)
+    with pytest.raises(HearbackError, match=r"a_b_0 is there as published.*without weights.*cure"):
+        fold_archive.check_in_folder(files.metadata, "cure")
+    with pytest.raises(HearbackError, match=r"a_b_1\.json: missing; cure"):
+        fold_archive.check_in_folder(FoldFiles(tmp_path, "a_b", 1).metadata, "cure")
+    files.metadata.write_text("{}")
+    fold_archive.check_in_folder(files.metadata, "cure")
+
+
 def test_a_folder_may_have_no_archive(tmp_path: Path) -> None:
     assert read_archive(tmp_path) == {} == read_archive(tmp_path / "nowhere")
     assert trained_folds(tmp_path) == {}

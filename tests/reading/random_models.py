@@ -1,5 +1,6 @@
 """Folds of models with random weights, for tests of inference."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from tests.conftest import CONFIG
 BASE_RATES = {"all": 0.4, "deletion": 0.1, "nonword_repetition": 0.25}
 
 
-def make_model(recipe: Recipe, tokenizer: Path, seed: int = 0) -> Scorer:
-    """Return a model with random weights, also in its head."""
+def make_model(
+    recipe: Recipe, tokenizer: Path, seed: int = 0, config: Mapping[str, Any] = CONFIG
+) -> Scorer:
+    """Return a model with random weights, also in its head; `config` has its backbone's sizes."""
     torch.manual_seed(100 * seed + recipe.seed)
-    model = build(recipe, CONFIG, tokenizer)
+    model = build(recipe, config, tokenizer)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith("head."):

@@ -22,6 +22,7 @@ from hearback.engine.data import tables
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.errors import HearbackError
 from hearback.engine.project import ROOT
+from hearback.engine.training import fold_archive
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference import batch_plan
 from hearback.reading.inference.batch_plan import PlannedBatch
@@ -263,6 +264,25 @@ def test_a_failed_worker_leaves_base_rates(
     assert "SCORING FAILED" in capsys.readouterr().err
     assert pools[0].is_closed
     assert not list(folder.glob(".sums-*"))
+
+
+def test_published_predictions_are_refused_before_there_are_workers(
+    options: InferenceOptions, pools: list[LocalPool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = [*options.assets.glob("*.json"), *options.assets.glob("*.oof.csv")]
+    fold_archive.write_archive(options.assets, {path.name: path.read_bytes() for path in published})
+    for path in published:
+        path.unlink()
+    cure = r"published predictions, without weights.*python train_model\w+\.py.*score\.py"
+    with pytest.raises(HearbackError, match=cure) as of_one_process:
+        write_submission(options)
+    with pytest.raises(HearbackError, match=cure) as raised:
+        on_cluster(options)
+    assert str(raised.value) == str(of_one_process.value)
+    assert not pools
+    folder = options.submission.parent / "cluster"
+    assert len(pd.read_csv(folder / "submission.csv")) == 17
+    assert capsys.readouterr().err.count("SCORING FAILED") == 2
 
 
 def test_a_store_that_another_run_uses_is_refused(

@@ -4,14 +4,16 @@ The table is in docs/results/performance.md.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from hearback.engine.phones import layout
 from hearback.engine.training.callbacks import Callback
 from hearback.engine.training.stall_detector import Step
 from hearback.engine.training.trainer import Trainer
@@ -19,11 +21,15 @@ from hearback.engine.whisper.shared_layers import digest_stages
 from hearback.reading.inference.batch_plan import plan_batches
 from hearback.reading.inference.model_group import ModelGroup
 from hearback.reading.inference.predict import score_with_words
+from hearback.reading.models.backbones import PhoneBackbone
+from hearback.reading.models.base import WhisperScorer
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import PairSource
 from hearback.reading.recipe import Recipe
 from hearback.reading.scoring.listening import Listener
+from tests.conftest import CONFIG
 from tests.reading.families import ALL_FAMILIES, make_trainer
+from tests.reading.quick_recipes import QUICK_GOP, QUICK_SEG
 from tests.reading.random_models import make_model
 from tests.strict_device import STRICT, StrictDevice, Wait
 from train_model2ds import RECIPE as VECTORS
@@ -138,22 +144,38 @@ ENSEMBLES: dict[str, tuple[Recipe, int, bool, set[str]]] = {
     "tokens": (TOKENS, 2, False, {EVIDENCE}),
     "tokens with times": (TOKENS, 2, True, {EVIDENCE, TIMES}),
     "updates of tokens": (LOW, 2, False, {EVIDENCE}),
+    "phones": (QUICK_GOP, 2, False, set()),
+    "segments": (QUICK_SEG, 2, False, set()),
 }
+# Models of which all folds hear the same: their frozen parts have equal weights.
+HEARING_THE_SAME = (LOW, QUICK_SEG)
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_a_batch_of_an_ensemble_waits_for_its_scores(
-    make_source: Callable[[int], PairSource], tokenizer: Path, device: StrictDevice, name: str
+    make_source: Callable[[int], PairSource],
+    tokenizer: Path,
+    phones: Path,
+    device: StrictDevice,
+    name: str,
 ) -> None:
     recipe, n_models, with_times, others = ENSEMBLES[name]
+    config: Mapping[str, Any] = CONFIG
+    texts = tokenizer
+    if recipe.pair in ("phones", "segments"):
+        sizes = PhoneBackbone(phones).config()
+        config = sizes if recipe.pair == "phones" else {**CONFIG, "recogniser": sizes}
+        texts = phones / layout.PRONUNCIATIONS
     source, rows = make_source(6), np.arange(6)
     planned = plan_batches(source, rows, recipe, 128.0)
     listener = Listener(score_with_words(6), with_times=with_times)
     group = ModelGroup(STRICT, torch.float32)
     for seed in range(n_models):
-        model = make_model(recipe, tokenizer, 0 if recipe is LOW else seed)
-        # Decoders with equal frozen weights are computed together.
-        group.add(model, digest_stages(model.encoder), "same" if recipe is LOW else "")
+        hears_the_same = recipe in HEARING_THE_SAME
+        model = make_model(recipe, texts, 0 if hears_the_same else seed, config)
+        stages = digest_stages(model.encoder) if isinstance(model, WhisperScorer) else []
+        # What is heard with equal frozen weights is computed together.
+        group.add(model, stages, "same" if hears_the_same else "")
     with device.inner_loop() as waits:
         batches = list(group.run(source, rows, planned, listener))
     assert len(batches) == len(planned) and all(len(b.values) == n_models for b in batches)

@@ -27,6 +27,13 @@ PROBLEMS = "submission_problems.csv"  # beside submission.csv; see `problems_pat
 
 _MAX_COLUMNS_LISTED = 20  # in a message
 _MAX_NAME = 40  # characters of a column's name that a row lacks
+# Short forms of columns' names, by their `column_key`, that are too unlike them for difflib.
+_SHORT_FORMS = {
+    **{"txt": "text", "txts": "text", "sent": "sentence", "utt": "utterance", "ref": "reference"},
+    **{"trans": "transcript", "fname": "filename", "fn": "filename", "rec": "recording"},
+    **{"spk": "speaker", "lbl": "label", "cls": "class", "wavs": "wav", "files": "file"},
+}
+_LIKE_A_SYNONYM = 0.85  # cutoff of difflib
 _MAX_SUGGESTIONS = 20  # rows of a table whose message names the nearest name
 
 
@@ -243,6 +250,11 @@ class _Columns:
             what = f"its first line names no column: {', '.join(listed)}"
             self.report.add(Problem(str(self.path), None, what, cure))
             return names
+        if len(names) == 1 and self.has_all(self.recognize(names[0].split())):
+            what = f"no columns, but spaces between their names: {quoted(names[0])}"
+            cure = "write the table with commas between the columns"
+            self.report.add(Problem(str(self.path), None, what, cure))
+            return names
         for name in self.required:
             if name not in names:
                 what = f"the column {name!r} is missing"
@@ -262,7 +274,13 @@ class _Columns:
             found = keys.get(column_key(synonym))
             if found is not None and found not in taken:
                 return f"{quoted(found)} is there: rename it to {column}; "
-        near = nearest(column_key(column), [key for key in keys if keys[key] not in taken])
+        free = [key for key in keys if keys[key] not in taken]
+        meant = {column_key(each) for each in (column, *self.synonyms.get(column, ()))}
+        short = [key for key in free if _SHORT_FORMS.get(key) in meant]
+        near = short[0] if short else nearest(column_key(column), free)
+        if near is None:  # a synonym may be mistyped, too
+            mistyped = (nearest(each, free, _LIKE_A_SYNONYM) for each in sorted(meant))
+            near = next(filter(None, mistyped), None)
         return f"{quoted(keys[near])} is there: is it {column}? Then rename it; " if near else ""
 
 

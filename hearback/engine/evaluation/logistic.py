@@ -7,9 +7,9 @@ from hearback.engine.evaluation.newton import Hessian, minimise, scaled_gram
 PROBABILITY_MARGIN = 1e-7  # probabilities are clipped to this distance from 0 and 1
 
 
-def logit(predictions: np.ndarray) -> np.ndarray:
-    """Return the log-odds of probabilities, clipped `PROBABILITY_MARGIN` away from 0 and 1."""
-    clipped = np.clip(np.asarray(predictions, float), PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+def logit(predictions: np.ndarray, margin: float = PROBABILITY_MARGIN) -> np.ndarray:
+    """Return the log-odds of probabilities, clipped `margin` away from 0 and 1."""
+    clipped = np.clip(np.asarray(predictions, float), margin, 1 - margin)
     return np.log(clipped) - np.log1p(-clipped)
 
 

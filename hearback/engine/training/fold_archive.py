@@ -46,6 +46,21 @@ def read_archive(folder: Path) -> Mapping[str, bytes]:
     return _unpack(path.absolute(), (status.st_size, status.st_mtime_ns, status.st_ino))
 
 
+def check_in_folder(metadata: Path, cure: str) -> None:
+    """Raise HearbackError, with `cure`, unless a fold's metadata is in its folder itself.
+
+    A fold in an archive is a published one: its predictions can be read, but it has no weights.
+    """
+    if metadata.exists():
+        return
+    if metadata.name in read_archive(metadata.parent):
+        raise HearbackError(
+            f"{metadata.parent / NAME}: {metadata.stem} is there as published predictions, without "
+            f"weights, so it cannot score recordings; {cure}"
+        )
+    raise HearbackError(f"{metadata}: missing; {cure}")
+
+
 @functools.lru_cache(maxsize=4)
 def _unpack(path: Path, state: tuple[int, ...]) -> Mapping[str, bytes]:
     """Return an archive's files; `state` identifies the file's version for the cache."""

@@ -114,6 +114,12 @@ def submit(options: InferenceOptions, score: Callable[[EnsembleConfig, Report], 
     write_problems(status.fill(report, {}), options.submission)
 
 
+def check_models(options: InferenceOptions) -> None:
+    """Raise HearbackError, with base rates as in `submit`, if a fold to run is not trained."""
+    with prior_on_failure(options.submission, lambda: _write_prior(options)):
+        EnsembleConfig.load(options.config).check_trained(options.assets)
+
+
 def _write_prior(options: InferenceOptions) -> str:
     """Write a submission of base rates; return what the rows have.
 

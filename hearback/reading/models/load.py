@@ -21,9 +21,9 @@ from hearback.engine.training.fold_files import (
     read_fold_metadata,
     shared_files,
 )
-from hearback.engine.training.recipe import split_seed
 from hearback.engine.whisper.joint_decoding import can_decode_jointly
 from hearback.reading import step_command, text_normalizer
+from hearback.reading.ensemble import check_trained, training_command
 from hearback.reading.models.base import Scorer
 from hearback.reading.models.scorers import build
 from hearback.reading.models.segment_scorer import SegmentScorer
@@ -33,12 +33,6 @@ from hearback.reading.pairings import WITHOUT_REFERENCE
 from hearback.reading.recipe import Recipe
 
 METADATA_KEYS = ("recipe", "shape", "tokenizer")  # required by `load_scorer`
-
-
-def training_command(files: FoldFiles) -> str:
-    """Return the command that trains a fold, without the folders."""
-    recipe, seed = split_seed(files.model)
-    return f"python train_{recipe}.py --fold {files.fold}" + (f" --seed {seed}" if seed else "")
 
 
 def save_tokenizer(tokenizer: Path, assets: Path) -> dict[str, str]:
@@ -69,8 +63,7 @@ def read_runnable_metadata(files: FoldFiles, voice: Mapping[str, Any] | None) ->
     HearbackError for a baseline, another voice, another text normalizer, or an older version's
     metadata.
     """
-    if not files.metadata.exists():
-        raise HearbackError(f"{files.metadata}: missing; train it with {training_command(files)}")
+    check_trained(files)
     fold_metadata = read_fold_metadata(files)
     if "baseline" in fold_metadata:
         raise HearbackError(

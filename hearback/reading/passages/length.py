@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import expit
 
+from hearback.engine.evaluation.logistic import logit
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.window_batches import WINDOW_SAMPLES
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 USUAL_WORDS = 12.0
 LENGTH_SLOPE = 2.2
 MOST_WORDS_CORRECTED = 32.0  # of ensembles with the words as a member
-_SMALLEST = 1e-9  # probability, so that log-odds are finite
+SMALLEST = 1e-9  # probability of a text; its log-odds are finite
 
 
 def most_words_corrected(config: EnsembleConfig | None) -> float:
@@ -43,7 +44,7 @@ def correct_length(
     Texts of more than `most_words` words (`most_words_corrected`) count as that many.
     """
     longer = np.log(np.clip(n_words, USUAL_WORDS, most_words) / USUAL_WORDS)
-    return expit(log_odds(probabilities) + LENGTH_SLOPE * longer)
+    return expit(logit(probabilities, SMALLEST) + LENGTH_SLOPE * longer)
 
 
 def correct_long_rows(
@@ -79,8 +80,3 @@ def correct_longer(
         clips, n_samples, n_words, longest=source.longest, most_words=most_words
     )
     return predictions if corrected is clips else replace(predictions, clips=corrected)
-
-
-def log_odds(probabilities: np.ndarray) -> np.ndarray:
-    """Return the log-odds of probabilities, finite for 0 and 1."""
-    return logit(np.clip(probabilities, _SMALLEST, 1 - _SMALLEST))

@@ -11,11 +11,12 @@ import torch
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store import Store
 from hearback.engine.devices import mixed_precision
+from hearback.engine.evaluation.logistic import logit
 from hearback.reading.inference.predict import Predictions
 from hearback.reading.models.evidence import LARGEST_LOGIT
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
-from hearback.reading.passages.length import correct_length, log_odds
+from hearback.reading.passages.length import SMALLEST, correct_length
 from hearback.reading.passages.likelihood import SegmentLikelihood
 from hearback.reading.passages.segments import Segment, find_segments
 from hearback.reading.passages.text_split import WordRange, split_text
@@ -24,7 +25,6 @@ from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
 from hearback.reading.words import COMPLETE
 
 LONG_SECONDS = 8.0  # shorter recordings are not corrected
-_SMALLEST = 1e-9  # probability of a text that has no room in any window
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Passages:
             if store.n_samples(name) > self.long_seconds * SAMPLE_RATE:
                 found = correct_length(found, n_words, self.most_words)
             if n_words.sum() < len(self.original.texts[row].split()):
-                clips[row] = _SMALLEST  # no window has room for the other words
+                clips[row] = SMALLEST  # no window has room for the other words
             else:
                 clips[row] = combine(found, n_words)
         words = predictions.words
@@ -149,7 +149,7 @@ def combine(probabilities: np.ndarray, n_words: np.ndarray) -> float:
     """
     if len(probabilities) == 1:
         return float(probabilities[0])
-    odds = np.exp(log_odds(probabilities))
+    odds = np.exp(logit(probabilities, SMALLEST))
     mean = 1 / np.average(1 / odds, weights=n_words)
     return float(mean / (1 + mean))
 

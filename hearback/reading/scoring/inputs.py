@@ -235,8 +235,9 @@ def read_score_table(path: Path, report: Report, folder: Path | None = None) -> 
         if column not in frame:
             frame[column] = ""
     _check_context(path, frame, report)
+    shown = {"expected_text": TEXT}
     notes += [
-        f"{path}: its column {quoted(name)} is read as {column}"
+        f"{path}: its column {quoted(name)} is read as {shown.get(column, column)}"
         for column, name in names.items()
         if column_key(name) != column_key(column) and name != "text"
     ]

@@ -11,7 +11,7 @@ from hearback import __version__
 from hearback.engine.data.problems import count_noun
 from hearback.engine.data.tables import write_table
 from hearback.engine.io import write_json
-from hearback.reading.scoring.results import Score, score_frame, word_frame
+from hearback.reading.scoring.results import Score, rounded, score_frame, word_frame
 from hearback.reading.words import words_path
 
 STANDARD_OUTPUT = Path("-")
@@ -29,22 +29,8 @@ def write_scores(scores: Sequence[Score], path: Path) -> None:
 
 def as_json(scores: Sequence[Score], scorer: str) -> dict[str, Any]:
     """Return the scores as a JSON object: who scored, and a list `scores` of the dataclasses."""
-    rows = [_rounded(asdict(score)) for score in scores]
+    rows = [asdict(rounded(score)) for score in scores]
     return {"hearback": __version__, "scorer": scorer, "scores": rows}
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a score's fields with the digits of the tables; times to milliseconds."""
-    words = [
-        {name: _round_field(name, value) for name, value in word.items()} for word in row["words"]
-    ]
-    return {name: _round_field(name, value) for name, value in row.items()} | {"words": words}
-
-
-def _round_field(name: str, value: object) -> object:
-    """Return a field's value, rounded if it is a float."""
-    digits = 4 if name == "probability" else 3
-    return round(value, digits) if isinstance(value, float) else value
 
 
 def write_scores_json(scores: Sequence[Score], scorer: str, path: Path) -> None:

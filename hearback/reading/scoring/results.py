@@ -2,11 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from hearback.reading.scoring.status import STATUSES
+
+# Digits after the point, in all outputs.
+PROBABILITY_DIGITS = 4
+SECONDS_DIGITS = 3
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,29 @@ class Score:
     speaker: str = ""
 
 
+def rounded(score: Score) -> Score:
+    """Return a score as all outputs have it: probabilities with 4 digits, times in whole ms."""
+    words = [
+        replace(
+            word,
+            probability=_rounded(word.probability, PROBABILITY_DIGITS),
+            start_seconds=_rounded(word.start_seconds, SECONDS_DIGITS),
+            end_seconds=_rounded(word.end_seconds, SECONDS_DIGITS),
+        )
+        for word in score.words
+    ]
+    return replace(
+        score,
+        probability=_rounded(score.probability, PROBABILITY_DIGITS),
+        seconds=_rounded(score.seconds, SECONDS_DIGITS),
+        words=tuple(words),
+    )
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
 def count_statuses(scores: Iterable[Score]) -> str:
     """Return e.g. "17 ok, 2 unsure, 1 silent"."""
     counts = Counter(score.status for score in scores)
@@ -70,12 +97,13 @@ def score_frame(scores: Sequence[Score]) -> pd.DataFrame:
 
     Also grade, task and speaker, where any recording has one.
     """
+    scores = [rounded(score) for score in scores]
     frame = pd.DataFrame(
         {
             "filename": [score.filename for score in scores],
-            "score": pd.Series([score.probability for score in scores], dtype=float).round(4),
+            "score": pd.Series([score.probability for score in scores], dtype=float),
             "status": [score.status for score in scores],
-            "seconds": pd.Series([score.seconds for score in scores], dtype=float).round(2),
+            "seconds": pd.Series([score.seconds for score in scores], dtype=float),
             "text": [score.text for score in scores],
         }
     )
@@ -96,10 +124,10 @@ def word_frame(scores: Sequence[Score]) -> pd.DataFrame:
             *(score.filename, position, word.word, word.written, word.probability),
             *(score.status, word.start_seconds, word.end_seconds),
         )
-        for score in scores
+        for score in map(rounded, scores)
         for position, word in enumerate(score.words)
     ]
     columns = ["filename", "position", "word", "written", "score", "status", "start", "end"]
     frame = pd.DataFrame(rows, columns=columns)
     numbers = dict.fromkeys(("score", "start", "end"), float)
-    return frame.astype(numbers).round({"score": 4, "start": 2, "end": 2})
+    return frame.astype(numbers)

@@ -48,7 +48,7 @@ from hearback.engine.submission.carried import carried_packages
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, shared_files
 from hearback.engine.whisper.pretrained import HUB_FILES
 from hearback.reading import FOLDERS, step_command
-from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.ensemble import EnsembleConfig, training_command
 from hearback.reading.inference.time_limit import check_can_schedule
 from hearback.reading.references import INDEX, References
 from hearback.reading.references import VOICE as VOICE_FILE
@@ -143,11 +143,7 @@ def files_to_pack(files: FoldFiles, config: EnsembleConfig) -> Iterator[Path]:
     Raises HearbackError if it cannot be loaded.
     """
     # Not for --help: it imports torch.
-    from hearback.reading.models.load import (  # noqa: PLC0415
-        load_scorer,
-        read_runnable_metadata,
-        training_command,
-    )
+    from hearback.reading.models.load import load_scorer, read_runnable_metadata  # noqa: PLC0415
 
     fold_metadata = read_runnable_metadata(files, config.voice)
     check_weights(files, fold_metadata, training_command(files))
