@@ -9,8 +9,10 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
+from hearback.engine.evaluation.outliers import find_outliers
 from hearback.reading.hard_negatives import HardNegative, write_hard_negatives
 from hearback.reading.steps import get_config, infer, train
+from hearback.reading.trained import read_trained
 from tests.helpers import reading_flags, run_script
 from tests.toy import TEXTS
 
@@ -47,8 +49,12 @@ def test_the_five_steps_in_order(make_corpus: Callable[..., Path], backbone: Pat
     assert "differ in recipe fingerprint" in changed
     run_script("train.py", "--models", MODELS[0], *flags, folder=folder)
 
-    printed = run_script("check_models.py", folder=folder)
+    # With 12 clips a fold, another torch's rounding may leave a fold that stands out.
+    outliers = find_outliers(read_trained(folder / "data", folder / "assets").tables)
+    printed = run_script("check_models.py", folder=folder, status=1 if outliers else 0)
+    reasons = [f"{each.model} fold {each.fold} stands out: {each.reason}" for each in outliers]
     for expected in (
+        *(reasons or ["No fold stands out."]),
         "Log loss per task",
         "Log loss per grade",
         "nonword_repetition",
