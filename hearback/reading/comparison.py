@@ -40,6 +40,7 @@ def compare_models(
         pair = (table, others_by_model[table.model])
         _check_splits(table.model, pair[:1], pair[1:])
         here, there = common_rows(pair, metadata)
+        _check_folds(table.model, here, there)
         compared = _differences(here, there["pred"].to_numpy())
         lines |= {(table.model, part): line for part, line in compared.items()}
     if not lines:
@@ -50,27 +51,24 @@ def compare_models(
     return by_model_and_grade(lines)
 
 
-def compare_ensembles(
+def check_comparable(
     tables: Sequence[ReadingOutOfFold],
     others: Sequence[ReadingOutOfFold],
     here: pd.DataFrame,
     there: pd.DataFrame,
-) -> pd.DataFrame:
-    """Compare the log losses of two ensembles of the models `tables` and `others`.
+) -> None:
+    """Raise HearbackError if two ensembles predict other rows, or were split in other ways.
 
-    `here` and `there` are rows of the training table with the ensembles' predictions as `pred`.
-    Returns a row per grade, and per `cause` if `here` has it, with the columns of `differences`.
-    Raises HearbackError if they predicted different rows, or if their splits differ.
+    `here` and `there` are the rows of `evaluation.join` of the models `tables` and `others`.
     """
     _check_splits("the ensembles", tables, others)
-    by_filename = there.set_index("filename")["pred"]
-    lacking = set(here["filename"]) ^ set(by_filename.index)
+    lacking = set(here["filename"]) ^ set(there["filename"])
     if lacking:
         raise HearbackError(
             f"the ensembles do not predict the same rows: {len(lacking)} rows, first "
             f"{min(lacking)}, are in one of them only; train the missing folds, or select models"
         )
-    return differences(here, by_filename[here["filename"]].to_numpy())
+    _check_folds("the ensembles", here, there)
 
 
 def differences(here: pd.DataFrame, there: np.ndarray) -> pd.DataFrame:
@@ -108,15 +106,7 @@ def describe_other_data(
 
     Labels of the rows are the same, or comparing raises an error.
     """
-    of_tables, of_others = (
-        {
-            metadata["data_fingerprint"]
-            for each in side
-            for metadata in each.metadata_by_fold.values()
-        }
-        for side in (tables, others)
-    )
-    if of_tables == of_others:
+    if _data_fingerprints(tables) == _data_fingerprints(others):
         return None
     return (
         "the trainings differ in their data: other recordings, texts or decoding of the same rows; "
@@ -132,7 +122,7 @@ def _data_fingerprints(tables: Iterable[ReadingOutOfFold]) -> set[str]:
 def _check_splits(
     subject: str, tables: Sequence[ReadingOutOfFold], others: Sequence[ReadingOutOfFold]
 ) -> None:
-    """Raise HearbackError unless the trainings held out the same rows; `subject` begins it."""
+    """Raise HearbackError if the trainings were split in other ways; `subject` begins it."""
     metadata_by_name = {
         f"{table.model} fold {fold} {place}": fold_metadata
         for place, side in (("here", tables), ("there", others))
@@ -140,3 +130,15 @@ def _check_splits(
         for fold, fold_metadata in table.metadata_by_fold.items()
     }
     check_same_split(ReadingOutOfFold, subject, metadata_by_name, same_data=False)
+
+
+def _check_folds(subject: str, here: pd.DataFrame, there: pd.DataFrame) -> None:
+    """Raise HearbackError if a row of both was held out in different folds."""
+    folds = here[["filename", "fold"]].merge(there[["filename", "fold"]], on="filename")
+    moved = folds[folds["fold_x"] != folds["fold_y"]]
+    if len(moved):
+        raise HearbackError(
+            f"{subject}: {len(moved)} of {len(folds)} rows, first {moved['filename'].iloc[0]}, are "
+            "held out in other folds there, since the tables had other rows; train both on the "
+            "same table"
+        )

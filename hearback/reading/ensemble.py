@@ -99,7 +99,7 @@ class EnsembleConfig:
         of_words = self.words.weight_of if self.words is not None and self.words_weight else {}
         return tuple(model for model in self.models if model.weight > 0 or model.name in of_words)
 
-    def check_trained(self, assets: Path) -> None:
+    def check_folds(self, assets: Path) -> None:
         """Raise HearbackError, as `check_trained` does, for the first such fold to run."""
         for model in self.models_to_run:
             for fold in model.folds:

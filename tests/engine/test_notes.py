@@ -42,3 +42,8 @@ def test_a_recording_that_breaks_off_has_a_note_of_its_kind() -> None:
     note = break_note(1.234, "its last frame is cut")
     assert note == "breaks off after 1.23 s: its last frame is cut"
     assert kinds_of([note]) == ("break",)
+
+
+def test_a_few_missing_samples_are_no_break() -> None:
+    assert kinds_of([break_note(3.0, "its header announces more", 0.001)]) == ("loss",)
+    assert kinds_of([break_note(3.0, "its header announces more", 0.5)]) == ("break",)

@@ -1,5 +1,7 @@
 """The tables of check_models.py, and the retraining of outliers, on fabricated folds."""
 
+import hashlib
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -183,6 +185,23 @@ def test_trainings_on_other_recordings_are_compared_with_a_note(folder: Path) ->
     assert f"{folder / 'otherwise'}: the trainings differ in their data" in output
     _, _, rest = output.partition("\nLog loss compared with ")
     assert rest.partition("\n\n")[0].split()[-3:] == ["0.0000"] * 3
+
+
+def test_rows_in_other_folds_are_not_compared(folder: Path) -> None:
+    write_folds(folder / "otherwise", "model3mapd", MODELS["model3mapd"])
+    first, second = (folder / "otherwise" / f"model3mapd_{fold}.oof.csv" for fold in (0, 1))
+    contents = first.read_bytes(), second.read_bytes()
+    for path, content in zip((second, first), contents, strict=True):
+        path.write_bytes(content)
+        metadata = path.with_name(path.name.replace(".oof.csv", ".json"))
+        described = json.loads(metadata.read_text())
+        described["sha256"]["oof"] = hashlib.sha256(content).hexdigest()
+        metadata.write_text(json.dumps(described))
+    status, _, errors = run_step(
+        check_models, folder, "--no_page", "--against", str(folder / "otherwise")
+    )
+    assert status == 2
+    assert re.search(r"model3mapd: \d+ of 96 rows, first .*held out in other folds", errors)
 
 
 def test_the_same_data_need_no_note(folder: Path) -> None:

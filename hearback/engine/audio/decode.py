@@ -69,7 +69,7 @@ LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz
 
 # Increase it when decode() returns other samples or refuses other recordings than before, so that
 # existing stores are built again.
-VERSION = 4
+VERSION = 5
 
 # Samples of all channels per read, 64 MB as float32: a usual clip is read at once.
 _BLOCK_SAMPLES = 1 << 24
@@ -285,7 +285,10 @@ def _read_with_libsndfile(part: Part, kept_seconds: float) -> _Sound:
     is_short, seconds = n_read < n_wanted, n_read / sample_rate
     has_more_in_header |= is_short and not part.is_estimated
     cut = part.cut or (HEADER_HAS_MORE if has_more_in_header else None)
-    notes: list[str] = [break_note(seconds, cut)] if cut and n_read < n_kept else []
+    missing_seconds = None if part.cut else (n_wanted - n_read) / sample_rate
+    notes: list[str] = []
+    if cut and n_read < n_kept:
+        notes.append(break_note(seconds, cut, missing_seconds))
     notes += [*part.notes, *channel_notes(mixdown)]
     if not is_short:  # there may be more than is kept
         seconds = max(seconds, part.seconds or n_told / sample_rate)

@@ -9,9 +9,11 @@ from hearback.engine.data.problems import Problem
 
 Kind: TypeAlias = Literal["conversion", "loss", "break", "cut"]
 
+_SHORTEST_SOUND_SECONDS = 0.05
 # What to do about notes, by their kind. The first one that a recording has is said.
 _CURES: dict[str, str] = {
-    "break": "what is there is used; copy the recording again, if a whole one exists",
+    "break": "scored by what is there, if the text is in it; copy the recording again, if a whole "
+    "one exists",
     "loss": "what is there is used; copy the recording again, if a whole one exists",
     "cut": "used as far as it is kept; split the recording and its text, if the speech goes on",
 }
@@ -118,9 +120,15 @@ def original_length(notes: Sequence[str]) -> str:
     return next((str(note.original) for note in notes if isinstance(note, CutNote)), "")
 
 
-def break_note(seconds: float, cut: str) -> BreakNote:
-    """Return the note on a recording that breaks off after some `seconds`; `cut` says why."""
-    return BreakNote(f"breaks off after {seconds:.2f} s: {cut}")
+def break_note(seconds: float, cut: str, missing_seconds: float | None = None) -> LossNote:
+    """Return the note on a recording that breaks off after some `seconds`; `cut` says why.
+
+    `missing_seconds` are missing from the file; None if unknown. It is no `BreakNote` if these are
+    too few for a sound.
+    """
+    is_harmless = missing_seconds is not None and missing_seconds < _SHORTEST_SOUND_SECONDS
+    kind = LossNote if is_harmless else BreakNote
+    return kind(f"breaks off after {seconds:.2f} s: {cut}")
 
 
 def channel_notes(mixdown: Mixdown) -> list[str]:

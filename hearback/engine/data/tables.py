@@ -29,9 +29,17 @@ _MAX_COLUMNS_LISTED = 20  # in a message
 _MAX_NAME = 40  # characters of a column's name that a row lacks
 # Short forms of columns' names, by their `column_key`, that are too unlike them for difflib.
 _SHORT_FORMS = {
-    **{"txt": "text", "txts": "text", "sent": "sentence", "utt": "utterance", "ref": "reference"},
-    **{"trans": "transcript", "fname": "filename", "fn": "filename", "rec": "recording"},
-    **{"spk": "speaker", "lbl": "label", "cls": "class", "wavs": "wav", "files": "file"},
+    "txt": "text",
+    "sent": "sentence",
+    "utt": "utterance",
+    "ref": "reference",
+    "trans": "transcript",
+    "fname": "filename",
+    "fn": "filename",
+    "rec": "recording",
+    "wavs": "wav",
+    "files": "file",
+    "lbl": "label",
 }
 _LIKE_A_SYNONYM = 0.85  # cutoff of difflib
 _MAX_SUGGESTIONS = 20  # rows of a table whose message names the nearest name

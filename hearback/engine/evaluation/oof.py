@@ -19,7 +19,7 @@ from hearback.engine.training.fold_archive import read_archive
 from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, read_fold_metadata
 
 _MAX_FOLDS = 1000  # metadata with more folds is damaged
-# Trainings that agree in these fields held out the same rows.
+# Trainings that agree in these fields, and in their tables' rows, held out the same rows.
 _SPLIT_FIELDS = ("n_folds", "group_by", "limit", "corrections")
 _DATA_FIELDS = (*_SPLIT_FIELDS, "data_fingerprint")
 _REQUIRED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "retrain_command")

@@ -17,7 +17,6 @@ from hearback.engine.ensemble.prior import prior_on_failure, report_no_models
 from hearback.engine.io import check_writable
 from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig, base_rate, salvage_base_rates
-from hearback.reading.scoring import status
 from hearback.reading.tables import metadata_path, read_metadata, read_submission_format
 
 SUBMISSION_FORMAT = "submission_format.csv"
@@ -111,13 +110,13 @@ def submit(options: InferenceOptions, score: Callable[[EnsembleConfig, Report], 
             rows, command = "every row has its base rate", step_command("get_config")
             report.add(report_no_models(options.config, rows, "the base rate", command))
             skip_tables(options, report, words="no model", divergences="no model")
-    write_problems(status.fill(report, {}), options.submission)
+    write_problems(report, options.submission)
 
 
-def check_models(options: InferenceOptions) -> None:
+def check_folds(options: InferenceOptions) -> None:
     """Raise HearbackError, with base rates as in `submit`, if a fold to run is not trained."""
     with prior_on_failure(options.submission, lambda: _write_prior(options)):
-        EnsembleConfig.load(options.config).check_trained(options.assets)
+        EnsembleConfig.load(options.config).check_folds(options.assets)
 
 
 def _write_prior(options: InferenceOptions) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.reading.window_coverage import FRAME_SAMPLES, find_speech
 
-MAX_SECONDS = 24.0  # of a segment; windows have 30 s, and children are played at 0.8 of their speed
+MAX_SECONDS = 24.0  # of a segment; windows have 30 s, and a recipe may play slower
 MARGIN_SECONDS = 0.4  # of silence that a segment keeps before and after its speech
 INNER_SHARE = 0.5  # a part is cut within this share of it, in its middle
 QUIET_FRAMES = 5  # a cut without a pause is where this many frames have the least energy

@@ -68,7 +68,7 @@ def write_folds(config: EnsembleConfig, assets: Path, folder: Path) -> list[Trai
 
     Raises HearbackError if a fold is not a difference from its backbone.
     """
-    config.check_trained(assets)
+    config.check_folds(assets)
     folds = []
     for number, model in enumerate(config.models_to_run):
         for fold in model.folds:

@@ -43,7 +43,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     **{column: SYNONYMS[column] for column in REQUIRED},
     **{"grade": (), "task": (), "speaker": ("speaker_id",)},
 }
-_SYNONYMS = {**_NAMES, TEXT: _NAMES["expected_text"]}
+_SYNONYMS = {**_NAMES, TEXT: ("expected_text", *_NAMES["expected_text"])}
 # Texts are sentences, as people write them.
 USUAL_CHANGES = (CAPITALS, PUNCTUATION, APOSTROPHES, CHARACTERS)
 

@@ -18,6 +18,7 @@ from hearback.reading.scoring.manifest import report_other_lengths
 
 MAX_CHANNELS = 64
 LONGEST_RECORDING = 600.0  # seconds; what follows is not read
+SPLIT_IT = "split the recording and its text"  # what to do about a longer one
 
 
 def open_recordings(
@@ -41,7 +42,7 @@ def open_recordings(
 
 
 def refuse_cut(report: Report) -> None:
-    """Replace the notes on recordings that were cut by errors: they get no score."""
+    """Say of recordings that were cut that they get no score, in place of all other notes."""
     for problem in list(report.problems):
         if not isinstance(problem, NotesProblem):
             continue
@@ -49,11 +50,16 @@ def refuse_cut(report: Report) -> None:
         if not lengths:
             continue
         report.discard(problem)
-        if (others := problem.without("cut")) is not None:
-            report.add(others)
-        what, cure = f"not scored: {lengths[0]}", "split the recording and its text"
-        where = (problem.file, problem.row)
-        report.add(Problem(*where, what, cure, "error", problem.filename, status.TOO_LONG))
+        where, filename = (problem.file, problem.row), problem.filename
+        # A warning, not an error: its row keeps what is known of the recording (`rows`).
+        report.add(
+            Problem(*where, not_scored(lengths[0]), SPLIT_IT, "warning", filename, status.TOO_LONG)
+        )
+
+
+def not_scored(note: str) -> str:
+    """Return what is said of a recording that was cut, from its note."""
+    return f"not scored: {note}"
 
 
 def _load_long(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:

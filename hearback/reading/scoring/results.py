@@ -8,7 +8,7 @@ import pandas as pd
 
 from hearback.reading.scoring.status import STATUSES
 
-# Digits after the point, in all outputs.
+# Digits after the point, in tables and JSON.
 PROBABILITY_DIGITS = 4
 SECONDS_DIGITS = 3
 
@@ -64,7 +64,7 @@ class Score:
 
 
 def rounded(score: Score) -> Score:
-    """Return a score as all outputs have it: probabilities with 4 digits, times in whole ms."""
+    """Return a score as tables and JSON have it: probabilities with 4 digits, times in whole ms."""
     words = [
         replace(
             word,

@@ -82,12 +82,8 @@ def _find_cut(source: PairSource) -> dict[int, str]:
     """Return the rows whose recordings were cut when they were decoded, with the reason."""
     found = {}
     for row, name in enumerate(source.filenames):
-        original = source.store.entries[name].original
-        if original:
-            found[row] = (
-                f"{original} long, and only the first {recordings.LONGEST_RECORDING:g} s are read; "
-                "split the recording and its text"
-            )
+        for note in source.store.entries[name].notes_of("cut"):
+            found[row] = f"{recordings.not_scored(note)}; {recordings.SPLIT_IT}"
     return found
 
 

@@ -17,7 +17,7 @@ Row = Mapping[str, Any]  # of `Inputs.frame`
 
 # Of the speech's samples: with more, even well-read sentences score low.
 MAX_CLIPPED_SHARE = 0.2
-BROKEN = "the end of the text may be missing with it; copy the recording again, or record it again"
+BROKEN = "so the end of the text may be missing; copy the recording again, or record it again"
 CLIPPED_CURE = "record it again with a lower level"
 
 
@@ -39,7 +39,7 @@ def make_score(
         probability: of the ensemble.
         words: (positions,), the probabilities of its words, then padding; None if unknown.
         acoustics: of its recording.
-        breaks_off: whether its end is missing from the file; the first note says where.
+        breaks_off: whether its end is missing from the file; a note says where.
         notes: on the recording's conversion.
         evidence: what a decoder hears, if there is one.
         speed: at which it heard it.

@@ -35,16 +35,13 @@ def of_problem(problem: Problem) -> str:
 def fill(report: Report, rows: Mapping[tuple[int | None, str], str]) -> Report:
     """Return a report in which each problem of a row tells its status.
 
-    `rows` are the statuses of rows by line (None in a folder) and filename. An error of a row that
-    is not there makes it unreadable; problems of a whole table or folder have no status.
+    `rows` are the statuses of rows by line (None in a folder) and filename ("" for that of a line
+    alone). Problems of a whole table or folder have no status.
     """
 
     def told(problem: Problem) -> Problem:
-        if problem.status or (problem.filename is None and problem.row is None):
-            return problem
-        default = UNREADABLE if problem.severity == "error" else ""
         key = (problem.row, problem.filename or "")
-        return replace(problem, status=rows.get(key, default))
+        return replace(problem, status=problem.status or rows.get(key, ""))
 
     return Report(map(told, report.problems))
 

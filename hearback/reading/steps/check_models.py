@@ -97,7 +97,9 @@ def show(trained: TrainedModels, assets: Path, other_assets: Path | None = None)
         others = evaluation.read_out_of_fold(other_assets)
         parts = metadata if trained.causes is None else metadata.assign(cause=trained.causes)
         sections[title] = comparison.compare_models(tables, others, parts)
-        if note := comparison.describe_other_data(tables, others):
+        names = {other.model for other in others}
+        compared = [table for table in tables if table.model in names]
+        if note := comparison.describe_other_data(compared, others):
             print(f"\n{other_assets}: {note}")
     check_models.print_sections(sections, assets, tables)
     _print_word_labels(tables)

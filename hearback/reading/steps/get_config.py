@@ -54,14 +54,15 @@ def main() -> None:
     print(f"{len(joined)} rows that every model predicted out of fold, of {len(metadata)}")
 
     tables, folds = _choose_folds(flags, tables, joined, n_clips=flags.rows or len(metadata))
+    others = _read_others(flags, tables, joined, metadata, corrected)
     word_labels = load_word_labels(flags.data, metadata)
     data = OutOfFoldScores.read(flags.assets, tables, joined, word_labels)
     fitted = ensemble_fitting.fit(data, flags.combine, flags.calibration)
     cross_fitted = fitted.scores.cross_fitted_predictions
     _print_error_analysis(joined, cross_fitted, metadata, causes)
     _print_words(fitted, cross_fitted, word_labels)
-    if flags.compare_with is not None:
-        _print_comparison(flags, fitted, metadata, causes, corrected)
+    if others is not None:
+        _print_comparison(flags, fitted, others, metadata, causes)
 
     voice = common_voice(tables)
     config = ensemble_fitting.build_config(fitted, metadata, voice=voice, folds=folds)
@@ -180,29 +181,47 @@ def _print_words(fitted: FittedEnsemble, predictions: np.ndarray, word_labels: W
         fold_tables.print_tables({word_evaluation.TITLE: table})
 
 
+def _read_others(
+    flags: argparse.Namespace,
+    tables: Sequence[ReadingOutOfFold],
+    joined: pd.DataFrame,
+    metadata: pd.DataFrame,
+    corrected: Corrections,
+) -> OutOfFoldScores | None:
+    """Return the scores of the ensemble to compare with; None without --compare_with.
+
+    Raises HearbackError if it cannot be compared with one of `tables`.
+    """
+    if flags.compare_with is None:
+        return None
+    others = _read_models(flags.compare_with, flags.compare_models, corrected)
+    there = evaluation.join(others, metadata)
+    comparison.check_comparable(tables, others, joined, there)
+    word_labels = load_word_labels(flags.data, metadata)
+    return OutOfFoldScores.read(flags.compare_with, others, there, word_labels)
+
+
 def _print_comparison(
     flags: argparse.Namespace,
     fitted: FittedEnsemble,
+    others: OutOfFoldScores,
     metadata: pd.DataFrame,
     causes: pd.Series | None,
-    corrected: Corrections,
 ) -> None:
     """Fit the other ensemble with the same settings, and print the differences to it."""
-    others = _read_models(flags.compare_with, flags.compare_models, corrected)
-    there = evaluation.join(others, metadata)
-    word_labels = load_word_labels(flags.data, metadata)
-    other = OutOfFoldScores.read(flags.compare_with, others, there, word_labels)
-    there = there.assign(pred=ensemble_fitting.cross_fit(other, flags.combine, flags.calibration))
+    by_filename = pd.Series(
+        ensemble_fitting.cross_fit(others, flags.combine, flags.calibration),
+        index=others.rows["filename"],
+    )
     here = fitted.data.rows.assign(pred=fitted.scores.cross_fitted_predictions)
     if causes is not None:
-        by_filename = metadata.assign(cause=causes).set_index("filename")["cause"]
-        here = here.assign(cause=here["filename"].map(by_filename))
-    compared = comparison.compare_ensembles(fitted.data.tables, others, here, there)
-    if note := comparison.describe_other_data(fitted.data.tables, others):
+        causes_by_filename = metadata.assign(cause=causes).set_index("filename")["cause"]
+        here = here.assign(cause=here["filename"].map(causes_by_filename))
+    if note := comparison.describe_other_data(fitted.data.tables, others.tables):
         print(f"\n{flags.compare_with}: {note}")
-    models = ", ".join(table.model for table in others)
-    print(f"\nThe other ensemble, of {flags.compare_with}: {models}")
+    print(f"\nThe other ensemble, of {flags.compare_with}: {', '.join(others.names)}")
     title = "Log loss here and there (paired; low, high: 2.5 to 97.5 % of a bootstrap)"
+    compared = comparison.differences(here, by_filename[here["filename"]].to_numpy())
     fold_tables.print_tables({title: compared})
 
 

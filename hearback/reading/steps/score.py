@@ -99,7 +99,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     # Imported after the command line: torch takes a second.
     from hearback.engine.data.problems import Report, count_noun  # noqa: PLC0415
-    from hearback.engine.data.tables import save_problems  # noqa: PLC0415
+    from hearback.engine.data.tables import problems_path, save_problems  # noqa: PLC0415
     from hearback.reading.scoring import status  # noqa: PLC0415
     from hearback.reading.scoring.inputs import read_inputs  # noqa: PLC0415
     from hearback.reading.scoring.outputs import write_scores, write_scores_json  # noqa: PLC0415
@@ -121,6 +121,7 @@ def main() -> int:
     default = None if out is None else page_flags.page_beside(out)
     page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
     _check_outputs(out, arguments.json, arguments.textgrid, page)
+    _check_apart(out, arguments.json, page)
     _check_not_read(inputs, arguments, out, page)
     scorer = Scorer.load(arguments.scorer, device=arguments.device, precision=arguments.precision)
     with tempfile.TemporaryDirectory() as temporary:
@@ -140,7 +141,10 @@ def main() -> int:
             write_scores(scores, out)
             keys = zip(inputs.frame["line"], inputs.frame["filename"], strict=True)
             found = {key: each.status for key, each in zip(keys, scores, strict=True)}
-            save_problems(status.fill(report, found), out)
+            of_lines = {(line, ""): each for (line, _), each in found.items() if line is not None}
+            save_problems(status.fill(report, of_lines | found), out)
+            if report.problems:
+                print(f"wrote {problems_path(out)}: {count_noun(len(report.problems), 'problem')}")
             write_origin(out, _origin(out, inputs.folder, arguments.scorer))
         if arguments.textgrid is not None:
             n = write_textgrids(scores, arguments.textgrid)
@@ -238,17 +242,36 @@ def _check_outputs(
         check_writable(textgrid / "clip.TextGrid")
 
 
+def _tables_beside(out: Path | None) -> tuple[Path, ...]:
+    """Return the table of scores, and what is written beside it."""
+    from hearback.engine.data.tables import problems_path  # noqa: PLC0415
+    from hearback.engine.page.origin import origin_path  # noqa: PLC0415
+    from hearback.reading.words import words_path  # noqa: PLC0415
+
+    return () if out is None else (out, words_path(out), problems_path(out), origin_path(out))
+
+
+def _check_apart(out: Path | None, json: Path | None, page: Path | None) -> None:
+    """Raise HearbackError if an output would replace another one."""
+    others = [path for path in (json, page) if path is not None and path != DASH]
+    seen: set[str] = set()
+    for path in (*_tables_beside(out), *others):
+        name = os.path.realpath(path)
+        if name in seen:
+            raise HearbackError(
+                f"{path}: would be written twice; choose another file with --out, --json or --page"
+            )
+        seen.add(name)
+
+
 def _check_not_read(
     inputs: "Inputs", arguments: argparse.Namespace, out: Path | None, page: Path | None
 ) -> None:
     """Raise HearbackError if an output would replace a file that is read."""
-    from hearback.engine.data.tables import problems_path  # noqa: PLC0415
-    from hearback.engine.page.origin import origin_path  # noqa: PLC0415
     from hearback.reading.scoring.paired_files import possible_texts  # noqa: PLC0415
-    from hearback.reading.words import words_path  # noqa: PLC0415
 
-    tables = () if out is None else (out, words_path(out), problems_path(out), origin_path(out))
-    there = [path for path in (*tables, arguments.json, page) if path and path.exists()]
+    outputs = (*_tables_beside(out), arguments.json, page)
+    there = [path for path in outputs if path and path.exists()]
     if not there:
         return
     recordings = [str(inputs.folder / name) for name in inputs.frame["filename"]]

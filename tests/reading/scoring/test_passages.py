@@ -64,5 +64,5 @@ def test_a_recording_longer_than_is_read_is_too_long(
     score = scorer.score(waveform, "the dog ran home", sample_rate=SAMPLE_RATE)
     assert (score.status, score.probability) == ("too_long", None)
     assert score.notes[-1] == (
-        "46 s long, and only the first 40 s are read; split the recording and its text"
+        "not scored: 46 s long, only the first 40 s are kept; split the recording and its text"
     )

@@ -338,3 +338,19 @@ def test_the_script_scores_a_folder_with_real_weights(real_scorer: Path, tmp_pat
         scores = pd.read_csv(tmp_path / "scores.csv")["score"]
         assert scores[0] < 0.3 and (scores[1:] > 0.7).all()
     assert len(list((tmp_path / "grids").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--out", "same.csv", "--json", "same.csv"),
+        ("--out", "same.csv", "--json", "same_words.csv"),
+        ("--out", "same.html"),
+        ("--out", "x.csv", "--json", "same.html", "--page", "same.html"),
+    ],
+)
+def test_no_output_replaces_another(run: Run, clips: Path, arguments: tuple[str, ...]) -> None:
+    (clips / "table.csv").write_text("filename,text\nc.wav,the dog\n")
+    assert run("recordings/table.csv", *arguments) == 2
+    assert "would be written twice" in run.err
+    assert not list(run.folder.glob("same*"))

@@ -165,7 +165,12 @@ def test_problems_tell_the_status_of_their_row() -> None:
         Problem("a.csv", 5, "no filename", ""),
         Problem("a.csv", None, "texts were changed", "", "warning"),
     ]
-    filled = status.fill(Report(problems), {(2, "a.wav"): "ok"})
+    rows: dict[tuple[int | None, str], str] = {
+        (2, "a.wav"): "ok",
+        (3, "b.wav"): "unreadable",
+        (5, ""): "unreadable",
+    }
+    filled = status.fill(Report(problems), rows)
     assert [each.status for each in filled.problems] == [
         *("ok", "unreadable", "too_long", "unreadable", "")
     ]

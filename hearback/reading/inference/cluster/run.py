@@ -26,7 +26,7 @@ from hearback.reading.inference.outputs import (
     FOLDS,
     InferenceOptions,
     SubmissionRows,
-    check_models,
+    check_folds,
     check_outputs,
     read_rows,
     skip_tables,
@@ -65,7 +65,7 @@ def write_submission(
     if options.divergences is not None:
         raise HearbackError("--divergences: only with --launcher local, for another pass")
     check_outputs(options)
-    check_models(options)  # before there are workers
+    check_folds(options)  # before there are workers
     with _lock_store(options.store):
         _write_tables(options, address, WorkerResources(n_cpus, gpu_share, n_workers))
 
