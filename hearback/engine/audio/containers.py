@@ -133,10 +133,15 @@ def _tag_before_other(content: BinaryIO, head: bytes, n_bytes: int) -> int:
     return end if is_other and end < n_bytes else 0
 
 
-def announces_more(log: str) -> bool:
-    """Return whether libsndfile's log of a file tells of a header with more bytes than it has."""
+def missing_share(log: str) -> float:
+    """Return how much a file lacks of what its header announces, as a share of what it has.
+
+    `log` is libsndfile's; 0.0 if nothing is missing.
+    """
     told = _BYTES_MISSING.search(log)
-    return told is not None and int(told[2]) < int(told[1]) < PLACEHOLDER_SIZE
+    if told is None or not int(told[2]) < int(told[1]) < PLACEHOLDER_SIZE:
+        return 0.0
+    return (int(told[1]) - int(told[2])) / max(1, int(told[2]))
 
 
 def mended(part: Part) -> Part | None:

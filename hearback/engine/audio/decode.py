@@ -20,9 +20,9 @@ import soxr
 from hearback.engine.audio.containers import (
     HEADER_HAS_MORE,
     Part,
-    announces_more,
     find_parts,
     mended,
+    missing_share,
 )
 from hearback.engine.audio.file_kinds import (
     HEAD_BYTES,
@@ -272,7 +272,7 @@ def _read_with_libsndfile(part: Part, kept_seconds: float) -> _Sound:
         n_kept = round(kept_seconds * sample_rate)
         n_wanted = min(n_told, n_kept)
         mixdown = _mix(_blocks(file, n_wanted), file.channels)
-        has_more_in_header = announces_more(file.extra_info)
+        n_missing = missing_share(file.extra_info) * n_told  # samples
     n_read = len(mixdown.mono)
     if n_read == 0 and part.cut:
         raise UnreadableAudioError(f"has no samples: {part.cut}", _CURE_CUT, kind="too_short")
@@ -283,9 +283,10 @@ def _read_with_libsndfile(part: Part, kept_seconds: float) -> _Sound:
             mono = _mix(_blocks(file, n_wanted), file.channels, mixdown.better_channel).mono
         mixdown.mono = mono
     is_short, seconds = n_read < n_wanted, n_read / sample_rate
-    has_more_in_header |= is_short and not part.is_estimated
-    cut = part.cut or (HEADER_HAS_MORE if has_more_in_header else None)
-    missing_seconds = None if part.cut else (n_wanted - n_read) / sample_rate
+    if is_short and not part.is_estimated:
+        n_missing += n_wanted - n_read
+    cut = part.cut or (HEADER_HAS_MORE if n_missing else None)
+    missing_seconds = None if part.cut else n_missing / sample_rate
     notes: list[str] = []
     if cut and n_read < n_kept:
         notes.append(break_note(seconds, cut, missing_seconds))
