@@ -99,8 +99,6 @@ def main() -> int:
     arguments = _parser().parse_args()
     # Imported after the command line: torch takes a second.
     from hearback.engine.data.problems import Report, count_noun  # noqa: PLC0415
-    from hearback.engine.data.tables import problems_path, save_problems  # noqa: PLC0415
-    from hearback.reading.scoring import status  # noqa: PLC0415
     from hearback.reading.scoring.inputs import read_inputs  # noqa: PLC0415
     from hearback.reading.scoring.outputs import write_scores, write_scores_json  # noqa: PLC0415
     from hearback.reading.scoring.scorer import Scorer, open_recordings  # noqa: PLC0415
@@ -139,12 +137,7 @@ def main() -> int:
         _print_problems(Report(each for each in report.problems if each not in known))
         if out is not None:
             write_scores(scores, out)
-            keys = zip(inputs.frame["line"], inputs.frame["filename"], strict=True)
-            found = {key: each.status for key, each in zip(keys, scores, strict=True)}
-            of_lines = {(line, ""): each for (line, _), each in found.items() if line is not None}
-            save_problems(status.fill(report, of_lines | found), out)
-            if report.problems:
-                print(f"wrote {problems_path(out)}: {count_noun(len(report.problems), 'problem')}")
+            _write_problems(report, inputs, scores, out)
             write_origin(out, _origin(out, inputs.folder, arguments.scorer))
         if arguments.textgrid is not None:
             n = write_textgrids(scores, arguments.textgrid)
@@ -158,6 +151,22 @@ def main() -> int:
     if arguments.json is not None:
         write_scores_json(scores, scorer.name, arguments.json)
     return _status_of(scores)
+
+
+def _write_problems(
+    report: "Report", inputs: "Inputs", scores: "Sequence[Score]", out: Path
+) -> None:
+    """Write the problems beside the table `out`, each with the status of its row."""
+    from hearback.engine.data.problems import count_noun  # noqa: PLC0415
+    from hearback.engine.data.tables import problems_path, save_problems  # noqa: PLC0415
+    from hearback.reading.scoring import status  # noqa: PLC0415
+
+    keys = zip(inputs.frame["line"], inputs.frame["filename"], strict=True)
+    found = {key: each.status for key, each in zip(keys, scores, strict=True)}
+    of_lines = {(line, ""): each for (line, _), each in found.items() if line is not None}
+    save_problems(status.fill(report, of_lines | found), out)
+    if report.problems:
+        print(f"wrote {problems_path(out)}: {count_noun(len(report.problems), 'problem')}")
 
 
 def _origin(out: Path, data: Path, scorer: str) -> Origin:
