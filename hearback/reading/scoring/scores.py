@@ -46,7 +46,7 @@ def make_score(
     """
     seconds = acoustics.seconds
     why = reason = None
-    # A text that was recognized is English, whatever else is heard, and it was said in whole.
+    # A text that was recognised is English, whatever else is there, and was said as a whole.
     if probability < 0.5:
         why, reason = not_english(acoustics.is_tone, evidence)
         if why is None and breaks_off:
