@@ -166,7 +166,7 @@ def test_a_stopped_run_leaves_no_process_and_resumes(
     make_corpus: Callable[..., Path], backbone: Path
 ) -> None:
     folder = make_corpus()
-    flags = ["--models", "model2ds", *reading_flags(backbone, epochs=15)]
+    flags = ["--models", "model2ds", *reading_flags(backbone, epochs=60)]
     running = start_training(*flags, "--folds", 0, 1, "--jobs", 2, folder=folder)
     assets = folder / "assets"
     wait_for(lambda: list(assets.glob("model2ds_*.checkpoint")), seconds=100)
