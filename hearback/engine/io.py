@@ -16,6 +16,8 @@ from typing import Any
 
 from hearback.engine.errors import HearbackError
 
+STANDARD_OUTPUT = Path("-")  # on a command line, in place of a file
+
 
 class DigestCache:
     """SHA-256 digests of files, cached in a JSON file.

@@ -245,8 +245,8 @@ def spoken_texts(
             spoken.append("")
             # Rows with too few or too many fields are reported elsewhere.
             if row_fits:
-                what, row, status = str(error), filename or None, status_of_text(error)
-                report.add(Problem(str(path), line, what, error.cure, "error", row, status))
+                where = (str(path), line, str(error), error.cure)
+                report.add(Problem(*where, filename=filename or None, status=error.status))
             continue
         spoken.append(normalized.text)
         if row_fits and not set(normalized.changes) <= set(usual_changes):
@@ -259,11 +259,6 @@ def spoken_texts(
             Problem(str(path), None, describe_changes(changed, len(frame)), CHANGED_CURE, "warning")
         )
     return pd.Series(spoken, index=frame.index, dtype=str)
-
-
-def status_of_text(error: UnspeakableTextError) -> str:
-    """Return the status of a row whose text cannot be scored: "too_long" or "unreadable"."""
-    return error.status
 
 
 def speak(written: str, longest: int = LONGEST_TEXT, name: str = "expected_text") -> NormalizedText:

@@ -182,7 +182,7 @@ def test_problems_are_those_of_one_process(
     written = check_equal(options, capsys)
     problems = pd.read_csv(options.submission.with_name(tables.PROBLEMS))
     whats = " ".join(problems["what"])
-    for what in ("spelled otherwise than their files", "leads out", "duplicated", "not scored"):
+    for what in ("spelled otherwise than on disk", "leads out", "duplicated", "not scored"):
         assert what in whats, what
     assert "submission_problems.csv" in written
     assert pools[0].calls.count("decode") > 4  # some twice, with files
@@ -391,7 +391,7 @@ def test_batches_are_grouped_whole() -> None:
 def test_evidence_is_packed_without_times() -> None:
     times = np.zeros((2, 2))
     evidence = {
-        1: DecoderEvidence(2, -0.5, 6.0, -2.0, times, True),
+        1: DecoderEvidence(2, -0.5, 6.0, -2.0, True, times),
         3: DecoderEvidence(1, -9, 1, -1),
     }
     packed = pack_evidence(evidence, 5)

@@ -227,7 +227,7 @@ def test_what_is_no_english_is_listed_and_keeps_its_score(
     assert unheard and unheard < set(before.index)
     listed = problems(options).set_index("filename").loc[sorted(unheard)]
     assert set(listed["severity"]) == {"warning"}
-    assert listed["what"].str.startswith("no English words are heard, but another").all()
+    assert listed["what"].str.startswith("no English words are recognised, but another").all()
     assert set(listed["cure"]) == {"listen to it; the score stays"}
     words = pd.read_csv(options.words, keep_default_na=False)
     assert set(words["filename"][words["status"] == "another_language_or_noise"]) == unheard

@@ -7,9 +7,9 @@ with the usable rows.
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -39,6 +39,11 @@ class Problem:
     severity: Literal["error", "warning"] = "error"
     filename: str | None = None
     status: str = ""
+
+
+def as_row(problem: Problem) -> dict[str, Any]:
+    """Return the fields of a problem, without those of its subclass."""
+    return {field.name: getattr(problem, field.name) for field in fields(Problem)}
 
 
 class Report:
@@ -92,7 +97,7 @@ class Report:
     def frame(self) -> pd.DataFrame:
         """Return the problems as a table, with one column for each field of Problem."""
         columns = [field.name for field in fields(Problem)]
-        frame = pd.DataFrame([asdict(problem) for problem in self._problems], columns=columns)
+        frame = pd.DataFrame([as_row(problem) for problem in self._problems], columns=columns)
         return frame.astype({"row": "Int64"})  # a None would turn all line numbers into floats
 
     def __str__(self) -> str:

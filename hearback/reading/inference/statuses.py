@@ -11,12 +11,8 @@ from hearback.reading.inference.scoring_data import ScoringData
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.acoustics import clipped_share, is_tone
 from hearback.reading.scoring.listening import DecoderEvidence
-from hearback.reading.scoring.scores import (
-    CLIPPED_CURE,
-    MAX_CLIPPED_SHARE,
-    describe_clipped,
-    not_english,
-)
+from hearback.reading.scoring.scores import find_clipped, find_no_english
+from hearback.reading.scoring.status import Fault
 
 
 def find_statuses(
@@ -34,27 +30,25 @@ def find_statuses(
     found = []
     for row, record in enumerate(data.usable.to_dict("records")):
         recording = data.source.store.get(record["filename"])
-        why, what, cure = _find_fault(recording, float(probabilities[row]), evidence.get(row))
-        if why is not None:
-            where = (record["filename"], why)
-            report.add(Problem(str(table), record["line"], what, cure, "warning", *where))
-        found.append(why or status.of_probability(float(probabilities[row])))
+        fault = _find_fault(recording, float(probabilities[row]), evidence.get(row))
+        if fault is None:
+            found.append(status.of_probability(float(probabilities[row])))
+            continue
+        where = (record["filename"], fault.status)
+        report.add(Problem(str(table), record["line"], fault.what, fault.cure, "warning", *where))
+        found.append(fault.status)
     return found
 
 
 def _find_fault(
     recording: np.ndarray, probability: float, evidence: DecoderEvidence | None
-) -> tuple[str | None, str, str]:
-    """Return the status, the fault and the cure of a recording; the status None without one."""
+) -> Fault | None:
+    """Return the fault of a recording, (n,) at 16 kHz; None without one."""
     if probability < 0.5:  # what was recognised is English
-        why, reason = not_english(is_tone(recording), evidence)
-        if why is not None:
-            what, _, cure = str(reason).partition("; ")
-            return why, what, f"{cure}; the score stays"
-    share = clipped_share(recording)
-    if share > MAX_CLIPPED_SHARE:
-        return status.CLIPPED, describe_clipped(share), CLIPPED_CURE
-    return None, "", ""
+        fault = find_no_english(is_tone(recording), evidence)
+        if fault is not None:
+            return fault._replace(cure=f"{fault.cure}; the score stays")
+    return find_clipped(clipped_share(recording))
 
 
 def report_unlike(

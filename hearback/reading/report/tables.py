@@ -19,8 +19,8 @@ from hearback.reading.scoring.status import (
     SCORED,
     STATUSES,
     UNREADABLE,
+    Fault,
     of_probability,
-    of_problem,
 )
 from hearback.reading.tables import metadata_path, read_metadata, speak
 from hearback.reading.text_normalizer import UnspeakableTextError
@@ -127,7 +127,7 @@ def _with_test_table(
     of_rows = [found.get(name, []) for name in joined["filename"]]
     is_error = np.array([any(x.severity == "error" for x in each) for each in of_rows], bool)
     statuses = [
-        of_problem(next(x for x in each if x.severity == "error"))
+        Fault.of_problem(next(x for x in each if x.severity == "error")).status
         if failed
         else next((x.status for x in each if x.status), _status_of(score))
         for score, each, failed in zip(joined["score"], of_rows, is_error, strict=True)

@@ -8,15 +8,21 @@ from typing import Any
 import pandas as pd
 
 from hearback.engine.data.filenames import are_there, nearest_files
-from hearback.engine.data.problems import BadInputError, Problem, Report, quoted
+from hearback.engine.data.problems import (
+    BadInputError,
+    Problem,
+    Report,
+    count_noun,
+    quoted,
+)
 from hearback.engine.data.table_reader import read_header
 from hearback.engine.data.tables import column_key, read_table
 from hearback.engine.errors import HearbackError
 from hearback.reading.scoring import manifest
 from hearback.reading.scoring.paired_files import (
-    TEXT_SUFFIXES,
     is_recording_file,
     list_files,
+    possible_texts,
     read_one_text,
     report_unused_texts,
 )
@@ -129,9 +135,8 @@ def _read_recording(
     """Return one recording with its text, from the command line or from the file beside it."""
     path = path.absolute()  # not resolved: the text is beside a link, not beside its target
     if text is None:
-        beside = [path.with_suffix(suffix) for suffix in TEXT_SUFFIXES]
-        beside += [path.with_name(path.name + suffix) for suffix in TEXT_SUFFIXES]
-        found = [each for each in dict.fromkeys(beside) if each.is_file()]
+        beside = [path.with_name(name) for name in possible_texts(path.name)]
+        found = [each for each in beside if each.is_file()]
         if not found:
             raise HearbackError(
                 f'{path.name}: which text was read? Add --text "the words", or put them into '
@@ -174,9 +179,9 @@ def _describe_no_pair(folder: Path, recordings: Sequence[str], texts: Sequence[s
     if not recordings:
         what = f"{folder}: no recording there"
         if texts:
-            what += f", only {len(texts)} texts"
+            what += f", only {count_noun(len(texts), 'text')}"
         return f"{what}; put clip.wav beside clip.txt, or name the folder that has them"
-    what = f"{folder}: none of its {len(recordings)} recordings has a text beside it"
+    what = f"{folder}: none of its {count_noun(len(recordings), 'recording')} has a text beside it"
     cure = "put the words of clip.wav into clip.txt (or clip.lab)"
     if tables:
         cure += f", or name the table: {folder / tables[0]}"
@@ -206,7 +211,8 @@ def read_score_table(path: Path, report: Report, folder: Path | None = None) -> 
     It is CSV, or JSON lines, such as NeMo's manifests, whose paths may be absolute. Raises
     BadInputError if the table or a column that is needed cannot be read.
     """
-    names = _choose_columns(path)
+    columns = _read_columns(path)
+    names = _choose_columns(columns)
     required = [names.get("filename", "filename"), names.get("expected_text", TEXT)]
     optional = [names[column] for column in OPTIONAL if column in names]
     table = read_table(path, required, report, [*optional, manifest.DURATION], synonyms=_SYNONYMS)
@@ -241,12 +247,16 @@ def read_score_table(path: Path, report: Report, folder: Path | None = None) -> 
         for column, name in names.items()
         if column_key(name) != column_key(column) and name != "text"
     ]
+    other = columns.get(TEXT)
+    if other not in (None, names["expected_text"]):
+        chosen = quoted(names["expected_text"])
+        notes.append(f"{path}: its column {quoted(str(other))} is not used, {chosen} is the text")
     folder = path.parent if folder is None else folder
     return Inputs(path, folder, frame, tuple(notes), durations)
 
 
-def _choose_columns(path: Path) -> dict[str, str]:
-    """Return the table's own name of each of `COLUMNS` that it has, under any of its names."""
+def _read_columns(path: Path) -> dict[str, str]:
+    """Return the names in a table's header, by their `column_key`."""
     own = {column_key(column) for column in COLUMNS}
     others = {column_key(name) for column in COLUMNS for name in _NAMES[column]}
 
@@ -257,6 +267,14 @@ def _choose_columns(path: Path) -> dict[str, str]:
     fields: dict[str, str] = {}
     for name in read_header(path, count):
         fields.setdefault(column_key(name), name)
+    return fields
+
+
+def _choose_columns(fields: Mapping[str, str]) -> dict[str, str]:
+    """Return the table's own name of each of `COLUMNS` that it has, under any of its names.
+
+    `fields` are those of `_read_columns`.
+    """
     chosen: dict[str, str] = {}
     for column in COLUMNS:
         for name in (column, *_NAMES[column]):

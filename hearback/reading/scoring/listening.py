@@ -36,17 +36,17 @@ class DecoderEvidence:
         no_speech: log-probability that there is no speech; -inf if the decoder cannot tell.
         surprise: entropy of the first word that it expects: high if it does not understand.
         confidence: mean log-probability of the likeliest token at each position of the text.
+        is_multilingual: whether the decoder knows other languages than English.
         times: (words, 2) start and end of each word, in s of the clip as the batch has it; None if
             they were not asked for.
-        is_multilingual: whether the decoder knows other languages than English.
     """
 
     n_words: int
     no_speech: float
     surprise: float
     confidence: float
-    times: np.ndarray | None = None
     is_multilingual: bool = False
+    times: np.ndarray | None = None
 
     @property
     def is_no_speech(self) -> bool:
@@ -105,8 +105,8 @@ def listen(model: TokenScorer, batch: Batch, *, with_times: bool = True) -> list
     # 0 in the padding.
     confidence = output.best_log_probs[:n_clips].sum(1) / texts.n_targets[:n_clips]
     on_host = to_host(texts.n_words[:n_clips], no_speech.expand(n_clips), surprise, confidence)
-    values = zip(*(each.tolist() for each in on_host), strict=True)
-    found = [replace(DecoderEvidence(*each), is_multilingual=is_multilingual) for each in values]
+    values = zip(*(each.tolist() for each in on_host), [is_multilingual] * n_clips, strict=True)
+    found = [DecoderEvidence(*each) for each in values]
     if not with_times:
         return found
     times = word_times(model, batch)

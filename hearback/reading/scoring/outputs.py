@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hearback import __version__
-from hearback.engine.data.problems import count_noun
+from hearback.engine.data.problems import Problem, as_row, count_noun
 from hearback.engine.data.tables import write_table
-from hearback.engine.io import write_json
+from hearback.engine.io import STANDARD_OUTPUT, write_json
 from hearback.reading.scoring.results import Score, rounded, score_frame, word_frame
 from hearback.reading.words import words_path
-
-STANDARD_OUTPUT = Path("-")
 
 
 def write_scores(scores: Sequence[Score], path: Path) -> None:
@@ -27,15 +25,24 @@ def write_scores(scores: Sequence[Score], path: Path) -> None:
     print(f"wrote {path}: {n}; {words}: {n_words}")
 
 
-def as_json(scores: Sequence[Score], scorer: str) -> dict[str, Any]:
-    """Return the scores as a JSON object: who scored, and a list `scores` of the dataclasses."""
-    rows = [asdict(rounded(score)) for score in scores]
-    return {"hearback": __version__, "scorer": scorer, "scores": rows}
+def as_json(scores: Sequence[Score], problems: Sequence[Problem], scorer: str) -> dict[str, Any]:
+    """Return scores as a JSON object: the scorer, and lists `scores` and `problems` of dataclasses.
+
+    `problems` are those of the input, as `scores_problems.csv` has them.
+    """
+    return {
+        "hearback": __version__,
+        "scorer": scorer,
+        "scores": [asdict(rounded(score)) for score in scores],
+        "problems": [as_row(problem) for problem in problems],
+    }
 
 
-def write_scores_json(scores: Sequence[Score], scorer: str, path: Path) -> None:
+def write_scores_json(
+    scores: Sequence[Score], problems: Sequence[Problem], scorer: str, path: Path
+) -> None:
     """Write the scores as JSON, "-" for standard output."""
-    value = as_json(scores, scorer)
+    value = as_json(scores, problems, scorer)
     if path == STANDARD_OUTPUT:
         json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
         print()

@@ -133,7 +133,8 @@ def _read_text_file(path: Path, report: Report) -> str | None:
 
 def possible_texts(recording: str) -> list[str]:
     """Return the names that a text beside a recording may have, as in `Listing.texts_of`."""
-    return [f"{name}{suffix}" for name in (_stem(recording), recording) for suffix in TEXT_SUFFIXES]
+    stems = dict.fromkeys((_stem(recording), recording))
+    return [f"{stem}{suffix}" for stem in stems for suffix in TEXT_SUFFIXES]
 
 
 def _stem(name: str) -> str:

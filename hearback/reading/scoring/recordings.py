@@ -1,6 +1,7 @@
 """Decode the recordings to score: files of a folder, or an array of samples."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from hearback.engine.errors import HearbackError
 from hearback.reading.scoring import status
 from hearback.reading.scoring.inputs import Inputs
 from hearback.reading.scoring.manifest import report_other_lengths
+from hearback.reading.scoring.status import Fault
 
 MAX_CHANNELS = 64
 LONGEST_RECORDING = 600.0  # seconds; what follows is not read
-SPLIT_IT = "split the recording and its text"  # what to do about a longer one
 
 
 def open_recordings(
@@ -42,24 +43,24 @@ def open_recordings(
 
 
 def refuse_cut(report: Report) -> None:
-    """Say of recordings that were cut that they get no score, in place of all other notes."""
+    """Report recordings that were cut as errors, in place of all other notes on them."""
     for problem in list(report.problems):
         if not isinstance(problem, NotesProblem):
             continue
-        lengths = [text for text, kind in problem.notes if kind == "cut"]
-        if not lengths:
+        fault = find_cut([text for text, kind in problem.notes if kind == "cut"])
+        if fault is None:
             continue
         report.discard(problem)
         where, filename = (problem.file, problem.row), problem.filename
-        # A warning, not an error: its row keeps what is known of the recording (`rows`).
-        report.add(
-            Problem(*where, not_scored(lengths[0]), SPLIT_IT, "warning", filename, status.TOO_LONG)
-        )
+        report.add(Problem(*where, fault.what, fault.cure, filename=filename, status=fault.status))
 
 
-def not_scored(note: str) -> str:
-    """Return what is said of a recording that was cut, from its note."""
-    return f"not scored: {note}"
+def find_cut(cut_notes: Sequence[str]) -> Fault | None:
+    """Return the fault of a recording that was cut, from its notes of that; None without any."""
+    if not cut_notes:
+        return None
+    what = f"not scored: {cut_notes[0]}"
+    return Fault(status.TOO_LONG, what, "split the recording and its text")
 
 
 def _load_long(_filename: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """Score rows whose texts and recordings are known to be readable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -11,28 +11,38 @@ from hearback.engine.audio.store import Store
 from hearback.reading.pairings import WITH_PHONES
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import Passages
-from hearback.reading.scoring import recordings, status
+from hearback.reading.scoring import status
 from hearback.reading.scoring.acoustics import Acoustics
 from hearback.reading.scoring.ensemble import LoadedEnsemble
 from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.scoring.results import Score
-from hearback.reading.scoring.scores import make_score, unscored
+from hearback.reading.scoring.scores import find_fault, make_score, unscored
 from hearback.reading.scoring.statistics import measure
+from hearback.reading.scoring.status import Fault
 from hearback.reading.tables import LONGEST_TEXT
 from hearback.reading.window_coverage import coverages_of, find_uncovered
 from hearback.reading.words import said_probabilities
 
-_TEXT_TOO_LONG = (
-    f"the text is longer than {LONGEST_TEXT} bytes; split the recording and its text, or use a "
-    "scorer with a token scorer, such as modeltok, which finds where to split them"
+_TEXT_TOO_LONG = Fault(
+    status.TOO_LONG,
+    f"the text is longer than {LONGEST_TEXT} bytes",
+    "split the recording and its text, or use a scorer with a token scorer, such as modeltok, "
+    "which finds where to split them",
 )
 
 
 @dataclass(frozen=True)
 class RowScores:
-    """The scores of rows, and what was measured of the recordings that the models heard."""
+    """The scores of rows.
+
+    Attributes:
+        scores: of each row, in their order.
+        faults: why a row has no score, by its number.
+        measured: of each recording that the models have processed.
+    """
 
     scores: list[Score] = field(default_factory=list)
+    faults: dict[int, Fault] = field(default_factory=dict)
     measured: list[Mapping[str, float]] = field(default_factory=list)
 
 
@@ -45,46 +55,34 @@ def score_rows(
     """
     if frame.empty:
         return RowScores()
-    reasons = _find_too_long(ensemble, PairSource(frame, None, store))
-    rows = [row for row in range(len(frame)) if row not in reasons]
+    faults = _find_too_long(ensemble, PairSource(frame, None, store))
+    rows = [row for row in range(len(frame)) if row not in faults]
     scored = _run(ensemble, frame.iloc[rows].reset_index(drop=True), store, progress)
     scores = dict(zip(rows, scored.scores, strict=True))
-    for row, note in reasons.items():
+    for row, fault in faults.items():
         record = frame.iloc[row].to_dict()
         entry = store.entries[record["filename"]]
-        seconds = entry.n_samples / SAMPLE_RATE
-        # The reason has the length already.
-        others = [each for each in entry.notes if each not in entry.notes_of("cut")]
-        score = unscored(record, status.TOO_LONG, (*others, note))
-        scores[row] = replace(score, seconds=seconds)
-    return RowScores([scores[row] for row in range(len(frame))], scored.measured)
+        scores[row] = unscored(record, fault, entry.notes, entry.n_samples / SAMPLE_RATE)
+    faults |= {rows[at]: fault for at, fault in scored.faults.items()}
+    return RowScores([scores[row] for row in range(len(frame))], faults, scored.measured)
 
 
-def _find_too_long(ensemble: LoadedEnsemble, source: PairSource) -> dict[int, str]:
-    """Return the rows that the models' windows do not cover, with the reason."""
+def _find_too_long(ensemble: LoadedEnsemble, source: PairSource) -> dict[int, Fault]:
+    """Return the faults of rows that the models' windows do not cover."""
     if ensemble.can_split:
-        return _find_cut(source)
+        return {}
     recipes = {fold.files.model: fold.recipe for fold in ensemble.folds}
     coverages = coverages_of(
         {name: (recipe.pair, recipe.speed_by_grade) for name, recipe in recipes.items()}
     )
     uncovered = find_uncovered(ensemble.with_windows(source), coverages)
-    reasons = {found.row: f"{found.what}; {found.cure}" for found in uncovered}
+    faults = {found.row: Fault(status.TOO_LONG, found.what, found.cure) for found in uncovered}
     if any(recipe.pair in WITH_PHONES for recipe in recipes.values()):
         # Their memory grows with the square of the text's length.
         for row, text in enumerate(source.texts):
             if len(text.encode()) > LONGEST_TEXT:
-                reasons.setdefault(row, _TEXT_TOO_LONG)
-    return reasons
-
-
-def _find_cut(source: PairSource) -> dict[int, str]:
-    """Return the rows whose recordings were cut when they were decoded, with the reason."""
-    found = {}
-    for row, name in enumerate(source.filenames):
-        for note in source.store.entries[name].notes_of("cut"):
-            found[row] = f"{recordings.not_scored(note)}; {recordings.SPLIT_IT}"
-    return found
+                faults.setdefault(row, _TEXT_TOO_LONG)
+    return faults
 
 
 def _run(
@@ -106,18 +104,27 @@ def _run(
     for row, record in enumerate(frame.to_dict("records")):
         acoustics = Acoustics.of(store.get(record["filename"]))
         entry = store.entries[record["filename"]]
-        score = make_score(
-            record,
-            float(predictions.clips[row]),
-            words=None if words is None else words[row],
-            acoustics=acoustics,
-            breaks_off=bool(entry.notes_of("break")),
-            notes=(*entry.notes, *_describe_unheard(passages, row)),
-            evidence=evidence.get(row),
-            speed=1.0,
-        )
+        decoded = evidence.get(row)
+        probability = float(predictions.clips[row])
+        notes = [*entry.notes, *_describe_unheard(passages, row)]
+        breaks = entry.notes_of("break")
+        fault = find_fault(probability, acoustics, "; ".join(breaks), decoded)
+        if fault is not None:
+            found.faults[row] = fault
+            # The fault of one that breaks off says where.
+            others = [note for note in notes if note not in fault.what]
+            score = unscored(record, fault, others, acoustics.seconds)
+        else:
+            score = make_score(
+                record,
+                probability,
+                words=None if words is None else words[row],
+                times=None if decoded is None else decoded.times,
+                seconds=acoustics.seconds,
+                notes=notes,
+            )
         found.scores.append(score)
-        found.measured.append(measure(acoustics, record["expected_text"], evidence.get(row)))
+        found.measured.append(measure(acoustics, record["expected_text"], decoded))
     return found
 
 
@@ -142,17 +149,17 @@ def _merge_evidence(
             min(each.no_speech for each in windows),
             min(each.surprise for each in windows),
             max(each.confidence for each in windows),
-            of_row,
             windows[0].is_multilingual,
+            of_row,
         )
     return merged
 
 
 def _describe_unheard(passages: Passages, row: int) -> list[str]:
-    """Return a note on each part of a row's recording in which nothing of the text is heard."""
+    """Return a note on each part of a row's recording in which none of the text is recognised."""
     parts = [segment for at, segment in passages.unheard if at == row]
     return [
-        f"nothing of the text is heard from {each.start / SAMPLE_RATE:.0f} to "
+        f"nothing of the text is recognised from {each.start / SAMPLE_RATE:.0f} to "
         f"{each.stop / SAMPLE_RATE:.0f} s"
         for each in parts
     ]

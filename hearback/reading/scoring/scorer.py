@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hearback.engine.audio.decode import Recording, UnreadableAudioError, decode
+from hearback.engine.audio.decode import (
+    SAMPLE_RATE,
+    Recording,
+    UnreadableAudioError,
+    decode,
+)
 from hearback.engine.audio.store import MemoryStore, Store
 from hearback.engine.data.filenames import are_there, nearest_files
 from hearback.engine.data.problems import Problem, Report
@@ -27,11 +32,13 @@ from hearback.reading.scoring.inputs import TEXT, Inputs, known, read_inputs
 from hearback.reading.scoring.recordings import (
     LONGEST_RECORDING,
     decode_samples,
+    find_cut,
     open_recordings,
 )
 from hearback.reading.scoring.results import Score
 from hearback.reading.scoring.rows import score_rows
 from hearback.reading.scoring.scores import unscored
+from hearback.reading.scoring.status import Fault
 from hearback.reading.tables import (
     GRADES,
     LONGEST_PASSAGE,
@@ -39,7 +46,6 @@ from hearback.reading.tables import (
     parse_grade,
     parse_task,
     speak,
-    status_of_text,
 )
 from hearback.reading.text_normalizer import UnspeakableTextError
 
@@ -133,18 +139,21 @@ class Scorer:
         try:
             row["expected_text"] = speak(text, LONGEST_PASSAGE, TEXT).text
         except UnspeakableTextError as error:
-            if status_of_text(error) != status.TOO_LONG:
-                raise
-            return unscored(row, status.TOO_LONG, (f"{error}; {error.cure}",))
+            if error.status != status.TOO_LONG:
+                raise HearbackError(f"{error}; {error.cure}") from None
+            return unscored(row, Fault(error.status, str(error), error.cure))
         if not isinstance(recording, np.ndarray):
             row["filename"] = str(recording)
         try:
             decoded = _decode(recording, sample_rate)
         except UnreadableAudioError as error:
-            note = f"the recording {error}" + (f"; {error.cure}" if error.cure else "")
-            return unscored(row, error.kind, (note,))
+            fault = Fault(error.kind, f"the recording {error}", error.cure or "record it again")
+            return unscored(row, fault)
+        store = MemoryStore({"": decoded})
+        if cut := find_cut(store.entries[""].notes_of("cut")):
+            return unscored(row, cut, (), _seconds(store, ""))
         frame = pd.DataFrame([{**row, "filename": ""}])
-        (score,) = score_rows(self.ensemble, frame, MemoryStore({"": decoded})).scores
+        (score,) = score_rows(self.ensemble, frame, store).scores
         return replace(score, filename=row["filename"])
 
     def score_table(
@@ -207,11 +216,16 @@ class Scorer:
         usable = inputs.frame[[fault is None for fault in faults]].reset_index(drop=True)
         scored = score_rows(self.ensemble, usable, recordings, "scoring" if progress else None)
         self._compare(scored.measured, usable["filename"].tolist(), inputs.origin, report)
-        found = iter(scored.scores)
+        records = usable.to_dict("records")
+        for at, found in scored.faults.items():
+            line, name = records[at]["line"], records[at]["filename"]
+            where = (str(inputs.origin), line, found.what, found.cure)
+            report.add(Problem(*where, filename=name, status=found.status))
+        scores = iter(scored.scores)
         return [
-            next(found)
+            next(scores)
             if fault is None
-            else unscored(row, status.of_problem(fault), (f"{fault.what}; {fault.cure}",))
+            else unscored(row, fault, (), _seconds(recordings, row["filename"]))
             for row, fault in zip(rows, faults, strict=True)
         ]
 
@@ -271,7 +285,13 @@ def _describe_context(scorer: str, column: str) -> str:
 
 def _fault_of(
     row: Mapping[str, Any], errors: Mapping[tuple[int | None, str], Problem]
-) -> Problem | None:
+) -> Fault | None:
     """Return why a row has no score, or None."""
     name, line = row["filename"], row["line"]
-    return errors.get((line, name)) or (errors.get((line, "")) if line is not None else None)
+    error = errors.get((line, name)) or (errors.get((line, "")) if line is not None else None)
+    return None if error is None else Fault.of_problem(error)
+
+
+def _seconds(recordings: Store, filename: str) -> float | None:
+    """Return a recording's length in s; None if it is not in the store."""
+    return recordings.n_samples(filename) / SAMPLE_RATE if filename in recordings else None

@@ -1,7 +1,6 @@
-"""Decide what a row's score is worth: its status, and its words with their times."""
+"""Decide what a row's score is worth: its status, or why it has none, and its words' times."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,55 @@ from hearback.reading.scoring.acoustics import Acoustics
 from hearback.reading.scoring.inputs import OPTIONAL
 from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.scoring.results import Score, WordScore
+from hearback.reading.scoring.status import Fault
 from hearback.reading.text_normalizer import written_words
 
 Row = Mapping[str, Any]  # of `Inputs.frame`
 
 # Of the speech's samples: with more, even well-read sentences score low.
 MAX_CLIPPED_SHARE = 0.2
-BROKEN = "so the end of the text may be missing; copy the recording again, or record it again"
-CLIPPED_CURE = "record it again with a lower level"
+
+
+def find_fault(
+    probability: float,
+    acoustics: Acoustics,
+    break_note: str,
+    evidence: DecoderEvidence | None,
+) -> Fault | None:
+    """Return why a probability of the ensemble is no score; None if it is one.
+
+    `break_note` says where a recording breaks off whose end is missing from the file; "" for
+    others. `evidence` is what a decoder hears, if there is one.
+    """
+    # A text that was recognised is English, whatever else is there, and was said as a whole.
+    if probability < 0.5:
+        if fault := find_no_english(acoustics.is_tone, evidence):
+            return fault
+        if break_note:
+            what = f"{break_note}, so the end of the text may be missing"
+            return Fault(status.UNREADABLE, what, "copy the recording again, or record it again")
+    return find_clipped(acoustics.clipped_share)
+
+
+def find_clipped(share: float) -> Fault | None:
+    """Return the fault of a recording of which a share is cut off; None if that is little."""
+    if share <= MAX_CLIPPED_SHARE:
+        return None
+    what = f"{share:.0%} of the speech is cut off at the peak"
+    return Fault(status.CLIPPED, what, "record it again with a lower level")
+
+
+def find_no_english(is_tone: bool, evidence: DecoderEvidence | None) -> Fault | None:
+    """Return the fault of a clip without English speech; None for others.
+
+    `is_tone` is that of `Acoustics`; `evidence` is None if no decoder has processed the clip.
+    """
+    what = None
+    if is_tone or (evidence is not None and evidence.is_no_speech):
+        what = "no speech is recognised, only noise, music or a tone"
+    elif evidence is not None and evidence.is_not_understood:
+        what = "no English words are recognised, but another language, several voices, or noise"
+    return None if what is None else Fault(status.NO_ENGLISH, what, "listen to it")
 
 
 def make_score(
@@ -26,11 +66,9 @@ def make_score(
     probability: float,
     *,
     words: np.ndarray | None,
-    acoustics: Acoustics,
-    breaks_off: bool,
+    times: np.ndarray | None,
+    seconds: float,
     notes: Sequence[str],
-    evidence: DecoderEvidence | None,
-    speed: float,
 ) -> Score:
     """Return the score of a row.
 
@@ -38,28 +76,14 @@ def make_score(
         row: its texts, grade, …
         probability: of the ensemble.
         words: (positions,), the probabilities of its words, then padding; None if unknown.
-        acoustics: of its recording.
-        breaks_off: whether its end is missing from the file; a note says where.
+        times: (words, 2), start and end of each word in s; None if unknown.
+        seconds: length of its recording.
         notes: on the recording's conversion.
-        evidence: what a decoder hears, if there is one.
-        speed: at which it heard it.
     """
-    seconds = acoustics.seconds
-    why = reason = None
-    # A text that was recognised is English, whatever else is there, and was said as a whole.
-    if probability < 0.5:
-        why, reason = not_english(acoustics.is_tone, evidence)
-        if why is None and breaks_off:
-            why, reason = status.UNREADABLE, BROKEN
-    if why is None and acoustics.clipped_share > MAX_CLIPPED_SHARE:
-        why, reason = status.CLIPPED, f"{describe_clipped(acoustics.clipped_share)}; {CLIPPED_CURE}"
-    if why is not None:
-        return replace(unscored(row, why, (*notes, str(reason))), seconds=seconds)
     texts = row["expected_text"].split()
     written = written_words([row["written_text"]])
     values = [None] * len(texts) if words is None else words[: len(texts)].tolist()
-    found = None if evidence is None else evidence.times
-    times = [(None, None)] * len(texts) if found is None else _times(found, speed, seconds)
+    spans = [(None, None)] * len(texts) if times is None else _spans(times, seconds)
     return Score(
         filename=row["filename"],
         text=row["written_text"],
@@ -67,7 +91,7 @@ def make_score(
         probability=probability,
         words=tuple(
             WordScore(word, part, value, *span)
-            for word, part, value, span in zip(texts, written, values, times, strict=True)
+            for word, part, value, span in zip(texts, written, values, spans, strict=True)
         ),
         seconds=seconds,
         notes=tuple(notes),
@@ -75,39 +99,27 @@ def make_score(
     )
 
 
-def describe_clipped(share: float) -> str:
-    """Return what is wrong with a recording of which a share is cut off."""
-    return f"{share:.0%} of the speech is cut off at the peak"
+def _spans(times: np.ndarray, seconds: float) -> list[tuple[float, float]]:
+    """Return start and end of each word, in s, within a recording."""
+    return [(float(start), float(end)) for start, end in np.clip(times, 0.0, seconds)]
 
 
-def not_english(is_tone: bool, evidence: DecoderEvidence | None) -> tuple[str | None, str | None]:
-    """Return the status and reason of a clip without English speech; None for others.
+def unscored(
+    row: Row, fault: Fault, notes: Sequence[str] = (), seconds: float | None = None
+) -> Score:
+    """Return the score of a row without a probability; the fault is the last of its notes.
 
-    `is_tone` is that of `Acoustics`; `evidence` is None if no decoder has heard the clip.
+    `notes` are on its recording's conversion; `seconds` is its length, None if it is unknown.
     """
-    if is_tone or (evidence is not None and evidence.is_no_speech):
-        return status.NO_ENGLISH, "no speech is heard, only noise, music or a tone; listen to it"
-    if evidence is not None and evidence.is_not_understood:
-        what = "no English words are heard, but another language, several voices, or noise"
-        return status.NO_ENGLISH, f"{what}; listen to it"
-    return None, None
-
-
-def _times(times: np.ndarray, speed: float, seconds: float) -> list[tuple[float, float]]:
-    """Return start and end of each word, in s of the recording at its own speed."""
-    return [(float(start), float(end)) for start, end in np.clip(times * speed, 0.0, seconds)]
-
-
-def unscored(row: Row, why: str, notes: Sequence[str]) -> Score:
-    """Return the score of a row without a probability; the last of its notes is the reason."""
     spoken, written = row["expected_text"], row["written_text"]
     words = tuple(map(WordScore, spoken.split(), written_words([written]))) if spoken else ()
     return Score(
         filename=row["filename"],
         text=written,
-        status=why,
+        status=fault.status,
         probability=None,
         words=words,
-        notes=tuple(notes),
+        seconds=seconds,
+        notes=(*notes, fault.note),
         **{column: row[column] for column in OPTIONAL},
     )

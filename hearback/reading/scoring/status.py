@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from hearback.engine.data.problems import Problem, Report
 
@@ -22,28 +23,46 @@ SCORED = (OK, UNSURE)
 UNSURE_ABOVE, UNSURE_BELOW = 0.3, 0.7
 
 
+class Fault(NamedTuple):
+    """Why a row has no score: its status, what is wrong, and what to do."""
+
+    status: str
+    what: str
+    cure: str
+
+    @property
+    def note(self) -> str:
+        """The fault in one line, for the row's note."""
+        return f"{self.what}; {self.cure}"
+
+    @classmethod
+    def of_problem(cls, problem: Problem) -> "Fault":
+        """Return the fault of a row with an error."""
+        return cls(problem.status or UNREADABLE, problem.what, problem.cure)
+
+
 def of_probability(probability: float) -> str:
     """Return the status of a clip with a score."""
     return UNSURE if UNSURE_ABOVE < probability < UNSURE_BELOW else OK
 
 
-def of_problem(problem: Problem) -> str:
-    """Return the status of a row with an error."""
-    return problem.status or UNREADABLE
-
-
-def fill(report: Report, rows: Mapping[tuple[int | None, str], str]) -> Report:
-    """Return a report in which each problem of a row tells its status.
+def with_row_status(report: Report, rows: Mapping[tuple[int | None, str], str]) -> Report:
+    """Return a report in which each problem of a row tells its status, in the order of the rows.
 
     `rows` are the statuses of rows by line (None in a folder) and filename ("" for that of a line
-    alone). Problems of a whole table or folder have no status.
+    alone). Problems of a whole table or folder come first, and have no status.
     """
 
-    def told(problem: Problem) -> Problem:
+    def with_status(problem: Problem) -> Problem:
         key = (problem.row, problem.filename or "")
         return replace(problem, status=problem.status or rows.get(key, ""))
 
-    return Report(map(told, report.problems))
+    order = {key: number for number, key in enumerate(rows)}
+
+    def place(problem: Problem) -> tuple[int, int]:
+        return problem.row or 0, order.get((problem.row, problem.filename or ""), -1)
+
+    return Report(map(with_status, sorted(report.problems, key=place)))
 
 
 def errors_by_row(problems: Iterable[Problem]) -> Mapping[tuple[int | None, str], Problem]:

@@ -13,17 +13,24 @@ Interval = tuple[float, float, str]  # start and end in s, and the text
 def write_textgrids(scores: Sequence[Score], folder: Path) -> int:
     """Write a TextGrid for each clip that could be read; return how many there are.
 
-    A clip `a/b.wav` has the file `a/b.TextGrid` in `folder`, or, if several clips would have it,
-    `a/b.wav.TextGrid`. Its tiers are `words` and `scores`; a clip without a score has its status
-    in the second.
+    A clip `a/b.wav` has the file `a/b.TextGrid` in `folder`; if two clips would have the same one,
+    all keep their suffix: `a/b.wav.TextGrid`. The tiers are `words` and `scores`; a clip without a
+    score has its status in the second. Of several rows of a clip, the first counts.
     """
-    readable = [score for score in scores if score.seconds]
-    stems = [_without_suffix(score.filename) for score in readable]
-    for score, stem in zip(readable, stems, strict=True):
-        name = score.filename if stems.count(stem) > 1 else stem
-        with atomic_write(folder / f"{portable(name)}.TextGrid") as temporary:
+    names = list(dict.fromkeys(score.filename for score in scores))
+    stems = [_without_suffix(name) for name in names]
+    # Without case: some disks hold a.TextGrid and A.TextGrid to be one.
+    has_clash = len({stem.casefold() for stem in stems}) < len(stems)
+    stem_of = dict(zip(names, names if has_clash else stems, strict=True))
+    n_written = 0
+    for score in scores:
+        stem = stem_of.pop(score.filename, None)
+        if stem is None or not score.seconds:
+            continue
+        with atomic_write(folder / f"{portable(stem)}.TextGrid") as temporary:
             temporary.write_text(format_textgrid(score), encoding="utf-8")
-    return len(readable)
+        n_written += 1
+    return n_written
 
 
 def _without_suffix(filename: str) -> str:

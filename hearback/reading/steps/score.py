@@ -24,22 +24,19 @@ from hearback.engine import cli
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
 from hearback.engine.failures import USER_ERROR_STATUS
-from hearback.engine.io import check_writable
+from hearback.engine.io import STANDARD_OUTPUT, check_writable
 from hearback.engine.machine import PRECISIONS
 from hearback.engine.page import flags as page_flags
 from hearback.engine.page.origin import Origin, write_origin
 from hearback.reading import step_command
 
 if TYPE_CHECKING:
-    from hearback.engine.data.problems import Report
     from hearback.engine.page.writing import PageOptions
     from hearback.reading.scoring.inputs import Inputs
     from hearback.reading.scoring.results import Score
     from hearback.reading.scoring.scorer import Scorer
 
 DEFAULT_OUT = Path("scores.csv")
-DASH = Path("-")
-PAGE_SUFFIX = ".html"  # of the page beside the table
 
 
 def _parser() -> cli.Parser:
@@ -98,10 +95,10 @@ def main() -> int:
     """
     arguments = _parser().parse_args()
     # Imported after the command line: torch takes a second.
-    from hearback.engine.data.problems import Report, count_noun  # noqa: PLC0415
+    from hearback.engine.data.problems import count_noun  # noqa: PLC0415
     from hearback.reading.scoring.inputs import read_inputs  # noqa: PLC0415
     from hearback.reading.scoring.outputs import write_scores, write_scores_json  # noqa: PLC0415
-    from hearback.reading.scoring.scorer import Scorer, open_recordings  # noqa: PLC0415
+    from hearback.reading.scoring.scorer import Scorer  # noqa: PLC0415
     from hearback.reading.scoring.screen import show  # noqa: PLC0415
     from hearback.reading.scoring.textgrid import write_textgrids  # noqa: PLC0415
 
@@ -122,22 +119,17 @@ def main() -> int:
     _check_apart(out, arguments.json, page)
     _check_not_read(inputs, arguments, out, page)
     scorer = Scorer.load(arguments.scorer, device=arguments.device, precision=arguments.precision)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.store or Path(temporary)
-        scorer.check(inputs, report)
-        recordings = open_recordings(inputs, folder, report, progress=not is_single)
-        _print_problems(report, inputs.notes)
-        _check_any_there(inputs, report, arguments.data)
-        known = set(report.problems)
-        scores = scorer.score_decoded(inputs, recordings, report, progress=not is_single)
+    scores, found = _score(scorer, inputs, report, arguments, progress=not is_single)
+    report = _with_statuses(report, inputs, scores)
     # With JSON on standard output, what else is said goes to standard error.
-    with contextlib.redirect_stdout(sys.stderr if arguments.json == DASH else sys.stdout):
-        if arguments.json != DASH:
+    is_piped = arguments.json == STANDARD_OUTPUT
+    with contextlib.redirect_stdout(sys.stderr if is_piped else sys.stdout):
+        if not is_piped:
             show(scores)
-        _print_problems(Report(each for each in report.problems if each not in known))
+        _print_problems(found)
         if out is not None:
             write_scores(scores, out)
-            _write_problems(report, inputs, scores, out)
+            _write_problems(report, out)
             write_origin(out, _origin(out, inputs.folder, arguments.scorer))
         if arguments.textgrid is not None:
             n = write_textgrids(scores, arguments.textgrid)
@@ -149,22 +141,54 @@ def main() -> int:
             command=again,
         )
     if arguments.json is not None:
-        write_scores_json(scores, scorer.name, arguments.json)
+        write_scores_json(scores, report.problems, scorer.name, arguments.json)
     return _status_of(scores)
 
 
-def _write_problems(
-    report: "Report", inputs: "Inputs", scores: "Sequence[Score]", out: Path
-) -> None:
-    """Write the problems beside the table `out`, each with the status of its row."""
-    from hearback.engine.data.problems import count_noun  # noqa: PLC0415
-    from hearback.engine.data.tables import problems_path, save_problems  # noqa: PLC0415
+def _score(
+    scorer: "Scorer",
+    inputs: "Inputs",
+    report: Report,
+    arguments: argparse.Namespace,
+    *,
+    progress: bool,
+) -> tuple["list[Score]", Report]:
+    """Return the scores, and the problems that the scorer found.
+
+    Those of the input are printed before the work that takes long. All go into the report.
+    """
+    from hearback.reading.scoring.recordings import open_recordings  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as temporary:
+        scorer.check(inputs, report)
+        folder = arguments.store or Path(temporary)
+        recordings = open_recordings(inputs, folder, report, progress=progress)
+        _print_problems(report, inputs.notes)
+        _check_any_there(inputs, report, arguments.data)
+        known = set(report.problems)
+        scores = scorer.score_decoded(inputs, recordings, report, progress=progress)
+    return scores, Report(each for each in report.problems if each not in known)
+
+
+def _with_statuses(report: Report, inputs: "Inputs", scores: "Sequence[Score]") -> Report:
+    """Return the problems in the order of the rows, each with the status of its row."""
     from hearback.reading.scoring import status  # noqa: PLC0415
 
-    keys = zip(inputs.frame["line"], inputs.frame["filename"], strict=True)
-    found = {key: each.status for key, each in zip(keys, scores, strict=True)}
-    of_lines = {(line, ""): each for (line, _), each in found.items() if line is not None}
-    save_problems(status.fill(report, of_lines | found), out)
+    rows: dict[tuple[int | None, str], str] = {}
+    lines, names = inputs.frame["line"], inputs.frame["filename"]
+    for line, name, score in zip(lines, names, scores, strict=True):
+        if line is not None:
+            rows[line, ""] = score.status
+        rows[line, name] = score.status
+    return status.with_row_status(report, rows)
+
+
+def _write_problems(report: Report, out: Path) -> None:
+    """Write the problems beside the table `out`."""
+    from hearback.engine.data.problems import count_noun  # noqa: PLC0415
+    from hearback.engine.data.tables import problems_path, save_problems  # noqa: PLC0415
+
+    save_problems(report, out)
     if report.problems:
         print(f"wrote {problems_path(out)}: {count_noun(len(report.problems), 'problem')}")
 
@@ -195,7 +219,7 @@ def _status_of(scores: "Sequence[Score]") -> int:
     return USER_ERROR_STATUS
 
 
-def _check_any_there(inputs: "Inputs", report: "Report", data: Path | None) -> None:
+def _check_any_there(inputs: "Inputs", report: Report, data: Path | None) -> None:
     """Raise HearbackError if no recording of a table is there: the folder is another one."""
     missing = {each.filename for each in report.errors if each.what == "the recording is missing"}
     names = set(inputs.frame["filename"])
@@ -214,7 +238,7 @@ def _write_page(
     scores: "Sequence[Score]",
     inputs: "Inputs",
     scorer: "Scorer",
-    report: "Report",
+    report: Report,
 ) -> None:
     # Here: what it imports takes a while, too.
     from hearback.reading.pretrained.folders import find_scorer, read_facts  # noqa: PLC0415
@@ -239,7 +263,7 @@ def _check_outputs(
 
     if page is not None:
         page_flags.check_page(page, "--page")
-    for path in (out, None if json == DASH else json):
+    for path in (out, None if json == STANDARD_OUTPUT else json):
         if path is None:
             continue
         if path.is_dir():
@@ -262,7 +286,7 @@ def _tables_beside(out: Path | None) -> tuple[Path, ...]:
 
 def _check_apart(out: Path | None, json: Path | None, page: Path | None) -> None:
     """Raise HearbackError if an output would replace another one."""
-    others = [path for path in (json, page) if path is not None and path != DASH]
+    others = [path for path in (json, page) if path is not None and path != STANDARD_OUTPUT]
     seen: set[str] = set()
     for path in (*_tables_beside(out), *others):
         name = os.path.realpath(path)
@@ -280,21 +304,26 @@ def _check_not_read(
     from hearback.reading.scoring.paired_files import possible_texts  # noqa: PLC0415
 
     outputs = (*_tables_beside(out), arguments.json, page)
-    there = [path for path in outputs if path and path.exists()]
+    there = [path for path in outputs if path not in (None, STANDARD_OUTPUT) and path.exists()]
     if not there:
         return
     recordings = [str(inputs.folder / name) for name in inputs.frame["filename"]]
     texts = [text for recording in recordings for text in possible_texts(recording)]
-    read = set(map(os.path.realpath, (arguments.input, *recordings, *texts)))
+    # Without case: a text may be clip.TXT, too.
+    read = {_caseless(path) for path in (arguments.input, *recordings, *texts)}
     for path in there:
-        if os.path.realpath(path) in read:
+        if _caseless(path) in read:
             raise HearbackError(
                 f"{path}: is read, and would be replaced by the scores; choose another file with "
                 "--out, --json or --page"
             )
 
 
-def _print_problems(report: "Report", notes: tuple[str, ...] = ()) -> None:
+def _caseless(path: str | Path) -> str:
+    return os.path.realpath(path).casefold()
+
+
+def _print_problems(report: Report, notes: tuple[str, ...] = ()) -> None:
     """Print what is wrong with the input, before the work that takes long."""
     for note in notes:
         print(note, file=sys.stderr)

@@ -71,8 +71,8 @@ def test_a_text_file_that_is_no_text_is_reported(clips: Path) -> None:
     ("names", "message"),
     [
         ((), "no recording there; put clip.wav beside clip.txt"),
-        (("a.txt",), "no recording there, only 1 texts"),
-        (("a.wav",), "none of its 1 recordings has a text beside it; put the words of clip.wav"),
+        (("a.txt",), "no recording there, only 1 text;"),
+        (("a.wav",), "none of its 1 recording has a text beside it; put the words of clip.wav"),
         (("a.wav", "table.csv"), "or name the table: "),
     ],
 )
@@ -233,6 +233,14 @@ def test_recordings_without_a_suffix_are_known_by_their_content(clips: Path) -> 
     assert frame["filename"].tolist() == ["a", "c.take1", "deep/b"]
     assert frame["written_text"].tolist() == ["boy", "the dog ran home", "a red hat"]
     assert not report.problems
+
+
+def test_of_two_columns_of_texts_the_one_that_is_not_used_is_named(clips: Path) -> None:
+    table = clips / "t.csv"
+    table.write_text("filename,text,expected_text\na.wav,girl,boy\n")
+    inputs = read_inputs(table, None, Report())
+    assert inputs.frame["written_text"].tolist() == ["boy"]
+    assert inputs.notes == (f"{table}: its column 'text' is not used, 'expected_text' is the text",)
 
 
 def test_one_recording_may_have_no_suffix(clips: Path) -> None:

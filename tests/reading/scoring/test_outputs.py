@@ -10,10 +10,19 @@ from hearback.reading.scoring.results import Score, WordScore, score_frame
 def test_json_has_the_scores_of_the_table() -> None:
     word = WordScore("a", "a", 0.123456, 1.8299999999999998, None)
     scores = [Score("a.wav", "a", "ok", 0.987654, (word,), 2.0000001)]
-    row = as_json(scores, "tiny")["scores"][0]
+    problems = [NotesProblem.of("t.csv", 2, "a.wav", [("2 channels", "conversion")], "mono one")]
+    found = as_json(scores, problems, "tiny")
+    row = found["scores"][0]
     assert row["probability"] == score_frame(scores)["score"][0] == 0.9877
     assert row["seconds"] == 2.0
     assert (row["words"][0]["start_seconds"], row["words"][0]["end_seconds"]) == (1.83, None)
+    assert found["problems"] == [
+        {
+            **{"file": "t.csv", "row": 2, "what": "2 channels", "severity": "warning"},
+            **{"cure": "used as converted; where there is a mono one, use that"},
+            **{"filename": "a.wav", "status": ""},
+        }
+    ]
 
 
 def test_cut_recordings_are_said_to_have_no_score() -> None:
@@ -23,5 +32,5 @@ def test_cut_recordings_are_said_to_have_no_score() -> None:
     refuse_cut(report)
     (found,) = report.problems
     assert found.what == "not scored: 660 s long, only the first 600 s are kept"
-    assert (found.status, found.severity) == ("too_long", "warning")
+    assert (found.status, found.severity) == ("too_long", "error")
     assert found.cure == "split the recording and its text"

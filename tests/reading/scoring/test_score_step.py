@@ -215,6 +215,29 @@ def test_problems_are_printed_before_the_scores(run: Run, clips: Path) -> None:
     assert "2 ok" in run.out or "unsure" in run.out
 
 
+def test_what_the_scorer_finds_is_a_problem_too(run: Run, clips: Path) -> None:
+    speech, rate = soundfile.read(clips / "a.wav")
+    soundfile.write(clips / "a.wav", np.clip(50 * speech, -1, 1), rate)
+    (clips / "c.lab").write_text("10/11")
+    assert run("recordings", "--json", "s.json") == 0
+    table = pd.read_csv(run.folder / "scores_problems.csv")
+    assert table["filename"].tolist()[-2:] == ["a.wav", "c.wav"]
+    assert table["status"].tolist()[-2:] == ["clipped", "unreadable"]
+    assert "error: " in run.err and "of the speech is cut off at the peak" in run.err
+    found = json.loads((run.folder / "s.json").read_text())
+    assert [each["what"] for each in found["problems"]] == table["what"].tolist()
+    scores = pd.read_csv(run.folder / "scores.csv").set_index("filename")
+    # A recording that was read has a length, whatever its text is.
+    assert scores["seconds"].notna().all()
+
+    (run.folder / "table.csv").write_text("filename,text\na.wav,boy\nnone.wav,dog\n")
+    assert run("table.csv", "--data", "recordings", "--json", "s.json") == 2
+    found = json.loads((run.folder / "s.json").read_text())["problems"]
+    assert [(each["row"], each["status"]) for each in found if each["row"]] == [
+        *((2, "clipped"), (3, "unreadable"))
+    ]
+
+
 def test_a_table_of_another_folder_is_refused(run: Run, clips: Path) -> None:
     (run.folder / "table.csv").write_text("filename,text\na.wav,boy\nc.wav,dog\n")
     assert run("table.csv") == 2
@@ -255,7 +278,9 @@ def test_without_any_word_the_numbers_are_still_said(run: Run, clips: Path) -> N
         path.write_text("10/11")  # of several readings
     assert run("recordings", "--textgrid", "grids", "--no_page") == 2
     assert "wrote scores.csv: 3 recordings; scores_words.csv: no words\n" in run.out
-    assert "wrote grids: no TextGrids\n" in run.out
+    # The recordings were read: their TextGrids have the texts as written.
+    assert "wrote grids: 3 TextGrids\n" in run.out
+    assert "10/11" in (run.folder / "grids" / "a.TextGrid").read_text()
 
 
 def test_linked_recordings_and_folders_are_scored(run: Run, clips: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from hearback.engine.data.problems import Problem, Report
 from hearback.reading.scoring import status
 from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.scoring.results import Score
-from hearback.reading.scoring.scores import BROKEN
 from tests.reading.scoring.conftest import SENTENCES, render
 
 
@@ -90,7 +89,8 @@ def test_a_recording_that_breaks_off_has_a_score_only_if_the_text_is_there(
     path.write_bytes(content[: len(content) // 4])
     broken = scorer.score(path, SENTENCES[0])
     assert (broken.status, broken.probability) == ("unreadable", None)
-    assert "breaks off after" in broken.notes[0] and broken.notes[-1] == BROKEN
+    (note,) = [note for note in broken.notes if "breaks off after" in note]
+    assert note == broken.notes[-1] and "the end of the text may be missing; copy" in note
     assert broken.seconds is not None
 
     path.write_bytes(content[:-SAMPLE_RATE])  # half of the silence
@@ -113,7 +113,7 @@ def test_noise_and_music_are_no_speech(
 ) -> None:
     found = score(make())
     assert (found.status, found.probability) == ("another_language_or_noise", None)
-    assert found.notes[-1].startswith("no speech is heard")
+    assert found.notes[-1].startswith("no speech is recognised")
     assert found.words and found.words[0].probability is None
 
 
@@ -153,7 +153,7 @@ def test_probabilities_near_the_middle_are_unsure() -> None:
 
 def test_an_error_without_a_status_makes_a_row_unreadable() -> None:
     problem = Problem("a.csv", 2, "x", "y", filename="a.wav")
-    assert status.of_problem(problem) == "unreadable"
+    assert status.Fault.of_problem(problem) == ("unreadable", "x", "y")
     assert status.errors_by_row([problem]) == {(2, "a.wav"): problem}
 
 
@@ -164,13 +164,15 @@ def test_problems_tell_the_status_of_their_row() -> None:
         Problem("a.csv", 4, "cut", "", "error", "c.wav", "too_long"),
         Problem("a.csv", 5, "no filename", ""),
         Problem("a.csv", None, "texts were changed", "", "warning"),
+        Problem("a.csv", 1, "clipped", "", "error", "d.wav", "clipped"),
     ]
     rows: dict[tuple[int | None, str], str] = {
         (2, "a.wav"): "ok",
         (3, "b.wav"): "unreadable",
         (5, ""): "unreadable",
     }
-    filled = status.fill(Report(problems), rows)
-    assert [each.status for each in filled.problems] == [
-        *("ok", "unreadable", "too_long", "unreadable", "")
+    filled = status.with_row_status(Report(problems), rows)
+    assert [(each.row, each.status) for each in filled.problems] == [
+        *((None, ""), (1, "clipped"), (2, "ok"), (3, "unreadable"), (4, "too_long")),
+        (5, "unreadable"),
     ]

@@ -82,6 +82,15 @@ def test_a_file_for_each_clip_of_known_length(tmp_path: Path) -> None:
     names = ["a.wav", "a.mp3", "deep/b.wav", "d.wav"]
     scores = [make_score(filename=name) for name in names]
     scores[3] = make_score(filename="d.wav", seconds=None, status="unreadable", probability=None)
-    assert write_textgrids(scores, tmp_path) == 3
-    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.TextGrid"))
-    assert found == ["a.mp3.TextGrid", "a.wav.TextGrid", "deep/b.TextGrid"]
+    assert write_textgrids(scores, tmp_path / "all") == 3
+    assert written(tmp_path / "all") == ["a.mp3.TextGrid", "a.wav.TextGrid", "deep/b.wav.TextGrid"]
+    # One that could not be read takes no part, but its name does.
+    scores[1] = make_score(filename="A.mp3", seconds=None, status="unreadable", probability=None)
+    assert write_textgrids([*scores, scores[0]], tmp_path / "two") == 2
+    assert written(tmp_path / "two") == ["a.wav.TextGrid", "deep/b.wav.TextGrid"]
+    assert write_textgrids(scores[2:], tmp_path / "one") == 1
+    assert written(tmp_path / "one") == ["deep/b.TextGrid"]
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.TextGrid"))
