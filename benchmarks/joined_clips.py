@@ -102,7 +102,7 @@ class Joiner:
         Each recording is a shorter one with more clips of its speaker before and after it; the
         changed word is the same. So lengths differ in nothing else. `seconds` rise. The speakers
         with enough for `LONGEST_REQUIRED` take turns; a draw lacks longer recordings for which its
-        speaker has too little.
+        speaker has too little. Those longer than a window go on with other speakers' clips.
         """
         required = [each for each in seconds if each <= LONGEST_REQUIRED] or [seconds[0]]
         enough = required[-1] * (1 - TOLERANCE) * SAMPLE_RATE
@@ -139,6 +139,14 @@ class Joiner:
     def _grow(self, speaker: str, seconds: Sequence[float]) -> list[list[Clip]]:
         """Return random clips of a speaker for each length, until one does not come out."""
         left = [(row, self.clip(row)) for row in self.rng.permutation(self.by_speaker[speaker])]
+        if max(seconds) > LONGEST_WINDOW_SECONDS:  # no speaker has as much
+            others = [
+                row
+                for other in self.by_speaker
+                if other != speaker
+                for row in self.by_speaker[other]
+            ]
+            left += [(row, self.clip(row)) for row in self.rng.permutation(others)]
         chosen: list[Clip] = []
         grown: list[list[Clip]] = []
         for each in seconds:
@@ -152,7 +160,9 @@ class Joiner:
         self, chosen: list[Clip], left: list[Clip], seconds: float, rng: np.random.Generator
     ) -> list[Clip]:
         """Add clips before or after the `chosen` ones, to about `seconds`; return those left."""
-        most = min(seconds * (1 + TOLERANCE), LONGEST_WINDOW_SECONDS) * SAMPLE_RATE
+        most = seconds * (1 + TOLERANCE) * SAMPLE_RATE
+        if seconds <= LONGEST_WINDOW_SECONDS:
+            most = min(most, LONGEST_WINDOW_SECONDS * SAMPLE_RATE)
         for row, clip in tuple(left):
             total = sum(len(each) for _, each in chosen)
             if total >= seconds * (1 - TOLERANCE) * SAMPLE_RATE:
