@@ -16,9 +16,9 @@ from hearback.engine.evaluation.metrics import row_log_loss
 from hearback.engine.evaluation.oof import check_same_split, common_rows
 from hearback.reading.evaluation import (
     ReadingOutOfFold,
-    by_model_and_grade,
+    by_model_and_part,
     group_unit,
-    parts_of,
+    parts_by_grade_and_cause,
 )
 
 
@@ -29,8 +29,8 @@ def compare_models(
 ) -> pd.DataFrame:
     """Compare the log loss of each model with that of the model of the same name in `others`.
 
-    Returns a row per model and grade, on the rows that both predicted, with the columns of
-    `differences`. Raises HearbackError if no model is in both, or if their splits or labels differ.
+    Returns a row per model and part, on the rows that both predicted, with the parts and columns
+    of `differences`. Raises HearbackError if no model is in both, or if splits or labels differ.
     """
     others_by_model = {table.model: table for table in others}
     lines: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -48,7 +48,7 @@ def compare_models(
             f"no model to compare: the other folder has {', '.join(others_by_model)}, but none of "
             f"{', '.join(table.model for table in tables)}"
         )
-    return by_model_and_grade(lines)
+    return by_model_and_part(lines)
 
 
 def check_comparable(
@@ -83,12 +83,13 @@ def differences(here: pd.DataFrame, there: np.ndarray) -> pd.DataFrame:
 
 def _differences(here: pd.DataFrame, there: np.ndarray) -> dict[str, dict[str, float]]:
     """Return the lines of `differences` by their part of the rows."""
-    losses = [row_log_loss(here["score"], pred) for pred in (here["pred"], pd.Series(there))]
-    rows = here.assign(here=losses[0].to_numpy(), there=losses[1].to_numpy())
+    rows = here.assign(
+        here=row_log_loss(here["score"], here["pred"]),
+        there=row_log_loss(here["score"], pd.Series(there, index=here.index)),
+    )
     rows = rows.assign(difference=rows["here"] - rows["there"])
-    parts = parts_of(rows, "grade") | (parts_of(rows, "cause") if "cause" in rows else {})
     lines = {}
-    for name, part in {**parts, "all": rows}.items():
+    for name, part in {**parts_by_grade_and_cause(rows), "all": rows}.items():
         low, high = bootstrap_interval(
             part["difference"].to_numpy(),
             part[group_unit(part)].to_numpy(dtype=str),
@@ -109,8 +110,8 @@ def describe_other_data(
     if _data_fingerprints(tables) == _data_fingerprints(others):
         return None
     return (
-        "the trainings differ in their data: other recordings, texts or decoding of the same rows; "
-        "the differences below include what that changed"
+        "the trainings differ in their data (table, recordings or decoding); the differences "
+        "below include what that changed"
     )
 
 
@@ -123,13 +124,14 @@ def _check_splits(
     subject: str, tables: Sequence[ReadingOutOfFold], others: Sequence[ReadingOutOfFold]
 ) -> None:
     """Raise HearbackError if the trainings were split in other ways; `subject` begins it."""
+    # The folds of one table agree: its reader has checked that.
     metadata_by_name = {
-        f"{table.model} fold {fold} {place}": fold_metadata
+        f"{table.model} {place}": next(iter(table.metadata_by_fold.values()))
         for place, side in (("here", tables), ("there", others))
         for table in side
-        for fold, fold_metadata in table.metadata_by_fold.items()
     }
-    check_same_split(ReadingOutOfFold, subject, metadata_by_name, same_data=False)
+    cure = "compare trainings with the same folds, groups, rows and corrections"
+    check_same_split(subject, metadata_by_name, cure)
 
 
 def _check_folds(subject: str, here: pd.DataFrame, there: pd.DataFrame) -> None:

@@ -26,11 +26,18 @@ from hearback.reading import step_command
 from hearback.reading.tables import age_groups
 from hearback.reading.word_calibration import WordCalibration
 
+ABLATION = "hearback.reading.baselines.ablation"  # module that trains variants of a recipe
+ABLATION_PREFIX = "model_ablation_"  # of their names
+
 
 def training_command(files: FoldFiles) -> str:
     """Return the command that trains a fold, without the folders."""
     recipe, seed = split_seed(files.model)
-    return f"python train_{recipe}.py --fold {files.fold}" + (f" --seed {seed}" if seed else "")
+    variant = recipe.removeprefix(ABLATION_PREFIX)
+    is_ablation = variant != recipe
+    script = f"-m {ABLATION} --variants {variant}" if is_ablation else f"train_{recipe}.py"
+    flag = "--folds" if is_ablation else "--fold"
+    return f"python {script} {flag} {files.fold}" + (f" --seed {seed}" if seed else "")
 
 
 def check_trained(files: FoldFiles) -> None:

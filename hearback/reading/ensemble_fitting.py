@@ -270,11 +270,12 @@ def fit_fallbacks(
     has_times = all(model.seconds_per_clip is not None for model in weighted)
     if with_all and weighted and has_times:
         names = [model.name for model in weighted]
-        if not found:
-            print(fitting.FALLBACKS)
         loss = stacking.log_loss_without([], predictions, combine, calibration)
         found.append((names, stacking.fit_ensemble(predictions, combine, calibration), loss))
-        print(f"{loss:.4f}  {', '.join(names)}, without their words")
+    if found:
+        print("\nCross-fitted log loss of the fallbacks of infer --time_limit")
+    for names, _, loss in found:
+        print(f"{loss:.4f}  {', '.join(names)}{', without their words' if with_all else ''}")
     fallbacks = []
     for names, ensemble, loss in found:
         weights = dict(zip(names, ensemble.weights.tolist(), strict=True))

@@ -101,18 +101,19 @@ def log_loss_with_interval(
 
 def intervals_by_part(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the log loss of `pred` with its interval by grade, and by `cause` if there is one."""
-    parts = parts_of(rows, "grade") | (parts_of(rows, "cause") if "cause" in rows else {})
     lines = {}
-    for name, part in parts.items():
+    for name, part in parts_by_grade_and_cause(rows).items():
         loss, (low, high) = log_loss_with_interval(part, part["pred"].to_numpy())
         lines[name] = {"rows": len(part), "log loss": loss, "low": low, "high": high}
     return pd.DataFrame.from_dict(lines, orient="index").astype({"rows": int})
 
 
-def by_model_and_grade(lines: Mapping[tuple[str, str], Mapping[str, Any]]) -> pd.DataFrame:
-    """Return a table of lines by model and grade; there must be at least one."""
+def by_model_and_part(
+    lines: Mapping[tuple[str, str], Mapping[str, Any]], part: str = "part"
+) -> pd.DataFrame:
+    """Return a table of lines by model and `part` of the rows; there must be at least one."""
     frame = pd.DataFrame.from_dict(lines, orient="index")
-    frame.index = pd.MultiIndex.from_tuples(list(lines), names=["model", "grade"])
+    frame.index = pd.MultiIndex.from_tuples(list(lines), names=["model", part])
     return frame
 
 
@@ -196,6 +197,19 @@ def parts_of(rows: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
     return parts
 
 
+def parts_by_grade_and_cause(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows by grade and, where there is a column `cause`, those of each cause.
+
+    A cause that has the name of a grade, or "all", is "cause NAME". Rows without one are left out.
+    """
+    parts = parts_of(rows, "grade")
+    if "cause" not in rows:
+        return parts
+    taken = {*parts, "all"}
+    causes = parts_of(rows[rows["cause"] != ""], "cause")
+    return parts | {f"cause {each}" if each in taken else each: x for each, x in causes.items()}
+
+
 def _log_losses(parts: Mapping[str, pd.DataFrame], prediction: str) -> pd.Series:
     losses = {name: row_log_loss(x["score"], x[prediction]).mean() for name, x in parts.items()}
     return pd.Series(losses, dtype=float)
@@ -219,7 +233,7 @@ def calibration_by_grade(
                 "slope": slope,
                 "intercept": intercept,
             }
-    return by_model_and_grade(lines)
+    return by_model_and_part(lines, "grade")
 
 
 def read_labelled_metadata(

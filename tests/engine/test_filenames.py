@@ -17,6 +17,7 @@ from hearback.engine.data.filenames import (
     nearest_names,
 )
 from hearback.engine.data.problems import Report
+from hearback.engine.data.tables import respelled
 from tests.helpers import tone
 
 NFC, NFD = (unicodedata.normalize(form, "zoë.wav") for form in ("NFC", "NFD"))
@@ -169,11 +170,18 @@ def test_a_store_has_the_names_as_written(tmp_path: Path) -> None:
         assert [name for name in names if name in store] == names[:3]
         (warning,), (error,) = report.warnings, report.errors
         assert warning.what == (
-            "2 filenames are spelled otherwise than their files: "
+            "2 filenames are spelled otherwise than on disk: "
             "'clip_07' is 'clip_07.wav', 'b.wav' is 'b.WAV'"
         )
         assert warning.row is None
         assert error.cure.startswith("'clip_07.wav' is there; ")
+
+
+def test_names_that_look_alike_are_shown_by_their_letters(tmp_path: Path) -> None:
+    problem = respelled(tmp_path, {"caf\u0065\u0301.wav": "caf\u00e9.wav"}, "than on disk")
+    assert problem.what == (
+        r"1 filename is spelled otherwise than on disk: 'cafe\u0301.wav' is 'caf\xe9.wav'"
+    )
 
 
 def test_links_to_outside_are_followed_where_the_caller_wants_it(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hearback.engine.ensemble.stacking import COMBINATIONS, Groups, StackingData
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.logistic import logit
 from hearback.engine.training.fold_files import FoldFiles
-from hearback.reading.ensemble import EnsembleConfig, Fallback
+from hearback.reading.ensemble import EnsembleConfig, Fallback, training_command
 from hearback.reading.inference.folds import EnsembleFold
 from hearback.reading.inference.score_sums import ScoreSums
 from hearback.reading.tables import GRADES, age_groups
@@ -208,3 +208,18 @@ def test_an_invalid_configuration_is_an_error_with_the_cause(
     path.write_text(text)
     with pytest.raises(HearbackError, match=message):
         EnsembleConfig.load(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "command"),
+    [
+        ("modeltok", "python train_modeltok.py --fold 2"),
+        ("modeltok_s8", "python train_modeltok.py --fold 2 --seed 8"),
+        (
+            "model_ablation_joined",
+            "python -m hearback.reading.baselines.ablation --variants joined --folds 2",
+        ),
+    ],
+)
+def test_the_command_that_trains_a_fold_can_be_run(model: str, command: str) -> None:
+    assert training_command(FoldFiles(Path("assets"), model, 2)) == command

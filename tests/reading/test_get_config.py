@@ -529,7 +529,7 @@ def test_a_limit_too_short_for_every_model_is_refused(folder: Path, run: Any) ->
 
 
 def compared(output: str) -> dict[str, list[float]]:
-    return section(output, "Log loss here and there")
+    return section(output, "Log loss here, of ")
 
 
 def test_an_ensemble_is_compared_with_one_of_fewer_models(folder: Path, run: Any) -> None:

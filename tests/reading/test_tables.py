@@ -683,3 +683,13 @@ def test_a_mistyped_column_gets_a_suggestion(tmp_path: Path) -> None:
     missing_task, missing_text = report.errors
     assert missing_task.cure.startswith("'tsak' is there: is it task? Then rename it; ")
     assert missing_text.cure.startswith("'expected_txt' is there: is it expected_text?")
+
+
+def test_spaces_between_the_names_of_columns_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "train_metadata.csv"
+    path.write_text("filename task expected_text grade\na.wav blending cat KG\n")
+    report = Report()
+    read_metadata(path, report)
+    assert report.errors[0].what == (
+        "no columns, but spaces between their names: 'filename task expected_text grade'"
+    )

@@ -265,7 +265,7 @@ def _find_sources(
     files, match_of = found or find_files(folder, lines, follow_links=follow_links)
     # Arrays that are computed from another store's have its filenames, and it has reported them.
     if match_of and is_audio:
-        report.add(respelled(table_path, match_of, "than their files"))
+        report.add(respelled(table_path, match_of, "than on disk"))
     sources = []
     for filename, file in files.items():
         if file.path is None:

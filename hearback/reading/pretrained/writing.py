@@ -66,7 +66,8 @@ def replacing(folder: Path) -> Iterator[Path]:
 def write_folds(config: EnsembleConfig, assets: Path, folder: Path) -> list[TrainedFold]:
     """Write the ensemble's folds and its configuration to `folder`; return the folds there.
 
-    Raises HearbackError if a fold is not a difference from its backbone.
+    Raises HearbackError if a fold is not trained, only its predictions are there, or it is no
+    difference from its backbone.
     """
     config.check_folds(assets)
     folds = []

@@ -21,6 +21,7 @@ from hearback.engine.page import flags as page_flags
 from hearback.engine.project import SHIPPED
 from hearback.engine.training.recipe import name_with_seed, split_seed
 from hearback.reading import comparison, evaluation, step_command, word_evaluation, word_labels
+from hearback.reading.ensemble import ABLATION, ABLATION_PREFIX
 from hearback.reading.options import TrainingOptions
 from hearback.reading.trained import TrainedModels, read_trained
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 PAGE = Path("check_models.html")  # report.html has the ensemble and sound: it is kept
 _REPEATED = ("data", "assets", "models", "causes", "corrections")  # flags of report.py, too
-ABLATION = "hearback.reading.baselines.ablation"
 
 
 def main() -> int:
@@ -133,7 +133,7 @@ def read_command(model: str, words: Sequence[str]) -> tuple[list[str], argparse.
         case ["python", first, *flags] if first == script and _is_training_script(script):
             program = [str(SHIPPED / script)]
         case ["python", "-m", module, "--variants", variant, *flags] if (
-            module == ABLATION and recipe == f"model_ablation_{variant}"
+            module == ABLATION and recipe == f"{ABLATION_PREFIX}{variant}"
         ):
             program = ["-m", ABLATION, "--variants", variant]
         case _:

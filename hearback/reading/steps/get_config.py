@@ -54,9 +54,9 @@ def main() -> None:
     print(f"{len(joined)} rows that every model predicted out of fold, of {len(metadata)}")
 
     tables, folds = _choose_folds(flags, tables, joined, n_clips=flags.rows or len(metadata))
-    others = _read_others(flags, tables, joined, metadata, corrected)
     word_labels = load_word_labels(flags.data, metadata)
     data = OutOfFoldScores.read(flags.assets, tables, joined, word_labels)
+    others = _read_others(flags, data, metadata, corrected, word_labels)
     fitted = ensemble_fitting.fit(data, flags.combine, flags.calibration)
     cross_fitted = fitted.scores.cross_fitted_predictions
     _print_error_analysis(joined, cross_fitted, metadata, causes)
@@ -183,21 +183,20 @@ def _print_words(fitted: FittedEnsemble, predictions: np.ndarray, word_labels: W
 
 def _read_others(
     flags: argparse.Namespace,
-    tables: Sequence[ReadingOutOfFold],
-    joined: pd.DataFrame,
+    data: OutOfFoldScores,
     metadata: pd.DataFrame,
     corrected: Corrections,
+    word_labels: WordLabels,
 ) -> OutOfFoldScores | None:
     """Return the scores of the ensemble to compare with; None without --compare_with.
 
-    Raises HearbackError if it cannot be compared with one of `tables`.
+    Raises HearbackError if it cannot be compared with that of `data`.
     """
     if flags.compare_with is None:
         return None
     others = _read_models(flags.compare_with, flags.compare_models, corrected)
     there = evaluation.join(others, metadata)
-    comparison.check_comparable(tables, others, joined, there)
-    word_labels = load_word_labels(flags.data, metadata)
+    comparison.check_comparable(data.tables, others, data.rows, there)
     return OutOfFoldScores.read(flags.compare_with, others, there, word_labels)
 
 
@@ -220,7 +219,10 @@ def _print_comparison(
     if note := comparison.describe_other_data(fitted.data.tables, others.tables):
         print(f"\n{flags.compare_with}: {note}")
     print(f"\nThe other ensemble, of {flags.compare_with}: {', '.join(others.names)}")
-    title = "Log loss here and there (paired; low, high: 2.5 to 97.5 % of a bootstrap)"
+    title = (
+        f"Log loss here, of {flags.assets}, and there, of {flags.compare_with} (paired; low, high: "
+        "2.5 to 97.5 % of a bootstrap)"
+    )
     compared = comparison.differences(here, by_filename[here["filename"]].to_numpy())
     fold_tables.print_tables({title: compared})
 

@@ -92,7 +92,7 @@ def _with_files(
     files, match_of = find_files(options.data, names)
     if match_of:
         table = metadata_path(options.data, "test")
-        report.add(respelled(table, match_of, "than their files"))
+        report.add(respelled(table, match_of, "than on disk"))
     return [
         Chunk(
             chunk.number,
