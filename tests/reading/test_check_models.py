@@ -157,7 +157,7 @@ def test_a_model_is_compared_with_another_training_of_it(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_folds": 5}, "model3mapd: the trained folds differ in n folds .3: model3mapd here; 5: "),
+        ({"n_folds": 5}, "model3mapd: the trained folds differ in n folds .3: model3mapd here"),
         ({"group_by": "none"}, "differ in group by .*model3mapd there.; compare trainings"),
     ],
 )
