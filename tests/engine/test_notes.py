@@ -1,5 +1,7 @@
 """Notes on how a recording was converted."""
 
+import pickle
+
 from hearback.engine.audio.notes import (
     CutNote,
     LossNote,
@@ -45,5 +47,14 @@ def test_a_recording_that_breaks_off_has_a_note_of_its_kind() -> None:
 
 
 def test_a_few_missing_samples_are_no_break() -> None:
-    assert kinds_of([break_note(3.0, "its header announces more", 0.001)]) == ("loss",)
+    few = break_note(3.0, "its header announces more", 0.0011)
+    assert few == "1.1 ms are missing at its end: its header announces more"
+    assert kinds_of([few]) == ("loss",)
     assert kinds_of([break_note(3.0, "its header announces more", 0.5)]) == ("break",)
+
+
+def test_a_note_of_a_cut_recording_can_be_pickled() -> None:
+    note = CutNote(OriginalLength(40.0), 30.0)
+    copied = pickle.loads(pickle.dumps(note))
+    assert copied == note and copied.original == note.original
+    assert kinds_of([copied]) == ("cut",)

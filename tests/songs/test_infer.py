@@ -53,9 +53,9 @@ def test_unscorable_snippets_get_the_class_shares_and_are_reported(
         assert probabilities.loc[filename].tolist() == pytest.approx(SHARES)
     problems = pd.read_csv(options.submission.with_name("submission_problems.csv"))
     by_name = problems.groupby("filename")["what"].first()
-    assert "is unreadable" in by_name["broken.ogg"] and "is silent" in by_name["silent.wav"]
+    assert "that is unreadable" in by_name["broken.ogg"] and "is silent" in by_name["silent.wav"]
     cures = problems.set_index("filename")["cure"]
-    assert cures["broken.ogg"] == "put a good recording there, or remove it"  # a folder has no rows
+    assert cures["broken.ogg"].endswith(", or remove it")  # a folder has no rows
     assert "6.00 s long instead of 3 s" in by_name["long.flac.wav"]
     assert "7 snippets, 2 of them at the class shares" in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from hearback.engine.audio.flac import flac_starts, mended_flac
 from hearback.engine.audio.mpeg import MpegStream, find_streams, id3_bytes
-from hearback.engine.audio.notes import LossNote
+from hearback.engine.audio.notes import SHORTEST_SOUND_SECONDS, LossNote
 
 # Sizes that a program writes when it does not know the size (yet): 0xFFFFFFFF, 0x7FFFF000, ...
 # Only the first seconds of a true length of 2 GB would be kept.
@@ -40,6 +40,7 @@ class Part:
     content: BinaryIO
     # Why it is known to break off, after "breaks off after 1.20 s: ".
     cut: str | None = None
+    missing_seconds: float | None = None  # of its end; None if unknown
     notes: tuple[str, ...] = ()
     # Its length in s, where the header does not tell it; 0: as the header tells.
     seconds: float = 0.0
@@ -166,7 +167,7 @@ def _mp3_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Par
         # With one bit rate, libsndfile's estimate is right.
         is_told = stream.n_frames_told is not None
         if (is_told and not stream.n_missing) or (len(stream.bit_rates) == 1 and not is_told):
-            return [Part(content, _mp3_cut(stream), is_estimated=not is_told)]
+            return [_mp3_of(content, stream, is_estimated=not is_told)]
     parts = [_mp3_part(content, stream) for stream in found.streams]
     if not found.is_whole:
         # At the rate of what was looked at; it is longer than what is kept in any case.
@@ -185,13 +186,13 @@ def _mp3_part(content: BinaryIO, stream: MpegStream) -> Part:
         (start, end), at = stream.spans[0], stream.size_at
         n_bytes = sum(span[1] - span[0] for span in stream.spans)
         pieces[:1] = [(start, at), n_bytes.to_bytes(4, "big"), (at + 4, end)]
-    return Part(join_pieces(content, *pieces), _mp3_cut(stream), is_estimated=True)
+    return _mp3_of(join_pieces(content, *pieces), stream, is_estimated=True)
 
 
-def _mp3_cut(stream: MpegStream) -> str | None:
-    if stream.n_missing:
-        return HEADER_HAS_MORE
-    return "its last frame is cut" if stream.is_cut else None
+def _mp3_of(content: BinaryIO, stream: MpegStream, *, is_estimated: bool) -> Part:
+    cut = "its last frame is cut" if stream.is_cut else None
+    cut = HEADER_HAS_MORE if stream.n_missing else cut
+    return Part(content, cut, stream.missing_seconds, is_estimated=is_estimated)
 
 
 # Ogg
@@ -315,7 +316,7 @@ def _wav_part(
     if encoding == _MP3_IN_WAV:
         mp3 = join_pieces(content, (first, behind))
         return _mp3_parts(mp3, behind - first, kept_seconds) or [plain]
-    is_sound = end - (behind if size else first) > rate / 20  # and not a few bytes
+    is_sound = end - (behind if size else first) > SHORTEST_SOUND_SECONDS * rate  # of bytes
     if not rate or not is_sound or _are_chunks(content, behind if size else first, end):
         return [plain]
     if size:
@@ -390,7 +391,7 @@ def _caf_parts(content: BinaryIO, n_bytes: int) -> list[Part]:
                 *(Part(join_pieces(content, span)) for span in spans),
                 Part(join_pieces(content, *pieces), cut),
             ]
-        if len(header) < 12 or size < 0:
+        if len(header) < 12 or not 0 <= size <= n_there:  # also beyond what can be sought to
             break
         position += 12 + size
     spans = list(pairwise([*starts, n_bytes]))

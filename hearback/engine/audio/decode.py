@@ -6,7 +6,6 @@ What is read is all there is, or a note says what is not. Header sizes are never
 allocation.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,13 +25,25 @@ from hearback.engine.audio.containers import (
 )
 from hearback.engine.audio.file_kinds import (
     HEAD_BYTES,
+    UNKNOWN_KIND,
     FileKind,
+    name_of,
     other_codec,
     unreadable_by_libsndfile,
 )
 from hearback.engine.audio.level import find_excess, find_silence
+from hearback.engine.audio.libsndfile import (
+    describe,
+    is_unknown_codec,
+    is_unknown_format,
+    open_sound,
+    read_blocks,
+)
 from hearback.engine.audio.mixdown import Mixdown, NotFiniteError, mix
+from hearback.engine.audio.mpeg import is_no_mpeg
 from hearback.engine.audio.notes import (
+    SHORTEST_SOUND_SECONDS,
+    BreakNote,
     CutNote,
     LossNote,
     OriginalLength,
@@ -56,9 +67,6 @@ from hearback.engine.io import open_file
 
 SAMPLE_RATE = 16_000  # Hz, Whisper's
 
-# No word is this short: such a file was cut by mistake.
-MIN_SECONDS = 0.05
-
 # Longer recordings are cut, unless more is asked for. In training a window is 16 s; sped up (by at
 # most 1.3 and 1.15) it is filled from the first 24 s. At inference it is up to 30 s.
 KEPT_SECONDS = 30.0
@@ -67,23 +75,18 @@ KEPT_SECONDS = 30.0
 # damaged: resampling "one second at 2 GHz" would need the memory of a day of audio.
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz
 
-# Increase it when decode() returns other samples or refuses other recordings than before, so that
-# existing stores are built again.
-VERSION = 5
-
-# Samples of all channels per read, 64 MB as float32: a usual clip is read at once.
-_BLOCK_SAMPLES = 1 << 24
+# Increase it when decode() returns other samples or notes than before, or refuses other recordings,
+# so that existing stores are built again.
+VERSION = 6
 
 # An MP3's first frame is a delay of the decoder, and its last may be padding: a recording this much
 # shorter than its frames is whole.
 _PADDING_SECONDS = 0.2
 
-# Of libsndfile: the format, or its encoding, is none that it knows.
-_UNKNOWN_FORMAT = (1, 4)
-_CURE_CUT = "the file is damaged or cut: copy it again"
-
-# libsndfile keeps the error of a failed open in a global, which other threads' opens overwrite.
-_opening = threading.Lock()
+# No file of any format is shorter: it is cut.
+_FEWEST_BYTES = 16
+_CURE_ACCESS = "look whether the file can be opened there, or copy it to another disk"
+_CURE_CUT = "copy it again, or record it again"
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class _Sound:
     notes: list[str] = field(default_factory=list)
     is_longer: bool = False  # by an unknown time
     original: OriginalLength | None = None  # if only a part of it is kept
+    is_float: bool = False  # the file's samples are floating point
 
 
 def decode(
@@ -137,11 +141,18 @@ def decode(
     """
     sound = _read(path, kept_seconds)
     mono, own_rate, notes = sound.mono, sound.sample_rate, sound.notes
-    if len(mono) < MIN_SECONDS * own_rate:
-        raise UnreadableAudioError(f"is shorter than {MIN_SECONDS:g} s", kind="too_short")
+    broken = next((note for note in notes if isinstance(note, BreakNote)), None)
+    if len(mono) < SHORTEST_SOUND_SECONDS * own_rate:
+        if broken:
+            raise UnreadableAudioError(broken, _CURE_CUT)
+        raise UnreadableAudioError(
+            f"is shorter than {SHORTEST_SOUND_SECONDS:g} s", kind="too_short"
+        )
     if silence := find_silence(mono, sound.original, kept_seconds):
+        if broken:
+            raise UnreadableAudioError(f"{broken}; what is there is silent", _CURE_CUT)
         raise UnreadableAudioError(*silence)
-    if excess := find_excess(mono):
+    if excess := find_excess(mono, sound.is_float):
         raise UnreadableAudioError(*excess)
     if own_rate != sample_rate:
         # soxr's filter ends just below the lower of the two Nyquist frequencies; linear
@@ -165,21 +176,28 @@ def _read(path: Path, kept_seconds: float) -> _Sound:
         with open_file(path) as content:
             head = content.read(HEAD_BYTES)
             kind = unreadable_by_libsndfile(head)
+            if n_bytes < _FEWEST_BYTES and (kind is None or other_codec(head)):
+                only = count_noun(n_bytes, "byte")
+                raise UnreadableAudioError(f"is cut: the file has only {only}", _CURE_CUT)
+            if kind is None and is_no_mpeg(content, n_bytes):
+                kind = UNKNOWN_KIND
             if kind is not None:
                 return _read_other(path, content, kind, kept_seconds)
+            parts = find_parts(content, n_bytes, kept_seconds)
             try:
-                parts = find_parts(content, n_bytes, kept_seconds)
                 return _read_parts(parts, _read_part, kept_seconds)
             except soundfile.LibsndfileError as error:
                 kind = other_codec(head)
-                # A chunk that describes an unknown codec is "malformed" in its words.
-                if kind and (error.code in _UNKNOWN_FORMAT or "fmt " in error.error_string):
+                if kind and is_unknown_codec(error):
                     return _read_other(path, content, kind, kept_seconds)
-                raise
-    except (OSError, soundfile.SoundFileError) as error:
+                if is_unknown_format(error):
+                    return _read_other(path, content, UNKNOWN_KIND, kept_seconds)
+                what = f"is {name_of(head)} that is unreadable: {describe(error, parts[0].cut)}"
+                raise UnreadableAudioError(what, _CURE_CUT) from error
+    except OSError as error:
         # str(OSError) contains the path, which the report already names.
-        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
-        raise UnreadableAudioError(f"is unreadable: {str(reason).rstrip('.')}") from error
+        reason = error.strerror or error
+        raise UnreadableAudioError(f"is unreadable: {reason}", _CURE_ACCESS) from error
 
 
 def _read_parts(
@@ -196,9 +214,10 @@ def _read_parts(
         except (soundfile.LibsndfileError, OtherDecoderError, UnreadableAudioError) as error:
             if sound is None:
                 raise
-            reason = getattr(error, "error_string", None) or error
+            is_own = not isinstance(error, soundfile.LibsndfileError)
+            reason = error if is_own else describe(error, part.cut)
             which = f"recording {n_read + 1} of {len(parts)} in the file"
-            sound.notes.append(LossNote(f"{which}: {reason}".rstrip(".")))
+            sound.notes.append(LossNote(f"{which}: {reason}"))
             continue
         finally:
             n_read += 1
@@ -217,7 +236,8 @@ def _join(first: _Sound, second: _Sound) -> _Sound:
     notes = [*first.notes, *(note for note in second.notes if note not in first.notes)]
     mono = np.concatenate([first.mono, mono])
     seconds = first.seconds + second.seconds
-    return _Sound(mono, first.sample_rate, seconds, notes, second.is_longer)
+    is_longer, is_float = second.is_longer, first.is_float or second.is_float
+    return _Sound(mono, first.sample_rate, seconds, notes, is_longer, is_float=is_float)
 
 
 def _cut_to_kept(sound: _Sound, kept_seconds: float, is_more: bool = False) -> _Sound:
@@ -228,30 +248,6 @@ def _cut_to_kept(sound: _Sound, kept_seconds: float, is_more: bool = False) -> _
         sound.notes.insert(0, CutNote(sound.original, kept_seconds))
     sound.mono = sound.mono[:n_kept]
     return sound
-
-
-class _Seekable:
-    """A file for libsndfile, which seeks in front of the beginning of damaged files.
-
-    An exception in its callback would be printed with a traceback, and go no further.
-    """
-
-    def __init__(self, content: BinaryIO) -> None:
-        self.read, self.tell, self._seek = content.read, content.tell, content.seek
-        self.readinto = content.readinto  # type: ignore[attr-defined]
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move the position; leave it where that is impossible."""
-        try:
-            return self._seek(offset, whence)
-        except (OSError, ValueError, OverflowError):
-            return self.tell()
-
-
-def _open(content: BinaryIO) -> soundfile.SoundFile:
-    content.seek(0)
-    with _opening:
-        return soundfile.SoundFile(_Seekable(content))
 
 
 def _read_part(part: Part, kept_seconds: float) -> _Sound:
@@ -266,46 +262,36 @@ def _read_part(part: Part, kept_seconds: float) -> _Sound:
 
 
 def _read_with_libsndfile(part: Part, kept_seconds: float) -> _Sound:
-    with _open(part.content) as file:
+    with open_sound(part.content) as file:
         sample_rate, n_told = file.samplerate, file.frames
         _check_rate(sample_rate)
         n_kept = round(kept_seconds * sample_rate)
         n_wanted = min(n_told, n_kept)
-        mixdown = _mix(_blocks(file, n_wanted), file.channels)
-        n_missing = missing_share(file.extra_info) * n_told  # samples
+        mixdown = _mix(read_blocks(file, n_wanted), file.channels)
+        is_float = file.subtype in ("FLOAT", "DOUBLE")
+        share = missing_share(file.extra_info)
+        is_missing, n_missing = share > 0, share * n_told  # samples
     n_read = len(mixdown.mono)
-    if n_read == 0 and part.cut:
-        raise UnreadableAudioError(f"has no samples: {part.cut}", _CURE_CUT, kind="too_short")
+    if n_read == 0 and (cut := part.cut or (HEADER_HAS_MORE if is_missing else None)):
+        raise UnreadableAudioError(f"has no samples: {cut}", _CURE_CUT)
     if n_read == 0:
         raise UnreadableAudioError("is empty: no samples", kind="too_short")
     if mixdown.better_channel is not None:
-        with _open(part.content) as file:
-            mono = _mix(_blocks(file, n_wanted), file.channels, mixdown.better_channel).mono
+        with open_sound(part.content) as file:
+            mono = _mix(read_blocks(file, n_wanted), file.channels, mixdown.better_channel).mono
         mixdown.mono = mono
     is_short, seconds = n_read < n_wanted, n_read / sample_rate
     if is_short and not part.is_estimated:
         n_missing += n_wanted - n_read
     cut = part.cut or (HEADER_HAS_MORE if n_missing else None)
-    missing_seconds = None if part.cut else n_missing / sample_rate
+    missing_seconds = part.missing_seconds if part.cut else n_missing / sample_rate
     notes: list[str] = []
     if cut and n_read < n_kept:
         notes.append(break_note(seconds, cut, missing_seconds))
     notes += [*part.notes, *channel_notes(mixdown)]
     if not is_short:  # there may be more than is kept
         seconds = max(seconds, part.seconds or n_told / sample_rate)
-    return _Sound(mixdown.mono, sample_rate, seconds, notes)
-
-
-def _blocks(file: soundfile.SoundFile, n_wanted: int) -> Iterator[np.ndarray]:
-    """Yield the first samples of a file, (n, channels) float32."""
-    n_read = 0
-    while n_read < n_wanted:
-        n_asked = min(n_wanted - n_read, max(1, _BLOCK_SAMPLES // file.channels))
-        block = file.read(n_asked, dtype="float32", always_2d=True)
-        if len(block) == 0:
-            return
-        yield block
-        n_read += len(block)
+    return _Sound(mixdown.mono, sample_rate, seconds, notes, is_float=is_float)
 
 
 def _mix(blocks: Iterator[np.ndarray], n_channels: int, channel: int | None = None) -> Mixdown:
@@ -322,16 +308,15 @@ def _read_other(path: Path, content: BinaryIO, kind: FileKind, kept_seconds: flo
         error.subject = "the file"  # it is no recording
         raise error
     demuxer, av, ffmpeg = kind.demuxer, load_av(), find_ffmpeg()
+    parts = find_other_parts(content, content.seek(0, 2), demuxer)
     try:
-        parts = find_other_parts(content, content.seek(0, 2), demuxer)
         if av is not None:
             return _read_parts(parts, partial(_read_with_av, av, demuxer), kept_seconds)
         if ffmpeg is not None:
             return _read_with_ffmpeg(ffmpeg, path, demuxer, parts, kept_seconds)
     except OtherDecoderError as error:
-        raise UnreadableAudioError(
-            f"is {kind.name} that is unreadable: {error}", _CURE_CUT
-        ) from error
+        what = f"is {kind.name} that is unreadable: {parts[0].cut or error}"
+        raise UnreadableAudioError(what, _CURE_CUT) from error
     suffix = path.suffix
     new = "NAME.wav" if suffix.lower() != ".wav" else "NAME_16k.wav"
     cure = (
@@ -344,13 +329,13 @@ def _read_other(path: Path, content: BinaryIO, kind: FileKind, kept_seconds: flo
 def _read_with_ffmpeg(
     ffmpeg: str, path: Path, demuxer: str, parts: list[Part], kept_seconds: float
 ) -> _Sound:
-    with converted_by_ffmpeg(ffmpeg, path, demuxer, kept_seconds + 1) as (wav, said):
+    with converted_by_ffmpeg(ffmpeg, path, demuxer, kept_seconds + 1) as (wav, is_damaged):
         sound = _read_parts([Part(wav, parts[-1].cut)], _read_part, kept_seconds)
     if len(parts) > 1:
         note = f"{len(parts)} recordings one after the other in the file, perhaps not all are read"
         sound.notes.insert(0, LossNote(note))
-    if said:
-        sound.notes.insert(0, LossNote(f"ffmpeg complains: {said}"))
+    if is_damaged:
+        sound.notes.insert(0, LossNote("damaged, as ffmpeg reports"))
     return sound
 
 

@@ -75,6 +75,12 @@ _ZEROS = FileKind(
     cure="copy it again: a copy that stopped, or a recorder that was killed, leaves such files",
 )
 
+# Of a file that no decoder knows.
+UNKNOWN_KIND = FileKind(
+    "of no known format, or its beginning is missing or damaged",
+    cure="copy it again, or convert it to WAV where it plays",
+)
+
 # Base64 of "RIFF", "OggS", "ID3", "fLaC", WebM's and MP4's first bytes.
 _BASE64_STARTS = re.compile(rb"(data:(audio|video)/|UklGR|T2dnUw|SUQz|ZkxhQ|GkXfo|AAAA[GHI])")
 _BRANDS = (
@@ -91,6 +97,13 @@ _CONTAINERS = (
     (b"OggS", FileKind("an Ogg file", "ogg")),
     (b"FORM", FileKind("an AIFF file", "aiff")),
     (b".snd", FileKind("an AU file", "au")),
+)
+_OTHER_NAMES = (
+    (b"fLaC", "a FLAC file"),
+    (b"RF64", "an RF64 file"),
+    (b"riff", "a W64 file"),
+    (b"ID3", "an MP3 file"),
+    (b"\xff", "an MP3 file"),
 )
 
 # First bytes of recordings that libsndfile reads, or a tag's; MP3s may have none.
@@ -162,6 +175,15 @@ def _kind_inside(head: bytes) -> FileKind | None:
 def other_codec(head: bytes) -> FileKind | None:
     """Return the kind of a file whose container libsndfile reads, but perhaps not its codec."""
     return next((kind for magic, kind in _CONTAINERS if head.startswith(magic)), None)
+
+
+def name_of(head: bytes) -> str:
+    """Return what a file is that libsndfile takes for a recording, for "is ..."."""
+    if head[:3] == b"ID3" and (behind := head[id3_bytes(head) :]):
+        return name_of(behind)
+    names = (name for magic, name in _OTHER_NAMES if head.startswith(magic))
+    kind = other_codec(head)
+    return kind.name if kind else next(names, "a file")
 
 
 def _is_adts(data: bytes) -> bool:

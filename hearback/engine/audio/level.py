@@ -29,12 +29,15 @@ def find_silence(
     return what, "cut the silence before the speech", "too_long"
 
 
-def find_excess(mono: np.ndarray) -> tuple[str, str | None] | None:
-    """Return what is wrong with samples far over full scale, and the cure; None if they are not."""
+def find_excess(mono: np.ndarray, is_float: bool) -> tuple[str, str | None] | None:
+    """Return what is wrong with samples far over full scale, and the cure; None if they are not.
+
+    `is_float` tells whether the file has floating point samples.
+    """
     peak = np.abs(mono).max()
     if peak <= MAX_PEAK:
         return None
-    for bits in (16, 24, 32):
+    for bits in (16, 24, 32) if is_float else ():
         if 2.0 ** (bits - 10) < peak <= 2.0 ** (bits - 1):  # at least 1/512 of that full scale
             what = f"has integers of {bits} bits as floating point (a peak of {peak:.0f})"
             return what, f"divide its samples by {2 ** (bits - 1)}"

@@ -20,6 +20,7 @@ _MAX_TRIED_POSITIONS = 1 << 17
 
 # A stream is certain after so many frames in a row: other bytes may look like one frame.
 _N_SURE_FRAMES = 3
+_N_CERTAIN_FRAMES = 10  # if a file's first frame is followed by none
 
 _BIT_RATES = {  # kbit/s by (is MPEG-1, layer)
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -77,6 +78,13 @@ class MpegStream:
     def n_samples(self) -> int:
         """The number of samples of each channel."""
         return self.n_frames * self.first.n_samples
+
+    @property
+    def missing_seconds(self) -> float | None:
+        """How much its Xing frame counts and the file lacks; None without one."""
+        if self.n_frames_told is None:
+            return None
+        return (self.n_missing + self.is_cut) * self.first.n_samples / self.first.sample_rate
 
     @property
     def n_missing(self) -> int:
@@ -151,6 +159,30 @@ def find_streams(content: BinaryIO, n_bytes: int, seconds: float) -> MpegFile | 
         return None
     collector = _Collector(frames, start, seconds, is_whole=start + len(data) == n_bytes)
     return collector.collect(position)
+
+
+def is_no_mpeg(content: BinaryIO, n_bytes: int) -> bool:
+    """Return whether a file of `n_bytes` begins like a frame, but only by chance.
+
+    No other frames follow, neither behind the first nor near. libsndfile makes noise of such bytes.
+    """
+    content.seek(0)
+    data = content.read(4)
+    if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
+        return False
+    data += content.read(_MAX_GAP_BYTES)
+    first, frames = parse_header(data[:4]), _Frames(data)
+    is_short = first is not None and n_bytes < 2 * first.n_bytes + 4
+    is_free = data[2] < 0x10  # a bit rate that headers do not tell
+    if is_short or is_free or frames.is_sure(0):
+        return False
+    position = frames.find(0)
+    while position is not None and (frame := frames.at(position)):
+        run = frames.run(position, frame, _N_CERTAIN_FRAMES)
+        if run.n_frames >= _N_CERTAIN_FRAMES:
+            return False
+        position = frames.find(run.end)
+    return True
 
 
 def id3_bytes(tag: bytes) -> int:

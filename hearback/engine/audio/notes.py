@@ -2,19 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from hearback.engine.audio.mixdown import Mixdown
 from hearback.engine.data.problems import Problem
 
 Kind: TypeAlias = Literal["conversion", "loss", "break", "cut"]
 
-_SHORTEST_SOUND_SECONDS = 0.05
+# Why a recording is unreadable, where no more is known.
+DAMAGED = "its content is damaged or cut"
+UNKNOWN_CODEC = "its encoding is unknown, or its header is damaged"
+
+# No word is this short: a shorter recording was cut by mistake, and no sound is lost with less.
+SHORTEST_SOUND_SECONDS = 0.05
+_LOST = "what is there is used; copy the recording again, if a whole one exists"
 # What to do about notes, by their kind. The first one that a recording has is said.
 _CURES: dict[str, str] = {
-    "break": "scored by what is there, if the text is in it; copy the recording again, if a whole "
-    "one exists",
-    "loss": "what is there is used; copy the recording again, if a whole one exists",
+    "break": _LOST,
+    "loss": _LOST,
     "cut": "used as far as it is kept; split the recording and its text, if the speech goes on",
 }
 
@@ -33,10 +38,15 @@ class CutNote(str):
     def __new__(cls, original: "OriginalLength", kept_seconds: float) -> "CutNote":
         """Return the note on a recording of which only `kept_seconds` are kept."""
         note = super().__new__(cls, f"{original} long, only the first {kept_seconds:g} s are kept")
-        note.original = original
+        note.original, note.kept_seconds = original, kept_seconds
         return note
 
+    def __reduce__(self) -> Any:  # noqa: ANN401  (pickle's own)
+        """Pickle what the note is made of."""
+        return type(self), (self.original, self.kept_seconds)
+
     original: "OriginalLength"
+    kept_seconds: float
 
 
 @dataclass(frozen=True)
@@ -123,12 +133,12 @@ def original_length(notes: Sequence[str]) -> str:
 def break_note(seconds: float, cut: str, missing_seconds: float | None = None) -> LossNote:
     """Return the note on a recording that breaks off after some `seconds`; `cut` says why.
 
-    `missing_seconds` are missing from the file; None if unknown. It is no `BreakNote` if these are
-    too few for a sound.
+    `missing_seconds` are missing from the file; None if unknown. If these are too few for a sound,
+    it is no `BreakNote`, and tells them.
     """
-    is_harmless = missing_seconds is not None and missing_seconds < _SHORTEST_SOUND_SECONDS
-    kind = LossNote if is_harmless else BreakNote
-    return kind(f"breaks off after {seconds:.2f} s: {cut}")
+    if missing_seconds is not None and missing_seconds < SHORTEST_SOUND_SECONDS:
+        return LossNote(f"{1000 * missing_seconds:.1f} ms are missing at its end: {cut}")
+    return BreakNote(f"breaks off after {seconds:.2f} s: {cut}")
 
 
 def channel_notes(mixdown: Mixdown) -> list[str]:

@@ -142,7 +142,7 @@ def _find_matroska(content: BinaryIO, n_bytes: int) -> _Found:
         if not is_unknown:
             end = max(end, position + size)
         if name not in (_SEGMENT, _CLUSTER):
-            position += size
+            position = min(position + size, n_bytes)  # a damaged size is beyond what can be sought
     return starts or [0], False
 
 

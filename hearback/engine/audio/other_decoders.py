@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
+from hearback.engine.audio.notes import DAMAGED, UNKNOWN_CODEC
+
 # PyAV has types, but may not be installed.
 AvModule: TypeAlias = Any
 AvContainer: TypeAlias = Any
@@ -27,10 +29,12 @@ _MOST_SECONDS = 120.0
 _MAX_WAV_BYTES = 1 << 29  # that ffmpeg writes
 # Packets in a row without sound: after more of them, the file may be made to take forever.
 _MOST_PACKETS = 200_000
+# PyAV reads behind the end of a frame's list of planes if there are more: the process would crash.
+_MOST_PLANES = 7
 
 
 class OtherDecoderError(Exception):
-    """Why PyAV or ffmpeg did not decode a file."""
+    """Why PyAV or ffmpeg did not decode a file, in our words."""
 
 
 @dataclass
@@ -86,11 +90,14 @@ def open_with_av(av: AvModule, content: BinaryIO, demuxer: str) -> Iterator[Othe
                 len(first.layout.channels),
                 _duration(av, container, tracks[0], demuxer),
                 len(tracks),
-                _blocks(first, frames),
+                _blocks(av, first, frames),
                 damage,
             )
     except (av.FFmpegError, EOFError, ValueError) as error:
-        raise OtherDecoderError(getattr(error, "strerror", None) or str(error)) from error
+        unknown = (av.DecoderNotFoundError, av.DemuxerNotFoundError)
+        is_unknown = isinstance(error, unknown) or type(error) is ValueError
+        reason = UNKNOWN_CODEC if is_unknown else DAMAGED
+        raise OtherDecoderError(reason) from error
 
 
 def _duration(av: AvModule, container: AvContainer, track: AvStream, demuxer: str) -> float | None:
@@ -122,17 +129,19 @@ def _frames(
         yield from frames
 
 
-def _blocks(first: AvFrame, rest: Iterator[AvFrame]) -> Iterator[np.ndarray]:
+def _blocks(av: AvModule, first: AvFrame, rest: Iterator[AvFrame]) -> Iterator[np.ndarray]:
     shape = first.sample_rate, len(first.layout.channels)
-    yield _samples(first)
+    yield _samples(av, first)
     for frame in rest:
         if (frame.sample_rate, len(frame.layout.channels)) != shape:
             raise OtherDecoderError("its sample rate or channels change in the middle")
-        yield _samples(frame)
+        yield _samples(av, frame)
 
 
-def _samples(frame: AvFrame) -> np.ndarray:
+def _samples(av: AvModule, frame: AvFrame) -> np.ndarray:
     """Return a frame's samples, (n, channels) float32, full scale is 1.0."""
+    if frame.format.is_planar and len(frame.layout.channels) > _MOST_PLANES:
+        (frame,) = av.AudioResampler(format=frame.format.packed.name).resample(frame)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, len(frame.layout.channels)).T
@@ -145,8 +154,8 @@ def _samples(frame: AvFrame) -> np.ndarray:
 @contextlib.contextmanager
 def converted_by_ffmpeg(
     ffmpeg: str, path: Path, demuxer: str, seconds: float
-) -> Iterator[tuple[BinaryIO, str]]:
-    """Yield the first `seconds` of a file's first sound track, and what ffmpeg complained of.
+) -> Iterator[tuple[BinaryIO, bool]]:
+    """Yield the first `seconds` of a file's first sound track, and whether ffmpeg complained.
 
     The sound is a WAV in a temporary folder. Raises OtherDecoderError.
     """
@@ -165,9 +174,8 @@ def converted_by_ffmpeg(
             raise OtherDecoderError(f"ffmpeg took over {_MOST_SECONDS:g} s") from error
         except OSError as error:
             raise OtherDecoderError(f"ffmpeg does not run: {error.strerror}") from error
-        lines = done.stderr.replace(str(path.absolute()), path.name).strip().splitlines()
-        complaint = lines[-1][-120:] if lines else ""
         if not wav.is_file() or not wav.stat().st_size:
-            raise OtherDecoderError(f"ffmpeg: {complaint or f'status {done.returncode}'}")
+            said = subprocess.CalledProcessError(done.returncode, command, stderr=done.stderr)
+            raise OtherDecoderError("ffmpeg does not decode it") from said
         with wav.open("rb") as content:
-            yield content, complaint
+            yield content, bool(done.stderr.strip())

@@ -60,7 +60,7 @@ def report_other_lengths(
     """Warn of recordings that are longer or shorter than their table at `path` tells."""
     for row in frame[["filename", "line"]].to_dict("records"):
         name = row["filename"]
-        if name not in durations or name not in store or store.entries[name].original:
+        if name not in durations or name not in store or store.entries[name].notes_of("cut"):
             continue
         told, seconds = durations[name], store.n_samples(name) / SAMPLE_RATE
         if abs(seconds - told) <= max(_TOLERATED_SECONDS, told / 10):

@@ -147,7 +147,7 @@ class Scorer:
         try:
             decoded = _decode(recording, sample_rate)
         except UnreadableAudioError as error:
-            fault = Fault(error.kind, f"the recording {error}", error.cure or "record it again")
+            fault = Fault(error.kind, f"{error.subject} {error}", error.cure or "record it again")
             return unscored(row, fault)
         store = MemoryStore({"": decoded})
         if cut := find_cut(store.entries[""].notes_of("cut")):
