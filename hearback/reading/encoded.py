@@ -42,6 +42,7 @@ from hearback.reading.window_batches import (
     window_samples,
 )
 
+FOLDER = "encoded"  # in the store's folder
 BATCH_SECONDS = 128.0  # of recordings that are encoded together
 _SEED = 2311
 
@@ -119,7 +120,7 @@ class EncodedClips:
         """
         # Here, not in the inference mode of `_build`: parameters moved there could not be trained.
         model.to(device).eval()
-        folder, digest = store / "encoded", partial(_digest, model, source, recipe, dtype)
+        folder, digest = store / FOLDER, partial(_digest, model, source, recipe, dtype)
         build = partial(_build, model, device=device, dtype=dtype)
         rows = [_Waveforms(source, recipe, number) for number in range(recipe.n_augmented + 1)]
         opened = _open_or_build(folder / digest(), rows, build, progress)
@@ -130,6 +131,17 @@ class EncodedClips:
         return cls(opened, joined, _open_or_build(folder / digest(joined), long, build, title))
 
 
+def missing_versions(
+    model: WhisperScorer, source: PairSource, recipe: Recipe, store: Path, dtype: torch.dtype
+) -> list[int]:
+    """Return the numbers of the versions of the rows that `open_or_build` would compute.
+
+    `model` has the backbone's weights. Joined clips are not looked for.
+    """
+    folder = store / FOLDER / _digest(model, source, recipe, dtype)
+    return [each for each in range(recipe.n_augmented + 1) if not _is_built(_path(folder, each))]
+
+
 def _open_or_build(
     folder: Path, versions: Sequence["_Waveforms"], build: Callable[..., None], progress: str
 ) -> list[_Version]:
@@ -138,14 +150,22 @@ def _open_or_build(
     cure = "encoder outputs are kept there: choose a writable folder with --store"
     opened = []
     for waveforms in versions:
-        path = folder / f"version_{waveforms.version}.f16"
-        if not path.with_suffix(".json").exists():
+        path = _path(folder, waveforms.version)
+        if not _is_built(path):
             with write_lock(folder / ".lock", cure):
-                if not path.with_suffix(".json").exists():  # another fold may have written it
+                if not _is_built(path):  # another fold may have written it
                     title = f"{progress}, version {waveforms.version} of {versions[-1].version}"
                     build(waveforms, path, title=title)
         opened.append(_open(path))
     return opened
+
+
+def _path(folder: Path, version: int) -> Path:
+    return folder / f"version_{version}.f16"
+
+
+def _is_built(path: Path) -> bool:
+    return path.with_suffix(".json").exists()
 
 
 def _digest(

@@ -29,6 +29,7 @@ from hearback.reading.inference.progress import Progress
 from hearback.reading.models.base import Scorer
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
+from hearback.reading.recipe import Recipe
 from hearback.reading.window_batches import Batch
 
 CHUNK = 100  # clips between two savings; a fold that runs beside this one skips what it finds
@@ -67,7 +68,8 @@ def collect_features(
     Raises:
         HearbackError: features are NaN or infinite; such features are never kept.
     """
-    path = folder / "features" / f"{_digest(model, data, source, device, dtype)}.npz"
+    digest = _digest(model, model.recipe, data, source, device=device, dtype=dtype)
+    path = _path(folder, digest)
     kept = _read(path)
     group = ModelGroup(device, dtype)
     group.add(model)
@@ -92,6 +94,28 @@ def collect_features(
     return np.array([kept[int(row)] for row in rows])
 
 
+def kept_rows(
+    model: Scorer,
+    recipe: Recipe,
+    data: TrainingData,
+    source: PairSource,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> set[int]:
+    """Return the rows whose features `collect_features` would find in the store's folder.
+
+    `recipe` may differ from the model's in what does not change its pretrained weights.
+    """
+    digest = _digest(model, recipe, data, source, device=device, dtype=dtype)
+    return {*_read(_path(folder, digest))}
+
+
+def _path(folder: Path, digest: str) -> Path:
+    return folder / "features" / f"{digest}.npz"
+
+
 def _not_finite(backbone: Path, filename: str) -> str:
     return (
         f"{backbone / 'model.safetensors'}: the model computes NaN or infinity from it for the "
@@ -108,8 +132,10 @@ def _features(model: Scorer, batch: Batch) -> Tensor:
 
 def _digest(
     model: Scorer,
+    recipe: Recipe,
     data: TrainingData,
     source: PairSource,
+    *,
     device: torch.device,
     dtype: torch.dtype,
 ) -> str:
@@ -117,7 +143,6 @@ def _digest(
 
     The head is left out: as initialized, its random weights do not change the features.
     """
-    recipe = model.recipe
     inputs: dict[str, Any] = {
         "data": data.fingerprint_with_references if recipe.hears_reference else data.fingerprint,
         "encoded": source.encoded is not None,

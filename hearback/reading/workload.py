@@ -4,46 +4,44 @@ The sizes of an epoch's batches follow from the lengths of the recordings, which
 without reading them. A few batches, drawn from these, are loaded and computed.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hearback.engine.audio.effects import n_samples_at_speed
-from hearback.engine.devices import mixed_precision
 from hearback.engine.plan.workload import BatchSize, Pass, Workload
-from hearback.engine.training.task import FoldRun
-from hearback.engine.whisper.encoder import SAMPLES_PER_FRAME
 from hearback.reading.augment import Augmentation
-from hearback.reading.dataset import TrainingData
-from hearback.reading.encoded import BATCH_SECONDS as ENCODED_SECONDS
 from hearback.reading.inference.batch_plan import PlannedBatch, batch_seconds, plan_batches
 from hearback.reading.inference.model_group import ModelGroup, ScoreFn
 from hearback.reading.inference.predict import score_with_words
-from hearback.reading.joined_clips import JoinedClips
-from hearback.reading.models.base import Scorer, WhisperScorer
-from hearback.reading.options import TrainingOptions
+from hearback.reading.models.base import Scorer
 from hearback.reading.pairings import WITHOUT_REFERENCE
 from hearback.reading.pairs import Example, PairDataset, PairSource
+from hearback.reading.planned_encodings import (
+    ReadingRun,
+    SilentEncodings,
+    Stored,
+    encoded_width,
+    encoding_pass,
+    longest_window,
+    recorded_samples,
+    window_of,
+    windows_of_rows,
+)
 from hearback.reading.recipe import Recipe
 from hearback.reading.sampler import EpochSampler
 from hearback.reading.training import N_INIT_ROWS, ReadingTask
 from hearback.reading.window_batches import (
-    LONGEST_WINDOW_SAMPLES,
-    WINDOW_SAMPLES,
     Batch,
-    Encoding,
     Pair,
     batch_by_window,
     collate,
-    window_samples,
 )
 from hearback.reading.words import count_positions
-
-ReadingRun = FoldRun[Recipe, TrainingOptions, TrainingData]
 
 
 class ReadingWorkload(Workload):
@@ -58,8 +56,11 @@ class ReadingWorkload(Workload):
         super().__init__(ReadingTask, replace(run, recipe=plain), folds)
         self.sampler = EpochSampler(run.recipe, run.data, run.train_rows)
         self.source = run.data.source
+        self.encodings: SilentEncodings | None = None
         if run.recipe.n_augmented:
-            self.source = self.source.with_encoded(_NoSounds(self.source, run.recipe))
+            self.encodings = SilentEncodings(self.source, run.recipe)
+            self.source = self.source.with_encoded(self.encodings)
+        self._stored: Stored | None = None
 
     @property
     def kind(self) -> Hashable:
@@ -72,9 +73,8 @@ class ReadingWorkload(Workload):
         )
 
     def passes(self, model: Scorer) -> list[Pass]:
-        """Return what is encoded once, the initialization, training and validation."""
-        if isinstance(self.source.encoded, _NoSounds):
-            self.source.encoded.width = self._encoded_width(model)
+        """Return training, validation, and what of the rest the store lacks."""
+        missing = self._look_up(model).missing
         initializes = self.recipe.has_pretrained_init
         rows = self.run.validation_rows
         score_fn = score_with_words(count_positions(self.source.texts[row] for row in rows))
@@ -83,31 +83,51 @@ class ReadingWorkload(Workload):
         validation = self._forward(model, rows, planned, score_fn)
         validation = replace(validation, name="validation", n_times=n_times)
         passes = [self._training(model), validation]
-        if initializes:
-            passes.append(self._initialization(model))
-        if self.recipe.n_augmented:
-            passes.append(self._encoding(model))
+        if rows_to_compute := self._init_rows(model, self.folds):
+            passes.append(self._initialization(model, rows_to_compute))
+        if missing:
+            passes.append(encoding_pass(model, self.run, len(missing)))
         return passes
 
     def shared_bytes(self, model: Scorer) -> int:
-        """Return the bytes of the encoder outputs."""
-        if not self.recipe.n_augmented:
+        """Return the bytes of the encoder outputs that the store lacks."""
+        n_missing = len(self._look_up(model).missing)
+        if self.encodings is None:
             return 0
-        n_frames = sum(self._windows(range(len(self.source)))) // SAMPLES_PER_FRAME
-        return (1 + self.recipe.n_augmented) * 2 * n_frames * self._encoded_width(model)
+        n_samples = sum(windows_of_rows(self.source, self.recipe))
+        return round(n_missing * self.encodings.n_bytes(n_samples))
 
-    @torch.inference_mode()
-    def _encoded_width(self, model: Scorer) -> int:
-        """Return the numbers of a frame that is encoded once."""
-        assert isinstance(model, WhisperScorer)
-        n_samples = torch.tensor([4 * SAMPLES_PER_FRAME], device=self.run.device)
-        silence = torch.zeros(1, 4 * SAMPLES_PER_FRAME, device=self.run.device)
-        return model.eval().encode_recordings(silence, n_samples).shape[2]
+    def mapped_bytes(self, model: Scorer) -> float:
+        """Return the bytes that the fold reads of recordings and of encoder outputs."""
+        source, n_bytes = self.source, 0.0
+        if self.encodings is None or self._look_up(model).missing:
+            n_bytes = float(source.store.n_bytes(source.filenames))
+        if self.encodings is not None:
+            rows = {*self.run.validation_rows.tolist(), *self._init_rows(model, [self.run.fold])}
+            n_bytes += self.encodings.bytes_read(self._examples, rows)
+        return n_bytes
+
+    @cached_property
+    def _examples(self) -> Sequence[Example]:
+        """The examples of an epoch."""
+        return self.sampler.sample_epoch(np.random.default_rng(self.run.seeds(0)))
+
+    def _look_up(self, model: Scorer) -> Stored:
+        """Return what the store has; the first call looks, before training changes the model."""
+        if self._stored is None:
+            run = self.run
+            self._stored = Stored.look_up(
+                *(model, self.recipe, self.data, self.source, run.options),
+                device=run.device,
+                dtype=run.dtype,
+            )
+            if self.encodings is not None:
+                self.encodings.width = encoded_width(model, run.device)
+        return self._stored
 
     def _training(self, model: Scorer) -> Pass:
         recipe, seeds = self.recipe, self.run.seeds(0)
-        rng = np.random.default_rng(seeds)
-        examples = self.sampler.sample_epoch(rng)
+        rng, examples = np.random.default_rng((*seeds, 1)), self._examples
         lengths = [_expected_samples(self.source, each, recipe, rng) for each in examples]
         batches = _batch(lengths, recipe)
         dataset = PairDataset(
@@ -124,7 +144,7 @@ class ReadingWorkload(Workload):
         def load(index: int, n_examples: int) -> tuple[Batch, BatchSize]:
             indices, _ = batches[index]
             pairs = [dataset[each] for each in indices[:n_examples]]
-            window = _window(max(pair.n_samples for pair in pairs), recipe)
+            window = window_of(max(pair.n_samples for pair in pairs), recipe)
             return collate(pairs, window), self._size(model, len(pairs), window)
 
         sizes = [self._size(model, len(indices), window) for indices, window in batches]
@@ -137,15 +157,21 @@ class ReadingWorkload(Workload):
         of_window = float(window) if is_encoded else model.encoder_sizes.multiply_adds(window)
         return BatchSize(n_pairs, n_windows * of_window, n_windows * window)
 
-    def _initialization(self, model: Scorer) -> Pass:
+    def _initialization(self, model: Scorer, rows_to_compute: Iterable[int]) -> Pass:
+        rows = np.array(sorted(rows_to_compute))
+        planned = plan_batches(self.source, rows, self.recipe, seconds=0.0)
+        each = self._forward(model, rows, planned, _features)
+        return replace(each, name="initialization", shared=True)
+
+    def _init_rows(self, model: Scorer, folds: Sequence[int]) -> set[int]:
+        """Return the rows whose features initialize the heads of folds and are not stored."""
         rows = set[int]()
-        for fold in self.folds:
+        if not self.recipe.has_pretrained_init:
+            return rows
+        for fold in folds:
             rng = np.random.default_rng((self.recipe.data_seed, self.run.attempt))
             rows |= {*rng.permutation(self.data.training_rows(fold))[:N_INIT_ROWS].tolist()}
-        chosen = np.array(sorted(rows))
-        planned = plan_batches(self.source, chosen, self.recipe, seconds=0.0)
-        each = self._forward(model, chosen, planned, _features)
-        return replace(each, name="initialization", shared=True)
+        return rows - self._look_up(model).initialized
 
     def _forward(
         self,
@@ -178,84 +204,12 @@ class ReadingWorkload(Workload):
             return float(batch.n_windows * batch.n_samples)
         return batch.cost(sizes)
 
-    def _encoding(self, model: Scorer) -> Pass:
-        """Return the pass that computes the encoder outputs of all recordings in all versions."""
-        assert isinstance(model, WhisperScorer)
-        device, source, sizes = self.run.device, self.data.source, model.encoder_sizes
-        windows = self._windows(range(len(source)))
-        order = np.argsort(windows, kind="stable")
-        n_batches = max(1, round(sum(windows) / (ENCODED_SECONDS * 16_000)))
-        batches = [part for part in np.array_split(order, n_batches) if len(part)]
-
-        def load(index: int, n_examples: int) -> tuple[np.ndarray, BatchSize]:
-            rows = batches[index][:n_examples]
-            return rows, size(rows)
-
-        def size(rows: np.ndarray) -> BatchSize:
-            window = max(windows[row] for row in rows)
-            cost = len(rows) * sizes.multiply_adds(window)
-            return BatchSize(len(rows), cost, len(rows) * window)
-
-        @torch.inference_mode()
-        def compute(rows: np.ndarray) -> None:
-            rng = np.random.default_rng(self.run.seeds(0))
-            augment = self.recipe.augment_learner.apply
-            waveforms = [augment(source.learner(row), rng)[:WINDOW_SAMPLES] for row in rows]
-            window = max(windows[row] for row in rows)
-            batch = torch.zeros(len(rows), window)
-            for row, waveform in zip(batch, waveforms, strict=True):
-                row[: min(len(waveform), window)] = torch.from_numpy(waveform)[:window]
-            n_samples = torch.tensor([min(len(each), window) for each in waveforms])
-            with mixed_precision(device, self.run.dtype):
-                encoded = model.eval().encode_recordings(batch.to(device), n_samples.to(device))
-            encoded.half().cpu()
-
-        versions = 1 + self.recipe.n_augmented
-        return Pass(
-            "encoder outputs",
-            versions,
-            [size(rows) for rows in batches],
-            load,
-            compute,
-            is_loaded=False,
-            shared=True,
-        )
-
-    def _windows(self, rows: Sequence[int]) -> list[int]:
-        """Return the samples of the windows of whole recordings."""
-        return [_window(self.source.n_samples(row, self.recipe.pair), self.recipe) for row in rows]
-
-
-class _NoSounds:
-    """Encoder outputs of the true lengths, all zero: `pairs.EncodedRows`."""
-
-    def __init__(self, source: PairSource, recipe: Recipe) -> None:
-        self.source, self.recipe = source, recipe
-        self.n_augmented = recipe.n_augmented
-        self.width = 0  # set once a model is known
-
-    def get(self, clip: int | JoinedClips, version: int) -> Encoding:
-        """Return the frames of a recording, or of joined clips."""
-        n_samples = _recorded_samples(self.source, clip)
-        window = _window(n_samples, self.recipe)
-        frames = np.zeros((window // SAMPLES_PER_FRAME, self.width), dtype=np.float16)
-        return Encoding(frames, min(len(frames), -(-n_samples // SAMPLES_PER_FRAME)))
-
-
-def _recorded_samples(source: PairSource, clip: int | JoinedClips) -> int:
-    """Return the number of samples of a recording, or of joined clips."""
-    if isinstance(clip, JoinedClips):
-        return sum(source.store.n_samples(source.filenames[r]) for r in clip.rows) + sum(
-            clip.pauses
-        )
-    return source.store.n_samples(source.filenames[clip])
-
 
 def _expected_samples(
     source: PairSource, example: Example, recipe: Recipe, rng: np.random.Generator
 ) -> int:
     """Return the number of samples of an example, augmented with other random numbers."""
-    learner = _slowed(_recorded_samples(source, example.clip), recipe.augment_learner, rng)
+    learner = _slowed(recorded_samples(source, example.clip), recipe.augment_learner, rng)
     if recipe.pair in WITHOUT_REFERENCE:
         return learner
     n_reference = source.references.n_samples(example.text)
@@ -276,7 +230,7 @@ def _slowed(n_samples: int, augmentation: Augmentation, rng: np.random.Generator
 
 def _batch(lengths: Sequence[int], recipe: Recipe) -> list[tuple[list[int], int]]:
     """Return the examples' indices and the window, in samples, of each batch of an epoch."""
-    longest = _longest(recipe)
+    longest = longest_window(recipe)
     silence, context = np.zeros(longest, dtype=np.float32), np.zeros(2, dtype=np.float32)
     pairs = (Pair(silence[:n], context, row) for row, n in enumerate(lengths))
     batches = batch_by_window(
@@ -285,14 +239,6 @@ def _batch(lengths: Sequence[int], recipe: Recipe) -> list[tuple[list[int], int]
         fill=True,
     )
     return [(batch.rows.tolist(), batch.waveforms.shape[1]) for batch in batches]
-
-
-def _window(n_samples: int, recipe: Recipe) -> int:
-    return window_samples(n_samples, recipe.window, recipe.window_step_seconds, _longest(recipe))
-
-
-def _longest(recipe: Recipe) -> int:
-    return LONGEST_WINDOW_SAMPLES if recipe.joined_clips else WINDOW_SAMPLES
 
 
 def _planned_size(batch: PlannedBatch, cost: float) -> BatchSize:

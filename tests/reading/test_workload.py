@@ -1,6 +1,7 @@
 """What --plan assumes of a fold's batches: their number and their windows are those of training."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 from hearback.engine.plan import estimate
 from hearback.engine.plan.estimate import Request, plan_models
 from hearback.engine.training.task import FoldRun
+from hearback.engine.training.trainer import Trainer
+from hearback.reading import encoded
 from hearback.reading.augment import Augmentation
 from hearback.reading.options import TrainingOptions
 from hearback.reading.recipe import Recipe
 from hearback.reading.steps import train, train_model
 from hearback.reading.training import ReadingTask
+from hearback.reading.window_batches import Encoding
 from hearback.reading.workload import ReadingWorkload
 from tests.reading.families import FAMILIES, make_trainer
 from tests.reading.quick_recipes import QUICK_LOW, QUICK_TOKENS
@@ -29,9 +33,11 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def make_workload(recipe: Recipe, options: TrainingOptions) -> ReadingWorkload:
+def make_workload(
+    recipe: Recipe, options: TrainingOptions, folds: Sequence[int] = (0, 1)
+) -> ReadingWorkload:
     data = options.load_data([recipe])
-    return ReadingWorkload(FoldRun(options.adapt(recipe), 0, options, data), [0, 1])
+    return ReadingWorkload(FoldRun(options.adapt(recipe), 0, options, data), folds)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +94,81 @@ def test_features_of_clips_are_planned_once_for_all_folds(
     assert passes["initialization"].n_examples == n_rows
     assert passes["initialization"].shared and not passes["validation"].shared
     assert passes["validation"].n_times == QUICK_TOKENS.epochs + 1  # once initialized, too
+
+
+ENCODED = pytest.mark.parametrize("family", ["updates of tokens", "segments"])
+
+
+@ENCODED
+def test_what_the_store_has_is_not_planned(
+    family: str, options: TrainingOptions, phones: Path
+) -> None:
+    recipe = replace(FAMILIES[family], augment_learner=Augmentation())
+    trainer = make_trainer(recipe, options, phones)  # encodes the recordings
+    trainer.initialize()
+    planned = make_workload(recipe, options, [0])
+    model = Trainer(planned.task, planned.run, callbacks=[]).model  # seeded as in training
+    assert [each.name for each in planned.passes(model)] == ["training", "validation"]
+    assert planned.shared_bytes(model) == 0
+
+    (version,) = (options.store / "encoded").rglob("version_1.f16")
+    version.with_suffix(".json").unlink()
+    planned = make_workload(recipe, options, [0, 1])
+    passes = {each.name: each for each in planned.passes(model)}
+    assert passes["encoder outputs"].n_times == 1
+    assert planned.shared_bytes(model) == version.stat().st_size
+    first, both = planned.data.training_rows(0), planned.data.training_rows(1)
+    assert passes["initialization"].n_examples == len(np.setdiff1d(both, first))
+
+    # Whether another model's encoder or updates are there is not known.
+    other = replace(recipe, name="modelother", warm_start="modelany")
+    passes = {each.name: each for each in make_workload(other, options, [0]).passes(model)}
+    assert passes["encoder outputs"].n_times == 1 + recipe.n_augmented
+    assert "initialization" in passes
+    again = make_workload(replace(recipe, name="modelagain", seed=9), options, [0]).passes(model)
+    assert ("initialization" in {each.name for each in again}) == (recipe.adapter_rank > 0)
+
+
+@ENCODED
+@pytest.mark.parametrize("epochs", [2, 9])
+def test_the_encoder_outputs_that_a_fold_maps_are_those_that_it_reads(
+    family: str,
+    epochs: int,
+    options: TrainingOptions,
+    phones: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = replace(FAMILIES[family], augment_learner=Augmentation(), schedule_epochs=9)
+    recipe = replace(recipe, epochs=epochs)
+    planned = make_workload(recipe, options, [0])
+    trainer = make_trainer(recipe, options, phones)
+    expected = planned.mapped_bytes(ReadingTask(planned.run).build_model())
+
+    read: dict[tuple[Path, int], int] = {}
+    get = encoded._Version.get
+
+    def noting(self: encoded._Version, index: int) -> Encoding:
+        found = get(self, index)
+        read[self.path, index] = found.frames.nbytes
+        return found
+
+    monkeypatch.setattr(encoded._Version, "get", noting)
+    trainer.initialize()
+    for _, batches in trainer.task.epoch_batches(trainer.model, range(epochs)):
+        list(batches)
+    assert expected == pytest.approx(sum(read.values()), rel=0.05)
+
+
+def test_the_recordings_that_a_fold_maps_are_counted(
+    options: TrainingOptions, phones: Path
+) -> None:
+    make_trainer(QUICK_TOKENS, options, phones)
+    planned = make_workload(QUICK_TOKENS, options)
+    (recordings,) = options.store.glob("train.*.pcm")
+    model = ReadingTask(planned.run).build_model()
+    assert planned.mapped_bytes(model) == recordings.stat().st_size
+    encodes = make_workload(QUICK_LOW, options)
+    assert encodes.mapped_bytes(ReadingTask(encodes.run).build_model()) > recordings.stat().st_size
 
 
 def test_models_with_another_encoder_are_another_kind(

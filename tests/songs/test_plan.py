@@ -1,4 +1,4 @@
-"""`python -m hearback.songs train --plan`: the engine's own workload is enough for the songs."""
+"""`python -m hearback.songs train --plan`."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from hearback.engine.errors import HearbackError
 from hearback.engine.launch import command
 from hearback.engine.plan import estimate
+from hearback.engine.plan.show import size
 from hearback.songs.options import SongOptions
 from hearback.songs.recipe import find_recipes
 from hearback.songs.steps import train
@@ -23,13 +24,17 @@ def test_a_plan_of_the_songs_writes_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(estimate, "SECONDS", 0.02)
-    song_options.load_data().features(find_recipes()["cnn4"].features)  # as a first training does
+    data = song_options.load_data()
+    features = data.features(find_recipes()["cnn4"].features)  # as a first training does
+    rows = [*data.training_rows(0), *data.validation_rows(0)]
     before = written(songs_folder)
     flags = [*training_flags(songs_folder, tmp_path), "--set", "batch_size=4"]
     monkeypatch.setattr(sys, "argv", ["train", "--plan", "--models", "cnn4", *flags])
     assert command.main(train.competition()) == 0
     text = capsys.readouterr().out
     assert "nothing was trained" in text and "3 folds one after the other" in text
+    n_bytes = features.n_bytes(data.filenames[row] for row in rows)
+    assert f"Mapped files: {size(n_bytes)}" in text
     assert written(songs_folder) == before
     assert not (tmp_path / "assets").exists()
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -51,6 +51,10 @@ class Store:
     def n_samples(self, filename: str) -> int:
         """Return the number of stored values of a recording. Raises NotInStoreError."""
         return self._entry(filename).n_samples
+
+    def n_bytes(self, filenames: Iterable[str]) -> int:
+        """Return the bytes that recordings have in the store. Raises NotInStoreError."""
+        return sum(map(self.n_samples, filenames)) * self.format.dtype.itemsize
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all recordings and their names, independent of their order."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from hearback.engine.plan.memory import FoldBytes, fold_bytes
 from hearback.engine.plan.workload import MakeWorkload, Pass, Workload
 from hearback.engine.training.options import FoldOptions
 from hearback.engine.training.recipe import FoldRecipe
-from hearback.engine.training.task import FoldRun
+from hearback.engine.training.task import FoldRun, Model
 from hearback.engine.training.trainer import Trainer
 
 SECONDS = 20.0  # of timing, for one model; with what precedes it, about half a minute
@@ -60,7 +61,10 @@ class ModelPlan:
         files: parameters, state and files of a fold.
         activations: peak bytes of the largest training batch.
         base: bytes of the main memory that the process has without a model.
-        shared_bytes: of files that all folds share, besides the backbone's.
+        shared_bytes: that are written for all folds, besides the backbone's.
+        mapped_bytes: that a fold reads from files that it maps into the main memory. Folds share
+            one copy, and the kernel takes it back where memory is short; a process's peak memory
+            includes it.
         speed: of the training, or of the validation if nothing is trained.
         device: what it was measured on.
         measured_as: the model whose speed this one has, if not its own.
@@ -74,6 +78,7 @@ class ModelPlan:
     activations: float
     base: float
     shared_bytes: int
+    mapped_bytes: float
     speed: Speed
     device: torch.device
     measured_as: str | None = None
@@ -101,7 +106,7 @@ class ModelPlan:
 
     @property
     def device_bytes(self) -> float:
-        """The peak memory of a fold on its device."""
+        """The peak memory of a fold on its device, without mapped files."""
         files = self.files
         if self.device.type != "cpu":
             return files.state + self.activations + CONTEXT_BYTES
@@ -136,15 +141,16 @@ def _plan_kind(
     started = time.monotonic()
     trainer = Trainer(first.task, first.run, callbacks=[])
     build_seconds = time.monotonic() - started
-    passes = [each for each in first.passes(trainer.model) if each.n_times and each.batches]
+    # Before a step changes the model.
+    passes = {workload: _open_passes(workload, trainer.model) for _, workload in members}
+    measured = _one_of_each([passes[first], *passes.values()])
     speeds = {
         each.name: measure(trainer, each, share * seconds)
-        for each, share in zip(passes, _shares(passes), strict=True)
+        for each, share in zip(measured, _shares(measured), strict=True)
     }
     files = fold_bytes(trainer)
     for request, workload in members:
-        own = [each for each in workload.passes(trainer.model) if each.n_times and each.batches]
-        name = workload.run.recipe.name
+        own, name = passes[workload], workload.run.recipe.name
         yield ModelPlan(
             name=name,
             n_folds=len(workload.folds),
@@ -154,10 +160,24 @@ def _plan_kind(
             activations=max((_activations(p, speeds[p.name], trainer) for p in own), default=0.0),
             base=base,
             shared_bytes=workload.shared_bytes(trainer.model),
-            speed=speeds[passes[0].name],
+            mapped_bytes=workload.mapped_bytes(trainer.model),
+            speed=speeds[own[0].name],
             device=trainer.run.device,
             measured_as=None if workload is first else first.run.recipe.name,
         )
+
+
+def _open_passes(workload: Workload, model: Model) -> list[Pass]:
+    """Return the passes in which something is left to compute."""
+    return [each for each in workload.passes(model) if each.n_times and each.batches]
+
+
+def _one_of_each(of_models: Iterable[Sequence[Pass]]) -> list[Pass]:
+    """Return the first pass of each name."""
+    by_name: dict[str, Pass] = {}
+    for each in chain.from_iterable(of_models):
+        by_name.setdefault(each.name, each)
+    return list(by_name.values())
 
 
 def _shares(passes: Sequence[Pass]) -> list[float]:

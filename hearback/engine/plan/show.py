@@ -25,6 +25,7 @@ def show(plans: Sequence[ModelPlan], n_jobs: int) -> str:
         "",
         *_totals(plans, n_jobs),
         *_beside_each_other(plans, device),
+        *_mapped(plans),
         *_other_gpus(plans),
     ]
     return "\n".join(lines)
@@ -52,6 +53,7 @@ def _row(plan: ModelPlan) -> dict[str, str]:
         "model": plan.name,
         "trained": f"{files.n_trained / 1e6:.3g} of {files.n_parameters / 1e6:.3g} M",
         "memory": size(plan.device_bytes),
+        "mapped": size(plan.mapped_bytes),
         "weights": size(files.weights),
         "checkpoint": size(files.checkpoint),
         "FLOPs": f"{plan.fold_flops:.2g}",
@@ -79,8 +81,8 @@ def _totals(plans: Sequence[ModelPlan], n_jobs: int) -> Iterator[str]:
         for each in plan.passes:
             if each.shared:
                 yield (
-                    f"  of {plan.name}, {hours(each.seconds)} are its {each.name}: once for all "
-                    "folds, and not at all if the store has it"
+                    f"  of {plan.name}, {hours(each.seconds)} are its {each.name}, which the "
+                    "store lacks: once for all folds"
                 )
     yield f"Operations: {sum(plan.flops for plan in plans):.2g} floating point operations"
     weights = sum(plan.n_folds * plan.files.weights + plan.shared_bytes for plan in plans)
@@ -113,6 +115,22 @@ def _beside_each_other(plans: Sequence[ModelPlan], device: torch.device) -> Iter
     else:
         line += ". Use --micro_batch or --gradient_checkpointing"
     yield line
+
+
+def _mapped(plans: Sequence[ModelPlan]) -> Iterator[str]:
+    """Yield what mapped files mean for the main memory, by the model that reads most of them."""
+    largest = max(plans, key=lambda plan: plan.mapped_bytes)
+    if not largest.mapped_bytes:
+        return
+    own = largest.device_bytes if largest.device.type == "cpu" else 0.0
+    free = free_memory()
+    fits = free is None or own + largest.mapped_bytes <= free
+    kept = "the system takes it back where memory is short"
+    yield (
+        f"Mapped files: {size(largest.mapped_bytes)}, read by a fold of {largest.name}, and part "
+        "of a training's peak memory; one copy for all folds; "
+        + (kept if fits else "it does not fit, so the system reads parts of it again")
+    )
 
 
 def _other_gpus(plans: Sequence[ModelPlan]) -> Iterator[str]:

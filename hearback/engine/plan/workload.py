@@ -93,12 +93,16 @@ class Workload:
         return self.run.recipe.name
 
     def passes(self, model: Model) -> list[Pass]:
-        """Return the passes; `model` is one of this kind."""
+        """Return the passes, without what is there already; `model`, of this kind, is untrained."""
         return [self._training(model), self._validation(model)]
 
     def shared_bytes(self, model: Model) -> int:
-        """Return the bytes of files that all folds share, besides those of the backbone."""
+        """Return the bytes that will be written for all folds, besides those of the backbone."""
         return 0
+
+    def mapped_bytes(self, model: Model) -> float:
+        """Return the bytes that the fold reads from files that it maps into its memory."""
+        return 0.0
 
     def _training(self, model: Model) -> Pass:
         size = self.run.recipe.batch_size

@@ -34,7 +34,7 @@ def show_plan(recipe: FoldRecipe, fold: int, options: FoldOptions) -> None:
 
 
 def load_workload() -> "MakeWorkload":
-    """Return what --plan measures, which imports torch: all snippets take equally long."""
-    from hearback.engine.plan.workload import Workload  # noqa: PLC0415
+    """Return what --plan measures, which imports torch."""
+    from hearback.songs.workload import SongWorkload  # noqa: PLC0415
 
-    return partial(Workload, load_task())
+    return partial(SongWorkload, load_task())

@@ -1,6 +1,7 @@
 """Operations are counted, and a pass's time is extrapolated from the batches that were timed."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,38 @@ def test_models_of_one_kind_are_measured_once(
     assert short.measured_as == "longer" and long.measured_as is None
     assert 2 * short.passes[0].flops == pytest.approx(long.passes[0].flops)
     assert "as longer" in show([short, long], n_jobs=1)
+
+
+def test_a_pass_that_only_another_model_of_the_kind_has_is_measured(
+    options: ToyOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = replace(RECIPE, name="longer", epochs=6)
+
+    class Sharing(Workload):
+        kind = "all"
+
+        def passes(self, model: Any) -> list[Pass]:
+            training, validation = super().passes(model)
+            shared = replace(validation, name="initialization", n_times=1, shared=True)
+            is_done = self.run.recipe.name == "longer"
+            return [training, validation, *([] if is_done else [shared])]
+
+        def mapped_bytes(self, model: Any) -> float:
+            return 3e9 * self.run.recipe.epochs
+
+    data = options.load_data()
+    requests = [Request(each, options, [0], data, 0.0) for each in (RECIPE, longer)]
+    plans = list(plan_models(requests, partial(Sharing, ToyTask)))
+    names = [[each.name for each in plan.passes] for plan in plans]
+    assert names == [["training", "validation", "initialization"], ["training", "validation"]]
+    monkeypatch.setattr("hearback.engine.plan.show.free_memory", lambda: 32e9)
+    text = show(plans, n_jobs=1)
+    assert "of small, 0 s are its initialization, which the store lacks: once for all" in text
+    assert "9 GB" in text and "Mapped files: 18 GB, read by a fold of longer" in text
+    assert "takes it back where memory is short" in text
+    assert all(plan.device_bytes < 9e9 for plan in plans)  # no part of it
+    monkeypatch.setattr("hearback.engine.plan.show.free_memory", lambda: 16e9)
+    assert "it does not fit, so the system reads parts" in show(plans, n_jobs=1)
 
 
 def test_a_measured_batch_that_does_not_fit_is_made_smaller(options: ToyOptions) -> None:
