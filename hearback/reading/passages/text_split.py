@@ -7,6 +7,7 @@ first words are tried, those that are likeliest after the segments before.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -43,8 +44,9 @@ def split_text(
 ) -> list[WordRange]:
     """Return the words said in each segment: the split of the text with the largest score.
 
-    Segments can be empty, and words skipped. Every word is in one range: skipped ones are in that
-    of the segment before, or in the first one that has words.
+    Segments can be empty, and words skipped. Every word is in one range: skipped ones are in those
+    of the segments before and after, as these are likeliest with them; of more than
+    `N_STARTS_WHEN_LOST`, all are in that before.
 
     Args:
         n_words: number of words in the text, at least 1.
@@ -66,7 +68,7 @@ def split_text(
         start = int(step.starts[stop])
         ranges.append(WordRange(start, stop))
         stop = int(step.origin[start])
-    return _with_skipped(n_words, ranges[::-1])
+    return _with_skipped(n_words, ranges[::-1], likelihood_fn)
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,39 @@ def _add_segment(
     return scores, _Step(starts, origin)
 
 
-def _with_skipped(n_words: int, ranges: Sequence[WordRange]) -> list[WordRange]:
-    """Return the ranges with the words between them added to the one before."""
+def _with_skipped(
+    n_words: int, ranges: Sequence[WordRange], likelihood_fn: LikelihoodFn
+) -> list[WordRange]:
+    """Return the ranges with the words between them, and before the first and after the last."""
     filled = [at for at, each in enumerate(ranges) if len(each)]
     if not filled:
         return [WordRange(0, n_words), *ranges[1:]]
     whole = list(ranges)
-    edges = [0, *(ranges[at].start for at in filled[1:]), n_words]
-    for at, start, stop in zip(filled, edges[:-1], edges[1:], strict=True):
+    start = 0
+    for at, after in pairwise(filled):
+        stop = _best_edge((at, start), after, ranges, likelihood_fn)
         whole[at] = WordRange(start, stop)
+        start = stop
+    whole[filled[-1]] = WordRange(start, n_words)
     return whole
+
+
+def _best_edge(
+    before: tuple[int, int],
+    after: int,
+    ranges: Sequence[WordRange],
+    likelihood_fn: LikelihoodFn,
+) -> int:
+    """Return the first word of the segment `after`, so that it and the one before are likeliest.
+
+    `before` is the segment before and its first word. The words between their `ranges` were
+    skipped: a word that is said unclearly costs more than its reward.
+    """
+    segment, start = before
+    first, last, stop = ranges[segment].stop, ranges[after].start, ranges[after].stop
+    edges = np.arange(first, last + 1)
+    if len(edges) == 1 or len(edges) > N_STARTS_WHEN_LOST:  # many: a part that was not read
+        return last
+    left = likelihood_fn(segment, [start], last - start)[0, edges - start]
+    right = likelihood_fn(after, edges.tolist(), stop - first)[range(len(edges)), stop - edges]
+    return first + int(np.argmax(left + right))

@@ -73,6 +73,23 @@ def test_words_that_nobody_said_belong_to_the_segment_before() -> None:
     assert second == said[1]
 
 
+def test_unclear_words_that_were_skipped_stay_in_their_segment() -> None:
+    # "who lived in" costs more than its reward, and less in the second segment than in the first.
+    costs = np.full((2, 18), 12.0)
+    costs[0, :5] = costs[1, 5:] = 2.0
+    costs[1, 5:8] = 7.0
+
+    def likelihood(segment: int, starts: Sequence[int], n_words: int) -> np.ndarray:
+        values = np.full((len(starts), 1 + n_words), -np.inf)
+        for row, start in enumerate(starts):
+            of_words = costs[segment, start : start + n_words]
+            values[row, : 1 + len(of_words)] = -np.concatenate([[0.0], np.cumsum(of_words)])
+        return values
+
+    ranges = split_text(18, [3.0, 6.0], likelihood)
+    assert ranges == [WordRange(0, 5), WordRange(5, 18)]
+
+
 def test_a_reader_who_stops_has_the_rest_in_the_last_segment() -> None:
     assert split(TEXT, ["once there was a fox", "who lived in"]) == [
         "once there was a fox",
