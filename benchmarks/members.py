@@ -24,11 +24,11 @@ from hearback.engine.devices import compute_dtype
 from hearback.engine.malloc import keep_freed_memory
 from hearback.engine.whisper.quantize import convert_weights
 from hearback.engine.whisper.shared_layers import digest_stages
-from hearback.engine.whisper.weights import load_backbone, read_config
 from hearback.reading.dataset import load_training_data
 from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
 from hearback.reading.inference.model_group import ModelGroup
 from hearback.reading.inference.predict import score_with_words
+from hearback.reading.models.backbones import Backbone, WhisperBackbone
 from hearback.reading.models.base import Scorer
 from hearback.reading.models.scorers import build
 from hearback.reading.pairs import PairSource
@@ -49,7 +49,7 @@ def main() -> None:
     data = load_training_data(arguments.data, None, arguments.store, n_folds=2, group_by="none")
     rows = np.random.default_rng(0).permutation(len(data.labels))[: arguments.clips]
     dtype = compute_dtype(CPU, arguments.precision)
-    make = partial(make_model, backbone=arguments.backbone, dtype=dtype)
+    make = partial(make_model, backbone=WhisperBackbone(arguments.backbone), dtype=dtype)
     members = [make(ADAPTED, seed) for seed in range(arguments.members)]
     groups = {
         "one full model": make_group([make(FULL, 0)], dtype),
@@ -87,11 +87,11 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_model(recipe: Recipe, seed: int, *, backbone: Path, dtype: torch.dtype) -> Model:
+def make_model(recipe: Recipe, seed: int, *, backbone: Backbone, dtype: torch.dtype) -> Model:
     """Return a recipe's model with random updates, in the precision of inference."""
     torch.manual_seed(seed)
-    model = build(recipe, read_config(backbone), backbone / "tokenizer.json")
-    load_backbone(model, backbone)
+    model = build(recipe, backbone.config(), backbone.tokenizer)
+    backbone.load_into(model)
     for name, parameter in model.named_parameters():
         if name.endswith(".up"):
             nn.init.normal_(parameter, std=UPDATE_STD)

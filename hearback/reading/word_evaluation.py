@@ -1,6 +1,6 @@
 """Scores of words compared with what experts say of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from hearback.engine.evaluation.metrics import area_under_curve
 from hearback.reading import words
 from hearback.reading.evaluation import ReadingOutOfFold
 from hearback.reading.tables import AGE_GROUPS, YOUNGEST
-from hearback.reading.word_labels import WordLabels
+from hearback.reading.word_labels import WordLabels, describe
 
 THRESHOLD = 0.5  # a word that scores less counts as wrong; so does one that most experts reject
 TITLE = "Words against the experts (texts as they were read; wrong: most experts reject the word)"
@@ -104,3 +104,29 @@ def _correlation(scores: np.ndarray, accuracies: np.ndarray) -> float:
     if known.sum() < 2 or scores[known].std() == 0 or accuracies[known].std() == 0:
         return float("nan")
     return float(np.corrcoef(scores[known], accuracies[known])[0, 1])
+
+
+def describe_training_labels(tables: Sequence[ReadingOutOfFold], own: WordLabels) -> Iterator[str]:
+    """Yield with which labels of words each model was trained whose recipe uses them.
+
+    `own` are those of the training table; a line tells where folds had others.
+    """
+    for table in tables:
+        records = [
+            metadata.get("word_labels")
+            for metadata in table.metadata_by_fold.values()
+            if (metadata.get("recipe") or {}).get("uses_word_labels")
+        ]
+        if not records:
+            continue
+        described = dict.fromkeys(map(describe, records))
+        line = f"{table.model} was trained with {'; or '.join(described)}"
+        digests = {(record or {}).get("digest") for record in records}
+        if len(digests) > 1:
+            line += ", other ones in some folds than in others: train.py trains these again"
+        elif not own and digests != {None}:
+            line += "; the training table has none now, so that labels of recordings alone fit the "
+            line += "calibration of words"
+        elif digests != {own.digest()}:
+            line += ", other ones than the training table has now"
+        yield line

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hearback.reading.word_evaluation import by_age, compare
+from hearback.reading.evaluation import ReadingOutOfFold
+from hearback.reading.word_evaluation import by_age, compare, describe_training_labels
 from hearback.reading.word_labels import ReadWords, WordLabels
 
 TEXTS = {"a": "the big cat", "b": "a dog", "c": "one bird", "d": "no labels"}
@@ -60,3 +61,34 @@ def test_ages_have_a_line_where_they_have_labels() -> None:
     table = by_age(ROWS, SAID, CLIPS, LABELS)
     assert table["words"].to_dict() == {"all": 5, "KG and 1": 3}
     assert by_age(ROWS, SAID, CLIPS, WordLabels()).empty
+
+
+def trained(*records: dict[str, object] | None) -> ReadingOutOfFold:
+    recipe = {"uses_word_labels": True}
+    metadata = {at: {"recipe": recipe, "word_labels": each} for at, each in enumerate(records)}
+    return ReadingOutOfFold("modeltok", 3, pd.DataFrame(), metadata)
+
+
+def test_other_labels_than_those_of_the_training_are_said() -> None:
+    same, other = LABELS.record(), {"digest": "another", "words": 9, "recordings": 3}
+    without = replace_recipe(trained(same), uses_word_labels=False)
+    cases = (
+        (
+            trained(same, same),
+            LABELS,
+            "modeltok was trained with labels of 7 words in 3 recordings",
+        ),
+        (trained(other), LABELS, "9 words in 3 recordings, other ones than the training table has"),
+        (trained(same, other), LABELS, "other ones in some folds than in others: train.py trains"),
+        (trained(same), WordLabels({}), "; the training table has none now, so that labels of"),
+        (trained(None), WordLabels({}), "modeltok was trained with no labels of words"),
+    )
+    for table, own, expected in cases:
+        (line,) = describe_training_labels([table], own)
+        assert expected in line
+    assert not line.endswith("now") and not list(describe_training_labels([without], LABELS))
+
+
+def replace_recipe(table: ReadingOutOfFold, **recipe: bool) -> ReadingOutOfFold:
+    metadata = {at: {**each, "recipe": recipe} for at, each in table.metadata_by_fold.items()}
+    return ReadingOutOfFold(table.model, table.n_folds, table.rows, metadata)

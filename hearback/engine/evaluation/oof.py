@@ -104,6 +104,12 @@ class OutOfFold(ABC):
 
     def rows_with(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return `rows` with the columns of the training `table`, as `join_rows` does."""
+        if len(self.rows) and not self.rows["filename"].isin(table["filename"]).any():
+            raise HearbackError(
+                f"{self.model} was trained on other recordings than those of the training table, "
+                f"such as {self.rows['filename'].iloc[0]}; name the folder of these with --data, "
+                "or folds that were trained on this table"
+            )
         try:
             return self.join_rows(self.rows, table)
         except HearbackError as error:
@@ -222,6 +228,8 @@ def read_tables(
                 f"there are {', '.join(found) or 'none'}{did_you_mean(unknown, found)}"
             )
         found = {model: found[model] for model in models}
+    if not assets.is_dir():
+        raise HearbackError(f"{assets}: no such folder")
     if not found:
         raise HearbackError(f"{assets}: no finished fold; train some with {kind.TRAIN_COMMAND}")
     tables = [kind.read_model(assets, model, folds) for model, folds in found.items()]
@@ -264,7 +272,8 @@ def _read_fold(kind: type[OutOfFold], files: FoldFiles) -> tuple[FoldMetadata, p
     metadata = read_fold_metadata(files)
     if invalid := _invalid_fields(kind, metadata):
         raise HearbackError(
-            f"{files.metadata}: {', '.join(invalid)} missing or invalid; train the fold again"
+            f"{files.metadata}: {', '.join(invalid)} missing or invalid; train the fold again, "
+            "unless it is of another competition"
         )
     try:
         content = files.read(files.oof)

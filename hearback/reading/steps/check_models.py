@@ -20,7 +20,7 @@ from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.page import flags as page_flags
 from hearback.engine.project import SHIPPED
 from hearback.engine.training.recipe import name_with_seed, split_seed
-from hearback.reading import comparison, evaluation, step_command, word_evaluation, word_labels
+from hearback.reading import comparison, evaluation, step_command, word_evaluation
 from hearback.reading.ensemble import ABLATION, ABLATION_PREFIX
 from hearback.reading.options import TrainingOptions
 from hearback.reading.trained import TrainedModels, read_trained
@@ -102,20 +102,9 @@ def show(trained: TrainedModels, assets: Path, other_assets: Path | None = None)
         if note := comparison.describe_other_data(compared, others):
             print(f"\n{other_assets}: {note}")
     check_models.print_sections(sections, assets, tables)
-    _print_word_labels(tables)
+    for line in word_evaluation.describe_training_labels(tables, trained.word_labels):
+        print(f"\n{line}")
     return check_models.print_outliers(tables)
-
-
-def _print_word_labels(tables: Sequence[evaluation.ReadingOutOfFold]) -> None:
-    """Print how many words had labels, for each model whose recipe uses them."""
-    for table in tables:
-        described = dict.fromkeys(
-            word_labels.describe(metadata.get("word_labels"))
-            for metadata in table.metadata_by_fold.values()
-            if (metadata.get("recipe") or {}).get("uses_word_labels")
-        )
-        if described:
-            print(f"\n{table.model} was trained with {'; or '.join(described)}")
 
 
 def show_trained(options: TrainingOptions, models: list[str]) -> None:

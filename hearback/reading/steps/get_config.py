@@ -61,6 +61,8 @@ def main() -> None:
     cross_fitted = fitted.scores.cross_fitted_predictions
     _print_error_analysis(joined, cross_fitted, metadata, causes)
     _print_words(fitted, cross_fitted, word_labels)
+    for line in word_evaluation.describe_training_labels(tables, word_labels):
+        print(f"\n{line}")
     if others is not None:
         _print_comparison(flags, fitted, others, metadata, causes)
 
