@@ -25,6 +25,7 @@ from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
 from hearback.reading.words import COMPLETE
 
 LONG_SECONDS = 8.0  # shorter recordings are not corrected
+SMALLEST_POWER = 0.5  # of the odds of parts, in `combine`
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,15 @@ class Passages:
 def combine(probabilities: np.ndarray, n_words: np.ndarray) -> float:
     """Return the probability that all parts of a text were said, from those of the parts.
 
-    It is right if one part at most is wrong, each word being equally likely to be the wrong one:
-    the odds are the harmonic mean of the parts' odds, weighted by their words.
+    With the parts' own odds it would be right if one part at most is wrong, each word being equally
+    likely to be the wrong one: the odds are then the harmonic mean of the parts' odds, weighted by
+    their words. But the more parts, the lower the lowest of them is by chance, so their log-odds
+    count less: they are divided by the square root of the number of parts, at most by 2.
     """
     if len(probabilities) == 1:
         return float(probabilities[0])
-    odds = np.exp(logit(probabilities, SMALLEST))
-    mean = 1 / np.average(1 / odds, weights=n_words)
+    log_odds = logit(probabilities, SMALLEST) * max(SMALLEST_POWER, len(probabilities) ** -0.5)
+    mean = 1 / np.average(np.exp(-log_odds), weights=n_words)
     return float(mean / (1 + mean))
 
 

@@ -63,9 +63,11 @@ def model(tokenizer: Path) -> TokenScorer:
 def test_one_bad_part_lowers_a_passage_by_its_share() -> None:
     equal = np.array([10, 10, 10])
     assert combine(np.array([0.9]), np.array([5])) == 0.9
-    assert combine(np.array([0.8, 0.8, 0.8]), equal) == pytest.approx(0.8)
+    # Log-odds are divided by the square root of the number of parts, at most by 2.
+    assert combine(np.array([0.8, 0.8, 0.8]), equal) == pytest.approx(1 / (1 + 4 ** -(3**-0.5)))
+    assert combine(np.full(9, 0.8), np.ones(9)) == pytest.approx(2 / 3)
     low = combine(np.array([0.95, 0.01, 0.95]), equal)
-    assert 0.01 < low < 0.05
+    assert 0.1 < low < 0.2
     assert combine(np.array([0.95, 0.01, 0.95]), np.array([10, 1, 10])) > low
     assert combine(np.array([0.0, 1.0]), np.array([1, 1])) < 1e-6
 
