@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from hearback.engine import cli, locks
 from hearback.engine.data import corrections
@@ -59,13 +59,18 @@ class TrainingOptions(FoldOptions):
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """Return `recipe` with these options applied."""
+        backbone = self.for_recipe(recipe).backbone
         recipe = recipe.with_preset(self.preset)
-        if self.backbone is not None and recipe.pair != "phones":
-            recipe = replace(recipe, backbone=self.backbone)
+        if backbone is not None:
+            recipe = replace(recipe, backbone=backbone)
         if self.window is not None:
             recipe = recipe.with_settings([f"window={self.window}"])
         adapted: Recipe = super().adapt(recipe)
         return adapted
+
+    def for_recipe(self, recipe: Recipe) -> Self:
+        """Return the options without --backbone for a recipe that has no Whisper."""
+        return replace(self, backbone=None) if recipe.pair == "phones" else self
 
     def load_data(self, recipes: Sequence[Recipe] | None = None) -> "TrainingData":
         """Load and validate the training set, with references if one of `recipes` needs them.

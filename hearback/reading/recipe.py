@@ -1,13 +1,24 @@
 """Recipes of the reading competition: a model's architecture, data and optimisation."""
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from hearback.engine.errors import HearbackError
 from hearback.engine.project import SHIPPED
-from hearback.engine.training.recipe import FoldRecipe
+from hearback.engine.training.field_types import (
+    Above0,
+    AtLeast0,
+    CountFrom0,
+    CountFrom1,
+    Range,
+    Share,
+    ShareBelow1,
+    any_of,
+)
+from hearback.engine.training.recipe import FoldRecipe, Rule
 from hearback.engine.whisper.poolings import Pooling
 from hearback.reading.augment import LIGHT, LIGHT_REFERENCE, Augmentation
 from hearback.reading.pairings import (
@@ -27,6 +38,22 @@ ADAPTER_LAYERS = (
     *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),
     *("encoder_attn.q_proj", "encoder_attn.out_proj", "fc1", "fc2"),
 )
+_Speed = Annotated[float, Range(at_least=0.5, at_most=2)]
+
+# The fields that keep their defaults in models of other pairings.
+ONLY_FOR: dict[str, tuple[Pairing, ...]] = {
+    "encoder_layers": ("segments",),
+    "adapter_rank": ("tokens",),
+    "n_augmented": ("tokens", "segments"),
+    "joined_clips": HEARS_30_S,
+    "phone_loss": WITH_PHONES,
+    "uses_context": SCORES_WORDS,
+    "uses_word_labels": SCORES_WORDS,
+    "labelled_word_loss": SCORES_WORDS,
+    "read_texts": SCORES_WORDS,
+    "soft_labels": SCORES_WORDS,
+}
+OF_WORD_LABELS = ("labelled_word_loss", "phone_loss", "read_texts", "soft_labels")
 
 
 @dataclass(frozen=True)
@@ -117,12 +144,12 @@ class Recipe(FoldRecipe):
 
     name: str
     backbone: str
-    dropout: float
-    learning_rate: float
-    epochs: int
+    dropout: ShareBelow1
+    learning_rate: AtLeast0
+    epochs: CountFrom0
     schedule_epochs: int
     cycles: float
-    weight_decay: float
+    weight_decay: AtLeast0
     seed: int
     data_seed: int
     augment_learner: Augmentation
@@ -133,38 +160,61 @@ class Recipe(FoldRecipe):
     pooling: Pooling = "mean"
     hidden: int | Literal["width"] | None = None
     dropout_on: Literal["frames", "pooled"] = "frames"
-    negatives: float = 0.0
-    hard_negatives: float = 0.0
-    hard_negative_weight: float = 1.0
-    word_loss: float = 0.0
-    labelled_word_loss: float | None = None
+    negatives: AtLeast0 = 0.0
+    hard_negatives: AtLeast0 = 0.0
+    hard_negative_weight: AtLeast0 = 1.0
+    word_loss: AtLeast0 = 0.0
+    labelled_word_loss: AtLeast0 | None = None
     uses_word_labels: bool = False
-    phone_loss: float = 0.0
-    read_texts: float = 0.0
-    soft_labels: float = 0.0
-    repeats_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
-    joined_clips: float = 0.0
+    phone_loss: AtLeast0 = 0.0
+    read_texts: Share = 0.0
+    soft_labels: Share = 0.0
+    repeats_by_grade: tuple[Above0, Above0, Above0, Above0] = (1.0, 1.0, 1.0, 1.0)
+    joined_clips: AtLeast0 = 0.0
     warm_start: str | None = None
-    encoder_layers: int | None = None
-    frozen_share: float = 0.0
-    adapter_rank: int = 0
+    encoder_layers: CountFrom1 | None = None
+    frozen_share: Share = 0.0
+    adapter_rank: CountFrom0 = 0
     adapter_layers: tuple[str, ...] = ADAPTER_LAYERS
-    adapted_share: float = 1.0
-    n_augmented: int = 0
+    adapted_share: Annotated[float, Range(above=0, at_most=1)] = 1.0
+    n_augmented: CountFrom0 = 0
     uses_context: bool = True
-    batch_size: int = 16
-    head_learning_rate: float | None = None
-    warmup_share: float = 0.02  # the competition's code had none; it keeps Adam's first steps small
-    average_decay: float = 0.0
-    max_gradient_norm: float = 1.0
+    batch_size: CountFrom1 = 16
+    head_learning_rate: AtLeast0 | None = None
+    warmup_share: ShareBelow1 = (
+        0.02  # the competition's code had none; it keeps Adam's first steps small
+    )
+    average_decay: ShareBelow1 = 0.0
+    max_gradient_norm: Above0 = 1.0
     adam_epsilon: float = 1e-6
     adam_betas: tuple[float, float] = (0.9, 0.999)
-    speed_by_grade: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    speed_by_grade: tuple[_Speed, _Speed, _Speed, _Speed] = (1.0, 1.0, 1.0, 1.0)
     window: Literal["trimmed", "fixed"] = "trimmed"
-    window_step_seconds: float = 0.64
+    window_step_seconds: Above0 = 0.64
 
-    def _out_of_range(self) -> list[str]:
-        return [name for name, is_valid in _check_fields(self).items() if not is_valid]
+    def _rules(self) -> Iterator[Rule]:
+        pair, share = self.pair, self.frozen_share
+        for name, pairings in ONLY_FOR.items():
+            rule = f"only models with pair {any_of(pairings)} take it, and this one has pair {pair}"
+            yield name, self._is_default(name) or pair in pairings, rule
+        for name in OF_WORD_LABELS:
+            is_kept = self._is_default(name) or self.uses_word_labels
+            yield name, is_kept, "it needs uses_word_labels=true"
+        has_embedder = self.text_embedder is not None or pair not in WITH_TEXT_EMBEDDING
+        yield "text_embedder", has_embedder, f"models with pair {pair} need one"
+        is_shorter = self.epochs <= self.schedule_epochs
+        yield "epochs", is_shorter, f"it must be at most schedule_epochs, {self.schedule_epochs}"
+        is_trained = self.epochs > 0 or self.has_pretrained_init
+        yield "epochs", is_trained, "this model's head must be trained, for at least 1 epoch"
+        yield "frozen_share", share == 0 or pair != "phones", "models with pair phones need 0"
+        yield "frozen_share", share == 1 or pair != "segments", "models with pair segments need 1"
+        is_frozen = self.n_augmented == 0 or share == 1
+        yield "n_augmented", is_frozen, "above 0 it needs a frozen encoder (frozen_share=1)"
+        is_known = set(self.adapter_layers) <= set(ADAPTER_LAYERS)
+        yield "adapter_layers", is_known, f"the layers are {', '.join(ADAPTER_LAYERS)}"
+
+    def _is_default(self, field_name: str) -> bool:
+        return bool(getattr(self, field_name) == getattr(type(self), field_name))
 
     @property
     def hears_reference(self) -> bool:
@@ -206,54 +256,6 @@ class Recipe(FoldRecipe):
             return self
         stretched = round(epochs * self.schedule_epochs / max(self.epochs, 1))
         return replace(self, epochs=epochs, schedule_epochs=stretched)
-
-
-def _check_fields(recipe: Recipe) -> dict[str, bool]:
-    """Return whether a field's value is valid, alone and beside the other fields', by its name."""
-    return {
-        "text_embedder": recipe.text_embedder is not None or recipe.pair not in WITH_TEXT_EMBEDDING,
-        "epochs": 0 <= recipe.epochs <= recipe.schedule_epochs
-        and (recipe.epochs > 0 or recipe.has_pretrained_init),
-        "dropout": 0 <= recipe.dropout < 1,
-        "encoder_layers": recipe.encoder_layers is None
-        or (recipe.encoder_layers >= 1 and recipe.pair == "segments"),
-        "frozen_share": 0 <= recipe.frozen_share <= 1
-        and (recipe.frozen_share == 0 or recipe.pair != "phones")
-        and (recipe.frozen_share == 1 or recipe.pair != "segments"),
-        "adapter_rank": recipe.adapter_rank >= 0
-        and (recipe.adapter_rank == 0 or recipe.pair == "tokens"),
-        "adapter_layers": set(recipe.adapter_layers) <= set(ADAPTER_LAYERS),
-        "adapted_share": 0 < recipe.adapted_share <= 1,
-        "n_augmented": recipe.n_augmented >= 0
-        and (
-            recipe.n_augmented == 0
-            or (recipe.frozen_share == 1 and recipe.pair in ("tokens", "segments"))
-        ),
-        "uses_context": recipe.uses_context or recipe.pair in SCORES_WORDS,
-        "warmup_share": 0 <= recipe.warmup_share < 1,
-        "negatives": recipe.negatives >= 0,
-        "hard_negatives": recipe.hard_negatives >= 0,
-        "hard_negative_weight": recipe.hard_negative_weight >= 0,
-        "repeats_by_grade": min(recipe.repeats_by_grade) > 0,
-        "joined_clips": recipe.joined_clips >= 0
-        and (recipe.joined_clips == 0 or recipe.pair in HEARS_30_S),
-        "word_loss": recipe.word_loss >= 0,
-        "labelled_word_loss": recipe.labelled_word_loss is None
-        or (recipe.labelled_word_loss >= 0 and recipe.uses_word_labels),
-        "phone_loss": recipe.phone_loss >= 0
-        and (recipe.phone_loss == 0 or (recipe.pair in WITH_PHONES and recipe.uses_word_labels)),
-        "uses_word_labels": not recipe.uses_word_labels or recipe.pair in SCORES_WORDS,
-        "read_texts": 0 <= recipe.read_texts <= float(recipe.uses_word_labels),
-        "soft_labels": 0 <= recipe.soft_labels <= float(recipe.uses_word_labels),
-        "average_decay": 0 <= recipe.average_decay < 1,
-        "batch_size": recipe.batch_size >= 1,
-        "speed_by_grade": min(recipe.speed_by_grade) >= 0.5 and max(recipe.speed_by_grade) <= 2,
-        "learning_rate": recipe.learning_rate >= 0,
-        "head_learning_rate": recipe.head_learning_rate is None or recipe.head_learning_rate >= 0,
-        "weight_decay": recipe.weight_decay >= 0,
-        "max_gradient_norm": recipe.max_gradient_norm > 0,
-        "window_step_seconds": recipe.window_step_seconds > 0,
-    }
 
 
 # The pairings compared in the ablation (hearback/reading/baselines/ablation.py), simplest first.

@@ -32,14 +32,14 @@ from hearback.reading.word_labels import ReadWords, WordLabels
 ACCEPTED = 7.0  # an expert's score from which on a word counts as well read
 
 _KEY = ("filename", "position", "word")
-_VALUES = ("share", "accuracy")
+_VALUES = {"share": "0 to 1", "accuracy": "scores of 0 to 10, separated by spaces"}
 _PHONES = "phones"
 _SYNONYMS = {
     "filename": SYNONYMS["filename"],
     "position": ("index", "word_index", "pos"),
     "word": ("token", "text"),
     "share": ("accepted", "agreement"),
-    "accuracy": ("scores", "score", "ratings"),
+    "accuracy": ("scores", "score", "ratings", "acc"),
     "phones": ("transcriptions", "transcription"),
 }
 _POSITION = re.compile(r"([0-9]{1,6})(?:\.0+)?")  # a spreadsheet's 3.0 is 3
@@ -65,15 +65,13 @@ def read_word_labels(path: Path, metadata: pd.DataFrame, report: Report) -> Word
     """
     if not path.exists():
         return WordLabels()
+    optional = (*_VALUES, _PHONES)
     table = read_table(
-        path, _KEY, report, optional=(*_VALUES, _PHONES), synonyms=_SYNONYMS, unique=False
+        path, _KEY, report, optional, one_of=_VALUES, synonyms=_SYNONYMS, unique=False
     )
     # Tables that could not be read have been reported.
-    if not table.columns.issuperset(_KEY) or (metadata["filename"] == "").all():
-        return WordLabels()
-    if table.columns.isdisjoint(_VALUES):
-        cure = "add `share` (0 to 1) or `accuracy` (scores of 0 to 10, separated by spaces)"
-        report.add(Problem(str(path), None, f"no column {' or '.join(_VALUES)}", cure))
+    is_complete = table.columns.issuperset(_KEY) and not table.columns.isdisjoint(_VALUES)
+    if not is_complete or (metadata["filename"] == "").all():
         return WordLabels()
     return _TableReader(path, report).read(table, metadata)
 
@@ -148,13 +146,18 @@ class _TableReader:
         if match_of:
             self.report.add(respelled(self.path, match_of, "than in the metadata"))
         rows_of: dict[str, list[_Row]] = {}
+        lines_of: dict[tuple[str, ...], list[int]] = {}  # of rows that are alike
         faulty = set()  # recordings with a row that has been reported: they would have a gap
         for row, fits in zip(table.frame.to_dict("records"), table.fits, strict=True):
             filename = match_of.get(row["filename"], row["filename"])
             if not fits:
                 faulty.add(filename)
             elif filename:
-                rows_of.setdefault(filename, []).append(cast(_Row, row))
+                alike = lines_of.setdefault(tuple(row[name] for name in table.columns), [])
+                alike.append(row["line"])
+                if len(alike) == 1:
+                    rows_of.setdefault(filename, []).append(cast(_Row, row))
+        self._report_doubled(lines_of.values())
         unlisted = [name for name in rows_of if name not in known]
         self._report_unlisted(unlisted, known, len(rows_of))
         listed = {
@@ -170,6 +173,17 @@ class _TableReader:
             for name, rows in listed.items()
         }
         return WordLabels({name: words for name, words in read.items() if words is not None})
+
+    def _report_doubled(self, lines_of_rows: Iterable[Sequence[int]]) -> None:
+        """Report the rows that are in the table more than once, by the lines of each."""
+        doubled = [lines for lines in lines_of_rows if len(lines) > 1]
+        if doubled:
+            n_doubled = sum(len(lines) - 1 for lines in doubled)
+            first, again, *_ = doubled[0]
+            what = (
+                f"{count_noun(n_doubled, 'doubled row')}, such as line {again}, like line {first}"
+            )
+            self._add(what, "remove the doubled rows")
 
     def _report_unlisted(self, names: Sequence[str], known: Iterable[str], n_listed: int) -> None:
         """Warn of the recordings `names`, which are not `known`, of `n_listed` in the table."""
@@ -273,9 +287,9 @@ class _RecordingReader:
                 what = f"the position is {quoted(row['position'])}"
                 self._add(row, what, _NUMBERING)
             elif position in at_position:
-                first = rows[at_position[position]]["line"]
-                what = f"position {position} again, first on line {first}"
-                self._add(row, what, _NUMBERING)
+                # The line and the position are not in the message: rows are grouped by it.
+                what = "a position that its recording has on an earlier line"
+                self._add(row, what, f"{_NUMBERING}; remove the doubled rows")
             else:
                 at_position[position] = at
                 continue

@@ -2,11 +2,20 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self, cast, get_args
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.training.recipe import FoldRecipe
+from hearback.engine.training.field_types import (
+    Above0,
+    AtLeast0,
+    CountFrom0,
+    CountFrom1,
+    Share,
+    ShareBelow1,
+)
+from hearback.engine.training.recipe import FoldRecipe, Rule
 from hearback.songs import recipes as recipes_package
 from hearback.songs.augment import Augmentation
 
@@ -47,60 +56,52 @@ class SongRecipe(FoldRecipe):
     name: str
     architecture: Architecture
     features: FeatureName
-    dropout: float
+    dropout: ShareBelow1
     optimizer: Literal["adamw", "adam", "sgd"]
-    learning_rate: float
-    weight_decay: float
-    batch_size: int
-    epochs: int
+    learning_rate: AtLeast0
+    weight_decay: AtLeast0
+    batch_size: CountFrom1
+    epochs: CountFrom1
     schedule: Literal["cosine restarts", "cosine", "multistep", "plateau"]
-    seed: int = 1
+    seed: CountFrom1 = 1
     data_seed: int = 1
     stem: Literal["7x7 stride 2", "3x3 stride 1"] = "7x7 stride 2"
     backbone: str | None = None
-    frozen_share: float = 0.0
-    head_learning_rate: float | None = None
-    periods: int = 1
+    frozen_share: Share = 0.0
+    head_learning_rate: AtLeast0 | None = None
+    periods: CountFrom1 = 1
     milestones: tuple[int, ...] = ()
-    patience_epochs: int = DEFAULT_PATIENCE_EPOCHS  # of "plateau"
-    mix_up: float = 0.0
-    mixtures: float = 0.0
-    speed: float = 0.0
-    shuffled: float = 0.0
+    patience_epochs: CountFrom0 = DEFAULT_PATIENCE_EPOCHS  # of "plateau"
+    mix_up: AtLeast0 = 0.0
+    mixtures: Share = 0.0
+    speed: Share = 0.0
+    shuffled: Share = 0.0
     augment: Augmentation = field(default_factory=Augmentation)
     class_weights: bool = False
     balanced_sampling: bool = False
     separate: SeparationName = "none"
     keep: Literal["last", "best"] = "last"
-    average_decay: float = 0.0
-    max_gradient_norm: float = 5.0
+    average_decay: ShareBelow1 = 0.0
+    max_gradient_norm: Above0 = 5.0
 
-    def _out_of_range(self) -> list[str]:
-        in_range = {
-            "backbone": (self.backbone is not None) == (self.architecture == "whisper"),
-            "features": (self.features == "waveform") == (self.architecture == "whisper"),
-            "dropout": 0 <= self.dropout < 1,
-            "frozen_share": 0 <= self.frozen_share <= 1,
-            "epochs": self.epochs >= 1,
-            "batch_size": self.batch_size >= 1,
-            "learning_rate": self.learning_rate >= 0,
-            "head_learning_rate": self.head_learning_rate is None or self.head_learning_rate >= 0,
-            "weight_decay": self.weight_decay >= 0,
-            "periods": 1 <= self.periods <= self.epochs,
-            "milestones": list(self.milestones) == sorted(set(self.milestones)),
-            "augment": not (
-                self.augment.frequency_masks if self.features == "waveform" else self.augment.gain
-            ),
-            "patience_epochs": self.patience_epochs >= 0,
-            "mix_up": self.mix_up >= 0,
-            "mixtures": 0 <= self.mixtures <= (self.features == "waveform"),
-            "speed": 0 <= self.speed <= (self.features == "waveform"),
-            "shuffled": 0 <= self.shuffled <= (self.features == "waveform"),
-            "average_decay": 0 <= self.average_decay < 1,
-            "max_gradient_norm": self.max_gradient_norm > 0,
-            "seed": self.seed >= 1,
-        }
-        return [name for name, valid in in_range.items() if not valid]
+    def _rules(self) -> Iterator[Rule]:
+        hears_waveforms, is_whisper = self.features == "waveform", self.architecture == "whisper"
+        rule = "architecture whisper needs one, and no other has one"
+        yield "backbone", (self.backbone is not None) == is_whisper, rule
+        rule = "architecture whisper needs waveform, and no other takes it"
+        yield "features", hears_waveforms == is_whisper, rule
+        is_shorter = self.periods <= self.epochs
+        yield "periods", is_shorter, f"it must be at most epochs, {self.epochs}"
+        is_sorted = list(self.milestones) == sorted(set(self.milestones))
+        yield "milestones", is_sorted, "they must increase"
+        augment, what = (
+            self.augment,
+            "gain is for waveforms, and frequency_masks for other features",
+        )
+        yield "augment", not (augment.frequency_masks if hears_waveforms else augment.gain), what
+        for name in ("mixtures", "speed", "shuffled"):
+            is_kept = hears_waveforms or getattr(self, name) == 0
+            yield name, is_kept, f"only features waveform take it, and these are {self.features}"
 
     def with_separation(self, separation: str) -> Self:
         """Return the recipe with another separation, which is part of its name."""

@@ -1,12 +1,15 @@
 """Records: validation, JSON, settings and seeds."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.training.recipe import FoldRecipe, Record, split_seed
+from hearback.engine.training.field_types import Range
+from hearback.engine.training.recipe import FoldRecipe, Record, Rule, split_seed
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Outer(Record):
     KIND = "dish"
 
     name: str
-    rate: float
-    maximum: float | None = None
+    rate: Annotated[float, Range(at_least=0)]
+    maximum: Annotated[float, Range(below=9)] | None = None
     steps: tuple[int, ...] = ()
     range: tuple[float, float] = (0.0, 1.0)
     kind: Literal["warm", "cold"] = "warm"
@@ -33,12 +36,9 @@ class Outer(Record):
     is_hot: bool = False
     inner: Inner = field(default_factory=Inner)
 
-    def _out_of_range(self) -> list[str]:
-        in_range = {
-            "rate": self.rate >= 0,
-            "maximum": self.maximum is None or self.maximum >= self.rate,
-        }
-        return [name for name, valid in in_range.items() if not valid]
+    def _rules(self) -> Iterator[Rule]:
+        is_kept = self.maximum is None or self.maximum >= self.rate
+        yield "maximum", is_kept, f"it must be at least rate, {self.rate}"
 
 
 SOUP = Outer(name="soup", rate=0.5)
@@ -83,28 +83,45 @@ def test_every_field_changes_the_fingerprint(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rate": "fast"}, "rate is 'fast'"),
-        ({"rate": float("nan")}, "rate is nan"),
-        ({"rate": True}, "rate is True"),
-        ({"steps": (1, 2.5)}, r"steps is \(1, 2.5\)"),
-        ({"steps": [1]}, r"steps is \[1\]"),
-        ({"range": (0.0,)}, r"range is \(0.0,\)"),
-        ({"range": (0.0, 1.0, 2.0)}, "range is"),
-        ({"kind": "tepid"}, "kind is 'tepid'"),
-        ({"n_plates": 1.0}, "n_plates is 1.0"),
-        ({"is_hot": 1}, "is_hot is 1"),
-        ({"inner": {"share": 0.5}}, "inner is {"),
-        ({"rate": -1.0}, "rate is -1.0"),
-        ({"maximum": 0.1}, "maximum is 0.1"),
+        ({"rate": "fast"}, "rate is 'fast': it must be a number of at least 0"),
+        ({"rate": float("nan")}, "rate is nan: it must be a number of at least 0"),
+        ({"rate": True}, "rate is True: it must be a number of at least 0"),
+        ({"rate": -1.0}, "rate is -1.0: it must be a number of at least 0"),
+        ({"steps": (1, 2.5)}, "steps is (1, 2.5): it must be a list, each a whole number"),
+        ({"steps": [1]}, "steps is [1]: it must be a list, each a whole number"),
+        ({"range": (0.0,)}, "range is (0.0,): it must be a list of 2, each a number"),
+        (
+            {"range": (0.0, 1.0, 2.0)},
+            "range is (0.0, 1.0, 2.0): it must be a list of 2, each a number",
+        ),
+        ({"kind": "tepid"}, "kind is 'tepid': it must be 'warm' or 'cold'"),
+        ({"n_plates": 1.0}, "n_plates is 1.0: it must be a whole number"),
+        ({"is_hot": 1}, "is_hot is 1: it must be true or false"),
+        (
+            {"inner": {"share": 0.5}},
+            "inner is {'share': 0.5}: it must be an object with the fields of Inner",
+        ),
+        ({"maximum": "9"}, "maximum is '9': it must be a number below 9 or null"),
+        ({"maximum": 0.1}, "maximum is 0.1: it must be at least rate, 0.5"),
     ],
 )
-def test_invalid_values_are_errors(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(HearbackError, match=f"^dish soup: invalid value: {message}"):
+def test_an_invalid_value_is_an_error_with_its_rule(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(HearbackError, match=f"^dish soup: {re.escape(message)}$"):
         replace(SOUP, **changes)
 
 
+def test_a_rule_is_checked_beside_ranges_but_said_once_per_field() -> None:
+    message = "^dish soup: rate is -1.0: .* at least 0; maximum is -2.0: .* at least rate, -1.0$"
+    with pytest.raises(HearbackError, match=message):
+        replace(SOUP, rate=-1.0, maximum=-2.0)
+    with pytest.raises(
+        HearbackError, match=r"^dish soup: maximum is 10\.0: [^;]* below 9 or null$"
+    ):
+        replace(SOUP, rate=11.0, maximum=10.0)
+
+
 def test_all_invalid_values_are_reported() -> None:
-    with pytest.raises(HearbackError, match=r"kind is 'tepid'; n_plates is 2\.5"):
+    with pytest.raises(HearbackError, match=r"kind is 'tepid'.*; n_plates is 2\.5"):
         SOUP.with_settings(["kind=tepid", "n_plates=2.5"])
 
 

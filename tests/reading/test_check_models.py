@@ -140,6 +140,7 @@ def test_a_model_is_compared_with_another_training_of_it(folder: Path) -> None:
     _, _, rest = output.partition("\nLog loss compared with ")
     lines = [line.split() for line in rest.partition("\n\n")[0].splitlines()[3:]]
     assert all("model1m" not in line for line in lines)  # not trained there
+    assert output.count(f"\nnot in {folder / 'otherwise'}: model1m\n") == 1
     n_rows, here, there, difference, low, high = map(float, lines[-1][-6:])
     metadata = make_metadata()
     both = np.arange(len(metadata)) % 3 != 1

@@ -272,13 +272,20 @@ def test_another_whisper_does_not_change_it(options: TrainingOptions) -> None:
     assert options.pretrained_models(adapted) == {(layout.NAME, options.assets)}
 
 
-def test_a_missing_recogniser_is_one_error_before_the_data_are_read(
-    tmp_path: Path, backbone: Path
-) -> None:
+@pytest.mark.parametrize("plan", [(), ("--plan",)], ids=["train", "plan"])
+def test_its_script_refuses_another_whisper(plan: tuple[str, ...]) -> None:
+    flags = ("--fold=0", "--backbone=openai/whisper-base", *plan)
+    finished = world_inputs.run_step(lambda: train_model.main(QUICK_GOP), *flags)
+    assert finished.status == 2
+    refusal = f"--backbone openai/whisper-base: {NAME} does not use it; leave the flag out"
+    assert refusal in finished.printed
+
+
+def test_a_missing_recogniser_is_one_error_before_the_data_are_read(tmp_path: Path) -> None:
     folders = [f"--{name}={tmp_path / name}" for name in ("data", "tts_data", "store", "assets")]
     finished = world_inputs.run_step(
         lambda: train_model.main(QUICK_GOP),
-        *(*folders, f"--runs={tmp_path / 'runs'}", "--fold=0", f"--backbone={backbone}"),
+        *(*folders, f"--runs={tmp_path / 'runs'}", "--fold=0"),
     )
     assert finished.status == 2
     (line,) = (line for line in finished.printed.splitlines() if "hama-phones" in line)

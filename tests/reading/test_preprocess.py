@@ -166,6 +166,17 @@ def test_a_table_of_words_without_a_column_is_said_before_anything_is_decoded(
     assert not (tmp_path / "store").exists()
 
 
+def test_doubled_rows_of_words_are_said_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_split(tmp_path / "data", "train", ["the"])
+    words, row = tmp_path / "data/train_words.csv", "train0.wav,0,the,1\n"
+    words.write_text(f"filename,position,word,share\n{2 * row}")
+    assert run(tmp_path, monkeypatch) == 2
+    assert "remove the doubled rows" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
 def test_bad_test_rows_are_warnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

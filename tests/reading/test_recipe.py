@@ -1,6 +1,7 @@
 """The recipes: validation, settings, presets, fingerprints and JSON."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -220,7 +221,7 @@ def test_a_recipe_is_unchanged_by_json(recipe: Recipe) -> None:
         ({"window_step_seconds": 0.0}, "window_step_seconds is 0.0"),
         (
             {"epochs": 9, "batch_size": 0},
-            "recipe model1m: invalid value: epochs is 9; batch_size is 0",
+            "^recipe model1m: batch_size is 0: [^;]*; epochs is 9: [^;]* schedule_epochs, 5$",
         ),
     ],
 )
@@ -270,6 +271,49 @@ def test_settings_are_validated_together() -> None:
 def test_an_invalid_setting_is_an_error(setting: str, message: str) -> None:
     with pytest.raises(HearbackError, match=message):
         RECIPE.with_settings([setting])
+
+
+WITH_PAIR = "only models with pair {} take it, and this one has pair {}"
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "message"),
+    [
+        (
+            "model2ds",
+            "soft_labels=0.5",
+            f"0.5: {WITH_PAIR.format('tokens, phones or segments', 'joined')}",
+        ),
+        ("modeltok", "phone_loss=0.5", f"0.5: {WITH_PAIR.format('phones or segments', 'tokens')}"),
+        ("modeltok", "encoder_layers=3", f"3: {WITH_PAIR.format('segments', 'tokens')}"),
+        ("modelali", "uses_context=false", "False: only models with pair tokens, phones or segmen"),
+        ("modeltokown", "soft_labels=0.5", "0.5: it needs uses_word_labels=true"),
+        ("modelgop", "phone_loss=-1", "-1.0: it must be a number of at least 0"),
+        ("modelgop", "soft_labels=2", "2.0: it must be a number from 0 to 1"),
+        ("modelgop", "word_loss=lots", "'lots': it must be a number of at least 0"),
+        ("modelgop", "frozen_share=0.5", "0.5: models with pair phones need 0"),
+        ("modeltok", "epochs=9", "9: it must be at most schedule_epochs, "),
+        ("modelali", "adam_betas=[1]", "(1,): it must be a list of 2, each a number"),
+        ("model1m", "hidden=wide", "'wide': it must be a whole number, 'width' or null"),
+        ("modeltoklow", "adapted_share=0", "0.0: it must be a number above 0 and of at most 1"),
+        ("modeltoklow", 'adapter_layers=["fc3"]', "('fc3',): the layers are self_attn.q_proj, "),
+    ],
+)
+def test_the_message_of_an_invalid_setting_has_its_rule(
+    model: str, setting: str, message: str
+) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(HearbackError, match=f"^recipe {model}: {name} is {re.escape(message)}"):
+        RECIPES[model].with_settings([setting])
+
+
+def test_augmented_versions_need_a_frozen_encoder() -> None:
+    message = (
+        r"^recipe modelseg: frozen_share is 0\.0: models with pair segments need 1; "
+        r"n_augmented is 3: above 0 it needs a frozen encoder \(frozen_share=1\)$"
+    )
+    with pytest.raises(HearbackError, match=message):
+        RECIPES["modelseg"].with_settings(["frozen_share=0"])
 
 
 @pytest.mark.parametrize("preset", PRESETS)

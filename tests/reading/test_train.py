@@ -73,6 +73,24 @@ def test_each_seed_has_a_plan(
     assert "--seed 2" in " ".join(plans["model1m_s2"].options.as_flags())
 
 
+def test_a_model_without_a_whisper_is_trained_without_the_flag(
+    monkeypatch: pytest.MonkeyPatch, make_corpus: Callable[..., Path], backbone: Path
+) -> None:
+    folder = make_corpus()
+    names = ("data", "tts_data", "store")
+    flags = [part for name in names for part in (f"--{name}", str(folder / name))]
+    arguments = Namespace(**read(monkeypatch, *flags, "--backbone", str(backbone)))
+    found = find_recipes(ROOT)
+    recipes = {name: found[name] for name in ("modelgop", "modeltok")}
+    competition = replace(train.competition(), recipes=recipes)
+    options = competition.options.gather(arguments)
+    plans = {p.recipe.name: p for p in command.make_plans(competition, arguments, options)}
+    assert "--backbone" not in plans["modelgop"].options.as_flags()
+    assert "--backbone" in plans["modeltok"].options.as_flags()
+    assert plans["modelgop"].run_key["recipe"]["backbone"] == "hama-phones"
+    assert plans["modeltok"].run_key["recipe"]["backbone"] == str(backbone)
+
+
 def test_a_missing_backbone_is_one_error_before_any_fold_starts(
     monkeypatch: pytest.MonkeyPatch, make_corpus: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -134,7 +134,12 @@ def test_quotes_around_several_words_are_none_of_their_letters(tmp_path: Path) -
         (["a.wav,-1,the,1"], 2, "the position is '-1'", NUMBERING),
         (["a.wav,0.5,the,1"], 2, "the position is '0.5'", NUMBERING),
         ([f"a.wav,{'9' * 5000},the,1"], 2, "the position is", NUMBERING),
-        ([*CAT, "a.wav,1,sat,1"], 4, "position 1 again, first on line 3", NUMBERING),
+        (
+            [*CAT, "a.wav,1,sat,1"],
+            4,
+            "a position that its recording has on an earlier line",
+            f"{NUMBERING}; remove the doubled rows",
+        ),
         ([*DOG, CAT[0], "a.wav,2,sat,1"], 4, "no word at position 1", f"add it; {NUMBERING}"),
         (
             [*DOG, "a.wav,2,cat,1", "a.wav,1,the,1"],
@@ -219,6 +224,13 @@ def test_a_row_without_a_filename_is_an_error(tmp_path: Path) -> None:
             "no column share or accuracy",
             "add `share` (0 to 1) or `accuracy` (scores of 0 to 10, separated by spaces)",
         ),
+        (
+            "filename,position,word,acc",
+            CAT,
+            "no column share or accuracy",
+            "add `share` (0 to 1) or `accuracy` (scores of 0 to 10, separated by spaces); 'acc' is "
+            "there: rename it to accuracy; the columns that are there: 'filename', 'position', ",
+        ),
         (HEADER, (), "no rows below the header", "add the rows"),
         (
             "filename,position,word,accuracy",
@@ -243,6 +255,37 @@ def test_a_bad_table_is_one_error(
     assert problem is only(report)
     assert problem.what == what
     assert problem.cure.startswith(cure)
+
+
+def test_a_table_that_is_there_twice_is_one_error(tmp_path: Path) -> None:
+    labels, report = read(tmp_path, [*CAT, *DOG, *CAT, *DOG])
+    (problem,) = report.table_errors
+    assert problem is only(report)
+    assert problem.what == "4 doubled rows, such as line 6, like line 2"
+    assert problem.cure == "remove the doubled rows"
+    assert as_dict(labels) == BOTH
+
+
+def test_positions_that_are_there_again_are_one_fault(tmp_path: Path) -> None:
+    _, report = read(tmp_path, [*CAT, *DOG, "a.wav,1,hat,1", "b.wav,0,an,1", "b.wav,1,hog,1"])
+    assert len(report.errors) == 3
+    assert str(report).count("error: a position that its recording has on an earlier line") == 1
+    assert "line 6 ('a.wav')" in str(report)
+
+
+def test_all_missing_columns_are_in_one_report(tmp_path: Path) -> None:
+    _, report = read(tmp_path, ["a.wav,0,the,10"], "file,pos,token,acc")
+    assert [problem.what for problem in report.table_errors] == [
+        "the column 'filename' is missing",
+        "the column 'position' is missing",
+        "the column 'word' is missing",
+        "no column share or accuracy",
+    ]
+
+
+def test_a_file_without_a_header_is_said_once(tmp_path: Path) -> None:
+    _, report = read(tmp_path, CAT, "1,2,3,4")
+    assert "its first line names no column" in only(report).what
 
 
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def read_table(
     report: Report,
     optional: Sequence[str] = (),
     *,
+    one_of: Mapping[str, str] | None = None,
     has_header: bool = True,
     synonyms: Mapping[str, Sequence[str]] | None = None,
     unique: bool = True,
@@ -134,10 +135,11 @@ def read_table(
     `required` ones in their order. The first of them is the recording's filename and, with
     `unique`, must be so. Names of columns are compared without case, spaces and punctuation:
     "Expected Text" is expected_text. `synonyms` are other names of a column, which an error
-    suggests to rename. Problems go into `report`. If a required column is missing, its rows are
+    suggests to rename. `one_of` has optional columns, with what they contain, of which there must
+    be one. Problems go into `report`. If a required column is missing, its rows are
     not checked.
     """
-    columns = _Columns(path, required, optional, synonyms or {}, report)
+    columns = _Columns(path, required, optional, one_of or {}, synonyms or {}, report)
     header, rows = _read(columns, has_header)
     names = list(required) if header is None else columns.understand(header, rows)
     if header is not None and header.fields and not rows:
@@ -202,6 +204,7 @@ class _Columns:
     path: Path
     required: Sequence[str]
     optional: Sequence[str]
+    one_of: Mapping[str, str]
     synonyms: Mapping[str, Sequence[str]]
     report: Report
 
@@ -265,6 +268,11 @@ class _Columns:
                 what = f"the column {name!r} is missing"
                 cure = self._suggest(name, names) + there
                 self.report.add(Problem(str(self.path), None, what, cure))
+        if self.one_of and not set(self.one_of).intersection(names):
+            what = f"no column {' or '.join(self.one_of)}"
+            cure = " or ".join(f"`{name}` ({text})" for name, text in self.one_of.items())
+            near = "".join(self._suggest(name, names) for name in self.one_of)
+            self.report.add(Problem(str(self.path), None, what, f"add {cure}; {near}{there}"))
         for name in (*self.required, *self.optional):
             if names.count(name) > 1:
                 what = f"the column {name!r} is there {names.count(name)} times"
@@ -294,8 +302,7 @@ def column_key(column: str) -> str:
 
 
 def _count_named(names: Sequence[str]) -> int:
-    """Return the number of columns up to the last one with a name."""
-    return max((at + 1 for at, name in enumerate(names) if name), default=0)
+    return max((at + 1 for at, name in enumerate(names) if name), default=0)  # up to the last one
 
 
 def _fault(row: Row, n_named: int, names: Sequence[str], expected: str) -> tuple[str, str] | None:

@@ -165,8 +165,9 @@ def make_plans(
             loaded[for_data] = for_data.load_data(recipes)
         data = loaded[for_data]
         for name, recipe in zip(names, recipes, strict=True):
-            run_key = variant.run_key(recipe, data)
-            yield Plan(recipe, variant, competition.program(name), run_key, data)
+            used = variant.for_recipe(competition.recipes[name])
+            run_key = used.run_key(recipe, data)
+            yield Plan(recipe, used, competition.program(name), run_key, data)
 
 
 def read_arguments(competition: Competition) -> argparse.Namespace:

@@ -58,6 +58,19 @@ class FoldOptions(ABC):
         recipe = recipe.with_seed(self.seed).with_settings(self.set)
         return recipe if self.epochs is None else recipe.with_epochs(self.epochs)
 
+    def for_recipe(self, recipe: Any) -> Self:  # noqa: ANN401
+        """Return the options without those that a recipe, before `adapt`, does not use."""
+        return self
+
+    def refuse_unused(self, recipe: Any) -> None:  # noqa: ANN401
+        """Raise HearbackError if a recipe does not use one of the options."""
+        used = self.for_recipe(recipe)
+        for name, value in vars(self).items():
+            if getattr(used, name) != value:
+                raise HearbackError(
+                    f"--{name} {value}: {recipe.name} does not use it; leave the flag out"
+                )
+
     def for_data(self) -> Self:
         """Return the options without those that do not affect the data, as a key to loaded data."""
         return replace(self, seed=None)

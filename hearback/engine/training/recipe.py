@@ -2,19 +2,21 @@
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
-from types import UnionType
-from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_type_hints
 
 from hearback.engine.errors import HearbackError, did_you_mean
+from hearback.engine.training.field_types import describe, fits
+
+Rule = tuple[str, bool, str]  # a field, whether its value keeps to the rule, and the rule
 
 
 class Record:
     """Base of frozen dataclasses whose fields are validated and converted to JSON.
 
+    Annotations have a field's type and range (`field_types`), `_rules` the rules between fields.
     `KIND` is the record's name in messages. `with_settings` changes any field except `name`.
     `OMITTED_AT_DEFAULT` lists fields that were added after models had been trained without them:
     `as_dict` omits them at their defaults, so that the fingerprints of those models stay valid.
@@ -25,24 +27,27 @@ class Record:
     name: str
 
     def __post_init__(self) -> None:
-        """Refuse values of the wrong type, and invalid ones."""
-        problems = [
-            f"{name} is {getattr(self, name)!r}"
-            for name, hint in self._hints().items()
-            if not _fits(getattr(self, name), hint)
-        ]
-        if not problems:  # range checks need values of the right type
-            problems = [f"{name} is {getattr(self, name)}" for name in self._out_of_range()]
+        """Raise HearbackError with each invalid value and the rule that it breaks."""
+        problems = {
+            name: f"{name} is {getattr(self, name)!r}: it must be {describe(hint)}"
+            for name, hint in self._hints(with_ranges=True).items()
+            if not fits(getattr(self, name), hint)
+        }
+        if all(fits(getattr(self, name), hint) for name, hint in self._hints().items()):
+            # Rules compare values: these need the right type.
+            for name, is_kept, rule in self._rules():
+                if not is_kept:
+                    problems.setdefault(name, f"{name} is {getattr(self, name)}: {rule}")
         if problems:
-            raise HearbackError(f"{self.KIND} {self.name}: invalid value: {'; '.join(problems)}")
+            raise HearbackError(f"{self.KIND} {self.name}: {'; '.join(problems.values())}")
 
-    def _out_of_range(self) -> list[str]:
-        """Return the fields with invalid values, alone or in combination."""
-        return []
+    def _rules(self) -> Iterable[Rule]:
+        """Return the rules between fields; ranges are in the fields' annotations."""
+        return ()
 
     @classmethod
-    def _hints(cls) -> dict[str, Any]:
-        hints = get_type_hints(cls)
+    def _hints(cls, *, with_ranges: bool = False) -> dict[str, Any]:
+        hints = get_type_hints(cls, include_extras=with_ranges)
         return {field.name: hints[field.name] for field in fields(cls)}  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
@@ -144,23 +149,3 @@ def split_seed(model: str) -> tuple[str, int | None]:
     """Split a model name into recipe and seed: ("modeltok", 8) for modeltok_s8, None without."""
     match = re.fullmatch(r"(.+)_s([1-9]\d*)", model)
     return (match[1], int(match[2])) if match else (model, None)
-
-
-def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
-    """Return whether a value has the type of a field's annotation."""
-    origin, options = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return value in options
-    if origin in (Union, UnionType):
-        return any(_fits(value, option) for option in options)
-    if origin is tuple:
-        if isinstance(value, tuple) and options[1:] == (...,):  # of any length
-            options = options[:1] * len(value)
-        return (
-            isinstance(value, tuple)
-            and len(value) == len(options)
-            and all(map(_fits, value, options))
-        )
-    if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is hint

@@ -43,6 +43,7 @@ def main(
         options_type.declare(parser)
         arguments = parser.parse_args()
         options = options_type.gather(arguments)
+        options.refuse_unused(recipe)
         if show_plan is not None and arguments.plan:
             show_plan(recipe, arguments.fold, options)
             return

@@ -106,7 +106,11 @@ def _run(
         entry = store.entries[record["filename"]]
         decoded = evidence.get(row)
         probability = float(predictions.clips[row])
-        notes = [*entry.notes, *_describe_unheard(passages, row)]
+        notes = [
+            *entry.notes,
+            *_describe_unheard(passages, row),
+            *_describe_unread(passages, row),
+        ]
         breaks = entry.notes_of("break")
         fault = find_fault(probability, acoustics, "; ".join(breaks), decoded)
         if fault is not None:
@@ -163,6 +167,19 @@ def _describe_unheard(passages: Passages, row: int) -> list[str]:
         f"{each.stop / SAMPLE_RATE:.0f} s"
         for each in parts
     ]
+
+
+def _describe_unread(passages: Passages, row: int) -> list[str]:
+    """Return a note on each run of words of a row's text that no part of its recording has."""
+    n_words = len(passages.original.texts[row].split())
+    ranges = [passages.windows[number].words for number in passages.by_row()[row]]
+    edges = [0, *(edge for each in ranges for edge in (each.start, each.stop)), n_words]
+    notes = []
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        if start < stop:
+            which = f"word {start + 1}" if stop == start + 1 else f"words {start + 1} to {stop}"
+            notes.append(f"{which} of {n_words} of the text are not recognised")
+    return notes
 
 
 def _word_probabilities(ensemble: LoadedEnsemble, log_odds: np.ndarray | None) -> np.ndarray | None:

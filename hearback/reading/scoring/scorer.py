@@ -273,6 +273,8 @@ def _decode(recording: str | Path | np.ndarray, sample_rate: int | None) -> Reco
     if not path.exists():
         near = are_there(nearest_files(path))
         raise HearbackError(f"{path}: no such file" + (f"; {near}" if near else ""))
+    if path.is_dir():
+        raise HearbackError(f"{path}: is a folder; score its recordings with score_table")
     return decode(path, kept_seconds=LONGEST_RECORDING)
 
 

@@ -1,7 +1,8 @@
 """Scores as TextGrids, the annotation files of Praat (https://praat.org): one for each clip."""
 
+import posixpath
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from hearback.engine.data.filenames import portable
 from hearback.engine.io import atomic_write
@@ -13,28 +14,23 @@ Interval = tuple[float, float, str]  # start and end in s, and the text
 def write_textgrids(scores: Sequence[Score], folder: Path) -> int:
     """Write a TextGrid for each clip that could be read; return how many there are.
 
-    A clip `a/b.wav` has the file `a/b.TextGrid` in `folder`; if two clips would have the same one,
-    all keep their suffix: `a/b.wav.TextGrid`. The tiers are `words` and `scores`; a clip without a
-    score has its status in the second. Of several rows of a clip, the first counts.
+    A clip `a/b.wav` has the file `a/b.TextGrid` in `folder`; if any two clips would have the same
+    one, every clip keeps its suffix: `a/b.wav.TextGrid`. The tiers are `words` and `scores`; a clip
+    without a score has its status in the second. Of several rows of a clip, the first counts.
     """
-    names = list(dict.fromkeys(score.filename for score in scores))
-    stems = [_without_suffix(name) for name in names]
+    names = dict.fromkeys(portable(score.filename) for score in scores if score.filename)
+    stems = {name: posixpath.splitext(name)[0] for name in names}
     # Without case: some disks hold a.TextGrid and A.TextGrid to be one.
-    has_clash = len({stem.casefold() for stem in stems}) < len(stems)
-    stem_of = dict(zip(names, names if has_clash else stems, strict=True))
+    has_clash = len({stem.casefold() for stem in stems.values()}) < len(stems)
+    waiting = {name: name if has_clash else stem for name, stem in stems.items()}
     n_written = 0
     for score in scores:
-        stem = stem_of.pop(score.filename, None)
-        if stem is None or not score.seconds:
+        if not score.seconds or (stem := waiting.pop(portable(score.filename), None)) is None:
             continue
-        with atomic_write(folder / f"{portable(stem)}.TextGrid") as temporary:
+        with atomic_write(folder / f"{stem}.TextGrid") as temporary:
             temporary.write_text(format_textgrid(score), encoding="utf-8")
         n_written += 1
     return n_written
-
-
-def _without_suffix(filename: str) -> str:
-    return str(PurePosixPath(portable(filename)).with_suffix(""))
 
 
 def format_textgrid(score: Score) -> str:
@@ -87,7 +83,8 @@ def _cover(intervals: Sequence[Interval], seconds: float) -> list[Interval]:
     """
     covered: list[Interval] = []
     at = 0.0
-    for first, last, text in sorted(intervals):
+    # Words of no length, at one time, stay in the order of the text.
+    for first, last, text in sorted(intervals, key=lambda interval: interval[:2]):
         start, end = max(round(first, 4), at), min(round(last, 4), seconds)
         if end <= start:
             if covered and covered[-1][2]:

@@ -99,6 +99,8 @@ def show(trained: TrainedModels, assets: Path, other_assets: Path | None = None)
         sections[title] = comparison.compare_models(tables, others, parts)
         names = {other.model for other in others}
         compared = [table for table in tables if table.model in names]
+        if missing := [table.model for table in tables if table.model not in names]:
+            print(f"\nnot in {other_assets}: {', '.join(missing)}")
         if note := comparison.describe_other_data(compared, others):
             print(f"\n{other_assets}: {note}")
     check_models.print_sections(sections, assets, tables)

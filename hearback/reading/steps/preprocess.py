@@ -9,8 +9,9 @@ submission_format.csv in data/, as far as they exist, and their recordings. Writ
 training texts (--hard_negatives) and their table, hard_negatives.csv; nothing is rendered for
 --models that hear no reference speech.
 Can be run again, even after it was killed: only missing parts are computed. Every problem is
-reported, not only the first. Problems of the training data give exit status 2; those of the test
-data are warnings.
+reported, not only the first; errors of whole tables, such as a missing column, before recordings
+are decoded. Problems of the training data give exit status 2; those of the test data are
+warnings.
 """
 
 import argparse

@@ -131,6 +131,8 @@ def main() -> int:
             write_scores(scores, out)
             _write_problems(report, out)
             write_origin(out, _origin(out, inputs.folder, arguments.scorer))
+        if arguments.json is not None and not is_piped:
+            write_scores_json(scores, report.problems, scorer.name, arguments.json)
         if arguments.textgrid is not None:
             n = write_textgrids(scores, arguments.textgrid)
             print(f"wrote {arguments.textgrid}: {count_noun(n, 'TextGrid')}")
@@ -140,7 +142,7 @@ def main() -> int:
             lambda options: _write_page(options, scores, inputs, scorer, report),
             command=again,
         )
-    if arguments.json is not None:
+    if is_piped:
         write_scores_json(scores, report.problems, scorer.name, arguments.json)
     return _status_of(scores)
 

@@ -132,6 +132,8 @@ def test_wrong_arguments_are_errors(scorer: Scorer, clips: Path) -> None:
         scorer.score(clips / "none.wav", "boy")
     with pytest.raises(HearbackError, match=r"A\.WAV: no such file; 'a\.wav' is there$"):
         scorer.score(clips / "A.WAV", "boy")
+    with pytest.raises(HearbackError, match="is a folder; score its recordings with score_table"):
+        scorer.score(clips, "boy")
     with pytest.raises(HearbackError, match="empty text"):
         scorer.score(clips / "a.wav", "")
     with pytest.raises(HearbackError, match="can be read in several ways; write the words that"):

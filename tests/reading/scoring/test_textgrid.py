@@ -78,6 +78,16 @@ def test_quotes_are_doubled() -> None:
     assert tiers == {"words": [(0, 2, 'say "hi"')], "scores": [(0, 2, "too_long")]}
 
 
+def test_words_of_no_length_stay_in_the_order_of_the_text() -> None:
+    words = [("us", 0.2, 0.9), ("who", 0.9, 0.9), ("you", 0.9, 0.9), ("are", 0.9, 0.9)]
+    scored = [
+        WordScore(word, word, at / 10, start, end) for at, (word, start, end) in enumerate(words)
+    ]
+    tiers = read(format_textgrid(make_score(*scored)))
+    assert [text for *_, text in tiers["words"] if text] == ["us who you are"]
+    assert [text for *_, text in tiers["scores"] if text] == ["0.00 0.10 0.20 0.30"]
+
+
 def test_a_file_for_each_clip_of_known_length(tmp_path: Path) -> None:
     names = ["a.wav", "a.mp3", "deep/b.wav", "d.wav"]
     scores = [make_score(filename=name) for name in names]
@@ -88,7 +98,7 @@ def test_a_file_for_each_clip_of_known_length(tmp_path: Path) -> None:
     scores[1] = make_score(filename="A.mp3", seconds=None, status="unreadable", probability=None)
     assert write_textgrids([*scores, scores[0]], tmp_path / "two") == 2
     assert written(tmp_path / "two") == ["a.wav.TextGrid", "deep/b.wav.TextGrid"]
-    assert write_textgrids(scores[2:], tmp_path / "one") == 1
+    assert write_textgrids([*scores[2:], make_score(filename="")], tmp_path / "one") == 1
     assert written(tmp_path / "one") == ["deep/b.TextGrid"]
 
 
