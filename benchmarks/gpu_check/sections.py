@@ -56,7 +56,7 @@ SECTIONS = (
     Section("fold", "A fold of modeltok", 45, "folds:train_fold"),
     Section("resume", "A kill and a resume", 55, "folds:kill_and_resume"),
     Section("two", "Two folds at once", 50, "folds:train_two_folds"),
-    Section("speed", "Speed and memory at true size", 190, "speed:measure", (PHONES,)),
+    Section("speed", "Speed and memory", 190, "speed:measure", (PHONES,)),
 )
 
 

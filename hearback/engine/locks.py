@@ -50,7 +50,10 @@ def write_lock(path: Path, cure: str, *, timeout: float = -1) -> Iterator[None]:
         Timeout: another process holds the lock.
     """
     if (refusal := _refusal.get()) is not None:
-        raise ReadOnlyFolderError(f"{path.parent}: something is missing there, and {refusal}")
+        name = path.name.removeprefix(".").removesuffix(".lock")
+        raise ReadOnlyFolderError(
+            f"{path.parent}: {name} is missing there, incomplete, or not up to date, and {refusal}"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path).acquire(timeout=timeout)

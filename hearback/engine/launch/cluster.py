@@ -28,8 +28,7 @@ def import_ray() -> Any:  # noqa: ANN401  (a module)
         import ray  # noqa: PLC0415  (optional)
     except ImportError:
         raise HearbackError(
-            "--launcher ray needs Ray: python -m pip install ray, in the version of "
-            "requirements/ray.txt"
+            "--launcher ray needs Ray: python -m pip install -r requirements/ray.txt"
         ) from None
     return ray
 

@@ -86,6 +86,8 @@ def main(competition: Competition) -> int:
         raise HearbackError(f"--folds {invalid}: folds are 0 to {options.n_folds - 1} (--n_folds)")
 
     if competition.load_workload is not None and arguments.plan:
+        if arguments.launcher != "local":
+            raise HearbackError("--plan: only with --launcher local; it measures this machine")
         show_plan(competition.load_workload(), competition, arguments, options, folds)
         return 0
     plans = {plan.recipe.name: plan for plan in make_plans(competition, arguments, options)}

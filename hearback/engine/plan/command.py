@@ -71,7 +71,9 @@ def check_pretrained(options: FoldOptions, recipes: Iterable[FoldRecipe]) -> Non
     for name, folder in sorted({m for each in recipes for m in options.pretrained_models(each)}):
         place = folder / Path(name).name
         try:
-            if "/" in name and not Path(name).exists() and not place.exists():
+            # In a folder that exists, it is a path.
+            is_of_hub = "/" in name and not Path(name).parent.exists()
+            if is_of_hub and not Path(name).exists() and not place.exists():
                 command = f"python -m hearback.engine.whisper.pretrained {name} --assets {folder}"
                 faults.append(f"no backbone {place}; --plan downloads nothing: `{command}` does")
             else:
