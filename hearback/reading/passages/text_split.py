@@ -49,8 +49,8 @@ def split_text(
 
     Segments can be empty, and words skipped. Skipped words are in the ranges of the segments before
     and after, as these are likeliest with them, since they may have been said unclearly. Those that
-    were surely not said are in no range: `UNREAD_WORDS` or more at the beginning or end, and more
-    than `N_STARTS_WHEN_LOST` between two segments.
+    were surely not said are in no range: `UNREAD_WORDS` or more at the end, and more than
+    `N_STARTS_WHEN_LOST` elsewhere, where unclear words cost more.
 
     Args:
         n_words: number of words in the text, at least 1.
@@ -130,7 +130,7 @@ def _with_skipped(
         return [WordRange(0, n_words), *ranges[1:]]
     whole = list(ranges)
     first = ranges[filled[0]].start
-    start = 0 if first < UNREAD_WORDS else first
+    start = first if first > N_STARTS_WHEN_LOST else 0
     for at, after in pairwise(filled):
         if ranges[after].start - ranges[at].stop > N_STARTS_WHEN_LOST:
             whole[at] = WordRange(start, ranges[at].stop)

@@ -90,11 +90,14 @@ def test_unclear_words_that_were_skipped_stay_in_their_segment() -> None:
     assert ranges == [WordRange(0, 5), WordRange(5, 18)]
 
 
-def test_what_is_not_read_at_the_end_or_beginning_is_in_no_segment() -> None:
+def test_what_is_not_read_at_the_end_is_in_no_segment() -> None:
     said = ["once there was a fox", "who lived in"]
     assert split(TEXT, said) == said
+
+
+def test_some_words_skipped_at_the_beginning_are_in_the_first_segment() -> None:
     said = ["who lived in the deep dark wood", "with all of his many friends"]
-    assert split(TEXT, said) == said
+    assert split(TEXT, said) == [f"once there was a fox {said[0]}", said[1]]
 
 
 def test_one_or_two_skipped_words_are_in_the_first_or_last_segment() -> None:
