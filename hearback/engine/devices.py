@@ -105,7 +105,8 @@ def device_name(device: torch.device) -> str:
     """Return the device's name, for messages."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    n_threads = torch.get_num_threads()
+    return f"CPU, {n_threads} {'thread' if n_threads == 1 else 'threads'}"
 
 
 def peak_memory_gb(device: torch.device) -> float:

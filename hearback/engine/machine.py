@@ -1,6 +1,7 @@
 """What parsers and schedulers need to know of a machine, without importing torch."""
 
 import ctypes
+import math
 import os
 import sys
 from pathlib import Path
@@ -23,7 +24,8 @@ def count_processors() -> int:
 def free_memory() -> float | None:
     """Return the main memory that processes can still get, in bytes; None where it is unknown.
 
-    In a container it is at most the container's limit.
+    In a container it is at most the container's limit minus its use. Cached files are not counted
+    as use: the system takes their memory back.
     """
     if sys.platform == "win32":
         return _free_memory_of_windows()
@@ -31,10 +33,20 @@ def free_memory() -> float | None:
         return None
     lines = dict(line.split(":") for line in _MEMORY.read_text(encoding="utf-8").splitlines())
     available = int(lines["MemAvailable"].split()[0]) * 1024.0
-    limit = "max"
-    if _CGROUP_LIMIT.exists():
-        limit = _CGROUP_LIMIT.read_text(encoding="utf-8").strip()
-    return available if limit == "max" else min(available, float(limit))
+    return min(available, _free_in_container())
+
+
+def _free_in_container() -> float:
+    """Return the bytes that a container's limit leaves (cgroup v2); infinite without a limit."""
+    limit = _CGROUP_LIMIT.read_text(encoding="utf-8").strip() if _CGROUP_LIMIT.exists() else "max"
+    if limit == "max":
+        return math.inf
+    use, stat = _CGROUP_LIMIT.with_name("memory.current"), _CGROUP_LIMIT.with_name("memory.stat")
+    used = int(use.read_text(encoding="utf-8")) if use.exists() else 0
+    if stat.exists():
+        counts = dict(line.split() for line in stat.read_text(encoding="utf-8").splitlines())
+        used -= sum(int(counts.get(name, 0)) for name in ("active_file", "inactive_file"))
+    return max(0.0, float(limit) - max(0, used))
 
 
 def _free_memory_of_windows() -> float | None:

@@ -1,5 +1,6 @@
 """A model's plan: its measured speed, extrapolated to whole folds."""
 
+import gc
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Any
 import torch
 
 from hearback.engine.devices import peak_memory_gb
-from hearback.engine.plan.measure import Speed, measure, measure_loading
-from hearback.engine.plan.memory import FoldBytes, fold_bytes
+from hearback.engine.plan.measure import Speed, measure, measure_loading, step_seconds
+from hearback.engine.plan.memory import FoldBytes, fold_bytes, free_bytes
 from hearback.engine.plan.workload import MakeWorkload, Pass, Workload
 from hearback.engine.training.options import FoldOptions
 from hearback.engine.training.recipe import FoldRecipe
@@ -61,13 +62,15 @@ class ModelPlan:
         files: parameters, state and files of a fold.
         activations: peak bytes of the largest training batch.
         base: bytes of the main memory that the process has without a model.
+        free: bytes of the device's memory that were free before the first model was built; None
+            where that is unknown.
         shared_bytes: that are written for all folds, besides the backbone's.
         mapped_bytes: that a fold reads from files that it maps into the main memory. Folds share
             one copy, and the kernel takes it back where memory is short; a process's peak memory
             includes it.
         speed: of the training, or of the validation if nothing is trained.
         device: what it was measured on.
-        measured_as: the model whose speed this one has, if not its own.
+        measured_as: the model whose speed and activations this one has, if not its own.
     """
 
     name: str
@@ -77,6 +80,7 @@ class ModelPlan:
     files: FoldBytes
     activations: float
     base: float
+    free: float | None
     shared_bytes: int
     mapped_bytes: float
     speed: Speed
@@ -116,15 +120,28 @@ class ModelPlan:
 
 
 def plan_models(requests: Iterable[Request], make_workload: MakeWorkload) -> Iterator[ModelPlan]:
-    """Yield the plans of models; those of one kind are measured once."""
+    """Yield the plans of models; all are built, and those of one kind are measured once."""
     by_kind: dict[Hashable, list[tuple[Request, Workload]]] = {}
     for request in requests:
         workload = _workload(request, make_workload)
         by_kind.setdefault(workload.kind, []).append((request, workload))
     seconds = SECONDS if len(by_kind) == 1 else SECONDS_OF_SEVERAL
-    base = 1e9 * peak_memory_gb(torch.device("cpu"))  # before the first model
+    before = _Before.read([each for kind in by_kind.values() for _, each in kind])
     for kind in by_kind.values():
-        yield from _plan_kind(kind, seconds, base)
+        yield from _plan_kind(kind, seconds, before)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """The memory before the first model, as `ModelPlan`'s: the measurements take some of it."""
+
+    base: float
+    free: float | None
+
+    @classmethod
+    def read(cls, workloads: Sequence[Workload]) -> "_Before":
+        free = free_bytes(workloads[0].run.device) if workloads else None
+        return cls(1e9 * peak_memory_gb(torch.device("cpu")), free)
 
 
 def _workload(request: Request, make_workload: MakeWorkload) -> Workload:
@@ -134,13 +151,13 @@ def _workload(request: Request, make_workload: MakeWorkload) -> Workload:
 
 
 def _plan_kind(
-    members: Sequence[tuple[Request, Workload]], seconds: float, base: float
+    members: Sequence[tuple[Request, Workload]], seconds: float, before: _Before
 ) -> Iterator[ModelPlan]:
     """Yield the plans of models of one kind, of which the one that trains longest is measured."""
     _, first = max(members, key=lambda each: each[0].recipe.epochs)
-    started = time.monotonic()
-    trainer = Trainer(first.task, first.run, callbacks=[])
-    build_seconds = time.monotonic() - started
+    # One after the other, so that the memory holds one model.
+    sizes = {workload: _count(workload) for _, workload in members if workload is not first}
+    trainer, build_seconds = _build(first)
     # Before a step changes the model.
     passes = {workload: _open_passes(workload, trainer.model) for _, workload in members}
     measured = _one_of_each([passes[first], *passes.values()])
@@ -148,9 +165,10 @@ def _plan_kind(
         each.name: measure(trainer, each, share * seconds)
         for each, share in zip(measured, _shares(measured), strict=True)
     }
-    files = fold_bytes(trainer)
+    sizes[first] = fold_bytes(trainer), build_seconds
     for request, workload in members:
         own, name = passes[workload], workload.run.recipe.name
+        files, build_seconds = sizes[workload]
         yield ModelPlan(
             name=name,
             n_folds=len(workload.folds),
@@ -158,13 +176,31 @@ def _plan_kind(
             start_seconds=request.data_seconds + build_seconds,
             files=files,
             activations=max((_activations(p, speeds[p.name], trainer) for p in own), default=0.0),
-            base=base,
+            base=before.base,
+            free=before.free,
             shared_bytes=workload.shared_bytes(trainer.model),
             mapped_bytes=workload.mapped_bytes(trainer.model),
             speed=speeds[own[0].name],
             device=trainer.run.device,
             measured_as=None if workload is first else first.run.recipe.name,
         )
+
+
+def _build(workload: Workload) -> tuple[Trainer, float]:
+    """Return the trainer of a fold, and the seconds that building its model took."""
+    started = time.monotonic()
+    trainer = Trainer(workload.task, workload.run, callbacks=[])
+    return trainer, time.monotonic() - started
+
+
+def _count(workload: Workload) -> tuple[FoldBytes, float]:
+    """Return what a fold takes, and the seconds that building its model took; release the model."""
+    trainer, seconds = _build(workload)
+    step_seconds(trainer)  # the optimizer has no state before its first step
+    files = fold_bytes(trainer)
+    del trainer
+    gc.collect()  # with --gradient_checkpointing, layers refer to themselves
+    return files, seconds
 
 
 def _open_passes(workload: Workload, model: Model) -> list[Pass]:

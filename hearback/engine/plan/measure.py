@@ -71,7 +71,7 @@ def measure(trainer: Trainer, each: Pass, seconds: float) -> Speed:
     n_examples, counting = timer.call_fitting(next(order), n_examples, count=True)
     per_step = 0.0
     if each.compute is None:
-        per_step = _step_seconds(trainer)
+        per_step = step_seconds(trainer)
     if trainer.run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.run.device)
     spent, calls = 0.0, list[_Call]()
@@ -198,7 +198,7 @@ def _overhead(trainer: Trainer, kept: float) -> float:
     return max(1.0, at_peak / kept)
 
 
-def _step_seconds(trainer: Trainer) -> float:
+def step_seconds(trainer: Trainer) -> float:
     """Return the seconds that clipping, optimizer and average take, whatever the batch."""
     trained = [each for each in trainer.model.parameters() if each.requires_grad]
     started = time.perf_counter()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from hearback.engine.machine import free_memory
 from hearback.engine.training.backbone_files import MIN_UNCHANGED
 from hearback.engine.training.trainer import Trainer
 
@@ -99,6 +100,14 @@ def count(tensors: Iterable[Tensor]) -> int:
 def n_bytes(tensors: Iterable[Tensor]) -> int:
     """Return the bytes of tensors."""
     return sum(tensor.nbytes for tensor in tensors)
+
+
+def free_bytes(device: torch.device) -> float | None:
+    """Return the free memory of a device, without what this process keeps; None if unknown."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return float(torch.cuda.mem_get_info(device)[0])
+    return free_memory() if device.type == "cpu" else None
 
 
 def _files(model: nn.Module) -> tuple[int, dict[str, int]]:

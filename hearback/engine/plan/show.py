@@ -56,7 +56,7 @@ def _row(plan: ModelPlan) -> dict[str, str]:
         "mapped": size(plan.mapped_bytes),
         "weights": size(files.weights),
         "checkpoint": size(files.checkpoint),
-        "FLOPs": f"{plan.fold_flops:.2g}",
+        "FLOPs a fold": f"{plan.fold_flops:.2g}",
         "FLOP/s": f"{plan.speed.flops_per_second:.2g}",
         "a fold": hours(plan.fold_seconds),
         "folds": str(plan.n_folds),
@@ -84,7 +84,12 @@ def _totals(plans: Sequence[ModelPlan], n_jobs: int) -> Iterator[str]:
                     f"  of {plan.name}, {hours(each.seconds)} are its {each.name}, which the "
                     "store lacks: once for all folds"
                 )
-    yield f"Operations: {sum(plan.flops for plan in plans):.2g} floating point operations"
+    shared = dict.fromkeys(each.name for plan in plans for each in plan.passes if each.shared)
+    yield (
+        f"Operations: {sum(plan.flops for plan in plans):.2g} floating point operations of "
+        + ("all folds" if n_folds > 1 else "the fold")
+        + (f", with the {' and the '.join(shared)}" if shared else "")
+    )
     weights = sum(plan.n_folds * plan.files.weights + plan.shared_bytes for plan in plans)
     # Folds of one backbone have its parts in common, and a part's size tells backbones apart.
     parts = sum(n for _, n in {item for plan in plans for item in plan.files.parts.items()})
@@ -98,22 +103,23 @@ def _totals(plans: Sequence[ModelPlan], n_jobs: int) -> Iterator[str]:
 def _beside_each_other(plans: Sequence[ModelPlan], device: torch.device) -> Iterator[str]:
     """Yield what fits side by side in the device's memory, by the model that needs most."""
     largest = max(plans, key=lambda plan: plan.device_bytes)
-    free = free_bytes(device)
+    free = largest.free
     if free is None:
         return
     n_fitting = int(free / largest.device_bytes)
     where = "the GPU" if device.type == "cuda" else "this machine's memory"
     line = (
         f"Memory: {size(largest.device_bytes)} for a fold of {largest.name}, of {size(free)} that "
-        f"are free in {where}: {n_fitting} side by side"
+        f"are free in {where}: "
     )
-    if device.type == "cpu":
+    if not n_fitting:
+        line += "it does not fit. Use --micro_batch or --gradient_checkpointing"
+    elif device.type == "cpu":
         n_processors = count_processors()
-        line += f", and {n_processors} processors: --jobs {max(1, min(n_fitting, n_processors))}"
-    elif n_fitting:
-        line += f" (--jobs {n_fitting}), which share its speed"
+        processors = "1 processor" if n_processors == 1 else f"{n_processors} processors"
+        line += f"{n_fitting} side by side, and {processors}: --jobs {min(n_fitting, n_processors)}"
     else:
-        line += ". Use --micro_batch or --gradient_checkpointing"
+        line += f"{n_fitting} side by side (--jobs {n_fitting}), which share its speed"
     yield line
 
 
@@ -122,8 +128,8 @@ def _mapped(plans: Sequence[ModelPlan]) -> Iterator[str]:
     largest = max(plans, key=lambda plan: plan.mapped_bytes)
     if not largest.mapped_bytes:
         return
-    own = largest.device_bytes if largest.device.type == "cpu" else 0.0
-    free = free_memory()
+    on_cpu = largest.device.type == "cpu"
+    own, free = (largest.device_bytes, largest.free) if on_cpu else (0.0, free_memory())
     fits = free is None or own + largest.mapped_bytes <= free
     kept = "the system takes it back where memory is short"
     yield (
@@ -135,15 +141,12 @@ def _mapped(plans: Sequence[ModelPlan]) -> Iterator[str]:
 
 def _other_gpus(plans: Sequence[ModelPlan]) -> Iterator[str]:
     flops = sum(plan.flops for plan in plans)
-    computed = ", ".join(f"{name} {hours(each)}" for name, each in computed_seconds(flops).items())
+    computed = ", ".join(
+        f"{name} {'under 1 min' if each < 60 else hours(each)}"
+        for name, each in computed_seconds(flops).items()
+    )
     yield (
         f"Computed, not measured, from the operations at {ASSUMED_SHARE:.0%} of the peak rate in "
-        f"bf16, without loading: {computed}"
+        f"bf16, without loading: {computed}. Small models take far longer: they are many small "
+        "operations"
     )
-
-
-def free_bytes(device: torch.device) -> float | None:
-    """Return the free memory of a device; None where it is unknown."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    return free_memory() if device.type == "cpu" else None

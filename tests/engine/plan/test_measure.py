@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hearback.engine.devices import device_name
 from hearback.engine.errors import HearbackError
 from hearback.engine.plan import estimate, measure
 from hearback.engine.plan.estimate import Request, plan_models
@@ -17,7 +18,7 @@ from hearback.engine.plan.flops import counted
 from hearback.engine.plan.gpus import ASSUMED_SHARE, PEAKS, computed_seconds
 from hearback.engine.plan.measure import Speed
 from hearback.engine.plan.memory import fold_bytes, saved_tensors
-from hearback.engine.plan.show import hours, show, size
+from hearback.engine.plan.show import _beside_each_other, hours, show, size
 from hearback.engine.plan.workload import BatchSize, Pass, Workload
 from hearback.engine.training.command import train_fold
 from hearback.engine.training.fold_files import FoldFiles
@@ -119,6 +120,79 @@ def test_models_of_one_kind_are_measured_once(
     assert "as longer" in show([short, long], n_jobs=1)
 
 
+def test_models_of_one_kind_have_their_own_sizes(
+    options: ToyOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = options.load_data()
+    wide = replace(RECIPE, name="wide", hidden=64, epochs=6)
+    requests = [Request(each, options, [0], data, 0.0) for each in (RECIPE, wide)]
+    alone = [plan.files for plan in plan_models(requests, make_workload)]
+    monkeypatch.setattr(Workload, "kind", property(lambda _: "all"))
+    small, large = plan_models(requests, make_workload)
+    assert small.measured_as == "wide"
+    assert [small.files, large.files] == alone
+    assert small.files.n_trained == 4 * 8 + 1 and large.files.n_trained == 4 * 64 + 1
+    assert small.files.weights < large.files.weights
+    assert small.files.checkpoint < large.files.checkpoint
+    assert large.device_bytes - small.device_bytes > large.files.state - small.files.state > 0
+
+
+def test_what_fits_side_by_side(options: ToyOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = Request(RECIPE, options, [0], options.load_data(), data_seconds=0.0)
+    (plan,) = plan_models([request], make_workload)
+    assert plan.free is None or plan.free > 0
+    monkeypatch.setattr("hearback.engine.plan.show.count_processors", lambda: 4)
+
+    def line(free: float, device: str = "cpu") -> str:
+        fitting = replace(plan, free=free, device=torch.device(device))
+        lines = _beside_each_other([fitting], fitting.device)
+        return next(iter(lines))
+
+    assert line(3.5 * plan.device_bytes).endswith("3 side by side, and 4 processors: --jobs 3")
+    assert line(9.5 * plan.device_bytes).endswith("9 side by side, and 4 processors: --jobs 4")
+    assert line(0.5 * plan.device_bytes).endswith(
+        "it does not fit. Use --micro_batch or --gradient_checkpointing"
+    )
+    assert "side by side" not in line(0.5 * plan.device_bytes)
+    assert "it does not fit" in line(0.0, "cuda")
+
+
+def test_the_free_memory_is_read_before_the_first_model(
+    options: ToyOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+
+    def free_bytes(device: torch.device) -> float:
+        order.append(device.type)
+        return 5e9
+
+    class Noted(ToyTask):
+        def build_model(self) -> nn.Module:
+            order.append("model")
+            return super().build_model()
+
+    monkeypatch.setattr(estimate, "free_bytes", free_bytes)
+    request = Request(RECIPE, options, [0], options.load_data(), data_seconds=0.0)
+    (plan,) = plan_models([request], partial(Workload, Noted))
+    assert order[:2] == ["cpu", "model"] and plan.free == 5e9
+
+
+def test_other_gpus_are_never_promised_seconds(options: ToyOptions) -> None:
+    request = Request(RECIPE, options, [0], options.load_data(), data_seconds=0.0)
+    text = show(list(plan_models([request], make_workload)), n_jobs=1)
+    assert "RTX 4090 under 1 min, A100 under 1 min" in text and "many small operations" in text
+    assert "FLOPs a fold" in text
+    assert "floating point operations of the fold\n" in text
+
+
+def test_one_thread_is_not_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    for n in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=n: n)
+        names.append(device_name(torch.device("cpu")))
+    assert names == ["CPU, 1 thread", "CPU, 2 threads"]
+
+
 def test_a_pass_that_only_another_model_of_the_kind_has_is_measured(
     options: ToyOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,13 +215,14 @@ def test_a_pass_that_only_another_model_of_the_kind_has_is_measured(
     plans = list(plan_models(requests, partial(Sharing, ToyTask)))
     names = [[each.name for each in plan.passes] for plan in plans]
     assert names == [["training", "validation", "initialization"], ["training", "validation"]]
-    monkeypatch.setattr("hearback.engine.plan.show.free_memory", lambda: 32e9)
+    plans = [replace(plan, free=32e9) for plan in plans]
     text = show(plans, n_jobs=1)
+    assert "operations of all folds, with the initialization\n" in text
     assert "of small, 0 s are its initialization, which the store lacks: once for all" in text
     assert "9 GB" in text and "Mapped files: 18 GB, read by a fold of longer" in text
     assert "takes it back where memory is short" in text
     assert all(plan.device_bytes < 9e9 for plan in plans)  # no part of it
-    monkeypatch.setattr("hearback.engine.plan.show.free_memory", lambda: 16e9)
+    plans = [replace(plan, free=16e9) for plan in plans]
     assert "it does not fit, so the system reads parts" in show(plans, n_jobs=1)
 
 
