@@ -1,8 +1,8 @@
 """Step 4: fit the ensemble on out-of-fold predictions and write model_configs.json.
 
 Choose the combination and the calibration beforehand (--combine, --calibration), not from the table
-of cross-fitted log losses: the best of ten is slightly optimistic. The defaults are the best on
-real learners (docs/results/ensemble.md).
+of cross-fitted log losses: the best of ten is slightly optimistic. The defaults were chosen on an
+earlier ensemble of real learners (docs/results/ensemble.md).
 
 --compare_with fits a second ensemble, of the models in another folder, or of fewer of the same
 ones (--compare_models), and prints the paired difference.
@@ -104,6 +104,7 @@ def _parse_flags() -> argparse.Namespace:
     )
     add(
         "--compare_with",
+        "--against",
         type=Path,
         metavar="FOLDER",
         help="folder with the folds of another ensemble: print paired differences of the log loss",
