@@ -1,6 +1,6 @@
 """Score rows whose texts and recordings are known to be readable."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,7 +100,7 @@ def _run(
     predictions = passages.merge(by_window)
     evidence = _merge_evidence(ensemble, passages, evidence_by_window)
     words = _word_probabilities(ensemble, predictions.words)
-    found = RowScores()
+    found, windows_of_rows = RowScores(), passages.by_row()
     for row, record in enumerate(frame.to_dict("records")):
         acoustics = Acoustics.of(store.get(record["filename"]))
         entry = store.entries[record["filename"]]
@@ -109,7 +109,7 @@ def _run(
         notes = [
             *entry.notes,
             *_describe_unheard(passages, row),
-            *_describe_unread(passages, row),
+            *_describe_unread(passages, row, windows_of_rows[row]),
         ]
         breaks = entry.notes_of("break")
         fault = find_fault(probability, acoustics, "; ".join(breaks), decoded)
@@ -169,10 +169,10 @@ def _describe_unheard(passages: Passages, row: int) -> list[str]:
     ]
 
 
-def _describe_unread(passages: Passages, row: int) -> list[str]:
-    """Return a note on each run of words of a row's text that no part of its recording has."""
+def _describe_unread(passages: Passages, row: int, windows: Sequence[int]) -> list[str]:
+    """Return a note on each run of words of a row's text that none of its `windows` has."""
     n_words = len(passages.original.texts[row].split())
-    ranges = [passages.windows[number].words for number in passages.by_row()[row]]
+    ranges = [passages.windows[number].words for number in windows]
     edges = [0, *(edge for each in ranges for edge in (each.start, each.stop)), n_words]
     notes = []
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
