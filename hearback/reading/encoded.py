@@ -115,7 +115,7 @@ class EncodedClips:
     ) -> "EncodedClips":
         """Read the encoder outputs from the folder `store`; compute those that are not there.
 
-        `model` has the backbone's weights; `joined` are clips of the source that are heard
+        `model` has the backbone's weights; `joined` are clips of the source that are encoded
         together. `progress` is the title of the progress bars.
         """
         # Here, not in the inference mode of `_build`: parameters moved there could not be trained.

@@ -1,4 +1,4 @@
-"""Joined clips: several training recordings of one speaker, heard as one long recording.
+"""Joined clips: several training recordings of one speaker as one long recording.
 
 The clips of a corpus last a few seconds, and a model that has learned from these alone scores
 longer recordings worse. `Recipe.joined_clips` adds long examples to each epoch: clips as they were
@@ -36,7 +36,7 @@ _SEED = 3011
 
 @dataclass(frozen=True)
 class JoinedClips:
-    """Clips that are heard one after the other.
+    """Clips, one after the other.
 
     Attributes:
         rows: their indices in the table, at least two.

@@ -189,7 +189,7 @@ class Example:
         label: 0 or 1, or a probability in training; NaN at inference.
         is_negative: `text` is a sampled text that the clip does not say, not the row's own.
         hard_negatives: further texts that a token scorer scores on the same recording.
-        joined: the clips, if several are heard as one recording.
+        joined: the clips, if several are one recording.
     """
 
     row: int
@@ -201,7 +201,7 @@ class Example:
 
     @property
     def clip(self) -> int | JoinedClips:
-        """What is heard: a row's recording, or joined clips."""
+        """The learner's sound: a row's recording, or joined clips."""
         return self.row if self.joined is None else self.joined
 
 
@@ -281,7 +281,7 @@ class PairDataset(SizedDataset[Pair]):
         return replace(pair, reference=reference[:WINDOW_SAMPLES])
 
     def _recording(self, example: Example) -> tuple[np.ndarray, int]:
-        """Return what is heard, (samples,), and the number of samples at which it is cut."""
+        """Return the waveform, (samples,), and the number of samples at which it is cut."""
         if example.joined is None:
             return self.source.learner(example.row), self.source.longest_window(example.row)
         return example.joined.waveform(self.source.learner), LONGEST_WINDOW_SAMPLES

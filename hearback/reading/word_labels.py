@@ -65,7 +65,7 @@ class ReadWords:
 
     @classmethod
     def join(cls, parts: Iterable[Self]) -> Self:
-        """Return the words of recordings that are heard one after the other."""
+        """Return the words of recordings that are joined."""
         parts = list(parts)
         return cls(
             tuple(word for part in parts for word in part.words),

@@ -42,7 +42,7 @@ class EvidenceScorer(Scorer):
 
     @abstractmethod
     def evidence(self, batch: Batch) -> PhoneEvidence:
-        """Return what is heard of all texts of the batch."""
+        """Return the evidence of all texts of the batch."""
 
     def forward(self, batch: Batch) -> Tensor:
         """Return (batch,) float32 logits."""

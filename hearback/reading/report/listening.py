@@ -38,8 +38,8 @@ class WordListener:
     a fold, its part is skipped.
 
     Attributes:
-        words: of recordings, by index as text; those that are heard are replaced. What is known of
-            them is kept.
+        words: of recordings, by index as text; those that a model times or aligns are replaced.
+            What is known of them is kept.
         texts: expected texts of all recordings, as they are said.
         references: None if there are none.
         timing: folds that may time words.

@@ -81,7 +81,7 @@ def _write(
     aligning: Sequence[FoldFiles] = (),
     device: str | None = None,
 ) -> None:
-    """Encode the sounds, add what is heard in them to the words, and write the page.
+    """Encode the sounds, add times and alignments to the words, and write the page.
 
     For the arguments see `WordListener`.
     """

@@ -99,7 +99,7 @@ class LoadedEnsemble:
     ) -> tuple[Predictions, dict[int, DecoderEvidence]]:
         """Return the scores of all clips of `source`, and what its first token scorer hears.
 
-        `grades`, (rows,) str, are "" if unknown. Nothing is heard without a token scorer.
+        `grades`, (rows,) str, are "" if unknown. There is no evidence without a token scorer.
         """
         if self.groups is None:
             self.groups = self._load()

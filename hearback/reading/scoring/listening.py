@@ -67,7 +67,7 @@ class Listener:
     Attributes:
         score_fn: the score function.
         with_times: whether to find when each word is said, which takes another pass of the decoder.
-        evidence: what was heard so far, by row.
+        evidence: of the rows so far.
     """
 
     def __init__(self, score_fn: ScoreFn, *, with_times: bool) -> None:

@@ -135,7 +135,7 @@ def _run(
 def _merge_evidence(
     ensemble: LoadedEnsemble, passages: Passages, evidence: Mapping[int, DecoderEvidence]
 ) -> dict[int, DecoderEvidence]:
-    """Return what is heard in each row, times in seconds of its recording at its own speed."""
+    """Return a decoder's evidence of each row, times in s of its recording at its own speed."""
     if not evidence:
         return {}
     source = passages.source.with_speeds(ensemble.speed_by_grade)
