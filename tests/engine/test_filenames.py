@@ -174,7 +174,7 @@ def test_a_store_has_the_names_as_written(tmp_path: Path) -> None:
             "'clip_07' is 'clip_07.wav', 'b.wav' is 'b.WAV'"
         )
         assert warning.row is None
-        assert error.cure.startswith("'clip_07.wav' is there; ")
+        assert error.cure.startswith("'clip_07.wav' is there: write the name that is meant; or ")
 
 
 def test_names_that_look_alike_are_shown_by_their_letters(tmp_path: Path) -> None:

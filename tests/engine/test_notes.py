@@ -10,6 +10,7 @@ from hearback.engine.audio.notes import (
     break_note,
     kinds_of,
     original_length,
+    resampling_note,
 )
 
 
@@ -44,6 +45,12 @@ def test_a_recording_that_breaks_off_has_a_note_of_its_kind() -> None:
     note = break_note(1.234, "its last frame is cut")
     assert note == "breaks off after 1.23 s: its last frame is cut"
     assert kinds_of([note]) == ("break",)
+
+
+def test_a_narrow_band_has_a_kind_of_its_own() -> None:
+    assert kinds_of([resampling_note(48_000, 16_000), resampling_note(8_000, 16_000)]) == (
+        *("conversion", "band"),
+    )
 
 
 def test_a_few_missing_samples_are_no_break() -> None:

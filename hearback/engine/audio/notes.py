@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 from hearback.engine.audio.mixdown import Mixdown
 from hearback.engine.data.problems import Problem
 
-Kind: TypeAlias = Literal["conversion", "loss", "break", "cut"]
+Kind: TypeAlias = Literal["conversion", "band", "loss", "break", "cut"]
 
 # Why a recording is unreadable, where no more is known.
 DAMAGED = "its content is damaged or cut"
@@ -22,6 +22,10 @@ _CURES: dict[str, str] = {
     "loss": _LOST,
     "cut": "used as far as it is kept; split the recording and its text, if the speech goes on",
 }
+
+
+class BandNote(str):
+    """A note that the upper part of the band is missing."""
 
 
 class LossNote(str):
@@ -121,6 +125,8 @@ def _kind_of(note: str) -> Kind:
             return "loss"
         case CutNote():
             return "cut"
+        case BandNote():
+            return "band"
         case _:
             return "conversion"
 
@@ -160,5 +166,5 @@ def resampling_note(own_rate: int, sample_rate: int) -> str:
         lost = 1 - own_rate / sample_rate
         part = "half" if lost == 0.5 else f"{lost:.0%}"
         above = f"above {own_rate / 2000:g} kHz"
-        note += f"; the upper {part} of the band ({above}) is missing"
+        return BandNote(f"{note}; the upper {part} of the band ({above}) is missing")
     return note

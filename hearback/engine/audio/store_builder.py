@@ -292,7 +292,7 @@ def _report_error(
     if re.fullmatch(r"\d[.,]\d+E\+\d+", source.filename, re.I):
         cure = f"a spreadsheet took this name for a number: write the name as a text; {cure}"
     if source.nearest:
-        cure = f"{are_there(source.nearest)}; {cure}"
+        cure = f"{are_there(source.nearest)}: write the name that is meant; or {cure}"
     what, filename = f"{error.subject} {error}", source.filename
     status, line = error.kind, _line(source, table_path)
     report.add(Problem(str(table_path), line, what, cure, filename=filename, status=status))

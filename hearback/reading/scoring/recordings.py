@@ -38,6 +38,7 @@ def open_recordings(
         follow_links=True,
     )
     refuse_cut(report)
+    drop_conversions(report)
     report_other_lengths(inputs.origin, frame, inputs.durations, store, report)
     return store
 
@@ -53,6 +54,18 @@ def refuse_cut(report: Report) -> None:
         report.discard(problem)
         where, filename = (problem.file, problem.row), problem.filename
         report.add(Problem(*where, fault.what, fault.cure, filename=filename, status=fault.status))
+
+
+def drop_conversions(report: Report) -> None:
+    """Remove the warnings on recordings that lose nothing by their conversion.
+
+    Phones and browsers record 48 kHz, and nobody has another original: there is nothing to do.
+    """
+    for problem in list(report.problems):
+        if isinstance(problem, NotesProblem):
+            kinds = {kind for _, kind in problem.notes}
+            if kinds == {"conversion"}:
+                report.discard(problem)
 
 
 def find_cut(cut_notes: Sequence[str]) -> Fault | None:

@@ -3,7 +3,7 @@
 from hearback.engine.audio.notes import NotesProblem
 from hearback.engine.data.problems import Report
 from hearback.reading.scoring.outputs import as_json
-from hearback.reading.scoring.recordings import refuse_cut
+from hearback.reading.scoring.recordings import drop_conversions, refuse_cut
 from hearback.reading.scoring.results import Score, WordScore, score_frame
 
 
@@ -23,6 +23,14 @@ def test_json_has_the_scores_of_the_table() -> None:
             **{"filename": "a.wav", "status": ""},
         }
     ]
+
+
+def test_conversions_that_lose_nothing_are_no_problem() -> None:
+    report = Report()
+    for name, note in (("a.wav", ("48 kHz", "conversion")), ("b.wav", ("8 kHz", "band"))):
+        report.add(NotesProblem.of("t.csv", 2, name, [note], "mono original"))
+    drop_conversions(report)
+    assert [problem.filename for problem in report.problems] == ["b.wav"]
 
 
 def test_cut_recordings_are_said_to_have_no_score() -> None:
