@@ -66,6 +66,7 @@ _GRADE_PATTERNS = {
 LONGEST_TEXT = 400
 LONGEST_PASSAGE = 20_000  # bytes, of a text whose recording is scored in several windows
 
+_MISSING_VALUES = frozenset({"nan", "null", "<na>", "#n/a", "n/a"})  # as programs export them
 _FILL_IN = "fill in the text that the learner was asked to say"
 
 
@@ -249,11 +250,16 @@ def spoken_texts(
                 report.add(Problem(*where, filename=filename or None, status=error.status))
             continue
         spoken.append(normalized.text)
-        if row_fits and not set(normalized.changes) <= set(usual_changes):
+        if not row_fits:
+            continue
+        if not set(normalized.changes) <= set(usual_changes):
             changed.append((written, normalized))
-        if normalized.is_suspicious and row_fits:
+        if normalized.is_suspicious:
             what = f"{name} {quoted(written)} may have wrongly decoded characters"
             report.add(Problem(str(path), line, what, DECODING_CURE, "warning", filename or None))
+        if written.casefold() in _MISSING_VALUES:
+            what = f"{name} {quoted(written)} is scored as a word, but may be a missing value"
+            report.add(Problem(str(path), line, what, _FILL_IN, "warning", filename or None))
     if changed:
         report.add(
             Problem(str(path), None, describe_changes(changed, len(frame)), CHANGED_CURE, "warning")

@@ -693,3 +693,16 @@ def test_spaces_between_the_names_of_columns_are_said(tmp_path: Path) -> None:
     assert report.errors[0].what == (
         "no columns, but spaces between their names: 'filename task expected_text grade'"
     )
+
+
+def test_texts_that_may_be_missing_values_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "train_metadata.csv"
+    path.write_text(
+        "filename,task,expected_text,grade\na.wav,blending,NaN,KG\nb.wav,blending,none,KG\n"
+    )
+    report = Report()
+    frame = read_metadata(path, report)
+    assert frame["expected_text"].tolist() == ["nan", "none"]
+    assert [(each.row, each.what) for each in report.warnings if "missing value" in each.what] == [
+        (2, "expected_text 'NaN' is scored as a word, but may be a missing value")
+    ]
