@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import CLOCKS, Side, machine, take_turns, warm_up
-from benchmarks.members import CPU, describe, make_group, make_model, score
+from benchmarks.members import CPU, declare, describe, make_group, make_model, score
 from benchmarks.setting import threads
 from hearback.engine import cli
 from hearback.engine.audio.decode import SAMPLE_RATE
@@ -65,13 +65,9 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.parser(__doc__)
-    add = parser.add_argument
-    add("--data", type=Path, required=True, help="folder of the training tables and recordings")
-    add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
-    add("--assets", type=Path, default=Path("assets"), help="folder of the backbones")
-    add("--clips", type=cli.int_of_at_least(1), default=32, help="recordings that are scored")
-    add("--rounds", type=cli.int_of_at_least(1), default=3, help="turns of each side")
-    add("--precision", default="auto", help="of the matrix products")
+    declare(parser, clips=32)
+    assets = Path("assets")
+    parser.add_argument("--assets", type=Path, default=assets, help="folder of the backbones")
     return parser.parse_args()
 
 

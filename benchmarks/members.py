@@ -74,17 +74,23 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.parser(__doc__)
+    declare(parser, clips=64)
+    add = parser.add_argument
+    add("--backbone", type=Path, default=Path("assets/whisper-tiny.en"), help="a Whisper")
+    add("--members", type=cli.int_of_at_least(1), default=12, help="number of adapted models")
+    add("--threads", type=cli.int_of_at_least(1), default=1, help="of torch")
+    add("--clock", choices=CLOCKS, default="cpu", help="the time that is measured")
+    return parser.parse_args()
+
+
+def declare(parser: cli.Parser, *, clips: int) -> None:
+    """Add the flags of a benchmark in which models score the same recordings in turns."""
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of the training tables and recordings")
     add("--store", type=Path, default=Path("store"), help="folder of the decoded recordings")
-    add("--backbone", type=Path, default=Path("assets/whisper-tiny.en"), help="a Whisper")
-    add("--members", type=cli.int_of_at_least(1), default=12, help="number of adapted models")
-    add("--clips", type=cli.int_of_at_least(1), default=64, help="recordings that are scored")
+    add("--clips", type=cli.int_of_at_least(1), default=clips, help="recordings that are scored")
     add("--rounds", type=cli.int_of_at_least(1), default=3, help="turns of each side")
-    add("--threads", type=cli.int_of_at_least(1), default=1, help="of torch")
-    add("--clock", choices=CLOCKS, default="cpu", help="the time that is measured")
     add("--precision", default="auto", help="of the matrix products")
-    return parser.parse_args()
 
 
 def make_model(recipe: Recipe, seed: int, *, backbone: Backbone, dtype: torch.dtype) -> Model:
