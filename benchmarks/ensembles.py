@@ -77,10 +77,12 @@ def make_folds(
     """Return the folds of a model; those with a frozen encoder are encoded once."""
     recipe = replace(find_recipes()[name], backbone=backbone)
     opened = open_backbone(recipe, assets)
-    is_frozen = recipe.n_augmented > 0
+    is_encoded_once = recipe.n_augmented > 0
     seeds = range(N_FOLDS * seed, N_FOLDS * (seed + 1))
     folds = [make_model(recipe, each, backbone=opened, dtype=dtype) for each in seeds]
-    return make_group(folds, dtype, shared=is_frozen, joint_key=name if is_frozen else "")
+    return make_group(
+        folds, dtype, shared=is_encoded_once, joint_key=name if is_encoded_once else ""
+    )
 
 
 def side(name: str, groups: Sequence[ModelGroup], source: PairSource, rows: np.ndarray) -> Side:

@@ -44,8 +44,7 @@ class SilentEncodings:
 
     def get(self, clip: int | JoinedClips, version: int) -> Encoding:
         """Return the frames of a recording, or of joined clips."""
-        n_samples = recorded_samples(self.source, clip)
-        window = window_of(n_samples, self.recipe)
+        n_samples, window = recorded_samples(self.source, clip), self._window(clip)
         frames = np.zeros((window // SAMPLES_PER_FRAME, self.width), dtype=np.float16)
         return Encoding(frames, min(len(frames), -(-n_samples // SAMPLES_PER_FRAME)))
 
@@ -73,7 +72,8 @@ class SilentEncodings:
         return self.n_bytes(n_samples + sum(map(self._window, {*original})))
 
     def _window(self, clip: int | JoinedClips) -> int:
-        return window_of(recorded_samples(self.source, clip), self.recipe)
+        is_joined = isinstance(clip, JoinedClips)
+        return window_of(recorded_samples(self.source, clip), self.recipe, is_joined=is_joined)
 
 
 @dataclass(frozen=True)
@@ -187,11 +187,10 @@ def recorded_samples(source: PairSource, clip: int | JoinedClips) -> int:
     return source.store.n_samples(source.filenames[clip])
 
 
-def window_of(n_samples: int, recipe: Recipe) -> int:
-    """Return the number of samples of a recording's window."""
-    return window_samples(
-        n_samples, recipe.window, recipe.window_step_seconds, longest_window(recipe)
-    )
+def window_of(n_samples: int, recipe: Recipe, *, is_joined: bool = False) -> int:
+    """Return the number of samples of the window of a recording, or of joined clips."""
+    longest = LONGEST_WINDOW_SAMPLES if is_joined else WINDOW_SAMPLES
+    return window_samples(n_samples, recipe.window, recipe.window_step_seconds, longest)
 
 
 def windows_of_rows(source: PairSource, recipe: Recipe) -> list[int]:

@@ -148,7 +148,7 @@ class Recipe(FoldRecipe):
     learning_rate: AtLeast0
     epochs: CountFrom0
     schedule_epochs: int
-    cycles: float
+    cycles: AtLeast0
     weight_decay: AtLeast0
     seed: int
     data_seed: int
@@ -186,8 +186,8 @@ class Recipe(FoldRecipe):
     )
     average_decay: ShareBelow1 = 0.0
     max_gradient_norm: Above0 = 1.0
-    adam_epsilon: float = 1e-6
-    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_epsilon: Above0 = 1e-6
+    adam_betas: tuple[ShareBelow1, ShareBelow1] = (0.9, 0.999)
     speed_by_grade: tuple[_Speed, _Speed, _Speed, _Speed] = (1.0, 1.0, 1.0, 1.0)
     window: Literal["trimmed", "fixed"] = "trimmed"
     window_step_seconds: Above0 = 0.64

@@ -153,11 +153,14 @@ class _TableReader:
             if not fits:
                 faulty.add(filename)
             elif filename:
-                alike = lines_of.setdefault(tuple(row[name] for name in table.columns), [])
+                fields = (filename, *(row[name] for name in table.columns))
+                alike = lines_of.setdefault(fields, [])
                 alike.append(row["line"])
                 if len(alike) == 1:
                     rows_of.setdefault(filename, []).append(cast(_Row, row))
-        self._report_doubled(lines_of.values())
+        self._report_doubled(
+            lines for (filename, *_), lines in lines_of.items() if filename in known
+        )
         unlisted = [name for name in rows_of if name not in known]
         self._report_unlisted(unlisted, known, len(rows_of))
         listed = {

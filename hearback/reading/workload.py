@@ -90,7 +90,7 @@ class ReadingWorkload(Workload):
         return passes
 
     def shared_bytes(self, model: Scorer) -> int:
-        """Return the bytes of the encoder outputs that the store lacks."""
+        """Return the bytes of the encoder outputs that the store lacks, not of joined clips."""
         n_missing = len(self._look_up(model).missing)
         if self.encodings is None:
             return 0
@@ -144,7 +144,8 @@ class ReadingWorkload(Workload):
         def load(index: int, n_examples: int) -> tuple[Batch, BatchSize]:
             indices, _ = batches[index]
             pairs = [dataset[each] for each in indices[:n_examples]]
-            window = window_of(max(pair.n_samples for pair in pairs), recipe)
+            longest = max(pair.n_samples for pair in pairs)
+            window = window_of(longest, recipe, is_joined=recipe.joined_clips > 0)
             return collate(pairs, window), self._size(model, len(pairs), window)
 
         sizes = [self._size(model, len(indices), window) for indices, window in batches]

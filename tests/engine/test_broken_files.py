@@ -18,6 +18,7 @@ from hearback.engine.audio.decode import UnreadableAudioError, decode
 from hearback.engine.audio.level import find_excess
 from hearback.engine.audio.mpeg import is_no_mpeg
 from hearback.engine.audio.notes import BreakNote
+from hearback.engine.audio.other_decoders import open_with_av
 from hearback.engine.project import ROOT
 from tests.engine.recording_corpus import encoded, encoded_by_av, id3v2, mp3, without_xing
 from tests.helpers import environment_of_scripts
@@ -256,3 +257,25 @@ def test_an_mp3_that_lacks_a_few_bytes_is_no_break(tmp_path: Path) -> None:
     path.write_bytes(without_xing(mp3())[:-10])
     (note,) = [each for each in decode(path).notes if isinstance(each, BreakNote)]
     assert note.startswith("breaks off after")
+
+
+def test_what_a_reader_refuses_is_not_taken_for_damage() -> None:
+    content = io.BytesIO(encoded_by_av("adts", "aac"))
+    with pytest.raises(UnreadableAudioError, match="has NaN"), open_with_av(av, content, "aac"):
+        raise UnreadableAudioError("has NaN or infinite samples")  # as `decode` does there
+
+
+def test_a_forked_process_can_open_files() -> None:
+    program = (
+        "import os, sys\n"
+        "from hearback.engine.audio import libsndfile\n"
+        "libsndfile._opening.acquire()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    os._exit(0 if libsndfile._opening.acquire(timeout=5) else 1)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment_of_scripts(), check=False
+    )
+    assert done.returncode == 0

@@ -47,10 +47,9 @@ def test_a_recording_that_breaks_off_has_a_note_of_its_kind() -> None:
     assert kinds_of([note]) == ("break",)
 
 
-def test_a_narrow_band_has_a_kind_of_its_own() -> None:
-    assert kinds_of([resampling_note(48_000, 16_000), resampling_note(8_000, 16_000)]) == (
-        *("conversion", "band"),
-    )
+def test_what_phones_record_is_usual_and_a_narrow_band_is_not() -> None:
+    notes = [resampling_note(48_000, 16_000), resampling_note(8_000, 16_000)]
+    assert kinds_of(notes) == ("usual", "conversion")
 
 
 def test_a_few_missing_samples_are_no_break() -> None:

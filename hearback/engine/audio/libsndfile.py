@@ -1,6 +1,7 @@
 """Read files with libsndfile, and say in our words why it refuses one."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -19,6 +20,16 @@ _UNKNOWN_FORMAT, _UNKNOWN_ENCODING = 1, 4
 
 # libsndfile keeps the error of a failed open in a global, which other threads' opens overwrite.
 _opening = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Unlock in a forked process: a thread that held the lock does not exist there."""
+    global _opening  # noqa: PLW0603
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class _Seekable:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 from hearback.engine.audio.mixdown import Mixdown
 from hearback.engine.data.problems import Problem
 
-Kind: TypeAlias = Literal["conversion", "band", "loss", "break", "cut"]
+Kind: TypeAlias = Literal["usual", "conversion", "loss", "break", "cut"]
 
 # Why a recording is unreadable, where no more is known.
 DAMAGED = "its content is damaged or cut"
@@ -24,8 +24,8 @@ _CURES: dict[str, str] = {
 }
 
 
-class BandNote(str):
-    """A note that the upper part of the band is missing."""
+class UsualNote(str):
+    """A note on a conversion that loses nothing, of what phones and browsers record."""
 
 
 class LossNote(str):
@@ -125,8 +125,8 @@ def _kind_of(note: str) -> Kind:
             return "loss"
         case CutNote():
             return "cut"
-        case BandNote():
-            return "band"
+        case UsualNote():
+            return "usual"
         case _:
             return "conversion"
 
@@ -155,8 +155,10 @@ def channel_notes(mixdown: Mixdown) -> list[str]:
     if mixdown.better_channel is not None:
         used = mixdown.better_channel + 1
         return [f"{n_channels} channels that cancel each other, only channel {used} is used"]
-    silent = f" ({mixdown.n_silent} of them silent)" if mixdown.n_silent else ""
-    return [f"{n_channels} channels, averaged{silent}"]
+    note = f"{n_channels} channels, averaged"
+    if mixdown.n_silent:
+        return [f"{note} ({mixdown.n_silent} of them silent)"]
+    return [UsualNote(note)]
 
 
 def resampling_note(own_rate: int, sample_rate: int) -> str:
@@ -166,5 +168,5 @@ def resampling_note(own_rate: int, sample_rate: int) -> str:
         lost = 1 - own_rate / sample_rate
         part = "half" if lost == 0.5 else f"{lost:.0%}"
         above = f"above {own_rate / 2000:g} kHz"
-        return BandNote(f"{note}; the upper {part} of the band ({above}) is missing")
-    return note
+        return f"{note}; the upper {part} of the band ({above}) is missing"
+    return UsualNote(note)

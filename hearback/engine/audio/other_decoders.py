@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 from hearback.engine.audio.notes import DAMAGED, UNKNOWN_CODEC
+from hearback.engine.errors import HearbackError
 
 # PyAV has types, but may not be installed.
 AvModule: TypeAlias = Any
@@ -93,6 +94,8 @@ def open_with_av(av: AvModule, content: BinaryIO, demuxer: str) -> Iterator[Othe
                 _blocks(av, first, frames),
                 damage,
             )
+    except HearbackError:  # raised by what reads the sound; some of them are ValueErrors
+        raise
     except (av.FFmpegError, EOFError, ValueError) as error:
         unknown = (av.DecoderNotFoundError, av.DemuxerNotFoundError)
         is_unknown = isinstance(error, unknown) or type(error) is ValueError

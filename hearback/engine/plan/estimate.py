@@ -120,7 +120,7 @@ class ModelPlan:
 
 
 def plan_models(requests: Iterable[Request], make_workload: MakeWorkload) -> Iterator[ModelPlan]:
-    """Yield the plans of models; all are built, and those of one kind are measured once."""
+    """Yield the plans of models; all are built, and of those of one kind one is measured."""
     by_kind: dict[Hashable, list[tuple[Request, Workload]]] = {}
     for request in requests:
         workload = _workload(request, make_workload)

@@ -65,7 +65,7 @@ class Passages:
     Attributes:
         source: has a row for each window, with its part of the recording and of the text.
         windows: the windows, by row and time.
-        unheard: (row, part) of recordings in which nothing of the text is heard.
+        unmatched: (row, part) of recordings in which nothing of the text is recognised.
         original: the source that was split.
         long_seconds: the scores of longer recordings are corrected for the length of their texts.
         most_words: of that correction (`length.correct_length`).
@@ -73,7 +73,7 @@ class Passages:
 
     source: PairSource
     windows: tuple[PassageWindow, ...]
-    unheard: tuple[tuple[int, Segment], ...]
+    unmatched: tuple[tuple[int, Segment], ...]
     original: PairSource
     long_seconds: float = LONG_SECONDS
     most_words: float = np.inf
@@ -99,7 +99,7 @@ class Passages:
             if store.n_samples(name) > self.long_seconds * SAMPLE_RATE:
                 found = correct_length(found, n_words, self.most_words)
             if n_words.sum() < len(self.original.texts[row].split()):
-                clips[row] = SMALLEST  # no window has room for the other words
+                clips[row] = SMALLEST  # the others were not read, or no window has room for them
             else:
                 clips[row] = combine(found, n_words)
         words = predictions.words
@@ -111,7 +111,7 @@ class Passages:
         positions = np.arange(1 + max(lengths, default=0))
         n_words = np.array(lengths)[:, None]
         kept = np.stack([positions < n_words, positions <= n_words], axis=-1)
-        # Words that are in no window, because none has room for them, are not said.
+        # Words that are in no window were not read, or none has room for them.
         merged = np.where(kept, -LARGEST_LOGIT, np.nan)
         ends: dict[int, int] = {}
         for window, of_window in zip(self.windows, words, strict=True):
@@ -175,7 +175,7 @@ def split_rows(
     dtype: torch.dtype,
     most_words: float = np.inf,
 ) -> Passages:
-    """Return the rows of `source` as windows that a token scorer hears whole.
+    """Return the rows of `source` as windows that fit the encoder.
 
     Args:
         source: the rows, at their own speed.
@@ -186,7 +186,7 @@ def split_rows(
         most_words: of `Passages`.
     """
     windows: list[PassageWindow] = []
-    unheard: list[tuple[int, Segment]] = []
+    unmatched: list[tuple[int, Segment]] = []
     for row in range(len(source)):
         n_samples = source.store.n_samples(source.filenames[row])
         fits = n_samples <= LONGEST_WINDOW_SAMPLES
@@ -198,9 +198,9 @@ def split_rows(
         with mixed_precision(device, dtype):
             split = split_recording(source, row, model, device)
         windows += [window for window in split if len(window.words)]
-        unheard += [(row, window.segment) for window in split if not len(window.words)]
+        unmatched += [(row, window.segment) for window in split if not len(window.words)]
     parts = _with_windows(source, windows)
-    return Passages(parts, tuple(windows), tuple(unheard), source, most_words=most_words)
+    return Passages(parts, tuple(windows), tuple(unmatched), source, most_words=most_words)
 
 
 def split_recording(

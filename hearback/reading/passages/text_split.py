@@ -24,6 +24,7 @@ N_STARTS_WHEN_LOST = 40  # … if none of them fits
 # Of 40 recordings of speechocean762 (tiny.en), the last 3 to 8 words cost at most 3 nats each, as
 # many that were not said after them at least 4.7; the reward is between.
 UNREAD_WORDS = 3
+UNREAD_INSIDE = 40  # words that are skipped before the end, from which on they were not read
 LOST = 2.0  # nats, with the rewards: if the best score is not above, no words fit
 MAX_WORDS_PER_SECOND = 6.0
 LARGEST_PACE = 2.0  # of a segment, relative to the whole recording's
@@ -49,8 +50,9 @@ def split_text(
 
     Segments can be empty, and words skipped. Skipped words are in the ranges of the segments before
     and after, as these are likeliest with them, since they may have been said unclearly. Those that
-    were surely not said are in no range: `UNREAD_WORDS` or more at the end, and more than
-    `N_STARTS_WHEN_LOST` elsewhere, where unclear words cost more.
+    were surely not said are in no range: `UNREAD_WORDS` or more at the end, and `UNREAD_INSIDE` or
+    more elsewhere, where unclear words cost more. If no segment has words, the first one gets the
+    whole text.
 
     Args:
         n_words: number of words in the text, at least 1.
@@ -130,9 +132,9 @@ def _with_skipped(
         return [WordRange(0, n_words), *ranges[1:]]
     whole = list(ranges)
     first = ranges[filled[0]].start
-    start = first if first > N_STARTS_WHEN_LOST else 0
+    start = first if first >= UNREAD_INSIDE else 0
     for at, after in pairwise(filled):
-        if ranges[after].start - ranges[at].stop > N_STARTS_WHEN_LOST:
+        if ranges[after].start - ranges[at].stop >= UNREAD_INSIDE:
             whole[at] = WordRange(start, ranges[at].stop)
             start = ranges[after].start
             continue

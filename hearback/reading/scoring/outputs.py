@@ -28,7 +28,7 @@ def write_scores(scores: Sequence[Score], path: Path) -> None:
 def as_json(scores: Sequence[Score], problems: Sequence[Problem], scorer: str) -> dict[str, Any]:
     """Return scores as a JSON object: the scorer, and lists `scores` and `problems` of dataclasses.
 
-    `problems` are those of the input, as `scores_problems.csv` has them.
+    `problems` are those of the input and what the scorer found, as `scores_problems.csv` has them.
     """
     return {
         "hearback": __version__,

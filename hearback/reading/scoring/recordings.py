@@ -64,7 +64,7 @@ def drop_conversions(report: Report) -> None:
     for problem in list(report.problems):
         if isinstance(problem, NotesProblem):
             kinds = {kind for _, kind in problem.notes}
-            if kinds == {"conversion"}:
+            if kinds == {"usual"}:
                 report.discard(problem)
 
 

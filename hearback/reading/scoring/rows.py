@@ -11,6 +11,7 @@ from hearback.engine.audio.store import Store
 from hearback.reading.pairings import WITH_PHONES
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import Passages
+from hearback.reading.passages.segments import Segment
 from hearback.reading.scoring import status
 from hearback.reading.scoring.acoustics import Acoustics
 from hearback.reading.scoring.ensemble import LoadedEnsemble
@@ -101,6 +102,9 @@ def _run(
     evidence = _merge_evidence(ensemble, passages, evidence_by_window)
     words = _word_probabilities(ensemble, predictions.words)
     found, windows_of_rows = RowScores(), passages.by_row()
+    unmatched: dict[int, list[Segment]] = {}
+    for row, segment in passages.unmatched:
+        unmatched.setdefault(row, []).append(segment)
     for row, record in enumerate(frame.to_dict("records")):
         acoustics = Acoustics.of(store.get(record["filename"]))
         entry = store.entries[record["filename"]]
@@ -108,7 +112,7 @@ def _run(
         probability = float(predictions.clips[row])
         notes = [
             *entry.notes,
-            *_describe_unheard(passages, row),
+            *map(_describe_unmatched, unmatched.get(row, ())),
             *_describe_unread(passages, row, windows_of_rows[row]),
         ]
         breaks = entry.notes_of("break")
@@ -159,14 +163,10 @@ def _merge_evidence(
     return merged
 
 
-def _describe_unheard(passages: Passages, row: int) -> list[str]:
-    """Return a note on each part of a row's recording in which none of the text is recognised."""
-    parts = [segment for at, segment in passages.unheard if at == row]
-    return [
-        f"nothing of the text is recognised from {each.start / SAMPLE_RATE:.0f} to "
-        f"{each.stop / SAMPLE_RATE:.0f} s"
-        for each in parts
-    ]
+def _describe_unmatched(part: Segment) -> str:
+    """Return the note on a part of a recording in which none of the text is recognised."""
+    start, stop = part.start / SAMPLE_RATE, part.stop / SAMPLE_RATE
+    return f"nothing of the text is recognised from {start:.0f} to {stop:.0f} s"
 
 
 def _describe_unread(passages: Passages, row: int, windows: Sequence[int]) -> list[str]:

@@ -295,5 +295,7 @@ def _fault_of(
 
 
 def _seconds(recordings: Store, filename: str) -> float | None:
-    """Return a recording's length in s; None if it is not in the store."""
-    return recordings.n_samples(filename) / SAMPLE_RATE if filename in recordings else None
+    """Return a recording's length in s; None if it is not in the store, or only its beginning."""
+    if filename not in recordings or recordings.entries[filename].notes_of("cut"):
+        return None
+    return recordings.n_samples(filename) / SAMPLE_RATE

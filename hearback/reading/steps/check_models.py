@@ -16,6 +16,7 @@ from hearback.engine import cli
 from hearback.engine.data import corrections
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation import check_models, fold_tables
+from hearback.engine.evaluation.oof import trained_folds
 from hearback.engine.evaluation.outliers import Outlier
 from hearback.engine.page import flags as page_flags
 from hearback.engine.project import SHIPPED
@@ -94,7 +95,7 @@ def show(trained: TrainedModels, assets: Path, other_assets: Path | None = None)
         sections[word_evaluation.TITLE] = agreement
     if other_assets is not None:
         title = f"Log loss compared with {other_assets} (paired; 2.5 to 97.5 % of a bootstrap)"
-        others = evaluation.read_out_of_fold(other_assets)
+        others = _read_others(other_assets, tables)
         parts = metadata if trained.causes is None else metadata.assign(cause=trained.causes)
         sections[title] = comparison.compare_models(tables, others, parts)
         names = {other.model for other in others}
@@ -107,6 +108,19 @@ def show(trained: TrainedModels, assets: Path, other_assets: Path | None = None)
     for line in word_evaluation.describe_training_labels(tables, trained.word_labels):
         print(f"\n{line}")
     return check_models.print_outliers(tables)
+
+
+def _read_others(
+    assets: Path, tables: Sequence[evaluation.ReadingOutOfFold]
+) -> list[evaluation.ReadingOutOfFold]:
+    """Return the tables of the same models in another folder; of all, if it has none of these.
+
+    Other models there may be of another split.
+    """
+    there = trained_folds(assets)
+    return evaluation.read_out_of_fold(
+        assets, [table.model for table in tables if table.model in there] or None
+    )
 
 
 def show_trained(options: TrainingOptions, models: list[str]) -> None:

@@ -223,9 +223,13 @@ def _status_of(scores: "Sequence[Score]") -> int:
 
 def _check_any_there(inputs: "Inputs", report: Report, data: Path | None) -> None:
     """Raise HearbackError if no recording of a table is there: the folder is another one."""
-    missing = {each.filename for each in report.errors if each.what == "the recording is missing"}
-    names = set(inputs.frame["filename"])
-    if inputs.origin == inputs.folder or not names or not names <= missing:
+    from hearback.engine.data.filenames import portable  # noqa: PLC0415
+
+    names = set(filter(None, inputs.frame["filename"]))
+    unreadable = {each.filename for each in report.errors}
+    if inputs.origin == inputs.folder or not names or not names <= unreadable:
+        return
+    if any((inputs.folder / portable(name)).exists() for name in names):
         return
     cure = "name the folder that has them with --data"
     if data is not None:
@@ -304,7 +308,13 @@ def _check_not_read(
 ) -> None:
     """Raise HearbackError if an output would replace a file that is read."""
     from hearback.reading.scoring.paired_files import possible_texts  # noqa: PLC0415
+    from hearback.reading.scoring.textgrid import (  # noqa: PLC0415
+        check_replaceable,
+        textgrid_paths,
+    )
 
+    if arguments.textgrid is not None:
+        check_replaceable(textgrid_paths(inputs.frame["filename"], arguments.textgrid).values())
     outputs = (*_tables_beside(out), arguments.json, page)
     there = [path for path in outputs if path not in (None, STANDARD_OUTPUT) and path.exists()]
     if not there:
@@ -326,7 +336,7 @@ def _caseless(path: str | Path) -> str:
 
 
 def _print_problems(report: Report, notes: tuple[str, ...] = ()) -> None:
-    """Print what is wrong with the input, before the work that takes long."""
+    """Print notes and problems to standard error."""
     for note in notes:
         print(note, file=sys.stderr)
     if report.problems:

@@ -103,7 +103,7 @@ def test_windows_have_the_recording_and_the_words_in_order(model: TokenScorer) -
     source = source_of({" ".join(texts): np.concatenate(parts), "boy": spoken("boy")})
     passages = split_rows(source, model, device=CPU, dtype=torch.float32)
     of_long = [window for window in passages.windows if window.row == 0]
-    assert len(of_long) + len(passages.unheard) > 1
+    assert len(of_long) + len(passages.unmatched) > 1
     n_words = len(source.texts[0].split())
     assert [word for each in of_long for word in range(each.words.start, each.words.stop)] == list(
         range(n_words)

@@ -27,7 +27,7 @@ def test_json_has_the_scores_of_the_table() -> None:
 
 def test_conversions_that_lose_nothing_are_no_problem() -> None:
     report = Report()
-    for name, note in (("a.wav", ("48 kHz", "conversion")), ("b.wav", ("8 kHz", "band"))):
+    for name, note in (("a.wav", ("48 kHz", "usual")), ("b.wav", ("8 kHz", "conversion"))):
         report.add(NotesProblem.of("t.csv", 2, name, [note], "mono original"))
     drop_conversions(report)
     assert [problem.filename for problem in report.problems] == ["b.wav"]

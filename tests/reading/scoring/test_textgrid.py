@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from hearback.engine.errors import HearbackError
 from hearback.reading.scoring.results import Score, WordScore
-from hearback.reading.scoring.textgrid import format_textgrid, write_textgrids
+from hearback.reading.scoring.textgrid import (
+    check_replaceable,
+    format_textgrid,
+    textgrid_paths,
+    write_textgrids,
+)
 
 
 def make_score(*words: WordScore, **changes: object) -> Score:
@@ -86,6 +92,24 @@ def test_words_of_no_length_stay_in_the_order_of_the_text() -> None:
     tiers = read(format_textgrid(make_score(*scored)))
     assert [text for *_, text in tiers["words"] if text] == ["us who you are"]
     assert [text for *_, text in tiers["scores"] if text] == ["0.00 0.10 0.20 0.30"]
+
+
+def test_words_of_no_length_at_the_beginning_belong_to_the_next_one() -> None:
+    words = [WordScore(word, word, 0.5, 0.0, 0.0) for word in ("the", "cat")]
+    tiers = read(format_textgrid(make_score(*words, WordScore("sat", "sat", 0.9, 1.0, 1.5))))
+    assert [text for *_, text in tiers["words"] if text] == ["the cat sat"]
+    tiers = read(format_textgrid(make_score(*words)))
+    assert [text for *_, text in tiers["words"]] == ["the cat"]
+
+
+def test_somebodys_annotations_are_not_replaced(tmp_path: Path) -> None:
+    scores = [make_score(filename="a.wav")]
+    write_textgrids(scores, tmp_path)
+    paths = textgrid_paths(["a.wav", ""], tmp_path).values()
+    check_replaceable(paths)  # of an earlier run
+    (tmp_path / "a.TextGrid").write_text('class = "IntervalTier"\nname = "phones"')
+    with pytest.raises(HearbackError, match=r"a\.TextGrid: is there, and is no TextGrid of sc"):
+        check_replaceable(paths)
 
 
 def test_a_file_for_each_clip_of_known_length(tmp_path: Path) -> None:
