@@ -228,10 +228,9 @@ def read_tables(
                 f"there are {', '.join(found) or 'none'}{did_you_mean(unknown, found)}"
             )
         found = {model: found[model] for model in models}
-    if not assets.is_dir():
-        raise HearbackError(f"{assets}: no such folder")
     if not found:
-        raise HearbackError(f"{assets}: no finished fold; train some with {kind.TRAIN_COMMAND}")
+        what = "no finished fold" if assets.is_dir() else "no such folder, so no finished fold"
+        raise HearbackError(f"{assets}: {what}; train some with {kind.TRAIN_COMMAND}")
     tables = [kind.read_model(assets, model, folds) for model, folds in found.items()]
     metadata_by_name = {
         f"{table.model} fold {fold}": metadata
