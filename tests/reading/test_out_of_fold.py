@@ -20,7 +20,7 @@ from hearback.songs.recipe import SongRecipe
 
 PUBLISHED = ROOT / "docs" / "out_of_fold"
 FOLDERS = sorted(path for path in PUBLISHED.iterdir() if path.is_dir())
-MAX_BYTES = 1_600_000
+MAX_BYTES = 1_750_000
 # Their recordings were decoded by a newer store; the page says so.
 NEWER = ("labels", "labels_tiny")
 
