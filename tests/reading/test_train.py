@@ -158,7 +158,7 @@ def test_the_error_without_ray_says_what_to_install(monkeypatch: pytest.MonkeyPa
     from hearback.engine.launch import cluster
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(HearbackError, match="python -m pip install -r requirements/ray.txt"):
+    with pytest.raises(HearbackError, match=r"python -m pip install -r requirements/ray\.txt"):
         cluster.import_ray()
 
 
