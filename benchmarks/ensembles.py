@@ -18,13 +18,20 @@ import numpy as np
 import torch
 
 from benchmarks.harness import CLOCKS, Side, machine, take_turns, warm_up
-from benchmarks.members import CPU, declare, describe, make_group, make_model, score
+from benchmarks.members import (
+    CPU,
+    declare,
+    describe,
+    describe_clips,
+    draw_clips,
+    make_group,
+    make_model,
+    score,
+)
 from benchmarks.setting import threads
 from hearback.engine import cli
-from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.devices import compute_dtype
 from hearback.engine.malloc import keep_freed_memory
-from hearback.reading.dataset import load_training_data
 from hearback.reading.inference.model_group import ModelGroup
 from hearback.reading.models.backbones import open_backbone
 from hearback.reading.pairs import PairSource
@@ -41,23 +48,21 @@ def main() -> None:
     """Time both ensembles, and each model of today's, and print the ratios."""
     arguments = parse()
     keep_freed_memory()
-    data = load_training_data(arguments.data, None, arguments.store, n_folds=2, group_by="none")
-    rows = np.random.default_rng(0).permutation(len(data.labels))[: arguments.clips]
+    source, rows = draw_clips(arguments)
     dtype = compute_dtype(CPU, arguments.precision)
     make = partial(make_folds, assets=arguments.assets, dtype=dtype)
     before = [make(*each, seed=number) for number, each in enumerate(BEFORE)]
     now = [make(*each, seed=number) for number, each in enumerate(NOW)]
-    sides = [side("before", before, data.source, rows), side("now", now, data.source, rows)]
+    sides = [side("before", before, source, rows), side("now", now, source, rows)]
     sides += [
-        side(f"now: {name}", [group], data.source, rows)
+        side(f"now: {name}", [group], source, rows)
         for (name, _), group in zip(NOW, now, strict=True)
     ]
     with threads(1):
         warm_up(sides)
         turns = take_turns(sides, arguments.rounds, CLOCKS["cpu"])
-    seconds = np.mean([data.source.n_samples(row, "tokens") for row in rows]) / SAMPLE_RATE
     print(f"{machine()}; 1 thread, {dtype}, CPU time; {N_FOLDS} folds of each model")
-    print(f"{len(rows)} clips of {seconds:.1f} s on average")
+    print(describe_clips(source, rows))
     for each, of_side in zip(sides, turns, strict=True):
         print(describe(each.name, of_side, turns[0]))
 

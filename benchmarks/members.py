@@ -46,8 +46,7 @@ def main() -> None:
     """Time the sides and print the ratios."""
     arguments = parse()
     keep_freed_memory()
-    data = load_training_data(arguments.data, None, arguments.store, n_folds=2, group_by="none")
-    rows = np.random.default_rng(0).permutation(len(data.labels))[: arguments.clips]
+    source, rows = draw_clips(arguments)
     dtype = compute_dtype(CPU, arguments.precision)
     make = partial(make_model, backbone=WhisperBackbone(arguments.backbone), dtype=dtype)
     members = [make(ADAPTED, seed) for seed in range(arguments.members)]
@@ -57,15 +56,13 @@ def main() -> None:
         "members, each decoded alone": make_group(members, dtype, shared=True),
         "members, nothing shared": make_group(members, dtype),
     }
-    sides = [Side(name, partial(score, group, data.source, rows)) for name, group in groups.items()]
+    sides = [Side(name, partial(score, group, source, rows)) for name, group in groups.items()]
     with threads(arguments.threads):
         warm_up(sides)
         turns = take_turns(sides, arguments.rounds, CLOCKS[arguments.clock])
     print(f"{machine()}; {arguments.threads} threads, {dtype}, {arguments.clock} time")
-    seconds = np.mean([data.source.n_samples(row, "tokens") for row in rows]) / SAMPLE_RATE
     print(
-        f"{len(rows)} clips of {seconds:.1f} s on average; {arguments.members} members on "
-        f"{arguments.backbone.name}"
+        f"{describe_clips(source, rows)}; {arguments.members} members on {arguments.backbone.name}"
     )
     for side, of_side in zip(sides, turns, strict=True):
         print(describe(side.name, of_side, turns[0]))
@@ -91,6 +88,18 @@ def declare(parser: cli.Parser, *, clips: int) -> None:
     add("--clips", type=cli.int_of_at_least(1), default=clips, help="recordings that are scored")
     add("--rounds", type=cli.int_of_at_least(1), default=3, help="turns of each side")
     add("--precision", default="auto", help="of the matrix products")
+
+
+def draw_clips(arguments: argparse.Namespace) -> tuple[PairSource, np.ndarray]:
+    """Return the training recordings, and random rows of them, `arguments.clips` at most."""
+    data = load_training_data(arguments.data, None, arguments.store, n_folds=2, group_by="none")
+    return data.source, np.random.default_rng(0).permutation(len(data.labels))[: arguments.clips]
+
+
+def describe_clips(source: PairSource, rows: np.ndarray) -> str:
+    """Return how many clips there are, and how long they are."""
+    seconds = np.mean([source.n_samples(row, "tokens") for row in rows]) / SAMPLE_RATE
+    return f"{len(rows)} clips of {seconds:.1f} s on average"
 
 
 def make_model(recipe: Recipe, seed: int, *, backbone: Backbone, dtype: torch.dtype) -> Model:

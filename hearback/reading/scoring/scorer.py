@@ -151,7 +151,7 @@ class Scorer:
             return unscored(row, fault)
         store = MemoryStore({"": decoded})
         if cut := find_cut(store.entries[""].notes_of("cut")):
-            return unscored(row, cut, (), _seconds(store, ""))
+            return unscored(row, cut)
         frame = pd.DataFrame([{**row, "filename": ""}])
         (score,) = score_rows(self.ensemble, frame, store).scores
         return replace(score, filename=row["filename"])
