@@ -66,13 +66,13 @@ def predict_ensemble(
     deadline = deadline or Deadline()
     rows = np.arange(len(source))
     max_bytes = memory_for_models(device, memory_gb)
-    plans = _plan_batches(folds, source, device)
+    plans = plan_formats(folds, source, device)
     n_positions = count_positions(source.texts)
     listener = Listener(score_with_words(n_positions), with_times=False)
     schedule = FoldSchedule(config, folds, len(rows), deadline)
     sums = ScoreSums(config, source.texts, n_positions)
     # Within a limit it is unknown how much will run, so the remaining time is not estimated.
-    cost = _total_cost(folds, plans) if deadline.is_infinite else 0.0
+    cost = total_cost(folds, plans) if deadline.is_infinite else 0.0
     with Progress(len(rows) * len(folds), cost, "ensemble") as progress:
         while next_folds := schedule.next_folds():
             plan = plans[next_folds[0].input_format]
@@ -91,8 +91,8 @@ def predict_ensemble(
     return replace(_combine(config, sums, schedule, folds, grades), evidence=listener.evidence)
 
 
-def _plan_batches(folds: Sequence[EnsembleFold], source: PairSource, device: torch.device) -> Plans:
-    """Return the batches of all clips for each input format."""
+def plan_formats(folds: Sequence[EnsembleFold], source: PairSource, device: torch.device) -> Plans:
+    """Return the batches of all clips of `source` for each input format of the folds."""
     first_folds = {fold.input_format: fold for fold in reversed(folds)}
     rows, seconds = np.arange(len(source)), batch_seconds(device)
     return {
@@ -101,7 +101,8 @@ def _plan_batches(folds: Sequence[EnsembleFold], source: PairSource, device: tor
     }
 
 
-def _total_cost(folds: Sequence[EnsembleFold], plans: Plans) -> float:
+def total_cost(folds: Sequence[EnsembleFold], plans: Plans) -> float:
+    """Return the encoders' work for all folds, in multiply-adds."""
     return sum(
         batch.cost(fold.encoder_config) for fold in folds for batch in plans[fold.input_format]
     )

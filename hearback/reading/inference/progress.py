@@ -6,6 +6,8 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 ESTIMATE_AFTER_SECONDS = 60.0
+# The share that is done: a number of scores, clips times models, would say nothing to a user.
+SHARE = "{l_bar}{bar}| {elapsed}<{remaining}"
 
 
 class Progress:
@@ -24,7 +26,9 @@ class Progress:
     ) -> None:
         """Start the clock. Nothing is shown without a `description`, no estimate without a cost."""
         self._is_shown = description is not None
-        self._bar = tqdm(total=n_scores, desc=description, unit="score", disable=not self._is_shown)
+        self._bar = tqdm(
+            total=n_scores, desc=description, bar_format=SHARE, disable=not self._is_shown
+        )
         self._cost, self._done = cost, 0.0
         self._clock, self._started = clock, clock()
         self._is_estimated = False

@@ -1,7 +1,8 @@
 """A scorer's ensemble, loaded once and run on any number of clips."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,7 @@ import torch
 
 from hearback.engine.errors import HearbackError
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
-from hearback.reading.inference.ensemble_run import predict_ensemble
+from hearback.reading.inference.ensemble_run import plan_formats, total_cost
 from hearback.reading.inference.folds import EnsembleFold, read_folds
 from hearback.reading.inference.memory import memory_for_models
 from hearback.reading.inference.model_group import ModelGroup, load_model_groups
@@ -32,7 +32,9 @@ from hearback.reading.words import count_positions
 
 @dataclass
 class LoadedEnsemble:
-    """The folds of a scorer, kept in memory where they fit.
+    """The folds of a scorer, kept in memory from the first clip on.
+
+    Where they don't fit in half of the free memory, they are loaded again for each call.
 
     Attributes:
         config: the ensemble.
@@ -40,8 +42,6 @@ class LoadedEnsemble:
         device: where it runs.
         dtype: of the matrix products.
         learned: statistics of the recordings that it learned from; None if unknown.
-        groups: its models and their folds, one group for each input format; None before the first
-            clip, and where they don't fit.
     """
 
     config: EnsembleConfig
@@ -49,7 +49,6 @@ class LoadedEnsemble:
     device: torch.device
     dtype: torch.dtype
     learned: Statistics | None = None
-    groups: list[tuple[ModelGroup, list[EnsembleFold]]] | None = None
 
     @classmethod
     def read(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> "LoadedEnsemble":
@@ -101,29 +100,14 @@ class LoadedEnsemble:
 
         `grades`, (rows,) str, are "" if unknown. There is no evidence without a token scorer.
         """
-        if self.groups is None:
-            self.groups = self._load()
-        if self.groups is None:  # they don't fit in memory together
-            run = predict_ensemble(
-                *(self.config, source, grades, self.folds), device=self.device, dtype=self.dtype
-            )
-            return run.predictions, {}
         rows = np.arange(len(source))
         n_positions = count_positions(source.texts)
         listener = Listener(score_with_words(n_positions), with_times=True)
         sums = ScoreSums(self.config, source.texts, n_positions)
-        plans = [
-            plan_batches(source, rows, folds[0].recipe, batch_seconds(self.device))
-            for _, folds in self.groups
-        ]
-        cost = sum(
-            batch.cost(fold.encoder_config)
-            for (_, folds), plan in zip(self.groups, plans, strict=True)
-            for fold in folds
-            for batch in plan
-        )
-        with Progress(len(rows) * len(self.folds), cost, progress) as bar:
-            for (group, folds), plan in zip(self.groups, plans, strict=True):
+        plans = plan_formats(self.folds, source, self.device)
+        with Progress(len(rows) * len(self.folds), total_cost(self.folds, plans), progress) as bar:
+            for group, folds in self._groups():
+                plan = plans[folds[0].input_format]
                 for batch in group.run(source, rows, plan, listener):
                     for number, values in batch.values.items():
                         sums.add(folds[number], batch.indices, values)
@@ -140,36 +124,43 @@ class LoadedEnsemble:
         """
         if not self.can_split:
             return whole_rows(self.with_windows(source))
-        if self.groups is None:
-            self.groups = self._load()
-        model = self._first_token_scorer
-        if model is None:  # the folds don't fit in memory together
-            fold = next(fold for fold in self.folds if fold.recipe.pair == "tokens")
-            loaded = load_scorer(fold.files, fold.metadata)
-            assert isinstance(loaded, TokenScorer)
-            model = loaded.to(self.device).eval()
         return split_rows(
             source,
-            model,
+            self._first_token_scorer(),
             device=self.device,
             dtype=self.dtype,
             most_words=most_words_corrected(self.config),
         )
 
-    @property
-    def _first_token_scorer(self) -> TokenScorer | None:
-        """The first token scorer, which finds the words of passages; None without one."""
-        models = [model for group, _ in self.groups or () for model in group.models]
-        return next((model for model in models if isinstance(model, TokenScorer)), None)
+    def _first_token_scorer(self) -> TokenScorer:
+        """Return the first token scorer, which finds the words of passages."""
+        for group, _ in self._kept or ():
+            for model in group.models:
+                if isinstance(model, TokenScorer):
+                    return model
+        fold = next(fold for fold in self.folds if fold.recipe.pair == "tokens")
+        loaded = load_scorer(fold.files, fold.metadata)
+        assert isinstance(loaded, TokenScorer)
+        return loaded.to(self.device).eval()
 
-    def _load(self) -> list[tuple[ModelGroup, list[EnsembleFold]]] | None:
-        """Load all folds; None if they don't fit in half of the free memory."""
+    def _groups(self) -> Iterator[tuple[ModelGroup, list[EnsembleFold]]]:
+        """Yield the models and their folds, all folds of an input format before those of another.
+
+        Models that are not kept in memory are released when the next ones are asked for.
+        """
+        if self._kept is not None:
+            yield from self._kept
+            return
         max_bytes = memory_for_models(self.device, None)
-        by_format: dict[object, list[EnsembleFold]] = {}
-        for fold in self.folds:
-            by_format.setdefault(fold.input_format, []).append(fold)
+        for folds in self._by_format():
+            yield from load_model_groups(folds, self.device, self.dtype, max_bytes)
+
+    @cached_property
+    def _kept(self) -> list[tuple[ModelGroup, list[EnsembleFold]]] | None:
+        """All models, a group for each input format; None if they don't fit in memory together."""
+        max_bytes = memory_for_models(self.device, None)
         groups = []
-        for folds in by_format.values():
+        for folds in self._by_format():
             # The generator empties a group when the next one is asked for.
             group, loaded = next(load_model_groups(folds, self.device, self.dtype, max_bytes))
             max_bytes -= group.n_bytes()
@@ -177,6 +168,13 @@ class LoadedEnsemble:
                 return None
             groups.append((group, loaded))
         return groups
+
+    def _by_format(self) -> list[list[EnsembleFold]]:
+        """Return the folds of each input format, in their order."""
+        by_format: dict[object, list[EnsembleFold]] = {}
+        for fold in self.folds:
+            by_format.setdefault(fold.input_format, []).append(fold)
+        return list(by_format.values())
 
 
 def _without(config: EnsembleConfig, models: set[str], path: Path) -> EnsembleConfig:

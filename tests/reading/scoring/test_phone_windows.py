@@ -139,8 +139,8 @@ def test_with_a_token_scorer_it_scores_minutes(
     assert [word.word for word in score.words] == " ".join(texts).split()
     assert all(word.probability is not None for word in score.words)
     # Loaded one after the other, where they don't fit in memory, the token scorer still splits.
-    monkeypatch.setattr(LoadedEnsemble, "_load", lambda _: None)
-    again = Scorer(replace(mixed.ensemble, groups=None), "mixed")
+    monkeypatch.setattr(LoadedEnsemble, "_kept", None)
+    again = Scorer(replace(mixed.ensemble), "mixed")
     other = again.score(waveform, " ".join(texts), sample_rate=SAMPLE_RATE)
     assert other.probability == pytest.approx(score.probability, abs=1e-6)
 

@@ -215,6 +215,12 @@ def test_models_that_do_not_fit_in_memory_are_loaded_one_after_the_other(
         clips / "c.wav", "the dog ran home"
     )
     assert found.probability == pytest.approx(expected.probability, abs=1e-6)
+    assert replace(found, probability=None, words=()) == replace(
+        expected, probability=None, words=()
+    )
+    for word, its_equal in zip(found.words, expected.words, strict=True):
+        assert word.start_seconds is not None  # the decoder is asked for times, too
+        assert word.end_seconds == its_equal.end_seconds
 
 
 def test_scores_are_those_of_infer(make_corpus: object, toy_scorer: Path) -> None:

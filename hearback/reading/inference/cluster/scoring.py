@@ -20,6 +20,7 @@ from hearback.reading.inference.cluster.shards import (
     group_batches,
 )
 from hearback.reading.inference.cluster.sums import EnsembleSums
+from hearback.reading.inference.progress import SHARE
 from hearback.reading.words import count_positions
 
 TEXTS = "texts.json"  # in the folder of the stores
@@ -53,7 +54,7 @@ class ShardScoring:
         texts = self._write_texts()
         started: set[str] = set()
         has_evidence = False
-        with tqdm(total=n_rows * len(models), desc="ensemble", unit="score") as bar:
+        with tqdm(total=n_rows * len(models), desc="ensemble", bar_format=SHARE) as bar:
             for number in range(len(self.plan.formats)):
                 # Formats one after another, as in one process: sums are in the same order.
                 left = self.plan.formats[number].folds if n_rows else ()
