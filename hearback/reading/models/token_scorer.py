@@ -11,8 +11,8 @@ from hearback.engine.whisper import joint_decoding
 from hearback.engine.whisper.backbone import Part
 from hearback.engine.whisper.decoder import DecoderConfig, WhisperDecoder
 from hearback.engine.whisper.encoder import FRAMES_PER_SECOND
+from hearback.engine.whisper.joint_logprobs import joint_token_log_probs
 from hearback.engine.whisper.low_rank import add_low_rank, load_frozen
-from hearback.engine.whisper.token_logprobs import token_log_probs
 from hearback.engine.whisper.tokenizer import TextTokenizer
 from hearback.reading.models.base import N_CONTEXT, WhisperScorer
 from hearback.reading.models.evidence import WordScores, word_losses, words_by_position
@@ -141,20 +141,20 @@ def score_tokens(hidden: Tensor, decoder: WhisperDecoder, texts: TextBatch) -> D
     `hidden` is (texts, tokens, width); it may be of several decoders with the same embeddings, one
     after the other: (decoders × texts, tokens, width), and so is the result.
     """
-    n_texts, n_decoders = len(texts.tokens), len(hidden) // len(texts.tokens)
     text, position = texts.targets
-    of_decoder = torch.arange(0, len(hidden), n_texts, device=hidden.device)
-    places = (of_decoder[:, None] + text).flatten(), position.repeat(n_decoders)
+    by_decoder = hidden.unflatten(0, (-1, len(texts.tokens)))
     # Skip the padding: the product with the vocabulary is the expensive step.
-    log_probs, best_log_probs = token_log_probs(
-        hidden[:, texts.n_prompt - 1 : -1][places],
+    log_probs, best_log_probs = joint_token_log_probs(
+        by_decoder[:, :, texts.n_prompt - 1 : -1][:, text, position],
         decoder.embed_tokens.weight,
-        texts.tokens[:, texts.n_prompt :][text, position].repeat(n_decoders),
+        texts.tokens[:, texts.n_prompt :][text, position],
     )
 
     def pad(values: Tensor) -> Tensor:
-        shape = (len(hidden), texts.word_ids.shape[1])
-        return torch.zeros(shape, device=values.device).index_put(places, values)
+        shape = (len(values), *texts.word_ids.shape)
+        padded = torch.zeros(shape, device=values.device)
+        padded[:, text, position] = values
+        return padded.flatten(0, 1)
 
     return DecoderOutput(hidden, pad(log_probs), pad(best_log_probs))
 
