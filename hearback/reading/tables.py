@@ -14,6 +14,7 @@ from hearback.engine.data.filenames import portable
 from hearback.engine.data.paths import UNSAFE_FILENAME, leads_out
 from hearback.engine.data.problems import Problem, Report, quoted
 from hearback.engine.data.tables import check_join, read_table
+from hearback.reading.text_language import report_other_language
 from hearback.reading.text_normalizer import (
     CHANGED_CURE,
     DECODING_CURE,
@@ -232,7 +233,8 @@ def spoken_texts(
 ) -> pd.Series:
     """Return the texts of `written_text` as the words that a reader says, "" for invalid ones.
 
-    Reports each invalid text, and once for the file how many were changed, with three examples.
+    Reports each invalid text, and once for the file how many were changed, with three examples,
+    and how many look like another language than English.
     `usual_changes` are kinds of changes that are not worth a mention; `longest` and `name` as in
     `speak`.
     """
@@ -264,6 +266,8 @@ def spoken_texts(
         report.add(
             Problem(str(path), None, describe_changes(changed, len(frame)), CHANGED_CURE, "warning")
         )
+    judged = [text if row_fits else "" for text, row_fits in zip(spoken, fits, strict=True)]
+    report_other_language(path, frame, judged, report)
     return pd.Series(spoken, index=frame.index, dtype=str)
 
 

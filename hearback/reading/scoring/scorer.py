@@ -47,6 +47,7 @@ from hearback.reading.tables import (
     parse_task,
     speak,
 )
+from hearback.reading.text_language import notes_of_language
 from hearback.reading.text_normalizer import UnspeakableTextError
 
 DEFAULT = "tiny.en"
@@ -154,7 +155,8 @@ class Scorer:
             return unscored(row, cut)
         frame = pd.DataFrame([{**row, "filename": ""}])
         (score,) = score_rows(self.ensemble, frame, store).scores
-        return replace(score, filename=row["filename"])
+        notes = (*notes_of_language(row["expected_text"]), *score.notes)
+        return replace(score, filename=row["filename"], notes=notes)
 
     def score_table(
         self,

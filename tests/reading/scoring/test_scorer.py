@@ -117,6 +117,13 @@ def test_what_cannot_be_scored_is_no_error_but_a_status(scorer: Scorer, tmp_path
     assert scorer.score(spoken("boy"), "word " * 5000, sample_rate=16_000).status == "too_long"
 
 
+def test_a_text_in_another_language_has_a_note(scorer: Scorer) -> None:
+    score = scorer.score(spoken("boy"), "El gato duerme en la silla", sample_rate=16_000)
+    assert score.notes[0].startswith("the text looks like another language than English, probably ")
+    english = scorer.score(spoken("boy"), "the cat sleeps on the chair", sample_rate=16_000)
+    assert not any("language" in note for note in english.notes)
+
+
 def test_a_recording_that_is_not_read_to_its_end_is_too_long(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
