@@ -205,6 +205,17 @@ def join_reports(train: Tables | None, test: Tables | None) -> Report:
     return report
 
 
+def _is_hopeless(tables: Tables, data: Path) -> bool:
+    """Return whether tables have errors that no look at the recordings can add to.
+
+    Those of rows of the metadata and the labels are reported with those of their recordings.
+    """
+    words = str(words_path(data))
+    return bool(tables.report.table_errors) or any(
+        error.file == words for error in tables.report.errors
+    )
+
+
 def preprocess(args: argparse.Namespace) -> int:
     """Run step 1 with its flags; return 0, or 2 if there are errors."""
     recipes = find_recipes()
@@ -220,7 +231,7 @@ def preprocess(args: argparse.Namespace) -> int:
             f"neither train_metadata.csv nor test_metadata.csv in {args.data}: put the data there, "
             "or make a sample with `python -m hearback.reading.corpora.sample data`"
         )
-    if any(each.report.table_errors for each in tables if each):
+    if any(_is_hopeless(each, args.data) for each in tables if each):
         print(join_reports(*tables), file=sys.stderr)
         return 2  # before anything is decoded
     train, test = (None if each is None else read_split(each, args) for each in tables)

@@ -12,7 +12,8 @@ from hearback.engine.data import corrections
 from hearback.engine.data.corrections import Corrections, LabelledTable
 from hearback.engine.data.filenames import portable
 from hearback.engine.data.paths import UNSAFE_FILENAME, leads_out
-from hearback.engine.data.problems import Problem, Report, quoted
+from hearback.engine.data.problems import Problem, Report, place_of, quoted
+from hearback.engine.data.table_rows import FORMULA_CURE, is_formula
 from hearback.engine.data.tables import check_join, read_table
 from hearback.reading.text_language import report_other_language
 from hearback.reading.text_normalizer import (
@@ -121,7 +122,7 @@ def read_metadata(path: Path, report: Report) -> pd.DataFrame:
             add(~frame[column].isin(allowed) & ~is_empty, what, cure)
     frame["written_text"] = frame["expected_text"]
     if "expected_text" in present:
-        frame["expected_text"] = spoken_texts(path, frame, table.fits, report)
+        frame["expected_text"] = normalize_expected_texts(path, frame, table.fits, report)
     if "speaker" in frame:
         add(
             frame["speaker"] == "",
@@ -221,7 +222,7 @@ def report_unsafe_filenames(path: Path, frame: pd.DataFrame, report: Report) -> 
         report.add(leads_out(path, row["line"], row["filename"], path.parent))
 
 
-def spoken_texts(
+def normalize_expected_texts(
     path: Path,
     frame: pd.DataFrame,
     fits: pd.Series,
@@ -233,17 +234,18 @@ def spoken_texts(
 ) -> pd.Series:
     """Return the texts of `written_text` as the words that a reader says, "" for invalid ones.
 
-    Reports each invalid text, and once for the file how many were changed, with three examples,
-    and how many look like another language than English.
+    Reports each invalid text, and once for the file how many were changed, with the place of the
+    first one and three examples, and how many look like another language than English.
     `usual_changes` are kinds of changes that are not worth a mention; `longest` and `name` as in
-    `speak`.
+    `normalize_expected_text`.
     """
     spoken: list[str] = []
     changed: list[tuple[str, NormalizedText]] = []
+    first = ""  # place of the first of them
     columns = (frame["filename"], frame["line"].tolist(), frame["written_text"], fits)
     for filename, line, written, row_fits in zip(*columns, strict=True):
         try:
-            normalized = speak(written, longest, name)
+            normalized = normalize_expected_text(written, longest, name)
         except UnspeakableTextError as error:
             spoken.append("")
             # Rows with too few or too many fields are reported elsewhere.
@@ -256,6 +258,7 @@ def spoken_texts(
             continue
         if not set(normalized.changes) <= set(usual_changes):
             changed.append((written, normalized))
+            first = first or place_of(line, filename)
         if normalized.is_suspicious:
             what = f"{name} {quoted(written)} may have wrongly decoded characters"
             report.add(Problem(str(path), line, what, DECODING_CURE, "warning", filename or None))
@@ -263,15 +266,16 @@ def spoken_texts(
             what = f"{name} {quoted(written)} is scored as a word, but may be a missing value"
             report.add(Problem(str(path), line, what, _FILL_IN, "warning", filename or None))
     if changed:
-        report.add(
-            Problem(str(path), None, describe_changes(changed, len(frame)), CHANGED_CURE, "warning")
-        )
+        what = describe_changes(changed, len(frame), first)
+        report.add(Problem(str(path), None, what, CHANGED_CURE, "warning"))
     judged = [text if row_fits else "" for text, row_fits in zip(spoken, fits, strict=True)]
     report_other_language(path, frame, judged, report)
     return pd.Series(spoken, index=frame.index, dtype=str)
 
 
-def speak(written: str, longest: int = LONGEST_TEXT, name: str = "expected_text") -> NormalizedText:
+def normalize_expected_text(
+    written: str, longest: int = LONGEST_TEXT, name: str = "expected_text"
+) -> NormalizedText:
     """Return an expected text as the words that a reader says.
 
     `name` is what the user calls it, such as its column, for messages. Raises
@@ -279,6 +283,9 @@ def speak(written: str, longest: int = LONGEST_TEXT, name: str = "expected_text"
     """
     if not written:
         raise UnspeakableTextError(f"empty {name}", _FILL_IN)
+    if is_formula(written):
+        what = f"{name} {quoted(written)} is a formula or an error of a spreadsheet, not a value"
+        raise UnspeakableTextError(what, FORMULA_CURE)
     if len(written.encode()) > longest:
         raise _too_long(longest, name)
     try:

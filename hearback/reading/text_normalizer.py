@@ -125,10 +125,13 @@ def normalize_text(text: str) -> NormalizedText:
     return _Normalizer(text).normalize()
 
 
-def describe_changes(changed: Sequence[tuple[str, NormalizedText]], n_texts: int) -> str:
+def describe_changes(
+    changed: Sequence[tuple[str, NormalizedText]], n_texts: int, first: str
+) -> str:
     """Return how many of `n_texts` texts were changed and how, with three examples.
 
-    `changed` are the changed texts as written, and as the words that a reader says.
+    `changed` are the changed texts as written, and as the words that a reader says; `first` is the
+    place of the first one.
     """
     counts = Counter(change for _, normalized in changed for change in normalized.changes)
     kinds = ", ".join(f"{change} in {count}" for change, count in counts.most_common())
@@ -138,7 +141,8 @@ def describe_changes(changed: Sequence[tuple[str, NormalizedText]], n_texts: int
         for written, text in islice(examples.items(), _MAX_EXAMPLES)
     )
     verb = "was" if len(changed) == 1 else "were"
-    return f"{len(changed)} of {n_texts} expected texts {verb} changed ({kinds}), such as {shown}"
+    how = f"{verb} changed ({kinds}), first {first}"
+    return f"{len(changed)} of {n_texts} expected texts {how}, such as {shown}"
 
 
 def written_words(texts: Sequence[str]) -> list[str]:

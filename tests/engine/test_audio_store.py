@@ -986,7 +986,7 @@ def test_the_index_of_speech_has_the_documented_fields(
     build("a.wav")
     index = json.loads((tmp_path / "store" / "train.json").read_text())
     assert list(index) == ["version", "dtype", "sample_rate", "data", "n_samples", "recordings"]
-    assert (index["version"], index["dtype"], index["sample_rate"]) == (6, "<i2", 16_000)
+    assert (index["version"], index["dtype"], index["sample_rate"]) == (7, "<i2", 16_000)
 
 
 def test_loud_recordings_are_clipped_in_the_store(

@@ -20,7 +20,15 @@ from hearback.engine.audio.mpeg import is_no_mpeg
 from hearback.engine.audio.notes import BreakNote
 from hearback.engine.audio.other_decoders import open_with_av
 from hearback.engine.project import ROOT
-from tests.engine.recording_corpus import encoded, encoded_by_av, id3v2, mp3, without_xing
+from tests.engine.recording_corpus import (
+    encoded,
+    encoded_by_av,
+    id3v1,
+    id3v2,
+    mp3,
+    sound,
+    without_xing,
+)
 from tests.helpers import environment_of_scripts
 
 FORMATS: dict[str, Callable[[], bytes]] = {
@@ -43,7 +51,10 @@ FORMATS: dict[str, Callable[[], bytes]] = {
 # What may be said of the file, and of a recording that is used.
 CUT = r"its header announces more|the end of (its stream|the file) is missing"
 REASON = rf"its content is damaged or cut|it has no samples|{CUT}|its encoding is unknown, or .*"
-BREAK = rf"breaks off after \d+\.\d\d s: ({CUT}|its last (packet is damaged|frame is cut))"
+DAMAGE = r"damaged at \d+\.\d\d s( and \d+ other places?)?: about \d+\.\d\d s are missing"
+BREAK = (
+    rf"(breaks off after \d+\.\d\d s: ({CUT}|its last (packet is damaged|frame is cut))|{DAMAGE})"
+)
 REFUSED = re.compile(
     r"is empty: 0 bytes|is cut: the file has only \d+ bytes?|has a peak of .* times full scale"
     r"|is of no known format, or its beginning is missing or damaged"
@@ -257,6 +268,88 @@ def test_an_mp3_that_lacks_a_few_bytes_is_no_break(tmp_path: Path) -> None:
     path.write_bytes(without_xing(mp3())[:-10])
     (note,) = [each for each in decode(path).notes if isinstance(each, BreakNote)]
     assert note.startswith("breaks off after")
+
+
+def notes_on(content: bytes, path: Path) -> list[str]:
+    """Return the notes on a file's content, without those on its sample rate and channels."""
+    path.write_bytes(content)
+    usual = ("resampled", "averaged")
+    return [each for each in decode(path).notes if not any(word in each for word in usual)]
+
+
+@pytest.mark.parametrize("make", [mp3, lambda: id3v2() + without_xing(mp3())])
+@pytest.mark.parametrize("damage", [bytes(500), np.random.default_rng(0).bytes(500)])
+def test_damage_inside_an_mp3_is_said_with_its_place(
+    make: Callable[[], bytes], damage: bytes, tmp_path: Path
+) -> None:
+    content = make()
+    starts = [len(content) // 2, len(content) * 3 // 4]
+    once = content[: starts[0]] + damage + content[starts[0] + 500 :]
+    (note,) = notes_on(once, tmp_path / "a.mp3")
+    said = re.fullmatch(r"damaged at (\d\.\d\d) s: about (0\.\d\d) s are missing", note)
+    assert said and isinstance(note, BreakNote)
+    (tmp_path / "b.mp3").write_bytes(once[: starts[0]])
+    assert float(said[1]) == pytest.approx(
+        len(decode(tmp_path / "b.mp3").waveform) / 16_000,
+        abs=0.155,  # the encoder's delay
+    )
+    assert float(said[2]) == pytest.approx(0.15, abs=0.08)
+    twice = once[: starts[1]] + damage + once[starts[1] + 500 :]
+    (note,) = notes_on(twice, tmp_path / "a.mp3")
+    assert note.startswith(f"damaged at {said[1]} s and 1 other place: about 0.")
+    (end, inside) = notes_on(twice[:-700], tmp_path / "a.mp3")
+    assert end.startswith("breaks off after ") and inside == note
+
+
+def test_little_damage_inside_an_mp3_is_no_break(tmp_path: Path) -> None:
+    content = bytearray(mp3(variable=False))
+    at = content.index(content[:2], len(content) // 2)
+    content[at : at + 20] = bytes(20)
+    (note,) = notes_on(bytes(content), tmp_path / "a.mp3")
+    assert note.startswith("damaged at 1.") and not isinstance(note, BreakNote)
+
+
+def test_damage_behind_what_is_kept_is_not_said(tmp_path: Path) -> None:
+    content = bytearray(without_xing(mp3()))
+    content[-3000:-2500] = bytes(500)
+    (tmp_path / "a.mp3").write_bytes(content)
+    (note,) = decode(tmp_path / "a.mp3", kept_seconds=2.0).notes
+    assert note.endswith("only the first 2 s are kept")
+
+
+def ape_tag() -> bytes:
+    """Return an APEv2 tag with a footer, without a header."""
+    item = b"\x05\0\0\0\0\0\0\0Title\0a \xff\xfb b"
+    return item + b"APETAGEX\xd0\x07\0\0" + (len(item) + 32).to_bytes(4, "little") + bytes(16)
+
+
+def lyrics3() -> bytes:
+    """Return a Lyrics3v2 tag, which an ID3v1 tag follows."""
+    return b"LYRICSBEGININD0000200LYR00005la la000039LYRICS200" + id3v1()
+
+
+WHOLE_MP3S: dict[str, Callable[[], bytes]] = {
+    "variable bit rate": mp3,
+    "one bit rate": lambda: mp3(variable=False),
+    "average bit rate": lambda: encoded("MP3", "MPEG_LAYER_III", bitrate_mode="AVERAGE"),
+    "stereo": lambda: mp3(np.stack([sound(), sound(pitch=170.0)], axis=1), rate=44_100),
+    "MPEG layer 2": lambda: encoded_by_av("mp2", "mp2"),
+    "ID3v1": lambda: mp3() + id3v1(),
+    "ID3v2": lambda: id3v2() + without_xing(mp3()) + id3v1(),
+    "APE": lambda: mp3() + ape_tag() + id3v1(),
+    "Lyrics3": lambda: without_xing(mp3()) + lyrics3(),
+    "zeros behind it": lambda: mp3() + bytes(3000),
+    "beginning in a frame": lambda: id3v2() + without_xing(mp3())[70:],
+    "tagged, appended": lambda: (without_xing(mp3()) + ape_tag() + id3v1()) * 2,
+    "Lyrics3, appended": lambda: (without_xing(mp3()) + lyrics3()) * 2,
+    "zeros between": lambda: without_xing(mp3()) + bytes(3000) + without_xing(mp3()),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_MP3S)
+def test_no_damage_is_said_of_a_whole_mp3(name: str, tmp_path: Path) -> None:
+    notes = notes_on(WHOLE_MP3S[name](), tmp_path / "a.mp3")
+    assert [note for note in notes if "in the file, joined" not in note] == []
 
 
 def test_what_a_reader_refuses_is_not_taken_for_damage() -> None:

@@ -5,10 +5,12 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hearback.engine.data.problems import Problem, Report
 from hearback.engine.data.tables import read_table
+from hearback.engine.data.text_files import read_text
 
 COLUMNS = ("filename", "text", "score")
 PLAIN = 'filename,text,score\na.wav,"cat, dog",1\nb.wav,it is,0\n'
@@ -212,6 +214,37 @@ def test_a_file_of_another_kind_is_named(
     rows, (problem,) = read(tmp_path, content(tmp_path))
     assert rows == []
     assert problem.what.startswith(what)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda folder: zipped(folder)[:-100],
+        lambda folder: zipped(folder)[:20],
+        lambda folder: zipped(folder)[60:],
+        lambda folder: zipped(folder).replace(b"xl/", b"yy/"),
+        lambda _: np.random.default_rng(0).bytes(3000),
+        lambda _: bytes(3000),
+        lambda _: b"",
+    ],
+)
+def test_a_damaged_spreadsheet_is_named_by_its_suffix(
+    tmp_path: Path, content: Callable[[Path], bytes]
+) -> None:
+    path, report = tmp_path / "a.XLSX", Report()
+    path.write_bytes(content(tmp_path))
+    assert read_text(path, report) is None
+    (problem,) = report.problems
+    assert problem.what == "the file is a damaged spreadsheet, not CSV"
+    assert problem.cure.startswith("copy it again, or repair it in a spreadsheet program; then sav")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_text_that_is_named_as_a_spreadsheet_is_read(tmp_path: Path, encoding: str) -> None:
+    path, report = tmp_path / "a.xlsx", Report()
+    path.write_bytes("filename,text\na.wav,the café\n".encode(encoding))
+    text = read_text(path, report)
+    assert text is not None and text.lines[1] == "a.wav,the café\n"
 
 
 @pytest.mark.parametrize(

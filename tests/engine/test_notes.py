@@ -8,6 +8,7 @@ from hearback.engine.audio.notes import (
     NotesProblem,
     OriginalLength,
     break_note,
+    damage_note,
     kinds_of,
     original_length,
     resampling_note,
@@ -64,3 +65,10 @@ def test_a_note_of_a_cut_recording_can_be_pickled() -> None:
     copied = pickle.loads(pickle.dumps(note))
     assert copied == note and copied.original == note.original
     assert kinds_of([copied]) == ("cut",)
+
+
+def test_damage_inside_is_a_break_if_a_sound_may_be_missing() -> None:
+    notes = [damage_note([1.234], 0.026), damage_note([1.0, 2.0, 3.0], 0.5)]
+    assert notes[0] == "damaged at 1.23 s: about 0.03 s are missing"
+    assert notes[1] == "damaged at 1.00 s and 2 other places: about 0.50 s are missing"
+    assert kinds_of(notes) == ("loss", "break")

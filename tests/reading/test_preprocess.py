@@ -177,6 +177,18 @@ def test_doubled_rows_of_words_are_said_before_anything_is_decoded(
     assert not (tmp_path / "store").exists()
 
 
+def test_bad_rows_of_words_are_said_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_split(tmp_path / "data", "train", ["the", ""])
+    words = tmp_path / "data/train_words.csv"
+    words.write_text("filename,position,word,share\ntrain0.wav,0,the,7\n")
+    assert run(tmp_path, monkeypatch) == 2
+    report = capsys.readouterr().err
+    assert "the word's label is share '7'" in report and "empty expected_text" in report
+    assert not (tmp_path / "store").exists()
+
+
 def test_bad_test_rows_are_warnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -224,9 +224,27 @@ def test_a_table_has_texts_as_spoken_and_as_written_and_its_changes_are_said_onc
     assert problem.severity == "warning" and problem.row is None
     assert problem.what == (
         "4 of 5 expected texts were changed (curly apostrophes in 2, capital letters in 2, "
-        "numbers, symbols and abbreviations in 1), such as 'it’s' -> \"it's\"; 'It’s' -> "
-        "\"it's\"; 'the CAT' -> 'the cat'"
+        "numbers, symbols and abbreviations in 1), first on line 2 ('0.wav'), such as 'it’s' -> "
+        "\"it's\"; 'It’s' -> \"it's\"; 'the CAT' -> 'the cat'"
     )
+
+
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "= Sheet1.A1(", "=$B$2&C2", "#REF!", "#name?"])
+def test_a_formula_is_named_as_one(text: str, tmp_path: Path) -> None:
+    _, report = read(tmp_path, ["a dog", text])
+    (error,) = report.errors
+    assert error.row == 3
+    assert (
+        error.what
+        == f"expected_text '{text}' is a formula or an error of a spreadsheet, not a value"
+    )
+    assert "paste values in place of formulas" in error.cure
+
+
+@pytest.mark.parametrize("text", ["= the cat", "the cat = a dog", "# ref"])
+def test_other_texts_are_no_formulas(text: str, tmp_path: Path) -> None:
+    _, report = read(tmp_path, [text])
+    assert "formula" not in str(report)
 
 
 def test_refused_texts_are_problems_of_their_rows(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from itertools import pairwise
 from typing import BinaryIO
 
 from hearback.engine.audio.flac import flac_starts, mended_flac
-from hearback.engine.audio.mpeg import MpegStream, find_streams, id3_bytes
+from hearback.engine.audio.mpeg import MpegStream, find_streams
+from hearback.engine.audio.mpeg_frames import id3_bytes
 from hearback.engine.audio.notes import SHORTEST_SOUND_SECONDS, LossNote
 
 # Sizes that a program writes when it does not know the size (yet): 0xFFFFFFFF, 0x7FFFF000, ...
@@ -168,7 +169,7 @@ def _mp3_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Par
         is_told = stream.n_frames_told is not None
         if (is_told and not stream.n_missing) or (len(stream.bit_rates) == 1 and not is_told):
             return [_mp3_of(content, stream, is_estimated=not is_told)]
-    parts = [_mp3_part(content, stream) for stream in found.streams]
+    parts = [_mp3_part(content, stream, kept_seconds) for stream in found.streams]
     if not found.is_whole:
         # At the rate of what was looked at; it is longer than what is kept in any case.
         walked = sum(stream.n_samples / stream.first.sample_rate for stream in found.streams)
@@ -177,16 +178,17 @@ def _mp3_parts(content: BinaryIO, n_bytes: int, kept_seconds: float) -> list[Par
     return parts
 
 
-def _mp3_part(content: BinaryIO, stream: MpegStream) -> Part:
+def _mp3_part(content: BinaryIO, stream: MpegStream, kept_seconds: float) -> Part:
     pieces: list[bytes | tuple[int, int]] = [*stream.spans]
     if stream.n_frames_told is None:
         pieces.insert(0, stream.xing_frame())
-    elif stream.n_missing and stream.size_at is not None:
+    elif (stream.n_missing or stream.damages) and stream.size_at is not None:
         # libmpg123 writes a line to stderr for a size that is not true.
         (start, end), at = stream.spans[0], stream.size_at
         n_bytes = sum(span[1] - span[0] for span in stream.spans)
         pieces[:1] = [(start, at), n_bytes.to_bytes(4, "big"), (at + 4, end)]
-    return _mp3_of(join_pieces(content, *pieces), stream, is_estimated=True)
+    part = _mp3_of(join_pieces(content, *pieces), stream, is_estimated=True)
+    return replace(part, notes=stream.damage_notes(kept_seconds))
 
 
 def _mp3_of(content: BinaryIO, stream: MpegStream, *, is_estimated: bool) -> Part:

@@ -77,7 +77,7 @@ LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz
 
 # Increase it when decode() returns other samples or notes than before, or refuses other recordings,
 # so that existing stores are built again.
-VERSION = 6
+VERSION = 7
 
 # An MP3's first frame is a delay of the decoder, and its last may be padding: a recording this much
 # shorter than its frames is whole.

@@ -5,60 +5,32 @@ bit rate, and reads no further. Of a file with variable bit rate and no Xing fra
 that were appended to each other, it would lose the rest.
 """
 
-import re
 import struct
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
 from typing import BinaryIO
+
+from hearback.engine.audio.mpeg_frames import (
+    BIT_RATES,
+    MAX_GAP_BYTES,
+    Frame,
+    Frames,
+    id3_bytes,
+    parse_header,
+)
+from hearback.engine.audio.notes import damage_note
 
 # Of a file: minutes of sound, of which only the first seconds are used.
 _MAX_WALKED_BYTES = 1 << 24
 
-# Bytes between two frames in which the next one is searched, and positions tried in one file.
-_MAX_GAP_BYTES = 1 << 16
-_MAX_TRIED_POSITIONS = 1 << 17
-
-# A stream is certain after so many frames in a row: other bytes may look like one frame.
-_N_SURE_FRAMES = 3
 _N_CERTAIN_FRAMES = 10  # if a file's first frame is followed by none
-
-_BIT_RATES = {  # kbit/s by (is MPEG-1, layer)
-    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_RATES = (44_100, 48_000, 32_000)  # of MPEG-1; MPEG-2 has half, MPEG-2.5 a quarter of them
-_XING_MARKS = re.compile(b"Xing|Info|VBRI")
-_VERSIONS = {3: 1, 2: 2, 0: 4}  # the header's bits -> the divisor of the sample rate
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The header of a frame."""
+class Damage:
+    """Bytes between two frames of a stream that are no frame."""
 
+    seconds: float  # before it, of all frames in the file
     n_bytes: int
-    n_samples: int  # for each channel
-    sample_rate: int
-    is_mono: bool
-    bit_rate: int
-    layer: int
-    is_mpeg1: bool
-
-    def continues(self, other: "Frame") -> bool:
-        """Return whether both may be frames of one stream."""
-        return (self.sample_rate, self.is_mono, self.layer) == (
-            other.sample_rate,
-            other.is_mono,
-            other.layer,
-        )
-
-    @cached_property
-    def side_bytes(self) -> int:
-        """The length of the side information of layer 3, which a Xing frame has in front."""
-        return (17, 32)[not self.is_mono] if self.is_mpeg1 else (9, 17)[not self.is_mono]
 
 
 @dataclass
@@ -72,6 +44,7 @@ class MpegStream:
     n_frames: int = 0  # that are there, without the Xing frame
     bit_rates: set[int] = field(default_factory=set)
     spans: list[tuple[int, int]] = field(default_factory=list)  # runs of frames, in bytes
+    damages: list[Damage] = field(default_factory=list)
     is_cut: bool = False  # in the middle of a frame
 
     @property
@@ -80,18 +53,34 @@ class MpegStream:
         return self.n_frames * self.first.n_samples
 
     @property
+    def n_damaged(self) -> float:
+        """The number of frames that its damage replaces, at its mean bit rate."""
+        n_bytes = sum(end - start for start, end in self.spans)
+        n_lost = sum(damage.n_bytes for damage in self.damages)
+        return n_lost / n_bytes * self.n_frames if n_lost else 0.0
+
+    @property
     def missing_seconds(self) -> float | None:
-        """How much its Xing frame counts and the file lacks; None without one."""
+        """How much of its end its Xing frame counts and the file lacks; None without one."""
         if self.n_frames_told is None:
             return None
         return (self.n_missing + self.is_cut) * self.first.n_samples / self.first.sample_rate
 
     @property
     def n_missing(self) -> int:
-        """The number of frames that its Xing frame counts and that are not there."""
+        """The number of frames of its end that its Xing frame counts and that are not there."""
+        if self.n_frames_told is None:
+            return 0
+        # Twice: the bit rate may be lower where it is damaged.
+        missing = self.n_frames_told - self.n_frames - round(2 * self.n_damaged)
         # Some encoders count the Xing frame too.
-        missing = 0 if self.n_frames_told is None else self.n_frames_told - self.n_frames
         return missing if missing > 1 else 0
+
+    def damage_notes(self, kept_seconds: float) -> tuple[str, ...]:
+        """Return the note on damage in the first `kept_seconds`, if there is any."""
+        places = [damage.seconds for damage in self.damages if damage.seconds < kept_seconds]
+        missing_seconds = self.n_damaged * self.first.n_samples / self.first.sample_rate
+        return (damage_note(places, missing_seconds),) if places else ()
 
     def add(self, start: int, end: int) -> None:
         """Append the frames between two positions in the file."""
@@ -102,7 +91,7 @@ class MpegStream:
 
     def xing_frame(self) -> bytes:
         """Return a Xing frame with the stream's length; it decodes to silence."""
-        rates = _BIT_RATES[self.first.is_mpeg1, 3]
+        rates = BIT_RATES[self.first.is_mpeg1, 3]
         header = bytearray(self.header)
         header[1] |= 1  # no checksum
         index = next(i for i in range(9, 15) if rates[i] >= 64)
@@ -122,27 +111,6 @@ class MpegFile:
     n_junk: int  # bytes that are neither frames nor tags
 
 
-@lru_cache(maxsize=4096)
-def parse_header(header: bytes) -> Frame | None:
-    """Return the frame of a header of four bytes; None without one, or with a free bit rate."""
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
-        return None
-    divisor, layer = _VERSIONS.get(header[1] >> 3 & 3), 4 - (header[1] >> 1 & 3)
-    rate_index, bit_index = header[2] >> 2 & 3, header[2] >> 4
-    if divisor is None or layer == 4 or rate_index == 3 or bit_index in (0, 15):
-        return None
-    is_mpeg1, padding = divisor == 1, header[2] >> 1 & 1
-    sample_rate = _RATES[rate_index] // divisor
-    bit_rate = _BIT_RATES[is_mpeg1, layer][bit_index]
-    n_samples = {1: 384, 2: 1152, 3: 1152 if is_mpeg1 else 576}[layer]
-    if layer == 1:
-        n_bytes = (12_000 * bit_rate // sample_rate + padding) * 4
-    else:
-        n_bytes = n_samples // 8 * 1000 * bit_rate // sample_rate + padding
-    is_mono = header[3] >> 6 == 3
-    return Frame(n_bytes, n_samples, sample_rate, is_mono, bit_rate, layer, is_mpeg1)
-
-
 def find_streams(content: BinaryIO, n_bytes: int, seconds: float) -> MpegFile | None:
     """Return the streams in the first `seconds` of an MP3 of `n_bytes`; None if it is no MP3."""
     start = 0
@@ -152,7 +120,7 @@ def find_streams(content: BinaryIO, n_bytes: int, seconds: float) -> MpegFile | 
         content.seek(start)
     content.seek(start)
     data = content.read(max(min(_MAX_WALKED_BYTES, n_bytes - start), 0))
-    frames = _Frames(data)
+    frames = Frames(data)
     # A tag may be followed by zeros.
     position = frames.find(0) if start else 0
     if position is None or not frames.is_sure(position):
@@ -170,8 +138,8 @@ def is_no_mpeg(content: BinaryIO, n_bytes: int) -> bool:
     data = content.read(4)
     if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
         return False
-    data += content.read(_MAX_GAP_BYTES)
-    first, frames = parse_header(data[:4]), _Frames(data)
+    data += content.read(MAX_GAP_BYTES)
+    first, frames = parse_header(data[:4]), Frames(data)
     is_short = first is not None and n_bytes < 2 * first.n_bytes + 4
     is_free = data[2] < 0x10  # a bit rate that headers do not tell
     if is_short or is_free or frames.is_sure(0):
@@ -185,121 +153,10 @@ def is_no_mpeg(content: BinaryIO, n_bytes: int) -> bool:
     return True
 
 
-def id3_bytes(tag: bytes) -> int:
-    """Return the length of an ID3v2 tag from its first ten bytes."""
-    size = 0
-    for byte in tag[6:10]:
-        size = size << 7 | byte & 0x7F
-    return 10 + size + (10 if tag[5] & 0x10 else 0)  # and a footer
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Frames one after the other that may be of one stream."""
-
-    end: int  # position after the last one
-    n_frames: int
-    bit_rates: frozenset[int]
-
-
-class _Frames:
-    """The frames in `data`. Positions are indices of its bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self._n_tries_left = _MAX_TRIED_POSITIONS
-        # Found at once: most frames have no mark, and there are hundreds of them.
-        self._xing_marks = {found.start() for found in _XING_MARKS.finditer(data)}
-
-    def __len__(self) -> int:
-        """Return the number of bytes."""
-        return len(self.data)
-
-    def at(self, position: int) -> Frame | None:
-        """Return the frame whose header is at a position; None if there is none."""
-        return parse_header(self.data[position : position + 4])
-
-    def is_sure(self, position: int) -> bool:
-        """Return whether some frames in a row begin here, or frames up to the end."""
-        first = self.at(position)
-        if first is None:
-            return False
-        for _ in range(_N_SURE_FRAMES - 1):
-            frame = self.at(position)
-            if frame is None or not frame.continues(first):
-                return False
-            position += frame.n_bytes
-            if position >= len(self.data):
-                return position == len(self.data)
-        return True
-
-    def find(self, position: int) -> int | None:
-        """Return where sure frames begin, at or behind a position; None if nowhere near."""
-        end = position + _MAX_GAP_BYTES
-        while self._n_tries_left > 0:
-            position = self.data.find(b"\xff", position, end)
-            if position < 0:
-                return None
-            if self.is_sure(position):
-                return position
-            self._n_tries_left -= 1
-            position += 1
-        return None
-
-    def run(self, position: int, frame: Frame, n_most: int) -> _Run:
-        """Return the complete `frame` at a position, and up to `n_most` frames with it.
-
-        A Xing frame ends the run, for it begins a stream.
-        """
-        position += frame.n_bytes
-        n_frames, bit_rates = 1, {frame.bit_rate}
-        while n_frames < n_most:
-            following = self.at(position)
-            # Headers are mostly the same, and parsed once.
-            if following is None or not (following is frame or following.continues(frame)):
-                break
-            end = position + following.n_bytes
-            if end > len(self.data) or self.n_told(position, following) is not None:
-                break
-            bit_rates.add(following.bit_rate)
-            position, n_frames = end, n_frames + 1
-        return _Run(position, n_frames, frozenset(bit_rates))
-
-    def end_of_tag(self, position: int) -> int:
-        """Return the end of a tag that begins here; the position itself if none does."""
-        mark = self.data[position : position + 32]
-        if mark.startswith(b"TAG"):
-            return position + 128
-        if mark.startswith(b"ID3") and len(mark) > 10:
-            return position + id3_bytes(mark[:10])
-        if mark.startswith(b"APETAGEX") and len(mark) > 16:
-            n_bytes = int.from_bytes(mark[12:16], "little")
-            return position + n_bytes + (32 if mark[23] & 0x20 else 0)
-        return position
-
-    def n_told(self, position: int, frame: Frame) -> int | None:
-        """Return the number of frames that a Xing frame tells, 0 if none; None if it is none."""
-        if frame.layer != 3 or not self._xing_marks:
-            return None
-        start = position + 4 + frame.side_bytes
-        if position + 36 in self._xing_marks and self.data.startswith(b"VBRI", position + 36):
-            return 0
-        if start not in self._xing_marks or self.data.startswith(b"VBRI", start):
-            # With a checksum, two bytes later in some files.
-            return None
-        flags = int.from_bytes(self.data[start + 4 : start + 8], "big")
-        return int.from_bytes(self.data[start + 8 : start + 12], "big") if flags & 1 else 0
-
-    def size_at(self, position: int, frame: Frame) -> int | None:
-        """Return where a Xing frame with a number of frames tells that of bytes, if it does."""
-        start = position + 4 + frame.side_bytes
-        return start + 12 if self.data[start + 7] & 2 else None
-
-
 class _Collector:
     """Collects the streams in the first `seconds` of a file, whose frames begin at `offset`."""
 
-    def __init__(self, frames: _Frames, offset: int, seconds: float, *, is_whole: bool) -> None:
+    def __init__(self, frames: Frames, offset: int, seconds: float, *, is_whole: bool) -> None:
         self._frames = frames
         self._offset = offset
         self._seconds = seconds
@@ -344,6 +201,9 @@ class _Collector:
         if end > len(self._frames):
             stream.is_cut = self._is_whole
             return end
+        latest = stream.spans[-1][1] - self._offset if stream.spans else position
+        if self._frames.is_damage(latest, position):
+            stream.damages.append(Damage(self._length, position - latest))
         run = self._frames.run(position, frame, self._n_wanted(stream, frame))
         stream.add(self._offset + position, self._offset + run.end)
         stream.n_frames += run.n_frames
@@ -377,7 +237,7 @@ class _Collector:
         """Count bytes that are neither frames nor tags; return where the next frame begins."""
         found = self._frames.find(position + 1)
         end = len(self._frames) if found is None else found
-        if any(self._frames.data[position : min(position + _MAX_GAP_BYTES, end)]):  # not only zeros
+        if any(self._frames.data[position : min(position + MAX_GAP_BYTES, end)]):  # not only zeros
             self._n_junk += end - position
         return end
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from hearback.engine.audio.mixdown import Mixdown
-from hearback.engine.data.problems import Problem
+from hearback.engine.data.problems import Problem, count_noun
 
 Kind: TypeAlias = Literal["usual", "conversion", "loss", "break", "cut"]
 
@@ -33,7 +33,7 @@ class LossNote(str):
 
 
 class BreakNote(LossNote):
-    """A note that a recording breaks off: its end is missing from the file."""
+    """A note that speech is missing from the file: a recording's end, or some in the middle."""
 
 
 class CutNote(str):
@@ -145,6 +145,17 @@ def break_note(seconds: float, cut: str, missing_seconds: float | None = None) -
     if missing_seconds is not None and missing_seconds < SHORTEST_SOUND_SECONDS:
         return LossNote(f"{1000 * missing_seconds:.1f} ms are missing at its end: {cut}")
     return BreakNote(f"breaks off after {seconds:.2f} s: {cut}")
+
+
+def damage_note(places: Sequence[float], missing_seconds: float) -> LossNote:
+    """Return the note on a recording with damage inside, at `places` in s.
+
+    About `missing_seconds` are missing there. If these are too few for a sound, it is no
+    `BreakNote`.
+    """
+    others = f" and {count_noun(len(places) - 1, 'other place')}" if len(places) > 1 else ""
+    kind = LossNote if missing_seconds < SHORTEST_SOUND_SECONDS else BreakNote
+    return kind(f"damaged at {places[0]:.2f} s{others}: about {missing_seconds:.2f} s are missing")
 
 
 def channel_notes(mixdown: Mixdown) -> list[str]:

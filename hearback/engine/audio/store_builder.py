@@ -22,6 +22,7 @@ from hearback.engine.audio.store_writer import StoreWriter
 from hearback.engine.data.filenames import FoundFile, are_there, find_files
 from hearback.engine.data.paths import leads_out
 from hearback.engine.data.problems import Problem, Report
+from hearback.engine.data.table_rows import FORMULA_CURE, is_formula
 from hearback.engine.data.tables import respelled
 from hearback.engine.locks import ReadOnlyFolderError, write_lock
 from hearback.engine.machine import count_processors
@@ -287,14 +288,17 @@ def _is_current(source: _Source, stored: Mapping[str, StoreEntry]) -> bool:
 def _report_error(
     source: _Source, error: UnreadableAudioError, table_path: Path, report: Report
 ) -> None:
-    wrong = "it" if table_path.is_dir() else "the row"  # a listed folder has no rows
+    line = _line(source, table_path)
+    wrong = "it" if line is None else "the row"
     cure = f"{error.cure or 'put a good recording there'}, or remove {wrong}"
     if re.fullmatch(r"\d[.,]\d+E\+\d+", source.filename, re.I):
         cure = f"a spreadsheet took this name for a number: write the name as a text; {cure}"
+    if is_formula(source.filename):
+        cure = f"the name is a formula of a spreadsheet: {FORMULA_CURE}"
     if source.nearest:
         cure = f"{are_there(source.nearest)}: write the name that is meant; or {cure}"
     what, filename = f"{error.subject} {error}", source.filename
-    status, line = error.kind, _line(source, table_path)
+    status = error.kind
     report.add(Problem(str(table_path), line, what, cure, filename=filename, status=status))
 
 
@@ -312,5 +316,5 @@ def _report_notes(
 
 
 def _line(source: _Source, table_path: Path) -> int | None:
-    """Return the line of a recording in its table; None in the list of a folder."""
+    """Return the line of a recording in its table; None in the list of a folder or file."""
     return None if table_path.is_dir() else source.line

@@ -1,11 +1,13 @@
 """Files that are often found in the place of a table or a recording, by their first bytes."""
 
+import codecs
 from dataclasses import dataclass
 from typing import Literal
 
+_HEAD_BYTES = 4096
 GIT_LFS = b"version https://git-lfs"  # first bytes of a file not yet fetched by Git LFS
 
-Group = Literal["archive", "sheet", "pointer", "page", "other"]
+Group = Literal["archive", "sheet", "damaged sheet", "pointer", "page", "other"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class OtherFile:
 
 _ZIP = OtherFile("a ZIP archive", "archive", "unzip")
 _OFFICE = OtherFile("a spreadsheet or another Office document (.xlsx, .ods, .docx)", "sheet")
+_DAMAGED_SHEET = OtherFile("a damaged spreadsheet", "damaged sheet")
 _TAR = OtherFile("a tar archive", "archive", "tar -xf")
 _LFS = OtherFile("a Git LFS pointer", "pointer", "git lfs pull")
 _ANNEX = OtherFile("a git-annex pointer", "pointer", "git annex get .")
@@ -50,6 +53,8 @@ _BY_FIRST_BYTES = (
 
 # In the first entries of a ZIP archive that is an Office document.
 _OFFICE_ENTRIES = (b"[Content_Types].xml", b"xl/", b"mimetypeapplication/vnd.oasis")
+_SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_END_OF_ZIP, _MAX_ZIP_END_BYTES = b"PK\x05\x06", 22 + 0xFFFF  # with its comment
 _PAGE_STARTS = (b"<!doctype html", b"<head", b"<html", b"<script", b"<meta")
 
 
@@ -68,6 +73,22 @@ def identify(head: bytes) -> OtherFile | None:
     if b"/annex/objects/" in start.partition(b"\n")[0][:300]:
         return _ANNEX
     return _HTML if _is_page(start[:1000].lower()) else None
+
+
+def identify_whole(content: bytes, suffix: str) -> OtherFile | None:
+    """Return what a file with this content is, as `identify`; a damaged spreadsheet by its suffix.
+
+    What has such a suffix, but is text, may be what is expected.
+    """
+    kind = identify(content[:_HEAD_BYTES])
+    if suffix.lower() not in _SHEET_SUFFIXES:
+        return kind
+    if kind in (_OFFICE, _ZIP):  # the list of a ZIP's entries is at its end
+        is_damaged = kind is _ZIP or _END_OF_ZIP not in content[-_MAX_ZIP_END_BYTES:]
+    else:
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        is_damaged = kind is None and (not content or (b"\0" in content and not is_utf16))
+    return _DAMAGED_SHEET if is_damaged else kind
 
 
 def _is_page(start: bytes) -> bool:

@@ -160,6 +160,13 @@ def _format_row(problem: Problem) -> str:
     return f"{line} {filename}".strip()
 
 
+def place_of(row: int | None, filename: str) -> str:
+    """Return e.g. "on line 3 ('a.wav')", or "in 'a.wav'" where there is no table."""
+    if row is None:
+        return f"in {quoted(filename)}"
+    return f"on line {row} ({quoted(filename)})" if filename else f"on line {row}"
+
+
 def count_noun(n: int, noun: str) -> str:
     """Return e.g. "2 errors", "1 error" or "no errors"."""
     return f"{n or 'no'} {noun}{'' if n == 1 else 's'}"

@@ -1,6 +1,15 @@
 """A row of a table, whatever the format of its file."""
 
+import re
 from dataclasses import dataclass
+
+# A function or the name of a cell behind "=", or an error in place of a result.
+_FORMULA = re.compile(
+    r"=\s*[+-]?(?:[A-Z_][\w.]*\(|\$?[A-Z]{1,3}\$?\d)"
+    r"|#(?:REF!|NAME\?|VALUE!|DIV/0!|NULL!|NUM!)",
+    re.I,
+)
+FORMULA_CURE = "write the value itself there; a spreadsheet can paste values in place of formulas"
 
 
 @dataclass(frozen=True)
@@ -17,3 +26,8 @@ class Row:
     fields: list[str]
     fault: str | None = None
     cure: str = ""
+
+
+def is_formula(field: str) -> bool:
+    """Return whether a field is a formula of a spreadsheet, or its error, in place of a value."""
+    return _FORMULA.match(field) is not None

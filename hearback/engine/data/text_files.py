@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hearback.engine.data.json_lines import is_json_lines
-from hearback.engine.data.other_files import OtherFile, identify
+from hearback.engine.data.other_files import OtherFile, identify_whole
 from hearback.engine.data.problems import Problem, Report, count_noun, quoted
 from hearback.engine.io import open_file
 
@@ -20,8 +20,6 @@ from hearback.engine.io import open_file
 LARGEST_TABLE = 64 * 1024 * 1024
 
 MISSING_CURE = "put it there, or name the folder that has it (--data)"
-
-_HEAD_BYTES = 4096
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "UTF-8"),
@@ -69,6 +67,8 @@ class Wanted:
             "it there",
             "pointer": f"get the {self.content} with `{other.command}`",
             "sheet": f"open it, and save {self.in_office} as {self.name} in UTF-8",
+            "damaged sheet": f"copy it again, or repair it in a spreadsheet program; then save "
+            f"{self.in_office} as {self.name} in UTF-8",
             "page": f"download the {self.content} itself",
             "other": self.save,
         }
@@ -103,7 +103,7 @@ def read_text(path: Path, report: Report, wanted: Wanted = TABLE) -> DecodedText
     content = _read_bytes(path, report, wanted)
     if content is None:
         return None
-    if other := identify(content[:_HEAD_BYTES]):
+    if other := identify_whole(content, path.suffix):
         what = f"the file is {other.name}, not {wanted.name}"
         report.add(Problem(str(path), None, what, wanted.cure(other)))
         return None

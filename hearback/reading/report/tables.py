@@ -22,7 +22,7 @@ from hearback.reading.scoring.status import (
     Fault,
     of_probability,
 )
-from hearback.reading.tables import metadata_path, read_metadata, speak
+from hearback.reading.tables import metadata_path, normalize_expected_text, read_metadata
 from hearback.reading.text_normalizer import UnspeakableTextError
 from hearback.reading.words import TABLE, words_path
 
@@ -193,7 +193,7 @@ def _of_texts(
 def _is_of(words: Words, text: str) -> bool:
     """Return whether words are those of a written text, as far as it can be read."""
     try:
-        return list(filter(None, words.words)) == speak(text).text.split()
+        return list(filter(None, words.words)) == normalize_expected_text(text).text.split()
     except UnspeakableTextError:
         return True
 

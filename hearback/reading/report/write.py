@@ -23,7 +23,7 @@ from hearback.reading.report.predictions import collect_predictions, read_words
 from hearback.reading.report.sounds import Sounds, open_references
 from hearback.reading.report.tables import read_scored, words_of_scores
 from hearback.reading.scoring.results import Score, score_frame
-from hearback.reading.tables import speak
+from hearback.reading.tables import normalize_expected_text
 from hearback.reading.text_normalizer import UnspeakableTextError
 from hearback.reading.trained import TrainedModels
 
@@ -228,6 +228,6 @@ def write_score_page(
 def _spoken(text: str) -> str:
     """Return a text as it is said, or as written if it cannot be."""
     try:
-        return speak(text).text
+        return normalize_expected_text(text).text
     except UnspeakableTextError:
         return text

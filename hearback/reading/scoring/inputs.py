@@ -31,10 +31,10 @@ from hearback.reading.tables import (
     LONGEST_PASSAGE,
     SYNONYMS,
     TASKS,
+    normalize_expected_texts,
     parse_grade,
     parse_task,
     report_unsafe_filenames,
-    spoken_texts,
 )
 from hearback.reading.text_normalizer import APOSTROPHES, CAPITALS, CHARACTERS, PUNCTUATION
 
@@ -59,13 +59,14 @@ class Inputs:
     """Recordings and texts to score.
 
     Attributes:
-        origin: the table, or the folder, that messages name.
+        origin: the table, the folder, or the one recording, that messages name.
         folder: the folder that filenames are relative to.
         frame: a row per recording with the string columns `filename`, `written_text`,
             `expected_text` (as words; "" if it cannot be read), `grade`, `task` and `speaker`
             ("" if unknown), and `line` (None where there is no table).
         notes: lines about how the input was understood.
         durations: in s, by filename, where a manifest tells them.
+        is_table: whether `origin` is a table.
     """
 
     origin: Path
@@ -73,6 +74,7 @@ class Inputs:
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
     durations: Mapping[str, float] = field(default_factory=dict)
+    is_table: bool = False
 
 
 def read_inputs(
@@ -96,8 +98,8 @@ def read_inputs(
         raise HearbackError(
             "; ".join(filter(None, (f"{path}: no such file or folder", near, cure)))
         )
-    grade = known("grade", grade, GRADES, parse_grade(grade))
-    task = known("task", task, TASKS, parse_task(task))
+    grade = check_allowed("grade", grade, GRADES, parse_grade(grade))
+    task = check_allowed("task", task, TASKS, parse_task(task))
     is_recording = not path.is_dir() and not _is_table(path) and is_recording_file(path)
     if text is not None and path.is_dir():
         raise HearbackError(
@@ -118,7 +120,7 @@ def read_inputs(
     return read_score_table(path, report, data)
 
 
-def known(what: str, value: str, allowed: Sequence[str], parsed: str) -> str:
+def check_allowed(what: str, value: str, allowed: Sequence[str], parsed: str) -> str:
     """Return `parsed`, "" for an empty `value`; raise HearbackError if it is not allowed."""
     if value and parsed not in allowed:
         raise HearbackError(f"unknown {what} {quoted(value)}: use one of {', '.join(allowed)}")
@@ -134,6 +136,7 @@ def _read_recording(
 ) -> Inputs:
     """Return one recording with its text, from the command line or from the file beside it."""
     path = path.absolute()  # not resolved: the text is beside a link, not beside its target
+    name = TEXT if text is None else "--text"
     if text is None:
         beside = [path.with_name(name) for name in possible_texts(path.name)]
         found = [each for each in beside if each.is_file()]
@@ -142,9 +145,9 @@ def _read_recording(
                 f'{path.name}: which text was read? Add --text "the words", or put them into '
                 f"{beside[0].name} beside it"
             )
-        text = read_one_text(found, path.name, path.parent, report)
+        text = read_one_text(found, path.name, path, report)
     rows = [(path.name, text, grade, task, "")]
-    return _of_files(path.parent, rows, report)
+    return _of_files(path, path.parent, rows, report, name)
 
 
 def read_folder(folder: Path, report: Report, *, grade: str = "", task: str = "") -> Inputs:
@@ -170,7 +173,7 @@ def read_folder(folder: Path, report: Report, *, grade: str = "", task: str = ""
     report_unused_texts(folder, listing, report)
     if all(text is None for _, text, *_ in rows):
         raise HearbackError(_describe_no_pair(folder, listing.recordings, list(listing.texts)))
-    return _of_files(folder, rows, report)
+    return _of_files(folder, folder, rows, report)
 
 
 def _describe_no_pair(folder: Path, recordings: Sequence[str], texts: Sequence[str]) -> str:
@@ -189,19 +192,26 @@ def _describe_no_pair(folder: Path, recordings: Sequence[str], texts: Sequence[s
 
 
 def _of_files(
-    folder: Path, rows: Sequence[tuple[str, str | None, str, str, str]], report: Report
+    origin: Path,
+    folder: Path,
+    rows: Sequence[tuple[str, str | None, str, str, str]],
+    report: Report,
+    name: str = TEXT,
 ) -> Inputs:
-    """Return the inputs of files in a folder; a text is None if its problem is in the report."""
+    """Return the inputs of files in a folder; a text is None if its problem is in the report.
+
+    `origin` is the folder or one recording, and `name` what texts are called, for messages.
+    """
     frame = pd.DataFrame(rows, columns=["filename", "written_text", "grade", "task", "speaker"])
     has_text = frame["written_text"].notna()
     frame["written_text"] = frame["written_text"].fillna("").astype(str)
     frame["line"] = pd.Series([None] * len(frame), dtype=object)
     # Texts of their own files are no column: a missing one has been reported.
-    frame["expected_text"] = spoken_texts(
-        folder, frame, has_text, report, USUAL_CHANGES, longest=LONGEST_PASSAGE, name=TEXT
+    frame["expected_text"] = normalize_expected_texts(
+        origin, frame, has_text, report, USUAL_CHANGES, longest=LONGEST_PASSAGE, name=name
     )
-    _check_context(folder, frame, report)
-    return Inputs(folder, folder, frame)
+    _check_context(origin, frame, report)
+    return Inputs(origin, folder, frame)
 
 
 def read_score_table(path: Path, report: Report, folder: Path | None = None) -> Inputs:
@@ -228,7 +238,7 @@ def read_score_table(path: Path, report: Report, folder: Path | None = None) -> 
             durations = manifest.read_durations(path, frame[table.fits], report)
     frame = frame.drop(columns=manifest.DURATION, errors="ignore")
     report_unsafe_filenames(path, frame, report)
-    frame["expected_text"] = spoken_texts(
+    frame["expected_text"] = normalize_expected_texts(
         path,
         frame,
         table.fits,
@@ -252,7 +262,7 @@ def read_score_table(path: Path, report: Report, folder: Path | None = None) -> 
         chosen = quoted(names["expected_text"])
         notes.append(f"{path}: its column {quoted(str(other))} is not used, {chosen} is the text")
     folder = path.parent if folder is None else folder
-    return Inputs(path, folder, frame, tuple(notes), durations)
+    return Inputs(path, folder, frame, tuple(notes), durations, is_table=True)
 
 
 def _read_columns(path: Path) -> dict[str, str]:

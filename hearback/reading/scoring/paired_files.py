@@ -88,14 +88,17 @@ def report_unused_texts(folder: Path, listing: Listing, report: Report) -> None:
         report.add(Problem(str(folder), None, what, cure, "warning", text))
 
 
-def read_one_text(paths: Sequence[Path], name: str, folder: Path, report: Report) -> str | None:
-    """Return the text of the files beside a recording; None, with a problem, if it is unclear."""
+def read_one_text(paths: Sequence[Path], name: str, origin: Path, report: Report) -> str | None:
+    """Return the text of the files beside a recording; None, with a problem, if it is unclear.
+
+    `origin` is the folder or the recording that problems name.
+    """
     texts: dict[str, Path] = {}
     for path in paths:
         problems = Report()
         text = _read_text_file(path, problems)
         for problem in problems.problems:
-            file, severity = str(folder), problem.severity
+            file, severity = str(origin), problem.severity
             what = f"its text in {path.name}: {problem.what}"
             report.add(Problem(file, None, what, problem.cure, severity, filename=name))
         if text is None:
@@ -104,7 +107,7 @@ def read_one_text(paths: Sequence[Path], name: str, folder: Path, report: Report
     if len(texts) > 1:
         names = " and ".join(path.name for path in texts.values())
         what = f"two texts that differ: {names}"
-        report.add(Problem(str(folder), None, what, "keep the right one", filename=name))
+        report.add(Problem(str(origin), None, what, "keep the right one", filename=name))
         return None
     return next(iter(texts))
 

@@ -28,7 +28,7 @@ from hearback.reading.models.provide import provide_backbones
 from hearback.reading.pretrained.folders import find_scorer
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.ensemble import LoadedEnsemble
-from hearback.reading.scoring.inputs import TEXT, Inputs, known, read_inputs
+from hearback.reading.scoring.inputs import TEXT, Inputs, check_allowed, read_inputs
 from hearback.reading.scoring.recordings import (
     LONGEST_RECORDING,
     decode_samples,
@@ -43,9 +43,9 @@ from hearback.reading.tables import (
     GRADES,
     LONGEST_PASSAGE,
     TASKS,
+    normalize_expected_text,
     parse_grade,
     parse_task,
-    speak,
 )
 from hearback.reading.text_language import notes_of_language
 from hearback.reading.text_normalizer import UnspeakableTextError
@@ -138,7 +138,7 @@ class Scorer:
                 if not row[column]:
                     raise HearbackError(_describe_context(self.name, column))
         try:
-            row["expected_text"] = speak(text, LONGEST_PASSAGE, TEXT).text
+            row["expected_text"] = normalize_expected_text(text, LONGEST_PASSAGE, TEXT).text
         except UnspeakableTextError as error:
             if error.status != status.TOO_LONG:
                 raise HearbackError(f"{error}; {error.cure}") from None
@@ -212,17 +212,17 @@ class Scorer:
         self, inputs: Inputs, recordings: Store, report: Report, *, progress: bool = False
     ) -> list[Score]:
         """Score the rows of `inputs` whose recordings are in a store, as `score_table` does."""
-        errors = status.errors_by_row(report.problems)
+        found = status.faults_by_row(report.problems)
         rows = inputs.frame.to_dict("records")
-        faults = [_fault_of(row, errors) for row in rows]
+        faults = [_fault_of(row, found) for row in rows]
         usable = inputs.frame[[fault is None for fault in faults]].reset_index(drop=True)
         scored = score_rows(self.ensemble, usable, recordings, "scoring" if progress else None)
         self._compare(scored.measured, usable["filename"].tolist(), inputs.origin, report)
         records = usable.to_dict("records")
-        for at, found in scored.faults.items():
+        for at, fault in scored.faults.items():
             line, name = records[at]["line"], records[at]["filename"]
-            where = (str(inputs.origin), line, found.what, found.cure)
-            report.add(Problem(*where, filename=name, status=found.status))
+            where = (str(inputs.origin), line, fault.what, fault.cure)
+            report.add(Problem(*where, filename=name, status=fault.status))
         scores = iter(scored.scores)
         return [
             next(scores)
@@ -251,8 +251,8 @@ def _make_row(text: str, grade: str, task: str) -> dict[str, str]:
         "filename": "",
         "written_text": text,
         "expected_text": "",
-        "grade": known("grade", grade, GRADES, parse_grade(grade)),
-        "task": known("task", task, TASKS, parse_task(task)),
+        "grade": check_allowed("grade", grade, GRADES, parse_grade(grade)),
+        "task": check_allowed("task", task, TASKS, parse_task(task)),
         "speaker": "",
     }
 
@@ -288,12 +288,11 @@ def _describe_context(scorer: str, column: str) -> str:
 
 
 def _fault_of(
-    row: Mapping[str, Any], errors: Mapping[tuple[int | None, str], Problem]
+    row: Mapping[str, Any], found: Mapping[tuple[int | None, str], Fault]
 ) -> Fault | None:
     """Return why a row has no score, or None."""
     name, line = row["filename"], row["line"]
-    error = errors.get((line, name)) or (errors.get((line, "")) if line is not None else None)
-    return None if error is None else Fault.of_problem(error)
+    return found.get((line, name)) or (found.get((line, "")) if line is not None else None)
 
 
 def _seconds(recordings: Store, filename: str) -> float | None:

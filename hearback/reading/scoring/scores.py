@@ -27,15 +27,15 @@ def find_fault(
 ) -> Fault | None:
     """Return why a probability of the ensemble is no score; None if it is one.
 
-    `break_note` says where a recording breaks off whose end is missing from the file; "" for
-    others. `evidence` is what a decoder hears, if there is one.
+    `break_note` says where speech is missing from the file; "" for a whole recording. `evidence` is
+    what a decoder hears, if there is one.
     """
     # A text that was recognised is English, whatever else is there, and was said as a whole.
     if probability < 0.5:
         if fault := find_no_english(acoustics.is_tone, evidence):
             return fault
         if break_note:
-            what = f"{break_note}, so the end of the text may be missing"
+            what = f"{break_note}, so a part of the text may be missing"
             return Fault(status.UNREADABLE, what, "copy the recording again, or record it again")
     return find_clipped(acoustics.clipped_share)
 

@@ -65,10 +65,18 @@ def with_row_status(report: Report, rows: Mapping[tuple[int | None, str], str]) 
     return Report(map(with_status, sorted(report.problems, key=place)))
 
 
-def errors_by_row(problems: Iterable[Problem]) -> Mapping[tuple[int | None, str], Problem]:
-    """Return the first error of each row, by its line (None in a folder) and filename."""
-    found: dict[tuple[int | None, str], Problem] = {}
+def faults_by_row(problems: Iterable[Problem]) -> Mapping[tuple[int | None, str], Fault]:
+    """Return the fault of each row with errors, by its line (None in a folder) and filename.
+
+    It says all of them; its status is that of the first.
+    """
+    found: dict[tuple[int | None, str], Fault] = {}
     for problem in problems:
-        if problem.severity == "error":
-            found.setdefault((problem.row, problem.filename or ""), problem)
+        if problem.severity != "error":
+            continue
+        key, fault = (problem.row, problem.filename or ""), Fault.of_problem(problem)
+        if key in found:
+            what = f"{found[key].note}; {fault.what}"
+            fault = Fault(found[key].status, what, fault.cure)
+        found[key] = fault
     return found

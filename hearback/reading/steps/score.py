@@ -111,7 +111,7 @@ def main() -> int:
         task=arguments.task or "",
         data=arguments.data,
     )
-    is_single = arguments.input.is_file() and inputs.origin != arguments.input
+    is_single = arguments.input.is_file() and not inputs.is_table
     out = arguments.out or (None if is_single else DEFAULT_OUT)
     default = None if out is None else page_flags.page_beside(out)
     page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
@@ -227,7 +227,7 @@ def _check_any_there(inputs: "Inputs", report: Report, data: Path | None) -> Non
 
     names = set(filter(None, inputs.frame["filename"]))
     unreadable = {each.filename for each in report.errors}
-    if inputs.origin == inputs.folder or not names or not names <= unreadable:
+    if not inputs.is_table or not names or not names <= unreadable:
         return
     if any((inputs.folder / portable(name)).exists() for name in names):
         return

@@ -48,6 +48,66 @@ def test_two_texts_that_differ_are_reported_and_equal_ones_are_not(clips: Path) 
     assert what(report) == [("a.wav", "two texts that differ: a.lab and a.txt")]
 
 
+def test_the_first_changed_text_is_named(clips: Path) -> None:
+    (clips / "c.lab").write_text("5 dogs")
+    report = Report()
+    read_inputs(clips, None, report)
+    (problem,) = report.warnings
+    assert "1 of 3 expected texts was changed" in problem.what
+    assert problem.what.endswith(", first in 'c.wav', such as '5 dogs' -> 'five dogs'")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("...", "--text '...' has no letter and no digit"),
+        ("", "empty --text"),
+        ("chapter XII", "--text: 'XII' is a Roman numeral, which can be read in several ways"),
+    ],
+)
+def test_problems_of_a_text_from_the_command_line_name_it(
+    text: str, what: str, clips: Path
+) -> None:
+    report = Report()
+    inputs = read_inputs(clips / "a.wav", text, report)
+    (problem,) = report.problems
+    recording = clips.absolute() / "a.wav"
+    assert (problem.file, problem.what) == (str(recording), what)
+    assert (inputs.origin, inputs.folder, inputs.is_table) == (recording, recording.parent, False)
+
+
+def test_problems_of_the_text_beside_one_recording_name_it(clips: Path) -> None:
+    (clips / "a.txt").write_text("2-3 cats")
+    report = Report()
+    read_inputs(clips / "a.wav", None, report)
+    (clips / "a.lab").write_text("two cats")
+    read_inputs(clips / "a.wav", None, report)
+    assert {problem.file for problem in report.problems} == {str(clips.absolute() / "a.wav")}
+    assert [problem.what for problem in report.problems] == [
+        "text: '2-3' has digits that can be read in several ways",
+        "two texts that differ: a.txt and a.lab",
+    ]
+
+
+def test_one_recording_that_is_unreadable_has_no_row_to_remove(clips: Path, tmp_path: Path) -> None:
+    (clips / "a.wav").write_bytes(b"RIFF")
+    report = Report()
+    inputs = read_inputs(clips / "a.wav", "boy", report)
+    open_recordings(inputs, tmp_path / "store", report)
+    (problem,) = report.problems
+    assert (problem.file, problem.row) == (str(clips.absolute() / "a.wav"), None)
+    assert problem.cure.endswith("or remove it")
+
+
+def test_a_formula_in_place_of_a_filename_is_named(clips: Path, tmp_path: Path) -> None:
+    table, report = clips / "t.csv", Report()
+    table.write_text("filename,text\n=HYPERLINK(1),boy\na.wav,boy\n")
+    open_recordings(read_inputs(table, None, report), tmp_path / "store", report)
+    (problem,) = report.problems
+    assert (problem.row, problem.what) == (2, "the recording is missing")
+    assert problem.cure.startswith("the name is a formula of a spreadsheet: write the value")
+
+
 def test_hidden_files_of_a_mac_are_no_recordings(clips: Path) -> None:
     (clips / "._a.wav").write_bytes(b"\0")
     assert len(read_inputs(clips, None, Report()).frame) == 3

@@ -307,6 +307,16 @@ def test_links_to_no_recording_are_unreadable(run: Run, clips: Path, target: str
     assert scores["status"].loc["a.wav"] == "unreadable"
 
 
+def test_a_missing_recording_with_an_empty_text_has_both_errors(run: Run, clips: Path) -> None:
+    (clips / "a.wav").unlink()
+    (clips / "a.wav").symlink_to("nowhere")
+    (clips / "a.txt").write_text("")
+    assert run("recordings") == 0
+    note = pd.read_csv(run.folder / "scores.csv").set_index("filename")["note"].loc["a.wav"]
+    assert note.startswith("empty text; fill in ") and "; the recording is missing; " in note
+    assert "the recording is missing" in " ".join(run.out.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

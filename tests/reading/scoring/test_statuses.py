@@ -90,7 +90,7 @@ def test_a_recording_that_breaks_off_has_a_score_only_if_the_text_is_there(
     broken = scorer.score(path, SENTENCES[0])
     assert (broken.status, broken.probability) == ("unreadable", None)
     (note,) = [note for note in broken.notes if "breaks off after" in note]
-    assert note == broken.notes[-1] and "the end of the text may be missing; copy" in note
+    assert note == broken.notes[-1] and "a part of the text may be missing; copy" in note
     assert broken.seconds is not None
 
     path.write_bytes(content[:-SAMPLE_RATE])  # half of the silence
@@ -154,7 +154,18 @@ def test_probabilities_near_the_middle_are_unsure() -> None:
 def test_an_error_without_a_status_makes_a_row_unreadable() -> None:
     problem = Problem("a.csv", 2, "x", "y", filename="a.wav")
     assert status.Fault.of_problem(problem) == ("unreadable", "x", "y")
-    assert status.errors_by_row([problem]) == {(2, "a.wav"): problem}
+    assert status.faults_by_row([problem]) == {(2, "a.wav"): ("unreadable", "x", "y")}
+
+
+def test_a_row_with_two_errors_says_both() -> None:
+    problems = [
+        Problem("a.csv", None, "empty text", "fill it in", filename="a.wav"),
+        Problem("a.csv", None, "changed", "", "warning", "a.wav"),
+        Problem("a.csv", None, "the recording is silent", "remove it", "error", "a.wav", "silent"),
+    ]
+    ((key, fault),) = status.faults_by_row(problems).items()
+    assert (key, fault.status) == ((None, "a.wav"), "unreadable")
+    assert fault.note == "empty text; fill it in; the recording is silent; remove it"
 
 
 def test_problems_tell_the_status_of_their_row() -> None:
