@@ -21,10 +21,12 @@ from hearback.engine.errors import HearbackError
 from hearback.reading.scoring import manifest
 from hearback.reading.scoring.paired_files import (
     is_recording_file,
+    is_unicode,
     list_files,
     possible_texts,
     read_one_text,
     report_unused_texts,
+    shown_name,
 )
 from hearback.reading.tables import (
     GRADES,
@@ -92,6 +94,8 @@ def read_inputs(
     recordings of a folder; `data` is the folder of a table's recordings. Raises HearbackError if
     there is nothing to score, and BadInputError for a table that cannot be read.
     """
+    if not is_unicode(str(path)):
+        raise HearbackError(f"{shown_name(str(path))}: the name is no UTF-8; rename it")
     if not path.exists():
         near = are_there(nearest_files(path))
         cure = "name a recording, a folder of recordings, or a table"
@@ -106,7 +110,7 @@ def read_inputs(
             f"{path}: --text is for one recording; in a folder, put each text beside its "
             "recording (clip.wav, clip.txt)"
         )
-    if text is not None and not is_recording and _is_table(path):
+    if text is not None and _is_table(path):
         raise HearbackError(f"{path}: --text is for a recording, and this is a table: leave it out")
     is_table = not path.is_dir() and text is None and not is_recording
     if data is not None and not is_table:
@@ -128,7 +132,7 @@ def check_allowed(what: str, value: str, allowed: Sequence[str], parsed: str) ->
 
 
 def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in (".csv", ".tsv")
+    return path.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl")
 
 
 def _read_recording(
@@ -156,7 +160,7 @@ def read_folder(folder: Path, report: Report, *, grade: str = "", task: str = ""
     Recordings without a text, and texts without a recording, are reported. Raises HearbackError if
     there is no pair.
     """
-    listing = list_files(folder)
+    listing = list_files(folder, report)
     rows: list[tuple[str, str | None, str, str, str]] = []
     for name in listing.recordings:
         # Another recording of the same name, such as clip.mp3, may have the same text.

@@ -47,14 +47,21 @@ def is_recording_file(path: Path) -> bool:
     return path.suffix.lower() in RECORDING_SUFFIXES or is_recording(read_head(path))
 
 
-def list_files(folder: Path) -> Listing:
+def list_files(folder: Path, report: Report) -> Listing:
     """List the recordings and texts below a folder.
 
-    Links are followed; a folder that several links lead to is read once.
+    Links are followed; a folder that several links lead to is read once. Reports subfolders that
+    cannot be listed, and files whose names are no text.
     """
+
+    def cannot_list(error: OSError) -> None:
+        name = shown_name(os.path.relpath(error.filename, folder))
+        what = f"the subfolder {name} cannot be listed ({error.strerror})"
+        report.add(Problem(str(folder), None, what, "make it readable"))
+
     listing = Listing()
     known: set[Path] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=cannot_list):
         real = Path(parent).resolve()
         if real in known:
             folders.clear()
@@ -66,9 +73,14 @@ def list_files(folder: Path) -> Listing:
                 continue
             path = Path(parent) / name
             relative = path.relative_to(folder).as_posix()
-            if path.suffix.lower() in TEXT_SUFFIXES:
+            is_text = path.suffix.lower() in TEXT_SUFFIXES
+            is_recorded = not is_text and is_recording_file(path)
+            if (is_text or is_recorded) and not is_unicode(relative):
+                what = f"the file's name is no UTF-8: {shown_name(relative)}"
+                report.add(Problem(str(folder), None, what, "rename it"))
+            elif is_text:
                 listing.texts.setdefault(_stem(relative), []).append(relative)
-            elif is_recording_file(path):
+            elif is_recorded:
                 listing.recordings.append(relative)
             else:
                 listing.others.setdefault(_stem(relative), []).append(relative)
@@ -132,6 +144,16 @@ def _read_text_file(path: Path, report: Report) -> str | None:
         report.add(Problem(str(path), None, what, "put the words alone there, without times"))
         return None
     return " ".join(lines)
+
+
+def is_unicode(name: str) -> bool:
+    """Return whether a name is text; bytes that are none stand in it as lone surrogates."""
+    return name == name.encode("utf-8", "replace").decode()
+
+
+def shown_name(name: str) -> str:
+    """Return a name for messages, with bytes that are no text as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def possible_texts(recording: str) -> list[str]:

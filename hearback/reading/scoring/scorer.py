@@ -14,7 +14,6 @@ import pandas as pd
 
 from hearback.engine.audio.decode import (
     SAMPLE_RATE,
-    Recording,
     UnreadableAudioError,
     decode,
 )
@@ -137,16 +136,20 @@ class Scorer:
             for column in ("grade", "task"):
                 if not row[column]:
                     raise HearbackError(_describe_context(self.name, column))
+        if not isinstance(recording, np.ndarray):
+            _check_file(Path(recording), sample_rate)
+            row["filename"] = str(recording)
         try:
             row["expected_text"] = normalize_expected_text(text, LONGEST_PASSAGE, TEXT).text
         except UnspeakableTextError as error:
             if error.status != status.TOO_LONG:
                 raise HearbackError(f"{error}; {error.cure}") from None
             return unscored(row, Fault(error.status, str(error), error.cure))
-        if not isinstance(recording, np.ndarray):
-            row["filename"] = str(recording)
         try:
-            decoded = _decode(recording, sample_rate)
+            if isinstance(recording, np.ndarray):
+                decoded = decode_samples(recording, sample_rate)
+            else:
+                decoded = decode(Path(recording), kept_seconds=LONGEST_RECORDING)
         except UnreadableAudioError as error:
             fault = Fault(error.kind, f"{error.subject} {error}", error.cure or "record it again")
             return unscored(row, fault)
@@ -212,7 +215,9 @@ class Scorer:
         self, inputs: Inputs, recordings: Store, report: Report, *, progress: bool = False
     ) -> list[Score]:
         """Score the rows of `inputs` whose recordings are in a store, as `score_table` does."""
-        found = status.faults_by_row(report.problems)
+        # A report may have the problems of other tables, too.
+        of_input = [each for each in report.problems if each.file == str(inputs.origin)]
+        found = status.faults_by_row(of_input)
         rows = inputs.frame.to_dict("records")
         faults = [_fault_of(row, found) for row in rows]
         usable = inputs.frame[[fault is None for fault in faults]].reset_index(drop=True)
@@ -263,11 +268,8 @@ def _check_type(what: str, value: object, allowed: tuple[type, ...], cure: str) 
         raise HearbackError(f"{what} is of type {type(value).__name__}: give {cure}")
 
 
-def _decode(recording: str | Path | np.ndarray, sample_rate: int | None) -> Recording:
-    """Return a recording as the store would keep it; see `Scorer.score` for the errors."""
-    if isinstance(recording, np.ndarray):
-        return decode_samples(recording, sample_rate)
-    path = Path(recording)
+def _check_file(path: Path, sample_rate: int | None) -> None:
+    """Raise HearbackError if there is no file, or a sample rate is given for it."""
     if sample_rate is not None:
         raise HearbackError(
             f"{path}: sample_rate is of an array of samples; a file has its own: leave it out"
@@ -277,7 +279,6 @@ def _decode(recording: str | Path | np.ndarray, sample_rate: int | None) -> Reco
         raise HearbackError(f"{path}: no such file" + (f"; {near}" if near else ""))
     if path.is_dir():
         raise HearbackError(f"{path}: is a folder; score its recordings with score_table")
-    return decode(path, kept_seconds=LONGEST_RECORDING)
 
 
 def _describe_context(scorer: str, column: str) -> str:

@@ -1,6 +1,7 @@
 """Recordings and texts come as one file, a folder or a table; what is wrong is reported."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,6 +39,33 @@ def test_unpaired_files_of_a_folder_are_reported(clips: Path) -> None:
         ("d.lab", "the text has no recording beside it"),
     ]
     assert report.errors[0].cure == "put the words into a.txt (or a.lab) in the same folder"
+
+
+def test_a_name_that_is_not_utf_8_is_reported(clips: Path) -> None:
+    for suffix in (b".wav", b".txt"):
+        (clips / os.fsdecode(b"b\xff" + suffix)).write_bytes((clips / "a.txt").read_bytes())
+    report = Report()
+    assert len(read_inputs(clips, None, report).frame) == 3
+    name = "the file's name is no UTF-8: b\\udcff"
+    assert what(report) == [(None, f"{name}.txt"), (None, f"{name}.wav")]
+    with pytest.raises(HearbackError, match="the name is no UTF-8; rename it"):
+        read_inputs(clips / os.fsdecode(b"b\xff.wav"), "boy", Report())
+
+
+def test_a_subfolder_that_cannot_be_listed_is_reported(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = os.scandir
+
+    def scandir(path: str | Path) -> object:  # as root, every folder can be listed
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    report = Report()
+    assert len(read_inputs(clips, None, report).frame) == 2
+    assert what(report) == [(None, "the subfolder deep cannot be listed (Permission denied)")]
 
 
 def test_two_texts_that_differ_are_reported_and_equal_ones_are_not(clips: Path) -> None:
@@ -164,12 +192,14 @@ def test_one_recording_takes_its_text_from_the_command_line_or_the_file_beside_i
         ("A.wav", "boy", "no such file or folder; 'a.wav' is there; name a recording"),
         ("", "boy", "--text is for one recording"),
         ("table.csv", "boy", "--text is for a recording, and this is a table"),
+        ("lines.json", "boy", "--text is for a recording, and this is a table"),
     ],
 )
 def test_a_text_that_does_not_fit_is_refused(
     clips: Path, name: str, text: str, message: str
 ) -> None:
     (clips / "table.csv").write_text("filename,text\na.wav,boy\n")
+    (clips / "lines.json").write_text('{"audio_filepath": "a.wav", "text": "boy"}\n')
     with pytest.raises(HearbackError, match=message):
         read_inputs(clips / name, text, Report())
 

@@ -14,6 +14,7 @@ import soundfile
 
 import hearback
 from hearback import Scorer
+from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.wav import FULL_SCALE
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
@@ -194,6 +195,24 @@ def test_rows_with_problems_have_a_status_and_the_others_a_score(
     assert scores[1].notes[0].startswith("the recording is missing; ")
     assert scores[3].notes == ("duplicated filename, first on line 2; keep one row",)
     assert len(report.errors) == 3
+
+
+def test_a_report_of_another_folder_changes_no_status(
+    scorer: Scorer, clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "silent").mkdir()
+    (tmp_path / "silent" / "a.txt").write_text("boy")
+    soundfile.write(tmp_path / "silent" / "a.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    report = Report()
+    assert [each.status for each in scorer.score_table(tmp_path / "silent", report)] == ["silent"]
+    assert "silent" not in {each.status for each in scorer.score_table(clips, report)}
+
+
+def test_a_text_that_is_too_long_keeps_the_name_of_its_file(scorer: Scorer, clips: Path) -> None:
+    score = scorer.score(clips / "a.wav", "boy " * 10_000)
+    assert (score.status, score.filename) == ("too_long", str(clips / "a.wav"))
+    with pytest.raises(HearbackError, match="no such file"):
+        scorer.score(clips / "none.wav", "boy " * 10_000)
 
 
 def test_a_store_keeps_decoded_recordings(
