@@ -112,7 +112,7 @@ class SimulatedPool:
             n_values = 1 + 2 * shard.n_positions * scores_words
             parts.append((name, self._rng.random((len(shard.rows), n_values))))
         shape = (len(shard.rows), N_EVIDENCE)
-        evidence = self._rng.random(shape) if shard.group.listens else None
+        evidence = self._rng.random(shape) if shard.group.collects_evidence else None
         return ShardScores(parts, evidence)
 
     def _check(self, scored: Any) -> tuple[list[str], list[Problem], bool]:  # noqa: ANN401

@@ -24,7 +24,7 @@ from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.render import render_missing
-from hearback.reading.scoring import acoustics, listening
+from hearback.reading.scoring import acoustics, decoder_evidence
 from hearback.reading.tables import GRADES, TASKS, read_labelled
 from hearback.songs.options import SongOptions
 from hearback.songs.recipe import find_recipes
@@ -44,7 +44,7 @@ CONFIG = {"model_type": "whisper", **TINY.as_dict(), **TINY_DECODER.as_dict()}
 def toys_are_speech() -> Iterator[None]:
     """Toy recordings are tones, and a decoder with random weights understands nothing."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(listening, "SURPRISE", np.inf)
+        monkeypatch.setattr(decoder_evidence, "SURPRISE", np.inf)
         monkeypatch.setattr(acoustics, "TONE_ENTROPY", -np.inf)
         monkeypatch.setattr(acoustics, "STEADY_ENTROPY", -np.inf)
         yield

@@ -6,7 +6,9 @@ Hello Early Literacy Screening", with two differences: that code discarded the r
 additions, off by default. The effects are in `hearback.engine.audio.effects`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
@@ -15,18 +17,20 @@ from hearback.engine.audio.effects import (
     EnvelopeChange,
     add_noise,
     change_speed,
-    check_probabilities,
-    check_range,
     colour,
     cut,
     revoice,
     sample_shares,
     scale_gain,
 )
+from hearback.engine.training.field_types import AtLeast0, CountFrom0, Range, Share
+from hearback.engine.training.fields import Rule, ValidatedFields
+
+_Rate = Annotated[float, Range(at_least=0.1)]
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(ValidatedFields):
     """The probability and range of each effect. By default all probabilities are 0.
 
     Ranges are uniform and include their ends.
@@ -51,40 +55,38 @@ class Augmentation:
         gain_low, gain_high: factor on the amplitude.
     """
 
-    cuts: float = 0.0
-    cuts_fewest: int = 1
-    cuts_most: int = 6
-    cut_share_low: float = 0.025
-    cut_share_high: float = 0.075
-    speed: float = 0.0
-    speed_low: float = 0.9
-    speed_high: float = 1.1
-    pitch: float = 0.0
-    pitch_semitones: float = 5.0
-    stretch: float = 0.0
-    stretch_low: float = 0.7
-    stretch_high: float = 1.3
-    envelope: float = 0.0
-    envelope_std: float = 0.8
-    envelope_mean: float = -0.3
-    colour: float = 0.0
-    colour_db: float = 4.0
-    noise: float = 0.0
-    noise_std: float = 0.03
-    gain: float = 0.0
-    gain_low: float = 0.7
-    gain_high: float = 1.3
+    KIND = "augmentation"
 
-    def __post_init__(self) -> None:
-        """Raise HearbackError for invalid probabilities or ranges."""
-        check_probabilities(
-            self, "cuts", "speed", "pitch", "stretch", "envelope", "colour", "noise", "gain"
-        )
-        check_range(self.cuts_fewest, self.cuts_most)
-        check_range(self.cut_share_low, self.cut_share_high)
-        check_range(self.speed_low, self.speed_high, floor=0.1)
-        check_range(self.stretch_low, self.stretch_high, floor=0.1)
-        check_range(self.gain_low, self.gain_high)
+    cuts: Share = 0.0
+    cuts_fewest: CountFrom0 = 1
+    cuts_most: CountFrom0 = 6
+    cut_share_low: AtLeast0 = 0.025
+    cut_share_high: AtLeast0 = 0.075
+    speed: Share = 0.0
+    speed_low: _Rate = 0.9
+    speed_high: _Rate = 1.1
+    pitch: Share = 0.0
+    pitch_semitones: AtLeast0 = 5.0
+    stretch: Share = 0.0
+    stretch_low: _Rate = 0.7
+    stretch_high: _Rate = 1.3
+    envelope: Share = 0.0
+    envelope_std: AtLeast0 = 0.8
+    envelope_mean: float = -0.3
+    colour: Share = 0.0
+    colour_db: AtLeast0 = 4.0
+    noise: Share = 0.0
+    noise_std: AtLeast0 = 0.03
+    gain: Share = 0.0
+    gain_low: AtLeast0 = 0.7
+    gain_high: AtLeast0 = 1.3
+
+    def _rules(self) -> Iterator[Rule]:
+        is_kept = self.cuts_fewest <= self.cuts_most
+        yield "cuts_fewest", is_kept, f"it must be at most cuts_most, {self.cuts_most}"
+        for name in ("cut_share", "speed", "stretch", "gain"):
+            low, high = getattr(self, f"{name}_low"), getattr(self, f"{name}_high")
+            yield f"{name}_low", low <= high, f"it must be at most {name}_high, {high}"
 
     def apply(self, waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Apply each effect with its probability.

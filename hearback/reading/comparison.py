@@ -13,7 +13,7 @@ import pandas as pd
 from hearback.engine.errors import HearbackError
 from hearback.engine.evaluation.bootstrap import bootstrap_interval
 from hearback.engine.evaluation.metrics import row_log_loss
-from hearback.engine.evaluation.oof import check_same_split, common_rows
+from hearback.engine.evaluation.oof import SPLIT_FIELDS, check_same_fields, common_rows
 from hearback.reading.evaluation import (
     ReadingOutOfFold,
     by_model_and_part,
@@ -131,7 +131,7 @@ def _check_splits(
         for table in side
     }
     cure = "compare trainings with the same folds, groups, rows and corrections"
-    check_same_split(subject, metadata_by_name, cure)
+    check_same_fields(subject, metadata_by_name, SPLIT_FIELDS, cure)
 
 
 def _check_folds(subject: str, here: pd.DataFrame, there: pd.DataFrame) -> None:

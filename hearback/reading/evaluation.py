@@ -169,18 +169,13 @@ def by_column(
 
 
 def auc_by_grade(tables: Sequence[ReadingOutOfFold], metadata: pd.DataFrame) -> pd.DataFrame:
-    """Return the AUC by grade and of the youngest grades: a row per grade, a column per model."""
-    areas = {
-        table.model: pd.Series(
-            {
-                grade: _area(rows)
-                for grade, rows in parts_of(table.rows_with(metadata), "grade").items()
-            },
-            dtype=float,
-        )
-        for table in tables
-    }
-    order = [*GRADES, YOUNGEST]
+    """Return the AUC by grade, of the youngest grades and of all rows, with a column per model."""
+    areas = {}
+    for table in tables:
+        rows = table.rows_with(metadata)
+        parts = {**parts_of(rows, "grade"), "all": rows}
+        areas[table.model] = pd.Series({name: _area(part) for name, part in parts.items()})
+    order = [*GRADES, YOUNGEST, "all"]
     frame = pd.DataFrame(areas).rename_axis("grade")
     return frame.loc[[grade for grade in order if grade in frame.index]]
 
@@ -323,20 +318,25 @@ def by_cause(
 ) -> pd.DataFrame:
     """Return the AUC of all rows of score 1 against the rows of score 0 of one cause.
 
-    `causes` is from `read_causes`. A row per cause with its number of rows, a column per model.
+    `causes` is from `read_causes`. A row per cause with its number of rows, a column per model; the
+    last row is of all causes.
     """
     metadata = metadata.assign(why=causes)
-    wrong = metadata[metadata["score"] < 0.5]
-    columns: dict[str, pd.Series] = {"rows": wrong.groupby("why").size()}
+    columns = {"rows": pd.Series({c: len(part) for c, part in _wrong_by_cause(metadata).items()})}
     for table in tables:
         rows = table.rows_with(metadata)
         right = rows[rows["score"] > 0.5]
-        areas = {
-            cause: _area(pd.concat([right, part]))
-            for cause, part in rows[rows["score"] < 0.5].groupby("why")
-        }
-        columns[table.model] = pd.Series(areas, dtype=float)
-    return pd.DataFrame(columns).rename_axis("cause")
+        wrong = _wrong_by_cause(rows)
+        areas = {cause: _area(pd.concat([right, part])) for cause, part in wrong.items()}
+        columns[table.model] = pd.Series(areas)
+    # The explicit index keeps the order; pandas would sort the rows.
+    return pd.DataFrame(columns, index=columns["rows"].index).rename_axis("cause")
+
+
+def _wrong_by_cause(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of score 0 by cause, and all of them."""
+    wrong = rows[rows["score"] < 0.5]
+    return {**{str(cause): part for cause, part in wrong.groupby("why")}, "all": wrong}
 
 
 def error_analysis(

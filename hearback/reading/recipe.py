@@ -18,7 +18,8 @@ from hearback.engine.training.field_types import (
     ShareBelow1,
     any_of,
 )
-from hearback.engine.training.recipe import FoldRecipe, Rule
+from hearback.engine.training.fields import Rule
+from hearback.engine.training.recipe import FoldRecipe
 from hearback.engine.whisper.poolings import Pooling
 from hearback.reading.augment import LIGHT, LIGHT_REFERENCE, Augmentation
 from hearback.reading.pairings import (

@@ -14,14 +14,13 @@ import scipy  # imports its parts as they are used
 from hearback.engine.ensemble.calibration import Line
 from hearback.engine.ensemble.stacking import mean_log_loss
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation.logistic import fit_logistic, logit
+from hearback.engine.evaluation.logistic import SMALLEST_PROBABILITY, fit_logistic, logit
 from hearback.reading.words import COMPLETE, SAID
 
 N_CROSS_FITS = 10
 # Of `noisy_and`: a long text is not read worse because it is long.
 MOST_WORDS, MANY_WORDS = 20, 30
 USUAL_LETTERS = 4
-_SMALLEST = 1e-9  # probability, so that odds against it are finite
 # Fewer labelled words of either kind, said and not said, teach nothing; labels of clips do then.
 FEWEST_LABELLED = 30
 # Of the normal priors on the intercepts and on the logarithms of the slopes and of the power.
@@ -237,7 +236,7 @@ def noisy_and(probabilities: np.ndarray, complete_power: float = 1.0) -> np.ndar
     if not long.any():
         return result
     root = result[long] ** (MOST_WORDS / n_words[long])
-    likely = np.maximum(np.stack([said[long], complete[long]]), _SMALLEST)
+    likely = np.maximum(np.stack([said[long], complete[long]]), SMALLEST_PROBABILITY)
     against = np.nansum((1 - likely) / likely, axis=(0, 2)) * MOST_WORDS / n_words[long]
     share = np.minimum((n_words[long] - MOST_WORDS) / (MANY_WORDS - MOST_WORDS), 1)
     log_odds = (1 - share) * logit(root) + share * logit(1 / (1 + against))

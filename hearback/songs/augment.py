@@ -4,29 +4,27 @@ Features are float32, time first: log spectrograms, (frames, bands), or waveform
 functions return the same shape and leave their input unchanged.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hearback.engine.audio.effects import (
-    check_probabilities,
-    check_range,
-    cut,
-    sample_shares,
-    scale_gain,
-)
+from hearback.engine.audio.effects import cut, sample_shares, scale_gain
 from hearback.engine.errors import HearbackError
+from hearback.engine.training.field_types import AtLeast0, CountFrom0, Share
+from hearback.engine.training.fields import Rule, ValidatedFields
 from hearback.songs.tables import FEMALE, MALE, NO_VOICE, SEVERAL
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FADE_SECONDS = 0.005  # at both ends of each shuffled piece
+_SILENCE = 1e-9  # level that silence is scaled from: it stays silence
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(ValidatedFields):
     """The probability and range of each effect on a spectrogram or waveform.
 
     `reverse`, `time_masks`, `frequency_masks` and `gain` are probabilities, 0 by default. Values
@@ -36,29 +34,33 @@ class Augmentation:
     Frequency masks are for spectrograms only, gain for waveforms only.
     """
 
-    reverse: float = 0.0
-    time_masks: float = 0.0
-    min_time_masks: int = 1
-    max_time_masks: int = 2
-    time_mask_share_low: float = 0.0  # of the snippet
-    time_mask_share_high: float = 0.15
-    frequency_masks: float = 0.0
-    min_frequency_masks: int = 1
-    max_frequency_masks: int = 2
-    frequency_mask_share_low: float = 0.0  # of the bands
-    frequency_mask_share_high: float = 0.15
-    gain: float = 0.0
-    gain_low: float = 0.5  # factor on the amplitude
-    gain_high: float = 1.5
+    KIND = "augmentation"
 
-    def __post_init__(self) -> None:
-        """Check probabilities and ranges; raise HearbackError if one is invalid."""
-        check_probabilities(self, "reverse", "time_masks", "frequency_masks", "gain")
-        check_range(self.min_time_masks, self.max_time_masks)
-        check_range(self.time_mask_share_low, self.time_mask_share_high, ceiling=1)
-        check_range(self.min_frequency_masks, self.max_frequency_masks)
-        check_range(self.frequency_mask_share_low, self.frequency_mask_share_high, ceiling=1)
-        check_range(self.gain_low, self.gain_high)
+    reverse: Share = 0.0
+    time_masks: Share = 0.0
+    min_time_masks: CountFrom0 = 1
+    max_time_masks: CountFrom0 = 2
+    time_mask_share_low: Share = 0.0  # of the snippet
+    time_mask_share_high: Share = 0.15
+    frequency_masks: Share = 0.0
+    min_frequency_masks: CountFrom0 = 1
+    max_frequency_masks: CountFrom0 = 2
+    frequency_mask_share_low: Share = 0.0  # of the bands
+    frequency_mask_share_high: Share = 0.15
+    gain: Share = 0.0
+    gain_low: AtLeast0 = 0.5  # factor on the amplitude
+    gain_high: AtLeast0 = 1.5
+
+    def _rules(self) -> Iterator[Rule]:
+        for low, high in (
+            ("min_time_masks", "max_time_masks"),
+            ("time_mask_share_low", "time_mask_share_high"),
+            ("min_frequency_masks", "max_frequency_masks"),
+            ("frequency_mask_share_low", "frequency_mask_share_high"),
+            ("gain_low", "gain_high"),
+        ):
+            limit = getattr(self, high)
+            yield low, getattr(self, low) <= limit, f"it must be at most {high}, {limit}"
 
     def apply(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Apply each effect with its probability.
@@ -202,9 +204,9 @@ def mix(first: np.ndarray, second: np.ndarray, gain_db: float) -> np.ndarray:
     The sum is scaled to the level of the first.
     """
     level = _level(first)
-    second = second * (10 ** (gain_db / 20) * level / max(_level(second), 1e-9))
+    second = second * (10 ** (gain_db / 20) * level / max(_level(second), _SILENCE))
     both = first + second
-    return (both * (level / max(_level(both), 1e-9))).astype(np.float32)
+    return (both * (level / max(_level(both), _SILENCE))).astype(np.float32)
 
 
 def _level(waveform: np.ndarray) -> float:

@@ -15,7 +15,8 @@ from hearback.engine.training.field_types import (
     Share,
     ShareBelow1,
 )
-from hearback.engine.training.recipe import FoldRecipe, Rule
+from hearback.engine.training.fields import Rule
+from hearback.engine.training.recipe import FoldRecipe
 from hearback.songs import recipes as recipes_package
 from hearback.songs.augment import Augmentation
 
@@ -94,11 +95,10 @@ class SongRecipe(FoldRecipe):
         yield "periods", is_shorter, f"it must be at most epochs, {self.epochs}"
         is_sorted = list(self.milestones) == sorted(set(self.milestones))
         yield "milestones", is_sorted, "they must increase"
-        augment, what = (
-            self.augment,
-            "gain is for waveforms, and frequency_masks for other features",
-        )
-        yield "augment", not (augment.frequency_masks if hears_waveforms else augment.gain), what
+        is_kept = hears_waveforms or self.augment.gain == 0
+        yield "augment.gain", is_kept, "it is for features waveform only"
+        is_kept = not hears_waveforms or self.augment.frequency_masks == 0
+        yield "augment.frequency_masks", is_kept, "features waveform have no frequencies"
         for name in ("mixtures", "speed", "shuffled"):
             is_kept = hears_waveforms or getattr(self, name) == 0
             yield name, is_kept, f"only features waveform take it, and these are {self.features}"

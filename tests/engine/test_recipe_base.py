@@ -1,5 +1,6 @@
 """Records: validation, JSON, settings and seeds."""
 
+import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -8,18 +9,29 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.training.field_types import Range
-from hearback.engine.training.recipe import FoldRecipe, Record, Rule, split_seed
+from hearback.engine.training.field_types import Range, Share
+from hearback.engine.training.fields import InvalidFieldsError, Rule, ValidatedFields
+from hearback.engine.training.recipe import FoldRecipe, Record, split_seed
 
 
 @dataclass(frozen=True)
-class Inner:
-    share: float = 0.0
-    masks: int = 1
+class Inner(ValidatedFields):
+    KIND = "filling"
 
-    def __post_init__(self) -> None:
-        if self.share > 1:
-            raise HearbackError("inner: share above 1")
+    share: Share = 0.0
+    masks: int = 1
+    most_masks: int = 9
+
+    def _rules(self) -> Iterator[Rule]:
+        yield "masks", self.masks <= self.most_masks, f"it must be at most {self.most_masks}"
+
+
+@dataclass(frozen=True)
+class Middle(ValidatedFields):
+    KIND = "layer"
+
+    thickness: float
+    inner: Inner = field(default_factory=Inner)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +47,8 @@ class Outer(Record):
     n_plates: int = 1
     is_hot: bool = False
     inner: Inner = field(default_factory=Inner)
+    weights: tuple[float, ...] | None = None
+    middle: Middle = field(default_factory=lambda: Middle(1.0))
 
     def _rules(self) -> Iterator[Rule]:
         is_kept = self.maximum is None or self.maximum >= self.rate
@@ -145,14 +159,82 @@ def test_settings_are_json_or_bare_words() -> None:
         ("rate", "'rate': a setting is FIELD=VALUE"),
         ("name=stew", "'name=stew': a setting is FIELD=VALUE"),
         ("rate=fast", "rate is 'fast'"),
-        ("inner=3", "not a dish: "),
-        ('inner={"spoon": 1}', "not a dish: .*spoon"),
-        ('inner={"share": 2}', "inner: share above 1"),
+        ("inner=3", "inner is 3: it must be an object with the fields of Inner"),
     ],
 )
 def test_invalid_settings_are_errors(setting: str, message: str) -> None:
     with pytest.raises(HearbackError, match=message):
         SOUP.with_settings([setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            'inner={"shares": 1}',
+            "a dish has no field inner.shares; inner has masks, most_masks, share; "
+            "did you mean share?",
+        ),
+        (
+            "middle.inner.shares=1",
+            "a dish has no field middle.inner.shares; middle.inner has masks, most_masks, share; "
+            "did you mean share?",
+        ),
+        ("iner.share=1", "a dish has no field iner; it has inner, is_hot, kind, maximum, middle, "),
+        ('middle={"inner": {}}', "not a dish: it lacks 'middle.thickness'"),
+        ("inner.share=2", "dish soup: inner.share is 2.0: it must be a number from 0 to 1"),
+        ("inner.share=much", "dish soup: inner.share is 'much': it must be a number from 0 to 1"),
+        ("inner.masks=[1]", "dish soup: inner.masks is [1]: it must be a whole number"),
+        ("inner.masks=10", "dish soup: inner.masks is 10: it must be at most 9"),
+        ("middle.inner.masks=10", "dish soup: middle.inner.masks is 10: it must be at most 9"),
+        ("rate.share=1", "dish soup: rate is {'share': 1}: it must be a number of at least 0"),
+        (f"rate=1{'0' * 400}", f"dish soup: rate is 1{'0' * 400}: it must be a number of at l"),
+    ],
+)
+def test_fields_of_a_group_have_the_messages_of_other_fields(setting: str, message: str) -> None:
+    with pytest.raises(HearbackError, match=f"^{re.escape(message)}"):
+        SOUP.with_settings([setting])
+
+
+def test_all_invalid_values_of_groups_are_reported() -> None:
+    settings = ["rate=-1", "inner.share=-1", "inner.masks=0.5", "middle.thickness=thin"]
+    with pytest.raises(HearbackError) as raised:
+        SOUP.with_settings(settings)
+    assert str(raised.value) == (
+        "dish soup: rate is -1.0: it must be a number of at least 0; "
+        "inner.share is -1.0: it must be a number from 0 to 1; "
+        "inner.masks is 0.5: it must be a whole number; "
+        "middle.thickness is 'thin': it must be a number"
+    )
+    with pytest.raises(HearbackError, match=r"^filling: share is 2: .* 1$"):
+        Inner(share=2)
+
+
+def test_a_setting_changes_one_field_of_a_group() -> None:
+    settings = ['inner={"share": 0.5}', "inner.masks=2", "middle.inner.share=1"]
+    middle = Middle(1.0, Inner(share=1.0))
+    assert SOUP.with_settings(settings) == replace(SOUP, inner=Inner(0.5, 2), middle=middle)
+    assert FULL.with_settings(["inner.masks=7"]).inner == Inner(0.5, 7)
+
+
+@pytest.mark.parametrize(
+    ("whole", "number"),
+    [
+        ("range=[0, 1]", "range=[0.0, 1.0]"),
+        ("weights=[1, 2.5]", "weights=[1.0, 2.5]"),
+        ("inner.share=1", "inner.share=1.0"),
+        ('middle={"thickness": 2}', 'middle={"thickness": 2.0}'),
+    ],
+)
+def test_int_for_a_float_within_another_value_is_the_same_record(whole: str, number: str) -> None:
+    assert SOUP.with_settings([whole]).fingerprint == SOUP.with_settings([number]).fingerprint
+    steps = SOUP.with_settings(["steps=[1, 2]"]).steps
+    assert list(map(type, steps)) == [int, int]
+
+
+def test_an_error_of_a_worker_keeps_its_message() -> None:
+    error = InvalidFieldsError("dish soup", {"rate": "-1: it must be a number of at least 0"})
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_missing_field_is_an_error() -> None:

@@ -1,6 +1,7 @@
 """Audio effects and augmentation settings."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -368,9 +369,17 @@ def test_an_augmentation_is_unchanged_by_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"pitch": 1.5}, {"noise": -0.1}, {"gain_low": 2.0}, {"stretch_low": 0.0}, {"cuts_most": 0}],
+    ("wrong", "message"),
+    [
+        ({"pitch": 1.5}, "pitch is 1.5: it must be a number from 0 to 1"),
+        ({"noise": -0.1}, "noise is -0.1: it must be a number from 0 to 1"),
+        ({"noise": "loud"}, "noise is 'loud': it must be a number from 0 to 1"),
+        ({"noise_std": -0.1}, "noise_std is -0.1: it must be a number of at least 0"),
+        ({"gain_low": 2.0}, "gain_low is 2.0: it must be at most gain_high, 1.3"),
+        ({"stretch_low": 0.0}, "stretch_low is 0.0: it must be a number of at least 0.1"),
+        ({"cuts_most": 0}, "cuts_fewest is 1: it must be at most cuts_most, 0"),
+    ],
 )
-def test_invalid_augmentations_are_rejected(wrong: dict[str, Any]) -> None:
-    with pytest.raises(HearbackError, match="augmentation"):
+def test_invalid_augmentations_are_rejected(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(HearbackError, match=f"^augmentation: {re.escape(message)}$"):
         Augmentation(**wrong)

@@ -124,7 +124,7 @@ def test_the_auc_by_cause_is_printed_for_every_model(folder: Path) -> None:
     )
     assert status == 0
     table = section(output, "AUC of correct rows against each cause")
-    assert set(table) == {"omit", "substitute"}
+    assert set(table) == {"omit", "substitute", "all"}
     scores = make_metadata()["score"]
     rows = (scores > 0) | (make_causes()["why"] == "omit")
     expected = [roc_auc_score(scores[rows], predictions[rows]) for predictions in MODELS.values()]

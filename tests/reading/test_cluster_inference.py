@@ -31,8 +31,8 @@ from hearback.reading.inference.cluster.shards import N_EVIDENCE, group_batches,
 from hearback.reading.inference.cluster.worker import pack_evidence, unpack_evidence
 from hearback.reading.inference.outputs import InferenceOptions
 from hearback.reading.inference.submission import write_submission
-from hearback.reading.scoring import listening
-from hearback.reading.scoring.listening import DecoderEvidence
+from hearback.reading.scoring import decoder_evidence
+from hearback.reading.scoring.decoder_evidence import DecoderEvidence
 from hearback.reading.steps import infer
 from hearback.reading.word_calibration import WordCalibration
 from tests.helpers import environment_of_scripts, tone
@@ -195,8 +195,8 @@ def test_statuses_are_those_of_one_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     del pools
-    monkeypatch.setattr(listening, "SURPRISE", -np.inf)
-    monkeypatch.setattr(listening, "CONFIDENCE", np.inf)
+    monkeypatch.setattr(decoder_evidence, "SURPRISE", -np.inf)
+    monkeypatch.setattr(decoder_evidence, "CONFIDENCE", np.inf)
     written = check_equal(options, capsys)
     assert b"another_language_or_noise" in written["words.csv"]
     assert b"another_language_or_noise" in written["submission_problems.csv"]

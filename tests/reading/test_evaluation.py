@@ -170,9 +170,9 @@ def test_the_youngest_have_a_row(tables: list[ReadingOutOfFold]) -> None:
 def test_auc_by_grade(tables: list[ReadingOutOfFold]) -> None:
     metadata = make_metadata().assign(pred=make_predictions(2))
     frame = evaluation.auc_by_grade(tables, make_metadata())
-    assert list(frame.index) == [*GRADES, "KG and 1"]
+    assert list(frame.index) == [*GRADES, "KG and 1", "all"]
     youngest = metadata[metadata["grade"].isin(["KG", "1"])]
-    for grade, rows in [*metadata.groupby("grade"), ("KG and 1", youngest)]:
+    for grade, rows in [*metadata.groupby("grade"), ("KG and 1", youngest), ("all", metadata)]:
         area = roc_auc_score(rows["score"], rows["pred"])
         assert frame.loc[grade, "model1m"] == pytest.approx(area)
 
@@ -262,9 +262,11 @@ def test_the_auc_of_a_cause_is_of_all_correct_rows_against_its_own(
 ) -> None:
     causes = make_causes()["why"]
     frame = evaluation.by_cause(tables, make_metadata(), causes)
-    assert list(frame.index) == ["omit", "substitute"]
+    assert list(frame.index) == ["omit", "substitute", "all"]
     scores, predictions = make_metadata()["score"], make_predictions(2)
-    for cause in frame.index:
+    assert frame.loc["all", "model1m"] == pytest.approx(roc_auc_score(scores, predictions))
+    assert frame.loc["all", "rows"] == (scores == 0).sum()
+    for cause in ("omit", "substitute"):
         rows = (scores > 0) | (causes == cause)
         expected = roc_auc_score(scores[rows], predictions[rows])
         assert frame.loc[cause, "model1m"] == pytest.approx(expected)

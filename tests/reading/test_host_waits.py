@@ -26,7 +26,7 @@ from hearback.reading.models.base import WhisperScorer
 from hearback.reading.options import TrainingOptions
 from hearback.reading.pairs import PairSource
 from hearback.reading.recipe import Recipe
-from hearback.reading.scoring.listening import Listener
+from hearback.reading.scoring.decoder_evidence import EvidenceCollector
 from tests.conftest import CONFIG
 from tests.reading.families import ALL_FAMILIES, make_trainer
 from tests.reading.quick_recipes import QUICK_GOP, QUICK_SEG
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("letters_as_sounds")
 STEP = "engine/training/trainer.py read"
 SCORES = "reading/inference/model_group.py _score"
 PATHS = "reading/models/alignment_head.py __init__"
-EVIDENCE = "reading/scoring/listening.py listen"
+EVIDENCE = "reading/scoring/decoder_evidence.py compute_evidence"
 TIMES = "reading/models/word_times.py word_times"
 N_STEPS = 2
 
@@ -168,7 +168,7 @@ def test_a_batch_of_an_ensemble_waits_for_its_scores(
         texts = phones / layout.PRONUNCIATIONS
     source, rows = make_source(6), np.arange(6)
     planned = plan_batches(source, rows, recipe, 128.0)
-    listener = Listener(score_with_words(6), with_times=with_times)
+    collector = EvidenceCollector(score_with_words(6), with_times=with_times)
     group = ModelGroup(STRICT, torch.float32)
     for seed in range(n_models):
         hears_the_same = recipe in HEARING_THE_SAME
@@ -177,6 +177,6 @@ def test_a_batch_of_an_ensemble_waits_for_its_scores(
         # What is heard with equal frozen weights is computed together.
         group.add(model, stages, "same" if hears_the_same else "")
     with device.inner_loop() as waits:
-        batches = list(group.run(source, rows, planned, listener))
+        batches = list(group.run(source, rows, planned, collector))
     assert len(batches) == len(planned) and all(len(b.values) == n_models for b in batches)
     check_scores(waits, others, n_batches=len(planned))

@@ -35,7 +35,7 @@ from hearback.reading.models import base, load
 from hearback.reading.models.base import Scorer
 from hearback.reading.pairs import PairDataset, PairSource
 from hearback.reading.recipe import Recipe
-from hearback.reading.scoring import listening
+from hearback.reading.scoring import decoder_evidence
 from hearback.reading.steps import infer
 from hearback.reading.window_batches import Batch
 from hearback.reading.word_calibration import WordCalibration
@@ -216,13 +216,13 @@ def test_what_is_no_english_is_listed_and_keeps_its_score(
     options = replace(options, words=options.submission.with_name("words.csv"))
     write_submission(options)
     before = scores(options)
-    monkeypatch.setattr(listening, "SURPRISE", -np.inf)
-    monkeypatch.setattr(listening, "CONFIDENCE", np.inf)
+    monkeypatch.setattr(decoder_evidence, "SURPRISE", -np.inf)
+    monkeypatch.setattr(decoder_evidence, "CONFIDENCE", np.inf)
     write_submission(options)
     pd.testing.assert_series_equal(scores(options), before)
     assert options.words is not None
     texts = pd.read_csv(options.data / "test_metadata.csv").set_index("filename")["expected_text"]
-    is_long = texts[before.index].str.split().str.len() >= listening.MIN_WORDS
+    is_long = texts[before.index].str.split().str.len() >= decoder_evidence.MIN_WORDS
     unheard = set(before.index[(before < 0.5) & is_long])
     assert unheard and unheard < set(before.index)
     listed = problems(options).set_index("filename").loc[sorted(unheard)]

@@ -1,5 +1,6 @@
 """What --plan assumes of a fold's batches: their number and their windows are those of training."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from hearback.engine.plan import estimate
 from hearback.engine.plan.estimate import Request, plan_models
+from hearback.engine.plan.memory import fold_bytes
+from hearback.engine.plan.show import show, size
+from hearback.engine.training.backbone_files import share_unchanged
 from hearback.engine.training.task import FoldRun
 from hearback.engine.training.trainer import Trainer
 from hearback.reading import encoded
@@ -157,6 +162,30 @@ def test_the_encoder_outputs_that_a_fold_maps_are_those_that_it_reads(
     for _, batches in trainer.task.epoch_batches(trainer.model, range(epochs)):
         list(batches)
     assert expected == pytest.approx(sum(read.values()), rel=0.05)
+
+
+def test_the_files_of_each_backbone_are_planned_once(
+    options: TrainingOptions, phones: Path, backbone: Path, tmp_path: Path
+) -> None:
+    same, other = (shutil.copytree(backbone, tmp_path / name) for name in ("same", "other"))
+    weights = load_file(other / "model.safetensors")
+    changed = {name: tensor + 0.01 for name, tensor in weights.items()}
+    save_file(changed, other / "model.safetensors", metadata={"format": "pt"})
+    recipe, parts = replace(QUICK_LOW, n_augmented=0), []
+    for directory in (backbone, same, other):
+        trainer = make_trainer(recipe, replace(options, backbone=str(directory)), phones)
+        parts.append(fold_bytes(trainer).parts)
+    assert parts[0] == parts[1] and parts[0].keys().isdisjoint(parts[2])
+    # No name or size tells one Whisper from another.
+    assert sorted(parts[0].values()) == sorted(parts[2].values())
+    share_unchanged(trainer.model.half().state_dict(), trainer.task.backbone_tensors(), tmp_path)
+    written = {path.name: path.stat().st_size for path in tmp_path.glob("*.safetensors")}
+    assert written == parts[2]
+    request = Request(options.adapt(recipe), options, [0], options.load_data([recipe]), 0.0)
+    (plan,) = plan_models([request], ReadingWorkload)
+    plans = [replace(plan, files=replace(plan.files, parts=each)) for each in parts]
+    n_bytes = sum(parts[0].values()) + sum(parts[2].values())
+    assert f"(of that {size(n_bytes)} of unchanged backbones)" in show(plans, n_jobs=1)
 
 
 def test_the_recordings_that_a_fold_maps_are_counted(

@@ -100,6 +100,32 @@ def test_recipes_round_trip_as_json(recipe: SongRecipe) -> None:
     assert {*recipe.as_dict()} | SongRecipe.OMITTED_AT_DEFAULT == names
 
 
+def test_the_fingerprints_stay_as_they_are() -> None:
+    """A change of a fingerprint makes trained folds out of date: it must be meant."""
+    assert {name: recipe.fingerprint for name, recipe in RECIPES.items()} == {
+        "cnn4": "283033a642a80abb",
+        "resnet34": "55a38cce1bc8f126",
+        "resnet34_small_stem": "da2819bcd570e641",
+        "whisper": "e48b36e696a59d8d",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "message"),
+    [
+        ("cnn4", "augment.gain=0.5", "gain is 0.5: it is for features waveform only"),
+        ("whisper", "augment.frequency_masks=1", "frequency_masks is 1.0: features waveform have"),
+        ("cnn4", "augment.reverse=2", "reverse is 2.0: it must be a number from 0 to 1"),
+        ("cnn4", "augment.min_time_masks=9", "min_time_masks is 9: it must be at most max_time_"),
+    ],
+)
+def test_invalid_fields_of_the_augmentation_are_named(
+    model: str, setting: str, message: str
+) -> None:
+    with pytest.raises(HearbackError, match=f"^recipe {model}: augment.{message}"):
+        RECIPES[model].with_settings([setting])
+
+
 def test_the_default_patience_is_not_in_the_fingerprint() -> None:
     patient = replace(SMALL_STEM, patience_epochs=DEFAULT_PATIENCE_EPOCHS)
     assert "patience_epochs" not in patient.as_dict()

@@ -16,7 +16,6 @@ import soxr
 from numpy.lib.stride_tricks import sliding_window_view
 
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.errors import HearbackError
 
 # Phase vocoder, in samples: 32 ms is short enough to keep plosives in place and long enough to
 # resolve the harmonics of a low voice (80 Hz). Four frames overlap.
@@ -27,19 +26,6 @@ HANN = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.floa
 # Knots of random curves over frequency, evenly spaced in mel, about as wide as formants.
 KNOTS_OVER_FREQUENCY = 16
 SECONDS_BETWEEN_KNOTS = 0.1
-
-
-def check_probabilities(augmentation: object, *names: str) -> None:
-    """Raise HearbackError unless all fields in `names` are in [0, 1]."""
-    for name in names:
-        if not 0 <= getattr(augmentation, name) <= 1:
-            raise HearbackError(f"augmentation: {name} is not a probability")
-
-
-def check_range(low: float, high: float, *, floor: float = 0.0, ceiling: float = np.inf) -> None:
-    """Raise HearbackError unless floor <= low <= high <= ceiling."""
-    if not floor <= low <= high <= ceiling:
-        raise HearbackError(f"augmentation: {low} to {high} is not a valid range")
 
 
 def sample_shares(

@@ -5,6 +5,7 @@ import numpy as np
 from hearback.engine.evaluation.newton import Hessian, minimise, scaled_gram
 
 PROBABILITY_MARGIN = 1e-7  # probabilities are clipped to this distance from 0 and 1
+SMALLEST_PROBABILITY = 1e-9  # where these can be smaller than the margin; its odds are finite
 
 
 def logit(predictions: np.ndarray, margin: float = PROBABILITY_MARGIN) -> np.ndarray:

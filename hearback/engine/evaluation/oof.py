@@ -20,8 +20,8 @@ from hearback.engine.training.fold_files import FoldFiles, FoldMetadata, read_fo
 
 _MAX_FOLDS = 1000  # metadata with more folds is damaged
 # Trainings that agree in these fields, and in their tables' rows, held out the same rows.
-_SPLIT_FIELDS = ("n_folds", "group_by", "limit", "corrections")
-_DATA_FIELDS = (*_SPLIT_FIELDS, "data_fingerprint")
+SPLIT_FIELDS = ("n_folds", "group_by", "limit", "corrections")
+_DATA_FIELDS = (*SPLIT_FIELDS, "data_fingerprint")
 _REQUIRED = ("recipe_fingerprint", "group_by", "limit", "data_fingerprint", "retrain_command")
 
 
@@ -156,7 +156,7 @@ class OutOfFold(ABC):
             metadata_by_fold[fold], rows = _read_fold(cls, FoldFiles(assets, model, fold))
             tables.append(rows.assign(fold=fold))
         named = {f"{model} fold {fold}": metadata for fold, metadata in metadata_by_fold.items()}
-        _check_same_fields(str(assets), named, ("recipe_fingerprint", "n_folds"), _retrain(cls))
+        check_same_fields(str(assets), named, ("recipe_fingerprint", "n_folds"), _retrain(cls))
         n_folds = metadata_by_fold[folds[0]]["n_folds"]
         return cls(model, n_folds, pd.concat(tables), metadata_by_fold)
 
@@ -237,7 +237,7 @@ def read_tables(
         for table in tables
         for fold, metadata in table.metadata_by_fold.items()
     }
-    _check_same_fields(str(assets), metadata_by_name, _DATA_FIELDS, _retrain(kind))
+    check_same_fields(str(assets), metadata_by_name, _DATA_FIELDS, _retrain(kind))
     if corrected is not None:
         trained_with = next(iter(metadata_by_name.values())).get("corrections")
         _check_corrections(kind, assets, trained_with, corrected)
@@ -297,20 +297,16 @@ def _retrain(kind: type[OutOfFold]) -> str:
     return f"{kind.TRAIN_COMMAND} retrains what is out of date"
 
 
-def check_same_split(subject: str, metadata_by_name: Mapping[str, FoldMetadata], cure: str) -> None:
-    """Raise HearbackError, with `cure`, if trainings, by name, differ in their split.
-
-    `subject` begins the message.
-    """
-    _check_same_fields(subject, metadata_by_name, _SPLIT_FIELDS, cure)
-
-
-def _check_same_fields(
+def check_same_fields(
     subject: str,
     metadata_by_name: Mapping[str, FoldMetadata],
     fields: Sequence[str],
     cure: str,
 ) -> None:
+    """Raise HearbackError, with `cure`, if trainings, by name, differ in a field of their metadata.
+
+    `subject` begins the message.
+    """
     for field in fields:
         by_value: dict[str, list[str]] = {}
         for name, metadata in metadata_by_name.items():

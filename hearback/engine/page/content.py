@@ -93,7 +93,8 @@ class GroupResult:
     `false_alarms` is the share of recordings of label 1 with a prediction below 0.5, `misses` that
     of recordings of label 0 with one of at least 0.5; for classes, `errors` is the share of wrong
     classes and the two are empty. `auc` is that of all recordings of label 1 against those of label
-    0 in the group, for groups by cause. An interval by speakers where there are several, else none.
+    0 in the group, for groups by cause; the last of these, "all", has all recordings. An interval
+    by speakers where there are several, else none.
     """
 
     by: str

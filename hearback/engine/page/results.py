@@ -141,7 +141,7 @@ def _result(
 def _groups(
     rows: Labelled, name: str, model: Predicted, found: Mapping[object, Estimate]
 ) -> list[GroupResult]:
-    return [
+    groups = [
         GroupResult(
             column,
             value,
@@ -159,6 +159,19 @@ def _groups(
         for column, value, members in rows.groups
         if (members & model.known).any()
     ]
+    if rows.causes_by in rows.by:
+        groups.append(
+            GroupResult(
+                rows.causes_by,
+                ALL,
+                n=int(np.count_nonzero(model.known)),
+                log_loss=found[name, ALL],
+                false_alarms=found[name, ALL, "false alarms"],
+                misses=found[name, ALL, "misses"],
+                auc=_area(rows, model, np.full(len(rows.labels), True)),
+            )
+        )
+    return groups
 
 
 def _reliability(

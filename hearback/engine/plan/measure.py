@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from hearback.engine.plan.memory import saved_tensors
 from hearback.engine.plan.workload import BatchSize, Pass
 from hearback.engine.training.trainer import Trainer
 
+Counted = Literal["saved", "flops"]  # bytes kept for the backward pass, or operations
 _SEED = 1603
 _WARM_UP = 0.25  # share of the time; the first calls are slower
 MIN_TIMED = 2  # batches
@@ -64,11 +65,11 @@ def measure(trainer: Trainer, each: Pass, seconds: float) -> Speed:
     # The largest batch needs the most memory, which grows with its examples, not with its window.
     largest = max(range(len(each.batches)), key=lambda index: each.batches[index].size)
     with _whole_batches(trainer):
-        first, second = (timer.call_fitting(largest, n)[1] for n in (1, 2))
+        first, second = (timer.call_fitting(largest, n, count="saved")[1] for n in (1, 2))
     per_cost = min(call.seconds / call.size.cost for call in (first, second))
     per_example = per_cost * each.cost / each.n_examples
     n_examples = max(1, int(_WARM_UP * seconds / per_example))
-    n_examples, counting = timer.call_fitting(next(order), n_examples, count=True)
+    n_examples, counting = timer.call_fitting(next(order), n_examples, count="flops")
     per_step = 0.0
     if each.compute is None:
         per_step = step_seconds(trainer)
@@ -133,7 +134,7 @@ def _drawn(each: Pass) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _Call:
-    """A computed batch; `saved` are the bytes that it kept for its backward pass."""
+    """A computed batch; `saved`, the bytes kept for the backward pass, and `flops` if counted."""
 
     seconds: float
     size: BatchSize
@@ -146,13 +147,15 @@ class _Timer:
         self.trainer, self.each, self.run = trainer, each, run
         self.trains = each.compute is None
 
-    def call(self, index: int, n_examples: int, *, count: bool = False) -> _Call:
-        """Compute the first examples of a batch; with `count`, also count its operations."""
+    def call(self, index: int, n_examples: int, *, count: Counted | None = None) -> _Call:
+        """Compute the first examples of a batch; counting slows it down."""
         limit = self.each.batches[index].n_examples
         batch, size = self.each.load(index, min(limit, n_examples))
         with ExitStack() as stack:
-            counter = stack.enter_context(counted()) if count else None
-            saved = stack.enter_context(saved_tensors(self.trainer.model)) if self.trains else None
+            counter = stack.enter_context(counted()) if count == "flops" else None
+            saved = None
+            if count == "saved" and self.trains:
+                saved = stack.enter_context(saved_tensors(self.trainer.model))
             started = time.perf_counter()
             self.run(batch)
             seconds = time.perf_counter() - started
@@ -160,7 +163,7 @@ class _Timer:
         return _Call(seconds, size, saved.n_bytes if saved else 0, flops)
 
     def call_fitting(
-        self, index: int, n_examples: int, *, count: bool = False
+        self, index: int, n_examples: int, *, count: Counted | None = None
     ) -> tuple[int, _Call]:
         """Call with fewer examples if these do not fit in memory; return their number, too."""
         while n_examples:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hearback.engine.machine import free_memory
-from hearback.engine.training.backbone_files import MIN_UNCHANGED
+from hearback.engine.training.backbone_files import MIN_UNCHANGED, part_file
 from hearback.engine.training.trainer import Trainer
 
 HALF = 2  # bytes of a number in fp16
@@ -52,7 +52,7 @@ class FoldBytes:
         state: weights, gradients, optimizer and averaged weights, in the device's memory.
         best: the best epoch's weights, in the main memory.
         weights: the fold's weights file.
-        parts: the files of the backbone's unchanged tensors, one for all its folds, by part.
+        parts: the files of the backbone's parts, by name; models of one backbone share them.
         checkpoint: the file of an unfinished training, and the main memory that writing it takes.
     """
 
@@ -78,7 +78,7 @@ def fold_bytes(trainer: Trainer) -> FoldBytes:
         for value in moments.values()
         if isinstance(value, Tensor)
     ]
-    weights, parts = _files(model)
+    weights, parts = _files(trainer)
     return FoldBytes(
         n_parameters=count(model.parameters()),
         n_trained=count(trained),
@@ -110,18 +110,20 @@ def free_bytes(device: torch.device) -> float | None:
     return free_memory() if device.type == "cpu" else None
 
 
-def _files(model: nn.Module) -> tuple[int, dict[str, int]]:
-    """Return the bytes of a fold's weights file, and of the files of its backbone's parts.
+def _files(trainer: Trainer) -> tuple[int, dict[str, int]]:
+    """Return the bytes of a fold's weights file, and of the files of its backbone's parts by name.
 
     As `backbone_files.share_unchanged`, if training changes all that it may.
     """
+    model = trainer.model
     trained = {name for name, each in model.named_parameters() if each.requires_grad}
     sizes = {name: tensor.numel() for name, tensor in model.state_dict().items()}
     own, shared = sum(sizes.values()), dict[str, int]()
-    for part in getattr(model, "parts", ()):
+    for part, tensors in trainer.task.backbone_tensors().items():
         of_part = {name: size for name, size in sizes.items() if name.startswith(f"{part}.")}
         unchanged = sum(size for name, size in of_part.items() if name not in trained)
         if unchanged and unchanged >= MIN_UNCHANGED * sum(of_part.values()):
             own -= unchanged
-            shared[part] = HALF * sum(of_part.values())
+            name, content = part_file(part, tensors)
+            shared[name] = len(content)
     return HALF * own, shared

@@ -31,7 +31,7 @@ def show(plans: Sequence[ModelPlan], n_jobs: int) -> str:
     return "\n".join(lines)
 
 
-def hours(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a duration with its unit: seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
@@ -58,9 +58,9 @@ def _row(plan: ModelPlan) -> dict[str, str]:
         "checkpoint": size(files.checkpoint),
         "FLOPs a fold": f"{plan.fold_flops:.2g}",
         "FLOP/s": f"{plan.speed.flops_per_second:.2g}",
-        "a fold": hours(plan.fold_seconds),
+        "a fold": duration(plan.fold_seconds),
         "folds": str(plan.n_folds),
-        "all": hours(plan.seconds),
+        "all": duration(plan.seconds),
         "measured": "itself" if plan.measured_as is None else f"as {plan.measured_as}",
     }
 
@@ -69,19 +69,19 @@ def _totals(plans: Sequence[ModelPlan], n_jobs: int) -> Iterator[str]:
     seconds = sum(plan.seconds for plan in plans)
     n_folds = sum(plan.n_folds for plan in plans)
     folds = "1 fold" if n_folds == 1 else f"{n_folds} folds one after the other"
-    yield f"Time: {hours(seconds)} for {folds}"
+    yield f"Time: {duration(seconds)} for {folds}"
     if n_jobs > 1:
         yield (
-            f"  {hours(seconds / n_jobs)} with --jobs {n_jobs}, if each is as fast then as one "
+            f"  {duration(seconds / n_jobs)} with --jobs {n_jobs}, if each is as fast then as one "
             "alone was now"
         )
     for plan in plans:
         if (start := plan.start_seconds) > 0.1 * plan.fold_seconds:
-            yield f"  of a fold of {plan.name}, {hours(start)} are for reading data and model"
+            yield f"  of a fold of {plan.name}, {duration(start)} are for reading data and model"
         for each in plan.passes:
             if each.shared:
                 yield (
-                    f"  of {plan.name}, {hours(each.seconds)} are its {each.name}, which the "
+                    f"  of {plan.name}, {duration(each.seconds)} are its {each.name}, which the "
                     "store lacks: once for all folds"
                 )
     shared = dict.fromkeys(each.name for plan in plans for each in plan.passes if each.shared)
@@ -91,8 +91,8 @@ def _totals(plans: Sequence[ModelPlan], n_jobs: int) -> Iterator[str]:
         + (f", with the {' and the '.join(shared)}" if shared else "")
     )
     weights = sum(plan.n_folds * plan.files.weights + plan.shared_bytes for plan in plans)
-    # Folds of one backbone have its parts in common, and a part's size tells backbones apart.
-    parts = sum(n for _, n in {item for plan in plans for item in plan.files.parts.items()})
+    files = {name: n for plan in plans for name, n in plan.files.parts.items()}
+    parts = sum(files.values())
     checkpoints = 2 * n_jobs * max(plan.files.checkpoint for plan in plans)
     yield (
         f"Disk: {size(weights + parts)} to keep (of that {size(parts)} of unchanged backbones), "
@@ -142,7 +142,7 @@ def _mapped(plans: Sequence[ModelPlan]) -> Iterator[str]:
 def _other_gpus(plans: Sequence[ModelPlan]) -> Iterator[str]:
     flops = sum(plan.flops for plan in plans)
     computed = ", ".join(
-        f"{name} {'under 1 min' if each < 60 else hours(each)}"
+        f"{name} {'under 1 min' if each < 60 else duration(each)}"
         for name, each in computed_seconds(flops).items()
     )
     yield (

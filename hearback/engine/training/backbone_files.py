@@ -65,13 +65,18 @@ def share_unchanged(
 
 def _keep_part(part: Part, tensors: Mapping[str, Tensor], assets: Path) -> dict[str, str]:
     """Write a part's file unless it is there; return its name and digest."""
-    content = serialize_part(tensors)
-    digest = hashlib.sha256(content).hexdigest()
-    path = assets / part_name(part, digest)
+    name, content = part_file(part, tensors)
+    path = assets / name
     if not path.exists():
         with atomic_write(path) as temporary:
             temporary.write_bytes(content)
-    return {"file": path.name, "sha256": digest}
+    return {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def part_file(part: Part, tensors: Mapping[str, Tensor]) -> tuple[str, bytes]:
+    """Return the name and content of a part's file."""
+    content = serialize_part(tensors)
+    return part_name(part, hashlib.sha256(content).hexdigest()), content
 
 
 def part_name(part: Part, digest: str) -> str:

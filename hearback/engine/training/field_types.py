@@ -1,7 +1,7 @@
 """Types of a recipe's fields: their ranges, whether a value fits one, and how one is described."""
 
-import math
 import operator
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import UnionType
@@ -64,16 +64,37 @@ def fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
     if origin in (Union, UnionType):
         return any(fits(value, option) for option in options)
     if origin is tuple:
-        if isinstance(value, tuple) and options[1:] == (...,):  # of any length
-            options = options[:1] * len(value)
-        return (
-            isinstance(value, tuple)
-            and len(value) == len(options)
-            and all(map(fits, value, options))
-        )
+        items = _of_items(options, len(value)) if isinstance(value, tuple) else None
+        return items is not None and len(value) == len(items) and all(map(fits, value, items))
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     return type(value) is hint
+
+
+def convert(value: Any, hint: Any) -> Any:  # noqa: ANN401
+    """Return a value from JSON as a field's annotation has it, also in lists.
+
+    Lists become tuples, and whole numbers float where a number can be float: 0 and 0.0 are the same
+    recipe. What does not fit is left as it is.
+    """
+    origin, options = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return convert(value, options[0])
+    if origin in (Union, UnionType):
+        for option in options:
+            value = convert(value, option)
+        return value
+    if origin is tuple and isinstance(value, list):
+        items = _of_items(options, len(value))
+        return tuple(map(convert, value, items) if len(items) == len(value) else value)
+    if hint is float and type(value) is int and fits(value, float):
+        return float(value)
+    return value
+
+
+def _of_items(options: tuple[Any, ...], n: int) -> tuple[Any, ...]:
+    """Return the annotations of `n` items, by the arguments of a tuple's annotation."""
+    return options[:1] * n if options[1:] == (...,) else options
 
 
 def describe(hint: Any) -> str:  # noqa: ANN401

@@ -19,7 +19,7 @@ from hearback.reading.inference.schedule import FoldSchedule
 from hearback.reading.inference.score_sums import ScoreSums
 from hearback.reading.inference.time_limit import Deadline
 from hearback.reading.pairs import PairSource
-from hearback.reading.scoring.listening import DecoderEvidence, Listener
+from hearback.reading.scoring.decoder_evidence import DecoderEvidence, EvidenceCollector
 from hearback.reading.words import count_positions
 
 Plans = dict[tuple[Any, ...], list[PlannedBatch]]  # by the folds' input format
@@ -68,7 +68,7 @@ def predict_ensemble(
     max_bytes = memory_for_models(device, memory_gb)
     plans = plan_formats(folds, source, device)
     n_positions = count_positions(source.texts)
-    listener = Listener(score_with_words(n_positions), with_times=False)
+    collector = EvidenceCollector(score_with_words(n_positions), with_times=False)
     schedule = FoldSchedule(config, folds, len(rows), deadline)
     sums = ScoreSums(config, source.texts, n_positions)
     # Within a limit it is unknown how much will run, so the remaining time is not estimated.
@@ -80,7 +80,7 @@ def predict_ensemble(
             for group, loaded in load_model_groups(to_load, device, dtype, max_bytes):
                 progress.write(describe_group(group, loaded, max_bytes))
                 schedule.start(loaded)
-                for batch in group.run(source, rows, plan, listener, n_workers=n_workers):
+                for batch in group.run(source, rows, plan, collector, n_workers=n_workers):
                     for number, values in batch.values.items():
                         sums.add(loaded[number], batch.indices, values)
                     progress.advance(len(batch.indices) * len(batch.values), batch.cost)
@@ -88,7 +88,7 @@ def predict_ensemble(
                     sums.drop(stopping)
                     group.drop([loaded.index(fold) for fold in stopping])
                 sums.finish(schedule.finish(loaded))
-    return replace(_combine(config, sums, schedule, folds, grades), evidence=listener.evidence)
+    return replace(_combine(config, sums, schedule, folds, grades), evidence=collector.evidence)
 
 
 def plan_formats(folds: Sequence[EnsembleFold], source: PairSource, device: torch.device) -> Plans:

@@ -10,7 +10,7 @@ from hearback.reading.inference.folds import EnsembleFold
 from hearback.reading.inference.scoring_data import ScoringData
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.acoustics import clipped_share, is_tone
-from hearback.reading.scoring.listening import DecoderEvidence
+from hearback.reading.scoring.decoder_evidence import DecoderEvidence
 from hearback.reading.scoring.scores import find_clipped, find_no_english
 from hearback.reading.scoring.status import Fault
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from hearback.engine.evaluation.logistic import logit
+from hearback.engine.evaluation.logistic import SMALLEST_PROBABILITY, logit
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.window_batches import WINDOW_SAMPLES
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 USUAL_WORDS = 12.0
 LENGTH_SLOPE = 2.2
 MOST_WORDS_CORRECTED = 32.0  # of ensembles with the words as a member
-SMALLEST = 1e-9  # probability of a text; its log-odds are finite
 
 
 def most_words_corrected(config: EnsembleConfig | None) -> float:
@@ -44,7 +43,7 @@ def correct_length(
     Texts of more than `most_words` words (`most_words_corrected`) count as that many.
     """
     longer = np.log(np.clip(n_words, USUAL_WORDS, most_words) / USUAL_WORDS)
-    return expit(logit(probabilities, SMALLEST) + LENGTH_SLOPE * longer)
+    return expit(logit(probabilities, SMALLEST_PROBABILITY) + LENGTH_SLOPE * longer)
 
 
 def correct_long_rows(

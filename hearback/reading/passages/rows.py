@@ -11,12 +11,12 @@ import torch
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store import Store
 from hearback.engine.devices import mixed_precision
-from hearback.engine.evaluation.logistic import logit
+from hearback.engine.evaluation.logistic import SMALLEST_PROBABILITY, logit
 from hearback.reading.inference.predict import Predictions
 from hearback.reading.models.evidence import LARGEST_LOGIT
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
-from hearback.reading.passages.length import SMALLEST, correct_length
+from hearback.reading.passages.length import correct_length
 from hearback.reading.passages.likelihood import SegmentLikelihood
 from hearback.reading.passages.segments import Segment, find_segments
 from hearback.reading.passages.text_split import WordRange, split_text
@@ -99,7 +99,8 @@ class Passages:
             if store.n_samples(name) > self.long_seconds * SAMPLE_RATE:
                 found = correct_length(found, n_words, self.most_words)
             if n_words.sum() < len(self.original.texts[row].split()):
-                clips[row] = SMALLEST  # the others were not read, or no window has room for them
+                # The others were not read, or no window has room for them.
+                clips[row] = SMALLEST_PROBABILITY
             else:
                 clips[row] = combine(found, n_words)
         words = predictions.words
@@ -152,7 +153,8 @@ def combine(probabilities: np.ndarray, n_words: np.ndarray) -> float:
     """
     if len(probabilities) == 1:
         return float(probabilities[0])
-    log_odds = logit(probabilities, SMALLEST) * max(SMALLEST_POWER, len(probabilities) ** -0.5)
+    power = max(SMALLEST_POWER, len(probabilities) ** -0.5)
+    log_odds = logit(probabilities, SMALLEST_PROBABILITY) * power
     mean = 1 / np.average(np.exp(-log_odds), weights=n_words)
     return float(mean / (1 + mean))
 

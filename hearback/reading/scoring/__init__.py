@@ -2,7 +2,7 @@
 
 Read `scorer` first (from recordings and texts to scores). `inputs` and `recordings` read what is to
 be scored; `rows` scores it with the models of `ensemble`, and `scores` decides, by what
-`listening` and `acoustics` find, whether a score counts (`status`). `results` has the scores;
-`outputs`, `screen` and `textgrid` write them. `statistics` tells whether recordings are like those
-that a scorer learned from, and `abstention` measures which scores a person should check.
+`decoder_evidence` and `acoustics` find, whether a score counts (`status`). `results` has the
+scores; `outputs`, `screen` and `textgrid` write them. `statistics` tells whether recordings are
+like those that a scorer learned from, and `abstention` measures which scores a person should check.
 """

@@ -23,7 +23,7 @@ from hearback.reading.pairings import HEARS_30_S, WITHOUT_REFERENCE
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.length import most_words_corrected
 from hearback.reading.passages.rows import Passages, split_rows, whole_rows
-from hearback.reading.scoring.listening import DecoderEvidence, Listener
+from hearback.reading.scoring.decoder_evidence import DecoderEvidence, EvidenceCollector
 from hearback.reading.scoring.statistics import Statistics, read_learned
 from hearback.reading.tables import GRADES
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
@@ -102,20 +102,20 @@ class LoadedEnsemble:
         """
         rows = np.arange(len(source))
         n_positions = count_positions(source.texts)
-        listener = Listener(score_with_words(n_positions), with_times=True)
+        collector = EvidenceCollector(score_with_words(n_positions), with_times=True)
         sums = ScoreSums(self.config, source.texts, n_positions)
         plans = plan_formats(self.folds, source, self.device)
         with Progress(len(rows) * len(self.folds), total_cost(self.folds, plans), progress) as bar:
             for group, folds in self._groups():
                 plan = plans[folds[0].input_format]
-                for batch in group.run(source, rows, plan, listener):
+                for batch in group.run(source, rows, plan, collector):
                     for number, values in batch.values.items():
                         sums.add(folds[number], batch.indices, values)
                     bar.advance(len(batch.indices) * len(batch.values), batch.cost)
                 sums.finish(folds)
         combined = sums.combine(grades)
         assert combined is not None  # all folds are finished
-        return combined[1], listener.evidence
+        return combined[1], collector.evidence
 
     def split(self, source: PairSource) -> Passages:
         """Return the rows of `source` in windows that the models hear whole.

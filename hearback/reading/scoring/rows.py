@@ -14,8 +14,8 @@ from hearback.reading.passages.rows import Passages
 from hearback.reading.passages.segments import Segment
 from hearback.reading.scoring import status
 from hearback.reading.scoring.acoustics import Acoustics
+from hearback.reading.scoring.decoder_evidence import DecoderEvidence
 from hearback.reading.scoring.ensemble import LoadedEnsemble
-from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.scoring.results import Score
 from hearback.reading.scoring.scores import find_fault, make_score, unscored
 from hearback.reading.scoring.statistics import measure

@@ -7,8 +7,8 @@ import numpy as np
 
 from hearback.reading.scoring import status
 from hearback.reading.scoring.acoustics import Acoustics
+from hearback.reading.scoring.decoder_evidence import DecoderEvidence
 from hearback.reading.scoring.inputs import OPTIONAL
-from hearback.reading.scoring.listening import DecoderEvidence
 from hearback.reading.scoring.results import Score, WordScore
 from hearback.reading.scoring.status import Fault
 from hearback.reading.text_normalizer import written_words

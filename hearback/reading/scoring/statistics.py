@@ -17,7 +17,7 @@ from hearback.engine.io import read_json
 from hearback.engine.training.fold_files import TrainedFold
 from hearback.reading.pairs import PairSource
 from hearback.reading.scoring.acoustics import Acoustics
-from hearback.reading.scoring.listening import DecoderEvidence
+from hearback.reading.scoring.decoder_evidence import DecoderEvidence
 
 FILE = "statistics.json"
 MIN_RECORDINGS = 10  # of a set that is compared
@@ -102,8 +102,8 @@ def describe(
 ) -> Statistics:
     """Return the statistics of some recordings of `source`, by default all, as JSON types.
 
-    Of many, `N_MEASURED` are measured. `evidence` is by row, from `listening.listen`; without it,
-    the statistics lack its quantities.
+    Of many, `N_MEASURED` are measured. `evidence` is by row (`decoder_evidence`);
+    without it, the statistics lack its quantities.
     """
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
     kept = np.linspace(0, len(rows) - 1, min(len(rows), N_MEASURED)).round().astype(int)

@@ -527,6 +527,9 @@ def test_causes_show_their_auc_and_other_groups_have_no_such_column(
     causes = [GroupResult("cause", "correct", 40, Estimate(0.3))]
     auc = Estimate(0.81, 0.7, 0.9)
     causes.append(GroupResult("cause", "omit", 20, Estimate(0.9), misses=Estimate(0.5), auc=auc))
+    causes.append(GroupResult("cause", "all", 60, Estimate(0.5), auc=Estimate(0.8)))
+    recordings = replace(page.recordings, fields={**page.recordings.fields, "cause": ["omit"] * 60})
+    page = replace(page, recordings=recordings)
     first = replace(page.models[0], groups=[*page.models[0].groups, *causes])
     path = tmp_path / "causes.html"
     path.write_text(render(replace(page, models=[first, *page.models[1:]])), encoding="utf-8")
@@ -534,7 +537,10 @@ def test_causes_show_their_auc_and_other_groups_have_no_such_column(
     table = tab.locator("#groups-view table").last
     assert table.locator("th[scope=col]").all_inner_texts()[-1] == "AUC"
     last = [row.locator("td").last.inner_text() for row in table.locator("tbody tr").all()]
-    assert last[0] == "–" and last[1].startswith("0.810")
+    assert last[0] == "–" and last[1].startswith("0.810") and last[2] == "0.800"
+    # A button lists the recordings of a cause.
+    buttons = [table.locator("tbody tr").nth(at).locator("button").count() for at in range(3)]
+    assert buttons == ([1, 1, 0] if has_scripts else [0, 0, 0])
     note = "AUC: how well all “said it” are told from those of a cause; 0.5 is chance."
     expect(tab.locator("#groups-view p").last).to_have_text(note)
     if has_scripts:

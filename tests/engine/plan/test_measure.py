@@ -1,5 +1,6 @@
 """Operations are counted, and a pass's time is extrapolated from the batches that were timed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from hearback.engine.plan.flops import counted
 from hearback.engine.plan.gpus import ASSUMED_SHARE, PEAKS, computed_seconds
 from hearback.engine.plan.measure import Speed
 from hearback.engine.plan.memory import fold_bytes, saved_tensors
-from hearback.engine.plan.show import _beside_each_other, hours, show, size
+from hearback.engine.plan.show import _beside_each_other, duration, show, size
 from hearback.engine.plan.workload import BatchSize, Pass, Workload
 from hearback.engine.training.command import train_fold
 from hearback.engine.training.fold_files import FoldFiles
@@ -290,6 +291,33 @@ def test_parts_of_a_batch_do_not_change_what_an_example_keeps(
     assert at_once[0] < at_once[1] < at_once[2]
 
 
+def test_nothing_is_counted_in_timed_batches(
+    options: ToyOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting takes time: two small batches are enough for the memory, one for the operations."""
+    computed: list[int] = []
+    in_counting: dict[str, list[int]] = {"counted": [], "saved_tensors": []}
+
+    def noted(name: str, counting: Callable[..., Any], *arguments: Any) -> Any:
+        in_counting[name].append(len(computed))
+        return counting(*arguments)
+
+    for name in in_counting:
+        monkeypatch.setattr(measure, name, partial(noted, name, getattr(measure, name)))
+    train_step = measure.train_step
+
+    def step(trainer: Trainer, batch: Any) -> None:
+        computed.append(len(batch))
+        train_step(trainer, batch)
+
+    monkeypatch.setattr(measure, "train_step", step)
+    trainer = make_trainer(options)
+    training = make_workload(trainer.run, [0]).passes(trainer.model)[0]
+    assert measure.measure(trainer, training, seconds=0.05).activations > 0
+    assert computed[:2] == [1, 2] and len(computed) >= 3 + measure.MIN_TIMED
+    assert in_counting == {"counted": [2], "saved_tensors": [0, 1]}
+
+
 def test_the_size_that_is_computed_at_once() -> None:
     batch = BatchSize(16, cost=1.0, size=32.0)
     sizes = [batch.size_at_once(micro_batch) for micro_batch in (1, 4, 16, 64, None)]
@@ -297,6 +325,6 @@ def test_the_size_that_is_computed_at_once() -> None:
 
 
 def test_durations_and_sizes_have_units() -> None:
-    assert [hours(each) for each in (5, 150, 600, 7200)] == ["5 s", "2.5 min", "10 min", "2.0 h"]
+    assert [duration(each) for each in (5, 150, 600, 7200)] == ["5 s", "2.5 min", "10 min", "2.0 h"]
     assert [size(each) for each in (2.5e6, 1.234e9)] == ["2.5 MB", "1.23 GB"]
     assert computed_seconds(PEAKS["A100"])["A100"] == pytest.approx(1 / ASSUMED_SHARE)

@@ -166,8 +166,9 @@ def test_the_page_has_the_numbers_of_check_models(folder: Path, page: dict) -> N
 def test_groups_and_bins_count_the_rows(page: dict) -> None:
     first = page["models"][0]
     for by, n_groups in {"grade": 4, "task": 4, "speaker": 24, "cause": 3}.items():
-        groups = [group for group in first["groups"] if group["by"] == by]
-        assert len(groups) == n_groups
+        found = {g["value"]: g for g in first["groups"] if g["by"] == by}
+        groups = [group for value, group in found.items() if value != "all"]
+        assert len(groups) == n_groups and ("all" in found) == (by == "cause")
         assert sum(group["n"] for group in groups) == N_ROWS
     grades = [group["value"] for group in first["groups"] if group["by"] == "grade"]
     assert grades == ["KG", "1", "2", "3"]
@@ -176,6 +177,7 @@ def test_groups_and_bins_count_the_rows(page: dict) -> None:
         below = predictions <= 1 if one["high"] == 1 else predictions < one["high"]
         inside = (predictions >= one["low"]) & below
         assert one["n"] == inside.sum()
+    assert found["all"]["n"] == N_ROWS and found["all"]["log_loss"] == first["log_loss"]
     assert list(first["reliability"]) == ["all", "KG", "1", "2", "3"]
 
 
@@ -259,7 +261,7 @@ def test_causes_have_the_auc_of_check_models(folder: Path, page: dict) -> None:
     names = re.search(r"rows +(\S+) +(\S+)", table)
     assert names is not None
     models = {model["name"]: model for model in page["models"]}
-    for cause in ("omit", "substitute"):
+    for cause in ("omit", "substitute", "all"):
         line = re.search(rf"^{cause} +\d+ +(\S+) +(\S+)", table, re.MULTILINE)
         assert line is not None
         for name, number in zip(names.groups(), line.groups(), strict=True):

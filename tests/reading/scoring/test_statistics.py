@@ -11,7 +11,7 @@ from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
 from hearback.reading.scoring import statistics
 from hearback.reading.scoring.acoustics import Acoustics, clipped_share
-from hearback.reading.scoring.listening import DecoderEvidence
+from hearback.reading.scoring.decoder_evidence import DecoderEvidence
 from tests.reading.scoring.conftest import source_of
 
 RATE = 16_000

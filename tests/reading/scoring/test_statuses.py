@@ -12,7 +12,7 @@ from hearback import Scorer
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.data.problems import Problem, Report
 from hearback.reading.scoring import status
-from hearback.reading.scoring.listening import DecoderEvidence
+from hearback.reading.scoring.decoder_evidence import DecoderEvidence
 from hearback.reading.scoring.results import Score
 from tests.reading.scoring.conftest import SENTENCES, render
 

@@ -27,7 +27,8 @@
   }
 
   function filterButton(by, value) {
-    if (!page.field_names.includes(by)) return bdi(value);
+    const isListed = page.field_names.includes(by) && value !== "all";
+    if (!isListed) return bdi(value);
     const list = () => {
       hearback.state.set({ fields: { ...hearback.state.get().fields, [by]: value } });
       hearback.recordings.reveal();

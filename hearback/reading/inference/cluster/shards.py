@@ -133,14 +133,14 @@ class Group:
     Attributes:
         folds: their numbers among those of the ensemble.
         started: models with folds in an earlier group.
-        listens: tells what a token scorer hears beside the score.
+        collects_evidence: returns what its token scorers' decoders tell beside the score.
         texts: file with the texts of all rows, if models compare vectors of them: a vector depends
             a little on those computed with it.
     """
 
     folds: tuple[int, ...]
     started: frozenset[str]
-    listens: bool
+    collects_evidence: bool
     texts: str | None
 
 

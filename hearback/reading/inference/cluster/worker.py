@@ -47,7 +47,7 @@ from hearback.reading.pairs import PairSource
 from hearback.reading.passages.length import correct_long_rows, most_words_corrected
 from hearback.reading.references import References
 from hearback.reading.scoring import statistics
-from hearback.reading.scoring.listening import DecoderEvidence, Listener
+from hearback.reading.scoring.decoder_evidence import DecoderEvidence, EvidenceCollector
 from hearback.reading.tables import metadata_path
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, WINDOW_SAMPLES
 from hearback.reading.window_coverage import Coverage, coverages_of
@@ -178,8 +178,8 @@ class ClusterWorker:
             embedder.embed(read_json(Path(group.texts)))
         data = self._scoring_data(shard.stored)
         score_words = score_with_words(shard.n_positions)
-        listener = Listener(score_words, with_times=False)
-        score_fn = listener if group.listens else score_words
+        collector = EvidenceCollector(score_words, with_times=False)
+        score_fn = collector if group.collects_evidence else score_words
         values: dict[int, np.ndarray] = {}
         rows = np.arange(len(shard.rows))
         for batch in models.run(
@@ -194,7 +194,7 @@ class ClusterWorker:
             (self.folds[group.folds[number]].files.model, values[number])
             for number in sorted(values)
         ]
-        evidence = pack_evidence(listener.evidence, len(rows)) if listener.evidence else None
+        evidence = pack_evidence(collector.evidence, len(rows)) if collector.evidence else None
         return ShardScores(sum_by_model(of_folds, group.started), evidence)
 
     def _scoring_data(self, stored: StoredRows) -> ScoringData:

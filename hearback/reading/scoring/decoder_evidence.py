@@ -1,4 +1,4 @@
-"""What a token scorer hears beside the score: when each word is said, and whether it is English.
+"""What a token scorer's decoder tells beside the score: times of words, and whether it is English.
 
 Whisper's decoder, before it has seen any text, tells how likely it is that there is no speech, and
 which word it expects first. A learner who reads another text than the expected one is therefore
@@ -29,7 +29,7 @@ MIN_WORDS = 3  # of a text: single words, and invented ones, surprise a decoder 
 
 @dataclass(frozen=True)
 class DecoderEvidence:
-    """What a decoder hears in a clip, numbers in nats.
+    """What a decoder tells of a clip, numbers in nats.
 
     Attributes:
         n_words: of the text.
@@ -61,8 +61,8 @@ class DecoderEvidence:
         return is_long and self.surprise > SURPRISE and self.confidence < lowest
 
 
-class Listener:
-    """A score function that also hears each clip, with the first token scorer that scores it.
+class EvidenceCollector:
+    """A score function that also collects evidence, of the first token scorer that scores a clip.
 
     Attributes:
         score_fn: the score function.
@@ -81,14 +81,16 @@ class Listener:
         if isinstance(model, TokenScorer) and not self.evidence.keys() >= set(rows):
             # Decoded once, for the score too.
             batch = replace(batch, decoded=batch.decoded or model.decode(batch))
-            found = listen(model, batch, with_times=self.with_times)
+            found = compute_evidence(model, batch, with_times=self.with_times)
             self.evidence.update(zip(rows, found, strict=True))
         return self.score_fn(model, batch)
 
 
 @torch.inference_mode()
-def listen(model: TokenScorer, batch: Batch, *, with_times: bool = True) -> list[DecoderEvidence]:
-    """Return what the model hears in each clip of a batch; `batch.decoded` is used if present."""
+def compute_evidence(
+    model: TokenScorer, batch: Batch, *, with_times: bool = True
+) -> list[DecoderEvidence]:
+    """Return the evidence of each clip of a batch; `batch.decoded` is used if present."""
     assert batch.texts is not None
     output = batch.decoded or model.decode(batch)
     texts, n_clips = batch.texts, len(batch)
