@@ -45,7 +45,7 @@ class Sound(NamedTuple):
 
 
 # Is called with the sounds of some recordings by their index.
-Listener = Callable[[Mapping[int, Sound]], None]
+Annotator = Callable[[Mapping[int, Sound]], None]
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ def encode(
     sound_of: Callable[[int], Sound],
     max_bytes: float = float("inf"),
     progress: str | None = None,
-    listener: Listener | None = None,
+    annotator: Annotator | None = None,
 ) -> Clips:
     """Encode recordings in their order; those that exceed `max_bytes` of base64 are left out.
 
-    `progress` is the description of a bar. `listener` is called with the sounds, before they are
+    `progress` is the description of a bar. `annotator` is called with the sounds, before they are
     encoded: each recording is decoded once, and `_N_AT_ONCE` of them are in memory.
     """
     clips: dict[int, Clip] = {}
@@ -137,8 +137,8 @@ def encode(
         for start in range(0, len(indices), _N_AT_ONCE):
             chunk = indices[start : start + _N_AT_ONCE]
             sounds = dict(zip(chunk, threads.map(sound_of, chunk), strict=True))
-            if listener is not None:
-                listener(sounds)
+            if annotator is not None:
+                annotator(sounds)
             for index, clip in zip(chunk, threads.map(_encode, sounds.values()), strict=True):
                 bar.update()
                 if clip is None:

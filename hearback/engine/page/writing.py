@@ -10,7 +10,7 @@ import numpy as np
 from hearback.engine.data.problems import count_noun
 from hearback.engine.io import atomic_write, check_writable
 from hearback.engine.page import clips
-from hearback.engine.page.clips import Clips, Listener, Sound
+from hearback.engine.page.clips import Annotator, Clips, Sound
 from hearback.engine.page.content import Page
 from hearback.engine.page.flags import DEFAULT_PAGE, EVERY, SOME
 from hearback.engine.page.render import render
@@ -74,17 +74,17 @@ def encode_sound(
     page: Page,
     sound_of: Callable[[int], Sound],
     options: PageOptions,
-    listener: Listener | None = None,
+    annotator: Annotator | None = None,
 ) -> Clips:
     """Encode the sound of the recordings to play; for `SOME`, what does not fit in is left out.
 
-    `listener` is called with the sounds, each once, a few at a time. Raises HearbackError before
+    `annotator` is called with the sounds, each once, a few at a time. Raises HearbackError before
     that if the page cannot be written.
     """
     check_writable(options.out)
     limit = clips.MAX_BYTES if options.audio == SOME else float("inf")
     progress = "sound" if options.progress else None
-    return clips.encode(choose_clips(page, options), sound_of, limit, progress, listener)
+    return clips.encode(choose_clips(page, options), sound_of, limit, progress, annotator)
 
 
 def write_page(page: Page, encoded: Clips, options: PageOptions) -> None:

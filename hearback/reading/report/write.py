@@ -18,7 +18,7 @@ from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.pretrained.folders import CONFIG, PRETRAINED, find_scorer, read_facts
 from hearback.reading.references import References
 from hearback.reading.report import new_recordings, out_of_fold, verdict
-from hearback.reading.report.listening import WordListener
+from hearback.reading.report.annotation import WordAnnotator
 from hearback.reading.report.predictions import collect_predictions, read_words
 from hearback.reading.report.sounds import Sounds, open_references
 from hearback.reading.report.tables import read_scored, words_of_scores
@@ -83,17 +83,17 @@ def _write(
 ) -> None:
     """Encode the sounds, add times and alignments to the words, and write the page.
 
-    For the arguments see `WordListener`.
+    For the arguments see `WordAnnotator`.
     """
     plays = options.audio != NO and not options.is_anonymous
     if plays and not any(map(sounds.is_there, range(len(sounds.filenames)))):
         what = f"none of the recordings is in {sounds.folder}: name their folder with --data"
         print(what, file=sys.stderr)
-    listener = WordListener(
+    annotator = WordAnnotator(
         dict(page.recordings.words), sounds.texts, sounds.references, timing, aligning, device
     )
-    encoded = encode_sound(page, sounds, options, listener)
-    recordings = replace(page.recordings, words=listener.words)
+    encoded = encode_sound(page, sounds, options, annotator)
+    recordings = replace(page.recordings, words=annotator.words)
     write_page(replace(page, recordings=recordings), encoded, options)
 
 

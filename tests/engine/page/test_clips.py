@@ -71,22 +71,22 @@ def test_clips_are_mp3_files_of_the_sounds() -> None:
         assert np.corrcoef(waveform[middle], expected[middle])[0, 1] > 0.9
 
 
-def test_each_sound_is_listened_to_once_and_before_it_is_encoded(
+def test_each_sound_is_annotated_once_and_before_it_is_encoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(clips, "_N_AT_ONCE", 2)
-    decoded, heard = Counter[int](), list[list[int]]()
+    decoded, annotated = Counter[int](), list[list[int]]()
 
     def decode(index: int) -> Sound:
         decoded[index] += 1
         return sound_of(index)
 
-    def listen(sounds: Mapping[int, Sound]) -> None:
-        heard.append([index for index, sound in sounds.items() if sound.learner is not None])
+    def annotate(sounds: Mapping[int, Sound]) -> None:
+        annotated.append([index for index, sound in sounds.items() if sound.learner is not None])
 
-    # Those that do not fit in are listened to, too.
-    found = encode([4, 3, 0, 1, 2], decode, 1, listener=listen)
-    assert heard == [[4], [0, 1], [2]]
+    # Those that do not fit in are annotated, too.
+    found = encode([4, 3, 0, 1, 2], decode, 1, annotator=annotate)
+    assert annotated == [[4], [0, 1], [2]]
     assert set(decoded.values()) == {1} and len(decoded) == 5
     assert (len(found.by_index), found.n_left_out) == (0, 4)
 

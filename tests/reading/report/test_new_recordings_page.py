@@ -22,7 +22,7 @@ from hearback.reading.inference import submission
 from hearback.reading.inference.submission import InferenceOptions
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
-from hearback.reading.report import listening
+from hearback.reading.report import annotation
 from hearback.reading.report.tables import read_scored
 from hearback.reading.report.write import ScoredBy, write_new_recordings
 from hearback.reading.steps import infer, report
@@ -279,8 +279,8 @@ def test_words_have_times_in_the_reference_of_a_submission(
     def time_words(_: object, source: PairSource, rows: range, __: object) -> dict[int, Any]:
         return {row: np.full((len(source.texts[row].split()), 2), 0.25) for row in rows}
 
-    monkeypatch.setattr(listening, "_open_first", open_first)
-    monkeypatch.setattr(listening, "time_words", time_words)
+    monkeypatch.setattr(annotation, "_open_first", open_first)
+    monkeypatch.setattr(annotation, "time_words", time_words)
     scored_by = ScoredBy(corpus / "config.json", corpus / "assets")
 
     def words_with(tts_data: Path) -> dict[str, dict]:

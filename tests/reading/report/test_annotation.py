@@ -11,8 +11,8 @@ from hearback.engine.page.clips import Sound
 from hearback.engine.page.content import Words
 from hearback.engine.training.fold_files import FoldFiles
 from hearback.reading.pairs import PairSource
-from hearback.reading.report import listening
-from hearback.reading.report.listening import WordListener
+from hearback.reading.report import annotation
+from hearback.reading.report.annotation import WordAnnotator
 from tests.helpers import tone
 from tests.reading.fabricated_folds import make_predictions, write_folds
 from tests.reading.report.test_sounds import make_sounds
@@ -29,16 +29,16 @@ def corpus(make_corpus: Callable[..., Path]) -> Path:
 def listen(corpus: Path, row: int, words: dict[str, Words], has_references: bool = True) -> None:
     sounds = make_sounds(corpus)
     references = sounds.references if has_references else None
-    listener = WordListener(words, sounds.texts, references, device_name="cpu")
+    annotator = WordAnnotator(words, sounds.texts, references, device_name="cpu")
     heard = sounds(row) if has_references else Sound(sounds(row).learner)
-    listener({row: heard})
+    annotator({row: heard})
 
 
 def test_the_word_where_they_part_is_marked(
     corpus: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = replace_recording(corpus, HOME)
-    monkeypatch.setattr(listening, "_open_first", lambda *_: make_model(backbone))
+    monkeypatch.setattr(annotation, "_open_first", lambda *_: make_model(backbone))
     words = {str(row): Words(TEXT.split(), scores=[0.9, 0.1, 0.9, 0.9])}
     listen(corpus, row, words)
     assert words[str(row)].diverges == [0, 1, 0, 0]
@@ -51,7 +51,7 @@ def test_nothing_is_marked_without_a_model_or_references(
     words = {"0": Words(["the"])}
     listen(corpus, 0, words)
     assert words == {"0": Words(["the"])}
-    monkeypatch.setattr(listening, "_open_first", lambda *_: make_model(backbone))
+    monkeypatch.setattr(annotation, "_open_first", lambda *_: make_model(backbone))
     listen(corpus, 0, words, has_references=False)
     assert words == {"0": Words(["the"])}
 
@@ -76,11 +76,11 @@ def timed(
 ) -> int:
     """Listen to recordings of two words; return how many sounds were timed."""
     timer = Timer()
-    monkeypatch.setattr(listening, "time_words", timer)
-    monkeypatch.setattr(WordListener, "timer", object())
-    listener = WordListener(words, ["the cat", "the cat", "a dog"], None, device_name="cpu")
+    monkeypatch.setattr(annotation, "time_words", timer)
+    monkeypatch.setattr(WordAnnotator, "timer", object())
+    annotator = WordAnnotator(words, ["the cat", "the cat", "a dog"], None, device_name="cpu")
     for chunk in chunks:
-        listener(chunk)
+        annotator(chunk)
     return timer.n_heard
 
 
@@ -119,9 +119,9 @@ def test_folds_that_are_not_there_time_nothing(tmp_path: Path, missing: str) -> 
     files = FoldFiles(tmp_path, "modeltok", 0)
     write_folds(tmp_path, "modeltok", make_predictions(1.0), recipe={"pair": "tokens"})
     getattr(files, missing).unlink()
-    assert WordListener({}, [], None, [files]).timer is None
+    assert WordAnnotator({}, [], None, [files]).timer is None
 
 
 def test_a_baseline_times_nothing(tmp_path: Path) -> None:
     write_folds(tmp_path, "baseline", make_predictions(1.0), baseline={"name": "x"}, recipe=None)
-    assert WordListener({}, [], None, [FoldFiles(tmp_path, "baseline", 0)]).timer is None
+    assert WordAnnotator({}, [], None, [FoldFiles(tmp_path, "baseline", 0)]).timer is None

@@ -1,4 +1,4 @@
-"""When each word of a recording is said, and where it leaves the reference: found by listening."""
+"""When each word of a recording is said, and where it leaves the reference, by models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,8 +30,8 @@ Times = Mapping[str, np.ndarray]
 
 
 @dataclass
-class WordListener:
-    """Adds what it hears in recordings to their words: see `clips.Listener`.
+class WordAnnotator:
+    """Adds times and divergences to the words of recordings: see `clips.Annotator`.
 
     The first fold in `timing` with weights and a decoder times the words. The first in `aligning`
     with weights marks where they diverge from the reference, which needs `references`. Without such
@@ -56,7 +56,7 @@ class WordListener:
     _times_in_references: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, sounds: Mapping[int, Sound]) -> None:
-        """Listen to some recordings, given by their indices."""
+        """Add those of some recordings, given by their indices."""
         there = {index: sound for index, sound in sounds.items() if sound.learner is not None}
         self._add_times(there)
         self._add_divergences(there)
