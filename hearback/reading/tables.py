@@ -15,6 +15,7 @@ from hearback.engine.data.paths import UNSAFE_FILENAME, leads_out
 from hearback.engine.data.problems import Problem, Report, place_of, quoted
 from hearback.engine.data.table_rows import FORMULA_CURE, is_formula
 from hearback.engine.data.tables import check_join, read_table
+from hearback.reading import step_command
 from hearback.reading.text_language import report_other_language
 from hearback.reading.text_normalizer import (
     CHANGED_CURE,
@@ -301,8 +302,10 @@ def normalize_expected_text(
 
 
 def _too_long(longest: int, name: str) -> UnspeakableTextError:
-    what = f"{name} is too long{' to be said in 16 s' if longest == LONGEST_TEXT else ''}"
-    cure = f"at most {longest} bytes; split the recording"
+    what = f"{name} has over {longest} bytes"
+    cure = "split the recording and its text"
+    if longest < LONGEST_PASSAGE:
+        cure += f"; {step_command('score')} scores passages of minutes"
     return UnspeakableTextError(what, cure, "too_long")
 
 

@@ -334,8 +334,8 @@ class _RecordingReader:
             self._add(self.rows[0], f"its words together: {error}", error.cure)
             return None
         if len(text.encode()) > LONGEST_TEXT:
-            what = "its words together are too long to be said in 16 s"
-            cure = f"at most {LONGEST_TEXT} bytes; check that they are of one recording"
+            what = f"its words together have over {LONGEST_TEXT} bytes"
+            cure = "check that they are of one recording"
             self._add(self.rows[0], what, cure)
             return None
         words = text.split()

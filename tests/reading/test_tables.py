@@ -586,7 +586,7 @@ def test_a_text_too_long_for_the_window_is_an_error_in_its_row(tmp_path: Path) -
     report = Report()
     read_metadata(path, report)
     assert [(problem.row, problem.what) for problem in report.errors] == [
-        (3, "expected_text is too long to be said in 16 s")
+        (3, "expected_text has over 400 bytes")
     ]
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.data.problems import Problem, Report
 from hearback.reading.inference.folds import EnsembleFold
 from hearback.reading.inference.scoring_data import ScoringData
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.acoustics import clipped_share, is_tone
 from hearback.reading.scoring.decoder_evidence import DecoderEvidence
-from hearback.reading.scoring.scores import find_clipped, find_no_english
+from hearback.reading.scoring.scores import find_clipped, find_no_english, find_too_short
 from hearback.reading.scoring.status import Fault
 
 
@@ -30,7 +31,8 @@ def find_statuses(
     found = []
     for row, record in enumerate(data.usable.to_dict("records")):
         recording = data.source.store.get(record["filename"])
-        fault = _find_fault(recording, float(probabilities[row]), evidence.get(row))
+        n_words = len(record["expected_text"].split())
+        fault = _find_fault(recording, n_words, float(probabilities[row]), evidence.get(row))
         if fault is None:
             found.append(status.of_probability(float(probabilities[row])))
             continue
@@ -41,11 +43,12 @@ def find_statuses(
 
 
 def _find_fault(
-    recording: np.ndarray, probability: float, evidence: DecoderEvidence | None
+    recording: np.ndarray, n_words: int, probability: float, evidence: DecoderEvidence | None
 ) -> Fault | None:
-    """Return the fault of a recording, (n,) at 16 kHz; None without one."""
+    """Return the fault of a recording, (n,) at 16 kHz, of a text of `n_words`; None without one."""
     if probability < 0.5:  # what was recognised is English
-        fault = find_no_english(is_tone(recording), evidence)
+        fault = find_too_short(len(recording) / SAMPLE_RATE, n_words)
+        fault = fault or find_no_english(is_tone(recording), evidence)
         if fault is not None:
             return fault._replace(cure=f"{fault.cure}; the score stays")
     return find_clipped(clipped_share(recording))

@@ -175,7 +175,7 @@ def read_folder(folder: Path, report: Report, *, grade: str = "", task: str = ""
             report.add(Problem(str(folder), None, what, cure, filename=name))
         rows.append((name, text, grade, task, ""))
     report_unused_texts(folder, listing, report)
-    if all(text is None for _, text, *_ in rows):
+    if not any(map(listing.texts_of, listing.recordings)):
         raise HearbackError(_describe_no_pair(folder, listing.recordings, list(listing.texts)))
     return _of_files(folder, folder, rows, report)
 
@@ -188,7 +188,9 @@ def _describe_no_pair(folder: Path, recordings: Sequence[str], texts: Sequence[s
         if texts:
             what += f", only {count_noun(len(texts), 'text')}"
         return f"{what}; put clip.wav beside clip.txt, or name the folder that has them"
-    what = f"{folder}: none of its {count_noun(len(recordings), 'recording')} has a text beside it"
+    n = len(recordings)
+    of_which = "its recording has no" if n == 1 else f"none of its {n} recordings has a"
+    what = f"{folder}: {of_which} text beside it"
     cure = "put the words of clip.wav into clip.txt (or clip.lab)"
     if tables:
         cure += f", or name the table: {folder / tables[0]}"

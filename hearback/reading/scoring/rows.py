@@ -116,7 +116,13 @@ def _run(
             *_describe_unread(passages, row, windows_of_rows[row]),
         ]
         breaks = entry.notes_of("break")
-        fault = find_fault(probability, acoustics, "; ".join(breaks), decoded)
+        fault = find_fault(
+            probability,
+            acoustics,
+            len(record["expected_text"].split()),
+            "; ".join(breaks),
+            decoded,
+        )
         if fault is not None:
             found.faults[row] = fault
             # The fault of one that breaks off says where.
@@ -130,6 +136,7 @@ def _run(
                 times=None if decoded is None else decoded.times,
                 seconds=acoustics.seconds,
                 notes=notes,
+                is_passage=len(windows_of_rows[row]) > 1,
             )
         found.scores.append(score)
         found.measured.append(measure(acoustics, record["expected_text"], decoded))

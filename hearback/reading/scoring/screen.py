@@ -11,8 +11,8 @@ from wcwidth import wcswidth
 
 from hearback.engine.data.problems import count_noun
 from hearback.reading.scoring.results import Score, WordScore, count_statuses
+from hearback.reading.scoring.status import DOUBTFUL
 
-DOUBTFUL = 0.5  # words below are in brackets
 MIN_TEXT_WIDTH = 24  # columns; in a narrower terminal the text has lines of its own
 MAX_SHOWN = 60  # recordings; of more, the lowest scores are shown
 N_LOWEST = 20

@@ -21,6 +21,7 @@ SCORED = (OK, UNSURE)
 # A clip is unsure if its probability is in this range. Of the rules that `abstention` compares, it
 # sends the fewest clips to a person for the errors that it catches.
 UNSURE_ABOVE, UNSURE_BELOW = 0.3, 0.7
+DOUBTFUL = 0.5  # a word below was probably not said
 
 
 class Fault(NamedTuple):
@@ -41,9 +42,13 @@ class Fault(NamedTuple):
         return cls(problem.status or UNREADABLE, problem.what, problem.cure)
 
 
-def of_probability(probability: float) -> str:
-    """Return the status of a clip with a score."""
-    return UNSURE if UNSURE_ABOVE < probability < UNSURE_BELOW else OK
+def of_probability(probability: float, *, is_passage: bool = False) -> str:
+    """Return the status of a clip with a score.
+
+    A low score of a passage is never sure: a word that is looked for in the wrong window is enough.
+    """
+    is_low = probability <= UNSURE_ABOVE and not is_passage
+    return OK if is_low or probability >= UNSURE_BELOW else UNSURE
 
 
 def with_row_status(report: Report, rows: Mapping[tuple[int | None, str], str]) -> Report:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.data.problems import BadInputError, Report
 from hearback.engine.errors import HearbackError
 from hearback.reading.scoring.inputs import read_inputs, read_score_table
@@ -39,6 +40,17 @@ def test_unpaired_files_of_a_folder_are_reported(clips: Path) -> None:
         ("d.lab", "the text has no recording beside it"),
     ]
     assert report.errors[0].cure == "put the words into a.txt (or a.lab) in the same folder"
+
+
+def test_the_only_recording_may_have_two_texts(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", spoken("boy"), SAMPLE_RATE)
+    with pytest.raises(HearbackError, match="its recording has no text beside it"):
+        read_inputs(tmp_path, None, Report())
+    (tmp_path / "a.txt").write_text("boy")
+    (tmp_path / "a.lab").write_text("girl")
+    report = Report()
+    read_inputs(tmp_path, None, report)
+    assert what(report) == [("a.wav", "two texts that differ: a.lab and a.txt")]
 
 
 def test_a_name_that_is_not_utf_8_is_reported(clips: Path) -> None:
@@ -160,7 +172,7 @@ def test_a_text_file_that_is_no_text_is_reported(clips: Path) -> None:
     [
         ((), "no recording there; put clip.wav beside clip.txt"),
         (("a.txt",), "no recording there, only 1 text;"),
-        (("a.wav",), "none of its 1 recording has a text beside it; put the words of clip.wav"),
+        (("a.wav",), "its recording has no text beside it; put the words of clip.wav"),
         (("a.wav", "table.csv"), "or name the table: "),
     ],
 )

@@ -76,7 +76,7 @@ def test_an_array_is_resampled_and_its_channels_are_averaged(scorer: Scorer) -> 
     stereo = np.repeat(np.stack([waveform, waveform], axis=1), 3, axis=0)
     score = scorer.score(stereo, "the dog ran home", sample_rate=48_000)
     assert score.seconds == pytest.approx(len(waveform) / 16_000)
-    assert score.notes == ("2 channels, averaged", "48 kHz, resampled to 16 kHz")
+    assert score.notes[:2] == ("2 channels, averaged", "48 kHz, resampled to 16 kHz")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import soundfile
 
 from hearback import Scorer
 from hearback.engine.audio.decode import SAMPLE_RATE
-from hearback.engine.data.problems import Problem, Report
+from hearback.engine.data.problems import Problem, Report, count_noun
 from hearback.reading.scoring import status
 from hearback.reading.scoring.decoder_evidence import DecoderEvidence
 from hearback.reading.scoring.results import Score
+from hearback.reading.scoring.scores import ADDED, find_too_short, make_score
 from tests.reading.scoring.conftest import SENTENCES, render
 
 
@@ -149,6 +150,39 @@ def test_probabilities_near_the_middle_are_unsure() -> None:
     assert [status.of_probability(p) for p in (0.0, 0.3, 0.31, 0.5, 0.69, 0.7, 1.0)] == [
         *("ok", "ok", "unsure", "unsure", "unsure", "ok", "ok")
     ]
+
+
+def test_a_low_score_of_a_passage_is_never_sure() -> None:
+    assert [status.of_probability(p, is_passage=True) for p in (0.0, 0.5, 0.7)] == [
+        *("unsure", "unsure", "ok")
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "n_words"), [(0.69, 7), (0.05, 1)])
+def test_a_recording_may_be_too_short_for_its_text(seconds: float, n_words: int) -> None:
+    fault = find_too_short(seconds, n_words)
+    assert fault is not None and fault.status == "too_short"
+    assert fault.what.endswith(f"s are too short for {count_noun(n_words, 'word')}")
+    assert find_too_short(0.1 * n_words, n_words) is None
+
+
+def test_a_low_score_without_a_doubtful_word_has_a_note() -> None:
+    row = {"filename": "a.wav", "expected_text": "a cat", "written_text": "A cat"}
+    row |= {"grade": "", "task": "", "speaker": ""}
+
+    def notes_of(probability: float, *words: float) -> tuple[str, ...]:
+        score = make_score(
+            *(row, probability),
+            words=np.array(words),
+            times=None,
+            seconds=1.0,
+            notes=(),
+            is_passage=False,
+        )
+        return score.notes
+
+    assert notes_of(0.4, 0.9, 0.5) == (ADDED,)
+    assert notes_of(0.5, 0.9, 0.5) == notes_of(0.4, 0.9, 0.49) == ()
 
 
 def test_an_error_without_a_status_makes_a_row_unreadable() -> None:
