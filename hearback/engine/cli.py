@@ -28,6 +28,7 @@ DISK_CURES = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable"),
     **dict.fromkeys((errno.EEXIST, errno.EISDIR), "move it away"),
     errno.ENOTDIR: "use a path below a folder",
+    errno.ENAMETOOLONG: "use a shorter name",
 }
 _flags: set[str] = set()  # of the parsers that were used, without dashes
 SIGPIPE_STATUS = 128 + 13  # of a process that a closed pipe ends

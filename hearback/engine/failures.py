@@ -6,12 +6,13 @@ Only the standard library is imported here, and quickly: the package imports thi
 import contextlib
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from hearback.engine.project import ROOT, SHIPPED
 
@@ -27,6 +28,12 @@ _OUT_OF_MEMORY = (
     "not enough memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "killed by signal: Killed",  # of a loading process, by the system
+)
+# Of librosa's numba, for a user who can write neither to the packages nor to a home.
+_NO_NUMBA_CACHE = "no locator available"
+_NUMBA_CURE = (
+    "numba has no folder that it can write to; name one with the environment variable "
+    "NUMBA_CACHE_DIR, such as NUMBA_CACHE_DIR=/tmp/numba; then run it again"
 )
 # Cures for lack of memory, by the flag that a step must have.
 _MEMORY_CURES = {
@@ -52,6 +59,9 @@ def report(error: BaseException, step: str, flags: Collection[str] = ()) -> int:
     where = _save_traceback(error)
     if is_out_of_memory(error):
         print(f"{step}: {_describe_memory(error, flags)}{where}", file=sys.stderr)
+        return USER_ERROR_STATUS
+    if isinstance(error, RuntimeError) and _NO_NUMBA_CACHE in str(error):
+        print(f"{step}: {_NUMBA_CURE}{where}", file=sys.stderr)
         return USER_ERROR_STATUS
     name, message = type(error).__name__, message_of(error)
     what = f"{name}: {message}" if message else name
@@ -126,6 +136,28 @@ def quiet_interrupts() -> None:
         os._exit(INTERRUPTED_STATUS)  # otherwise Python ends with SIGINT, and no status
 
     sys.excepthook = hook
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Raise SystemExit in the block on SIGTERM and SIGHUP, so that it removes temporary files.
+
+    SIGHUP is that of a closed terminal. The status is that of a process that the signal ends.
+    Signals that are ignored (nohup) or handled otherwise stay so. Only for the main thread.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _is_own_program() -> bool:

@@ -584,6 +584,35 @@ def test_an_open_store_outlives_a_rebuild(build: Callable[..., Store]) -> None:
     assert np.array_equal(store.get("b.wav"), before)
 
 
+def test_damaged_samples_are_decoded_again_where_they_are_verified(
+    tmp_path: Path, folder: Path, build: Callable[..., Store], decoded: list[str]
+) -> None:
+    sources = ("a.wav", "b.wav", "c.wav")
+    before = build(*sources)
+    values = {name: before.get(name) for name in sources}
+    path = next((tmp_path / "store").glob("*.pcm"))
+    content = bytearray(path.read_bytes())
+    content[2 * before.entries["b.wav"].offset + 100] ^= 1
+    path.write_bytes(content)
+    decoded.clear()
+    assert not np.array_equal(build(*sources).get("b.wav"), values["b.wav"])
+    for expected in (["b.wav"], []):
+        decoded.clear()
+        where = (table(*sources), folder, Path("metadata.csv"), tmp_path / "store", "train")
+        store = build_store(*where, report=Report(), progress=False, verify=True)
+        assert decoded == expected
+        assert store.damaged() == []
+        assert all(np.array_equal(store.get(name), values[name]) for name in sources)
+
+
+def test_a_full_disk_names_the_file_of_the_store(
+    tmp_path: Path, build: Callable[..., Store]
+) -> None:
+    with files_no_longer_than(2000), pytest.raises(OSError) as refusal:
+        build("a.wav")
+    assert str(refusal.value.filename).startswith(str(tmp_path / "store" / "train."))
+
+
 def test_a_missing_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BadStoreError, match="build it first"):
         FileStore(tmp_path, "train")

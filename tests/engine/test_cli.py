@@ -153,6 +153,7 @@ def test_errors_that_the_user_can_fix_have_no_traceback(
         (errno.EROFS, "make it writable"),
         (errno.EISDIR, "move it away"),
         (errno.ENOTDIR, "use a path below a folder"),
+        (errno.ENAMETOOLONG, "use a shorter name"),
     ],
 )
 def test_disk_errors_name_the_cure(

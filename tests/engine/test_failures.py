@@ -188,3 +188,36 @@ def test_programs_of_others_keep_their_traceback(tmp_path: Path) -> None:
     status, shown = interrupted(tmp_path, "-c", "import hearback, argparse")
     assert status == -signal.SIGINT
     assert shown.rstrip().endswith("KeyboardInterrupt") and "Traceback" in shown
+
+
+def test_no_folder_for_numba_names_the_cure(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = "cannot cache function '__o_fold': no locator available for file 'notation.py'"
+    assert run(RuntimeError(message)) == 2
+    assert "NUMBA_CACHE_DIR=/tmp/numba; then run it again (traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_is_ended_removes_its_temporary_files(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    code = (
+        "import os, tempfile; from hearback.engine.failures import ended_by_signals\n"
+        f"with ended_by_signals(), tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+    )
+    environment = environment_of_scripts()
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=False)
+    assert ended.returncode == 128 + number
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_that_are_ignored_stay_so() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with failures.ended_by_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)

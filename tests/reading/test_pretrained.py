@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hearback.engine.errors import HearbackError
 from hearback.reading.pretrained import accuracy, build, card, listing, show
+from hearback.reading.pretrained.folders import find_scorer, read_facts
 from hearback.reading.scoring.scorer import Scorer
 from tests.toy import make_backbone, make_corpus
 
@@ -162,8 +163,28 @@ def test_flags_are_checked_before_the_training(
 def test_a_scorer_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(HearbackError, match="tinny: no such scorer, and no such folder"):
         show.read_card("tinny")
+    with pytest.raises(HearbackError, match="n: no such scorer, and no such folder"):
+        show.read_card("n" * 300)
     with pytest.raises(HearbackError, match="this folder's scorer has no card"):
         show.read_card(str(tmp_path))
+
+
+def test_an_ensemble_with_folds_elsewhere_names_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "assets").mkdir()
+    for name in ("model_configs.json", "assets/modeltok_0.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(HearbackError, match=r"assets; copy model_configs\.json there, and name"):
+        find_scorer(tmp_path)
+    (tmp_path / "model_configs.json").rename(tmp_path / "assets" / "model_configs.json")
+    assert find_scorer(tmp_path / "assets") == tmp_path / "assets"
+
+
+def test_a_damaged_card_has_the_facts_that_can_be_read(tmp_path: Path) -> None:
+    card_file = tmp_path / "card.md"
+    card_file.write_bytes(b"\xff\n| a | b |\n| --- | --- |\n| data | so762 |\n| cut\n")
+    assert read_facts(tmp_path) == [("data", "so762")]
+    card_file.write_bytes(bytes(range(256)))
+    assert read_facts(tmp_path) == []
 
 
 def test_the_grade_adjusts_where_it_is_given() -> None:

@@ -48,6 +48,14 @@ class Store:
         entry = self._entry(filename)
         return self.format.unpack(self.samples[entry.offset : entry.end])
 
+    def damaged(self) -> list[str]:
+        """Return the recordings whose samples are not those that were stored."""
+        return [
+            filename
+            for filename, entry in self.entries.items()
+            if _sha256_of(self.samples[entry.offset : entry.end]) != entry.sha256
+        ]
+
     def n_samples(self, filename: str) -> int:
         """Return the number of stored values of a recording. Raises NotInStoreError."""
         return self._entry(filename).n_samples
@@ -121,6 +129,10 @@ class MemoryStore(Store):
             n_samples += packed[-1].size
         samples = np.concatenate(packed) if packed else np.zeros(0, SPEECH.dtype)
         super().__init__(entries, samples, "memory")
+
+
+def _sha256_of(samples: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(samples).data).hexdigest()
 
 
 def _read_index(

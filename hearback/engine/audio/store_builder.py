@@ -54,6 +54,7 @@ def build_store(
     description: str = "decoding",
     follow_links: bool = False,
     found: Found | None = None,
+    verify: bool = False,
 ) -> FileStore:
     """Bring the store up to date with a metadata table, and open it.
 
@@ -68,7 +69,8 @@ def build_store(
     For other arrays than 16 kHz speech, pass their `store_format`, the function that computes them
     (`load`, called in those threads) and the progress bar's `description`. With `follow_links`,
     recordings may be links to outside of `data_folder`. `found` are the recordings' files, if they
-    are known.
+    are known. With `verify`, the store's samples are compared with their digests (about 1 GB a
+    second), and those that are damaged are decoded again.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"a store's name is letters, digits, '_' and '-', not {name!r}")
@@ -78,7 +80,7 @@ def build_store(
         follow_links=follow_links,
         found=found,
     )
-    build = _Build(sources, store_folder, name, store_format, load, table_path, report)
+    build = _Build(sources, store_folder, name, store_format, load, table_path, report, verify)
     complete = build.complete_store()
     if complete is not None:
         return complete
@@ -172,13 +174,16 @@ class _Build:
     load: Load
     table_path: Path
     report: Report
+    verify: bool = False  # whether to compare stored samples with their digests
 
     def complete_store(self) -> FileStore | None:
         """Open a store that has all recordings and no others; None if it must be written to."""
         if (self.folder / f".{self.name}.journal").exists():  # of a build that was killed
             return None
         store = self._open()
-        if store is None or len(store) != len(self.sources) or self._missing(store.entries):
+        if store is None or len(store) != len(self.sources):
+            return None
+        if self._missing(self._intact(store, store.entries)):
             return None
         self._report_stored(store.entries)
         return store
@@ -187,8 +192,9 @@ class _Build:
         """Decode what is missing, drop what is not listed, and open the store."""
         previous = self._open()
         writer = StoreWriter(self.folder, self.name, self.store_format, previous)
-        self._report_stored(writer.entries)
-        missing = self._missing(writer.entries)
+        intact = self._intact(previous, writer.entries)
+        self._report_stored(intact)
+        missing = self._missing(intact)
         current = {source.filename for source in self.sources} - {each.filename for each in missing}
         with contextlib.closing(writer):
             decoder = _Decoder(
@@ -210,7 +216,7 @@ class _Build:
         store = self._open()
         if store is None or not store.entries.keys() <= {each.filename for each in self.sources}:
             return None
-        missing = self._missing(store.entries)
+        missing = self._missing(self._intact(store, store.entries))
         if any(source.filename in store for source in missing):  # it has their older versions
             return None
         errors = []
@@ -232,6 +238,15 @@ class _Build:
             return FileStore(self.folder, self.name, self.store_format)
         except BadStoreError:
             return None
+
+    def _intact(
+        self, store: FileStore | None, entries: Mapping[str, StoreEntry]
+    ) -> Mapping[str, StoreEntry]:
+        """Return those of `entries` whose samples in the store are not damaged."""
+        if store is None or not self.verify:
+            return entries
+        damaged = {name for name in store.damaged() if entries.get(name) == store.entries[name]}
+        return {name: entry for name, entry in entries.items() if name not in damaged}
 
     def _missing(self, stored: Mapping[str, StoreEntry]) -> list[_Source]:
         return [source for source in self.sources if not _is_current(source, stored)]

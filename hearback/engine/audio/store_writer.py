@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -50,15 +50,17 @@ class StoreWriter:
         """Close the files; added recordings stay for the next build."""
         for file in (self._data, self._journal):
             if file is not None:
-                file.close()
+                with _naming(self._data_path):
+                    file.close()
 
     def add(self, filename: str, samples: np.ndarray, entry: StoreEntry) -> None:
         """Append a recording, replacing a previous one of its name; `entry.offset` is set here."""
         if self._data is None or self._journal is None:
             self._data, self._journal = self._open()
         entry = replace(entry, offset=self._n_samples)
-        self._data.write(samples.data)
-        self._data.flush()
+        with _naming(self._data_path):
+            self._data.write(samples.data)
+            self._data.flush()
         self._journal.write(_as_line({"filename": filename, **vars(entry)}))
         self._journal.flush()
         self._n_samples += entry.n_samples
@@ -160,6 +162,16 @@ class StoreWriter:
             if path != self._data_path:
                 with contextlib.suppress(PermissionError):  # Windows: a process has it open
                     path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name a file in errors of writing, unlike opening, which name none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _as_line(fields: Mapping[str, Any]) -> bytes:

@@ -22,28 +22,51 @@ def find_scorer(name_or_folder: str | Path) -> Path:
     if str(name_or_folder) in shipped:
         return PRETRAINED / str(name_or_folder)
     folder = Path(name_or_folder)
-    if (folder / CONFIG).is_file():
+    if is_folder(folder) and (folder / CONFIG).is_file():
+        _check_folds(folder)
         return folder
     names = ", ".join(shipped) or "none is in this package"
-    what = "has no model_configs.json" if folder.is_dir() else "no such scorer, and no such folder"
+    what = "no such scorer, and no such folder"
+    if is_folder(folder):
+        what = "has no model_configs.json"
     raise HearbackError(
-        f"{name_or_folder}: {what}; use a shipped scorer ({names}), or the folder of an ensemble "
+        f"{folder}: {what}; use a shipped scorer ({names}), or the folder of an ensemble "
         "with its model_configs.json and its folds"
     )
 
 
+def _check_folds(folder: Path) -> None:
+    """Raise HearbackError if an ensemble's folds are in its subfolder assets, as steps have it."""
+    if not any(folder.glob("*.safetensors")) and any((folder / "assets").glob("*.safetensors")):
+        raise HearbackError(
+            f"{folder}: its folds are in {folder / 'assets'}; copy {CONFIG} there, and name that "
+            "folder"
+        )
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder; False also for a name that no file can have."""
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
+
+
 def read_facts(folder: Path) -> list[tuple[str, str]]:
-    """Return the facts of a scorer's card, (name, value) each; [] if it has none."""
+    """Return the facts of a scorer's card, (name, value) each; [] if none can be read."""
     path = folder / CARD
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # the scores do not need it
+        return []
     table = itertools.takewhile(
         lambda line: line.startswith("|"),
         itertools.dropwhile(lambda line: not line.startswith("| --- "), lines),
     )
     rows = [line.strip("| ").split(" | ", 1) for line in list(table)[1:]]
-    return [(name, value) for name, value in rows]
+    return [(row[0], row[1]) for row in rows if len(row) == 2]
 
 
 def n_bytes(folder: Path) -> int:

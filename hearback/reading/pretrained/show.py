@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hearback.engine import cli
 from hearback.engine.errors import HearbackError, did_you_mean
-from hearback.reading.pretrained.folders import CARD, PRETRAINED, find_scorers
+from hearback.reading.pretrained.folders import CARD, PRETRAINED, find_scorers, is_folder
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def read_card(name: str) -> str:
     names = [path.name for path in find_scorers(PRETRAINED)]
     folder = PRETRAINED / name if name in names else Path(name)
     path = folder / CARD
-    if not folder.is_dir():
+    if not is_folder(folder):
         known = ", ".join(names) or "none is in this package"
         raise HearbackError(
             f"{name}: no such scorer, and no such folder; the scorers are {known}"

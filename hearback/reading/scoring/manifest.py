@@ -17,16 +17,36 @@ _TOLERATED_SECONDS = 0.5
 def locate(names: Sequence[str], manifest: Path, data: Path | None) -> tuple[Path, list[str]]:
     """Return the folder of a manifest's recordings, and their names, relative to it.
 
-    The folder is `data`, if that is given; else the common parent folder, if all paths are
-    absolute; else the manifest's own. Paths outside of it stay absolute.
+    The folder is `data`, if that is given; else the manifest's own; else, if all paths are absolute
+    or one leads out of that, the common parent folder. Paths outside of it stay absolute.
     """
-    absolute = [os.path.normpath(name) for name in names if os.path.isabs(name)]  # noqa: PTH117
     folder = manifest.parent if data is None else data
-    if data is None and absolute and len(absolute) == sum(map(bool, names)):
-        parents = [os.path.dirname(name) for name in absolute]  # noqa: PTH120
-        folder = Path(os.path.commonpath(parents))
+    found = _relative_to(folder, names)
+    given = [name for name in names if name]
+    is_elsewhere = any(map(_is_absolute, found)) or all(map(_is_absolute, given))
+    if data is not None or not given or not is_elsewhere:
+        return folder, found
+    # A relative path, perhaps a wrong one, does not make the absolute ones unusable.
+    paths = [str(folder.absolute() / name) if name and _is_inner(name) else name for name in names]
+    # Without links and "..": the parents of what is written.
+    parents = [str(Path(os.path.normpath(path)).parent) for path in paths if _is_absolute(path)]
+    folder = Path(os.path.commonpath(parents))
+    return folder, _relative_to(folder, paths)
+
+
+def _is_absolute(name: str) -> bool:
+    return Path(name).is_absolute()
+
+
+def _is_inner(name: str) -> bool:
+    """Return whether a path is relative, and stays in its folder."""
+    return not _is_absolute(name) and Path(os.path.normpath(name)).parts[:1] != ("..",)
+
+
+def _relative_to(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return names relative to a folder, absolute ones that are not in it as they are."""
     roots = folder.absolute(), folder.resolve()
-    return folder, [_relative(name, roots) for name in names]
+    return [_relative(name, roots) for name in names]
 
 
 def _relative(name: str, roots: Sequence[Path]) -> str:

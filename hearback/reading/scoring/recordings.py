@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from hearback.engine.audio.decode import Recording, UnreadableAudioError, decode
+from hearback.engine.audio.decode import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    Recording,
+    UnreadableAudioError,
+    decode,
+)
 from hearback.engine.audio.notes import NotesProblem
 from hearback.engine.audio.store import Store
 from hearback.engine.audio.store_builder import build_store
@@ -36,6 +42,7 @@ def open_recordings(
         progress=progress,
         load=_load_long,
         follow_links=True,
+        verify=True,
     )
     refuse_cut(report)
     drop_conversions(report)
@@ -110,13 +117,25 @@ def decode_samples(samples: np.ndarray, sample_rate: int | None) -> Recording:
     else:
         # Numbers of 64 bits are mostly those of 16: with their own full scale they were silent.
         raise HearbackError(f"samples of type {samples.dtype}: use float32, int16 or int32")
-    if not isinstance(sample_rate, (int, float, np.number)):
-        raise HearbackError(f"sample_rate {sample_rate!r}: use a whole number of Hz")
-    if not float(sample_rate).is_integer() or not 0 < sample_rate < 2**31:
-        raise HearbackError(f"sample_rate {sample_rate}: use a whole number of Hz")
+    _check_rate(sample_rate)
     if values.size == 0:
         raise UnreadableAudioError("is empty: no samples", kind="too_short")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "samples.wav"
-        soundfile.write(path, np.float32(values), int(sample_rate), subtype="FLOAT")
+        with np.errstate(over="ignore"):  # infinite as float32: refused below
+            converted = values.astype(np.float32)
+        soundfile.write(path, converted, int(sample_rate), subtype="FLOAT")
         return decode(path, kept_seconds=LONGEST_RECORDING)
+
+
+def _check_rate(sample_rate: object) -> None:
+    """Raise HearbackError for what is no sample rate of speech, in Hz."""
+    rate = 0.0
+    numbers = (int, float, np.integer, np.floating)
+    if isinstance(sample_rate, numbers) and not isinstance(sample_rate, bool):
+        rate = float(sample_rate)
+    if not (LOWEST_RATE <= rate <= HIGHEST_RATE and rate.is_integer()):
+        raise HearbackError(
+            f"sample_rate {sample_rate!r}: use a whole number of Hz, from {LOWEST_RATE} to "
+            f"{HIGHEST_RATE}"
+        )

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
@@ -18,6 +19,7 @@ MAX_SHOWN = 60  # recordings; of more, the lowest scores are shown
 N_LOWEST = 20
 
 _RESET, _UNDERLINE = "\033[0m", "\033[4m"
+_CONTROLS = ("Cc", "Cf", "Zl", "Zp")  # Unicode categories: controls, marks, separators of lines
 # By probability: red, yellow, no colour.
 _COLOURS = ((0.5, "\033[31m"), (0.8, "\033[33m"))
 
@@ -47,7 +49,7 @@ class Screen:
         )
 
     def _lines(self, scores: Sequence[Score]) -> Iterable[str]:
-        names = [score.filename or "–" for score in scores]
+        names = [_visible(score.filename) or "–" for score in scores]
         name_width = max(map(display_width, ["recording", *names]), default=0)
         status_width = max([6, *(len(score.status) for score in scores)], default=0)
         prefix = 5 + 2 + status_width + 2 + name_width + 2
@@ -120,6 +122,17 @@ def display_width(text: str) -> int:
     """Return the columns of a terminal that a text takes."""
     width = wcswidth(text)
     return len(text) if width < 0 else width
+
+
+def _visible(name: str) -> str:
+    """Return a filename with escapes for characters that would change what a terminal shows.
+
+    These are line breaks, control characters, and marks of the writing direction.
+    """
+    return "".join(
+        repr(character)[1:-1] if unicodedata.category(character) in _CONTROLS else character
+        for character in name
+    )
 
 
 def _padded(text: str, width: int) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from hearback.engine import cli
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
-from hearback.engine.failures import USER_ERROR_STATUS
+from hearback.engine.failures import USER_ERROR_STATUS, ended_by_signals
 from hearback.engine.io import STANDARD_OUTPUT, check_writable
 from hearback.engine.machine import PRECISIONS
 from hearback.engine.page import flags as page_flags
@@ -94,6 +94,7 @@ def main() -> int:
     Returns 0, or 2 if no recording has a score.
     """
     arguments = _parser().parse_args()
+    _check_decodable(arguments)
     # Imported after the command line: torch takes a second.
     from hearback.engine.data.problems import count_noun  # noqa: PLC0415
     from hearback.reading.scoring.inputs import read_inputs  # noqa: PLC0415
@@ -113,6 +114,7 @@ def main() -> int:
     )
     is_single = arguments.input.is_file() and not inputs.is_table
     out = arguments.out or (None if is_single else DEFAULT_OUT)
+    _check_table(out)
     default = None if out is None else page_flags.page_beside(out)
     page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
     _check_outputs(out, arguments.json, arguments.textgrid, page)
@@ -161,7 +163,8 @@ def _score(
     """
     from hearback.reading.scoring.recordings import open_recordings  # noqa: PLC0415
 
-    with tempfile.TemporaryDirectory() as temporary:
+    # Decoded recordings of learners are not left behind when the process is ended.
+    with ended_by_signals(), tempfile.TemporaryDirectory(prefix="hearback-score-") as temporary:
         scorer.check(inputs, report)
         folder = arguments.store or Path(temporary)
         recordings = open_recordings(inputs, folder, report, progress=progress)
@@ -262,6 +265,31 @@ def _write_page(
     )
 
 
+def _check_decodable(arguments: argparse.Namespace) -> None:
+    """Raise HearbackError for a path or text with bytes that no output can have."""
+    from hearback.reading.scoring.paired_files import is_unicode, shown_name  # noqa: PLC0415
+
+    for name, value in vars(arguments).items():
+        if name == "input" or not isinstance(value, (str, Path)) or is_unicode(str(value)):
+            continue  # `read_inputs` checks the input
+        cure = "write it again" if name == "text" else "name another one"
+        what = "is no UTF-8, and no table can have it"
+        raise HearbackError(f"--{name} {shown_name(str(value))}: {what}; {cure}")
+
+
+def _check_table(out: Path | None) -> None:
+    """Raise HearbackError if a table of that name would be a surprise, or cannot be."""
+    if out == STANDARD_OUTPUT:
+        raise HearbackError("--out -: tables are files; --json - writes to standard output")
+    if out is not None:
+        _check_no_folder(out)
+
+
+def _check_no_folder(path: Path) -> None:
+    if path.is_dir():
+        raise HearbackError(f"{path}: is a folder; name a file in it")
+
+
 def _check_outputs(
     out: Path | None, json: Path | None, textgrid: Path | None, page: Path | None
 ) -> None:
@@ -270,11 +298,9 @@ def _check_outputs(
     if page is not None:
         page_flags.check_page(page, "--page")
     for path in (out, None if json == STANDARD_OUTPUT else json):
-        if path is None:
-            continue
-        if path.is_dir():
-            raise HearbackError(f"{path}: is a folder; name a file in it")
-        check_writable(path)
+        if path is not None:
+            _check_no_folder(path)
+            check_writable(path)
     if textgrid is not None:
         if textgrid.exists() and not textgrid.is_dir():
             raise HearbackError(f"{textgrid}: is a file; name a folder for the TextGrids")

@@ -454,6 +454,25 @@ def test_absolute_paths_of_a_manifest_lead_to_the_folder_that_has_them(
     ]
 
 
+def test_a_relative_path_of_a_manifest_does_not_make_absolute_ones_unusable(
+    clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "lists").mkdir()
+    path = manifest_of(
+        tmp_path / "lists" / "m.json",
+        {"audio_filepath": str(clips / "a.wav"), "text": "boy"},
+        {"audio_filepath": "wrong.wav", "text": "boy"},
+        {"audio_filepath": "../c.wav", "text": "boy"},
+        {"text": "boy"},
+    )
+    report = Report()
+    inputs = read_inputs(path, None, report)
+    assert inputs.folder == tmp_path
+    names = ["recordings/a.wav", "lists/wrong.wav", "../c.wav", ""]
+    assert inputs.frame["filename"].tolist() == names
+    assert [problem.row for problem in report.errors] == [4, 3]
+
+
 def test_paths_of_a_manifest_outside_of_the_folder_are_refused(clips: Path, tmp_path: Path) -> None:
     path = manifest_of(
         tmp_path / "m.json",

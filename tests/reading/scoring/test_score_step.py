@@ -321,6 +321,18 @@ def test_a_missing_recording_with_an_empty_text_has_both_errors(run: Run, clips:
     ("arguments", "message"),
     [
         (("recordings", "--out", "recordings"), "recordings: is a folder; name a file in it"),
+        (("recordings", "--out", "."), ".: is a folder; name a file in it"),
+        (("recordings", "--out", "-"), "--json - writes to standard output"),
+        (("recordings", "--out", "n" * 250 + ".csv"), "use a shorter name"),
+        (("n" * 300,), "use a shorter name"),
+        (
+            ("recordings/c.wav", "--text", "b\udcff"),
+            r"--text b\udcff: is no UTF-8, and no table",
+        ),
+        (
+            ("recordings", "--out", "b\udcff.csv"),
+            r"--out b\udcff.csv: is no UTF-8, and no table",
+        ),
         (("recordings", "--textgrid", "file"), "file: is a file; name a folder"),
         (("recordings", "--json", "file/s.json"), "file/s.json: cannot be written"),
         (("none",), "none: no such file or folder"),

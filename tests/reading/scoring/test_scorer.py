@@ -90,6 +90,9 @@ def test_an_array_is_resampled_and_its_channels_are_averaged(scorer: Scorer) -> 
         (np.full(16_000, 9_000, np.int64), 16_000, "samples of type int64: use float32, int16"),
         (np.zeros(16_000, np.float32), 0, "use a whole number of Hz"),
         (np.zeros(16_000, np.float32), 22_050.5, "use a whole number of Hz"),
+        (np.zeros(16_000, np.float32), 16, "sample_rate 16: use a whole number of Hz, from 4000"),
+        (np.zeros(16_000, np.float32), True, "sample_rate True: use a whole number of Hz"),
+        (np.zeros(16_000, np.float32), 2**31 - 1, "use a whole number of Hz, from 4000 to 384000"),
         (np.zeros(16_000, np.float32), "16k", "sample_rate '16k': use a whole number of Hz"),
     ],
 )
@@ -108,6 +111,7 @@ def test_what_cannot_be_scored_is_no_error_but_a_status(scorer: Scorer, tmp_path
         (np.ones(10, np.float32), "too_short"),
         (np.empty(0, np.float32), "too_short"),
         (np.full(16_000, np.nan, np.float32), "unreadable"),
+        (np.full(16_000, 1e300), "unreadable"),
         (broken, "unreadable"),
     ):
         rate = None if recording is broken else 16_000

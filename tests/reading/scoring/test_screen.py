@@ -37,6 +37,18 @@ def test_doubtful_words_are_in_brackets_without_colours() -> None:
     ]
 
 
+def test_names_cannot_change_what_the_terminal_shows() -> None:
+    scores = [
+        make_score("a\nb\x1b[31m.wav", ("boy", 0.9)),
+        make_score("\u202egpj.wav", ("boy", 0.9)),
+    ]
+    lines = Screen(100).table(scores).splitlines()
+    assert lines[1:3] == [
+        r" 0.50  ok      a\nb\x1b[31m.wav  boy",
+        r" 0.50  ok      \u202egpj.wav     boy",
+    ]
+
+
 def test_colours_come_on_top_of_brackets_and_underlines() -> None:
     table = Screen(100, has_colours=True).table(SCORES)
     assert "the \033[33mcat\033[0m \033[31m\033[4m[sat]\033[0m" in table
