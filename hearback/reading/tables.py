@@ -15,6 +15,7 @@ from hearback.engine.data.paths import UNSAFE_FILENAME, leads_out
 from hearback.engine.data.problems import Problem, Report, place_of, quoted
 from hearback.engine.data.table_rows import FORMULA_CURE, is_formula
 from hearback.engine.data.tables import check_join, read_table
+from hearback.engine.data.text_files import is_unicode, shown_name
 from hearback.reading import step_command
 from hearback.reading.text_language import report_other_language
 from hearback.reading.text_normalizer import (
@@ -287,6 +288,8 @@ def normalize_expected_text(
     if is_formula(written):
         what = f"{name} {quoted(written)} is a formula or an error of a spreadsheet, not a value"
         raise UnspeakableTextError(what, FORMULA_CURE)
+    if not is_unicode(written):
+        raise UnspeakableTextError(f"{name} is no UTF-8: {shown_name(written)}", "write it again")
     if len(written.encode()) > longest:
         raise _too_long(longest, name)
     try:

@@ -222,3 +222,13 @@ def _is_latin(word: str) -> bool:
         for part in _TYPOGRAPHIC.sub(" ", word).split()
         if not part.isascii()
     )
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a string is text; bytes that are none stand in it as lone surrogates."""
+    return text == text.encode("utf-8", "replace").decode()
+
+
+def shown_name(name: str) -> str:
+    """Return a name for messages, with bytes that are no text as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()

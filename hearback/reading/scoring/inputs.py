@@ -17,16 +17,15 @@ from hearback.engine.data.problems import (
 )
 from hearback.engine.data.table_reader import read_header
 from hearback.engine.data.tables import column_key, read_table
+from hearback.engine.data.text_files import is_unicode, shown_name
 from hearback.engine.errors import HearbackError
 from hearback.reading.scoring import manifest
 from hearback.reading.scoring.paired_files import (
     is_recording_file,
-    is_unicode,
     list_files,
     possible_texts,
     read_one_text,
     report_unused_texts,
-    shown_name,
 )
 from hearback.reading.tables import (
     GRADES,

@@ -9,7 +9,7 @@ from pathlib import Path
 from hearback.engine.audio.file_kinds import is_recording, read_head, unreadable_by_libsndfile
 from hearback.engine.data.filenames import RECORDING_SUFFIXES
 from hearback.engine.data.problems import Problem, Report
-from hearback.engine.data.text_files import PLAIN_TEXT, read_text
+from hearback.engine.data.text_files import PLAIN_TEXT, is_unicode, read_text, shown_name
 
 TEXT_SUFFIXES = (".txt", ".lab")  # of the text beside a recording
 _LARGEST_TEXT = 1 << 20  # bytes of a file with one text
@@ -51,7 +51,7 @@ def list_files(folder: Path, report: Report) -> Listing:
     """List the recordings and texts below a folder.
 
     Links are followed; a folder that several links lead to is read once. Reports subfolders that
-    cannot be listed, and files whose names are no text.
+    cannot be listed, and files whose names no table can have.
     """
 
     def cannot_list(error: OSError) -> None:
@@ -75,8 +75,9 @@ def list_files(folder: Path, report: Report) -> Listing:
             relative = path.relative_to(folder).as_posix()
             is_text = path.suffix.lower() in TEXT_SUFFIXES
             is_recorded = not is_text and is_recording_file(path)
-            if (is_text or is_recorded) and not is_unicode(relative):
-                what = f"the file's name is no UTF-8: {shown_name(relative)}"
+            fault = _fault_of_name(relative)
+            if (is_text or is_recorded) and fault:
+                what = f"the file's name {fault}: {shown_name(relative)}"
                 report.add(Problem(str(folder), None, what, "rename it"))
             elif is_text:
                 listing.texts.setdefault(_stem(relative), []).append(relative)
@@ -86,6 +87,13 @@ def list_files(folder: Path, report: Report) -> Listing:
                 listing.others.setdefault(_stem(relative), []).append(relative)
     listing.recordings.sort()
     return listing
+
+
+def _fault_of_name(name: str) -> str:
+    """Return why tables cannot have a file's name; "" if they can."""
+    if not is_unicode(name):
+        return "is no UTF-8"
+    return "has a backslash, which other systems take for a folder" if "\\" in name else ""
 
 
 def report_unused_texts(folder: Path, listing: Listing, report: Report) -> None:
@@ -144,16 +152,6 @@ def _read_text_file(path: Path, report: Report) -> str | None:
         report.add(Problem(str(path), None, what, "put the words alone there, without times"))
         return None
     return " ".join(lines)
-
-
-def is_unicode(name: str) -> bool:
-    """Return whether a name is text; bytes that are none stand in it as lone surrogates."""
-    return name == name.encode("utf-8", "replace").decode()
-
-
-def shown_name(name: str) -> str:
-    """Return a name for messages, with bytes that are no text as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def possible_texts(recording: str) -> list[str]:

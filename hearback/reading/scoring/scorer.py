@@ -274,7 +274,7 @@ def _check_file(path: Path, sample_rate: int | None) -> None:
         raise HearbackError(
             f"{path}: sample_rate is of an array of samples; a file has its own: leave it out"
         )
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - False also for a name that is too long
         near = are_there(nearest_files(path))
         raise HearbackError(f"{path}: no such file" + (f"; {near}" if near else ""))
     if path.is_dir():
@@ -283,8 +283,8 @@ def _check_file(path: Path, sample_rate: int | None) -> None:
 
 def _describe_context(scorer: str, column: str) -> str:
     return (
-        f"the scorer {scorer} needs the {column} of each recording: give it, or use a shipped "
-        "scorer, which needs none"
+        f"the scorer {scorer} needs the {column} of each recording: give it (--{column}, or the "
+        f"table's column {column}), or use a shipped scorer, which needs none"
     )
 
 

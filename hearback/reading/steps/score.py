@@ -267,7 +267,7 @@ def _write_page(
 
 def _check_decodable(arguments: argparse.Namespace) -> None:
     """Raise HearbackError for a path or text with bytes that no output can have."""
-    from hearback.reading.scoring.paired_files import is_unicode, shown_name  # noqa: PLC0415
+    from hearback.engine.data.text_files import is_unicode, shown_name  # noqa: PLC0415
 
     for name, value in vars(arguments).items():
         if name == "input" or not isinstance(value, (str, Path)) or is_unicode(str(value)):

@@ -64,6 +64,14 @@ def test_a_name_that_is_not_utf_8_is_reported(clips: Path) -> None:
         read_inputs(clips / os.fsdecode(b"b\xff.wav"), "boy", Report())
 
 
+def test_a_name_with_a_backslash_is_reported(clips: Path) -> None:
+    (clips / "a\\b.wav").write_bytes((clips / "a.wav").read_bytes())
+    report = Report()
+    assert len(read_inputs(clips, None, report).frame) == 3
+    (found,) = what(report)
+    assert found[1].startswith("the file's name has a backslash, which other systems")
+
+
 def test_a_subfolder_that_cannot_be_listed_is_reported(
     clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

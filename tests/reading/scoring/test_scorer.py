@@ -146,6 +146,10 @@ def test_wrong_arguments_are_errors(scorer: Scorer, clips: Path) -> None:
         scorer.score(clips / "A.WAV", "boy")
     with pytest.raises(HearbackError, match="is a folder; score its recordings with score_table"):
         scorer.score(clips, "boy")
+    with pytest.raises(HearbackError, match="no such file"):
+        scorer.score("a" * 5000, "boy")
+    with pytest.raises(HearbackError, match="text is no UTF-8"):
+        scorer.score(clips / "a.wav", "a \ud800 boy")
     with pytest.raises(HearbackError, match="empty text"):
         scorer.score(clips / "a.wav", "")
     with pytest.raises(HearbackError, match="can be read in several ways; write the words that"):
