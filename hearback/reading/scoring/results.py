@@ -20,8 +20,8 @@ class WordScore:
     Attributes:
         word: as it is said, in lower case.
         written: the part of the written text that it comes from; "$5" for "five" and "dollars".
-        probability: that the learner said it, 0 to 1; low too if a word was inserted before it.
-            None without a score.
+        probability: that the learner said it, 0 to 1; None without a score. Words that the learner
+            adds lower the score of the clip, but seldom those of the words beside them.
         start_seconds: of the word in the recording, in s; None if unknown.
         end_seconds: as `start_seconds`.
     """
