@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BufferedReader
@@ -156,6 +156,35 @@ def check_writable(path: Path) -> None:
         raise HearbackError(
             f"{path}: cannot be written ({error.strerror}); choose a path in a writable folder"
         ) from None
+
+
+def check_apart(outputs: Iterable[Path], flags: str) -> None:
+    """Raise HearbackError if an output file would replace another one; `flags` choose them."""
+    seen: set[str] = set()
+    for path in outputs:
+        name = os.path.realpath(path)
+        if name in seen:
+            raise HearbackError(f"{path}: would be written twice; choose another file with {flags}")
+        seen.add(name)
+
+
+def check_not_read(outputs: Iterable[Path], inputs: Iterable[str | Path], flags: str) -> None:
+    """Raise HearbackError if an output file would replace an input; `flags` choose the outputs."""
+    there = [path for path in outputs if path.exists()]
+    if not there:
+        return
+    read = set(map(_caseless, inputs))
+    for path in there:
+        if _caseless(path) in read:
+            raise HearbackError(
+                f"{path}: is read, and would be replaced by the scores; choose another file with "
+                f"{flags}"
+            )
+
+
+def _caseless(path: str | Path) -> str:
+    """Return where a path leads to, without case: clip.txt and clip.TXT may be one file."""
+    return os.path.realpath(path).casefold()
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  (any JSON type)

@@ -291,9 +291,9 @@ def _build(
                 frames = model.encode_recordings(batch, n_samples)
             width = frames.shape[2]
             file.write(_half(frames, path).tobytes())
-            for index, recording in zip(indices, recordings, strict=True):
+            for index, length in zip(indices, lengths, strict=True):
                 spans[index] = n_written, n_written + frames.shape[1]
-                n_frames[index] = -(-len(recording) // SAMPLES_PER_FRAME)
+                n_frames[index] = length
                 n_written += frames.shape[1]
             bar.update(len(indices))
     description = {"width": width, "spans": spans.tolist(), "n_frames": n_frames.tolist()}

@@ -27,6 +27,7 @@ from hearback.reading.window_batches import (
     LONGEST_WINDOW_SAMPLES,
     WINDOW_SAMPLES,
     Encoding,
+    pad_waveforms,
     window_samples,
 )
 
@@ -150,9 +151,7 @@ def encoding_pass(model: Scorer, run: ReadingRun, n_versions: int) -> Pass:
         augment = run.recipe.augment_learner.apply
         waveforms = [augment(source.learner(row), rng)[:WINDOW_SAMPLES] for row in rows]
         window = max(windows[row] for row in rows)
-        batch = torch.zeros(len(rows), window)
-        for row, waveform in zip(batch, waveforms, strict=True):
-            row[: min(len(waveform), window)] = torch.from_numpy(waveform)[:window]
+        batch = pad_waveforms([each[:window] for each in waveforms], window)
         n_samples = torch.tensor([min(len(each), window) for each in waveforms])
         with mixed_precision(device, run.dtype):
             encoded = model.eval().encode_recordings(batch.to(device), n_samples.to(device))

@@ -380,7 +380,10 @@ def pairs_per_batch(batch_size: int, n_samples: int) -> int:
 def _merge(
     batches: Sequence[tuple[int, list[Pair]]], batch_size: int
 ) -> list[tuple[int, list[Pair]]]:
-    """Return full batches of the pairs of incomplete ones, given longest window first."""
+    """Return full batches, and perhaps a last one that is not, of the pairs of incomplete ones.
+
+    They are given longest window first.
+    """
     flat = [(length, pair) for length, members in batches for pair in members]
     merged = []
     while flat:

@@ -27,7 +27,7 @@ from hearback.reading.text_normalizer import written_words
 SAID, COMPLETE = 0, 1
 TABLE = "word_scores.csv"  # of infer.py, beside the submission
 N_NEIGHBOURS = 4  # on either side of a word
-MISSED = 0.5  # mean probability of a word and its neighbours below which most were missed
+MOSTLY_MISSED_BELOW = 0.5  # mean probability of a word and its neighbours
 _KEY = ["filename", "position", "word"]
 
 
@@ -147,7 +147,7 @@ def said_probabilities(probabilities: np.ndarray) -> np.ndarray:
     said = probabilities[:, :, SAID]
     known = ~np.isnan(said)
     mean = _sum_around(np.where(known, said, 0.0)) / np.maximum(_sum_around(known * 1.0), 1.0)
-    return np.where(mean < MISSED, np.minimum(said, mean), said)
+    return np.where(mean < MOSTLY_MISSED_BELOW, np.minimum(said, mean), said)
 
 
 def _sum_around(values: np.ndarray) -> np.ndarray:
@@ -157,7 +157,7 @@ def _sum_around(values: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(padded, width, axis=1).sum(axis=2)
 
 
-def score_table(
+def word_score_table(
     filenames: Sequence[str],
     texts: Sequence[str],
     probabilities: np.ndarray,
@@ -169,8 +169,8 @@ def score_table(
     `written` is the part of the row's written text that the word comes from; `written_texts` are
     by default the `texts` themselves. `statuses` are those of the clips, "ok" by default.
 
-    The score is that of `said_probabilities`, from `probabilities`, (rows, positions, 2). It is
-    also low if the learner inserted a word before it.
+    The score is that of `said_probabilities`, from `probabilities`, (rows, positions, 2). Words
+    that the learner adds lower the score of the clip, but seldom those of the words beside them.
     """
     words = _word_index(filenames, texts)
     words = words[words["word"] != ""]

@@ -1,6 +1,7 @@
 """Checkpoints and the files of a finished fold."""
 
 import errno
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,14 @@ def test_damaged_metadata_is_an_error(files: FoldFiles) -> None:
     with pytest.raises(HearbackError, match=r"model3mapd_3\.json: not readable JSON"):
         read_fold_metadata(files)
     assert "not readable JSON" in str(why_not_done(files, RUN_KEY))
+
+
+@pytest.mark.parametrize("name", ["recipe", "shape", "sha256"])
+@pytest.mark.usefixtures("scorer")
+def test_a_null_in_metadata_is_an_error(files: FoldFiles, name: str) -> None:
+    files.metadata.write_text(json.dumps({**read_fold_metadata(files), name: None}))
+    with pytest.raises(HearbackError, match=rf"model3mapd_3\.json: its {name} is 'None'; delete"):
+        read_fold_metadata(files)
 
 
 def cut_weights_short(files: FoldFiles) -> None:

@@ -29,6 +29,7 @@ from hearback.reading.inference import batch_plan, model_group, submission
 from hearback.reading.inference import folds as folds_module
 from hearback.reading.inference.ensemble_run import predict_ensemble
 from hearback.reading.inference.folds import read_folds
+from hearback.reading.inference.outputs import check_outputs
 from hearback.reading.inference.predict import Predictions, collect, predict
 from hearback.reading.inference.submission import InferenceOptions, write_submission
 from hearback.reading.models import base, load
@@ -39,6 +40,7 @@ from hearback.reading.scoring import decoder_evidence
 from hearback.reading.steps import infer
 from hearback.reading.window_batches import Batch
 from hearback.reading.word_calibration import WordCalibration
+from tests.conftest import inference_options
 from tests.helpers import environment_of_scripts, make_read_only
 from tests.reading.inference_data import CPU, write_ensemble
 from tests.reading.random_models import BASE_RATES, make_model, write_fold
@@ -99,6 +101,44 @@ def test_an_output_that_nothing_reads_costs_neither_scores_nor_problems(
     assert scores(options).nunique() == len(scores(options))
     listed = problems(options)
     assert listed.loc[listed["severity"] == "error", "filename"].tolist() == [broken]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"words": "submission.csv"}, "would be written twice"),
+        ({"divergences": "submission_problems.csv"}, "would be written twice"),
+        ({"words": "submission_origin.json"}, "would be written twice"),
+        ({"submission": "x.html", "page": "x.html"}, "would be written twice"),
+        ({"submission": "data/test_metadata.csv"}, "is read, and would be replaced"),
+        ({"words": "data/submission_format.csv"}, "is read, and would be replaced"),
+        ({"submission": "model_configs.json"}, "is read, and would be replaced"),
+        # It is deleted without a time limit.
+        ({"config": "submission_folds.json"}, "is read, and would be replaced"),
+    ],
+)
+def test_no_output_replaces_another_or_an_input(
+    tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    names = ("model_configs.json", "submission_folds.json")
+    for name in (*names, "data/test_metadata.csv", "data/submission_format.csv"):
+        (tmp_path / name).write_text("{}")
+    options = inference_options(tmp_path)
+    check_outputs(options)
+    paths: dict[str, Any] = {name: tmp_path / path for name, path in changes.items()}
+    with pytest.raises(HearbackError, match=f"{message}.*; choose another file with --submission"):
+        check_outputs(replace(options, **paths))
+
+
+def test_the_page_of_a_run_replaces_no_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["infer.py", "--submission", "scores.html"])
+    with pytest.raises(HearbackError, match=r"scores\.html: would be written twice"):
+        infer.main()
+    assert not (tmp_path / "scores.html").exists()
 
 
 def test_a_store_that_cannot_be_written_to_is_replaced_by_a_temporary_one(

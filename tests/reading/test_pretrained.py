@@ -136,7 +136,7 @@ def test_the_card_has_the_tables(folder: Path, capsys: pytest.CaptureFixture[str
 
     assert show.read_card(str(folder / "out" / "toy")) == text
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["list", "--out", str(folder / "out")])
+        patch.setattr(sys, "argv", ["list", "--folder", str(folder / "out")])
         listing.main()
     assert re.match(r"toy +0\.0 MB  English reading: an adapted decoder", capsys.readouterr().out)
 
@@ -160,11 +160,33 @@ def test_flags_are_checked_before_the_training(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_is_no_scorer_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.setattr(sys, "argv", flags(tmp_path, "--out", str(tmp_path), "--name", "project"))
+    with pytest.raises(HearbackError, match=r"project: is there, .* another --name"):
+        build.main()
+    (project / "model_configs.json").touch()  # as get_config writes it
+    with pytest.raises(HearbackError, match=r"project: is there, .* another --name"):
+        build.main()
+
+
+def test_a_card_that_is_no_utf_8_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "model_configs.json").touch()
+    (tmp_path / "card.md").write_bytes(b"caf\xe9")
+    assert show.read_card(str(tmp_path)) == "caf\ufffd"
+
+
 def test_a_scorer_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(HearbackError, match="tinny: no such scorer, and no such folder"):
         show.read_card("tinny")
     with pytest.raises(HearbackError, match="n: no such scorer, and no such folder"):
         show.read_card("n" * 300)
+    with pytest.raises(HearbackError, match=r"; did you mean tiny\.en\?"):
+        find_scorer("tiny_en")
+    (tmp_path / "model_configs.json").touch()
     with pytest.raises(HearbackError, match="this folder's scorer has no card"):
         show.read_card(str(tmp_path))
 
@@ -214,6 +236,6 @@ def test_the_grade_adjusts_where_it_is_given() -> None:
 
 
 def test_a_card_names_no_folder_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["python", "--data", "/home/someone/data", "--set", "epochs=2", "--out=/x/out"]
-    monkeypatch.setattr(sys, "argv", arguments)
-    assert card.command_line().endswith(" --data data --set epochs=2 --out=out")
+    folders = ["--data", "/home/some=one/data", "--out=/x=y/out"]
+    monkeypatch.setattr(sys, "argv", ["python", *folders, "--set", "epochs=2", "warm=/x/y"])
+    assert card.command_line().endswith(" --data data --out=out --set epochs=2 warm=y")

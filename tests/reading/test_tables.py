@@ -523,6 +523,12 @@ def test_a_problem_found_twice_counts_once(tmp_path: Path) -> None:
         assert problem.cure == "'b.wav' is there: name it so, without the folders before it"
 
 
+def test_a_filename_with_a_control_character_is_named_so(tmp_path: Path) -> None:
+    problem = leads_out(tmp_path, 3, "a\x1b.wav", tmp_path)
+    assert problem.what == "the filename has a control character"
+    assert problem.cure == "rename the file"
+
+
 def test_errors_raise_and_warnings_only_when_strict() -> None:
     warning = Problem("a.csv", 2, "stereo", "nothing", "warning")
     error = Problem("a.csv", 3, "silent", "remove it")

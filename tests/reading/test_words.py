@@ -41,8 +41,8 @@ from hearback.reading.words import (
     from_table,
     read_fold,
     said_probabilities,
-    score_table,
     to_table,
+    word_score_table,
 )
 from tests.conftest import TEXTS, inference_options, training_options
 from tests.reading.random_models import BASE_RATES, write_fold
@@ -135,7 +135,7 @@ def test_a_model_without_words_deletes_those_of_an_earlier_training(tmp_path: Pa
 
 def test_scores_are_of_words_without_text_ends() -> None:
     probabilities = 0.5 + 0.5 * expit(make_log_odds(SPOKEN))  # none is limited by its neighbours
-    table = score_table(FILENAMES, SPOKEN, probabilities)
+    table = word_score_table(FILENAMES, SPOKEN, probabilities)
     assert list(table.columns) == ["filename", "position", "word", "written", "score", "status"]
     assert list(table["word"]) == ["the", "NA", "null,", '"x"', "7", "koovnorb"]
     assert list(table["position"]) == [0, 1, 0, 1, 2, 0]
@@ -252,7 +252,7 @@ def word_scores(options: InferenceOptions) -> pd.DataFrame:
 def test_every_word_has_a_score_in_submission_order(
     options: InferenceOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(words_module, "MISSED", 0.0)  # neighbours do not limit a word
+    monkeypatch.setattr(words_module, "MOSTLY_MISSED_BELOW", 0.0)  # neighbours do not limit a word
     write_submission(options)
     table = word_scores(options)
     order = pd.read_csv(options.data / "submission_format.csv")["filename"]
@@ -289,7 +289,7 @@ def test_words_need_no_second_pass_and_change_no_score(
 def test_a_word_score_is_the_calibrated_mean_of_its_log_odds(
     options: InferenceOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(words_module, "MISSED", 0.0)  # neighbours do not limit a word
+    monkeypatch.setattr(words_module, "MOSTLY_MISSED_BELOW", 0.0)  # neighbours do not limit a word
     write_submission(options)
     together = word_scores(options)["score"]
     config = EnsembleConfig.load(options.config)
@@ -320,7 +320,7 @@ def test_words_of_rows_that_cannot_be_scored_are_left_out_with_a_message(
     assert len(TEXTS[3].split()) == 4
     expected = before[before["filename"] != "test003.wav"].reset_index(drop=True)
     pd.testing.assert_frame_equal(after, expected, atol=1e-5, rtol=0)
-    assert "lacks 1 rows that could not be scored" in capsys.readouterr().out
+    assert "lacks 1 row that could not be scored" in capsys.readouterr().out
 
 
 def test_without_any_row_that_can_be_scored_the_table_is_empty(options: InferenceOptions) -> None:

@@ -10,6 +10,7 @@ from hearback.engine.data.problems import Problem, quoted
 # Refused in a filename, after `filenames.portable`: a root or a drive, a backslash (no table has
 # any then, but an archive may), a `..` folder, a control character.
 UNSAFE_FILENAME = re.compile(r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)|[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def contained(folder: Path, filename: str) -> Path | None:
@@ -56,9 +57,12 @@ def leads_out(path: Path, line: int, filename: str, folder: Path) -> Problem:
 
     `folder` is that of the recordings: a file of the same name that is there is what is meant.
     """
+    if _CONTROL.search(filename):
+        what = "the filename has a control character"
+        return Problem(str(path), line, what, "rename the file", filename=filename)
     what = "the filename leads out of the data folder"
     own = re.split(r"[/\\]", filename)[-1]
-    cure = "name a file inside it; no '..', drive, control character or link to outside"
+    cure = "name a file inside it; no '..', drive or link to outside"
     if own and not UNSAFE_FILENAME.search(own) and os.path.isfile(folder / own):  # noqa: PTH113
         cure = f"{quoted(own)} is there: name it so, without the folders before it"
     return Problem(str(path), line, what, cure, filename=filename)

@@ -193,7 +193,7 @@ def _find_error(fold_metadata: object) -> str | None:
     if not isinstance(fold_metadata, dict):
         return "not the metadata of a fold"
     for name in ("recipe", "shape", "sha256"):
-        if not isinstance(fold_metadata.get(name) or {}, dict):
+        if name in fold_metadata and not isinstance(fold_metadata[name], dict):
             return f"its {name} is {str(fold_metadata[name])[:80]!r}"
     for name, value in fold_metadata.items():
         for kind in ("file", "directory"):
@@ -203,7 +203,7 @@ def _find_error(fold_metadata: object) -> str | None:
                 # A bare name is in the assets; a path could lead out of them.
                 if not are_texts or Path(shared).name != shared or shared == "..":
                     return f"its {name[:80]} is not a {kind} beside it with a digest"
-    for name in fold_metadata.get("sha256") or {}:
+    for name in fold_metadata.get("sha256", {}):
         if re.fullmatch(r"[a-z_]+", name) is None:
             return f"it has a digest of {name[:80]!r}, not of a fold's file"
     return None
@@ -212,7 +212,8 @@ def _find_error(fold_metadata: object) -> str | None:
 def sibling_metadata(files: FoldFiles, run_key: Mapping[str, Any]) -> dict[int, FoldMetadata]:
     """Return the metadata of the model's other finished folds with the same `run_key`, by fold.
 
-    Only the metadata is read; the other files are not checked.
+    Only the metadata is read; the other files are not checked. Raises HearbackError for damaged
+    metadata.
     """
     metadata_by_fold = {}
     for fold in range(run_key["n_folds"]):

@@ -55,7 +55,10 @@ def batch_seconds(device: "torch.device") -> float:
 def plan_batches(
     source: "PairSource", rows: Sequence[int] | np.ndarray, recipe: Recipe, seconds: float
 ) -> list[PlannedBatch]:
-    """Return batches of at most `seconds` of windows, each of at least one clip, longest first."""
+    """Return batches of at most `seconds` of learners' windows, longest first.
+
+    Each has at least one clip; the windows of references come on top.
+    """
     texts = [source.texts[row] for row in rows]
     windows = find_windows(source, rows, recipe)
     return list(
@@ -92,15 +95,16 @@ def has_reference_windows(pair: Pairing) -> bool:
 def group_by_window(
     windows: np.ndarray, texts: Sequence[str], seconds: float, *, has_reference_windows: bool
 ) -> Iterator[PlannedBatch]:
-    """Yield batches of at most `seconds` of windows, each of at least one clip, longest first.
+    """Yield batches of at most `seconds` of learners' windows, longest first.
 
-    With the longest first, a batch that does not fit in memory fails at once, and the last batches
-    are short. Clips of one text are adjacent, because a batch encodes each reference once.
+    Each has at least one clip; the windows of references come on top. With the longest first, a
+    batch that does not fit in memory fails at once, and the last batches are short. Clips of one
+    text are adjacent, because a batch encodes each reference once.
 
     Args:
         windows: window length of each clip, in samples, (clips,).
         texts: their texts, (clips,).
-        seconds: of windows in a batch.
+        seconds: of learners' windows in a batch.
         has_reference_windows: references have windows of their own.
     """
     for window in np.unique(windows)[::-1].tolist():

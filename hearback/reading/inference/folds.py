@@ -11,7 +11,10 @@ from hearback.engine.whisper.backbone import PARTS
 from hearback.engine.whisper.encoder import EncoderConfig
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.models.load import read_runnable_metadata
+from hearback.reading.pairings import HEARS_30_S
 from hearback.reading.recipe import Recipe
+from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, WINDOW_SAMPLES
+from hearback.reading.window_coverage import Coverage, coverages_of
 
 
 class EnsembleFold(TrainedFold):
@@ -76,6 +79,20 @@ def read_folds(config: EnsembleConfig, assets: Path) -> list[EnsembleFold]:
             files = FoldFiles(assets, model.name, fold)
             folds.append(EnsembleFold(number, files, read_runnable_metadata(files, config.voice)))
     return folds
+
+
+def coverages_of_folds(folds: Sequence[EnsembleFold]) -> list[Coverage]:
+    """Return what the windows of the folds' models cover."""
+    recipes = {fold.files.model: fold.recipe for fold in folds}
+    return coverages_of(
+        {name: (recipe.pair, recipe.speed_by_grade) for name, recipe in recipes.items()}
+    )
+
+
+def longest_window(folds: Sequence[EnsembleFold]) -> int:
+    """Return the number of samples of the longest window that all of the folds' models hear."""
+    hear_30_s = all(fold.recipe.pair in HEARS_30_S for fold in folds)
+    return LONGEST_WINDOW_SAMPLES if hear_30_s else WINDOW_SAMPLES
 
 
 def name_folds(folds: Sequence[EnsembleFold]) -> str:

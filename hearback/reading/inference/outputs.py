@@ -12,15 +12,17 @@ import pandas as pd
 
 from hearback.engine.data.filenames import match_names
 from hearback.engine.data.problems import BadInputError, Problem, Report
-from hearback.engine.data.tables import write_problems, write_table
+from hearback.engine.data.tables import problems_path, write_problems, write_table
 from hearback.engine.ensemble.prior import prior_on_failure, report_no_models
-from hearback.engine.io import check_writable
+from hearback.engine.io import check_apart, check_not_read, check_writable
+from hearback.engine.page.origin import origin_path
 from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig, base_rate, salvage_base_rates
 from hearback.reading.tables import metadata_path, read_metadata, read_submission_format
 
 SUBMISSION_FORMAT = "submission_format.csv"
 FOLDS = "submission_folds.json"
+_OUTPUT_FLAGS = "--submission, --words, --divergences or --page"
 
 # Score of all rows where no model and no base rate is known: it says nothing.
 UNKNOWN_BASE_RATE = 0.5
@@ -31,7 +33,8 @@ class InferenceOptions:
     """The options of `infer.py`.
 
     `memory_gb` is the memory budget for loaded models, in GB (None: half of the free memory).
-    `words` and `divergences` are files for the word scores and divergences (None: not written).
+    `words` and `divergences` are files for the word scores and divergences (None: not written);
+    `page` is the page that is written afterwards.
     `time_limit` is in seconds from the start of the process (None: no limit).
     """
 
@@ -47,6 +50,7 @@ class InferenceOptions:
     memory_gb: float | None = None
     words: Path | None = None
     divergences: Path | None = None
+    page: Path | None = None
     time_limit: float | None = None
 
 
@@ -88,10 +92,16 @@ class SubmissionRows:
 
 
 def check_outputs(options: InferenceOptions) -> None:
-    """Raise HearbackError if a table cannot be written where it should be."""
-    for output in (options.submission, options.words, options.divergences):
-        if output is not None:
-            check_writable(output)
+    """Raise HearbackError if an output cannot be written, or would replace another or an input."""
+    submission, data = options.submission, options.data
+    tables = [submission, *filter(None, (options.words, options.divergences))]
+    for table in tables:
+        check_writable(table)
+    beside = [problems_path(submission), origin_path(submission), submission.with_name(FOLDS)]
+    outputs = [*tables, *beside, *filter(None, [options.page])]
+    check_apart(outputs, _OUTPUT_FLAGS)
+    read = (metadata_path(data, "test"), data / SUBMISSION_FORMAT, options.config)
+    check_not_read(outputs, read, _OUTPUT_FLAGS)
 
 
 def submit(options: InferenceOptions, score: Callable[[EnsembleConfig, Report], None]) -> None:
@@ -149,9 +159,9 @@ def _write_base_rates(
 def skip_tables(
     options: InferenceOptions, report: Report, *, words: str | None, divergences: str | None
 ) -> None:
-    """Say which of the tables asked for are not written; the ensemble has `words`: no such model.
+    """Report and delete the tables that the ensemble cannot fill.
 
-    None for tables that can be written. Files of an earlier run, with other scores, are deleted.
+    `words` and `divergences` say what it lacks, such as "no aligned model"; None: it can fill them.
     """
     for path, flag, model, has in (
         (options.words, "--words", "modeltok", words),
@@ -167,7 +177,7 @@ def skip_tables(
         report.add(Problem(str(options.config), None, what, cure, "warning"))
 
 
-def write_scores(
+def write_submission_table(
     path: Path,
     config: EnsembleConfig,
     rows: SubmissionRows,

@@ -25,18 +25,21 @@ from hearback.engine.locks import ReadOnlyFolderError
 from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.batch_plan import batch_seconds, plan_batches
-from hearback.reading.inference.folds import EnsembleFold, name_folds, read_folds
+from hearback.reading.inference.folds import (
+    EnsembleFold,
+    longest_window,
+    name_folds,
+    read_folds,
+)
 from hearback.reading.inference.memory import GB, memory_for_models
 from hearback.reading.inference.model_group import load_model_groups
 from hearback.reading.inference.outputs import InferenceOptions, read_rows
 from hearback.reading.inference.predict import score_with_words
 from hearback.reading.inference.schedule import FoldSchedule
 from hearback.reading.inference.time_limit import Deadline, seconds_since_start
-from hearback.reading.pairings import HEARS_30_S
 from hearback.reading.pairs import PairSource
 from hearback.reading.references import References
 from hearback.reading.tables import metadata_path
-from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
 from hearback.reading.words import count_positions
 
 SECONDS = 30.0  # of scoring, all models together
@@ -105,7 +108,7 @@ def show_plan(options: InferenceOptions) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         sample = _sample(options, folds, device, Path(temporary))
         times = [
-            _measure(first, sample, device, dtype, SECONDS / len(config.models_to_run))
+            _time_model(first, sample, device, dtype, SECONDS / len(config.models_to_run))
             for first in _first_folds(folds)
         ]
     print(_show(options, config, folds, times, device))
@@ -172,13 +175,11 @@ def _sample(
             f"run {step_command('preprocess')} first, or {step_command('infer')} without --plan, "
             "which lists each problem"
         )
-    source = PairSource(usable, references, store)
-    if all(fold.recipe.pair in HEARS_30_S for fold in folds):
-        source = source.with_longest(LONGEST_WINDOW_SAMPLES)
+    source = PairSource(usable, references, store).with_longest(longest_window(folds))
     return Sample(source, len(metadata), seconds)
 
 
-def _measure(
+def _time_model(
     folds: Sequence[EnsembleFold],
     sample: Sample,
     device: torch.device,

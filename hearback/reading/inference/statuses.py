@@ -25,7 +25,7 @@ def find_statuses(
 ) -> list[str]:
     """Return the status of each usable row, (rows,); those that are not "ok" or "unsure" warn.
 
-    `probabilities`, (rows,), are NaN for rows without a score; they keep their scores all the same.
+    `probabilities`, (rows,), are NaN for rows without a score. A warning changes no score.
     `evidence` is that of `EnsembleRun`.
     """
     found = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hearback.engine.data.problems import Problem, Report
+from hearback.engine.data.problems import Problem, Report, count_noun
 from hearback.engine.data.tables import write_table
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.ensemble.budget import show_duration
@@ -16,7 +16,12 @@ from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.divergences import choose_fold, write_divergences
 from hearback.reading.inference.ensemble_run import EnsembleRun, predict_ensemble
-from hearback.reading.inference.folds import EnsembleFold, read_folds
+from hearback.reading.inference.folds import (
+    EnsembleFold,
+    coverages_of_folds,
+    longest_window,
+    read_folds,
+)
 from hearback.reading.inference.outputs import (
     FOLDS,
     InferenceOptions,
@@ -24,17 +29,15 @@ from hearback.reading.inference.outputs import (
     check_outputs,
     skip_tables,
     submit,
-    write_scores,
+    write_submission_table,
 )
 from hearback.reading.inference.scoring_data import ScoringData, read_scoring_data
 from hearback.reading.inference.statuses import find_statuses, report_unlike
 from hearback.reading.inference.time_limit import Deadline
-from hearback.reading.pairings import HEARS_30_S
 from hearback.reading.passages.length import correct_longer, most_words_corrected
 from hearback.reading.tables import metadata_path
-from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
-from hearback.reading.window_coverage import coverages_of, report_uncovered
-from hearback.reading.words import score_table
+from hearback.reading.window_coverage import report_uncovered
+from hearback.reading.words import word_score_table
 
 
 def write_submission(options: InferenceOptions) -> None:
@@ -43,7 +46,8 @@ def write_submission(options: InferenceOptions) -> None:
     A row that cannot be scored gets the training base rate of its task and is listed in a warning
     and in `submission_problems.csv` beside the submission. With `options.time_limit`, folds that do
     not fit are left out and listed there too; `submission_folds.json` is the configuration of the
-    folds that were run. Passed as --config, it gives the same scores without a limit.
+    folds that were run. Passed as --config, for a submission in another folder, it gives the same
+    scores without a limit.
 
     Raises HearbackError or BadInputError for problems of all rows: a missing table,
     configuration or weights, or another voice. If it is not the tables', and no submission is
@@ -79,8 +83,7 @@ def _score_and_write(
     hear = aligned_fold is not None or any(fold.recipe.hears_reference for fold in folds)
     voice = config.voice if hear else None
     data = read_scoring_data(options.data, options.tts_data, options.store, voice, report)
-    if all(fold.recipe.pair in HEARS_30_S for fold in folds):
-        data = data.with_longest(LONGEST_WINDOW_SAMPLES)
+    data = data.with_longest(longest_window(folds))
     data = _leave_out_uncovered(options, folds, data, report)
     run = _score(options, config, folds, data, device=device, dtype=dtype)
     if options.time_limit is not None:
@@ -88,7 +91,9 @@ def _score_and_write(
     _save_folds(options, run, data)
     rows = SubmissionRows(data.order, data.tasks, data.metadata_names)
     with_score = {data.source.filenames[row]: row for row in np.flatnonzero(run.is_scored).tolist()}
-    scored = write_scores(options.submission, config, rows, with_score, run.predictions.clips)
+    scored = write_submission_table(
+        options.submission, config, rows, with_score, run.predictions.clips
+    )
     table = metadata_path(options.data, "test")
     statuses = find_statuses(data, run.predictions.clips, run.evidence, table, report)
     report_unlike(options.assets, folds, data, table, report)
@@ -119,10 +124,7 @@ def _leave_out_uncovered(
     report: Report,
 ) -> ScoringData:
     """Report the rows that the models' windows do not cover; leave out those with too little."""
-    recipes = {fold.files.model: fold.recipe for fold in folds}
-    coverages = coverages_of(
-        {name: (recipe.pair, recipe.speed_by_grade) for name, recipe in recipes.items()}
-    )
+    coverages = coverages_of_folds(folds)
     table = str(metadata_path(options.data, "test"))
     rows = report_uncovered(data.source, data.usable, table, coverages, report, is_scoring=True)
     return data.without(rows) if rows else data
@@ -216,8 +218,8 @@ def _write_word_scores(
         texts = [data.source.texts[row] for row in scored]
         log_odds = np.empty((0, 1, 2)) if words is None else words[scored]
         probabilities, of_scored = config.words.apply(log_odds), [statuses[row] for row in scored]
-        table = score_table(filenames, texts, probabilities, data.written(scored), of_scored)
+        table = word_score_table(filenames, texts, probabilities, data.written(scored), of_scored)
         write_table(table, path)
         print(f"wrote {path}: {len(table)} words of {len(scored)} rows")
-    if n_missing:
-        print(f"{path} lacks {n_missing} rows that could not be scored")
+        if n_missing:
+            print(f"{path} lacks {count_noun(n_missing, 'row')} that could not be scored")

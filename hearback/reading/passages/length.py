@@ -1,6 +1,7 @@
 """The correction of scores for the length of long texts: score.py's, and infer.py's.
 
-score.py corrects recordings of over 8 s, infer.py those of over 16 s, the longest of a training.
+Where an ensemble has a token scorer, score.py corrects recordings of over 8 s, and infer.py those
+of over 16 s, the longest of a training.
 
 The logit of a well-read text falls with its length, because the models learned from short texts: by
 `LENGTH_SLOPE` times the logarithm of the number of words, relative to `USUAL_WORDS`. Where the

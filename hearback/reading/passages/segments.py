@@ -38,8 +38,6 @@ def find_segments(waveform: np.ndarray, max_seconds: float = MAX_SECONDS) -> lis
         max_seconds: length of the longest segment.
     """
     speech, _ = find_speech(waveform)
-    if not speech.any():
-        return [Segment(0, len(waveform))]
     frames = waveform[: len(speech) * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
     energy = np.convolve(frames.var(axis=1), np.ones(QUIET_FRAMES), mode="same")
     max_frames = int(max_seconds * SAMPLE_RATE) // FRAME_SAMPLES

@@ -112,8 +112,8 @@ def errors_at_threshold(
     for name, values in predictions.items():
         said = values >= THRESHOLD
         lines[name] = {
-            "false alarms": str(_mean((~said)[right], groups[right])),
-            "misses": str(_mean(said[~right], groups[~right])),
+            "false alarms": str(_mean_with_interval((~said)[right], groups[right])),
+            "misses": str(_mean_with_interval(said[~right], groups[~right])),
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("calibration")
 
@@ -129,12 +129,12 @@ def _losses(
     line = {}
     for name, values in predictions.items():
         losses = row_log_loss(joined["score"], pd.Series(values, index=joined.index)).to_numpy()
-        line[f"log loss, {name}"] = str(_mean(losses[rows], groups[rows]))
-        line[f"AUC, {name}"] = str(_area(labels[compared], values[compared], groups[compared]))
+        line[f"log loss, {name}"] = str(_mean_with_interval(losses[rows], groups[rows]))
+        line[f"AUC, {name}"] = str(_auc(labels[compared], values[compared], groups[compared]))
     return line
 
 
-def _mean(values: np.ndarray, groups: np.ndarray) -> Interval:
+def _mean_with_interval(values: np.ndarray, groups: np.ndarray) -> Interval:
     """Return the mean of `values` and its interval by groups."""
     if not len(values):
         return Interval(math.nan, math.nan, math.nan)
@@ -144,12 +144,12 @@ def _mean(values: np.ndarray, groups: np.ndarray) -> Interval:
     )
 
 
-def _area(labels: np.ndarray, values: np.ndarray, groups: np.ndarray) -> Interval:
+def _auc(labels: np.ndarray, values: np.ndarray, groups: np.ndarray) -> Interval:
     """Return the AUC and its interval by groups; NaN if there is one class only."""
-    area = area_under_curve(labels, values)
-    if math.isnan(area):
-        return Interval(area, area, area)
-    return Interval(area, *bootstrap_auc_interval(labels, values, groups, np.random.default_rng(0)))
+    auc = area_under_curve(labels, values)
+    if math.isnan(auc):
+        return Interval(auc, auc, auc)
+    return Interval(auc, *bootstrap_auc_interval(labels, values, groups, np.random.default_rng(0)))
 
 
 def _groups(joined: pd.DataFrame) -> np.ndarray:

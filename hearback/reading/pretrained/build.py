@@ -32,9 +32,11 @@ from hearback.reading.pretrained import accuracy, card, writing
 from hearback.reading.pretrained.card import CardFacts
 from hearback.reading.pretrained.folders import (
     CARD,
+    CONFIG,
     MAX_SHIPPED_BYTES,
     PRETRAINED,
     find_scorers,
+    is_built,
     n_bytes,
     show_megabytes,
 )
@@ -110,10 +112,19 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def check(arguments: argparse.Namespace, options: TrainingOptions) -> None:
-    """Raise HearbackError for flags that contradict each other, before anything is trained."""
+    """Raise HearbackError for flags that contradict each other, before anything is trained.
+
+    Also for a folder that the scorer would replace, and that is no scorer.
+    """
     if not re.fullmatch(r"\w[\w.-]*", arguments.name):
         raise HearbackError(
             f"--name {arguments.name}: it names a folder; use letters, digits, dots and dashes"
+        )
+    folder = arguments.out / arguments.name
+    if folder.exists() and not is_built(folder):
+        raise HearbackError(
+            f"{folder}: is there, and is no scorer, with its {CONFIG} and {CARD}; choose another "
+            "--name or --out"
         )
     owner, _, last = (options.backbone or DEFAULT_BACKBONE).partition("/")
     if not re.fullmatch(r"[\w.-]+", last) or not re.fullmatch(r"\w[\w-]*", owner):
@@ -159,7 +170,7 @@ def build(
     folds = _folds(tables, arguments.keep_folds)
     config = ensemble_fitting.build_config(fitted, metadata, voice=None, folds=folds)
     config = replace(config, models=config.models_to_run)
-    sections = measure(fitted.members, metadata, causes)
+    sections = card_tables(fitted.members, metadata, causes)
     data = options.load_data(recipes)
     folder = arguments.out / arguments.name
     with writing.replacing(folder) as temporary:
@@ -191,7 +202,7 @@ def _folds(
     return None if kept is None else {table.model: tuple(sorted(set(kept))) for table in tables}
 
 
-def measure(
+def card_tables(
     members: Members, metadata: pd.DataFrame, causes: pd.Series | None
 ) -> dict[str, pd.DataFrame]:
     """Return the card's tables by title."""

@@ -226,6 +226,7 @@ def command_line() -> str:
 
 
 def _shortened(word: str) -> str:
-    flag, equals, value = word.rpartition("=")
+    # The path itself may have a "=".
+    flag, equals, value = ("", "", word) if Path(word).is_absolute() else word.partition("=")
     path = Path(value)
     return f"{flag}{equals}{path.name}" if path.is_absolute() else word

@@ -3,10 +3,11 @@
 import itertools
 from pathlib import Path
 
-from hearback.engine.errors import HearbackError
+from hearback.engine.errors import HearbackError, did_you_mean
 from hearback.engine.project import PACKAGE
 
 PRETRAINED = PACKAGE / "reading" / "pretrained"
+DEFAULT_SCORER = "tiny.en"
 CONFIG, CARD = "model_configs.json", "card.md"
 MAX_SHIPPED_BYTES = 8_000_000  # of all scorers of the package together
 
@@ -14,6 +15,11 @@ MAX_SHIPPED_BYTES = 8_000_000  # of all scorers of the package together
 def find_scorers(folder: Path) -> list[Path]:
     """Return the folders of the scorers in `folder`, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+
+
+def is_built(folder: Path) -> bool:
+    """Return whether a folder is a scorer of the command `build`."""
+    return (folder / CONFIG).is_file() and (folder / CARD).is_file()
 
 
 def find_scorer(name_or_folder: str | Path) -> Path:
@@ -32,6 +38,7 @@ def find_scorer(name_or_folder: str | Path) -> Path:
     raise HearbackError(
         f"{folder}: {what}; use a shipped scorer ({names}), or the folder of an ensemble "
         "with its model_configs.json and its folds"
+        f"{did_you_mean([str(name_or_folder)], shipped)}"
     )
 
 

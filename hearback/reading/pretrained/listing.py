@@ -16,8 +16,8 @@ from hearback.reading.pretrained.folders import (
 def main() -> None:
     """Print a line for each scorer."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--out", type=Path, default=PRETRAINED, help="folder of the scorers")
-    folder = parser.parse_args().out
+    parser.add_argument("--folder", type=Path, default=PRETRAINED, help="folder of the scorers")
+    folder = parser.parse_args().folder
     scorers = find_scorers(folder)
     if not scorers:
         raise HearbackError(
@@ -34,7 +34,7 @@ def _summary(card: Path) -> str:
     """Return the first line of a card that is not its heading."""
     if not card.is_file():
         return "has no card"
-    lines = card.read_text(encoding="utf-8").splitlines()
+    lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
     return next((line for line in lines if line and not line.startswith("#")), "")
 
 

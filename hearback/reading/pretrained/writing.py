@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.errors import HearbackError
 from hearback.engine.io import write_json
@@ -117,9 +115,7 @@ def write_statistics(
     device = choose_device(options.device)
     ensemble = LoadedEnsemble.read(folder, device, compute_dtype(device, "auto"))
     frame = data.metadata if "speaker" in data.metadata else data.metadata.assign(speaker="")
-    n_measured = min(len(frame), statistics.N_MEASURED)
-    rows = np.linspace(0, len(frame) - 1, n_measured).round().astype(int)
-    sample = frame.iloc[rows].reset_index(drop=True)
+    sample = frame.iloc[statistics.spread_rows(len(frame))].reset_index(drop=True)
     scores = score_rows(ensemble, sample, data.source.store, "statistics")
     synthetic = statistics.is_synthetic(frame["filename"].tolist())
     measured = {**statistics.summarize(scores.measured), "synthetic": synthetic}

@@ -83,14 +83,22 @@ def uncertainties(
     }
     errors = (predictions >= 0.5) != (scores.labels > 0.5)
     features = np.stack([np.abs(logit(predictions)), *list(rules.values())[1:]], axis=1)
-    rules["all of them, learned"] = _learn(features, errors, scores.groups)
+    rules["all of them, learned"] = _cross_fit_errors(features, errors, scores.groups)
     return rules
 
 
-def _learn(features: np.ndarray, errors: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return the log-odds of an error from a logistic regression on the other groups, (rows,)."""
+def _cross_fit_errors(features: np.ndarray, errors: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the log-odds of an error from a logistic regression on the other groups, (rows,).
+
+    Where all clips of the other groups are errors, or none is, there is nothing to learn but that.
+    """
     found = np.empty(len(errors))
-    for fitted, held_out in GroupKFold(N_SPLITS).split(features, groups=groups):
+    n_splits = min(N_SPLITS, len(np.unique(groups)))
+    for fitted, held_out in GroupKFold(n_splits).split(features, groups=groups):
+        n_errors, n_right = errors[fitted].sum(), (~errors[fitted]).sum()
+        if not n_errors or not n_right:
+            found[held_out] = np.log((n_errors + 0.5) / (n_right + 0.5))
+            continue
         model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0))
         model.fit(features[fitted], errors[fitted])
         found[held_out] = model.decision_function(features[held_out])
@@ -111,12 +119,13 @@ def curve(uncertainty: np.ndarray, errors: np.ndarray) -> pd.DataFrame:
 def describe(scores: OutOfFoldScores, calibration: str) -> str:
     """Return the curves of all rules, and what the rule in use sends and catches, as text.
 
-    Raises HearbackError if no model scores words.
+    Raises HearbackError if no model scores words, or there is one speaker.
     """
     members = ensemble_fitting.gather(scores, COMBINE, calibration)
     if members.cross_fitted is None:
         raise HearbackError(
-            "no model scores words: name one that does, such as modeltok, with --models"
+            "no model scores words, or there is one speaker: name a model such as modeltok with "
+            "--models, or use clips of several speakers"
         )
     data = members.stacking_data
     predictions = stacking.cross_fit(data, COMBINE, [calibration])[calibration]
@@ -136,18 +145,24 @@ def describe(scores: OutOfFoldScores, calibration: str) -> str:
         )
     }
     unsure = (predictions > UNSURE_ABOVE) & (predictions < UNSURE_BELOW)
-    low, high = bootstrap_interval(
-        errors[~unsure].astype(float), scores.groups[~unsure], np.random.default_rng(0)
-    )
+    of_others = _mean_error(errors[~unsure], scores.groups[~unsure])
     lines = [
         f"{len(errors)} clips of {', '.join(members.names)}, calibration {calibration}: "
         f"{errors.mean():.1%} on the wrong side of 0.5",
         *(f"\n{title}\n{table.to_string()}" for title, table in tables.items()),
         f"\nunsure ({UNSURE_ABOVE} to {UNSURE_BELOW}): {unsure.mean():.1%} of the clips, with "
-        f"{errors[unsure].sum() / errors.sum():.0%} of the errors; error of the others "
-        f"{errors[~unsure].mean():.1%} [{low:.1%}, {high:.1%}]",
+        f"{errors[unsure].sum() / max(errors.sum(), 1):.0%} of the errors; error of the others "
+        f"{of_others}",
     ]
     return "\n".join(lines)
+
+
+def _mean_error(errors: np.ndarray, groups: np.ndarray) -> str:
+    """Return the share of errors and its 95 % interval by groups; "–" without clips."""
+    if not len(errors):
+        return "–"
+    low, high = bootstrap_interval(errors.astype(float), groups, np.random.default_rng(0))
+    return f"{errors.mean():.1%} [{low:.1%}, {high:.1%}]"
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Acoustics:
         frames = waveform[: len(speech) * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
         level = _decibel(frames.var(axis=1, dtype=np.float64))
         loudest = np.sort(level)[-min(N_LOUDEST_FRAMES, len(level))]
-        spoken = frames[speech] if speech.any() else frames
+        spoken = frames[speech]
         power = _spectra(spoken).mean(axis=0)
         n_low = TREBLE_HZ * FRAME_SAMPLES // SAMPLE_RATE
         return cls(

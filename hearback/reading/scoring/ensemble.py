@@ -11,7 +11,7 @@ import torch
 from hearback.engine.errors import HearbackError
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.inference.ensemble_run import plan_formats, total_cost
-from hearback.reading.inference.folds import EnsembleFold, read_folds
+from hearback.reading.inference.folds import EnsembleFold, longest_window, read_folds
 from hearback.reading.inference.memory import memory_for_models
 from hearback.reading.inference.model_group import ModelGroup, load_model_groups
 from hearback.reading.inference.predict import Predictions, score_with_words
@@ -23,10 +23,10 @@ from hearback.reading.pairings import HEARS_30_S, WITHOUT_REFERENCE
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.length import most_words_corrected
 from hearback.reading.passages.rows import Passages, split_rows, whole_rows
+from hearback.reading.pretrained.folders import CONFIG
 from hearback.reading.scoring.decoder_evidence import DecoderEvidence, EvidenceCollector
 from hearback.reading.scoring.statistics import Statistics, read_learned
 from hearback.reading.tables import GRADES
-from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
 from hearback.reading.words import count_positions
 
 
@@ -56,7 +56,7 @@ class LoadedEnsemble:
 
         Raises HearbackError if it has models that need reference speech, or none with a weight.
         """
-        path = folder / "model_configs.json"
+        path = folder / CONFIG
         config = EnsembleConfig.load(path)
         if not config.models_to_run:
             raise HearbackError(f"{path}: no model has a weight, so there is nothing to score with")
@@ -89,9 +89,7 @@ class LoadedEnsemble:
 
     def with_windows(self, source: PairSource) -> PairSource:
         """Return the source with the longest windows that all of the models hear."""
-        if all(fold.recipe.pair in HEARS_30_S for fold in self.folds):
-            return source.with_longest(LONGEST_WINDOW_SAMPLES)
-        return source
+        return source.with_longest(longest_window(self.folds))
 
     def predict(
         self, source: PairSource, grades: np.ndarray, *, progress: str | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from hearback.reading.scoring.inputs import OPTIONAL
 from hearback.reading.scoring.status import STATUSES
 
 # Digits after the point, in tables and JSON.
@@ -44,7 +45,7 @@ class Score:
         probability: that the learner said the whole text, 0 to 1; None if `status` is not "ok" or
             "unsure".
         words: the words of the text, in order; () if the text cannot be read.
-        seconds: length of the recording; None if it cannot be read.
+        seconds: length of the recording; None if it cannot be read, or is cut at ten minutes.
         notes: what was converted, and why there is no score, in words.
         grade: "" if unknown.
         task: "" if unknown.
@@ -107,7 +108,7 @@ def score_frame(scores: Sequence[Score]) -> pd.DataFrame:
             "text": [score.text for score in scores],
         }
     )
-    for column in ("grade", "task", "speaker"):
+    for column in OPTIONAL:
         values = [getattr(score, column) for score in scores]
         if any(values):
             frame[column] = values

@@ -8,6 +8,7 @@ import pandas as pd
 
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.audio.store import Store
+from hearback.reading.inference.folds import coverages_of_folds
 from hearback.reading.pairings import WITH_PHONES
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.rows import Passages
@@ -21,7 +22,7 @@ from hearback.reading.scoring.scores import find_fault, make_score, unscored
 from hearback.reading.scoring.statistics import measure
 from hearback.reading.scoring.status import Fault
 from hearback.reading.tables import LONGEST_TEXT
-from hearback.reading.window_coverage import coverages_of, find_uncovered
+from hearback.reading.window_coverage import find_uncovered
 from hearback.reading.words import said_probabilities
 
 _TEXT_TOO_LONG = Fault(
@@ -72,13 +73,10 @@ def _find_too_long(ensemble: LoadedEnsemble, source: PairSource) -> dict[int, Fa
     """Return the faults of rows that the models' windows do not cover."""
     if ensemble.can_split:
         return {}
-    recipes = {fold.files.model: fold.recipe for fold in ensemble.folds}
-    coverages = coverages_of(
-        {name: (recipe.pair, recipe.speed_by_grade) for name, recipe in recipes.items()}
-    )
+    coverages = coverages_of_folds(ensemble.folds)
     uncovered = find_uncovered(ensemble.with_windows(source), coverages)
     faults = {found.row: Fault(status.TOO_LONG, found.what, found.cure) for found in uncovered}
-    if any(recipe.pair in WITH_PHONES for recipe in recipes.values()):
+    if any(fold.recipe.pair in WITH_PHONES for fold in ensemble.folds):
         # Their memory grows with the square of the text's length.
         for row, text in enumerate(source.texts):
             if len(text.encode()) > LONGEST_TEXT:
@@ -184,8 +182,10 @@ def _describe_unread(passages: Passages, row: int, windows: Sequence[int]) -> li
     notes = []
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
         if start < stop:
-            which = f"word {start + 1}" if stop == start + 1 else f"words {start + 1} to {stop}"
-            notes.append(f"{which} of {n_words} of the text are not recognised")
+            is_one = stop == start + 1
+            which = f"word {start + 1}" if is_one else f"words {start + 1} to {stop}"
+            verb = "is" if is_one else "are"
+            notes.append(f"{which} of {n_words} of the text {verb} not recognised")
     return notes
 
 

@@ -24,7 +24,7 @@ from hearback.engine.devices import choose_device, compute_dtype
 from hearback.engine.errors import HearbackError
 from hearback.engine.machine import PRECISIONS
 from hearback.reading.models.provide import provide_backbones
-from hearback.reading.pretrained.folders import find_scorer
+from hearback.reading.pretrained.folders import DEFAULT_SCORER, find_scorer
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.ensemble import LoadedEnsemble
 from hearback.reading.scoring.inputs import TEXT, Inputs, check_allowed, read_inputs
@@ -49,7 +49,6 @@ from hearback.reading.tables import (
 from hearback.reading.text_language import notes_of_language
 from hearback.reading.text_normalizer import UnspeakableTextError
 
-DEFAULT = "tiny.en"
 _PATHS = (str, os.PathLike)
 
 
@@ -71,7 +70,7 @@ class Scorer:
     @classmethod
     def load(
         cls,
-        name_or_folder: str | Path = DEFAULT,
+        name_or_folder: str | Path = DEFAULT_SCORER,
         *,
         device: str | None = None,
         precision: str = "auto",

@@ -21,7 +21,7 @@ N_LOWEST = 20
 _RESET, _UNDERLINE = "\033[0m", "\033[4m"
 _CONTROLS = ("Cc", "Cf", "Zl", "Zp")  # Unicode categories: controls, marks, separators of lines
 # By probability: red, yellow, no colour.
-_COLOURS = ((0.5, "\033[31m"), (0.8, "\033[33m"))
+_COLOURS = ((DOUBTFUL, "\033[31m"), (0.8, "\033[33m"))
 
 
 @dataclass(frozen=True)

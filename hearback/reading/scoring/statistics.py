@@ -33,16 +33,15 @@ SMALLEST_SHOWN = 0.05  # difference of the medians, with one decimal
 # The level only adds a constant to the log spectrogram that Whisper gets.
 NEUTRAL = frozenset({"level_db"})
 
-# By quantity: what a larger and a smaller value are called, and the factor and the unit with which
-# a difference is shown.
+# By quantity: what a larger and a smaller value are called, and the unit.
 _SHOWN = {
-    "seconds": ("longer", "shorter", 1.0, "s"),
-    "level_db": ("louder", "quieter", 1.0, "dB"),
-    "contrast_db": ("less noisy", "noisier", 1.0, "dB"),
-    "treble_db": ("brighter, above 4 kHz", "duller, above 4 kHz", 1.0, "dB"),
-    "letters_per_second": ("faster", "slower", 1.0, "letters a second"),
-    "surprise": ("harder to understand", "easier to understand", 1.0, "nats"),
-    "no_speech": ("less like speech", "more like speech", 1.0, "nats"),
+    "seconds": ("longer", "shorter", "s"),
+    "level_db": ("louder", "quieter", "dB"),
+    "contrast_db": ("less noisy", "noisier", "dB"),
+    "treble_db": ("brighter, above 4 kHz", "duller, above 4 kHz", "dB"),
+    "letters_per_second": ("faster", "slower", "letters a second"),
+    "surprise": ("harder to understand", "easier to understand", "nats"),
+    "no_speech": ("less like speech", "more like speech", "nats"),
 }
 QUANTITIES = tuple(_SHOWN)
 
@@ -73,8 +72,8 @@ class Difference:
 
     def __str__(self) -> str:
         """Return e.g. "4.1 dB quieter"."""
-        larger, smaller, factor, unit = _SHOWN[self.quantity]
-        return f"{abs(self.by) * factor:.1f} {unit} {larger if self.by > 0 else smaller}"
+        larger, smaller, unit = _SHOWN[self.quantity]
+        return f"{abs(self.by):.1f} {unit} {larger if self.by > 0 else smaller}"
 
 
 def measure(
@@ -106,7 +105,6 @@ def describe(
     without it, the statistics lack its quantities.
     """
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
-    kept = np.linspace(0, len(rows) - 1, min(len(rows), N_MEASURED)).round().astype(int)
     measured = summarize(
         [
             measure(
@@ -114,10 +112,15 @@ def describe(
                 source.texts[row],
                 None if evidence is None else evidence.get(int(row)),
             )
-            for row in rows[kept].tolist()
+            for row in rows[spread_rows(len(rows))].tolist()
         ]
     )
     return {**measured, "synthetic": is_synthetic([source.filenames[row] for row in rows.tolist()])}
+
+
+def spread_rows(n_rows: int) -> np.ndarray:
+    """Return which rows of a set are measured, (n,) int64: all, or `N_MEASURED`, evenly spread."""
+    return np.linspace(0, n_rows - 1, min(n_rows, N_MEASURED)).round().astype(int)
 
 
 def is_synthetic(filenames: Sequence[str]) -> bool:

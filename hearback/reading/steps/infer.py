@@ -40,7 +40,8 @@ def main() -> None:
     is_default = arguments.time_limit is None and cluster is None
     default = page_flags.page_beside(arguments.submission) if is_default else None
     page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
-    del arguments.page, arguments.no_page
+    arguments.page = page
+    del arguments.no_page
     tables = {"words": arguments.words, "divergences": arguments.divergences}
     before = {name: _state(path) for name, path in tables.items()}
     with cli.outliving_readers():  # `| head` must not cost the scores
@@ -87,7 +88,8 @@ def _write_submission(arguments: argparse.Namespace, cluster: Mapping[str, Any] 
 def _take_cluster_flags(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
     """Remove the flags of --launcher; return the arguments of `cluster.run.write_submission`.
 
-    None without a cluster. Raises HearbackError for flags that do not go together.
+    None without a cluster. Also sets `arguments.device`. Raises HearbackError for flags that do not
+    go together.
     """
     flags = {name: vars(arguments).pop(name) for name in ("launcher", *_CLUSTER_FLAGS)}
     address, gpu_share = flags["address"], flags["gpu_share"]

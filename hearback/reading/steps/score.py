@@ -5,15 +5,15 @@
     python score.py table.csv         columns filename and text; perhaps grade, task, speaker
     python score.py manifest.json     JSON lines, as NeMo writes them
 
-Prints a table, in which words that were probably not said are in brackets, and writes scores.csv,
-scores_words.csv, and scores.html, a page to look at and to listen to (for a single recording only
-with --out and --page). Every row has a status: ok, unsure (a person should listen), or why there is
-no score. The exit status is 2 if no row has a score.
+Prints a table, in which words that were probably not said are in brackets (of over 60 recordings,
+the 20 lowest scores and 20 recordings without one), and writes scores.csv, scores_words.csv, and
+scores.html, a page to look at and to listen to (for a single recording only with --out and --page).
+Every row has a status: ok, unsure (a person should listen), or why there is no score. The exit
+status is 2 if no row has a score.
 """
 
 import argparse
 import contextlib
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,11 +24,12 @@ from hearback.engine import cli
 from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
 from hearback.engine.failures import USER_ERROR_STATUS, ended_by_signals
-from hearback.engine.io import STANDARD_OUTPUT, check_writable
+from hearback.engine.io import STANDARD_OUTPUT, check_apart, check_not_read, check_writable
 from hearback.engine.machine import PRECISIONS
 from hearback.engine.page import flags as page_flags
 from hearback.engine.page.origin import Origin, write_origin
 from hearback.reading import step_command
+from hearback.reading.pretrained.folders import DEFAULT_SCORER
 
 if TYPE_CHECKING:
     from hearback.engine.page.writing import PageOptions
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from hearback.reading.scoring.scorer import Scorer
 
 DEFAULT_OUT = Path("scores.csv")
+_OUTPUT_FLAGS = "--out, --json or --page"
 
 
 def _parser() -> cli.Parser:
@@ -47,7 +49,7 @@ def _parser() -> cli.Parser:
     add("--data", type=Path, help="folder of a table's recordings (default: that of the table)")
     add("--grade", help="of the reader: KG, 1, 2 or 3 (default: not adjusted by grade)")
     add("--task", help="deletion, blending, nonword_repetition or sentence_repetition")
-    add("--scorer", default="tiny.en", help="a shipped scorer (tiny.en, base), or a folder")
+    add("--scorer", default=DEFAULT_SCORER, help="a shipped scorer (tiny.en, base), or a folder")
     add(
         "--out",
         type=Path,
@@ -118,8 +120,7 @@ def main() -> int:
     default = None if out is None else page_flags.page_beside(out)
     page = page_flags.choose_page(arguments.page, default, is_off=arguments.no_page)
     _check_outputs(out, arguments.json, arguments.textgrid, page)
-    _check_apart(out, arguments.json, page)
-    _check_not_read(inputs, arguments, out, page)
+    _check_replaceable(inputs, arguments, out, page)
     scorer = Scorer.load(arguments.scorer, device=arguments.device, precision=arguments.precision)
     scores, found = _score(scorer, inputs, report, arguments, progress=not is_single)
     report = _with_statuses(report, inputs, scores)
@@ -316,49 +317,24 @@ def _tables_beside(out: Path | None) -> tuple[Path, ...]:
     return () if out is None else (out, words_path(out), problems_path(out), origin_path(out))
 
 
-def _check_apart(out: Path | None, json: Path | None, page: Path | None) -> None:
-    """Raise HearbackError if an output would replace another one."""
-    others = [path for path in (json, page) if path is not None and path != STANDARD_OUTPUT]
-    seen: set[str] = set()
-    for path in (*_tables_beside(out), *others):
-        name = os.path.realpath(path)
-        if name in seen:
-            raise HearbackError(
-                f"{path}: would be written twice; choose another file with --out, --json or --page"
-            )
-        seen.add(name)
-
-
-def _check_not_read(
+def _check_replaceable(
     inputs: "Inputs", arguments: argparse.Namespace, out: Path | None, page: Path | None
 ) -> None:
-    """Raise HearbackError if an output would replace a file that is read."""
+    """Raise HearbackError if an output would replace another one, or a file that is read."""
     from hearback.reading.scoring.paired_files import possible_texts  # noqa: PLC0415
     from hearback.reading.scoring.textgrid import (  # noqa: PLC0415
         check_replaceable,
         textgrid_paths,
     )
 
+    others = [path for path in (arguments.json, page) if path not in (None, STANDARD_OUTPUT)]
+    outputs = [*_tables_beside(out), *others]
+    check_apart(outputs, _OUTPUT_FLAGS)
     if arguments.textgrid is not None:
         check_replaceable(textgrid_paths(inputs.frame["filename"], arguments.textgrid).values())
-    outputs = (*_tables_beside(out), arguments.json, page)
-    there = [path for path in outputs if path not in (None, STANDARD_OUTPUT) and path.exists()]
-    if not there:
-        return
     recordings = [str(inputs.folder / name) for name in inputs.frame["filename"]]
     texts = [text for recording in recordings for text in possible_texts(recording)]
-    # Without case: a text may be clip.TXT, too.
-    read = {_caseless(path) for path in (arguments.input, *recordings, *texts)}
-    for path in there:
-        if _caseless(path) in read:
-            raise HearbackError(
-                f"{path}: is read, and would be replaced by the scores; choose another file with "
-                "--out, --json or --page"
-            )
-
-
-def _caseless(path: str | Path) -> str:
-    return os.path.realpath(path).casefold()
+    check_not_read(outputs, (arguments.input, *recordings, *texts), _OUTPUT_FLAGS)
 
 
 def _print_problems(report: Report, notes: tuple[str, ...] = ()) -> None:

@@ -1,6 +1,7 @@
 """Long rows are scored in windows, and their scores are put together."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,6 @@ def test_short_rows_are_one_window_and_keep_their_scores(model: TokenScorer) -> 
 
 def test_rows_of_16_to_30_s_are_heard_whole(model: TokenScorer) -> None:
     said = np.concatenate([spoken("boy"), silence(17), spoken("cupcake")])
-    source = source_of({"boy cupcake": said})
     changed = said.copy()
     changed[-SAMPLE_RATE // 4 :] = 0
     scores = []
@@ -167,6 +167,15 @@ def test_word_times_count_from_the_start_of_the_recording() -> None:
     )
     assert times[0][:, 0].tolist() == [0.5, 1, 3, 21.5, 23]
     assert times[1].tolist() == [[0, 0.1]]
+
+
+def test_words_in_no_window_have_the_end_of_the_word_before() -> None:
+    passages = two_windows()
+    first, second, third = passages.windows
+    windows = (replace(first, words=WordRange(0, 2)), replace(second, words=WordRange(3, 4)), third)
+    times = {0: np.array([[0.5, 1], [1, 2.0]]), 1: np.array([[0.5, 1.5]]), 2: np.zeros((1, 2))}
+    found = replace(passages, windows=windows).merge_times(times)[0]
+    assert found.tolist() == [[0.5, 1], [1, 2], [2, 2], [21.5, 22.5], [22.5, 22.5]]
 
 
 def test_words_without_room_in_any_window_are_not_said(model: TokenScorer) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hearback.reading.passages.text_split import WordRange, split_text
+from hearback.reading.passages.text_split import EXTRA_WORDS, WordRange, split_text
 
 
 class FakeLikelihood:
@@ -88,6 +88,19 @@ def test_unclear_words_that_were_skipped_stay_in_their_segment() -> None:
 
     ranges = split_text(18, [3.0, 6.0], likelihood)
     assert ranges == [WordRange(0, 5), WordRange(5, 18)]
+
+
+def test_a_segment_has_at_most_twice_as_many_words_a_second_as_the_recording() -> None:
+    words = [f"word{number}" for number in range(40)]
+    fake = FakeLikelihood(" ".join(words), [" ".join(words[:20]), " ".join(words[20:])])
+    asked: dict[int, int] = {}
+
+    def likelihood(segment: int, starts: Sequence[int], n_words: int) -> np.ndarray:
+        asked.setdefault(segment, n_words)
+        return fake(segment, starts, n_words)
+
+    split_text(40, [2.0, 38.0], likelihood)
+    assert asked == {0: 2 * 2 + EXTRA_WORDS, 1: 40}
 
 
 def test_what_is_not_read_at_the_end_is_in_no_segment() -> None:

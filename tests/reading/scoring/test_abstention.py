@@ -1,5 +1,6 @@
 """The curve of the share that is sent to a person against the errors that remain."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,33 @@ def test_uncertainties_are_largest_in_the_middle(folder: Path) -> None:
     distance = rules["distance of the score from 0.5"]
     assert abs(int(np.argmax(distance)) - len(predictions) // 2) <= 1
     assert scores.names == ["modeltok", "modeltokb"] and members.names[-1] == "words"
+
+
+def test_few_speakers_and_few_errors_have_curves(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    features, groups = rng.normal(size=(40, 3)), np.repeat(["a", "b", "c", "d"], 10)
+    none = np.zeros(40, bool)
+    assert len(set(abstention._cross_fit_errors(features, none, groups))) == 1
+    by_one = groups == "a"  # without this speaker there is none
+    found = abstention._cross_fit_errors(features, by_one, groups)
+    assert found[by_one].max() < np.log(1 / 30) and np.isfinite(found).all()
+
+
+def test_without_errors_none_are_caught(folder: Path) -> None:
+    scores = abstention.read_scores(folder / "data", folder / "assets", None)
+    labels = scores.rows["score"].to_numpy() > 0.5
+    certain = np.where(labels, 0.99, 0.01)
+    rows = scores.rows.assign(**dict.fromkeys(scores.names, certain))
+    printed = abstention.describe(replace(scores, rows=rows), "platt")
+    assert "0.0% on the wrong side" in printed and "with 0% of the errors" in printed
+
+
+def test_where_all_are_unsure_there_are_no_others(folder: Path) -> None:
+    scores = abstention.read_scores(folder / "data", folder / "assets", None)
+    rows = scores.rows.assign(**dict.fromkeys(scores.names, 0.5))
+    log_odds = {name: 0 * each for name, each in scores.log_odds.items()}
+    printed = abstention.describe(replace(scores, rows=rows, log_odds=log_odds), "platt")
+    assert "100.0% of the clips" in printed and printed.endswith("error of the others –")
 
 
 def test_models_without_word_scores_are_refused(folder: Path) -> None:

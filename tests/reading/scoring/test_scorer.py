@@ -20,7 +20,7 @@ from hearback.engine.data.problems import Report
 from hearback.engine.errors import HearbackError
 from hearback.reading.inference.submission import write_submission
 from hearback.reading.recipe import Recipe
-from hearback.reading.scoring import ensemble, recordings
+from hearback.reading.scoring import decoder_evidence, ensemble, recordings
 from hearback.reading.scoring.inputs import read_folder, read_score_table
 from tests.conftest import inference_options
 from tests.reading.random_models import write_fold
@@ -42,7 +42,11 @@ def test_the_package_imports_no_torch_before_the_scorer_is_used() -> None:
         _ = hearback.Scores
 
 
-def test_a_file_has_a_score_and_its_words_have_times(scorer: Scorer, clips: Path) -> None:
+def test_a_file_has_a_score_and_its_words_have_times(
+    scorer: Scorer, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = np.array([[0.1, 0.25], [0.25, 0.4], [0.5, 0.625], [0.625, 0.75]])
+    monkeypatch.setattr(decoder_evidence, "word_times", lambda model, batch: [times])
     score = scorer.score(clips / "c.wav", "The dog ran home.")
     assert score.filename == str(clips / "c.wav")
     assert score.text == "The dog ran home."
@@ -53,8 +57,8 @@ def test_a_file_has_a_score_and_its_words_have_times(scorer: Scorer, clips: Path
     assert [word.written for word in score.words] == ["The", "dog", "ran", "home."]
     for word in score.words:
         assert word.probability is not None and 0 <= word.probability <= 1
-        assert word.start_seconds is not None and word.end_seconds is not None
-        assert 0 <= word.start_seconds <= word.end_seconds <= score.seconds
+    found = [(word.start_seconds, word.end_seconds) for word in score.words]
+    np.testing.assert_array_equal(np.array(found, dtype=float), times)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16, np.int32])
@@ -292,9 +296,12 @@ def write_scorer(folder: Path, recipe: Recipe, tokenizer: Path) -> Path:
 
 
 def test_a_scorer_with_context_needs_grade_and_task(
-    tmp_path: Path, tokenizer: Path, clips: Path
+    tmp_path: Path, tokenizer: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scorer = Scorer.load(write_scorer(tmp_path / "scorer", TOKENS, tokenizer), device="cpu")
+    slow = replace(TOKENS, speed_by_grade=(0.5, 1.0, 1.0, 1.0))
+    scorer = Scorer.load(write_scorer(tmp_path / "scorer", slow, tokenizer), device="cpu")
+    times = [np.array([[0.1, 0.25]])]
+    monkeypatch.setattr(decoder_evidence, "word_times", lambda model, batch: times * len(batch))
     with pytest.raises(HearbackError, match="needs the grade of each recording"):
         scorer.score(clips / "a.wav", "boy", task="deletion")
     with pytest.raises(HearbackError, match="needs the task of each recording"):
@@ -302,8 +309,7 @@ def test_a_scorer_with_context_needs_grade_and_task(
     score = scorer.score(clips / "a.wav", "boy", grade="KG", task="deletion")
     assert score.probability is not None
     # The model hears it slower; times are those of the recording.
-    assert score.words[0].end_seconds is not None and score.seconds is not None
-    assert score.words[0].end_seconds <= score.seconds
+    assert (score.words[0].start_seconds, score.words[0].end_seconds) == (0.05, 0.125)
     table = clips / "table.csv"
     table.write_text("filename,text,grade,task\na.wav,boy,1,deletion\nc.wav,dog,,deletion\n")
     scores = scorer.score_table(table)

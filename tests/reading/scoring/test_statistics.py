@@ -49,7 +49,7 @@ def test_the_clipped_share_counts_runs_at_the_peak() -> None:
     assert clipped_share(voice) < 0.05  # the tops of its waves
     assert 0.3 < clipped_share(np.clip(voice, -0.5, 0.5)) < 0.8
     assert clipped_share(np.minimum(voice, 0.5)) < 0.05  # the peak is on the other side
-    assert clipped_share(np.zeros(RATE, np.float32)) <= 1
+    assert clipped_share(np.zeros(RATE, np.float32)) == 0
 
 
 def test_statistics_are_json_with_percentiles() -> None:
@@ -102,6 +102,25 @@ def test_equal_values_are_no_difference() -> None:
     assert statistics.compare(same, same) == []
     half = describe([speech()] * 6 + [speech(seconds=4.0)] * 6)
     assert statistics.compare(half, half) == []
+
+
+def seconds_statistics(values: list[float], contrasts: list[float]) -> statistics.Statistics:
+    pairs = zip(values, contrasts, strict=True)
+    return statistics.summarize([{"seconds": each, "contrast_db": db} for each, db in pairs])
+
+
+def test_a_set_is_unlike_if_more_than_60_percent_are_outside_and_50_are_named() -> None:
+    learned = seconds_statistics([*range(101)], [*range(101)])
+    inside = [50.0] * 100
+
+    def outside(n: int) -> list[float]:
+        return [50.0] * (100 - n) + [200.0] * n
+
+    differences = statistics.compare(seconds_statistics(outside(68), outside(55)), learned)
+    assert [each.quantity for each in differences] == ["seconds", "contrast_db"]
+    differences = statistics.compare(seconds_statistics(outside(68), outside(45)), learned)
+    assert [each.quantity for each in differences] == ["seconds"]
+    assert statistics.compare(seconds_statistics(outside(55), inside), learned) == []
 
 
 def test_the_level_alone_does_not_matter() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hearback.engine.data.filenames import match_names
-from hearback.engine.data.problems import Report
+from hearback.engine.data.problems import Report, count_noun
 from hearback.engine.errors import HearbackError
 from hearback.engine.launch.pool import WorkerPool, WorkerResources
 from hearback.engine.launch.processes import ROOT
@@ -31,7 +31,7 @@ from hearback.reading.inference.outputs import (
     read_rows,
     skip_tables,
     submit,
-    write_scores,
+    write_submission_table,
 )
 
 WORKER = "hearback.reading.inference.cluster.worker:ClusterWorker"
@@ -106,7 +106,7 @@ def _score_and_write(
             probabilities = pool.call("correct", (probabilities, stored.n_samples, n_words))
         options.submission.with_name(FOLDS).unlink(missing_ok=True)  # of an earlier run
         row_of = {name: row for row, name in enumerate(stored.metadata["filename"])}
-        scored = write_scores(options.submission, config, rows, row_of, probabilities)
+        scored = write_submission_table(options.submission, config, rows, row_of, probabilities)
         statuses = check_rows(
             *(pool, stored),
             probabilities=probabilities,
@@ -124,7 +124,8 @@ def _score_and_write(
                 statuses=statuses,
             )
             if n_missing := len(order) - len(scored):
-                print(f"{options.words} lacks {n_missing} rows that could not be scored")
+                lacked = count_noun(n_missing, "row")
+                print(f"{options.words} lacks {lacked} that could not be scored")
     words = "no model that scores words" if config.words is None else None
     skip_tables(options, report, words=words, divergences=None)
 

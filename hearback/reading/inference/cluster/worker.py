@@ -31,7 +31,7 @@ from hearback.reading.inference.cluster.shards import (
     StoredRows,
     WordRows,
 )
-from hearback.reading.inference.folds import read_folds
+from hearback.reading.inference.folds import coverages_of_folds, longest_window, read_folds
 from hearback.reading.inference.memory import memory_for_models
 from hearback.reading.inference.model_group import ModelGroup, describe_group, load_model_groups
 from hearback.reading.inference.outputs import InferenceOptions
@@ -42,16 +42,15 @@ from hearback.reading.inference.scoring_data import (
     render_references,
 )
 from hearback.reading.inference.statuses import find_statuses, report_statistics
-from hearback.reading.pairings import HEARS_30_S, WITH_TEXT_EMBEDDING
+from hearback.reading.pairings import WITH_TEXT_EMBEDDING
 from hearback.reading.pairs import PairSource
 from hearback.reading.passages.length import correct_long_rows, most_words_corrected
 from hearback.reading.references import References
 from hearback.reading.scoring import statistics
 from hearback.reading.scoring.decoder_evidence import DecoderEvidence, EvidenceCollector
 from hearback.reading.tables import metadata_path
-from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, WINDOW_SAMPLES
-from hearback.reading.window_coverage import Coverage, coverages_of
-from hearback.reading.words import score_table
+from hearback.reading.window_coverage import Coverage
+from hearback.reading.words import word_score_table
 
 
 class ClusterWorker:
@@ -136,16 +135,12 @@ class ClusterWorker:
     @property
     def _longest(self) -> int:
         """Number of samples at which recordings of over 16 s are cut."""
-        hear_30_s = all(fold.recipe.pair in HEARS_30_S for fold in self.folds)
-        return LONGEST_WINDOW_SAMPLES if hear_30_s else WINDOW_SAMPLES
+        return longest_window(self.folds)
 
     @property
     def _coverages(self) -> list[Coverage]:
         """What the models' windows cover."""
-        recipes = {fold.files.model: fold.recipe for fold in self.folds}
-        return coverages_of(
-            {name: (recipe.pair, recipe.speed_by_grade) for name, recipe in recipes.items()}
-        )
+        return coverages_of_folds(self.folds)
 
     def fit(self, numbers: tuple[int, ...]) -> tuple[int, str]:
         """Load as many of the folds as fit in memory, at least one; return how many, and a line."""
@@ -241,7 +236,7 @@ class ClusterWorker:
         """Return the lines of the rows' words, and their number."""
         assert self.config.words is not None
         metadata = rows.metadata
-        table = score_table(
+        table = word_score_table(
             metadata["filename"].tolist(),
             metadata["expected_text"].tolist(),
             self.config.words.apply(rows.log_odds),
