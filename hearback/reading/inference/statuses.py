@@ -69,11 +69,11 @@ def report_statistics(
     report: Report,
 ) -> None:
     """Report how recordings with the statistics of `describe` are unlike those of the training."""
-    learned = statistics.read_learned(assets, folds)
-    if learned is None:
+    training = statistics.read_training_statistics(assets, folds)
+    if training is None:
         return
     own = describe()
-    if learned.get("synthetic") and own["synthetic"]:
+    if training.get("synthetic") and own["synthetic"]:
         print(f"Note: {statistics.SYNTHETIC}")
-    for what in statistics.warnings(own, learned):
+    for what in statistics.warnings(own, training):
         report.add(Problem(str(table), None, what, statistics.CURE, "warning"))

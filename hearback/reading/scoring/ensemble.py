@@ -25,7 +25,7 @@ from hearback.reading.passages.length import most_words_corrected
 from hearback.reading.passages.rows import Passages, split_rows, whole_rows
 from hearback.reading.pretrained.folders import CONFIG
 from hearback.reading.scoring.decoder_evidence import DecoderEvidence, EvidenceCollector
-from hearback.reading.scoring.statistics import Statistics, read_learned
+from hearback.reading.scoring.statistics import Statistics, read_training_statistics
 from hearback.reading.tables import GRADES
 from hearback.reading.words import count_positions
 
@@ -41,14 +41,14 @@ class LoadedEnsemble:
         folds: its folds.
         device: where it runs.
         dtype: of the matrix products.
-        learned: statistics of the recordings that it learned from; None if unknown.
+        training_statistics: of the recordings that it learned from; None if unknown.
     """
 
     config: EnsembleConfig
     folds: Sequence[EnsembleFold]
     device: torch.device
     dtype: torch.dtype
-    learned: Statistics | None = None
+    training_statistics: Statistics | None = None
 
     @classmethod
     def read(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> "LoadedEnsemble":
@@ -68,7 +68,7 @@ class LoadedEnsemble:
             # The ensemble's own fallback, fitted without them.
             config = _without(config, with_references, path)
             folds = read_folds(config, folder)
-        return cls(config, folds, device, dtype, read_learned(folder, folds))
+        return cls(config, folds, device, dtype, read_training_statistics(folder, folds))
 
     @property
     def uses_context(self) -> bool:

@@ -245,7 +245,7 @@ class Scorer:
         """Report that recordings are unlike those that the scorer learned from."""
         own = statistics.summarize(measured)
         own["synthetic"] = statistics.is_synthetic(filenames)
-        for what in statistics.warnings(own, self.ensemble.learned):
+        for what in statistics.warnings(own, self.ensemble.training_statistics):
             report.add(Problem(str(origin), None, what, statistics.CURE, "warning"))
 
 

@@ -139,15 +139,15 @@ def summarize(measured: Sequence[Mapping[str, float]]) -> Statistics:
     return {"n_recordings": len(measured), "percentiles": percentiles}
 
 
-def compare(own: Statistics, learned: Statistics) -> list[Difference]:
-    """Return how a set with the statistics `own` differs from that of `learned`, largest first.
+def compare(own: Statistics, training: Statistics) -> list[Difference]:
+    """Return how a set with the statistics `own` differs from that of `training`, largest first.
 
     Empty if it is like it, or has fewer than `MIN_RECORDINGS`.
     """
     if own["n_recordings"] < MIN_RECORDINGS:
         return []
     found = []
-    for quantity, there in learned["percentiles"].items():
+    for quantity, there in training["percentiles"].items():
         here = own["percentiles"].get(quantity)
         if quantity not in _SHOWN or here is None:
             continue
@@ -171,15 +171,15 @@ def _share_below(percentiles: Sequence[float], edge: float) -> float:
     return (PERCENTS[at - 1] + step * (edge - before) / (after - before)) / 100
 
 
-def warnings(own: Statistics, learned: Statistics | None) -> list[str]:
+def warnings(own: Statistics, training: Statistics | None) -> list[str]:
     """Return lines about what a scorer learned from, as far as it differs from a set.
 
-    `own` are the set's statistics; `learned` is None if unknown.
+    `own` are the set's statistics; `training` is None if unknown.
     """
-    if learned is None:
+    if training is None:
         return []
-    lines = [SYNTHETIC] if learned.get("synthetic") and not own.get("synthetic") else []
-    if differences := compare(own, learned):
+    lines = [SYNTHETIC] if training.get("synthetic") and not own.get("synthetic") else []
+    if differences := compare(own, training):
         listed = ", ".join(map(str, differences))
         lines.append(
             f"these recordings are unlike what the scorer learned from: {listed} (medians), so "
@@ -188,7 +188,7 @@ def warnings(own: Statistics, learned: Statistics | None) -> list[str]:
     return lines
 
 
-def read_learned(folder: Path, folds: Sequence[TrainedFold]) -> Statistics | None:
+def read_training_statistics(folder: Path, folds: Sequence[TrainedFold]) -> Statistics | None:
     """Return the statistics of what a scorer learned from; None if its files do not tell.
 
     Those of its folder, or else of its first fold's metadata. Raises HearbackError if they are
