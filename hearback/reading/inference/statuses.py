@@ -12,7 +12,7 @@ from hearback.reading.inference.scoring_data import ScoringData
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.acoustics import clipped_share, is_tone
 from hearback.reading.scoring.decoder_evidence import DecoderEvidence
-from hearback.reading.scoring.scores import find_clipped, find_no_english, find_too_short
+from hearback.reading.scoring.faults import find_clipped, find_no_english, find_too_short
 from hearback.reading.scoring.status import Fault
 
 

@@ -17,8 +17,9 @@ from hearback.reading.scoring import status
 from hearback.reading.scoring.acoustics import Acoustics
 from hearback.reading.scoring.decoder_evidence import DecoderEvidence
 from hearback.reading.scoring.ensemble import LoadedEnsemble
+from hearback.reading.scoring.faults import find_fault
 from hearback.reading.scoring.results import Score
-from hearback.reading.scoring.scores import find_fault, make_score, unscored
+from hearback.reading.scoring.scores import make_score, unscored
 from hearback.reading.scoring.statistics import measure
 from hearback.reading.scoring.status import Fault
 from hearback.reading.tables import LONGEST_TEXT
@@ -130,7 +131,7 @@ def _run(
             score = make_score(
                 record,
                 probability,
-                words=None if words is None else words[row],
+                word_probabilities=None if words is None else words[row],
                 times=None if decoded is None else decoded.times,
                 seconds=acoustics.seconds,
                 notes=notes,

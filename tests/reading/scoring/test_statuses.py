@@ -13,8 +13,9 @@ from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.engine.data.problems import Problem, Report, count_noun
 from hearback.reading.scoring import status
 from hearback.reading.scoring.decoder_evidence import DecoderEvidence
+from hearback.reading.scoring.faults import find_too_short
 from hearback.reading.scoring.results import Score
-from hearback.reading.scoring.scores import ADDED, find_too_short, make_score
+from hearback.reading.scoring.scores import ADDED, make_score
 from tests.reading.scoring.conftest import SENTENCES, render
 
 
@@ -173,7 +174,7 @@ def test_a_low_score_without_a_doubtful_word_has_a_note() -> None:
     def notes_of(probability: float, *words: float) -> tuple[str, ...]:
         score = make_score(
             *(row, probability),
-            words=np.array(words),
+            word_probabilities=np.array(words),
             times=None,
             seconds=1.0,
             notes=(),
