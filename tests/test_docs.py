@@ -11,6 +11,7 @@ import pytest
 from hearback.__main__ import STEPS
 from hearback.engine.data.problems import Problem
 from hearback.reading.inference import divergences
+from hearback.reading.pretrained.folders import CARD, PRETRAINED
 from hearback.reading.recipe import Recipe
 from hearback.songs.recipe import SongRecipe
 from tests import flags_page
@@ -186,6 +187,29 @@ def test_sources_name_pages_and_modules_that_exist() -> None:
 def test_flags_page_is_that_of_the_parsers() -> None:
     written = flags_page.PAGE.read_text(encoding="utf-8")
     assert written == flags_page.page(), "python -m tests.flags_page writes it again"
+
+
+@pytest.mark.parametrize("name", ["tiny.en", "base"])
+def test_figures_of_shipped_scorers_are_those_of_their_cards(name: str) -> None:
+    card = PRETRAINED / name / CARD
+    text = card.read_text(encoding="utf-8")
+
+    def cell(row: str, n: int) -> str:
+        (line,) = re.findall(rf"^\| {row} \| (.+) \|$", text, re.MULTILINE)
+        return str(line.split(" | ")[n])
+
+    figure, alarms, misses = cell("all", 2), *(cell("grade given", n) for n in (0, 1))
+    (row,) = _rows_with("docs/results/README.md", f"/{name}/card.md")
+    assert figure in row
+    (row,) = _rows_with("docs/guide/pretrained.md", f"| `{name}` |")
+    youngest, *shares = [float(each.split()[0]) for each in (cell("KG and 1", 2), alarms, misses)]
+    decided = ", ".join(f"{share:.0%}".replace("%", " %") for share in shares)
+    assert row.startswith(f"| `{name}` | {figure} | {youngest:.3f} | {decided} |")
+
+
+def _rows_with(page: str, text: str) -> list[str]:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith("| ") and text in line]
 
 
 @pytest.mark.parametrize("heading", RECIPES)

@@ -12,13 +12,14 @@ from tests.helpers import environment_of_scripts
 SLOW = ("torch", "transformers", "sklearn", "numba", "scipy.signal", "matplotlib.pyplot")
 # They are built on these packages, and are run by researchers only.
 EXEMPT = (
-    "python -m hearback.reading.pretrained build",
-    "python -m hearback.reading.scoring.abstention",
     "python -m hearback.reading.baselines.train",
     "python -m hearback.reading.baselines.ablation",
 )
 COMMANDS_SHOWN = [command for listed in COMMANDS.values() for command in listed]
-OTHERS = ("python train_model3mapd.py", "python -m hearback train", "python -m hearback")
+OTHERS = (
+    *("python train_model3mapd.py", "python -m hearback train", "python -m hearback"),
+    "python -m hearback pretrained build",
+)
 
 
 @pytest.mark.slow

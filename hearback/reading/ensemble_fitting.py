@@ -12,6 +12,7 @@ from hearback.engine.ensemble import fitting, stacking
 from hearback.engine.ensemble.calibration import KINDS, Line
 from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.ensemble.stacking import EnsembleScores, Groups, StackingData
+from hearback.engine.evaluation.bootstrap import show_interval
 from hearback.reading import evaluation, word_calibration, words
 from hearback.reading.ensemble import EnsembleConfig, Fallback
 from hearback.reading.evaluation import ReadingOutOfFold
@@ -208,7 +209,7 @@ def _print_scores(rows: pd.DataFrame, scores: EnsembleScores, settings: str) -> 
     side = "below" if gain >= 0 else "above"
     print(
         f"\n{'plain mean':<20} log loss {scores.plain_mean:.4f}\n"
-        f"{'weighted ensemble':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
+        f"{'weighted ensemble':<20} log loss {loss:.4f} {show_interval(low, high)}   "
         f"(2.5 to 97.5 % of a bootstrap over {unit}s;\n"
         f"{'':<20} {settings}: cross-fitted over {unit}s)\n"
         f"{'':<20} {abs(gain):.4f} ± {error:.4f} (by {unit}) {side} the base rate\n"
@@ -237,7 +238,7 @@ def print_words(members: Members, ensemble_loss: float) -> dict[str, float]:
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in found.weight_of.items())
     print(
         f"\nWords, scored by {weights}\n"
-        f"{'all words said':<20} log loss {loss:.4f} [{low:.4f}, {high:.4f}]   "
+        f"{'all words said':<20} log loss {loss:.4f} {show_interval(low, high)}   "
         f"(the ensemble's: {ensemble_loss:.4f}; cross-fitted over {unit}s)"
     )
     _print_lines({"said": found.said, "complete": found.complete})

@@ -112,7 +112,7 @@ class Score(NamedTuple):
 
     def __str__(self) -> str:
         """Format the value and its interval with four decimals."""
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return f"{self.value:.4f} {bootstrap.show_interval(self.low, self.high)}"
 
 
 def are_shares(values: Iterable[Any]) -> bool:
@@ -176,7 +176,9 @@ def scores(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) ->
     samples = bootstrap.bootstrap(matrices, macro_f1, np.random.default_rng(0))
     return {
         "accuracy": _mean_score(correct, groups),
-        "macro F1": Score(macro_f1(matrices.sum(axis=0)), *bootstrap.percentile_interval(samples)),
+        "macro F1": Score(
+            macro_f1(matrices.sum(axis=0)), *bootstrap.percentile_interval(samples, len(matrices))
+        ),
         "log loss": _mean_score(class_log_loss(labels, probabilities), groups),
     }
 

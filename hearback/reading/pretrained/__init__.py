@@ -6,5 +6,6 @@
 
 A shipped scorer is a folder in this one: `model_configs.json`, the folds (what training changed of
 the backbone), `statistics.json` and `card.md`. Its backbone comes from the hub or a wheel, once
-(`models.provide`). Read `build` first, then `writing`; `accuracy` and `card` make the model card.
+(`models.provide`). Read `build` first, then `assembling` and `writing`; `accuracy`, `sources` and
+`card` make the model card.
 """

@@ -9,7 +9,11 @@ import pandas as pd
 
 from hearback.engine.ensemble.stacking import StackingData, fit_ensemble
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation.bootstrap import bootstrap_auc_interval, bootstrap_interval
+from hearback.engine.evaluation.bootstrap import (
+    bootstrap_auc_interval,
+    bootstrap_interval,
+    show_interval,
+)
 from hearback.engine.evaluation.metrics import area_under_curve, row_log_loss
 from hearback.reading.ensemble_fitting import stacking_data
 from hearback.reading.evaluation import group_unit
@@ -29,12 +33,10 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        """Return e.g. "0.312 [0.298, 0.327]"."""
+        """Return e.g. "0.312 [0.298, 0.327]", or "0.312 [–]"."""
         if math.isnan(self.value):
             return "–"
-        if math.isnan(self.low):
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f} {show_interval(self.low, self.high, '.3f')}"
 
 
 def cross_fit(
@@ -65,7 +67,7 @@ def cross_fit(
 
 
 def by_grade(joined: pd.DataFrame, predictions: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Return rows, log loss (nats) and AUC, with intervals, overall and by grade, as text.
+    """Return rows, speakers, log loss (nats) and AUC, with intervals, by grade, as text.
 
     `predictions` is from `cross_fit`.
     """
@@ -76,7 +78,7 @@ def by_grade(joined: pd.DataFrame, predictions: Mapping[str, np.ndarray]) -> pd.
     if unknown := set(grades.tolist()) - set(GRADES):
         parts["unknown"] = np.isin(grades, list(unknown))
     lines = {
-        name: {"rows": str(rows.sum()), **_losses(joined, predictions, rows, rows)}
+        name: {**_sizes(joined, rows), **_losses(joined, predictions, rows, rows)}
         for name, rows in parts.items()
         if rows.any()
     }
@@ -86,16 +88,17 @@ def by_grade(joined: pd.DataFrame, predictions: Mapping[str, np.ndarray]) -> pd.
 def by_cause(
     joined: pd.DataFrame, predictions: Mapping[str, np.ndarray], causes: np.ndarray
 ) -> pd.DataFrame:
-    """Return rows, log loss and AUC by cause, as text; `causes`, (rows,) str, "" if unknown.
+    """Return rows, speakers, log loss and AUC by cause, as text.
 
-    The log loss is of the rows of the cause, the AUC that of all rows of score 1 against them.
+    `causes` are (rows,) str, "" if unknown. The log loss is of the rows of the cause, the AUC
+    that of all rows of score 1 against them.
     """
     right = joined["score"].to_numpy() > 0.5
     lines = {}
     for cause in sorted(set(causes.tolist()) - {""}, key=lambda each: (each != "correct", each)):
         rows = causes == cause
         line = _losses(joined, predictions, rows, right | rows)
-        lines[cause] = {"rows": str(rows.sum()), **line}
+        lines[cause] = {**_sizes(joined, rows), **line}
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cause")
 
 
@@ -116,6 +119,14 @@ def errors_at_threshold(
             "misses": str(_mean_with_interval(said[~right], groups[~right])),
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("calibration")
+
+
+def _sizes(joined: pd.DataFrame, rows: np.ndarray) -> dict[str, str]:
+    """Return the number of `rows`, (rows,) bool, and of their speakers if these are known."""
+    sizes = {"rows": str(rows.sum())}
+    if "speaker" in joined:
+        sizes["speakers"] = str(joined["speaker"][rows].nunique())
+    return sizes
 
 
 def _losses(

@@ -10,10 +10,12 @@ import pandas as pd
 
 import hearback
 from hearback.engine import cli
+from hearback.engine.evaluation.bootstrap import MIN_GROUPS
 from hearback.reading.ensemble import EnsembleConfig
 from hearback.reading.pairings import WITH_PHONES
 from hearback.reading.pretrained.accuracy import WITHOUT_GRADE
 from hearback.reading.pretrained.folders import show_megabytes
+from hearback.reading.pretrained.sources import SOURCES, UNKNOWN, Source
 from hearback.reading.recipe import Recipe
 from hearback.reading.scoring.statistics import PERCENTS, Statistics
 from hearback.reading.scoring.status import UNSURE_ABOVE, UNSURE_BELOW
@@ -29,37 +31,6 @@ _NOTES = {
 }
 
 
-@dataclass(frozen=True)
-class Source:
-    """Recordings that scorers learn from: what they are, their licence, and what they are not."""
-
-    description: str
-    licence: str
-    limits: str
-
-
-SOURCES = {
-    "speechocean762": Source(
-        "the training half of speechocean762 (OpenSLR 101, https://www.openslr.org/101/; Zhang et "
-        "al. 2021, “speechocean762: An Open-Source Non-native English Speech Corpus For "
-        "Pronunciation Assessment”, https://arxiv.org/abs/2104.01378): English sentences read "
-        "aloud by children and adults whose mother tongue is Mandarin, every word rated by five "
-        "experts. `python -m hearback.reading.corpora.speechocean762` makes the tables from it: a "
-        "sentence with a word rated as wrong has score 0, and part of the well-read ones are "
-        "paired with a text in which one word is changed, left out or added",
-        "CC BY 4.0",
-        "Its readers have Mandarin as their mother tongue, half of them are adults, and grades are "
-        "derived from ages: it was not tested on native speakers of English, on real grades, or on "
-        "children with disorders of speech. A word counts as right if the experts heard at most an "
-        "accent. All recordings are sentences read in quiet rooms: it was not tested on isolated "
-        "words, nonwords, other tasks, noisy classrooms or other devices",
-    )
-}
-_UNKNOWN = Source(
-    "recordings that the builder did not describe (--source)",
-    "not stated (--licence)",
-    "It was not tested on readers, tasks, rooms or devices that its recordings do not have",
-)
 _LICENCES = {"openai": "MIT"}  # of backbones, by their owner on the hub
 
 
@@ -74,8 +45,9 @@ class CardFacts:
         n_folds: number of folds of the cross-validation.
         n_speakers: None if unknown.
         share_correct: mean score of the recordings.
-        source: what the recordings are, or one of `SOURCES`.
-        licence: of the recordings; "": that of the source.
+        source: what the recordings are, or one of `SOURCES`; None: not described.
+        licence: of the recordings; None: that of the source.
+        scorer_licence: of the scorer itself.
         date: of the build.
         command: that built it.
         versions: of the packages that trained it.
@@ -89,8 +61,9 @@ class CardFacts:
     n_folds: int
     n_speakers: int | None
     share_correct: float
-    source: str
-    licence: str
+    source: str | None
+    licence: str | None
+    scorer_licence: str
     date: str
     command: str
     versions: Mapping[str, str]
@@ -128,9 +101,9 @@ def write(facts: CardFacts, sections: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _source(facts: CardFacts) -> Source:
-    known = SOURCES.get(facts.source)
+    known = SOURCES.get(facts.source or "")
     if known is None:
-        known = replace(_UNKNOWN, description=facts.source or _UNKNOWN.description)
+        known = replace(UNKNOWN, description=facts.source or UNKNOWN.description)
     return replace(known, licence=facts.licence or known.licence)
 
 
@@ -165,26 +138,39 @@ def _facts_table(facts: CardFacts, source: Source) -> str:
     page = f"https://huggingface.co/{backbone}"
     licence = _LICENCES.get(backbone.partition("/")[0], "see there")
     speakers = "" if facts.n_speakers is None else f" of {facts.n_speakers} speakers"
-    models = "; ".join(
-        f"{model.name} folds {' '.join(map(str, model.folds))} (weight {model.weight:.3f})"
-        for model in facts.config.models
-    )
-    if facts.config.words and facts.config.words_weight:
-        shares = facts.config.words.weight_of.items()
-        of_words = ", ".join(f"{name} {share:.2f}" for name, share in shares)
-        models += f"; their words together (weight {facts.config.words_weight:.3f}: {of_words})"
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     lines = {
-        "models": f"{models}, of {facts.n_folds} folds",
+        "models": describe_models(facts.config, facts.n_folds),
         "backbone": f"{page}, licence: {licence}{recogniser}; not in this folder, downloaded once",
         "learned from": f"{facts.config.n_rows} recordings{speakers}, of which "
         f"{facts.share_correct:.0%} say the text",
         "licence of the recordings": source.licence,
-        "licence of this scorer": "that of Hearback, MIT; name the source of the recordings",
+        "licence of this scorer": facts.scorer_licence,
         "built": f"{facts.date} with Hearback {hearback.__version__} ({versions})",
         "size": show_megabytes(facts.n_bytes),
     }
     return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in lines.items())])
+
+
+def describe_models(config: EnsembleConfig, n_folds: int) -> str:
+    """Return what each model is used for, and how much it counts; `n_folds` were trained."""
+    shares = config.words.weight_of if config.words and config.words_weight else {}
+    parts = []
+    for model in sorted(config.models, key=lambda each: -each.weight):
+        uses = []
+        if model.weight or model.name not in shares:
+            uses.append(f"whole recordings (weight {model.weight:.3f})")
+        if model.name in shares:
+            uses.append("single words" if uses else "single words only")
+        folds = " ".join(map(str, model.folds))
+        parts.append(f"{model.name} folds {folds} of {n_folds} scores {' and '.join(uses)}")
+    if shares:
+        of_words = ", ".join(f"{share:.0%} by {name}" for name, share in shares.items())
+        parts.append(
+            "the score that follows from the words counts, too "
+            f"(weight {config.words_weight:.3f}; {of_words})"
+        )
+    return "; ".join(parts)
 
 
 def _how_measured(facts: CardFacts) -> str:
@@ -192,7 +178,9 @@ def _how_measured(facts: CardFacts) -> str:
     return (
         "Out of fold: each recording was scored by the one fold of each model that did not learn "
         f"from it, and weights and calibration are cross-fitted over {unit}. Brackets are 95 % "
-        f"intervals of a bootstrap over {unit}. The folds of this scorer are averaged, which these "
+        f"intervals of a bootstrap over {unit}; “[–]”: fewer than {MIN_GROUPS} {unit} (for an AUC, "
+        "of the right or of the wrong ones), whose interval would be far too narrow. The folds of "
+        "this scorer are averaged, which these "
         f"scores of single folds do not show. “{WITHOUT_GRADE}” is what you get where your table "
         "has no grades. Log losses are in nats; a coin has 0.693."
     )

@@ -12,16 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from hearback.engine import cli
 from hearback.engine.data.problems import Report
 from hearback.engine.ensemble import stacking
 from hearback.engine.errors import HearbackError
-from hearback.engine.evaluation.bootstrap import bootstrap_interval
+from hearback.engine.evaluation.bootstrap import bootstrap_interval, show_interval
 from hearback.engine.evaluation.logistic import logit
 from hearback.reading import ensemble_fitting, evaluation, words
 from hearback.reading.ensemble_fitting import Members, OutOfFoldScores
@@ -92,6 +88,12 @@ def _cross_fit_errors(features: np.ndarray, errors: np.ndarray, groups: np.ndarr
 
     Where all clips of the other groups are errors, or none is, there is nothing to learn but that.
     """
+    # Not for --help: it takes half a second.
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.model_selection import GroupKFold  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
     found = np.empty(len(errors))
     n_splits = min(N_SPLITS, len(np.unique(groups)))
     for fitted, held_out in GroupKFold(n_splits).split(features, groups=groups):
@@ -162,7 +164,7 @@ def _mean_error(errors: np.ndarray, groups: np.ndarray) -> str:
     if not len(errors):
         return "–"
     low, high = bootstrap_interval(errors.astype(float), groups, np.random.default_rng(0))
-    return f"{errors.mean():.1%} [{low:.1%}, {high:.1%}]"
+    return f"{errors.mean():.1%} {show_interval(low, high, '.1%')}"
 
 
 if __name__ == "__main__":

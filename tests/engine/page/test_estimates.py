@@ -54,16 +54,20 @@ def test_one_speaker_has_no_interval_and_no_row_no_estimate() -> None:
 
 
 def test_a_share_of_none_or_all_has_an_exact_interval() -> None:
-    table = MeanTable(np.array(["a", "b", "c", "c"]))
-    table.add("none", np.zeros(4), np.full(4, True))
-    table.add("all", np.ones(4), np.array([True, True, True, False]))
+    table = MeanTable(np.array(["a", "b", "c", "d", "e", "f", "f"]))
+    table.add("none", np.zeros(7), np.full(7, True))
+    table.add("all", np.ones(7), np.arange(7) < 5)
     found = table.estimate(np.random.default_rng(0))
     # Clopper-Pearson: nothing in n rows is at most 1 - 0.025 ** (1 / n).
-    assert found["none"] == pytest.approx((0, 0, 1 - 0.025 ** (1 / 4)))
-    assert found["all"] == pytest.approx((1, 0.025 ** (1 / 3), 1))
+    assert found["none"] == pytest.approx((0, 0, 1 - 0.025 ** (1 / 7)))
+    assert found["all"] == pytest.approx((1, 0.025 ** (1 / 5), 1))
 
 
-def test_one_cluster_has_no_interval() -> None:
-    table = MeanTable(np.array(["a", "a"]))
-    table.add("x", np.array([0.2, 0.4]), np.full(2, True))
-    assert table.estimate(np.random.default_rng(0))["x"] == pytest.approx((0.3, None, None))
+@pytest.mark.parametrize("clusters", ["aa", "aab", "abcd"])
+def test_few_clusters_have_no_interval(clusters: str) -> None:
+    table, n = MeanTable(np.array(list(clusters))), len(clusters)
+    table.add("x", np.linspace(0.2, 0.4, n), np.full(n, True))
+    table.add("none", np.zeros(n), np.full(n, True))
+    found = table.estimate(np.random.default_rng(0))
+    assert found["x"] == pytest.approx((0.3, None, None))
+    assert found["none"] == pytest.approx((0, None, None))

@@ -7,10 +7,10 @@ from hearback.engine.evaluation.bootstrap import bootstrap_interval
 from hearback.engine.page.content import NO_ESTIMATE, GroupResult, ModelResult
 from hearback.engine.page.results import Labelled, Predicted, binary_results, class_results
 
-# Two recordings of each of four speakers. The last one has no prediction, and no grade.
+# Six speakers, two of them with two recordings. The last one has no prediction, and no grade.
 LABELS = np.array([1, 1, 0, 0, 1, 0, 1, 1])
 PROBABILITIES = np.array([0.95, 1.0, 0.05, 0.6, 0.3, 0.19, 0.2, np.nan])
-SPEAKERS = np.repeat(["a", "b", "c", "d"], 2)
+SPEAKERS = np.array(list("aabcdeff"))
 GRADES = np.array(["1", "KG", "1", "KG", "1", "KG", "1", ""])
 
 
