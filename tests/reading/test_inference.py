@@ -271,6 +271,7 @@ def test_what_is_no_english_is_listed_and_keeps_its_score(
     assert set(listed["cure"]) == {"listen to it; the score stays"}
     words = pd.read_csv(options.words, keep_default_na=False)
     assert set(words["filename"][words["status"] == "another_language_or_noise"]) == unheard
+    assert (words["score"] == words["score"].round(4)).all()  # as score.py has them
 
 
 def test_a_text_that_cannot_be_rendered_does_not_lose_the_submission(

@@ -92,7 +92,10 @@ def test_a_model_without_a_whisper_is_trained_without_the_flag(
 
 
 def test_a_missing_backbone_is_one_error_before_any_fold_starts(
-    monkeypatch: pytest.MonkeyPatch, make_corpus: Callable[..., Path], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    make_corpus: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = make_corpus()
     names = ("data", "tts_data", "store", "assets", "runs")
@@ -105,6 +108,7 @@ def test_a_missing_backbone_is_one_error_before_any_fold_starts(
         train.main()
     assert str(raised.value).count("no backbone") == 1
     assert not (folder / "runs").exists()
+    assert "not trained" not in capsys.readouterr().out
 
 
 def test_a_missing_backbone_s_message_has_the_command_without_the_hub(

@@ -87,6 +87,11 @@ _PADDING_SECONDS = 0.2
 _FEWEST_BYTES = 16
 _CURE_ACCESS = "look whether the file can be opened there, or copy it to another disk"
 _CURE_CUT = "copy it again, or record it again"
+# The same for all kinds: a report says it once. PyAV's versions are those of pyproject.toml.
+_CURE_OTHER = (
+    "install PyAV (`pip install 'av>=14,<19'`) or ffmpeg here; or convert it, "
+    "`ffmpeg -i FILE -ar 16000 -ac 1 NEW.wav`, and use NEW.wav in its place"
+)
 
 
 @dataclass(frozen=True)
@@ -102,13 +107,21 @@ class UnreadableAudioError(HearbackError, ValueError):
 
     `cure` tells what to do, where that is known from what is in the file. `subject` is what the
     sentence is about, "the recording" or "the file". `kind` is "unreadable",
-    "silent", "too_short", or "too_long" if no sound is in the seconds that are read.
+    "silent", "too_short", or "too_long" if no sound is in the seconds that are read. `seconds` is
+    the length of one that was read to its end; None if it is unknown.
     """
 
-    def __init__(self, what: str, cure: str | None = None, kind: str = "unreadable") -> None:
+    def __init__(
+        self,
+        what: str,
+        cure: str | None = None,
+        kind: str = "unreadable",
+        seconds: float | None = None,
+    ) -> None:
         super().__init__(what)
         self.cure = cure
         self.kind = kind
+        self.seconds = seconds
         self.subject = "the recording"
 
 
@@ -142,18 +155,19 @@ def decode(
     sound = _read(path, kept_seconds)
     mono, own_rate, notes = sound.mono, sound.sample_rate, sound.notes
     broken = next((note for note in notes if isinstance(note, BreakNote)), None)
+    seconds = len(mono) / own_rate if sound.original is None else None
     if len(mono) < SHORTEST_SOUND_SECONDS * own_rate:
         if broken:
             raise UnreadableAudioError(broken, _CURE_CUT)
         raise UnreadableAudioError(
-            f"is shorter than {SHORTEST_SOUND_SECONDS:g} s", kind="too_short"
+            f"is shorter than {SHORTEST_SOUND_SECONDS:g} s", None, "too_short", seconds
         )
     if silence := find_silence(mono, sound.original, kept_seconds):
         if broken:
             raise UnreadableAudioError(f"{broken}; what is there is silent", _CURE_CUT)
-        raise UnreadableAudioError(*silence)
+        raise UnreadableAudioError(*silence, seconds=seconds)
     if excess := find_excess(mono, sound.is_float):
-        raise UnreadableAudioError(*excess)
+        raise UnreadableAudioError(*excess, seconds=seconds)
     if own_rate != sample_rate:
         # soxr's filter ends just below the lower of the two Nyquist frequencies; linear
         # interpolation or a short filter would alias the band above 8 kHz of a 44.1 kHz recording
@@ -317,13 +331,7 @@ def _read_other(path: Path, content: BinaryIO, kind: FileKind, kept_seconds: flo
     except OtherDecoderError as error:
         what = f"is {kind.name} that is unreadable: {parts[0].cut or error}"
         raise UnreadableAudioError(what, _CURE_CUT) from error
-    suffix = path.suffix
-    new = "NAME.wav" if suffix.lower() != ".wav" else "NAME_16k.wav"
-    cure = (
-        "install PyAV (`pip install av`) or ffmpeg here; or convert it, "
-        f"`ffmpeg -i NAME{suffix} -ar 16000 -ac 1 {new}`, and name the new file"
-    )
-    raise UnreadableAudioError(f"is {kind.name}, which needs PyAV or ffmpeg", cure)
+    raise UnreadableAudioError(f"is {kind.name}, which needs PyAV or ffmpeg", _CURE_OTHER)
 
 
 def _read_with_ffmpeg(

@@ -70,6 +70,13 @@ class OriginalLength:
         return f"{'more than ' if self.is_minimum else ''}{self.seconds:.0f} s"
 
 
+@dataclass(frozen=True)
+class UnreadableProblem(Problem):
+    """The error of a recording that cannot be used; `seconds` is its length, None if unknown."""
+
+    seconds: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class NotesProblem(Problem):
     """The warning that a recording was converted.

@@ -15,13 +15,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from hearback.engine.audio.decode import UnreadableAudioError, decode
-from hearback.engine.audio.notes import NotesProblem
+from hearback.engine.audio.notes import NotesProblem, UnreadableProblem
 from hearback.engine.audio.store import BadStoreError, FileStore
 from hearback.engine.audio.store_format import SPEECH, StoreEntry, StoreFormat
 from hearback.engine.audio.store_writer import StoreWriter
 from hearback.engine.data.filenames import FoundFile, are_there, find_files
 from hearback.engine.data.paths import leads_out
-from hearback.engine.data.problems import Problem, Report
+from hearback.engine.data.problems import Report
 from hearback.engine.data.table_rows import FORMULA_CURE, is_formula
 from hearback.engine.data.tables import respelled
 from hearback.engine.locks import ReadOnlyFolderError, write_lock
@@ -312,9 +312,9 @@ def _report_error(
         cure = f"the name is a formula of a spreadsheet: {FORMULA_CURE}"
     if source.nearest:
         cure = f"{are_there(source.nearest)}: write the name that is meant; or {cure}"
-    what, filename = f"{error.subject} {error}", source.filename
-    status = error.kind
-    report.add(Problem(str(table_path), line, what, cure, filename=filename, status=status))
+    what, kind, name = f"{error.subject} {error}", error.kind, source.filename
+    where = (str(table_path), line)
+    report.add(UnreadableProblem(*where, what, cure, "error", name, kind, error.seconds))
 
 
 def _report_notes(

@@ -101,7 +101,7 @@ class Report:
         return frame.astype({"row": "Int64"})  # a None would turn all line numbers into floats
 
     def __str__(self) -> str:
-        """Format the problems, grouped by file and by fault; of many, the first ones.
+        """Format the problems, grouped by file, cure and fault; of many, the first ones.
 
         `frame` has all of them.
         """
@@ -109,18 +109,11 @@ class Report:
             return "no problems"
         counts = {"error": len(self.errors), "warning": len(self.warnings)}
         lines = [", ".join(count_noun(n, noun) for noun, n in counts.items() if n)]
-        by_file: dict[str, dict[tuple[str, str, str], list[Problem]]] = {}
+        by_file: dict[str, list[Problem]] = {}
         for problem in [*self.errors, *self.warnings]:
-            fault = (problem.severity, problem.what, problem.cure)
-            by_file.setdefault(problem.file, {}).setdefault(fault, []).append(problem)
-        for file, faults in by_file.items():
-            lines += ["", file]
-            for (severity, what, cure), problems in list(faults.items())[:_MAX_FAULTS_LISTED]:
-                lines.append(f"  {severity}: {what}")
-                lines += [f"    {line}" for line in _format_rows(problems)]
-                lines.append(f"    -> {cure}")
-            if (n_more := len(faults) - _MAX_FAULTS_LISTED) > 0:
-                lines.append(f"  … and {count_noun(n_more, 'other fault')}")
+            by_file.setdefault(problem.file, []).append(problem)
+        for file, problems in by_file.items():
+            lines += ["", file, *_format_faults(problems)]
         return "\n".join(lines)
 
 
@@ -137,6 +130,25 @@ def quoted(text: str) -> str:
     if len(text) <= _MAX_CHARACTERS_SHOWN:
         return repr(text)
     return f"{text[:_MAX_CHARACTERS_SHOWN]!r}… ({len(text)} characters)"
+
+
+def _format_faults(problems: Iterable[Problem]) -> list[str]:
+    """Format the problems of a file, by fault; a cure that several faults have stands once."""
+    by_cure: dict[tuple[str, str], dict[str, list[Problem]]] = {}
+    for problem in problems:
+        faults = by_cure.setdefault((problem.severity, problem.cure), {})
+        faults.setdefault(problem.what, []).append(problem)
+    lines, n_listed = [], 0
+    for (severity, cure), faults in by_cure.items():
+        listed = list(faults.items())[: max(0, _MAX_FAULTS_LISTED - n_listed)]
+        n_listed += len(listed)
+        for what, of_fault in listed:
+            lines.append(f"  {severity}: {what}")
+            lines += [f"    {line}" for line in _format_rows(of_fault)]
+        lines += [f"    -> {cure}"] if listed else []
+    if (n_more := sum(map(len, by_cure.values())) - n_listed) > 0:
+        lines.append(f"  … and {count_noun(n_more, 'other fault')}")
+    return lines
 
 
 def _format_rows(problems: Sequence[Problem]) -> list[str]:

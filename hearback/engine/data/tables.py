@@ -283,17 +283,18 @@ class _Columns:
         """Return the sentence that suggests which column to rename, or ""."""
         taken = {*self.required, *self.optional}
         free = {column_key(name): name for name in names if name not in taken}
-        own, *others = map(column_key, (column, *self.synonyms.get(column, ())))
+        own = column_key(column)
+        others = {column_key(name): name for name in self.synonyms.get(column, ())}
         synonym = next((key for key in others if key in free), None)
         if synonym is not None:
             return f"{quoted(free[synonym])} is there: rename it to {column}; "
-        guesses = (
-            *(key for key in free if _SHORT_FORMS.get(key) in (own, *others)),
-            nearest(own, free),
-            *(nearest(key, free, _LIKE_A_SYNONYM) for key in others),  # mistyped synonyms
-        )
-        near = next(filter(None, guesses), None)
-        return f"{quoted(free[near])} is there: is it {column}? Then rename it; " if near else ""
+        short = (key for key in free if _SHORT_FORMS.get(key) in (own, *others))
+        if near := next(short, None) or nearest(own, free):
+            return f"{quoted(free[near])} is there: is it {column}? Then rename it; "
+        for key, name in others.items():
+            if near := nearest(key, free, _LIKE_A_SYNONYM):  # a mistyped synonym
+                return f"{quoted(free[near])} is there: is it {name}? Then rename it to {column}; "
+        return ""
 
 
 def column_key(column: str) -> str:

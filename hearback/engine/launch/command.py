@@ -98,9 +98,11 @@ def main(competition: Competition) -> int:
         return why_not_done(files, plans[model].run_key, digests.sha256)
 
     to_terminal = arguments.launcher == "local" and len(arguments.slots) == 1
-    jobs = find_jobs(plans, folds, reason_to_train, to_terminal=to_terminal)
+    reasons = {(model, fold): reason_to_train(model, fold) for model in plans for fold in folds}
     digests.save()
-    options.resolve_pretrained([plans[model].recipe for model in {job.model for job in jobs}])
+    to_train = {model for (model, _), reason in reasons.items() if reason is not None}
+    options.resolve_pretrained([plans[model].recipe for model in to_train])
+    jobs = make_jobs(plans, reasons, to_terminal=to_terminal)
     folders = [getattr(options, name) for name in competition.folders]
     # What is not here is not needed: token scorers need no reference speech.
     needed = (ROOT, *(folder for folder in folders if folder is not None and folder.exists()))
@@ -268,24 +270,25 @@ def comma_separated(numbers: str) -> list[int]:
         ) from None
 
 
-def find_jobs(
+def make_jobs(
     plans: Mapping[str, Plan],
-    folds: Sequence[int],
-    reason_to_train: Callable[[str, int], str | None],
+    reasons: Mapping[tuple[str, int], str | None],
     *,
     to_terminal: bool,
 ) -> list[Job]:
-    """Return a job for each fold that is not done, and print the reasons; `plans` are by model."""
+    """Return a job for each fold that is not done, and print the reasons.
+
+    `plans` are by model, `reasons` by model and fold, None for a fold that is done.
+    """
     jobs = []
-    for model, plan in plans.items():
-        for fold in folds:
-            reason = reason_to_train(model, fold)
-            print(f"{model} fold {fold}: {reason or 'done'}")
-            if reason is None:
-                continue
-            command = (*plan.program, "--fold", str(fold), *plan.options.as_flags())
-            log = None if to_terminal else plan.options.runs / f"{model}_{fold}.log"
-            jobs.append(Job(model, fold, command, log, after=plan.recipe.warm_start))
+    for (model, fold), reason in reasons.items():
+        print(f"{model} fold {fold}: {reason or 'done'}")
+        if reason is None:
+            continue
+        plan = plans[model]
+        command = (*plan.program, "--fold", str(fold), *plan.options.as_flags())
+        log = None if to_terminal else plan.options.runs / f"{model}_{fold}.log"
+        jobs.append(Job(model, fold, command, log, after=plan.recipe.warm_start))
     return jobs
 
 

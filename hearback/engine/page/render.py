@@ -208,6 +208,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "breakable": tables.breakable,
         "number": tables.number,
         "percent": tables.percent,
         "position": tables.position,

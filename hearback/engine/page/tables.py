@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from markupsafe import Markup, escape
+
 from hearback.engine.page.content import Estimate, GroupResult, ModelResult, Page
 
 N_RECORDINGS = 500  # shown without JavaScript
@@ -24,6 +26,21 @@ def percent(value: float | None) -> str:
 def position(value: float, low: float, high: float) -> str:
     """Return where a value is between two others, in percent, for an attribute of an SVG."""
     return f"{100 * min(max((value - low) / ((high - low) or 1), 0), 1):.2f}"
+
+
+def breakable(text: str) -> Markup:
+    """Return a text that may be broken after each "_", such as a status, for HTML."""
+    return escape(text).replace("_", Markup("_<wbr>"))
+
+
+def prediction_title(page: Page) -> str:
+    """Return what a page calls a prediction: of new recordings, it is the score of their table."""
+    return "Score" if page.kind == "binary" and not page.labelled else "Prediction"
+
+
+def count_unscored(page: Page) -> int:
+    """Return how many recordings the first model has no prediction of."""
+    return list(page.recordings.predictions.get(page.models[0].name, [])).count(None)
 
 
 def loss_range(page: Page) -> tuple[float, float]:

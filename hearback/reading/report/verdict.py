@@ -98,21 +98,40 @@ def of_new_recordings(
     """
     known = np.array([value for value in probabilities if value is not None])
     unsure = (known > UNSURE_ABOVE) & (known < UNSURE_BELOW)
+    n, n_unsure, n_without = len(probabilities), int(unsure.sum()), len(probabilities) - len(known)
     counts = [
-        (int((known >= UNSURE_BELOW).sum()), "probably say the text"),
-        (int((known <= UNSURE_ABOVE).sum()), "probably do not"),
-        (int(unsure.sum()), "are unsure"),
-        (len(probabilities) - len(known), "have no score"),
+        (int((known >= UNSURE_BELOW).sum()), "probably says the text", "probably say the text"),
+        (int((known <= UNSURE_ABOVE).sum()), "probably does not", "probably do not"),
+        (n_unsure, "is unsure", "are unsure"),
+        (n_without, "has no score", "have no score"),
     ]
-    listed = ", ".join(f"{n} {what}" for n, what in counts if n)
-    good = f"{count_noun(len(probabilities), 'recording')}, scored by {scorer}: {listed}."
-    n_check = int(unsure.sum()) + len(probabilities) - len(known)
-    to_do = (
-        f"Listen to the {n_check} that are unsure or have no score, then to those nearest to 0.5."
-        if n_check
-        else "Listen to the recordings nearest to 0.5 first."
+    listed = ", ".join(
+        f"{'it' if n == 1 else each} {one if each == 1 else several}"
+        for each, one, several in counts
+        if each
     )
-    return [good, known_limits, to_do]
+    good = f"{count_noun(n, 'recording')}, scored by {scorer}: {listed}."
+    return [good, known_limits, _what_to_listen_to(n, n_unsure, n_without)]
+
+
+def _what_to_listen_to(n: int, n_unsure: int, n_without: int) -> str:
+    """Return a sentence on which of `n` recordings a person should hear first.
+
+    `n_unsure` of them are unsure, and `n_without` have no score.
+    """
+    if n == 1:
+        return "Listen to it."
+    n_check = n_unsure + n_without
+    if not n_check:
+        return "Listen to the recordings nearest to 0.5 first."
+    one = n_check == 1
+    reasons = [
+        *(["is unsure" if one else "are unsure"] if n_unsure else []),
+        *(["has no score" if one else "have no score"] if n_without else []),
+    ]
+    which = f"the {'one' if one else n_check} that {' or '.join(reasons)}"
+    others = "" if n_check == n else ", then to those nearest to 0.5"
+    return f"Listen to {which}{others}."
 
 
 def describe_limits(config: EnsembleConfig | None) -> str:

@@ -116,7 +116,10 @@ def decode_samples(samples: np.ndarray, sample_rate: int | None) -> Recording:
         values = samples
     else:
         # Numbers of 64 bits are mostly those of 16: with their own full scale they were silent.
-        raise HearbackError(f"samples of type {samples.dtype}: use float32, int16 or int32")
+        raise HearbackError(
+            f"samples of type {samples.dtype}: use float32, or int16, int32 or uint8, each with "
+            "its own full scale"
+        )
     _check_rate(sample_rate)
     if values.size == 0:
         raise UnreadableAudioError("is empty: no samples", kind="too_short")

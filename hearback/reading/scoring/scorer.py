@@ -150,7 +150,8 @@ class Scorer:
             else:
                 decoded = decode(Path(recording), kept_seconds=LONGEST_RECORDING)
         except UnreadableAudioError as error:
-            fault = Fault(error.kind, f"{error.subject} {error}", error.cure or "record it again")
+            what, cure = f"{error.subject} {error}", error.cure or "record it again"
+            fault = Fault(error.kind, what, cure, error.seconds)
             return unscored(row, fault)
         store = MemoryStore({"": decoded})
         if cut := find_cut(store.entries[""].notes_of("cut")):

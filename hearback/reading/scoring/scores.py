@@ -79,7 +79,7 @@ def unscored(
         status=fault.status,
         probability=None,
         words=words,
-        seconds=seconds,
+        seconds=fault.seconds if seconds is None else seconds,
         notes=(*notes, fault.note),
         **{column: row[column] for column in OPTIONAL},
     )

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -57,10 +57,10 @@ class Screen:
         indent = 4 if is_narrow else prefix
         head = f"score  {'status':{status_width}}  {_padded('recording', name_width)}"
         yield f"{head}".rstrip() if is_narrow else f"{head}  text"
-        for score, name in zip(scores, names, strict=True):
+        for score, name, note in zip(scores, names, _shown_notes(scores), strict=True):
             value = "    –" if score.probability is None else f"{score.probability:5.2f}"
             start = f"{value}  {score.status:{status_width}}  {_padded(name, name_width)}"
-            lines = self._wrapped(score, self.width - indent)
+            lines = self._wrapped(score, note, self.width - indent)
             if is_narrow:
                 yield start.rstrip()
                 yield from (" " * indent + line for line in lines)
@@ -68,10 +68,10 @@ class Screen:
                 yield f"{start}  {lines[0] if lines else ''}".rstrip()
                 yield from (" " * indent + line for line in lines[1:])
 
-    def _wrapped(self, score: Score, width: int) -> list[str]:
-        """Return the words of a text, marked by their scores, and the notes of one without."""
+    def _wrapped(self, score: Score, note: str, width: int) -> list[str]:
+        """Return the words of a text, marked by their scores, or the note of one without."""
         if score.probability is None:
-            pieces = [(word, word) for word in (score.notes[-1] if score.notes else "").split()]
+            pieces = [(word, word) for word in note.split()]
         else:
             pieces = [(self._marked(word), _plain(word)) for word in score.words]
         lines: list[str] = []
@@ -110,6 +110,17 @@ def _choose_shown(scores: Sequence[Score]) -> tuple[list[Score], str]:
         named.append(f"{n}{'' if n == len(without) else f' of {len(without)}'} without a score")
     rest = f"… {' and '.join(named)} of {len(scores)} recordings are shown"
     return lowest + without[:N_LOWEST], rest
+
+
+def _shown_notes(scores: Iterable[Score]) -> Iterator[str]:
+    """Yield why a recording has no score, and the cure; what a line above says is not repeated."""
+    shown: set[str] = set()
+    for score in scores:
+        note = score.notes[-1] if score.notes and score.probability is None else ""
+        what, _, cure = note.partition("; ")
+        yield f"{what}; see above" if cure in shown else note
+        if cure:
+            shown.add(cure)
 
 
 def _plain(word: WordScore) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from hearback.engine.audio.notes import UnreadableProblem
 from hearback.engine.data.problems import Problem, Report
 
 OK = "ok"
@@ -25,11 +26,15 @@ DOUBTFUL = 0.5  # a word below was probably not said
 
 
 class Fault(NamedTuple):
-    """Why a row has no score: its status, what is wrong, and what to do."""
+    """Why a row has no score: its status, what is wrong, and what to do.
+
+    `seconds` is the length of its recording; None if it is unknown, or told elsewhere.
+    """
 
     status: str
     what: str
     cure: str
+    seconds: float | None = None
 
     @property
     def note(self) -> str:
@@ -39,7 +44,8 @@ class Fault(NamedTuple):
     @classmethod
     def of_problem(cls, problem: Problem) -> "Fault":
         """Return the fault of a row with an error."""
-        return cls(problem.status or UNREADABLE, problem.what, problem.cure)
+        seconds = problem.seconds if isinstance(problem, UnreadableProblem) else None
+        return cls(problem.status or UNREADABLE, problem.what, problem.cure, seconds)
 
 
 def of_probability(probability: float, *, is_passage: bool = False) -> str:
@@ -82,6 +88,6 @@ def faults_by_row(problems: Iterable[Problem]) -> Mapping[tuple[int | None, str]
         key, fault = (problem.row, problem.filename or ""), Fault.of_problem(problem)
         if key in found:
             what = f"{found[key].note}; {fault.what}"
-            fault = Fault(found[key].status, what, fault.cure)
+            fault = Fault(found[key].status, what, fault.cure, found[key].seconds or fault.seconds)
         found[key] = fault
     return found

@@ -219,9 +219,11 @@ def _status_of(scores: "Sequence[Score]") -> int:
 
     if any(score.probability is not None for score in scores):
         return 0
-    n = len(scores)
-    what = "the recording has no score" if n == 1 else f"none of {n} recordings has a score"
-    print(f"{what}: {count_statuses(scores)}", file=sys.stderr)
+    why = count_statuses(scores)
+    what = f"none of {len(scores)} recordings has a score"
+    if len(scores) == 1:
+        what, why = "the recording has no score", scores[0].status
+    print(f"{what}: {why}", file=sys.stderr)
     return USER_ERROR_STATUS
 
 

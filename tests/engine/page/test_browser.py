@@ -708,6 +708,48 @@ def test_without_labels_the_most_doubtful_are_first(open_page: Open) -> None:
     assert listed(tab)[0] == doubts.index(min(doubts))
     expect(tab.locator("#reliability, #groups, #curves")).to_have_count(0)
     expect(tab.locator("#threshold-sentence")).to_contain_text("go to a person")
+    expect(tab.locator('[data-sort="prediction"]')).to_contain_text("Score")
+
+
+def test_recordings_without_a_score_go_to_a_person(open_page: Open, tmp_path: Path) -> None:
+    page = binary_page(5, n_clips=0, labelled=False)
+    predictions = {name: [0.9, None, 0.5, 0.1, None] for name in page.recordings.predictions}
+    recordings = replace(page.recordings, predictions=predictions)
+    file = tmp_path / "unscored.html"
+    file.write_text(render(replace(page, unsure=(0.3, 0.7), recordings=recordings)))
+    tab = open_page(file)
+    expect(tab.locator("#threshold-sentence")).to_have_text(
+        "60.0 % of 5 recordings go to a person (1 is in the band, 2 have no score); "
+        f"1 of the others counts as “{page.label_names[0]}”."
+    )
+    assert tab.locator("#threshold-table tbody td").all_inner_texts() == ["1", "1", "1", "2"]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_long_text_leaves_the_sound_on_the_first_screen(
+    open_page: Open, tmp_path: Path, width: int
+) -> None:
+    page = binary_page(3, n_clips=3, labelled=False)
+    text = " ".join(f"word{i}" for i in range(240))
+    recordings = replace(page.recordings, texts=[text, *page.recordings.texts[1:]])
+    file = tmp_path / "passage.html"
+    file.write_text(render(replace(page, recordings=recordings)))
+    tab = open_page(file, "#clip=0", viewport={"width": width, "height": 900})
+    wait_for_sound(tab)
+
+    def play_is_below() -> float:
+        place = "document.querySelector('#{}').getBoundingClientRect().top"
+        return float(tab.evaluate(f"{place.format('play')} - {place.format('recording')}"))
+
+    assert play_is_below() < 600
+    button = tab.get_by_role("button", name="The whole text")
+    expect(button).to_have_attribute("aria-expanded", "false")
+    assert grave_findings(tab) == []
+    folded = play_is_below()
+    button.click()
+    assert play_is_below() > folded + 100
+    tab.get_by_role("button", name="Less of the text").click()
+    assert play_is_below() == folded
 
 
 # The address, names, and what it remembers

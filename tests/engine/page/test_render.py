@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hearback.engine.page import tables
-from hearback.engine.page.content import Estimate, Page, Recordings, Words
+from hearback.engine.page.content import Distribution, Estimate, Page, Recordings, Words
 from hearback.engine.page.render import content_hash, plain, render, to_script_json
 from tests.engine.page.pages import NASTY, binary_page, classes_page
 
@@ -269,7 +269,35 @@ def test_without_labels_there_are_no_results_of_them() -> None:
     sections = tables_by_section(render(page))
     assert list(sections)[:5] == ["Verdict", "The data", "Models", "A threshold", "Recordings"]
     assert "nearest to 0.5 first" in sections["Recordings"]
+    # It is called as in the table that the page is made of.
+    assert ">Score</th>" in sections["Recordings"] and "From which score on" in render(page)
+    assert "Prediction" not in sections["Recordings"]
     assert "Log loss" not in sections["Models"]
+
+
+def test_recordings_without_a_score_go_to_a_person_without_javascript() -> None:
+    page = binary_page(20, n_clips=0, labelled=False)
+    assert "no score" not in tables_by_section(render(page))["A threshold"]
+    predictions = {
+        name: [None, *values[1:]] for name, values in page.recordings.predictions.items()
+    }
+    page = replace(page, recordings=replace(page.recordings, predictions=predictions))
+    said = "1 of the 20 recordings has no score, and goes to a person at any threshold."
+    assert said in tables_by_section(render(page))["A threshold"]
+
+
+def test_the_model_card_is_closed() -> None:
+    page = binary_page(20, n_clips=0)
+    page = replace(page, verdict=replace(page.verdict, card=[("built", "today")]))
+    assert re.search(r"<details>\s*<summary>Model card", render(page))
+
+
+def test_a_status_is_broken_between_its_words() -> None:
+    page = binary_page(20, n_clips=0, labelled=False)
+    shown = Distribution("status", ["another_language_or_noise", "<b>_x"], [3, 1])
+    html = render(replace(page, data=replace(page.data, distributions=[shown])))
+    assert "<bdi>another_<wbr>language_<wbr>or_<wbr>noise</bdi>" in html
+    assert "<bdi>&lt;b&gt;_<wbr>x</bdi>" in html
 
 
 def test_shares_are_in_percent_in_every_table() -> None:

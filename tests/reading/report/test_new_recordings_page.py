@@ -22,7 +22,7 @@ from hearback.reading.inference import submission
 from hearback.reading.inference.submission import InferenceOptions
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
-from hearback.reading.report import annotation
+from hearback.reading.report import annotation, verdict
 from hearback.reading.report.tables import read_scored
 from hearback.reading.report.write import ScoredBy, write_new_recordings
 from hearback.reading.steps import infer, report
@@ -92,11 +92,44 @@ def test_scores_statuses_and_texts_are_those_of_the_table(folder: Path) -> None:
 def test_the_verdict_counts(folder: Path) -> None:
     good, limits, to_do = write(folder)["verdict"]["sentences"]
     assert good == (
-        "4 recordings, scored by scores.csv: 1 probably say the text, 1 probably do not, 1 are "
-        "unsure, 1 have no score."
+        "4 recordings, scored by scores.csv: 1 probably says the text, 1 probably does not, 1 is "
+        "unsure, 1 has no score."
     )
     assert "There are no labels here" in limits
     assert to_do.startswith("Listen to the 2 that are unsure or have no score")
+
+
+@pytest.mark.parametrize(
+    ("scores", "counts", "to_do"),
+    [
+        ([0.9], "1 recording, scored by s: it probably says the text.", "Listen to it."),
+        ([None], "1 recording, scored by s: it has no score.", "Listen to it."),
+        (
+            [0.9, 0.8],
+            "2 recordings, scored by s: 2 probably say the text.",
+            "Listen to the recordings nearest to 0.5 first.",
+        ),
+        (
+            [0.9, 0.5, 0.4],
+            "3 recordings, scored by s: 1 probably says the text, 2 are unsure.",
+            "Listen to the 2 that are unsure, then to those nearest to 0.5.",
+        ),
+        (
+            [0.1, None],
+            "2 recordings, scored by s: 1 probably does not, 1 has no score.",
+            "Listen to the one that has no score, then to those nearest to 0.5.",
+        ),
+        (
+            [None, 0.5],
+            "2 recordings, scored by s: 1 is unsure, 1 has no score.",
+            "Listen to the 2 that are unsure or have no score.",
+        ),
+    ],
+)
+def test_the_verdict_says_only_what_there_is(
+    scores: list[float | None], counts: str, to_do: str
+) -> None:
+    assert verdict.of_new_recordings(scores, "s", "limits") == [counts, "limits", to_do]
 
 
 def test_words_are_in_the_order_of_the_text(folder: Path) -> None:

@@ -280,6 +280,23 @@ def test_a_table_without_texts_is_refused_with_its_columns(clips: Path) -> None:
     assert "'age'" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("column", "hint"),
+    [
+        ("expected_txt", "'expected_txt' is there: is it expected_text? Then rename it to text; "),
+        ("txet", "'txet' is there: is it text? Then rename it; "),
+    ],
+)
+def test_a_mistyped_column_is_taken_for_the_nearest_name(
+    clips: Path, column: str, hint: str
+) -> None:
+    table = clips / "table.csv"
+    table.write_text(f"filename,{column}\na.wav,boy\n")
+    with pytest.raises(BadInputError, match="the column 'text' is missing") as caught:
+        read_score_table(table, Report())
+    assert hint in str(caught.value)
+
+
 def test_problems_of_rows_are_reported_with_their_lines(clips: Path) -> None:
     table = clips / "table.csv"
     table.write_text(

@@ -91,7 +91,11 @@ def test_an_array_is_resampled_and_its_channels_are_averaged(scorer: Scorer) -> 
         (np.zeros((2, 2, 2), np.float32), 16_000, r"use \(n,\) or \(n, channels\)"),
         (np.zeros((16_000, 65), np.float32), 16_000, "at most 64 channels"),
         (np.zeros(16_000, complex), 16_000, "samples of type complex128"),
-        (np.full(16_000, 9_000, np.int64), 16_000, "samples of type int64: use float32, int16"),
+        (
+            np.full(16_000, 9_000, np.int64),
+            16_000,
+            "type int64: use float32, or int16, int32 or uint8",
+        ),
         (np.zeros(16_000, np.float32), 0, "use a whole number of Hz"),
         (np.zeros(16_000, np.float32), 22_050.5, "use a whole number of Hz"),
         (np.zeros(16_000, np.float32), 16, "sample_rate 16: use a whole number of Hz, from 4000"),

@@ -49,6 +49,21 @@ def test_names_cannot_change_what_the_terminal_shows() -> None:
     ]
 
 
+def test_a_cure_is_shown_once() -> None:
+    notes = ["is an M4A file; install av", "is a WebM file; install av", "is missing", "is missing"]
+    scores = [
+        make_score(f"{i}.wav", status="unreadable", probability=None, notes=("48 kHz", note))
+        for i, note in enumerate(notes)
+    ]
+    lines = Screen(100).table(scores).splitlines()[1:5]
+    assert [line.split(".wav ")[1].strip() for line in lines] == [
+        "is an M4A file; install av",
+        "is a WebM file; see above",
+        "is missing",
+        "is missing",
+    ]
+
+
 def test_colours_come_on_top_of_brackets_and_underlines() -> None:
     table = Screen(100, has_colours=True).table(SCORES)
     assert "the \033[33mcat\033[0m \033[31m\033[4m[sat]\033[0m" in table

@@ -10,8 +10,9 @@ import soundfile
 
 from hearback import Scorer
 from hearback.engine.audio.decode import SAMPLE_RATE
+from hearback.engine.audio.notes import UnreadableProblem
 from hearback.engine.data.problems import Problem, Report, count_noun
-from hearback.reading.scoring import status
+from hearback.reading.scoring import scores, status
 from hearback.reading.scoring.decoder_evidence import DecoderEvidence
 from hearback.reading.scoring.faults import find_too_short
 from hearback.reading.scoring.results import Score
@@ -188,8 +189,18 @@ def test_a_low_score_without_a_doubtful_word_has_a_note() -> None:
 
 def test_an_error_without_a_status_makes_a_row_unreadable() -> None:
     problem = Problem("a.csv", 2, "x", "y", filename="a.wav")
-    assert status.Fault.of_problem(problem) == ("unreadable", "x", "y")
-    assert status.faults_by_row([problem]) == {(2, "a.wav"): ("unreadable", "x", "y")}
+    assert status.Fault.of_problem(problem) == status.Fault("unreadable", "x", "y")
+    assert status.faults_by_row([problem]) == {(2, "a.wav"): status.Fault("unreadable", "x", "y")}
+
+
+def test_a_recording_that_was_read_has_its_length_also_without_a_score() -> None:
+    problem = UnreadableProblem("a.csv", 2, "is silent", "y", filename="a.wav", seconds=2.5)
+    fault = status.Fault.of_problem(problem)
+    row = {"filename": "a.wav", "written_text": "Boy", "expected_text": "boy"}
+    row |= {"grade": "", "task": "", "speaker": ""}
+    assert scores.unscored(row, fault).seconds == 2.5
+    both = [Problem("a.csv", 2, "x", "y", filename="a.wav"), problem]
+    assert status.faults_by_row(both)[2, "a.wav"].seconds == 2.5
 
 
 def test_a_row_with_two_errors_says_both() -> None:

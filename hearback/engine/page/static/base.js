@@ -130,10 +130,15 @@ globalThis.hearback = {};
   const labelName = (label) =>
     isKnown(label) ? (page.label_names[label] ?? String(label)) : NOTHING;
 
+  const isBinary = page.kind === "binary";
+  const isLabelled = page.recordings.labels !== null;
+
   Object.assign(hearback, {
     page,
-    isBinary: page.kind === "binary",
-    isLabelled: page.recordings.labels !== null,
+    isBinary,
+    isLabelled,
+    /** What a prediction is called: of new recordings, it is the score of their table. */
+    predictionTitle: isBinary && !isLabelled ? "Score" : "Prediction",
     nRecordings: page.recordings.filenames.length,
     el,
     makeButton,

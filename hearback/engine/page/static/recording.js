@@ -3,11 +3,17 @@
 
 (() => {
   const { page, el, bdi, makeButton, keyHint, scrolling, table, numberCell, charts } = hearback;
-  const { announce, goTo, isBinary, isLabelled } = hearback;
+  const { announce, goTo, isBinary, isLabelled, predictionTitle } = hearback;
   const { isKnown, number, count, capitalize, labelName } = hearback.format;
   const { selection, state: store } = hearback;
 
+  const LONG = 80; // characters: a longer fact has the whole width
+  const VERY_LONG = 400; // and a still longer text is cut, until more of it is asked for
+
   const view = () => document.getElementById("recording-view");
+
+  /** The recording of which the whole text is shown; null for none. */
+  let unfolded = null;
 
   const openIndex = () => (store.get().clip === "" ? null : Number(store.get().clip));
 
@@ -30,7 +36,28 @@
   function announceOpen() {
     const index = openIndex();
     const prediction = number(selection.prediction(index, store.get().model), 2);
-    announce(`${page.recordings.filenames[index]}, prediction ${prediction}`);
+    const title = predictionTitle.toLowerCase();
+    announce(`${page.recordings.filenames[index]}, ${title} ${prediction}`);
+  }
+
+  /** Return a text, a long one with a button that shows all of it. */
+  function foldable(index) {
+    const text = page.recordings.texts[index];
+    if (text.length <= VERY_LONG) return bdi(text);
+    const shown = el("div", { id: "whole-text" }, bdi(text));
+    const button = makeButton({ class: "unfold", "aria-controls": "whole-text" });
+    const fold = () => {
+      const isWhole = unfolded === index;
+      shown.classList.toggle("folded", !isWhole);
+      button.setAttribute("aria-expanded", String(isWhole));
+      button.textContent = isWhole ? "Less of the text" : "The whole text";
+    };
+    button.addEventListener("click", () => {
+      unfolded = unfolded === index ? null : index;
+      fold();
+    });
+    fold();
+    return el("div", {}, shown, button);
   }
 
   function factsOf(index, { model }) {
@@ -40,9 +67,9 @@
       ? prediction
       : [bdi(labelName(selection.predictedClass(index, model))), ` ${prediction}`];
     const facts = [
-      recordings.texts[index] ? ["Text", bdi(recordings.texts[index])] : null,
+      recordings.texts[index] ? ["Text", foldable(index), recordings.texts[index]] : null,
       isLabelled ? ["Label", bdi(labelName(selection.label(index)))] : null,
-      ["Prediction", said],
+      [predictionTitle, said],
       isLabelled ? ["Log loss", number(selection.loss(index, model))] : null,
       ...page.field_names.map((name) => [
         capitalize(name),
@@ -51,12 +78,21 @@
       isKnown(recordings.seconds[index])
         ? ["Length", `${number(recordings.seconds[index], 1)} s`]
         : null,
-      recordings.notes[index] ? ["Note", bdi(recordings.notes[index])] : null,
+      recordings.notes[index]
+        ? ["Note", bdi(recordings.notes[index]), recordings.notes[index]]
+        : null,
     ].filter(Boolean);
     return el(
       "dl",
       { class: "facts" },
-      facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+      facts.map(([name, value, text = ""]) =>
+        el(
+          "div",
+          { class: text.length > LONG ? "wide" : null },
+          el("dt", {}, name),
+          el("dd", {}, value),
+        ),
+      ),
     );
   }
 
@@ -86,7 +122,7 @@
     const heads = [
       "Model",
       isBinary ? null : "Says",
-      "#Prediction",
+      `#${predictionTitle}`,
       scale,
       isLabelled ? "#Log loss" : null,
     ].filter(Boolean);

@@ -3,7 +3,7 @@
 
 (() => {
   const { page, el, bdi, makeButton, scrolling, numberCell, select, goTo } = hearback;
-  const { isBinary, isLabelled, nRecordings } = hearback;
+  const { isBinary, isLabelled, nRecordings, predictionTitle } = hearback;
   const { number, count, plural, capitalize, labelName } = hearback.format;
   const { selection, state: store } = hearback;
   const N_PER_PAGE = 100;
@@ -45,7 +45,7 @@
     }),
     {
       key: "prediction",
-      title: "Prediction",
+      title: predictionTitle,
       isNumber: true,
       content: (index, { model }) => number(selection.prediction(index, model)),
     },

@@ -2,7 +2,8 @@
 /** A threshold, and a band around it of recordings that go to a person. */
 
 (() => {
-  const { page, el, bdi, scrolling, table, numberCell, makeButton, isLabelled, charts } = hearback;
+  const { page, el, bdi, scrolling, table, numberCell, makeButton, charts } = hearback;
+  const { isLabelled, nRecordings } = hearback;
   const { isKnown, number, percent, count, plural, labelName } = hearback.format;
   const N_POINTS = 60; // of the curve
   const MOST = 0.9; // share that goes to a person, at the end of the curve
@@ -17,6 +18,9 @@
       .map((value, index) => [value, labels[index]])
       .filter(([value]) => isKnown(value));
   }
+
+  /** Return how many recordings the model has no score of: without labels, a person hears them. */
+  const countUnscored = (known) => (isLabelled ? 0 : nRecordings - known.length);
 
   /** Return a share as the label of an axis, without digits that it does not need. */
   const tick = (share) => `${Number((100 * share).toFixed(1))} %`;
@@ -102,7 +106,7 @@
     hearback.state.set({ t, lo, hi });
   }
 
-  function countTable(rows) {
+  function countTable(rows, nUnscored) {
     const names = isLabelled ? [1, 0] : [0];
     const marks = { 1: ["false alarm", null, "right"], 0: ["right", null, "miss"] };
     const body = names.map((label) =>
@@ -129,21 +133,34 @@
               : null,
           );
         }),
+        nUnscored ? numberCell(count(nUnscored)) : null,
       ),
     );
-    return table(["Model says", `#“${labelName(0)}”`, "#To a person", `#“${labelName(1)}”`], body, {
-      id: "threshold-table",
-    });
+    const heads = ["Model says", `#“${labelName(0)}”`, "#To a person", `#“${labelName(1)}”`];
+    return table(nUnscored ? [...heads, "#No score"] : heads, body, { id: "threshold-table" });
+  }
+
+  /** Return how many new recordings go to a person, also those without a score, and why. */
+  function sentenceOfNew(known, rest, state) {
+    const nUnscored = countUnscored(known);
+    const nUnsure = known.length - rest.length;
+    const n = nUnsure + nUnscored;
+    const nBelow = rest.filter(([value]) => value < state.t).length;
+    const reasons = [
+      nUnsure ? `${count(nUnsure)} ${nUnsure === 1 ? "is" : "are"} in the band` : "",
+      nUnscored ? `${count(nUnscored)} ${nUnscored === 1 ? "has" : "have"} no score` : "",
+    ].filter(Boolean);
+    const why = nUnscored ? ` (${reasons.join(", ")})` : "";
+    const share = `${percent(n / (nRecordings || 1))} of ${plural(nRecordings, "recording")}`;
+    const others = `${count(nBelow)} of the others ${nBelow === 1 ? "counts" : "count"}`;
+    return `${share} ${n === 1 ? "goes" : "go"} to a person${why}; ${others} as “${labelName(0)}”.`;
   }
 
   function sentence(known, state) {
     const rest = known.filter((pair) => !isDoubtful(pair, state));
     const toPerson = 1 - rest.length / (known.length || 1);
     const isEmpty = rest.length === known.length;
-    if (!isLabelled) {
-      const n = rest.filter(([value]) => value < state.t).length;
-      return `${percent(toPerson)} go to a person; ${count(n)} of the others ${n === 1 ? "counts" : "count"} as “${labelName(0)}”.`;
-    }
+    if (!isLabelled) return sentenceOfNew(known, rest, state);
     const wrong = known.filter((pair) => isWrong(pair, state.t));
     const wrongRest = rest.filter((pair) => isWrong(pair, state.t));
     if (isEmpty)
@@ -253,7 +270,10 @@
         }
         parts.sentence.textContent = sentence(known, state);
         parts.counts.replaceChildren(
-          scrolling("Counts at the threshold", countTable(counts(known, state))),
+          scrolling(
+            "Counts at the threshold",
+            countTable(counts(known, state), countUnscored(known)),
+          ),
         );
         if (!isLabelled) return;
         drawCurve(parts.curve, known, state);
