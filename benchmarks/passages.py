@@ -12,6 +12,10 @@ with the lowest score is the wrong one. Recordings of more than 60 s have severa
 does so with what score.py gives: each fold of a shipped scorer scores its held-out speakers. Each
 long recording contains a shorter one with the same changed word, so that only the length differs.
 With `--mispronounced`, which needs labels of words, also recordings with a mispronounced word.
+
+    python -m benchmarks.passages --data DATA --scorer tiny.en --skip_words 10 20 40 60
+
+prints what passages score whose reader skipped so many words of the text.
 """
 
 import time
@@ -25,6 +29,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from benchmarks.first_folds import declare, read_first_folds
 from benchmarks.joined_clips import JoinedClips, Joiner, as_source
 from benchmarks.scorer_lengths import MARGIN_SECONDS, print_lengths, rank_of_wrong_word
+from benchmarks.skipped_words import print_skips
 from hearback.engine import cli
 from hearback.engine.audio.decode import SAMPLE_RATE
 from hearback.reading.inference.predict import predict
@@ -50,7 +55,16 @@ def main() -> None:
         default=0,
         help="with --scorer: recordings of each fold in which a word is mispronounced",
     )
+    add(
+        "--skip_words",
+        nargs="+",
+        type=cli.int_of_at_least(1),
+        help="with --scorer: numbers of words of the text that were not read, inside",
+    )
     arguments = parser.parse_args()
+    if arguments.scorer and arguments.skip_words:
+        print_skips(arguments)
+        return
     if arguments.scorer:
         print_lengths(arguments)
         return

@@ -9,11 +9,14 @@ from torch import Tensor
 from hearback.engine.audio.log_mel import log_mel
 from hearback.engine.whisper.token_logprobs import token_log_probs
 from hearback.reading.models.token_scorer import TokenScorer
+from hearback.reading.passages.jumps import Likelihoods, Runs
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES, pad_waveforms, window_samples
+
+BATCH_TEXTS = 40  # each has a copy of the segment's keys and values
 
 
 class SegmentLikelihood:
-    """The `text_split.LikelihoodFn` of a text and the segments of its recording.
+    """The `jumps.LikelihoodFn` of a text and the segments of its recording.
 
     Args:
         model: a token scorer in evaluation mode.
@@ -37,37 +40,53 @@ class SegmentLikelihood:
         self._encoded: tuple[int, Tensor] | None = None  # the last segment and its frames
 
     @torch.inference_mode()
-    def __call__(self, segment: int, starts: Sequence[int], n_words: int) -> np.ndarray:
-        """Return the log-likelihoods, (starts, 1 + n_words) float64; see `LikelihoodFn`.
+    def __call__(
+        self, segment: int, starts: Sequence[int], n_words: int, said: Runs = ()
+    ) -> Likelihoods:
+        """Return the likelihoods of words after those `said`; see `LikelihoodFn`.
 
         -inf also for texts of more tokens than the decoder has positions.
         """
         most = self.model.decoder.config.max_target_positions
+        before = [word for run in said for word in self.words[run.start : run.stop]]
         tokenized = [
-            self.tokenizer.encode(" ".join(self.words[start : start + n_words])) for start in starts
+            self.tokenizer.encode(" ".join([*before, *self.words[start : start + n_words]]))
+            for start in starts
         ]
         tokens = torch.nn.utils.rnn.pad_sequence(
             [torch.from_numpy(text.tokens[:most]) for text in tokenized],
             batch_first=True,
             padding_value=self.tokenizer.end,
         )
-        log_probs, ends = self._log_probs(segment, tokens.to(self.device))
-        values = np.full((len(starts), 1 + n_words), -np.inf)
+        # All texts begin with the same tokens.
+        n_before = int(np.searchsorted(tokenized[0].word_ids, len(before)))
+        parts = [
+            self._log_probs(segment, batch, n_before)
+            for batch in tokens.to(self.device).split(BATCH_TEXTS)
+        ]
+        log_probs, ends = (np.concatenate(each) for each in zip(*parts, strict=True))
+        begins, whole = np.full((2, len(starts), 1 + n_words), -np.inf)
         for row, text in enumerate(tokenized):
             # The number of tokens before the end, for 0 words, 1 word, ….
-            n_tokens = np.searchsorted(text.word_ids, np.arange(text.n_words + 1))
-            n_tokens = n_tokens[n_tokens < log_probs.shape[1]]
+            n_tokens = np.searchsorted(text.word_ids, np.arange(len(before), text.n_words + 1))
+            n_tokens = n_tokens[n_tokens < n_before + log_probs.shape[1]] - n_before
             so_far = np.concatenate([[0.0], log_probs[row].cumsum()])
-            values[row, : len(n_tokens)] = so_far[n_tokens] + ends[row, n_tokens]
-        return values
+            begins[row, : len(n_tokens)] = so_far[n_tokens]
+            whole[row, : len(n_tokens)] = so_far[n_tokens] + ends[row, n_tokens]
+        return Likelihoods(begins, whole)
 
-    def _log_probs(self, segment: int, tokens: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return the log-probabilities of the targets and of the end, (texts, targets) each."""
-        n_prompt = len(self.tokenizer.prompt)
+    def _log_probs(
+        self, segment: int, tokens: Tensor, n_before: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the log-probabilities of the targets and of the end, (texts, targets) each.
+
+        Without the first `n_before` targets.
+        """
+        first = len(self.tokenizer.prompt) + n_before
         decoder = self.model.decoder
         clips = torch.zeros(len(tokens), dtype=torch.int64, device=self.device)
-        hidden = decoder(tokens, self._encode(segment), clips)[:, n_prompt - 1 : -1]
-        targets, embedding = tokens[:, n_prompt:], decoder.embed_tokens.weight
+        hidden = decoder(tokens, self._encode(segment), clips)[:, first - 1 : -1]
+        targets, embedding = tokens[:, first:], decoder.embed_tokens.weight
         log_probs, _ = token_log_probs(hidden.flatten(0, 1), embedding, targets.flatten())
         log_probs = log_probs.view(targets.shape)
         # The end has the same normaliser as the target at its position.

@@ -16,10 +16,11 @@ from hearback.reading.inference.predict import Predictions
 from hearback.reading.models.evidence import LARGEST_LOGIT
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
+from hearback.reading.passages.jumps import Runs, WordRange
 from hearback.reading.passages.length import correct_length
 from hearback.reading.passages.likelihood import SegmentLikelihood
 from hearback.reading.passages.segments import Segment, find_segments
-from hearback.reading.passages.text_split import WordRange, split_text
+from hearback.reading.passages.text_split import split_text
 from hearback.reading.tables import LONGEST_TEXT
 from hearback.reading.window_batches import LONGEST_WINDOW_SAMPLES
 from hearback.reading.words import COMPLETE
@@ -30,11 +31,19 @@ SMALLEST_POWER = 0.5  # of the odds of parts, in `combine`
 
 @dataclass(frozen=True)
 class PassageWindow:
-    """A part of a row's recording, and the words of its text that are said there."""
+    """A part of a row's recording, and the words of its text that are said there.
+
+    They are several `runs` if words between them were skipped.
+    """
 
     row: int
     segment: Segment
-    words: WordRange
+    runs: Runs
+
+    @property
+    def n_words(self) -> int:
+        """The number of words."""
+        return sum(map(len, self.runs))
 
 
 class SegmentStore(Store):
@@ -94,7 +103,7 @@ class Passages:
         clips = np.empty(len(self.original))
         for row, numbers in enumerate(self.by_row()):
             store, name = self.original.store, self.original.filenames[row]
-            n_words = np.array([len(self.windows[number].words) for number in numbers])
+            n_words = np.array([self.windows[number].n_words for number in numbers])
             found = predictions.clips[numbers]
             if store.n_samples(name) > self.long_seconds * SAMPLE_RATE:
                 found = correct_length(found, n_words, self.most_words)
@@ -116,14 +125,16 @@ class Passages:
         merged = np.where(kept, -LARGEST_LOGIT, np.nan)
         ends: dict[int, int] = {}
         for window, of_window in zip(self.windows, words, strict=True):
-            start, stop = window.words.start, window.words.stop
-            target, found = merged[window.row], of_window[: stop - start + 1]
-            # Where two windows meet, both tell whether a word is missing.
-            end = target[start, COMPLETE] if ends.get(window.row) == start else np.inf
-            target[start:stop] = found[:-1]
-            target[start, COMPLETE] = min(end, found[0, COMPLETE])
-            target[stop, COMPLETE] = found[-1, COMPLETE]
-            ends[window.row] = stop
+            target, first = merged[window.row], 0
+            for run in window.runs:
+                found = of_window[first : first + len(run) + 1]
+                # Where two windows meet, both tell whether a word is missing.
+                end = target[run.start, COMPLETE] if ends.get(window.row) == run.start else np.inf
+                target[run.start : run.stop] = found[:-1]
+                target[run.start, COMPLETE] = min(end, found[0, COMPLETE])
+                target[run.stop, COMPLETE] = found[-1, COMPLETE]
+                ends[window.row] = run.stop
+                first += len(run)
         return merged
 
     def merge_times(self, times: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
@@ -138,8 +149,12 @@ class Passages:
                 window.row, np.zeros((len(self.original.texts[window.row].split()), 2))
             )
             found = times[number] + window.segment.start / SAMPLE_RATE
-            of_row[window.words.start : window.words.stop] = found
-            of_row[window.words.stop :] = found[-1, 1]
+            first = 0
+            for run in window.runs:
+                of_run = found[first : first + len(run)]
+                of_row[run.start : run.stop] = of_run
+                of_row[run.stop :] = of_run[-1, 1]
+                first += len(run)
         return merged
 
 
@@ -163,7 +178,7 @@ def whole_rows(source: PairSource) -> Passages:
     """Return the rows of `source` with a window each, cut at its longest; no score is corrected."""
     n_samples = [source.store.n_samples(name) for name in source.filenames]
     windows = tuple(
-        PassageWindow(row, Segment(0, n), WordRange(0, len(source.texts[row].split())))
+        PassageWindow(row, Segment(0, n), (WordRange(0, len(source.texts[row].split())),))
         for row, n in enumerate(n_samples)
     )
     return Passages(source, windows, (), source, long_seconds=np.inf)
@@ -194,13 +209,13 @@ def split_rows(
         fits = n_samples <= LONGEST_WINDOW_SAMPLES
         fits = fits and len(source.texts[row].encode()) <= LONGEST_TEXT
         if model is None or fits:
-            words = WordRange(0, len(source.texts[row].split()))
-            windows.append(PassageWindow(row, Segment(0, n_samples), words))
+            runs = (WordRange(0, len(source.texts[row].split())),)
+            windows.append(PassageWindow(row, Segment(0, n_samples), runs))
             continue
         with mixed_precision(device, dtype):
             split = split_recording(source, row, model, device)
-        windows += [window for window in split if len(window.words)]
-        unmatched += [(row, window.segment) for window in split if not len(window.words)]
+        windows += [window for window in split if window.n_words]
+        unmatched += [(row, window.segment) for window in split if not window.n_words]
     parts = _with_windows(source, windows)
     return Passages(parts, tuple(windows), tuple(unmatched), source, most_words=most_words)
 
@@ -211,25 +226,34 @@ def split_recording(
     """Return all parts of a row's recording, with the words that are said there."""
     segments = find_segments(source.store.get(source.filenames[row]))
     words = source.texts[row].split()
-    whole = WordRange(0, len(words))
+    whole = (WordRange(0, len(words)),)
     parts = _with_windows(source, [PassageWindow(row, each, whole) for each in segments])
     parts = parts.with_speeds(model.recipe.speed_by_grade)
     likelihood = SegmentLikelihood(model, words, parts.learner, device)
-    ranges = split_text(len(words), [each.seconds for each in segments], likelihood)
+    split = split_text(len(words), [each.seconds for each in segments], likelihood)
     return [
-        PassageWindow(row, segment, _with_room(model, words, said))
-        for segment, said in zip(segments, ranges, strict=True)
+        PassageWindow(row, segment, _with_room(model, words, runs))
+        for segment, runs in zip(segments, split, strict=True)
     ]
 
 
-def _with_room(model: TokenScorer, words: Sequence[str], said: WordRange) -> WordRange:
-    """Return the first of the words `said`, as many as the decoder has positions for."""
+def _with_room(model: TokenScorer, words: Sequence[str], runs: Runs) -> Runs:
+    """Return the first words of the `runs`, as many as the decoder has positions for."""
     assert model.text_tokenizer is not None
-    tokenized = model.text_tokenizer.encode(" ".join(words[said.start : said.stop]))
+    tokenized = model.text_tokenizer.encode(_text_of(words, runs))
     n_free = model.decoder.config.max_target_positions - len(model.text_tokenizer.prompt)
     # The first token that is too many: the end needs a position, too.
-    last = tokenized.word_ids[min(n_free, len(tokenized.word_ids)) - 1]
-    return WordRange(said.start, said.start + int(last))
+    left = int(tokenized.word_ids[min(n_free, len(tokenized.word_ids)) - 1])
+    kept = []
+    for run in runs:
+        kept.append(WordRange(run.start, min(run.stop, run.start + left)))
+        left -= len(kept[-1])
+    return tuple(run for run in kept if len(run))
+
+
+def _text_of(words: Sequence[str], runs: Runs) -> str:
+    """Return the text of some runs of words."""
+    return " ".join(word for run in runs for word in words[run.start : run.stop])
 
 
 def _with_windows(source: PairSource, windows: Sequence[PassageWindow]) -> PairSource:
@@ -239,10 +263,10 @@ def _with_windows(source: PairSource, windows: Sequence[PassageWindow]) -> PairS
         name: (source.filenames[each.row], each.segment)
         for name, each in zip(names, windows, strict=True)
     }
-    texts = [source.texts[each.row].split()[each.words.start : each.words.stop] for each in windows]
+    texts = [_text_of(source.texts[each.row].split(), each.runs) for each in windows]
     split = copy(source)
     split.filenames = names
-    split.texts = [" ".join(words) for words in texts]
+    split.texts = texts
     split.contexts = [source.contexts[each.row] for each in windows]
     split.labels = source.labels[[each.row for each in windows]]
     split.grades = [source.grades[each.row] for each in windows]

@@ -2,91 +2,72 @@
 
 A split's score is the sum of its segments' log-likelihoods, and a reward for each word: without it,
 the likeliest text of a segment is often a short one. Segments are taken in order. For each, a few
-first words are tried, those that are likeliest after the segments before.
+first words are tried, those that are likeliest after the segments before. Where none of them fits
+to the segment's end, the reader may have skipped lines: `jumps` looks for where they went on.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
-# Maps a segment's number, the first words to try, and a number of words to the log-likelihoods, in
-# nats, that 0, 1, … words from the first one on are said in the segment and nothing else,
-# (starts, 1 + words) float64; -inf after the end of the text.
-LikelihoodFn = Callable[[int, Sequence[int], int], np.ndarray]
+from hearback.reading.passages.jumps import (
+    JUMP_COST,
+    UNREAD_INSIDE,
+    WORD_REWARD,
+    LikelihoodFn,
+    Path,
+    Runs,
+    SegmentSearch,
+    WordRange,
+)
 
-WORD_REWARD = 4.0  # nats; a word of a learner who is hard to understand costs 2 to 3
 SKIP_COST = 3.0  # nats for each word left out, when first words are chosen
-EMPTY_FLOOR = -12.0  # log-likelihood of a segment without words is at least this: it may be noise
-N_STARTS = 5  # first words tried for a segment
-N_STARTS_WHEN_LOST = 40  # … if none of them fits
+N_STARTS_WHEN_LOST = 40  # first words tried for a segment if the likeliest ones don't fit
 # Of 40 recordings of speechocean762 (tiny.en), the last 3 to 8 words cost at most 3 nats each, as
 # many that were not said after them at least 4.7; the reward is between.
 UNREAD_WORDS = 3
-UNREAD_INSIDE = 40  # words that are skipped before the end, from which on they were not read
-LOST = 2.0  # nats, with the rewards: if the best score is not above, no words fit
 MAX_WORDS_PER_SECOND = 6.0
 LARGEST_PACE = 2.0  # of a segment, relative to the whole recording's
 EXTRA_WORDS = 4  # that a segment may have beyond what this pace allows
 
 
-@dataclass(frozen=True)
-class WordRange:
-    """Words of a text, `start` to `stop` - 1; none if they are equal."""
-
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        """Return the number of words."""
-        return self.stop - self.start
-
-
-def split_text(
-    n_words: int, seconds: Sequence[float], likelihood_fn: LikelihoodFn
-) -> list[WordRange]:
+def split_text(n_words: int, seconds: Sequence[float], likelihood_fn: LikelihoodFn) -> list[Runs]:
     """Return the words said in each segment: the split of the text with the largest score.
 
-    Segments can be empty, and words skipped. Skipped words are in the ranges of the segments before
-    and after, as these are likeliest with them, since they may have been said unclearly. Those that
-    were surely not said are in no range: `UNREAD_WORDS` or more at the end, and `UNREAD_INSIDE` or
-    more elsewhere, where unclear words cost more. If no segment has words, the first one gets the
-    whole text.
+    A segment has several runs of words if its reader skipped words inside it, and none if nothing
+    of the text is said there. Words skipped between two segments are in the runs before and after,
+    as these are likeliest with them, since they may have been said unclearly. Those that were
+    surely not said are in no run: `UNREAD_WORDS` or more at the end, and `UNREAD_INSIDE` or more
+    elsewhere that cost `JUMP_COST` more than they earn. If no segment has words, the first one
+    gets the whole text.
 
     Args:
         n_words: number of words in the text, at least 1.
         seconds: length of each segment, at least one segment.
         likelihood_fn: log-likelihoods of words given segments.
     """
-    pace = min(MAX_WORDS_PER_SECOND, LARGEST_PACE * n_words / sum(seconds))
+    mean_pace = n_words / sum(seconds)
+    pace = min(MAX_WORDS_PER_SECOND, LARGEST_PACE * mean_pace)
     scores = np.full(n_words + 1, -np.inf)  # by the number of words that have passed
     scores[0] = 0.0
-    steps: list[_Step] = []
+    steps: list[tuple[dict[int, Runs], np.ndarray]] = []
     for segment, length in enumerate(seconds):
         most = min(n_words, EXTRA_WORDS + int(pace * length))
-        scores, step = _add_segment(scores, segment, most, likelihood_fn)
-        steps.append(step)
+        reachable, origin = _skip(scores)
+        starts = _choose_starts(scores, reachable, origin)
+        search = SegmentSearch(segment, reachable, mean_pace * length, most, likelihood_fn)
+        paths = search.find_paths(starts)
+        scores, runs_by_stop = _best_by_stop(n_words, paths)
+        steps.append((runs_by_stop, origin))
     _, origin = _skip(scores)
-    ranges: list[WordRange] = []
+    split: list[Runs] = []
     stop = int(origin[n_words])
-    for step in reversed(steps):
-        start = int(step.starts[stop])
-        ranges.append(WordRange(start, stop))
-        stop = int(step.origin[start])
-    return _with_skipped(n_words, ranges[::-1], likelihood_fn)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """The best way to each state, (words + 1,) int64 each.
-
-    `starts` are first words of the segment by the number of words that have passed after it;
-    `origin` the number of words that had passed before some were skipped, by first word.
-    """
-
-    starts: np.ndarray
-    origin: np.ndarray
+    for runs_by_stop, origin in reversed(steps):
+        runs = runs_by_stop[stop]
+        split.append(tuple(run for run in runs if len(run)))
+        stop = int(origin[runs[0].start])
+    return _with_skipped(n_words, split[::-1], likelihood_fn)
 
 
 def _skip(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,72 +77,88 @@ def _skip(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return best, np.maximum.accumulate(np.where(is_own, np.arange(len(scores)), 0))
 
 
-def _add_segment(
-    before: np.ndarray, segment: int, most: int, likelihood_fn: LikelihoodFn
-) -> tuple[np.ndarray, _Step]:
-    """Return the scores after a segment of at most `most` words, and how they came about."""
-    reachable, origin = _skip(before)
-    ranking = np.maximum(before, reachable - SKIP_COST * (np.arange(len(before)) - origin))
+def _choose_starts(scores: np.ndarray, reachable: np.ndarray, origin: np.ndarray) -> list[int]:
+    """Return the first words to try for a segment, the likeliest first."""
+    ranking = np.maximum(scores, reachable - SKIP_COST * (np.arange(len(scores)) - origin))
     order = np.argsort(-ranking, kind="stable")
-    order = order[np.isfinite(ranking[order])][:N_STARTS_WHEN_LOST]
-    scores = np.full(len(before), -np.inf)
-    starts = np.zeros(len(before), np.int64)
-    for chosen in (order[:N_STARTS], order[N_STARTS:]):
-        if not len(chosen):
-            break
-        values = likelihood_fn(segment, chosen.tolist(), most)
-        values[:, 0] = np.maximum(values[:, 0], EMPTY_FLOOR)
-        values += WORD_REWARD * np.arange(values.shape[1])
-        for start, of_start in zip(chosen.tolist(), values, strict=True):
-            n = min(len(of_start), len(scores) - start)
-            total = reachable[start] + of_start[:n]
-            states = start + np.flatnonzero(total > scores[start : start + n])
-            scores[states] = total[states - start]
-            starts[states] = start
-        if values[:, 1:].max(initial=-np.inf) > LOST:
-            break
-    return scores, _Step(starts, origin)
+    return [int(start) for start in order[np.isfinite(ranking[order])][:N_STARTS_WHEN_LOST]]
 
 
-def _with_skipped(
-    n_words: int, ranges: Sequence[WordRange], likelihood_fn: LikelihoodFn
-) -> list[WordRange]:
-    """Return the ranges with the skipped words that may have been said."""
-    filled = [at for at, each in enumerate(ranges) if len(each)]
+def _best_by_stop(n_words: int, paths: Sequence[Path]) -> tuple[np.ndarray, dict[int, Runs]]:
+    """Return the score of each number of words passed, (words + 1,), and its segment's runs."""
+    scores = np.full(n_words + 1, -np.inf)
+    runs: dict[int, Runs] = {}
+    for path in paths:
+        for n, total in enumerate(path.whole.tolist()):
+            if total > scores[path.start + n]:
+                scores[path.start + n] = total
+                runs[path.start + n] = (*path.said, WordRange(path.start, path.start + n))
+    return scores, runs
+
+
+def _with_skipped(n_words: int, split: Sequence[Runs], likelihood_fn: LikelihoodFn) -> list[Runs]:
+    """Return the split with the skipped words that may have been said."""
+    filled = [at for at, runs in enumerate(split) if runs]
     if not filled:
-        return [WordRange(0, n_words), *ranges[1:]]
-    whole = list(ranges)
-    first = ranges[filled[0]].start
-    start = first if first >= UNREAD_INSIDE else 0
+        return [(WordRange(0, n_words),), *split[1:]]
+    whole = [list(runs) for runs in split]
+    first = whole[filled[0]]
+    first[0] = WordRange(_first_word(filled[0], first, likelihood_fn), first[0].stop)
     for at, after in pairwise(filled):
-        if ranges[after].start - ranges[at].stop >= UNREAD_INSIDE:
-            whole[at] = WordRange(start, ranges[at].stop)
-            start = ranges[after].start
-            continue
-        stop = _best_edge((at, start), after, ranges, likelihood_fn)
-        whole[at] = WordRange(start, stop)
-        start = stop
-    last = ranges[filled[-1]].stop
-    whole[filled[-1]] = WordRange(start, n_words if n_words - last < UNREAD_WORDS else last)
-    return whole
+        left, right = whole[at], whole[after]
+        stop, start = _best_edges((at, left), (after, right), likelihood_fn)
+        left[-1] = WordRange(left[-1].start, stop)
+        right[0] = WordRange(start, right[0].stop)
+    last = whole[filled[-1]]
+    if n_words - last[-1].stop < UNREAD_WORDS:
+        last[-1] = WordRange(last[-1].start, n_words)
+    return [tuple(runs) for runs in whole]
 
 
-def _best_edge(
-    before: tuple[int, int],
-    after: int,
-    ranges: Sequence[WordRange],
+def _first_word(segment: int, runs: Sequence[WordRange], likelihood_fn: LikelihoodFn) -> int:
+    """Return the first word of the first segment with words: 0 if those before may be said."""
+    start = runs[0].start
+    if start < UNREAD_INSIDE:
+        return 0
+    without, with_all = _from_edges(segment, [start, 0], runs, likelihood_fn)
+    return start if _is_unread(without - with_all, start) else 0
+
+
+def _best_edges(
+    before: tuple[int, Sequence[WordRange]],
+    after: tuple[int, Sequence[WordRange]],
     likelihood_fn: LikelihoodFn,
-) -> int:
-    """Return the first word of the segment `after`, so that it and the one before are likeliest.
+) -> tuple[int, int]:
+    """Return where the words of a segment stop and those of the next one start.
 
-    `before` is the segment before and its first word. The words between their `ranges` were
-    skipped: a word that is said unclearly costs more than its reward.
+    `before` and `after` are their numbers and runs. The words between were skipped: a word that is
+    said unclearly costs more than its reward. They go where both are likeliest.
     """
-    segment, start = before
-    first, last, stop = ranges[segment].stop, ranges[after].start, ranges[after].stop
+    (segment, runs), (next_segment, next_runs) = before, after
+    first, last = runs[-1].stop, next_runs[0].start
     if first == last:
-        return first
-    edges = np.arange(first, last + 1)
-    left = likelihood_fn(segment, [start], last - start)[0, edges - start]
-    right = likelihood_fn(after, edges.tolist(), stop - first)[range(len(edges)), stop - edges]
-    return first + int(np.argmax(left + right))
+        return first, last
+    edges, start = np.arange(first, last + 1), runs[-1].start
+    found = likelihood_fn(segment, [start], last - start, tuple(runs[:-1]))
+    left = found.whole[0, edges - start]
+    right = _from_edges(next_segment, edges.tolist(), next_runs, likelihood_fn)
+    best = int(np.argmax(left + right))
+    loss = left[0] + right[-1] - (left[best] + right[best])
+    if last - first >= UNREAD_INSIDE and _is_unread(loss, last - first):
+        return first, last
+    return first + best, first + best
+
+
+def _is_unread(loss: float, n_words: int) -> bool:
+    """Return whether words that make a split less likely by `loss` nats were not read."""
+    return loss - WORD_REWARD * n_words > JUMP_COST
+
+
+def _from_edges(
+    segment: int, edges: Sequence[int], runs: Sequence[WordRange], likelihood_fn: LikelihoodFn
+) -> np.ndarray:
+    """Return the log-likelihoods of a segment's first run from each of some words on, (edges,)."""
+    stop = runs[0].stop
+    found = likelihood_fn(segment, edges, stop - min(edges))
+    values = found.whole if len(runs) == 1 else found.begins
+    return values[range(len(edges)), stop - np.array(edges)]

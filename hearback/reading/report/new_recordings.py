@@ -70,7 +70,7 @@ def build_page(
         ModelResult(SCORE, n=sum(value is not None for value in values)),
         recordings,
         DataSummary(_facts(scores, lengths), distributions),
-        sentences=verdict.of_new_recordings(values, scorer, known_limits),
+        sentences=verdict.of_new_recordings(values, statuses, scorer, known_limits),
         card=card,
         problems=problems,
         further=_unscored(scores, problems),

@@ -11,7 +11,7 @@ from hearback.engine.page.results import THRESHOLD
 from hearback.engine.page.tables import N_ENOUGH
 from hearback.engine.page.wording import describe_model, show
 from hearback.reading.ensemble import EnsembleConfig
-from hearback.reading.scoring.status import UNSURE_ABOVE, UNSURE_BELOW
+from hearback.reading.scoring.status import UNSURE, UNSURE_ABOVE, UNSURE_BELOW
 
 _NAMED_BY = ("grade", "task")  # columns whose groups it names
 
@@ -87,21 +87,29 @@ def _for_whom_not(first: ModelResult) -> str:
 
 
 def of_new_recordings(
-    probabilities: Sequence[float | None], scorer: str, known_limits: str
+    probabilities: Sequence[float | None],
+    statuses: Sequence[str],
+    scorer: str,
+    known_limits: str,
 ) -> list[str]:
     """Return the verdict on recordings without labels, three sentences.
 
     Args:
         probabilities: None for recordings without a score.
+        statuses: of the recordings; a low score of a passage is unsure, too.
         scorer: what scored them.
         known_limits: a sentence on how good it was where labels were known.
     """
     known = np.array([value for value in probabilities if value is not None])
-    unsure = (known > UNSURE_ABOVE) & (known < UNSURE_BELOW)
+    is_low = known <= UNSURE_ABOVE
+    marked = [
+        each == UNSURE for each, p in zip(statuses, probabilities, strict=True) if p is not None
+    ]
+    unsure = (known < UNSURE_BELOW) & (~is_low | np.array(marked, bool))
     n, n_unsure, n_without = len(probabilities), int(unsure.sum()), len(probabilities) - len(known)
     counts = [
         (int((known >= UNSURE_BELOW).sum()), "probably says the text", "probably say the text"),
-        (int((known <= UNSURE_ABOVE).sum()), "probably does not", "probably do not"),
+        (int((is_low & ~unsure).sum()), "probably does not", "probably do not"),
         (n_unsure, "is unsure", "are unsure"),
         (n_without, "has no score", "have no score"),
     ]

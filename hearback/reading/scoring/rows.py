@@ -178,8 +178,8 @@ def _describe_unmatched(part: Segment) -> str:
 def _describe_unread(passages: Passages, row: int, windows: Sequence[int]) -> list[str]:
     """Return a note on each run of words of a row's text that none of its `windows` has."""
     n_words = len(passages.original.texts[row].split())
-    ranges = [passages.windows[number].words for number in windows]
-    edges = [0, *(edge for each in ranges for edge in (each.start, each.stop)), n_words]
+    runs = [run for number in windows for run in passages.windows[number].runs]
+    edges = [0, *(edge for run in runs for edge in (run.start, run.stop)), n_words]
     notes = []
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
         if start < stop:

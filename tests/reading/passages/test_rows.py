@@ -1,6 +1,7 @@
 """Long rows are scored in windows, and their scores are put together."""
 
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hearback.reading.inference.predict import Predictions, predict
 from hearback.reading.models.scorers import build
 from hearback.reading.models.token_scorer import TokenScorer
 from hearback.reading.pairs import PairSource
+from hearback.reading.passages.jumps import WordRange
 from hearback.reading.passages.length import LENGTH_SLOPE, MOST_WORDS_CORRECTED, USUAL_WORDS
 from hearback.reading.passages.likelihood import SegmentLikelihood
 from hearback.reading.passages.rows import (
@@ -30,7 +32,7 @@ from hearback.reading.passages.rows import (
     whole_rows,
 )
 from hearback.reading.passages.segments import Segment
-from hearback.reading.passages.text_split import WordRange
+from hearback.reading.scoring.rows import _describe_unread
 from hearback.reading.window_batches import WINDOW_SAMPLES
 from tests.reading.quick_recipes import QUICK_TOKENS
 from tests.reading.random_models import make_model
@@ -105,9 +107,8 @@ def test_windows_have_the_recording_and_the_words_in_order(model: TokenScorer) -
     of_long = [window for window in passages.windows if window.row == 0]
     assert len(of_long) + len(passages.unmatched) > 1
     n_words = len(source.texts[0].split())
-    assert [word for each in of_long for word in range(each.words.start, each.words.stop)] == list(
-        range(n_words)
-    )
+    runs = [run for each in of_long for run in each.runs]
+    assert [word for run in runs for word in range(run.start, run.stop)] == list(range(n_words))
     assert passages.source.texts[-1] == "boy"
     assert " ".join(passages.source.texts[:-1]) == source.texts[0]
     again = pickle.loads(pickle.dumps(passages.source))  # as a worker process gets it
@@ -137,9 +138,9 @@ def two_windows() -> Passages:
     """A row of five words in two windows of 20 s, and one of a word."""
     source = source_of({"a b c d e": silence(45), "boy": spoken("boy")})
     windows = (
-        PassageWindow(0, Segment(0, 320_000), WordRange(0, 3)),
-        PassageWindow(0, Segment(336_000, 656_000), WordRange(3, 5)),
-        PassageWindow(1, Segment(0, 100), WordRange(0, 1)),
+        PassageWindow(0, Segment(0, 320_000), (WordRange(0, 3),)),
+        PassageWindow(0, Segment(336_000, 656_000), (WordRange(3, 5),)),
+        PassageWindow(1, Segment(0, 100), (WordRange(0, 1),)),
     )
     return Passages(source, windows, (), source)
 
@@ -172,10 +173,39 @@ def test_word_times_count_from_the_start_of_the_recording() -> None:
 def test_words_in_no_window_have_the_end_of_the_word_before() -> None:
     passages = two_windows()
     first, second, third = passages.windows
-    windows = (replace(first, words=WordRange(0, 2)), replace(second, words=WordRange(3, 4)), third)
+    runs = (WordRange(0, 2),), (WordRange(3, 4),)
+    windows = (replace(first, runs=runs[0]), replace(second, runs=runs[1]), third)
     times = {0: np.array([[0.5, 1], [1, 2.0]]), 1: np.array([[0.5, 1.5]]), 2: np.zeros((1, 2))}
     found = replace(passages, windows=windows).merge_times(times)[0]
     assert found.tolist() == [[0.5, 1], [1, 2], [2, 2], [21.5, 22.5], [22.5, 22.5]]
+
+
+def with_skips() -> Passages:
+    """A row of eight words; two are skipped inside its first window, one after it."""
+    source = source_of({"a b c d e f g h": silence(45)})
+    windows = (
+        PassageWindow(0, Segment(0, 320_000), (WordRange(0, 2), WordRange(4, 6))),
+        PassageWindow(0, Segment(336_000, 656_000), (WordRange(7, 8),)),
+    )
+    return Passages(source, windows, (), source)
+
+
+def test_words_skipped_inside_a_window_have_no_score_but_the_words_around_them() -> None:
+    words = np.full((2, 5, 2), np.nan)
+    words[0, :4, 0], words[0, :, 1] = [1, 2, 3, 4], [1, 2, -3, 4, 5]
+    words[1, :1, 0], words[1, :2, 1] = [5], [6, 7]
+    passages = with_skips()
+    merged = passages.merge(Predictions(np.array([0.9, 0.9]), words))
+    assert merged.words is not None and merged.clips[0] < 1e-6
+    assert merged.words[0, :8, 0].tolist() == [1, 2, -15, -15, 3, 4, -15, 5]
+    assert merged.words[0, :, 1].tolist() == [1, 2, -3, -15, -3, 4, 5, 6, 7]
+    times = np.arange(8.0).reshape(4, 2)
+    merged_times = passages.merge_times({0: times, 1: np.array([[0.5, 1]])})[0]
+    assert merged_times[:, 0].tolist() == [0, 2, 3, 3, 4, 6, 7, 21.5]
+    assert _describe_unread(passages, 0, [0, 1]) == [
+        "words 3 to 4 of 8 of the text are not recognised",
+        "word 7 of 8 of the text is not recognised",
+    ]
 
 
 def test_words_without_room_in_any_window_are_not_said(model: TokenScorer) -> None:
@@ -191,7 +221,7 @@ def test_windows_of_over_8_s_are_corrected_as_the_ensemble_needs() -> None:
     text = " ".join(["boy"] * 48)
     source = source_of({text: silence(20), f"{text} boy": silence(7)})
     windows = tuple(
-        PassageWindow(row, Segment(0, n), WordRange(0, 48 + row))
+        PassageWindow(row, Segment(0, n), (WordRange(0, 48 + row),))
         for row, n in enumerate((320_000, 112_000))
     )
     predictions = Predictions(np.array([0.5, 0.5]), None)
@@ -211,43 +241,82 @@ def test_whole_rows_are_cut_at_16_s_and_not_corrected() -> None:
 def test_likelihoods_are_those_of_the_texts_alone(model: TokenScorer) -> None:
     words, waveform = ["the", "dog", "ran", "home"], spoken("the dog")
     likelihood = SegmentLikelihood(model, words, lambda _: waveform, CPU)
-    values = likelihood(0, [0, 2], 3)
-    assert values.shape == (2, 4)
-    assert np.isfinite(values[0]).all()
-    assert np.isfinite(values[1, :3]).all() and values[1, 3] == -np.inf  # two words are left
+    found = likelihood(0, [0, 2], 3)
+    for values in (found.begins, found.whole):
+        assert values.shape == (2, 4)
+        assert np.isfinite(values[0]).all()
+        assert np.isfinite(values[1, :3]).all() and values[1, 3] == -np.inf  # two words are left
+    assert (found.begins[:, 0] == 0).all() and (found.whole < found.begins)[0].all()
     # A text's own end has the value that longer texts give for stopping there.
-    np.testing.assert_allclose(likelihood(0, [0], 2)[0], values[0, :3], atol=1e-4)
+    np.testing.assert_allclose(likelihood(0, [0], 2).whole[0], found.whole[0, :3], atol=1e-4)
+    # Words after others are conditional on them.
+    later = likelihood(0, [1, 2], 2, (WordRange(0, 1),))
+    for values, all_words in ((later.begins, found.begins), (later.whole, found.whole)):
+        np.testing.assert_allclose(values[0], all_words[0, 1:] - found.begins[0, 1], atol=1e-4)
+        assert np.isfinite(values[1]).all()
 
 
-@pytest.mark.slow
-def test_sentences_are_found_in_a_long_recording_with_real_weights() -> None:
+SENTENCES = (
+    "the children walked to the river",
+    "she put the red book on the table",
+    "we had bread and cheese for lunch",
+    "my brother plays football after school",
+    "the old man told us a funny story",
+    "it rained all day so we stayed at home",
+)
+SKIPPED = (
+    "seven green parrots borrowed a ladder from the sleepy baker",
+    "under the bridge a violin hummed while tulips counted clouds",
+    "no engineer has ever painted such a square and noisy melon",
+    "perhaps tomorrow your uncle sells both of his wooden whales",
+)
+
+
+def rendered(sentences: Sequence[str], pause_seconds: float) -> list[np.ndarray]:
+    """Return speech of each sentence, with a pause after it."""
     import librosa
     from hibari import SAMPLE_RATE as VOICE_RATE
     from hibari import Hibari
 
-    sentences = [
-        "the children walked to the river",
-        "she put the red book on the table",
-        "we had bread and cheese for lunch",
-        "my brother plays football after school",
-        "the old man told us a funny story",
-        "it rained all day so we stayed at home",
+    voice, pause = Hibari(threads=1), silence(pause_seconds)
+    spoken_sentences = [voice(sentence, seed=0).astype(np.float32) for sentence in sentences]
+    return [
+        np.concatenate([librosa.resample(each, orig_sr=VOICE_RATE, target_sr=SAMPLE_RATE), pause])
+        for each in spoken_sentences
     ]
-    voice, pause = Hibari(threads=1), silence(4)
-    parts: list[np.ndarray] = []
-    starts = []
-    for sentence in sentences:
-        rendered = voice(sentence, seed=0).astype(np.float32)
-        starts.append(sum(map(len, parts)))
-        parts += [librosa.resample(rendered, orig_sr=VOICE_RATE, target_sr=SAMPLE_RATE), pause]
+
+
+def pretrained() -> TokenScorer:
     model = build(QUICK_TOKENS, read_config(TINY_EN), TINY_EN / "tokenizer.json").eval()
     assert isinstance(model, TokenScorer)
     model.load_pretrained({part: read_tensors(TINY_EN, part) for part in ("encoder", "decoder")})
-    source = source_of({" ".join(sentences): np.concatenate(parts)})
-    windows = split_recording(source, 0, model, CPU)
+    return model
+
+
+@pytest.mark.slow
+def test_sentences_are_found_in_a_long_recording_with_real_weights() -> None:
+    parts = rendered(SENTENCES, 4)
+    starts = np.cumsum([0, *map(len, parts)])
+    source = source_of({" ".join(SENTENCES): np.concatenate(parts)})
+    windows = split_recording(source, 0, pretrained(), CPU)
     assert len(windows) > 1
-    firsts = np.cumsum([0, *(len(sentence.split()) for sentence in sentences)])
+    firsts = np.cumsum([0, *(len(sentence.split()) for sentence in SENTENCES)])
     for window in windows:
-        assert window.words.start in firsts  # pauses are between sentences only
-        number = int(np.searchsorted(firsts, window.words.start))
+        (words,) = window.runs
+        assert words.start in firsts  # pauses are between sentences only
+        number = int(np.searchsorted(firsts, words.start))
         assert abs(starts[number] - window.segment.start) < SAMPLE_RATE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_before", [2, 3, 4])
+def test_lines_that_were_skipped_are_in_no_window_with_real_weights(n_before: int) -> None:
+    text = " ".join([*SENTENCES[:n_before], *SKIPPED, *SENTENCES[n_before:]])
+    # One pause is long: elsewhere, a window has words before and after the skipped ones.
+    parts = [*rendered(SENTENCES[:3], 0.3), silence(12), *rendered(SENTENCES[3:], 0.3)]
+    windows = split_recording(source_of({text: np.concatenate(parts)}), 0, pretrained(), CPU)
+    first = len(" ".join(SENTENCES[:n_before]).split())
+    skipped = range(first, first + len(" ".join(SKIPPED).split()))
+    runs = [run for window in windows for run in window.runs]
+    said = [word for run in runs for word in range(run.start, run.stop)]
+    assert said == [word for word in range(len(text.split())) if word not in skipped]

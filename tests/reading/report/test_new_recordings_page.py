@@ -25,6 +25,7 @@ from hearback.reading.pairs import PairSource
 from hearback.reading.report import annotation, verdict
 from hearback.reading.report.tables import read_scored
 from hearback.reading.report.write import ScoredBy, write_new_recordings
+from hearback.reading.scoring import status
 from hearback.reading.steps import infer, report
 from hearback.reading.words import TABLE, words_path
 from tests.engine.page.page_reader import read_page
@@ -129,7 +130,13 @@ def test_the_verdict_counts(folder: Path) -> None:
 def test_the_verdict_says_only_what_there_is(
     scores: list[float | None], counts: str, to_do: str
 ) -> None:
-    assert verdict.of_new_recordings(scores, "s", "limits") == [counts, "limits", to_do]
+    statuses = ["silent" if score is None else status.of_probability(score) for score in scores]
+    assert verdict.of_new_recordings(scores, statuses, "s", "limits") == [counts, "limits", to_do]
+
+
+def test_the_verdict_counts_a_low_passage_as_unsure() -> None:
+    counts, *_ = verdict.of_new_recordings([0.1, 0.1], ["ok", "unsure"], "s", "limits")
+    assert counts == "2 recordings, scored by s: 1 probably does not, 1 is unsure."
 
 
 def test_words_are_in_the_order_of_the_text(folder: Path) -> None:

@@ -37,7 +37,11 @@ def test_words_in_no_window_are_in_a_note() -> None:
     passages = two_windows()
     assert not rows._describe_unread(passages, 0, [0, 1])
     first, second, third = passages.windows
-    windows = (replace(first, words=WordRange(1, 2)), replace(second, words=WordRange(4, 5)), third)
+    windows = (
+        replace(first, runs=(WordRange(1, 2),)),
+        replace(second, runs=(WordRange(4, 5),)),
+        third,
+    )
     assert rows._describe_unread(replace(passages, windows=windows), 0, [0, 1]) == [
         "word 1 of 5 of the text is not recognised",
         "words 3 to 4 of 5 of the text are not recognised",
