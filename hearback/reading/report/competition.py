@@ -17,7 +17,8 @@ READING = Competition(
     unsure=(UNSURE_ABOVE, UNSURE_BELOW),
     status_range=(UNSURE_ABOVE, UNSURE_BELOW),
     status_note=f"Status: “ok” is at most {UNSURE_ABOVE} or at least {UNSURE_BELOW}, “unsure” is "
-    "in between, or a low score of a passage. Any other says why there is no score, or what to be careful of.",
+    "in between, or a low score of a passage. Any other says why there is no score, or what to be "
+    "careful of.",
     bins_by="grade",
     order={"label": LABEL_NAMES, "status": STATUSES, "grade": GRADES, "task": TASKS},
 )

@@ -100,16 +100,14 @@ def of_new_recordings(
         scorer: what scored them.
         known_limits: a sentence on how good it was where labels were known.
     """
+    has_score = np.array([value is not None for value in probabilities], bool)
     known = np.array([value for value in probabilities if value is not None])
-    is_low = known <= UNSURE_ABOVE
-    marked = [
-        each == UNSURE for each, p in zip(statuses, probabilities, strict=True) if p is not None
-    ]
-    unsure = (known < UNSURE_BELOW) & (~is_low | np.array(marked, bool))
+    is_marked = (np.array(statuses) == UNSURE)[has_score]
+    unsure = (known < UNSURE_BELOW) & ((known > UNSURE_ABOVE) | is_marked)
     n, n_unsure, n_without = len(probabilities), int(unsure.sum()), len(probabilities) - len(known)
     counts = [
         (int((known >= UNSURE_BELOW).sum()), "probably says the text", "probably say the text"),
-        (int((is_low & ~unsure).sum()), "probably does not", "probably do not"),
+        (int(((known <= UNSURE_ABOVE) & ~unsure).sum()), "probably does not", "probably do not"),
         (n_unsure, "is unsure", "are unsure"),
         (n_without, "has no score", "have no score"),
     ]
