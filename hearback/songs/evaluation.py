@@ -174,11 +174,10 @@ def scores(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) ->
     _, codes = np.unique(groups, return_inverse=True)
     matrices = _confusions(labels, probabilities, codes)
     samples = bootstrap.bootstrap(matrices, macro_f1, np.random.default_rng(0))
+    interval = bootstrap.percentile_interval(samples, len(matrices))
     return {
         "accuracy": _mean_score(correct, groups),
-        "macro F1": Score(
-            macro_f1(matrices.sum(axis=0)), *bootstrap.percentile_interval(samples, len(matrices))
-        ),
+        "macro F1": Score(macro_f1(matrices.sum(axis=0)), *interval),
         "log loss": _mean_score(class_log_loss(labels, probabilities), groups),
     }
 

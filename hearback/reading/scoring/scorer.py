@@ -14,6 +14,7 @@ import pandas as pd
 
 from hearback.engine.audio.decode import (
     SAMPLE_RATE,
+    Recording,
     UnreadableAudioError,
     decode,
 )
@@ -145,14 +146,10 @@ class Scorer:
                 raise HearbackError(f"{error}; {error.cure}") from None
             return unscored(row, Fault(error.status, str(error), error.cure))
         try:
-            if isinstance(recording, np.ndarray):
-                decoded = decode_samples(recording, sample_rate)
-            else:
-                decoded = decode(Path(recording), kept_seconds=LONGEST_RECORDING)
+            decoded = _decode(recording, sample_rate)
         except UnreadableAudioError as error:
             what, cure = f"{error.subject} {error}", error.cure or "record it again"
-            fault = Fault(error.kind, what, cure, error.seconds)
-            return unscored(row, fault)
+            return unscored(row, Fault(error.kind, what, cure, error.seconds))
         store = MemoryStore({"": decoded})
         if cut := find_cut(store.entries[""].notes_of("cut")):
             return unscored(row, cut)
@@ -266,6 +263,13 @@ def _check_type(what: str, value: object, allowed: tuple[type, ...], cure: str) 
     """Raise HearbackError if a value is of none of the types allowed."""
     if not isinstance(value, allowed):
         raise HearbackError(f"{what} is of type {type(value).__name__}: give {cure}")
+
+
+def _decode(recording: str | Path | np.ndarray, sample_rate: int | None) -> Recording:
+    """Return a recording as the store would keep it; see `Scorer.score` for the errors."""
+    if isinstance(recording, np.ndarray):
+        return decode_samples(recording, sample_rate)
+    return decode(Path(recording), kept_seconds=LONGEST_RECORDING)
 
 
 def _check_file(path: Path, sample_rate: int | None) -> None:
