@@ -62,6 +62,8 @@ def main() -> None:
         help="with --scorer: numbers of words of the text that were not read, inside",
     )
     arguments = parser.parse_args()
+    if arguments.skip_words and not arguments.scorer:
+        parser.error("--skip_words needs --scorer")
     if arguments.scorer and arguments.skip_words:
         print_skips(arguments)
         return

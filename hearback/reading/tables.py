@@ -270,8 +270,8 @@ def normalize_expected_texts(
     if changed:
         what = describe_changes(changed, len(frame), first)
         report.add(Problem(str(path), None, what, CHANGED_CURE, "warning"))
-    judged = [text if row_fits else "" for text, row_fits in zip(spoken, fits, strict=True)]
-    report_other_language(path, frame, judged, report)
+    checked = [text if row_fits else "" for text, row_fits in zip(spoken, fits, strict=True)]
+    report_other_language(path, frame, checked, report)
     return pd.Series(spoken, index=frame.index, dtype=str)
 
 
@@ -286,7 +286,7 @@ def normalize_expected_text(
     if not written:
         raise UnspeakableTextError(f"empty {name}", _FILL_IN)
     if is_formula(written):
-        what = f"{name} {quoted(written)} is a formula or an error of a spreadsheet, not a value"
+        what = f"{name}: {quoted(written)} is a formula or an error of a spreadsheet, not a value"
         raise UnspeakableTextError(what, FORMULA_CURE)
     if not is_unicode(written):
         raise UnspeakableTextError(f"{name} is no UTF-8: {shown_name(written)}", "write it again")

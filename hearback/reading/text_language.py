@@ -18,8 +18,8 @@ import pandas as pd
 from hearback.engine.data.problems import Problem, Report, count_noun, quoted
 from hearback.reading.language_words import ENGLISH, OTHER_LANGUAGES
 
-MIN_WORDS = 4  # of a text that is judged alone
-MIN_TEXTS = 5  # different ones, of a table that is judged as a whole
+MIN_WORDS = 4  # of a text that is checked alone
+MIN_TEXTS = 5  # different ones, of a table that is checked as a whole
 # Shares of the words that are frequent in the other language. A table in one of the languages has
 # 20 % or more, one of made-up words up to 2.5 %.
 MIN_SHARE_OF_TEXT, MIN_SHARE_OF_TABLE = 0.2, 0.1
@@ -91,8 +91,8 @@ class _Evidence:
 def find_other_language(texts: Sequence[str]) -> OtherLanguage:
     """Return which of the `texts`, in the form of `text_normalizer`, look like another language.
 
-    A text is judged alone if it has `MIN_WORDS` words or more. `MIN_TEXTS` different texts of two
-    words or more are judged together, too; if they are in another language, each that has one of
+    A text is checked alone if it has `MIN_WORDS` words or more. `MIN_TEXTS` different texts of two
+    words or more are checked together, too; if they are in another language, each that has one of
     its words counts.
     """
     evidence = {text: _weigh(text) for text in dict.fromkeys(texts)}
@@ -117,22 +117,24 @@ def report_other_language(
         path: of the table, or the folder of the recordings.
         frame: with the columns `filename` and `line`, and perhaps `task`: made-up words to repeat
             are in no language.
-        texts: of its rows, in the form of `text_normalizer`; "" where there is none to judge.
+        texts: of its rows, in the form of `text_normalizer`; "" where there is none to check.
         report: receives the warning.
     """
     tasks = frame["task"] if "task" in frame else [""] * len(frame)
     rows = list(zip(texts, frame["line"].tolist(), frame["filename"], tasks, strict=True))
-    judged = [row for row in rows if row[0] and not _MADE_UP.match(row[3])]
-    found = find_other_language([text for text, *_ in judged])
+    checked = [row for row in rows if row[0] and not _MADE_UP.match(row[3])]
+    found = find_other_language([text for text, *_ in checked])
     if not found.indices:
         return
     indices, language = found.indices, found.language
-    text, line, filename, _ = judged[indices[0]]
+    text, line, filename, _ = checked[indices[0]]
     verb = "looks" if len(indices) == 1 else "look"
     what = (
-        f"{len(indices)} of {count_noun(len(judged), 'text')} {verb} {_like(language)}; the first "
+        f"{len(indices)} of {count_noun(len(checked), 'text')} {verb} {_like(language)}; the first "
         f"is {quoted(text)}"
     )
+    if len(checked) == 1:
+        what = f"the text {quoted(text)} looks {_like(language)}"
     report.add(Problem(str(path), line, what, CURE, "warning", filename or None))
 
 

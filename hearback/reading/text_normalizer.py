@@ -142,7 +142,8 @@ def describe_changes(
     )
     verb = "was" if len(changed) == 1 else "were"
     how = f"{verb} changed ({kinds}), first {first}"
-    return f"{len(changed)} of {n_texts} expected texts {how}, such as {shown}"
+    n = "the expected text" if n_texts == 1 else f"{len(changed)} of {n_texts} expected texts"
+    return f"{n} {how}, such as {shown}"
 
 
 def written_words(texts: Sequence[str]) -> list[str]:

@@ -239,6 +239,15 @@ def test_a_damaged_spreadsheet_is_named_by_its_suffix(
     assert problem.cure.startswith("copy it again, or repair it in a spreadsheet program; then sav")
 
 
+def test_a_spreadsheet_whose_first_entry_is_another_is_none_the_less_one(tmp_path: Path) -> None:
+    path, report = tmp_path / "a.xlsx", Report()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("media.bin", np.random.default_rng(0).bytes(5000))
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    assert read_text(path, report) is None
+    assert report.problems[0].what.startswith("the file is a spreadsheet or another Office")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
 def test_text_that_is_named_as_a_spreadsheet_is_read(tmp_path: Path, encoding: str) -> None:
     path, report = tmp_path / "a.xlsx", Report()

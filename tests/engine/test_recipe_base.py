@@ -158,6 +158,8 @@ def test_settings_are_json_or_bare_words() -> None:
         ("colour=red", "a dish has no field colour"),
         ("rate", "'rate': a setting is FIELD=VALUE"),
         ("name=stew", "'name=stew': a setting is FIELD=VALUE"),
+        ("name.x=1", "'name.x=1': a setting is FIELD=VALUE"),
+        (".rate=1", "'.rate=1': a setting is FIELD=VALUE"),
         ("rate=fast", "rate is 'fast'"),
         ("inner=3", "inner is 3: it must be an object with the fields of Inner"),
     ],

@@ -89,6 +89,13 @@ def test_the_row_in_another_language_is_named(tmp_path: Path) -> None:
     assert (found.row, found.filename, found.severity) == (3, "1.wav", "warning")
 
 
+def test_a_single_text_is_not_counted(tmp_path: Path) -> None:
+    (found,) = warning(table(tmp_path, ["¿Dónde está mi mochila azul?"]))
+    assert found.what.startswith(
+        "the text 'dónde está mi mochila azul' looks like another language"
+    )
+
+
 def test_a_table_has_one_warning_with_its_language(tmp_path: Path) -> None:
     texts = ["the cat sat", "the cat sat", *TEXTS["German"], "Hund"]
     (found,) = warning(table(tmp_path, texts))

@@ -83,6 +83,8 @@ def identify_whole(content: bytes, suffix: str) -> OtherFile | None:
     kind = identify(content[:_HEAD_BYTES])
     if suffix.lower() not in _SHEET_SUFFIXES:
         return kind
+    if kind is _ZIP and any(entry in content for entry in _OFFICE_ENTRIES):
+        kind = _OFFICE
     if kind in (_OFFICE, _ZIP):  # the list of a ZIP's entries is at its end
         is_damaged = kind is _ZIP or _END_OF_ZIP not in content[-_MAX_ZIP_END_BYTES:]
     else:

@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 
-# A function or the name of a cell behind "=", or an error in place of a result.
+# A function, or the name of a cell, perhaps of another sheet, behind "="; or an error in place of a
+# result.
 _FORMULA = re.compile(
-    r"=\s*[+-]?(?:[A-Z_][\w.]*\(|\$?[A-Z]{1,3}\$?\d)"
-    r"|#(?:REF!|NAME\?|VALUE!|DIV/0!|NULL!|NUM!)",
+    r"=\s*[+-]?(?:[A-Z_@][\w.]*\(|(?:'[^']+'!|\w+!)?\$?[A-Z]{1,3}\$?\d)"
+    r"|#(?:REF!|NAME\?|VALUE!|DIV/0!|NULL!|NUM!|N/A)",
     re.I,
 )
 FORMULA_CURE = "write the value itself there; a spreadsheet can paste values in place of formulas"

@@ -46,11 +46,12 @@ class Record(ValidatedFields):
         values = self.as_dict()
         for setting in settings:
             path, equals, value = setting.partition("=")
-            if not equals or path == "name":
+            parts = path.split(".")
+            if not equals or parts[0] == "name" or not all(parts):
                 raise HearbackError(
                     f"{setting!r}: a setting is FIELD=VALUE, with a field of the recipe"
                 )
-            *groups, name = path.split(".")
+            *groups, name = parts
             group = values
             for each in groups:
                 if not isinstance(group.get(each), dict):  # `from_dict` tells that it is no group

@@ -32,8 +32,8 @@ class EnsembleRun:
     `config` is the ensemble of the finished folds; None if no fold was finished in time.
     `is_scored`, (rows,) bool, is the mask of clips with scores: all clips, or those that the
     unfinished first fold scored. `left_out` has lines about folds that were not run or not used,
-    with the reason. `evidence` is what a token scorer hears, by row, without times; rows that none
-    scored are missing.
+    with the reason. `evidence` is that of a token scorer's decoder, by row, without times;
+    rows that none scored are missing.
     """
 
     config: EnsembleConfig | None

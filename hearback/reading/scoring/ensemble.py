@@ -94,7 +94,7 @@ class LoadedEnsemble:
     def predict(
         self, source: PairSource, grades: np.ndarray, *, progress: str | None = None
     ) -> tuple[Predictions, dict[int, DecoderEvidence]]:
-        """Return the scores of all clips of `source`, and what its first token scorer hears.
+        """Return the scores of all clips of `source`, and the evidence of its first token scorer.
 
         `grades`, (rows,) str, are "" if unknown. There is no evidence without a token scorer.
         """

@@ -22,7 +22,7 @@ def find_fault(
     """Return why a probability of the ensemble is no score; None if it is one.
 
     `n_words` are those of the text. `break_note` says where speech is missing from the file; "" for
-    a whole recording. `evidence` is what a decoder hears, if there is one.
+    a whole recording. `evidence` is that of a decoder, if there is one.
     """
     # A text that was recognised is English, whatever else is there, and was said as a whole.
     if probability < 0.5:

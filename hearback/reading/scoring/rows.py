@@ -124,7 +124,7 @@ def _run(
         )
         if fault is not None:
             found.faults[row] = fault
-            # The fault of one that breaks off says where.
+            # The fault of one with missing speech says where.
             others = [note for note in notes if note not in fault.what]
             score = unscored(record, fault, others, acoustics.seconds)
         else:

@@ -35,15 +35,16 @@ def make_score(
         times: (words, 2), start and end of each word in s; None if unknown.
         seconds: length of its recording.
         notes: on the recording's conversion.
-        is_passage: whether it was scored in several windows.
+        is_passage: whether its words are in several windows.
     """
     words, written = row["expected_text"].split(), written_words([row["written_text"]])
     n_words = len(words)
     values = [None] * n_words if word_probabilities is None else word_probabilities.tolist()
     values = values[:n_words]
     spans = [(None, None)] * n_words if times is None else _spans(times, seconds)
-    if probability < 0.5 and word_probabilities is not None and min(values) >= status.DOUBTFUL:
-        notes = (*notes, ADDED)
+    # Many words that are a little doubtful make a passage low.
+    if probability < 0.5 and not is_passage and word_probabilities is not None:
+        notes = (*notes, ADDED) if min(values) >= status.DOUBTFUL else notes
     return Score(
         filename=row["filename"],
         text=row["written_text"],

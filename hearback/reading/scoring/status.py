@@ -51,7 +51,8 @@ class Fault(NamedTuple):
 def of_probability(probability: float, *, is_passage: bool = False) -> str:
     """Return the status of a clip with a score.
 
-    A low score of a passage is never sure: a word that is looked for in the wrong window is enough.
+    A low score of a passage, whose words are in several windows, is never sure: a word that is
+    looked for in the wrong one is enough.
     """
     is_low = probability <= UNSURE_ABOVE and not is_passage
     return OK if is_low or probability >= UNSURE_BELOW else UNSURE

@@ -26,12 +26,12 @@ def corpus(make_corpus: Callable[..., Path]) -> Path:
     return make_corpus()
 
 
-def listen(corpus: Path, row: int, words: dict[str, Words], has_references: bool = True) -> None:
+def annotate(corpus: Path, row: int, words: dict[str, Words], has_references: bool = True) -> None:
     sounds = make_sounds(corpus)
     references = sounds.references if has_references else None
     annotator = WordAnnotator(words, sounds.texts, references, device_name="cpu")
-    heard = sounds(row) if has_references else Sound(sounds(row).learner)
-    annotator({row: heard})
+    sound = sounds(row) if has_references else Sound(sounds(row).learner)
+    annotator({row: sound})
 
 
 def test_the_word_where_they_part_is_marked(
@@ -40,7 +40,7 @@ def test_the_word_where_they_part_is_marked(
     row = replace_recording(corpus, HOME)
     monkeypatch.setattr(annotation, "_open_first", lambda *_: make_model(backbone))
     words = {str(row): Words(TEXT.split(), scores=[0.9, 0.1, 0.9, 0.9])}
-    listen(corpus, row, words)
+    annotate(corpus, row, words)
     assert words[str(row)].diverges == [0, 1, 0, 0]
     assert words[str(row)].scores == [0.9, 0.1, 0.9, 0.9]
 
@@ -49,10 +49,10 @@ def test_nothing_is_marked_without_a_model_or_references(
     corpus: Path, backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = {"0": Words(["the"])}
-    listen(corpus, 0, words)
+    annotate(corpus, 0, words)
     assert words == {"0": Words(["the"])}
     monkeypatch.setattr(annotation, "_open_first", lambda *_: make_model(backbone))
-    listen(corpus, 0, words, has_references=False)
+    annotate(corpus, 0, words, has_references=False)
     assert words == {"0": Words(["the"])}
 
 

@@ -172,19 +172,20 @@ def test_a_low_score_without_a_doubtful_word_has_a_note() -> None:
     row = {"filename": "a.wav", "expected_text": "a cat", "written_text": "A cat"}
     row |= {"grade": "", "task": "", "speaker": ""}
 
-    def notes_of(probability: float, *words: float) -> tuple[str, ...]:
+    def notes_of(probability: float, *words: float, is_passage: bool = False) -> tuple[str, ...]:
         score = make_score(
             *(row, probability),
             word_probabilities=np.array(words),
             times=None,
             seconds=1.0,
             notes=(),
-            is_passage=False,
+            is_passage=is_passage,
         )
         return score.notes
 
     assert notes_of(0.4, 0.9, 0.5) == (ADDED,)
     assert notes_of(0.5, 0.9, 0.5) == notes_of(0.4, 0.9, 0.49) == ()
+    assert notes_of(0.1, 0.6, 0.6, is_passage=True) == ()
 
 
 def test_an_error_without_a_status_makes_a_row_unreadable() -> None:
