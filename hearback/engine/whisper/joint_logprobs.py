@@ -83,7 +83,7 @@ def _draw_candidates(probabilities: Tensor) -> tuple[Tensor, Tensor]:
     likeliest = probabilities.topk(min(N_LIKELIEST, probabilities.shape[1]), sorted=False)
     others = probabilities.scatter(1, likeliest.indices, 0.0).cumsum(1)
     share = others[:, -1:] / N_SAMPLE
-    points = share * (torch.arange(N_SAMPLE) + 0.5)
+    points = share * (torch.arange(N_SAMPLE, device=share.device) + 0.5)
     sample = torch.searchsorted(others, points).clamp_(max=probabilities.shape[1] - 1)
     return (
         torch.cat([likeliest.indices, sample], dim=1),
