@@ -197,24 +197,21 @@ def _add(several: Sequence[_Evidence]) -> _Evidence:
 
 def _is_other_text(text: _Evidence) -> bool:
     """Return whether a single text is in another language."""
-    words = text.different.get(text.best, frozenset())
-    return (
-        text.n_words >= MIN_WORDS
-        and len(words) >= MIN_DIFFERENT_OF_TEXT
-        and sum(map(len, words)) >= MIN_LETTERS_OF_TEXT
-        and text.is_like(text.best, MIN_SHARE_OF_TEXT)
-    )
+    limits = MIN_DIFFERENT_OF_TEXT, MIN_LETTERS_OF_TEXT, MIN_SHARE_OF_TEXT
+    return text.n_words >= MIN_WORDS and _is_other(text, *limits)
 
 
 def _is_other_table(table: _Evidence) -> bool:
     """Return whether the texts of a table are, most of them, in another language."""
-    words = table.different.get(table.best, frozenset())
-    return (
-        table.n_texts >= MIN_TEXTS
-        and len(words) >= MIN_DIFFERENT_OF_TABLE
-        and sum(map(len, words)) >= MIN_LETTERS_OF_TABLE
-        and table.is_like(table.best, MIN_SHARE_OF_TABLE)
-    )
+    limits = MIN_DIFFERENT_OF_TABLE, MIN_LETTERS_OF_TABLE, MIN_SHARE_OF_TABLE
+    return table.n_texts >= MIN_TEXTS and _is_other(table, *limits)
+
+
+def _is_other(evidence: _Evidence, min_different: int, min_letters: int, min_share: float) -> bool:
+    """Return whether there are enough different words of the likeliest other language."""
+    words = evidence.different.get(evidence.best, frozenset())
+    is_enough = len(words) >= min_different and sum(map(len, words)) >= min_letters
+    return is_enough and evidence.is_like(evidence.best, min_share)
 
 
 def _name(evidence: _Evidence) -> str:
