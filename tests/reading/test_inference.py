@@ -192,7 +192,9 @@ def test_rows_that_cannot_be_scored_get_their_tasks_base_rate_and_are_listed(
     untouched = ["test004.wav", "test005.wav"]
     pd.testing.assert_series_equal(after[untouched], before[untouched], atol=1e-5, rtol=0)
     listed = problems(options)
-    assert set(listed["filename"]) == {f"test00{n}.wav" for n in range(4)}
+    # In the order of the rows, each with its status.
+    assert listed["filename"].tolist() == [f"test00{n}.wav" for n in range(4)]
+    assert set(listed["status"]) == {"unreadable"}
     printed = capsys.readouterr().out
     assert "WARNING" in printed and "test001.wav" in printed
     assert "4 of them at the base rate" in printed

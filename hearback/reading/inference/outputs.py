@@ -18,6 +18,7 @@ from hearback.engine.io import check_apart, check_not_read, check_writable
 from hearback.engine.page.origin import origin_path
 from hearback.reading import step_command
 from hearback.reading.ensemble import EnsembleConfig, base_rate, salvage_base_rates
+from hearback.reading.scoring import status
 from hearback.reading.tables import metadata_path, read_metadata, read_submission_format
 
 SUBMISSION_FORMAT = "submission_format.csv"
@@ -120,7 +121,15 @@ def submit(options: InferenceOptions, score: Callable[[EnsembleConfig, Report], 
             rows, command = "every row has its base rate", step_command("get_config")
             report.add(report_no_models(options.config, rows, "the base rate", command))
             skip_tables(options, report, words="no model", divergences="no model")
-    write_problems(report, options.submission)
+    write_problems(_with_statuses(report, options.data), options.submission)
+
+
+def _with_statuses(report: Report, data: Path) -> Report:
+    """Return the problems in the order of the rows; rows of the test table have their status."""
+    table = str(metadata_path(data, "test"))
+    faults = status.faults_by_row(each for each in report.problems if each.file == table)
+    rows = {key: fault.status for key, fault in faults.items() if key[0] is not None}
+    return status.with_row_status(report, rows)
 
 
 def check_folds(options: InferenceOptions) -> None:

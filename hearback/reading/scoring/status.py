@@ -62,7 +62,8 @@ def with_row_status(report: Report, rows: Mapping[tuple[int | None, str], str]) 
     """Return a report in which each problem of a row tells its status, in the order of the rows.
 
     `rows` are the statuses of rows by line (None in a folder) and filename ("" for that of a line
-    alone). Problems of a whole table or folder come first, and have no status.
+    alone). Each file's problems stay together; those of a whole table or folder come first, and
+    have no status.
     """
 
     def with_status(problem: Problem) -> Problem:
@@ -70,9 +71,11 @@ def with_row_status(report: Report, rows: Mapping[tuple[int | None, str], str]) 
         return replace(problem, status=problem.status or rows.get(key, ""))
 
     order = {key: number for number, key in enumerate(rows)}
+    files = list(dict.fromkeys(problem.file for problem in report.problems))
 
-    def place(problem: Problem) -> tuple[int, int]:
-        return problem.row or 0, order.get((problem.row, problem.filename or ""), -1)
+    def place(problem: Problem) -> tuple[int, int, int]:
+        key = (problem.row, problem.filename or "")
+        return files.index(problem.file), problem.row or 0, order.get(key, -1)
 
     return Report(map(with_status, sorted(report.problems, key=place)))
 

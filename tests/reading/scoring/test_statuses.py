@@ -234,3 +234,11 @@ def test_problems_tell_the_status_of_their_row() -> None:
         *((None, ""), (1, "clipped"), (2, "ok"), (3, "unreadable"), (4, "too_long")),
         (5, "unreadable"),
     ]
+
+
+def test_problems_of_a_file_stay_together() -> None:
+    problems = [Problem(*where, "x", "") for where in (("b.csv", 3), ("a.csv", 2), ("b.csv", 1))]
+    filled = status.with_row_status(Report(problems), {})
+    assert [(each.file, each.row) for each in filled.problems] == [
+        *(("b.csv", 1), ("b.csv", 3), ("a.csv", 2))
+    ]
