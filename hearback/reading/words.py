@@ -25,6 +25,7 @@ from hearback.engine.training.fold_files import FoldFiles, FoldMetadata
 from hearback.reading.text_normalizer import written_words
 
 SAID, COMPLETE = 0, 1
+PROBABILITY_DIGITS = 4  # after the point, in tables and JSON
 TABLE = "word_scores.csv"  # of infer.py, beside the submission
 N_NEIGHBOURS = 4  # on either side of a word
 MOSTLY_MISSED_BELOW = 0.5  # mean probability of a word and its neighbours
@@ -169,12 +170,14 @@ def word_score_table(
     `written` is the part of the row's written text that the word comes from; `written_texts` are
     by default the `texts` themselves. `statuses` are those of the clips, "ok" by default.
 
-    The score is that of `said_probabilities`, from `probabilities`, (rows, positions, 2). Words
-    that the learner adds lower the score of the clip, but seldom those of the words beside them.
+    The score is that of `said_probabilities`, from `probabilities`, (rows, positions, 2), rounded
+    to `PROBABILITY_DIGITS`. Words that the learner adds lower the score of the clip, but seldom
+    those of the words beside them.
     """
     words = _word_index(filenames, texts)
     words = words[words["word"] != ""]
     scores = said_probabilities(probabilities)[words["row"], words["position"]]
+    scores = scores.round(PROBABILITY_DIGITS)
     of_clips = np.array(statuses or ["ok"] * len(texts), dtype=str)
     table = words[_KEY].assign(written=written_words(written_texts or texts), score=scores)
     return table.assign(status=of_clips[words["row"]]).reset_index(drop=True)

@@ -36,6 +36,7 @@ from hearback.reading.word_calibration import (
 )
 from hearback.reading.words import (
     COMPLETE,
+    PROBABILITY_DIGITS,
     SAID,
     count_letters,
     from_table,
@@ -139,9 +140,8 @@ def test_scores_are_of_words_without_text_ends() -> None:
     assert list(table.columns) == ["filename", "position", "word", "written", "score", "status"]
     assert list(table["word"]) == ["the", "NA", "null,", '"x"', "7", "koovnorb"]
     assert list(table["position"]) == [0, 1, 0, 1, 2, 0]
-    np.testing.assert_array_equal(
-        table["score"], probabilities[..., SAID][[0, 0, 1, 1, 1, 2], [0, 1, 0, 1, 2, 0]]
-    )
+    expected = probabilities[..., SAID][[0, 0, 1, 1, 1, 2], [0, 1, 0, 1, 2, 0]]
+    np.testing.assert_array_equal(table["score"], expected.round(PROBABILITY_DIGITS))
 
 
 # Training
@@ -306,7 +306,7 @@ def test_a_word_score_is_the_calibrated_mean_of_its_log_odds(
             scores = word_scores(options)["score"]
             total += of_words[model.name] / 2 * np.log(scores / (1 - scores))
     line = config.words.said
-    np.testing.assert_allclose(together, expit(line.slope * total + line.intercept), atol=1e-6)
+    np.testing.assert_allclose(together, expit(line.slope * total + line.intercept), atol=6e-5)
 
 
 def test_words_of_rows_that_cannot_be_scored_are_left_out_with_a_message(

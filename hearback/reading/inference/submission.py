@@ -35,7 +35,6 @@ from hearback.reading.inference.scoring_data import ScoringData, read_scoring_da
 from hearback.reading.inference.statuses import find_statuses, report_unlike
 from hearback.reading.inference.time_limit import Deadline
 from hearback.reading.passages.length import correct_longer, most_words_corrected
-from hearback.reading.scoring.results import PROBABILITY_DIGITS
 from hearback.reading.tables import metadata_path
 from hearback.reading.window_coverage import report_uncovered
 from hearback.reading.words import word_score_table
@@ -220,7 +219,7 @@ def _write_word_scores(
         log_odds = np.empty((0, 1, 2)) if words is None else words[scored]
         probabilities, of_scored = config.words.apply(log_odds), [statuses[row] for row in scored]
         table = word_score_table(filenames, texts, probabilities, data.written(scored), of_scored)
-        write_table(table.round({"score": PROBABILITY_DIGITS}), path)
+        write_table(table, path)
         print(f"wrote {path}: {len(table)} words of {len(scored)} rows")
         if n_missing:
             print(f"{path} lacks {count_noun(n_missing, 'row')} that could not be scored")

@@ -8,10 +8,9 @@ import pandas as pd
 
 from hearback.reading.scoring.inputs import OPTIONAL
 from hearback.reading.scoring.status import STATUSES
+from hearback.reading.words import PROBABILITY_DIGITS
 
-# Digits after the point, in tables and JSON.
-PROBABILITY_DIGITS = 4
-SECONDS_DIGITS = 3
+SECONDS_DIGITS = 3  # after the point, in tables and JSON
 
 
 @dataclass(frozen=True)
