@@ -203,7 +203,8 @@ def test_a_process_that_is_ended_removes_its_temporary_files(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     code = (
-        "import os, tempfile; from hearback.engine.failures import ended_by_signals\n"
+        "import os, signal, tempfile; from hearback.engine.failures import ended_by_signals\n"
+        f"signal.signal({int(number)}, signal.SIG_DFL)\n"  # nohup, perhaps around the tests
         f"with ended_by_signals(), tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):\n"
         f"    os.kill(os.getpid(), {int(number)})\n"
     )
