@@ -12,7 +12,7 @@ from hearback.reading.inference.scoring_data import ScoringData
 from hearback.reading.scoring import statistics, status
 from hearback.reading.scoring.acoustics import clipped_share, is_tone
 from hearback.reading.scoring.decoder_evidence import DecoderEvidence
-from hearback.reading.scoring.faults import find_clipped, find_no_english, find_too_short
+from hearback.reading.scoring.faults import find_clipped, find_no_reading
 from hearback.reading.scoring.status import Fault
 
 
@@ -47,8 +47,8 @@ def _find_fault(
 ) -> Fault | None:
     """Return the fault of a recording, (n,) at 16 kHz, of a text of `n_words`; None without one."""
     if probability < 0.5:  # what was recognised is English
-        fault = find_too_short(len(recording) / SAMPLE_RATE, n_words)
-        fault = fault or find_no_english(is_tone(recording), evidence)
+        seconds = len(recording) / SAMPLE_RATE
+        fault = find_no_reading(seconds, n_words, is_tone(recording), evidence)
         if fault is not None:
             return fault._replace(cure=f"{fault.cure}; the score stays")
     return find_clipped(clipped_share(recording))

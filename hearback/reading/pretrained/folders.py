@@ -1,6 +1,7 @@
 """Where scorers are, how large, and what their cards state."""
 
 import itertools
+import os
 from pathlib import Path
 
 from hearback.engine.errors import HearbackError, did_you_mean
@@ -28,12 +29,14 @@ def find_scorer(name_or_folder: str | Path) -> Path:
     if str(name_or_folder) in shipped:
         return PRETRAINED / str(name_or_folder)
     folder = Path(name_or_folder)
-    if is_folder(folder) and (folder / CONFIG).is_file():
+    # Unlike Path.is_dir, False also for a name that is too long.
+    is_folder = os.path.isdir(folder)  # noqa: PTH112
+    if is_folder and (folder / CONFIG).is_file():
         _check_folds(folder)
         return folder
     names = ", ".join(shipped) or "none is in this package"
     what = "no such scorer, and no such folder"
-    if is_folder(folder):
+    if is_folder:
         what = "has no model_configs.json"
     raise HearbackError(
         f"{folder}: {what}; use a shipped scorer ({names}), or the folder of an ensemble "
@@ -49,14 +52,6 @@ def _check_folds(folder: Path) -> None:
             f"{folder}: its folds are in {folder / 'assets'}; copy {CONFIG} there, and name that "
             "folder"
         )
-
-
-def is_folder(path: Path) -> bool:
-    """Return whether there is such a folder; False also for a name that no file can have."""
-    try:
-        return path.is_dir()
-    except OSError:  # a name that is too long
-        return False
 
 
 def read_facts(folder: Path) -> list[tuple[str, str]]:

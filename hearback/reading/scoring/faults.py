@@ -26,14 +26,22 @@ def find_fault(
     """
     # A text that was recognised is English, whatever else is there, and was said as a whole.
     if probability < 0.5:
-        if fault := find_too_short(acoustics.seconds, n_words):
-            return fault
-        if fault := find_no_english(acoustics.is_tone, evidence):
+        if fault := find_no_reading(acoustics.seconds, n_words, acoustics.is_tone, evidence):
             return fault
         if break_note:
             what = f"{break_note}, so a part of the text may be missing"
             return Fault(status.UNREADABLE, what, "copy the recording again, or record it again")
     return find_clipped(acoustics.clipped_share)
+
+
+def find_no_reading(
+    seconds: float, n_words: int, is_tone: bool, evidence: DecoderEvidence | None
+) -> Fault | None:
+    """Return the fault of a clip in which nobody can have read so many words of English.
+
+    `is_tone` is that of `Acoustics`; `evidence` is None if no decoder has processed the clip.
+    """
+    return find_too_short(seconds, n_words) or find_no_english(is_tone, evidence)
 
 
 def find_too_short(seconds: float, n_words: int) -> Fault | None:
