@@ -92,8 +92,8 @@ def find_other_language(texts: Sequence[str]) -> OtherLanguage:
     """Return which of the `texts`, in the form of `text_normalizer`, look like another language.
 
     A text is checked alone if it has `MIN_WORDS` words or more. `MIN_TEXTS` different texts of two
-    words or more are checked together, too; if they are in another language, each that has one of
-    its words counts.
+    words or more are checked together, too; if they are in another language, each text with more
+    frequent words of it than of English counts, however short.
     """
     evidence = {text: _weigh(text) for text in dict.fromkeys(texts)}
     # Single words may be names, or made up.

@@ -6,10 +6,11 @@ p = softmax(E h), the normaliser of decoder m is exactly
 
     log Z_m = log Z + log(sum over i of p_i exp(e_i (h_m - h)))
 
-and this expectation is taken over the likeliest tokens and a systematic sample of the others
-(Madow, "On the theory of systematic sampling II", Annals of Mathematical Statistics 20, 1949), in
-which a token stands as often as its probability says. There is no random number in it, and a
-position's result depends on no other position.
+where E is the output embedding, e_i its row i, and Z the normaliser for h. This expectation is
+taken over the likeliest tokens and a systematic sample of the others (Madow, "On the theory of
+systematic sampling II", Annals of Mathematical Statistics 20, 1949), in which each token occurs in
+proportion to its probability. There is no random number in it, and a position's result depends on
+no other position.
 """
 
 import torch
@@ -28,8 +29,8 @@ def joint_token_log_probs(
 ) -> tuple[Tensor, Tensor]:
     """Compute what `token_log_probs` does for several decoders at the same positions.
 
-    By the sample only in half precision on a CPU, where its error is a tenth of that of rounding;
-    else with all products.
+    By the sample only on a CPU, under half-precision autocast, with gradients disabled and at least
+    `MIN_DECODERS` decoders; its error is then a tenth of that of rounding. Else with all products.
 
     Args:
         hidden: (decoders, tokens, width), the last hidden states.
@@ -38,7 +39,7 @@ def joint_token_log_probs(
 
     Returns:
         The log-probability of each target and of the most likely token at the same position,
-        (decoders, tokens) float32 each, in nats, without gradients if sampled.
+        (decoders, tokens) float32 each, in nats.
     """
     n_decoders, n_tokens = hidden.shape[:2]
     device = hidden.device.type
@@ -58,8 +59,8 @@ def joint_token_log_probs(
 def _sampled_log_probs(hidden: Tensor, embedding: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return log-probabilities as `joint_token_log_probs` does, by the sample."""
     mean = hidden.float().mean(0)
-    of_mean = (mean.to(embedding.dtype) @ embedding.T).float()
-    probabilities = of_mean.softmax(-1)
+    mean_logits = (mean.to(embedding.dtype) @ embedding.T).float()
+    probabilities = mean_logits.softmax(-1)
     candidates, weights = _draw_candidates(probabilities)
     tokens = torch.cat([candidates, targets[:, None]], dim=1)
     # In half precision, the product of a small difference has a small error.
@@ -67,18 +68,19 @@ def _sampled_log_probs(hidden: Tensor, embedding: Tensor, targets: Tensor) -> tu
     embedded = F.embedding(tokens, embedding)  # five times faster than indexing
     changes = (shifts @ embedded.transpose(1, 2)).float()  # (tokens, decoders, candidates)
     log_ratio = (changes[..., :-1] + weights.log()[:, None]).logsumexp(-1)  # of the normalisers
-    likeliest = of_mean.argmax(-1, keepdim=True)
-    normaliser = of_mean.gather(1, likeliest) - probabilities.gather(1, likeliest).log()
-    of_mean = of_mean.gather(1, tokens) - normaliser
-    log_probs = of_mean[:, None] + changes - log_ratio[..., None]
+    likeliest = mean_logits.argmax(-1, keepdim=True)
+    log_normaliser = mean_logits.gather(1, likeliest) - probabilities.gather(1, likeliest).log()
+    mean_log_probs = mean_logits.gather(1, tokens) - log_normaliser
+    log_probs = mean_log_probs[:, None] + changes - log_ratio[..., None]
     return log_probs[..., -1].T, log_probs.amax(-1).T
 
 
 def _draw_candidates(probabilities: Tensor) -> tuple[Tensor, Tensor]:
     """Return the likeliest tokens and a systematic sample of the others, with their weights.
 
-    `probabilities` are (tokens, vocabulary); the ids and the weights, (tokens, candidates), whose
-    sum is 1, weigh each candidate as what it stands for.
+    `probabilities` are (tokens, vocabulary), the ids and the weights (tokens, candidates). The
+    weights sum to 1: each of the likeliest has its own probability, each sampled one an equal share
+    of what is left.
     """
     likeliest = probabilities.topk(min(N_LIKELIEST, probabilities.shape[1]), sorted=False)
     others = probabilities.scatter(1, likeliest.indices, 0.0).cumsum(1)

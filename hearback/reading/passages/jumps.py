@@ -17,13 +17,13 @@ EMPTY_FLOOR = -12.0  # log-likelihood of a segment without words is at least thi
 JUMP_COST = 15.0  # nats: a jump must make a segment likelier by more; false ones gain 2 at most
 UNREAD_INSIDE = 8  # fewer words that are skipped before the end count as said unclearly
 N_STARTS = 5  # first words tried for a segment
-LOST = 2.0  # nats, with the rewards: if the best of these is not above, none of them fits
+LOST = 2.0  # nats: if no path's `gain` is above, none of these first words fits
 DOUBTFUL_FALL = 12.0  # nats: a path whose curve falls further is doubtful
-DOUBTFUL_SHARE = 0.75  # of the words that a segment should have, and one with fewer
+DOUBTFUL_SHARE = 0.75  # a path with a smaller share of the expected words is doubtful, too
 N_CONTEXT_WORDS = 4  # before a jump inside a segment, when all words after it are tried
 N_FIRST_WORDS = 4  # that are tried after a jump
 N_BEST = 4  # of these jumps are tried with all their words
-N_FALSE_WORDS = 8  # that may fit by chance before the curve falls
+N_FALSE_WORDS = 8  # so many words may fit by chance: if the curve falls then, others are tried
 MAX_JUMPS = 3  # in a segment
 MAX_SKIPPED = 400  # words, some three minutes; the time that a search takes grows with them
 
@@ -100,9 +100,10 @@ class Path:
         return sum(map(len, self.said)) + int(self.whole.argmax())
 
     def largest_fall(self) -> tuple[int, float]:
-        """Return the number of words of the last run after which its curve falls most, and how far.
+        """Return after how many words of the last run its curve falls most, and how far.
 
-        Up to its top and its best end, which is a fall, too.
+        The curve goes up to its top or its best end, whichever is later; the score of the best end
+        is its last point, so that ending the segment can be the fall.
         """
         n = max(int(self.begins.argmax()), int(self.whole.argmax()))
         curve = np.append(self.begins[: n + 1], self.whole.max())
@@ -117,7 +118,8 @@ class SegmentSearch:
 
     Attributes:
         segment: its number.
-        scores: (words + 1,) float64, those before it, by the number of words that have passed.
+        scores: (words + 1,) float64, best scores of the segments before it, by the position in the
+            text at which it may start.
         n_expected: number of words in it if the whole text was read, at one pace.
         most: largest number of words in it.
         likelihood_fn: of words of the text in it.
@@ -174,7 +176,8 @@ class SegmentSearch:
         """Return the likeliest paths from first words after `start` on."""
         last = min(start + MAX_SKIPPED, len(self.scores) - 2)
         starts = np.arange(start + 1, last + 1)
-        # Where they start is free, as between other segments, but chance must not find it.
+        # Words skipped between segments cost nothing; `_follow_likeliest` drops paths that gain no
+        # more than `JUMP_COST`, which may fit by chance.
         return self._follow_likeliest(starts, self.scores[starts], (), ())
 
     def _jump_inside(self, path: Path, n: int) -> list[Path]:

@@ -24,7 +24,7 @@ def find_fault(
     `n_words` are those of the text. `break_note` says where speech is missing from the file; "" for
     a whole recording. `evidence` is that of a decoder, if there is one.
     """
-    # A text that was recognised is English, whatever else is there, and was said as a whole.
+    # From 0.5 on, the text was recognised: it was said in English, and as a whole.
     if probability < 0.5:
         if fault := find_no_reading(acoustics.seconds, n_words, acoustics.is_tone, evidence):
             return fault

@@ -42,7 +42,7 @@ def make_score(
     values = [None] * n_words if word_probabilities is None else word_probabilities.tolist()
     values = values[:n_words]
     spans = [(None, None)] * n_words if times is None else _spans(times, seconds)
-    # Many words that are a little doubtful make a passage low.
+    # Not for passages: many words that are a little doubtful make one low, with nothing added.
     if probability < 0.5 and not is_passage and word_probabilities is not None:
         notes = (*notes, ADDED) if min(values) >= status.DOUBTFUL else notes
     return Score(
